@@ -1,0 +1,67 @@
+"""fanfold: learned estimators from measurement models. A network is an algorithm plus deviations.
+
+Names are imported when they are first used, so that `import fanfold` is quick and the command line's help needs no torch.
+"""
+
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fanfold import algorithms, bounds, deploy, estimators, linops, noise, priors, problems, shrinkage, units
+    from fanfold.estimators import LMMSE
+    from fanfold.evaluate import evaluate
+    from fanfold.fit import Training, fit, fit_events, resume
+    from fanfold.linops import dot_test
+    from fanfold.observation import Estimate, Observation
+    from fanfold.runs import load
+    from fanfold.unfold import iterate, run, unfold
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "LMMSE": "fanfold.estimators",
+    "Estimate": "fanfold.observation",
+    "Observation": "fanfold.observation",
+    "Training": "fanfold.fit",
+    "dot_test": "fanfold.linops",
+    "evaluate": "fanfold.evaluate",
+    "fit": "fanfold.fit",
+    "fit_events": "fanfold.fit",
+    "iterate": "fanfold.unfold",
+    "load": "fanfold.runs",
+    "resume": "fanfold.fit",
+    "run": "fanfold.unfold",
+    "unfold": "fanfold.unfold",
+}
+_MODULES = ("algorithms", "bounds", "deploy", "estimators", "linops", "noise", "priors", "problems", "shrinkage", "units")
+
+__all__ = [
+    "LMMSE", "Estimate", "Observation", "Training", "algorithms", "bounds", "deploy", "dot_test", "estimators",
+    "evaluate", "fit", "fit_events", "iterate", "linops", "load", "noise", "priors", "problems", "resume", "run",
+    "shrinkage", "unfold", "units",
+]  # fmt: skip
+
+
+class _Package(ModuleType):
+    """Where a module and its main function share a name (`fit`, `unfold`), `fanfold.fit` is the function."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in _HOME and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
+
+
+def __getattr__(name: str):
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    if name in _MODULES:
+        return import_module(f"fanfold.{name}")
+    raise AttributeError(f"module 'fanfold' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,97 @@
+"""An algorithm as data: what it starts from, one step, what it reads off, and what its authors fixed."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from fanfold.observation import Estimate, Observation
+
+State = Any  # a NamedTuple of tensors, each algorithm's own
+Theta = SimpleNamespace  # one tensor for each nominal, by name
+
+
+class Domain(Enum):
+    """Where a quantity lives, and how a deviation d moves its value v; d = 0 leaves v bit for bit."""
+
+    POSITIVE = "v * exp(d)"
+    UNIT = "v ** exp(d)"
+    FREE = "v + d"
+
+    def deviate(self, v: Tensor, d: Tensor) -> Tensor:
+        """The value `v` moved by the deviation `d`; the two broadcast."""
+        if self is Domain.POSITIVE:
+            return v * torch.exp(d)
+        if self is Domain.UNIT:
+            return v ** torch.exp(d)
+        return v + d
+
+
+POSITIVE, UNIT, FREE = Domain
+
+
+@dataclass(frozen=True)
+class Nominal:
+    """A quantity that the algorithm's authors fixed, and that `unfold` may let move.
+
+    Attributes:
+        value: `(algorithm, obs) -> number or tensor`, the authors' choice. What depends on A alone is kept
+            by `obs.A.once`, so that evaluating it costs nothing.
+        domain: Where the quantity lives.
+        lr_scale: Factor on the learning rate of its deviation; 10 suits the exponential domains, whose
+            deviations are relative, and 1 the entries of a matrix.
+    """
+
+    value: Callable[[Any, Observation], float | Tensor]
+    domain: Domain
+    lr_scale: float = 10.0
+
+    def tensor(self, algorithm: "Algorithm", obs: Observation) -> Tensor:
+        """The value as a tensor of the observation's precision and device."""
+        value = self.value(algorithm, obs)
+        if isinstance(value, Tensor):
+            return value
+        return torch.tensor(value, dtype=obs.y.dtype.to_real(), device=obs.y.device)
+
+
+class Algorithm(ABC):
+    """An iterative estimator: `start`, then `step` again and again, then `read`.
+
+    A subclass is a frozen dataclass whose fields are its settings, numbers or text. A step reads the
+    observation, its state and `theta`, never a Python value that depends on data, so that it traces and exports.
+    """
+
+    nominals: ClassVar[Mapping[str, Nominal]]
+
+    @abstractmethod
+    def start(self, obs: Observation) -> State:
+        """The state before the first step."""
+
+    @abstractmethod
+    def step(self, s: State, obs: Observation, theta: Theta) -> State:
+        """One iteration, written as in the paper."""
+
+    @abstractmethod
+    def read(self, s: State) -> Estimate:
+        """The estimate that a state stands for."""
+
+    def nominal_theta(self, obs: Observation) -> Theta:
+        """Every quantity at the value that the authors gave it."""
+        return Theta(**{name: nominal.tensor(self, obs) for name, nominal in self.nominals.items()})
+
+
+def positive(**settings: float) -> None:
+    """Refuse settings that are not positive finite numbers.
+
+    Raises:
+        ValueError: Names the first setting that is wrong.
+    """
+    for name, value in settings.items():
+        if not 0 < value < math.inf:
+            raise ValueError(f"{name} is {value}; pass a positive number.")

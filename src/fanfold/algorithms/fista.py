@@ -1,0 +1,50 @@
+"""FISTA. Beck & Teboulle (2009), eqs. 4.1-4.3."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from fanfold.algorithms.base import POSITIVE, Algorithm, Nominal, positive
+from fanfold.algorithms.ista import ISTA
+from fanfold.observation import Estimate
+from fanfold.shrinkage import soft
+
+
+class State(NamedTuple):
+    """Of FISTA."""
+
+    x: Tensor  # (..., n) estimate
+    z: Tensor  # (..., n) extrapolated estimate
+    t: Tensor  # () the paper's t_k
+
+
+@dataclass(frozen=True)
+class FISTA(Algorithm):
+    """Fast iterative soft thresholding for `min ½‖y - A x‖² + lam ‖x‖₁`, real or complex.
+
+    The `momentum` that may be learned is a factor on the paper's `(t_k - 1) / t_{k+1}`. Not
+    scale-equivariant: `lam` is in the units of `Aᴴy`.
+    """
+
+    lam: float = 0.1  # weight of the l1 norm
+
+    nominals = {**ISTA.nominals, "momentum": Nominal(lambda fista, obs: 1.0, POSITIVE)}
+
+    def __post_init__(self):
+        positive(lam=self.lam)
+
+    def start(self, obs):
+        x = obs.y.new_zeros((*obs.y.shape[:-1], obs.A.n))
+        return State(x=x, z=x, t=torch.ones((), dtype=obs.y.dtype.to_real(), device=obs.y.device))
+
+    def step(self, s, obs, theta):
+        A, y = obs.A, obs.y
+        x = soft(s.z + theta.step * (A.H @ (y - A @ s.z)), theta.threshold)
+        t = (1 + torch.sqrt(1 + 4 * s.t**2)) / 2
+        z = x + theta.momentum * ((s.t - 1) / t) * (x - s.x)
+        return State(x, z, t)
+
+    def read(self, s):
+        return Estimate(s.x)

@@ -1,0 +1,89 @@
+"""State evolution: what Bayes-optimal message passing reaches on large random matrices.
+
+AMP, iid matrices: Bayati & Montanari (2011). VAMP, right-rotationally invariant matrices: Rangan, Schniter &
+Fletcher (2019), eqs. 50-53. Where the fixed point is unique it is the error of the posterior mean.
+"""
+
+from functools import lru_cache
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fanfold.priors import Prior
+
+
+@lru_cache(maxsize=4096)
+def mmse(prior: Prior, v: float, *, is_complex: bool = False, nodes: int = 4001) -> float:
+    """`E|x - E[x|r]|²` for `r = x + w`, `E|w|² = v`, by the trapezoidal rule over |r|.
+
+    The nodes are uniform in `asinh(|r| / sqrt(v))`, which resolves the scale of the noise and of the signal
+    alike, at any ratio of the two.
+    """
+    top = np.arcsinh(14 * np.sqrt((prior.power + v) / v)) + (2 if prior.__class__.__name__ == "Laplace" else 0)
+    u = torch.linspace(0, float(top), nodes, dtype=torch.float64)
+    r = np.sqrt(v) * torch.sinh(u)
+    measure = np.sqrt(v) * torch.cosh(u) * (2 * np.pi * r if is_complex else 2.0)
+    signal = r.to(torch.complex128) if is_complex else r
+    density = torch.exp(prior.log_evidence(signal, v)) * measure
+    return float(torch.trapezoid(density * prior.posterior_var(signal, v), u))
+
+
+def amp(prior: Prior, delta: float, noise_var: float, iterations: int = 200, *, is_complex: bool = False) -> list[float]:
+    """Error variance per unknown after each iteration of Bayes AMP, `tau² ← noise_var + mmse(tau²) / delta`.
+
+    Args:
+        prior: Of each unknown.
+        delta: `m / n`; A has iid entries of variance `1 / m`.
+        noise_var: `E|w|²` of a measurement.
+        iterations: How many.
+        is_complex: Whether signal and noise are circular complex.
+    """
+    tau2, errors = noise_var + prior.power / delta, []
+    for _ in range(iterations):
+        errors.append(mmse(prior, tau2, is_complex=is_complex))
+        tau2 = noise_var + errors[-1] / delta
+    return errors
+
+
+def vamp(
+    prior: Prior, singular_values: Tensor, n: int, noise_var: float, iterations: int = 200, *, is_complex: bool = False
+) -> list[float]:
+    """Error variance per unknown after each iteration of VAMP on `A = U diag(s) Vᴴ` with Haar V.
+
+    Args:
+        prior: Of each unknown.
+        singular_values: The non-zero ones of A, at most n.
+        n: Number of unknowns.
+        noise_var: `E|w|²` of a measurement, positive.
+        iterations: How many.
+        is_complex: Whether signal and noise are circular complex.
+    """
+    s2 = singular_values.double().square()
+    v2, errors = prior.power, []  # variance of the error that enters the linear step
+    for _ in range(iterations):
+        linear = (float((noise_var * v2 / (s2 * v2 + noise_var)).sum()) + (n - len(s2)) * v2) / n
+        v1 = 1 / max(1 / linear - 1 / v2, 1e-300)  # orthogonal to its input
+        errors.append(mmse(prior, v1, is_complex=is_complex))
+        v2 = 1 / max(1 / errors[-1] - 1 / v1, 1e-300)
+    return errors
+
+
+def bayes_limit(problem) -> float | None:
+    """NMSE that no estimator passes on a compressed-sensing problem as it grows; None where it is not known.
+
+    Entries of variance `1 / m`, with or without columns made unit, follow AMP's evolution. Row-orthogonal and
+    conditioned matrices follow VAMP's on their singular values.
+    """
+    prior = getattr(problem, "prior", None)
+    if prior is None or not hasattr(problem, "ensemble"):
+        return None
+    if problem.noise_var == 0:
+        return 0.0
+    prior, is_complex = cast(Prior, prior), problem.A.dtype.is_complex
+    if problem.ensemble in ("iid", "unit-columns"):
+        errors = amp(prior, problem.m / problem.n, problem.noise_var, is_complex=is_complex)
+    else:
+        errors = vamp(prior, problem.A.svd().s, problem.n, problem.noise_var, is_complex=is_complex)
+    return errors[-1] / prior.power

@@ -1,0 +1,333 @@
+"""The verbs of the command line. Each calls the library's functions and owns no mathematics.
+
+A verb prints for people and returns plain data for `--json`.
+"""
+
+import functools
+import inspect
+import itertools
+import json
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import tyro
+
+from fanfold import recipe
+from fanfold.algorithms import AMP, FISTA, ISTA, LISTA, LISTACP, REGISTRY, Algorithm
+from fanfold.console import Watch, notes, show, watching
+from fanfold.evaluate import evaluate as evaluate_estimators
+from fanfold.experiments import Study, find_experiment
+from fanfold.experiments.demo import study as demo_study
+from fanfold.fit import Event, Training, fit
+from fanfold.fit import resume as resume_run
+from fanfold.linops import dot_test
+from fanfold.machine import join_world, sensible_threads
+from fanfold.observation import Observation
+from fanfold.problems import CompressedSensing, Pairs, Photographs, Problem
+from fanfold.report.page import Section, write_page
+from fanfold.report.run_page import peers_of, write_run_page
+from fanfold.runs import Run, installed, write_whole
+from fanfold.suggest import did_you_mean
+from fanfold.table import Table, plain
+from fanfold.unfold import iterate, unfold
+
+Result = dict[str, Any]
+sub = tyro.conf.subcommand
+ProblemChoice = (
+    Annotated[CompressedSensing, sub("compressed-sensing", prefix_name=False)]
+    | Annotated[Photographs, sub("photographs", prefix_name=False)]
+    | Annotated[Pairs, sub("pairs", prefix_name=False)]
+)
+AlgorithmChoice = (
+    Annotated[ISTA, sub("ista", prefix_name=False)]
+    | Annotated[FISTA, sub("fista", prefix_name=False)]
+    | Annotated[AMP, sub("amp", prefix_name=False)]
+    | Annotated[LISTA, sub("lista", prefix_name=False)]
+    | Annotated[LISTACP, sub("lista-cp", prefix_name=False)]
+)
+Flat = tyro.conf.arg(name="")
+
+
+@dataclass(frozen=True)
+class TrainingFlags(Training):
+    """How to train; `--seed` belongs to the problem, which fixes A with it."""
+
+    seed: Annotated[int, tyro.conf.arg(name="draw-seed")] = 0  # of the draws
+
+
+RunPath = Annotated[Path, tyro.conf.Positional]
+
+
+def demo(out_dir: Path = Path("fanfold-demo"), seed: int = 0) -> Result:
+    """Train in front of your eyes, under a minute: the figure of unfolding, a photograph, and a report to open.
+
+    Args:
+        out_dir: Where report.html and the numbers go.
+        seed: Of matrices and draws.
+    """
+    return _present(demo_study(seed=seed, watch=_watch), out_dir)
+
+
+def reproduce(name: Annotated[str, tyro.conf.Positional], quick: bool = False, out_dir: Path | None = None, seed: int = 0) -> Result:
+    """Run a published experiment: every goal, what was measured, PASS or FAIL, and a report.
+
+    Args:
+        name: unfolding-figure or photographs.
+        quick: The small version, with goals of its own.
+        out_dir: Where the report goes; reports/NAME if not given.
+        seed: Of matrices and draws.
+    """
+    study = find_experiment(name)(quick=quick, seed=seed, watch=_watch)
+    return _present(study, out_dir or Path("reports") / name)
+
+
+def train(
+    problem: Annotated[ProblemChoice, Flat],
+    algorithm: Annotated[AlgorithmChoice, Flat],
+    training: Annotated[TrainingFlags, Flat] = TrainingFlags(),
+    layers: int = 16,
+    learn: tuple[str, ...] = (),
+    run_dir: Path | None = None,
+    device: str = "cpu",
+) -> Result:
+    """Train an unfolded network: fanfold train PROBLEM ALGORITHM [flags]. --config FILE gives other defaults.
+
+    Args:
+        problem: What to estimate.
+        algorithm: What to unfold.
+        training: How to train.
+        layers: How many iterations to unfold.
+        learn: What may move, as QUANTITY=SHARING: step=per-layer, W=tied, "threshold=per-layer vector". Every
+            quantity that is one number, per layer, if not given.
+        run_dir: Where config, metrics, checkpoints and weights go; runs/PROBLEM-ALGORITHM-N if not given.
+        device: "cpu" or "cuda".
+    """
+    wanted = dict(_learned(word) for word in learn) or scalar_quantities(algorithm, problem)
+    net = unfold(algorithm, problem, layers, wanted).to(device)
+    leads = join_world(torch.device(device)).leads
+    path = run_dir or _free_path(f"{type(problem).__name__}-{type(algorithm).__name__}".lower())
+    with watching(str(path)) as watch:
+        fit(net, problem, run_dir=path, on_event=watch if leads else None, **vars(training))
+    return _trained(path, leads)
+
+
+def train_from(config: dict[str, Any]):
+    """`train` with the defaults of a config, such as a run directory's."""
+    known = ("problem", "network", "training")
+    for section in config:
+        if section not in known:
+            raise ValueError(f"the config has [{section}]; it takes {', '.join(known)}.{did_you_mean(section, known)}")
+    network = dict(config.get("network", {}))
+    default = {
+        "problem": recipe.build_problem(config["problem"]) if "problem" in config else None,
+        "algorithm": recipe.build(network["algorithm"], REGISTRY) if "algorithm" in network else None,
+        "training": _training(config.get("training", {})),
+        "layers": network.get("layers", 16),
+        "learn": tuple(f"{k}={v}" for k, v in network.get("learn", {}).items()),
+    }
+    return with_defaults(train, {k: v for k, v in default.items() if v is not None})
+
+
+def with_defaults(verb, defaults: dict[str, Any]):
+    """A function with the same flags and other defaults."""
+    signature = inspect.signature(verb)
+    parameters = [p.replace(default=defaults.get(p.name, p.default)) for p in signature.parameters.values()]
+    required_first = sorted(parameters, key=lambda p: p.default is not inspect.Parameter.empty)
+
+    @functools.wraps(verb)
+    def same(*args, **kwargs):
+        return verb(*args, **kwargs)
+
+    same.__signature__ = signature.replace(parameters=required_first)  # type: ignore[attr-defined]
+    return same
+
+
+def resume(run: RunPath) -> Result:
+    """Go on with a training that stopped, to the same numbers as without the break.
+
+    Args:
+        run: Its run directory.
+    """
+    with watching(str(run)) as watch:
+        resume_run(run, on_event=watch)
+    return _trained(run, leads=True)
+
+
+def runs(directory: Annotated[Path, tyro.conf.Positional] = Path("runs")) -> Result:
+    """List run directories with what was trained and how far it got.
+
+    Args:
+        directory: Where to look.
+    """
+    rows = []
+    for file in sorted(directory.glob("*/config.toml")):
+        run = Run(file.parent)
+        config, validated = run.config, [m for m in run.metrics() if m["event"] == "validated"]
+        network, last = config.get("network", {}), validated[-1] if validated else {}
+        rows.append(
+            {
+                "run": str(run.path),
+                "problem": config.get("problem", {}).get("name"),
+                "algorithm": network.get("algorithm", {}).get("name"),
+                "layers": network.get("layers"),
+                "step": last.get("step", 0),
+                "of": config["training"]["steps"],
+                "nmse_db": last.get("nmse_db"),
+                "done": (run.path / "weights.safetensors").is_file(),
+            }
+        )
+    if rows:
+        show(Table(rows))
+    else:
+        notes.print(f"no runs in {directory}; fanfold train makes one.")
+    return {"runs": rows}
+
+
+def evaluate(
+    run: RunPath,
+    snr_db: tuple[float, ...] = (),
+    samples: int = 1000,
+    layers: bool = False,
+    out: Path | None = None,
+) -> Result:
+    """Error of a trained run on fresh draws, against its untrained self and its peers, with the limits.
+
+    Args:
+        run: Its run directory.
+        snr_db: SNRs to try, where the problem has one; that of the training if none is given.
+        samples: Draws for each condition.
+        layers: A row for each layer.
+        out: A .csv or .json file for the table.
+    """
+    stored = Run.open(run)
+    net, problem = stored.estimator(), stored.problem()
+    conditions: dict[str, Any] = {"snr_db": list(snr_db)} if snr_db else {}
+    table = evaluate_estimators(peers_of(net, problem), problem, samples=samples, layers=layers, **conditions)
+    show(table)
+    if out is not None:
+        (table.to_json if out.suffix == ".json" else table.to_csv)(out)
+        notes.print(f"written: {out}")
+    return {"rows": [{k: plain(v) for k, v in row.items()} for row in table]}
+
+
+def apply(run: RunPath, y: Annotated[Path, tyro.conf.Positional], out: Path = Path("x_hat.npy"), strength: float = 1.0) -> Result:
+    """Estimate x from your own measurements with a trained run.
+
+    Args:
+        run: Its run directory.
+        y: An .npy file of measurements, shape (m,) or (samples, m).
+        out: Where the estimates go, as .npy, shape (n,) or (samples, n).
+        strength: How far to trust what was learned: 0 is the classical algorithm, 1 the trained network.
+    """
+    stored = Run.open(run)
+    net, problem = stored.estimator(), stored.problem()
+    net.strength = strength
+    A = problem.A
+    assert A is not None
+    try:
+        measured = torch.as_tensor(np.load(y, allow_pickle=False))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{y} is no readable .npy file of numbers: {error}") from error
+    if not measured.is_complex() and not measured.is_floating_point():
+        measured = measured.to(A.dtype)
+    if measured.is_complex() == A.dtype.is_complex:
+        measured = measured.to(A.dtype)
+    with torch.no_grad():
+        x_hat = net(Observation(measured, A, getattr(problem, "noise_var", None))).x
+    with out.open("wb") as file:
+        np.save(file, x_hat.numpy())
+    show(Table([{"written": str(out), "shape": str(tuple(x_hat.shape)), "dtype": str(x_hat.dtype)}]))
+    return {"out": str(out), "shape": list(x_hat.shape)}
+
+
+def report(run: RunPath, out: Path | None = None, samples: int = 1000) -> Result:
+    """Write the page of a run: learning curve, error of every layer, peers and limits.
+
+    Args:
+        run: Its run directory.
+        out: Where to; report.html in the run directory if not given.
+        samples: Draws to measure on.
+    """
+    stored = Run.open(run)
+    path = write_run_page(stored, out or stored.path / "report.html", samples)
+    notes.print(f"open {path}")
+    return {"report": str(path)}
+
+
+def doctor() -> Result:
+    """Check the installation: versions, threads, extras, and two laws on this machine."""
+    problem = CompressedSensing(n=64, m=32)
+    _, obs = problem.sample(4, torch.Generator().manual_seed(0))
+    gap = dot_test(problem.A)
+    net = unfold(FISTA(), problem, 8, {"step": "per-layer"})
+    same = torch.equal(net(obs).x, iterate(FISTA(), 8)(obs).x)
+    packages = ("fanfold", "torch", "numpy", "scipy", "safetensors", "tyro", "rich", "PyWavelets", "pillow")
+    extras = ("matplotlib", "pandas", "onnx", "onnxruntime", "onnxscript", "pylops", "deepinv", "scikit-learn")
+    facts: dict[str, Any] = {name: installed(name) or "missing: install fanfold again" for name in packages}
+    facts |= {name: installed(name) or "not installed (optional)" for name in extras}
+    facts |= {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "threads idle now": sensible_threads(),
+        "adjoint": f"relative gap {gap:.1e}",
+        "zero deviation is the algorithm": "bit for bit" if same else "BROKEN",
+    }
+    show(Table([{"what": k, "value": str(v)} for k, v in facts.items()]))
+    return {"facts": facts, "failed": not same or any("missing" in str(facts[name]) for name in packages)}
+
+
+def scalar_quantities(algorithm: Algorithm, problem: Problem) -> dict[str, str]:
+    """Every quantity of an algorithm that is one number, per layer."""
+    A = problem.A
+    if A is None:
+        raise ValueError("an iterative algorithm needs the operator A; this problem has none.")
+    template = Observation.unchecked(torch.zeros(A.m, dtype=A.dtype), A)
+    theta = vars(algorithm.nominal_theta(template))
+    return {name: "per-layer" for name, value in theta.items() if value.ndim == 0}
+
+
+def _present(study: Study, out_dir: Path) -> Result:
+    """Write the report of an experiment and print its goals."""
+    out_dir.mkdir(parents=True, exist_ok=True)
+    goals = Section("Goals", study.claim, table=study.table())
+    facts = study.facts | {"fanfold": installed("fanfold"), "torch": torch.__version__, "seconds": round(study.seconds, 1)}
+    page = write_page(out_dir / "report.html", f"fanfold {study.name}", study.verdict, [*study.sections, goals], facts)
+    write_whole(out_dir / "goals.json", json.dumps(study.as_json(), indent=1).encode())
+    show(Table([{**row, "pass": "PASS" if row["pass"] else "FAIL"} for row in study.table()]))
+    notes.print(f"\n{study.verdict}\n\nopen {page}", markup=False)
+    return study.as_json() | {"report": str(page), "failed": not study.passed}
+
+
+def _watch(title: str) -> Callable[[Event], None]:
+    return Watch(title)
+
+
+def _trained(path: Path, leads: bool) -> Result:
+    if leads:
+        notes.print(f"next: fanfold evaluate {path} · fanfold report {path} · fanfold apply {path} y.npy")
+    return {"run": str(path)}
+
+
+def _free_path(name: str) -> Path:
+    return next(p for i in itertools.count(1) if not (p := Path("runs") / f"{name}-{i}").exists())
+
+
+def _learned(word: str) -> tuple[str, str]:
+    quantity, _, sharing = word.partition("=")
+    if not sharing:
+        raise ValueError(f"cannot read --learn {word}; say QUANTITY=SHARING, such as step=per-layer.")
+    return quantity, sharing
+
+
+def _training(settings: dict[str, Any]) -> TrainingFlags:
+    known = list(Training.__dataclass_fields__)
+    for name in settings:
+        if name not in known:
+            raise ValueError(f"[training] has no setting {name!r}; it has {', '.join(known)}.{did_you_mean(name, known)}")
+    return TrainingFlags(**settings)

@@ -1,0 +1,74 @@
+"""What people see in a terminal: progress bars that become lines off it, tables, and errors that say the fix."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table as RichTable
+
+from fanfold.fit import Event, Finished, Started, Stepped, Validated, summary
+from fanfold.table import Table
+
+out = Console(highlight=False, soft_wrap=True)
+notes = Console(stderr=True, highlight=False, soft_wrap=True)  # progress and remarks, so that stdout holds the result
+
+
+class Watch:
+    """Shows a training as it goes: a bar on a terminal, a line for each validation elsewhere."""
+
+    def __init__(self, title: str):
+        self.title = title
+        self.progress = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"),
+            TimeRemainingColumn(), console=notes, transient=True,
+        )  # fmt: skip
+        self.task = self.progress.add_task(title, total=None, note="")
+        self.bar = notes.is_terminal
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Started):
+            self.progress.update(self.task, total=event.steps, completed=event.step)
+            if self.bar:
+                self.progress.start()
+            else:
+                notes.print(f"{self.title}: {event.parameters} parameters, {event.threads} threads", markup=False)
+        elif isinstance(event, Stepped):
+            self.progress.update(self.task, completed=event.step)
+        elif isinstance(event, Validated):
+            note = f"{event.nmse_db:.2f} dB" + (f" at depth {event.depth}" if event.depth else "")
+            self.progress.update(self.task, note=note)
+            if not self.bar:
+                notes.print(f"{self.title}: step {event.step}, {note}", markup=False)
+        elif isinstance(event, Finished):
+            self.progress.stop()
+            notes.print(f"{self.title}: {summary(event)}, {event.seconds:.1f} s", markup=False)
+
+
+@contextmanager
+def watching(title: str) -> Iterator[Watch]:
+    """A `Watch` whose bar goes away however the block ends."""
+    watch = Watch(title)
+    try:
+        yield watch
+    finally:
+        watch.progress.stop()
+
+
+def show(table: Table, title: str = "") -> None:
+    """Print a table: ruled on a terminal, aligned columns in a file or pipe."""
+    if not out.is_terminal:
+        print(table)
+        return
+    rich = RichTable(title=title or None)
+    for name in table.columns:
+        rich.add_column(name, justify="left" if all(isinstance(r[name], str) for r in table) else "right")
+    for row in table:
+        rich.add_row(*("" if v is None else f"{v:.2f}" if isinstance(v, float) else str(v) for v in row.values()))
+    out.print(rich)
+
+
+def complain(error: BaseException) -> None:
+    """An error in one line on stderr."""
+    print(f"fanfold: {error}", file=sys.stderr)

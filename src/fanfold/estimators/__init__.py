@@ -1,0 +1,5 @@
+"""Estimators: everything that maps an observation to an estimate."""
+
+from fanfold.estimators.lmmse import LMMSE
+
+__all__ = ["LMMSE"]

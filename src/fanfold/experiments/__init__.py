@@ -1,0 +1,26 @@
+"""Published experiments, one file each, run by name: `fanfold reproduce NAME`."""
+
+from collections.abc import Callable
+
+from fanfold.experiments import photographs, unfolding_figure
+from fanfold.experiments.base import Goal, Study
+from fanfold.suggest import did_you_mean
+
+EXPERIMENTS: dict[str, Callable[..., Study]] = {
+    "photographs": photographs.study,
+    "unfolding-figure": unfolding_figure.study,
+}
+
+
+def find_experiment(name: str) -> Callable[..., Study]:
+    """The experiment of that name.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    if name not in EXPERIMENTS:
+        raise ValueError(f"no experiment {name!r}; there are {', '.join(EXPERIMENTS)}.{did_you_mean(name, EXPERIMENTS)}")
+    return EXPERIMENTS[name]
+
+
+__all__ = ["EXPERIMENTS", "Goal", "Study", "find_experiment"]

@@ -1,0 +1,24 @@
+"""What `fanfold demo` shows in under a minute: the figure of unfolding, and a photograph."""
+
+import time
+
+from fanfold.experiments import photographs, unfolding_figure
+from fanfold.experiments.base import Goal, Study
+from fanfold.experiments.unfolding_figure import Watcher
+
+
+def study(*, seed: int, watch: Watcher) -> Study:
+    """One matrix and one picture, trained for seconds."""
+    began = time.perf_counter()
+    curves = unfolding_figure.measure(seed, 400, 300, watch)
+    recovery = photographs.recover(0.5, 350, seed, watch)
+    goals: list[Goal] = [*unfolding_figure.goals([curves]), *photographs.goals(recovery)]
+    return Study(
+        "demo",
+        "A network is an algorithm plus deviations.",
+        f"{unfolding_figure.verdict(curves)} {photographs.verdict(recovery)}",
+        time.perf_counter() - began,
+        goals,
+        [unfolding_figure.section(curves), photographs.section(recovery)],
+        {"seed": seed, "operators": f"{curves.operator[:12]}, {recovery.operator[:12]}"},
+    )

@@ -1,0 +1,23 @@
+"""Linear operators: `A @ x`, `A.H @ y`, `svd`, `norm`, `gram_diagonal`, for batches, real and complex."""
+
+from fanfold.linops.adapters import from_deepinv, from_pylops
+from fanfold.linops.base import SVD, LinearOperator, dot_test
+from fanfold.linops.basis import DCT, Wavelet
+from fanfold.linops.compose import Compose
+from fanfold.linops.dense import Dense
+from fanfold.linops.diagonal import Diagonal
+from fanfold.linops.mask import Mask
+
+__all__ = [
+    "DCT",
+    "SVD",
+    "Compose",
+    "Dense",
+    "Diagonal",
+    "LinearOperator",
+    "Mask",
+    "Wavelet",
+    "dot_test",
+    "from_deepinv",
+    "from_pylops",
+]

@@ -1,0 +1,198 @@
+"""The linear operator that every algorithm sees: A @ x, A.H @ y, and its spectrum."""
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from functools import cached_property
+from typing import NamedTuple, TypeVar, overload
+
+import torch
+from torch import Tensor
+
+T = TypeVar("T")
+
+
+class SVD(NamedTuple):
+    """`A = U diag(s) V.H` with `k = min(m, n)`: U is m x k, s is real and descending, V is n x k."""
+
+    U: "LinearOperator"
+    s: Tensor
+    V: "LinearOperator"
+
+
+class LinearOperator(ABC):
+    """A linear map of `(..., n)` to `(..., m)`, real or complex.
+
+    A subclass gives `_apply` and `_adjoint`; where it knows its structure it also gives `_svd`, `norm` or
+    `gram_diagonal`, which otherwise come from the dense matrix. Operators do not change: whatever is
+    derived from one is computed once and kept.
+
+    Args:
+        shape: `(m, n)`, measurements by unknowns.
+        dtype: Of the operator and of the signals that it maps.
+        device: Where its tensors are.
+    """
+
+    def __init__(self, shape: tuple[int, int], dtype: torch.dtype, device: torch.device | str = "cpu"):
+        self.shape, self.dtype, self.device = (int(shape[0]), int(shape[1])), dtype, torch.device(device)
+        self._memo: dict[object, object] = {}
+
+    @property
+    def m(self) -> int:
+        """Number of measurements."""
+        return self.shape[0]
+
+    @property
+    def n(self) -> int:
+        """Number of unknowns."""
+        return self.shape[1]
+
+    @abstractmethod
+    def _apply(self, x: Tensor) -> Tensor:
+        """`A x` for `x` of shape `(..., n)`."""
+
+    @abstractmethod
+    def _adjoint(self, y: Tensor) -> Tensor:
+        """`Aᴴ y` for `y` of shape `(..., m)`."""
+
+    @abstractmethod
+    def parts(self) -> tuple:
+        """What defines the operator: tensors, numbers, text and other operators. `fingerprint` hashes them."""
+
+    @abstractmethod
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "LinearOperator":
+        """The same operator on another device or in another precision."""
+
+    @overload
+    def __matmul__(self, x: Tensor) -> Tensor: ...
+    @overload
+    def __matmul__(self, x: "LinearOperator") -> "LinearOperator": ...
+    def __matmul__(self, x):
+        if isinstance(x, LinearOperator):
+            from fanfold.linops.compose import Compose
+
+            return Compose(self, x)
+        if x.shape[-1] != self.n:
+            hint = " Transposed?" if x.shape[-1] == self.m else ""
+            raise ValueError(
+                f"A maps {self.n} -> {self.m} but the signal has {x.shape[-1]} entries; pass shape (..., {self.n}).{hint}"
+            )
+        return self._apply(x)
+
+    @cached_property
+    def H(self) -> "LinearOperator":  # noqa: N802 - the adjoint's name in the mathematics
+        """The adjoint: `A.H @ y` is `Aᴴ y`."""
+        return Adjoint(self)
+
+    def once(self, key: object, compute: Callable[[], T]) -> T:
+        """`compute()`, run at the first call and kept: for quantities derived from the operator alone."""
+        if key not in self._memo:
+            self._memo[key] = compute()
+        return self._memo[key]  # type: ignore[return-value]
+
+    def matrix(self) -> Tensor:
+        """The dense `(m, n)` matrix."""
+        return self.once("matrix", self._matrix)
+
+    def _matrix(self) -> Tensor:
+        return (self @ torch.eye(self.n, dtype=self.dtype, device=self.device)).mT
+
+    def svd(self) -> SVD:
+        """Thin singular value decomposition; structured where the operator is."""
+        return self.once("svd", self._svd)
+
+    def _svd(self) -> SVD:
+        from fanfold.linops.dense import Dense
+
+        U, s, Vh = torch.linalg.svd(self.matrix(), full_matrices=False)
+        return SVD(Dense(U), s, Dense(Vh.mH.contiguous()))
+
+    def norm(self) -> float:
+        """Spectral norm: the largest singular value."""
+        return self.once("norm", lambda: torch.linalg.matrix_norm(self.matrix(), 2).item())
+
+    def gram_diagonal(self) -> Tensor:
+        """Diagonal of `AᴴA`, the squared norms of the columns: `(n,)`, real."""
+        return self.once("gram_diagonal", lambda: self.matrix().abs().square().sum(0))
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the operator's type, shape, dtype and contents: the same on every machine and device."""
+        return self.once("fingerprint", self._fingerprint)
+
+    def _fingerprint(self) -> str:
+        digest = hashlib.sha256(f"{type(self).__name__} {self.shape} {self.dtype}".encode())
+        for part in self.parts():
+            if isinstance(part, LinearOperator):
+                digest.update(part.fingerprint().encode())
+            elif isinstance(part, Tensor):
+                real = torch.view_as_real(part.resolve_conj()) if part.is_complex() else part
+                digest.update(real.detach().cpu().contiguous().numpy().tobytes())
+            else:
+                digest.update(repr(part).encode())
+        return digest.hexdigest()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.m}x{self.n}, {self.dtype}, {self.device})"
+
+
+class Adjoint(LinearOperator):
+    """`Aᴴ`, sharing everything with `A`."""
+
+    def __init__(self, A: LinearOperator):
+        super().__init__((A.n, A.m), A.dtype, A.device)
+        self._of = A
+
+    @property
+    def H(self) -> LinearOperator:  # type: ignore[override]  # noqa: N802
+        return self._of
+
+    def _apply(self, x):
+        return self._of._adjoint(x)
+
+    def _adjoint(self, y):
+        return self._of._apply(y)
+
+    def _matrix(self):
+        return self._of.matrix().mH
+
+    def _svd(self):
+        U, s, V = self._of.svd()
+        return SVD(V, s, U)
+
+    def norm(self):
+        return self._of.norm()
+
+    def parts(self):
+        return (self._of,)
+
+    def to(self, device=None, dtype=None):
+        return self._of.to(device, dtype).H
+
+
+def dot_test(A: LinearOperator, generator: torch.Generator | None = None, tolerance: float | None = None) -> float:
+    """Check that `A.H` is the adjoint of `A`: `⟨A x, y⟩ = ⟨x, Aᴴ y⟩` for random x and y.
+
+    Args:
+        A: The operator under test.
+        generator: Source of the random signals; seed 0 if None.
+        tolerance: Allowed relative gap. By default `8 eps sqrt(m + n)`: rounding of the two inner products.
+
+    Returns:
+        The relative gap `|⟨Ax, y⟩ - ⟨x, Aᴴy⟩| / (‖Ax‖‖y‖ + ‖x‖‖Aᴴy‖)`.
+
+    Raises:
+        ValueError: If the gap exceeds the tolerance.
+    """
+    generator = generator or torch.Generator().manual_seed(0)
+    x = torch.randn(A.n, generator=generator, dtype=A.dtype).to(A.device)
+    y = torch.randn(A.m, generator=generator, dtype=A.dtype).to(A.device)
+    Ax, Aty = A @ x, A.H @ y
+    scale = Ax.norm() * y.norm() + x.norm() * Aty.norm()
+    gap = ((torch.vdot(y, Ax) - torch.vdot(Aty, x)).abs() / scale.clamp_min(torch.finfo(A.dtype).tiny)).item()
+    allowed = 8 * torch.finfo(A.dtype).eps * (A.m + A.n) ** 0.5 if tolerance is None else tolerance
+    if not gap <= allowed:
+        raise ValueError(
+            f"A.H is not the adjoint of {A}: the relative gap between <Ax, y> and <x, A.H y> is {gap:.2e}, "
+            f"allowed {allowed:.2e}; check conjugation and scaling in _adjoint."
+        )
+    return gap

@@ -1,0 +1,42 @@
+"""A diagonal matrix as an operator."""
+
+import torch
+from jaxtyping import Inexact
+from torch import Tensor
+
+from fanfold.linops.base import SVD, LinearOperator
+from fanfold.linops.mask import Mask
+
+
+class Diagonal(LinearOperator):
+    """`d * x`, elementwise, for `d` of shape `(n,)`."""
+
+    def __init__(self, d: Inexact[Tensor, "n"]):
+        if d.ndim != 1 or len(d) == 0:
+            raise ValueError(f"a diagonal operator takes a vector of shape (n,), not {tuple(d.shape)}.")
+        super().__init__((len(d), len(d)), d.dtype, d.device)
+        self._d = d
+
+    def _apply(self, x):
+        return self._d * x
+
+    def _adjoint(self, y):
+        return self._d.conj() * y
+
+    def _svd(self):
+        s, order = self._d.abs().sort(descending=True)
+        phase = torch.where(self._d == 0, 1, torch.sgn(self._d)).to(self.dtype)
+        V = Mask(order, self.n, self.dtype, self.device).H  # picks the entries in the order of their size
+        return SVD(Diagonal(phase) @ V, s, V)
+
+    def norm(self):
+        return self._d.abs().max().item()
+
+    def gram_diagonal(self):
+        return self._d.abs().square()
+
+    def parts(self):
+        return (self._d,)
+
+    def to(self, device=None, dtype=None):
+        return Diagonal(self._d.to(device or self.device, dtype or self.dtype))

@@ -1,0 +1,22 @@
+"""Circular Gaussian noise: `E|w|² = noise_var`, real or complex, everywhere in fanfold.
+
+A complex sample has independent real and imaginary parts of variance `noise_var / 2` each.
+"""
+
+import torch
+from torch import Tensor
+
+
+def circular(
+    shape: tuple[int, ...], generator: torch.Generator, dtype: torch.dtype = torch.float32, var: float | Tensor = 1.0
+) -> Tensor:
+    """White Gaussian noise of variance `E|w|² = var`.
+
+    Args:
+        shape: Shape of the draw.
+        generator: Source of randomness; the draw is made on its device.
+        dtype: A floating or complex dtype.
+        var: Variance, a number or a tensor that broadcasts against `shape`.
+    """
+    unit = torch.randn(shape, generator=generator, dtype=dtype, device=generator.device)
+    return unit * var**0.5

@@ -1,0 +1,108 @@
+"""What the receiver knows and what an estimator says: the only types that problems and algorithms share."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fanfold.linops.base import LinearOperator
+
+
+@dataclass(frozen=True)
+class Observation:
+    """Measurements `y = A x + w` with `E|w|² = noise_var`, checked when made.
+
+    Args:
+        y: Measurements, shape `(..., m)`.
+        A: The operator, or None where only a simulator exists.
+        noise_var: Noise variance, a number or a real tensor that broadcasts against `(..., 1)`; None if unknown.
+
+    Raises:
+        ValueError: If shapes, dtypes or devices do not fit, the batch is empty, an entry of `y` is not finite
+            or a variance is negative.
+    """
+
+    y: Tensor
+    A: LinearOperator | None = None
+    noise_var: Tensor | None = None
+
+    def __post_init__(self):
+        y, A = self.y, self.A
+        if not isinstance(y, Tensor) or not (y.is_floating_point() or y.is_complex()):
+            raise ValueError(f"y is {getattr(y, 'dtype', type(y).__name__)}; pass a floating or complex torch tensor.")
+        if y.ndim == 0 or y.numel() == 0:
+            raise ValueError(f"y has shape {tuple(y.shape)}: nothing to estimate from; pass shape (..., m), not empty.")
+        if A is not None:
+            self._check_fit(y, A)
+        check_finite("y", y)
+        if self.noise_var is not None:
+            object.__setattr__(self, "noise_var", self._checked_variance())
+
+    @staticmethod
+    def _check_fit(y: Tensor, A: LinearOperator) -> None:
+        if y.shape[-1] != A.m:
+            hint = " Transposed?" if y.shape[-1] == A.n or (y.ndim > 1 and y.shape[-2] == A.m) else ""
+            raise ValueError(
+                f"A maps {A.n} -> {A.m} but y has {y.shape[-1]} entries; pass y of shape (..., {A.m}).{hint}"
+            )
+        if y.dtype != A.dtype:
+            raise ValueError(f"y is {y.dtype} but A is {A.dtype}; convert one: y.to({A.dtype}) or A.to(dtype={y.dtype}).")
+        if y.device != A.device:
+            raise ValueError(f"y is on {y.device} but A is on {A.device}; move one: y.to('{A.device}') or A.to('{y.device}').")
+
+    def _checked_variance(self) -> Tensor:
+        var = torch.as_tensor(self.noise_var, device=self.y.device)
+        if var.is_complex():
+            raise ValueError(f"noise_var is {var.dtype}; a variance E|w|² is real: pass its real part.")
+        var = var.to(self.y.real.dtype)
+        check_finite("noise_var", var)
+        if (var < 0).any():
+            raise ValueError(f"noise_var is {var.min().item():g}; a variance is not negative: pass E|w|² (not in dB).")
+        if var.ndim and (var.shape[-1] != 1 or torch.broadcast_shapes(var.shape[:-1], self.y.shape[:-1]) != self.y.shape[:-1]):
+            raise ValueError(
+                f"noise_var has shape {tuple(var.shape)}; pass a number or shape {(*self.y.shape[:-1], 1)}, one per sample."
+            )
+        return var
+
+    @classmethod
+    def unchecked(cls, y: Tensor, A: LinearOperator | None = None, noise_var: Tensor | None = None) -> "Observation":
+        """The same without checks: for code that is traced or exported, where values cannot be looked at."""
+        obs = object.__new__(cls)
+        for name, value in (("y", y), ("A", A), ("noise_var", noise_var)):
+            object.__setattr__(obs, name, value)
+        return obs
+
+    def to(self, device: torch.device | str) -> "Observation":
+        """The same observation on another device."""
+        if self.y.device == torch.device(device):
+            return self
+        var = None if self.noise_var is None else self.noise_var.to(device)
+        return Observation.unchecked(self.y.to(device), None if self.A is None else self.A.to(device), var)
+
+    def __getitem__(self, rows: slice) -> "Observation":
+        """Some samples of a batch."""
+        var = self.noise_var
+        return Observation.unchecked(self.y[rows], self.A, var[rows] if var is not None and var.ndim else var)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """An estimate `x` of shape `(..., n)` and, where the estimator gives one, its error variance `E|x_hat - x|²`."""
+
+    x: Tensor
+    var: Tensor | None = None
+
+
+def check_finite(name: str, values: Tensor) -> None:
+    """Refuse NaN and Inf, naming the first bad entry.
+
+    Raises:
+        ValueError: If an entry is not finite.
+    """
+    finite = torch.isfinite(values)
+    if not finite.all():
+        first = tuple((~finite).nonzero()[0].tolist())
+        raise ValueError(
+            f"{name} is not finite: {values[first].item()} at index {first}, {int((~finite).sum())} such entries; "
+            "remove or repair these samples."
+        )

@@ -1,0 +1,48 @@
+"""The classical peers that every comparison shows, each with its one setting tuned on draws of its own."""
+
+from collections.abc import Callable, Sequence
+
+from fanfold.algorithms import AMP, FISTA, Algorithm
+from fanfold.estimators import LMMSE
+from fanfold.evaluate import Estimator
+from fanfold.fit import draw
+from fanfold.problems import Problem
+from fanfold.unfold import iterate, run
+from fanfold.units import nmse_db
+
+TUNING_STREAM = 3  # of draws; training, validation and testing have 0, 1 and 2
+
+
+def tuned(
+    make: Callable[[float], Algorithm], grid: Sequence[float], problem: Problem, iterations: int, seed: int = 0
+) -> Algorithm:
+    """The setting of a grid with the least error after so many iterations, on 500 training draws."""
+    x, obs = draw(problem, 500, seed, TUNING_STREAM, 0)
+    return min((make(value) for value in grid), key=lambda a: _finite(nmse_db(run(a, obs, iterations).x, x)))
+
+
+def lam_grid(problem: Problem, seed: int = 0, points: int = 18) -> list[float]:
+    """Weights of an l1 norm from half to a thousandth of the one that makes every estimate zero, `max |Aᴴy|`."""
+    _, obs = draw(problem, 100, seed, TUNING_STREAM, 1)
+    assert obs.A is not None
+    top = (obs.A.H @ obs.y).abs().amax(-1).median().item()
+    return [top * 0.5 * 500 ** (-i / (points - 1)) for i in range(points)]
+
+
+ALPHAS = (0.9, 1.0, 1.1, 1.2, 1.3, 1.5, 1.8)  # thresholds of AMP, in standard deviations of its effective noise
+
+
+def classical_peers(problem: Problem, iterations: int, seed: int = 0) -> dict[str, Estimator]:
+    """FISTA with its best λ and AMP with its best α at this depth, and LMMSE with the covariance of training draws."""
+    peers: dict[str, Estimator] = {}
+    if problem.A is None:
+        return peers
+    peers["FISTA, best λ"] = iterate(tuned(FISTA, lam_grid(problem, seed), problem, iterations, seed), iterations)
+    peers["AMP, best α"] = iterate(tuned(AMP, ALPHAS, problem, iterations, seed), iterations)
+    if getattr(problem, "noise_var", None) is not None:
+        peers["LMMSE"] = LMMSE.learn(problem, seed=seed)
+    return peers
+
+
+def _finite(value: float) -> float:
+    return value if value == value else float("inf")

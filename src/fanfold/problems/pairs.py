@@ -1,0 +1,100 @@
+"""The user's own pairs of signals and measurements, from an `.npz` file."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fanfold.linops import Dense, LinearOperator
+from fanfold.observation import Observation, check_finite
+from fanfold.problems.base import Described
+
+
+class Stored(NamedTuple):
+    """Contents of a file of pairs."""
+
+    x: Tensor  # (samples, n)
+    y: Tensor  # (samples, m)
+    A: LinearOperator | None
+    noise_var: Tensor | None
+
+
+@dataclass(frozen=True)
+class Pairs(Described):
+    """Stored pairs: arrays `x` (samples, n), `y` (samples, m), optionally `A` (m, n) and `noise_var` (E|w|²).
+
+    A draw picks pairs at random, with replacement. The last `held_out_share` of the file is kept for validation
+    and testing: `part="test"` draws from there alone.
+    """
+
+    path: str
+    part: Literal["train", "test"] = "train"
+    held_out_share: float = 0.2  # of the samples, from the end of the file
+
+    def __post_init__(self):
+        if not 0 < self.held_out_share < 1:
+            raise ValueError(f"held_out_share is {self.held_out_share}; pass a share between 0 and 1.")
+        self.rows()
+
+    @property
+    def A(self) -> LinearOperator | None:  # noqa: N802
+        """The stored operator, if any."""
+        return self._stored().A
+
+    @property
+    def noise_var(self) -> Tensor | None:
+        """The stored noise variance, if any."""
+        return self._stored().noise_var
+
+    def rows(self) -> range:
+        """Which samples of the file this part holds."""
+        samples = len(self._stored().x)
+        held_out = max(1, round(self.held_out_share * samples))
+        if held_out >= samples:
+            raise ValueError(f"{self.path} holds {samples} pairs: too few to train on some and test on others.")
+        return range(samples - held_out) if self.part == "train" else range(samples - held_out, samples)
+
+    def sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Observation]:
+        """`n` pairs of this part, picked at random."""
+        stored, rows = self._stored(), self.rows()
+        pick = rows.start + torch.randint(len(rows), (n,), generator=generator)
+        return stored.x[pick], Observation(stored.y[pick], stored.A, stored.noise_var)
+
+    def held_out(self) -> "Pairs":
+        """The part that is kept for testing."""
+        return self.shifted(part="test")
+
+    def _stored(self) -> Stored:
+        path = Path(self.path)
+        if not path.is_file():
+            raise ValueError(f"there is no file {self.path}; pass an .npz file with arrays x and y.")
+        return _read(path.resolve(), path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=4)
+def _read(path: Path, modified_ns: int) -> Stored:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: np.asarray(file[name]) for name in file.files}
+    except (ValueError, OSError, AttributeError) as error:
+        raise ValueError(f"{path} is no readable .npz file of plain arrays: {error}") from error
+    missing = {"x", "y"} - set(arrays)
+    if missing:
+        raise ValueError(f"{path} has no array {' or '.join(sorted(missing))}; it has {', '.join(arrays) or 'none'}.")
+    x, y = torch.as_tensor(arrays["x"]), torch.as_tensor(arrays["y"])
+    if x.ndim != 2 or y.ndim != 2 or len(x) != len(y):
+        raise ValueError(f"x is {tuple(x.shape)} and y is {tuple(y.shape)}; pass (samples, n) and (samples, m).")
+    if x.dtype != y.dtype:
+        raise ValueError(f"x is {x.dtype} and y is {y.dtype}; store both in one precision.")
+    check_finite("x", x)
+    check_finite("y", y)
+    A = Dense(torch.as_tensor(arrays["A"])) if "A" in arrays else None
+    if A is not None and A.n != x.shape[-1]:
+        raise ValueError(f"A maps {A.n} -> {A.m} but x has {x.shape[-1]} entries; store A of shape (m, n). Transposed?")
+    noise_var = torch.as_tensor(arrays["noise_var"]) if "noise_var" in arrays else None
+    Observation(y[:1], A, noise_var)  # the same checks as for any observation
+    return Stored(x, y, A, noise_var)

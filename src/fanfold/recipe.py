@@ -1,0 +1,68 @@
+"""Problems, algorithms and networks as plain data, and back: what a run directory keeps instead of pickled objects.
+
+Only what stands in the registries can be named, so that nothing that is loaded can run code.
+"""
+
+import dataclasses
+from typing import Any
+
+from fanfold import algorithms, problems
+from fanfold.algorithms import Algorithm
+from fanfold.problems import Problem
+from fanfold.suggest import did_you_mean
+from fanfold.unfold import Unfolded, unfold
+
+
+def describe(thing: Any, registry: dict[str, type]) -> dict[str, Any]:
+    """A registered frozen dataclass as `{"name": ..., **fields}`; fields that are None are left out.
+
+    Raises:
+        ValueError: If its type is not registered.
+    """
+    for name, kind in registry.items():
+        if type(thing) is kind:
+            fields = {f.name: getattr(thing, f.name) for f in dataclasses.fields(thing)}
+            return {"name": name} | {k: list(v) if isinstance(v, tuple) else v for k, v in fields.items() if v is not None}
+    raise ValueError(
+        f"{type(thing).__name__} is not registered, so a run directory cannot name it: "
+        "add it to fanfold.problems.REGISTRY or fanfold.algorithms.REGISTRY first."
+    )
+
+
+def build(data: dict[str, Any], registry: dict[str, type]) -> Any:
+    """What `describe` described.
+
+    Raises:
+        ValueError: If the name or a field is unknown.
+    """
+    settings = dict(data)
+    name = settings.pop("name", None)
+    if name not in registry:
+        raise ValueError(f"unknown name {name!r}; there are {', '.join(registry)}.{did_you_mean(str(name), registry)}")
+    kind = registry[name]
+    known = [f.name for f in dataclasses.fields(kind)]
+    for field in settings:
+        if field not in known:
+            raise ValueError(f"{name} has no setting {field!r}; it has {', '.join(known)}.{did_you_mean(field, known)}")
+    return kind(**settings)
+
+
+def describe_network(net: Unfolded) -> dict[str, Any]:
+    """An unfolded network without its weights."""
+    return {"algorithm": describe(net.algorithm, algorithms.REGISTRY), "layers": net.layers, "learn": net.learn}
+
+
+def build_network(data: dict[str, Any], problem: Problem) -> Unfolded:
+    """The untrained network that `describe_network` described, bound to the problem's operator."""
+    algorithm: Algorithm = build(data["algorithm"], algorithms.REGISTRY)
+    return unfold(algorithm, problem, data["layers"], data["learn"])
+
+
+def describe_problem(problem: Problem) -> dict[str, Any]:
+    """A registered problem as plain data."""
+    return describe(problem, problems.REGISTRY)
+
+
+def build_problem(data: dict[str, Any]) -> Problem:
+    """The problem that `describe_problem` described."""
+    return build(data, problems.REGISTRY)

@@ -1,0 +1,89 @@
+"""One self-contained HTML page: opens offline, asks for nothing from outside, carries the data behind its figures."""
+
+import html
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fanfold.runs import write_whole
+from fanfold.table import Table, plain
+
+STYLE = """
+:root { color-scheme: light; --ink: #1c2733; --quiet: #5b6875; --line: #e4e8ec; --accent: #c2410c; }
+* { box-sizing: border-box; }
+body { margin: 0 auto; max-width: 60rem; padding: 2.5rem 1.25rem 4rem; color: var(--ink); background: #fff;
+       font: 16px/1.55 system-ui, -apple-system, "Segoe UI", sans-serif; }
+h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 .4rem; } h2 { font-size: 1.2rem; margin: 2.6rem 0 .5rem; }
+.verdict { font-size: 1.12rem; border-left: 4px solid var(--accent); padding: .2rem 0 .2rem .9rem; margin: 1.2rem 0; }
+.quiet, figcaption, footer { color: var(--quiet); font-size: .9rem; }
+svg { width: 100%; height: auto; } .pictures { display: flex; flex-wrap: wrap; gap: .8rem; }
+.pictures figure { margin: 0; flex: 1 1 10rem; } .pictures img { width: 100%; image-rendering: auto; display: block; }
+table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums; }
+.scroll { overflow-x: auto; } th, td { text-align: right; padding: .25rem .7rem; border-bottom: 1px solid var(--line); }
+th:first-child, td:first-child { text-align: left; } .fail { color: #b91c1c; font-weight: 600; } .pass { color: #15803d; }
+details { margin: .6rem 0; } summary { cursor: pointer; color: var(--quiet); }
+"""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a page: what it shows in words, figures as HTML or SVG, and the numbers behind them."""
+
+    title: str
+    text: str = ""
+    figures: Sequence[str] = ()
+    table: Table = field(default_factory=Table)
+    details: Table = field(default_factory=Table)  # long data, folded away
+
+
+def write_page(path: str | Path, title: str, verdict: str, sections: Sequence[Section], facts: dict[str, Any]) -> Path:
+    """Write the page, whole or not at all.
+
+    Args:
+        path: Where to.
+        title: Its heading.
+        verdict: Who won, by how much, against which bound, and when not to trust it, in one sentence.
+        sections: Its parts, in order.
+        facts: Seeds, versions and hashes for the foot of the page.
+    """
+    body = "".join(_section(s, i) for i, s in enumerate(sections))
+    foot = " · ".join(f"{html.escape(str(k))} {html.escape(str(v))}" for k, v in facts.items())
+    page = (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style></head><body>'
+        f'<h1>{html.escape(title)}</h1><p class="verdict">{html.escape(verdict)}</p>{body}<footer><p>{foot}</p></footer></body></html>'
+    )
+    write_whole(Path(path), page.encode())
+    return Path(path)
+
+
+def _section(section: Section, index: int) -> str:
+    parts = [f"<section><h2>{html.escape(section.title)}</h2>"]
+    parts += [f"<p>{html.escape(p)}</p>" for p in section.text.split("\n") if p]
+    parts += list(section.figures)
+    if section.table:
+        parts.append(f'<div class="scroll">{_table(section.table)}</div>')
+    data = section.details or section.table
+    if section.details:
+        parts.append(f"<details><summary>The {len(data)} numbers behind the figure</summary>")
+        parts.append(f'<div class="scroll">{_table(section.details)}</div></details>')
+    if data:
+        rows = [{k: plain(v) for k, v in row.items()} for row in data]
+        embedded = json.dumps(rows).replace("<", "\\u003c")
+        parts.append(f'<script type="application/json" id="data-{index}">{embedded}</script>')
+    return "".join(parts) + "</section>"
+
+
+def _table(table: Table) -> str:
+    head = "".join(f"<th>{html.escape(c)}</th>" for c in table.columns)
+    rows = "".join("<tr>" + "".join(_cell(row[c]) for c in table.columns) + "</tr>" for row in table)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, bool):
+        return f'<td class="{"pass" if value else "fail"}">{"PASS" if value else "FAIL"}</td>'
+    text = "" if value is None else f"{value:.2f}" if isinstance(value, float) else str(value)
+    return f"<td>{html.escape(text)}</td>"

@@ -1,0 +1,99 @@
+"""Figures as text: SVG line charts and PNG pictures that go into a page without another file. Needs matplotlib."""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from PIL import Image
+from torch import Tensor
+
+INK, QUIET, GRID = "#1c2733", "#7a8794", "#e4e8ec"
+LEARNED = ("#c2410c", "#0f766e", "#7c3aed")  # networks: solid, bold
+CLASSICAL = ("#64748b", "#94a3b8", "#475569", "#a8a29e")  # peers: thin
+LIMIT = "#111827"
+
+
+@dataclass(frozen=True)
+class Series:
+    """A curve: `kind` is "learned", "classical" or "limit"."""
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
+    kind: str = "classical"
+
+
+def line_chart(series: Sequence[Series], x_label: str, y_label: str, *, log_x: bool = False) -> str:
+    """An SVG line chart; each curve is named at its end, limits are dashed.
+
+    Raises:
+        ImportError: If matplotlib is missing.
+    """
+    figure = line_figure(series, x_label, y_label, log_x=log_x)
+    out = io.StringIO()
+    figure.savefig(out, format="svg", metadata={"Date": None})
+    return out.getvalue()[out.getvalue().index("<svg") :]
+
+
+def line_figure(series: Sequence[Series], x_label: str, y_label: str, *, log_x: bool = False):
+    """The matplotlib figure of `line_chart`."""
+    figure_class, rc_context = _matplotlib()
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "fanfold", "font.size": 10.5, "axes.edgecolor": QUIET}):
+        figure = figure_class(figsize=(7.6, 4.4), layout="constrained")
+        axes = figure.subplots()
+        colours = {"learned": iter(LEARNED * 3), "classical": iter(CLASSICAL * 5), "limit": iter((LIMIT,) * 9)}
+        ends = []
+        for s in series:
+            colour, learned = next(colours[s.kind]), s.kind == "learned"
+            style = "--" if s.kind == "limit" else "-"
+            axes.plot(s.x, s.y, style, color=colour, lw=2.4 if learned else 1.4, zorder=3 if learned else 2)
+            ends.append([float(s.y[-1]), float(s.x[-1]), s.name, colour, learned])
+        if log_x:
+            axes.set_xscale("log")
+        axes.set_xlabel(x_label, color=INK)
+        axes.set_ylabel(y_label, color=INK)
+        axes.grid(color=GRID)
+        axes.spines[["top", "right"]].set_visible(False)
+        low, high = axes.get_ylim()
+        _spread(ends, (high - low) * 0.052)
+        right = max(float(s.x[-1]) for s in series)
+        for place, _, name, colour, learned in ends:
+            axes.annotate(
+                name, (right, place), xytext=(6, 0), textcoords="offset points", va="center", color=colour,
+                fontweight="bold" if learned else "normal", annotation_clip=False,
+            )  # fmt: skip
+        return figure
+
+
+def _spread(ends: list[list], gap: float) -> None:
+    """Move labels up until none covers another."""
+    ends.sort(key=lambda end: end[0])
+    for below, end in zip(ends, ends[1:], strict=False):
+        end[0] = max(end[0], below[0] + gap)
+
+
+def picture_uri(picture: Tensor) -> str:
+    """A grey picture `(h, w)` with pixels in [0, 1] as a PNG data URI."""
+    pixels = (picture.clamp(0, 1) * 255).round().byte().cpu().numpy()
+    out = io.BytesIO()
+    Image.fromarray(pixels, "L").save(out, format="PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()
+
+
+def picture_row(pictures: Mapping[str, Tensor], captions: Mapping[str, str]) -> str:
+    """HTML for pictures side by side, each with its name and a caption below."""
+    figures = "".join(
+        f'<figure><img src="{picture_uri(p)}" alt="{name}"><figcaption><b>{name}</b><br>{captions.get(name, "")}</figcaption></figure>'
+        for name, p in pictures.items()
+    )
+    return f'<div class="pictures">{figures}</div>'
+
+
+def _matplotlib():
+    try:
+        from matplotlib import rc_context
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("figures need matplotlib: pip install 'fanfold[plots]'") from error
+    return Figure, rc_context

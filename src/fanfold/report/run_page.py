@@ -1,0 +1,69 @@
+"""The page of a run: learning curve, error of every layer beside its peers, and the limits."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from fanfold.evaluate import Estimator, evaluate
+from fanfold.peers import classical_peers
+from fanfold.problems import Problem
+from fanfold.report.page import Section, write_page
+from fanfold.report.plots import Series, line_chart
+from fanfold.runs import Run
+from fanfold.table import Table
+from fanfold.unfold import Unfolded, iterate
+
+
+def peers_of(net: Unfolded, problem: Problem) -> dict[str, Estimator]:
+    """A network beside its untrained self and the tuned classical peers at its depth."""
+    untrained = iterate(net.algorithm, net.layers)
+    return {"unfolded": net, f"untrained {type(net.algorithm).__name__}": untrained} | classical_peers(problem, net.layers)
+
+
+def write_run_page(run: Run, path: Path, samples: int) -> Path:
+    """Measure the trained network on fresh draws and write its page.
+
+    Raises:
+        ValueError: If the run has no weights yet.
+    """
+    net, problem = run.estimator(), run.problem()
+    table = evaluate(peers_of(net, problem), problem, samples=samples)
+    layers = list(range(1, net.layers + 1))
+    curves = {row["estimator"]: [r["nmse_db"] for r in table.where(estimator=row["estimator"])] for row in table}
+    kinds = {"unfolded": "learned"}
+    series = [
+        Series(name, layers, curve, kinds.get(name, "classical"))
+        for name, curve in curves.items()
+        if all(math.isfinite(v) and v < 10 for v in curve)  # those that diverge stand in the table
+    ]
+    first = table.rows[0]
+    limits = {"Bayes limit": first["limit_db"], "support oracle": first["oracle_db"]}
+    series += [Series(k, layers, [v] * net.layers, "limit") for k, v in limits.items() if v is not None and math.isfinite(v)]
+    steps = [m for m in run.metrics() if m["event"] == "stepped" and not m["skipped"]]
+    learning = line_chart([Series("training loss", [m["step"] for m in steps], [10 * m["loss"] for m in steps], "learned")], "step", "NMSE in dB, summed over the loss's layers")
+    sections = [
+        Section("Error of every layer", f"{samples} fresh draws of the training problem.", [line_chart(series, "layers", "NMSE in dB")], _summary(table), table),
+        Section("Learning curve", "", [learning], details=Table(steps[:: max(1, len(steps) // 200)])),
+    ]  # fmt: skip
+    return write_page(path, f"fanfold run {run.path.name}", _verdict(table), sections, _facts(run))
+
+
+def _summary(table: Table) -> Table:
+    return table.last_layers()
+
+
+def _verdict(table: Table) -> str:
+    rows = {row["estimator"]: row for row in table.last_layers()}
+    ranking = sorted(rows, key=lambda name: rows[name]["nmse_db"])
+    winner, second = ranking[:2]
+    best, limit = rows[winner]["nmse_db"], rows[winner]["limit_db"]
+    bound = "no bound is known here" if limit is None else f"{best - limit:.1f} dB short of the Bayes limit ({limit:.1f} dB)"
+    return (
+        f"{winner} wins with {best:.1f} dB, {rows[second]['nmse_db'] - best:.1f} dB ahead of {second}; {bound}. Do not trust "
+        "it with another matrix (it is refused) or at conditions that were not evaluated."
+    )
+
+
+def _facts(run: Run) -> dict[str, Any]:
+    environment = run.environment
+    return {"seed": environment["seed"], "operator": str(environment["operator"])[:12], "torch": environment["packages"]["torch"]}

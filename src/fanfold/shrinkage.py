@@ -1,0 +1,35 @@
+"""Shrinkage functions eta(r, t) and their divergences, for real and complex r.
+
+A divergence is the mean over the last axis of the derivative of eta with respect to r. For complex r it
+is the Wirtinger derivative, `(∂/∂Re r - i ∂/∂Im r) / 2`, whose real part is half the divergence of eta as
+a map of real pairs: this is the quantity in the Onsager term of complex AMP (Maleki et al., 2013).
+"""
+
+import torch
+from jaxtyping import Float, Inexact
+from torch import Tensor
+
+
+def soft(r: Inexact[Tensor, "*#batch n"], t: Float[Tensor, "..."]) -> Inexact[Tensor, "*batch n"]:
+    """Soft threshold, the proximal map of `t |x|`: the magnitude shrinks by `t`, down to zero.
+
+    Args:
+        r: Noisy signal `(..., n)`, real or complex.
+        t: Threshold `>= 0`, real, broadcasting against `r`.
+    """
+    if r.is_complex():
+        magnitude = r.abs()
+        return r * (torch.relu(magnitude - t) / magnitude.clamp_min(torch.finfo(magnitude.dtype).tiny))
+    return r - torch.clamp(r, -t, t)
+
+
+def soft_divergence(r: Inexact[Tensor, "*#batch n"], t: Float[Tensor, "..."]) -> Float[Tensor, "*batch 1"]:
+    """Mean derivative of `soft`: `mean 1{|r| > t}` if real, `mean 1{|r| > t}(1 - t / (2|r|))` if complex.
+
+    The complex form follows from `soft(r) = r - t r / |r|` and `∂(r / |r|)/∂r = 1 / (2|r|)`.
+    """
+    magnitude = r.abs()
+    active = (magnitude > t).to(magnitude.dtype)
+    if r.is_complex():
+        active = active * (1 - t / (2 * magnitude.clamp_min(torch.finfo(magnitude.dtype).tiny)))
+    return active.mean(-1, keepdim=True)

@@ -1,0 +1,98 @@
+"""A tidy table: one row a measurement, one column a variable."""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows as dictionaries with the same keys; None is a missing value."""
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def columns(self) -> list[str]:
+        """Names, in order."""
+        return list(self.rows[0]) if self.rows else []
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return iter(self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def where(self, **values: Any) -> "Table":
+        """The rows whose columns have these values."""
+        return Table([row for row in self.rows if all(row[k] == v for k, v in values.items())])
+
+    def last_layers(self) -> "Table":
+        """For each estimator and condition its last row: the estimate that it returns."""
+        last: dict[tuple, dict[str, Any]] = {}
+        for row in self.rows:
+            last[tuple(v for k, v in row.items() if k in ("estimator", *self._conditions()))] = row
+        return Table(list(last.values()))
+
+    def _conditions(self) -> list[str]:
+        return [c for c in self.columns[1:] if c not in MEASURED]
+
+    def to_csv(self, path: str | Path | None = None) -> str:
+        """Comma-separated values, written to `path` if one is given."""
+        out = io.StringIO()
+        writer = csv.DictWriter(out, self.columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        return _written(out.getvalue(), path)
+
+    def to_json(self, path: str | Path | None = None) -> str:
+        """A JSON list of rows; numbers that JSON has not (infinity, NaN) become null."""
+        return _written(json.dumps([{k: plain(v) for k, v in row.items()} for row in self.rows], indent=1), path)
+
+    def dataframe(self):
+        """A pandas DataFrame.
+
+        Raises:
+            ImportError: If pandas is not installed.
+        """
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise ImportError("Table.dataframe needs pandas: pip install pandas") from error
+        return pd.DataFrame(self.rows)
+
+    def __str__(self) -> str:
+        return as_text(self.columns, [[row[c] for c in self.columns] for row in self.rows])
+
+
+MEASURED = ("layer", "nmse_db", "low_db", "high_db", "median_db", "limit_db", "oracle_db", "samples")
+
+
+def plain(value: Any) -> Any:
+    """A value that JSON has."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def as_text(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """Aligned columns for a terminal."""
+    cells = [list(columns), *([_cell(v) for v in row] for row in rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
+    numeric = [all(not isinstance(row[i], str) for row in rows) for i in range(len(columns))]
+    lines = ["  ".join(c.rjust(w) if n else c.ljust(w) for c, w, n in zip(row, widths, numeric, strict=True)) for row in cells]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.2f}" if isinstance(value, float) else str(value)
+
+
+def _written(text: str, path: str | Path | None) -> str:
+    if path is not None:
+        Path(path).write_text(text)
+    return text

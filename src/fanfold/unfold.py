@@ -1,0 +1,240 @@
+"""Running an algorithm, and unfolding it into a network whose zero deviation is the algorithm.
+
+Unfolding: Gregor & LeCun (2010); Monga, Li & Eldar (2021). The deviations are fanfold's own idea.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from fanfold.algorithms.base import FREE, Algorithm, Nominal, State, Theta
+from fanfold.linops import LinearOperator
+from fanfold.observation import Estimate, Observation
+from fanfold.suggest import did_you_mean
+
+
+class HasOperator(Protocol):
+    """A problem or an observation: whatever carries the operator `A`."""
+
+    @property
+    def A(self) -> LinearOperator | None: ...  # noqa: N802, D102
+
+
+def iterates(algorithm: Algorithm, obs: Observation, thetas: Iterable[Theta]) -> Iterator[State]:
+    """The state after each step. Every run, classical or learned, goes through this loop."""
+    s = algorithm.start(obs)
+    for theta in thetas:
+        s = algorithm.step(s, obs, theta)
+        yield s
+
+
+def run(algorithm: Algorithm, obs: Observation, iterations: int) -> Estimate:
+    """The estimate after so many steps of the classical algorithm.
+
+    Raises:
+        ValueError: If `iterations` is not positive or the observation carries no operator.
+    """
+    return Iterated(algorithm, iterations)(obs)
+
+
+@dataclass(frozen=True)
+class Iterated:
+    """A classical algorithm run for a fixed number of iterations, as an estimator."""
+
+    algorithm: Algorithm
+    iterations: int
+
+    def __post_init__(self):
+        _check_count("iterations", self.iterations)
+
+    def __call__(self, obs: Observation) -> Estimate:
+        """The last estimate."""
+        for s in self._states(obs):
+            last = s
+        return self.algorithm.read(last)
+
+    def trajectory(self, obs: Observation) -> list[Estimate]:
+        """The estimate after each iteration."""
+        return [self.algorithm.read(s) for s in self._states(obs)]
+
+    def _states(self, obs: Observation) -> Iterator[State]:
+        _check_operator(obs)
+        return iterates(self.algorithm, obs, [self.algorithm.nominal_theta(obs)] * self.iterations)
+
+
+def iterate(algorithm: Algorithm, iterations: int) -> Iterated:
+    """The classical algorithm as an estimator: `iterate(ISTA(), 100)(obs)` is `run(ISTA(), obs, 100)`."""
+    return Iterated(algorithm, iterations)
+
+
+def unfold(
+    algorithm: Algorithm,
+    problem_or_obs: HasOperator,
+    layers: int,
+    learn: Mapping[str, str] | None = None,
+) -> "Unfolded":
+    """T steps of an algorithm as T layers whose named quantities may deviate from their nominal values.
+
+    Args:
+        algorithm: What the untrained network is, bit for bit.
+        problem_or_obs: Whatever carries the operator A; the network is bound to it.
+        layers: T.
+        learn: For each quantity that may move, how it is shared and how fine it is: "tied" (one deviation for
+            all layers) or "per-layer", and optionally "scalar", "vector" (one for each unknown) or "matrix"
+            (quantities that are matrices). `{"threshold": "per-layer vector"}` is one threshold a coefficient
+            and layer. Without a word on granularity a deviation has the shape of its quantity. Nothing is
+            learned by default.
+
+    Raises:
+        ValueError: If a quantity or a word is unknown, a granularity does not fit, `layers` is not positive or
+            there is no operator.
+    """
+    return Unfolded(algorithm, problem_or_obs, layers, learn or {})
+
+
+class Unfolded(nn.Module):
+    """T layers of an algorithm with learned deviations; made by `unfold`.
+
+    Attributes:
+        strength: In [0, 1], scales every deviation: 0 is the classical algorithm, 1 the trained network.
+        fingerprint: Hash of the operator that the network belongs to; another one is refused.
+    """
+
+    def __init__(self, algorithm: Algorithm, problem_or_obs: HasOperator, layers: int, learn: Mapping[str, str]):
+        super().__init__()
+        _check_count("layers", layers)
+        A = _check_operator(problem_or_obs)
+        self.algorithm, self.layers, self.learn = algorithm, layers, dict(learn)
+        self.fingerprint, self._bound = A.fingerprint(), A
+        self._strength = 1.0
+        self._values: dict[str, tuple[object, list[Tensor]]] = {}
+        template = Observation.unchecked(torch.zeros(A.m, dtype=A.dtype, device=A.device), A)
+        self.deviations = nn.ParameterDict(
+            {
+                name: _zero_deviation(name, words, _lookup(algorithm, name), algorithm, template, layers)
+                for name, words in learn.items()
+            }
+        )
+
+    @property
+    def strength(self) -> float:
+        """How far the network leaves the algorithm: 0 not at all, 1 as trained."""
+        return self._strength
+
+    @strength.setter
+    def strength(self, value: float) -> None:
+        if not 0 <= value <= 1:
+            raise ValueError(f"strength is {value}; pass a number from 0 (the algorithm) to 1 (the trained network).")
+        self._strength = float(value)
+
+    def forward(self, obs: Observation) -> Estimate:
+        """The estimate of the last layer."""
+        for s in iterates(self.algorithm, obs, self._thetas(obs)):
+            last = s
+        return self.algorithm.read(last)
+
+    def trajectory(self, obs: Observation, depth: int | None = None) -> list[Estimate]:
+        """The estimate of every layer, or of the first `depth` layers."""
+        thetas = self._thetas(obs)[:depth]
+        return [self.algorithm.read(s) for s in iterates(self.algorithm, obs, thetas)]
+
+    def parameter_groups(self, lr: float) -> list[dict]:
+        """Parameter groups for an optimiser, each with its quantity's share of the learning rate."""
+        return [
+            {"params": [d], "lr": lr * self.algorithm.nominals[name].lr_scale} for name, d in self.deviations.items()
+        ]
+
+    def _thetas(self, obs: Observation) -> list[Theta]:
+        A = _check_operator(obs)
+        if A is not self._bound:
+            self._check_bound(A)
+        fixed = vars(self.algorithm.nominal_theta(obs))
+        moved = {name: self._effective(name, fixed[name]) for name in self.deviations}
+        return [Theta(**fixed | {name: values[t] for name, values in moved.items()}) for t in range(self.layers)]
+
+    def _effective(self, name: str, v: Tensor) -> list[Tensor]:
+        """The quantity in every layer; kept between calls that track no gradient, as matrices are dear to add."""
+        d, domain = self.deviations[name], self.algorithm.nominals[name].domain
+        if d.ndim < 3 or torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return self._deviate(v, d, domain)
+        key = (v, d._version, d.device, self._strength)
+        kept = self._values.get(name)
+        if kept is None or kept[0][0] is not v or kept[0][1:] != key[1:]:  # type: ignore[index]
+            kept = self._values[name] = (key, self._deviate(v, d, domain))
+        return kept[1]
+
+    def _deviate(self, v: Tensor, d: Tensor, domain) -> list[Tensor]:
+        scaled = d if self._strength == 1 else d * self._strength
+        values = domain.deviate(v, scaled).unbind(0)
+        return list(values) * (self.layers if len(values) == 1 else 1)
+
+    def _check_bound(self, A: LinearOperator) -> None:
+        if A.fingerprint() != self.fingerprint:
+            raise ValueError(
+                f"the network belongs to another operator: it was unfolded for A with hash {self.fingerprint[:12]} and "
+                f"got {A} with hash {A.fingerprint()[:12]}. Use that A, or unfold and train for this one."
+            )
+        self._bound = A
+
+    def extra_repr(self) -> str:
+        """What the network is made of."""
+        return f"{self.algorithm}, layers={self.layers}, learn={self.learn}, strength={self.strength}"
+
+
+SHARING, GRANULARITY = ("tied", "per-layer"), ("scalar", "vector", "matrix")
+
+
+def _zero_deviation(
+    name: str, words: str, nominal: Nominal, algorithm: Algorithm, template: Observation, layers: int
+) -> nn.Parameter:
+    sharing, granularity = _parse(name, words)
+    v = nominal.tensor(algorithm, template)
+    A = template.A
+    assert A is not None
+    natural = GRANULARITY[v.ndim]
+    granularity = granularity or natural
+    fits = granularity == natural or (granularity == "vector" and natural == "scalar")
+    if not fits:
+        choice = "scalar or vector" if natural == "scalar" else natural
+        raise ValueError(f"{name} of {type(algorithm).__name__} is a {natural}; learn it as {choice}, not {granularity}.")
+    shape = (A.n,) if (granularity, natural) == ("vector", "scalar") else tuple(v.shape)
+    dtype = v.dtype if nominal.domain is FREE else v.dtype.to_real()
+    return nn.Parameter(torch.zeros((layers if sharing == "per-layer" else 1, *shape), dtype=dtype, device=v.device))
+
+
+def _parse(name: str, words: str) -> tuple[str, str | None]:
+    chosen: dict[tuple[str, ...], str] = {}
+    for word in words.split():
+        axis = next((axis for axis in (SHARING, GRANULARITY) if word in axis), None)
+        if axis is None or axis in chosen:
+            raise ValueError(
+                f"cannot read learn={{{name!r}: {words!r}}}: say {' or '.join(SHARING)}, and optionally "
+                f"{', '.join(GRANULARITY)}, such as 'per-layer vector'.{did_you_mean(word, SHARING + GRANULARITY)}"
+            )
+        chosen[axis] = word
+    if SHARING not in chosen:
+        raise ValueError(f"learn={{{name!r}: {words!r}}} does not say how layers share it: {' or '.join(SHARING)}.")
+    return chosen[SHARING], chosen.get(GRANULARITY)
+
+
+def _lookup(algorithm: Algorithm, name: str) -> Nominal:
+    if name not in algorithm.nominals:
+        known = ", ".join(algorithm.nominals)
+        raise ValueError(
+            f"{type(algorithm).__name__} has no quantity {name!r}; it has {known}.{did_you_mean(name, algorithm.nominals)}"
+        )
+    return algorithm.nominals[name]
+
+
+def _check_count(name: str, value: int) -> None:
+    if value < 1:
+        raise ValueError(f"{name} is {value}; pass at least 1.")
+
+
+def _check_operator(carrier: HasOperator) -> LinearOperator:
+    if carrier.A is None:
+        raise ValueError("an iterative algorithm needs the operator A; this observation has none (only a simulator exists).")
+    return carrier.A

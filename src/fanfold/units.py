@@ -1,0 +1,48 @@
+"""Decibels, normalised errors and signal-to-noise ratios: the one definition of each."""
+
+import math
+from typing import overload
+
+import torch
+from torch import Tensor
+
+
+@overload
+def db(ratio: float) -> float: ...
+@overload
+def db(ratio: Tensor) -> Tensor: ...
+def db(ratio):
+    """A power ratio in decibels, `10 log10(ratio)`; zero gives -inf."""
+    if isinstance(ratio, Tensor):
+        return 10.0 * torch.log10(ratio)
+    return 10.0 * math.log10(ratio) if ratio > 0 else -math.inf
+
+
+def from_db(value_db: float) -> float:
+    """The power ratio that `value_db` decibels stand for, `10^(value_db / 10)`."""
+    return 10.0 ** (value_db / 10.0)
+
+
+def power(x: Tensor) -> Tensor:
+    """`|x|²`, elementwise and real, for real or complex `x` of any shape."""
+    return x.real.square() + x.imag.square() if x.is_complex() else x.square()
+
+
+def rms(x: Tensor) -> Tensor:
+    """Root mean square over the last axis, `sqrt(mean |x|²)`: `(..., n)` -> `(..., 1)`."""
+    return power(x).mean(-1, keepdim=True).sqrt()
+
+
+def nmse(x_hat: Tensor, x: Tensor) -> Tensor:
+    """Normalised mean squared error as a ratio of sums, `Σ|x_hat - x|² / Σ|x|²`, over every axis."""
+    return power(x_hat - x).sum() / power(x).sum()
+
+
+def nmse_db(x_hat: Tensor, x: Tensor) -> float:
+    """`nmse` in decibels, as a number."""
+    return db(nmse(x_hat, x).item())
+
+
+def psnr_db(x_hat: Tensor, x: Tensor, peak: float = 1.0) -> float:
+    """Peak signal-to-noise ratio `10 log10(peak² / mean|x_hat - x|²)` in decibels."""
+    return db(peak**2) - db(power(x_hat - x).mean().item())
