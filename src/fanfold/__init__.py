@@ -1,6 +1,7 @@
 """fanfold: learned estimators from measurement models. A network is an algorithm plus deviations.
 
-Names are imported when they are first used, so that `import fanfold` is quick and the command line's help needs no torch.
+Names are imported when they are first used, so that `import fanfold` is quick and the command line's help needs no
+torch.
 """
 
 import sys
@@ -35,7 +36,18 @@ _HOME = {
     "run": "fanfold.unfold",
     "unfold": "fanfold.unfold",
 }
-_MODULES = ("algorithms", "bounds", "deploy", "estimators", "linops", "noise", "priors", "problems", "shrinkage", "units")
+_MODULES = (
+    "algorithms",
+    "bounds",
+    "deploy",
+    "estimators",
+    "linops",
+    "noise",
+    "priors",
+    "problems",
+    "shrinkage",
+    "units",
+)
 
 __all__ = [
     "LMMSE", "Estimate", "Observation", "Training", "algorithms", "bounds", "deploy", "dot_test", "estimators",

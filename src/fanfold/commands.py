@@ -73,7 +73,9 @@ def demo(out_dir: Path = Path("fanfold-demo"), seed: int = 0) -> Result:
     return _present(demo_study(seed=seed, watch=_watch), out_dir)
 
 
-def reproduce(name: Annotated[str, tyro.conf.Positional], quick: bool = False, out_dir: Path | None = None, seed: int = 0) -> Result:
+def reproduce(
+    name: Annotated[str, tyro.conf.Positional], quick: bool = False, out_dir: Path | None = None, seed: int = 0
+) -> Result:
     """Run a published experiment: every goal, what was measured, PASS or FAIL, and a report.
 
     Args:
@@ -215,7 +217,9 @@ def evaluate(
     return {"rows": [{k: plain(v) for k, v in row.items()} for row in table]}
 
 
-def apply(run: RunPath, y: Annotated[Path, tyro.conf.Positional], out: Path = Path("x_hat.npy"), strength: float = 1.0) -> Result:
+def apply(
+    run: RunPath, y: Annotated[Path, tyro.conf.Positional], out: Path = Path("x_hat.npy"), strength: float = 1.0
+) -> Result:
     """Estimate x from your own measurements with a trained run.
 
     Args:
@@ -296,8 +300,14 @@ def _present(study: Study, out_dir: Path) -> Result:
     """Write the report of an experiment and print its goals."""
     out_dir.mkdir(parents=True, exist_ok=True)
     goals = Section("Goals", study.claim, table=study.table())
-    facts = study.facts | {"fanfold": installed("fanfold"), "torch": torch.__version__, "seconds": round(study.seconds, 1)}
+    facts = study.facts | {
+        "fanfold": installed("fanfold"),
+        "torch": torch.__version__,
+        "seconds": round(study.seconds, 1),
+    }
     page = write_page(out_dir / "report.html", f"fanfold {study.name}", study.verdict, [*study.sections, goals], facts)
+    for i, figure in enumerate(f for section in study.sections for f in section.figures if f.startswith("<svg")):
+        write_whole(out_dir / f"figure-{i + 1}.svg", figure.encode())
     write_whole(out_dir / "goals.json", json.dumps(study.as_json(), indent=1).encode())
     show(Table([{**row, "pass": "PASS" if row["pass"] else "FAIL"} for row in study.table()]))
     notes.print(f"\n{study.verdict}\n\nopen {page}", markup=False)
@@ -329,5 +339,7 @@ def _training(settings: dict[str, Any]) -> TrainingFlags:
     known = list(Training.__dataclass_fields__)
     for name in settings:
         if name not in known:
-            raise ValueError(f"[training] has no setting {name!r}; it has {', '.join(known)}.{did_you_mean(name, known)}")
+            raise ValueError(
+                f"[training] has no setting {name!r}; it has {', '.join(known)}.{did_you_mean(name, known)}"
+            )
     return TrainingFlags(**settings)

@@ -42,8 +42,13 @@ class Watch:
             if not self.bar:
                 notes.print(f"{self.title}: step {event.step}, {note}", markup=False)
         elif isinstance(event, Finished):
-            self.progress.stop()
+            self.stop()
             notes.print(f"{self.title}: {summary(event)}, {event.seconds:.1f} s", markup=False)
+
+    def stop(self) -> None:
+        """Take the bar away."""
+        if self.bar:
+            self.progress.stop()
 
 
 @contextmanager
@@ -53,7 +58,7 @@ def watching(title: str) -> Iterator[Watch]:
     try:
         yield watch
     finally:
-        watch.progress.stop()
+        watch.stop()
 
 
 def show(table: Table, title: str = "") -> None:

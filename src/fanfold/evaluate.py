@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from fanfold.bounds import bayes_limit, support_oracle
-from fanfold.fit import draw
 from fanfold.observation import Estimate, Observation
 from fanfold.problems import Problem
 from fanfold.table import Table
+from fanfold.training import draw
 from fanfold.units import db, power
 
 Estimator = Callable[[Observation], Estimate]
@@ -70,7 +70,12 @@ def errors_db(x_hat: Tensor, x: Tensor) -> dict[str, float]:
     spread = (error - ratio * signal).std().item() / (len(error) ** 0.5 * signal.mean().item())
     # a signal without a non-zero has no error of its own to divide
     median = (error / signal)[signal > 0].median().item()
-    return {"nmse_db": db(ratio), "low_db": db(max(ratio - 1.96 * spread, 0.0)), "high_db": db(ratio + 1.96 * spread), "median_db": db(median)}
+    return {
+        "nmse_db": db(ratio),
+        "low_db": db(max(ratio - 1.96 * spread, 0.0)),
+        "high_db": db(ratio + 1.96 * spread),
+        "median_db": db(median),
+    }
 
 
 def named_estimators(estimators: Mapping[str, Estimator] | Sequence[Estimator]) -> dict[str, Estimator]:
@@ -96,7 +101,12 @@ def _trajectory(estimator: Any, obs: Observation) -> list[Tensor]:
 
 def _oracle(problem: Problem, x: Tensor, obs: Observation) -> float | None:
     prior = getattr(problem, "prior", None)
-    if prior is None or not hasattr(prior, "var") or not hasattr(prior, "p") or not (obs.noise_var is not None and (obs.noise_var > 0).all()):
+    if (
+        prior is None
+        or not hasattr(prior, "var")
+        or not hasattr(prior, "p")
+        or not (obs.noise_var is not None and (obs.noise_var > 0).all())
+    ):
         return None
     x_hat = support_oracle(x, obs, prior.var)
     return (power(x_hat - x).double().sum() / power(x).double().sum()).item()

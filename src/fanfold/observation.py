@@ -46,9 +46,13 @@ class Observation:
                 f"A maps {A.n} -> {A.m} but y has {y.shape[-1]} entries; pass y of shape (..., {A.m}).{hint}"
             )
         if y.dtype != A.dtype:
-            raise ValueError(f"y is {y.dtype} but A is {A.dtype}; convert one: y.to({A.dtype}) or A.to(dtype={y.dtype}).")
+            raise ValueError(
+                f"y is {y.dtype} but A is {A.dtype}; convert one: y.to({A.dtype}) or A.to(dtype={y.dtype})."
+            )
         if y.device != A.device:
-            raise ValueError(f"y is on {y.device} but A is on {A.device}; move one: y.to('{A.device}') or A.to('{y.device}').")
+            raise ValueError(
+                f"y is on {y.device} but A is on {A.device}; move one: y.to('{A.device}') or A.to('{y.device}')."
+            )
 
     def _checked_variance(self) -> Tensor:
         var = torch.as_tensor(self.noise_var, device=self.y.device)
@@ -58,9 +62,12 @@ class Observation:
         check_finite("noise_var", var)
         if (var < 0).any():
             raise ValueError(f"noise_var is {var.min().item():g}; a variance is not negative: pass E|w|² (not in dB).")
-        if var.ndim and (var.shape[-1] != 1 or torch.broadcast_shapes(var.shape[:-1], self.y.shape[:-1]) != self.y.shape[:-1]):
+        if var.ndim and (
+            var.shape[-1] != 1 or torch.broadcast_shapes(var.shape[:-1], self.y.shape[:-1]) != self.y.shape[:-1]
+        ):
             raise ValueError(
-                f"noise_var has shape {tuple(var.shape)}; pass a number or shape {(*self.y.shape[:-1], 1)}, one per sample."
+                f"noise_var has shape {tuple(var.shape)}; "
+                f"pass a number or shape {(*self.y.shape[:-1], 1)}, one per sample."
             )
         return var
 

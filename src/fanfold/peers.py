@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from fanfold.algorithms import AMP, FISTA, Algorithm
 from fanfold.estimators import LMMSE
 from fanfold.evaluate import Estimator
-from fanfold.fit import draw
 from fanfold.problems import Problem
+from fanfold.training import draw
 from fanfold.unfold import iterate, run
 from fanfold.units import nmse_db
 

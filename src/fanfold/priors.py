@@ -201,5 +201,7 @@ class Laplace(Prior):
         radial_mean = (mass * rho * cosine).sum(-1) / total
         second = (mass * rho**2).sum(-1) / total
         phase = r / magnitude.clamp_min(torch.finfo(torch.float64).tiny)
-        log_evidence = torch.log(total * (high - low) / 2) + shift.squeeze(-1) + math.log(rate**2 / math.pi) - torch.log(v)
+        log_evidence = (
+            torch.log(total * (high - low) / 2) + shift.squeeze(-1) + math.log(rate**2 / math.pi) - torch.log(v)
+        )
         return log_evidence, phase * radial_mean, second - radial_mean**2

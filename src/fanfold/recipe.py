@@ -22,7 +22,9 @@ def describe(thing: Any, registry: dict[str, type]) -> dict[str, Any]:
     for name, kind in registry.items():
         if type(thing) is kind:
             fields = {f.name: getattr(thing, f.name) for f in dataclasses.fields(thing)}
-            return {"name": name} | {k: list(v) if isinstance(v, tuple) else v for k, v in fields.items() if v is not None}
+            return {"name": name} | {
+                k: list(v) if isinstance(v, tuple) else v for k, v in fields.items() if v is not None
+            }
     raise ValueError(
         f"{type(thing).__name__} is not registered, so a run directory cannot name it: "
         "add it to fanfold.problems.REGISTRY or fanfold.algorithms.REGISTRY first."

@@ -1,10 +1,10 @@
 """Run directories: everything that a training leaves behind, readable without fanfold and never pickled.
 
-    config.toml              problem, network, training: all that is needed to build them again
-    environment.json         versions, machine, seed, hash of A
-    metrics.jsonl            one line an event
-    checkpoint.safetensors   the state of training, replaced whole
-    weights.safetensors      the trained network
+config.toml              problem, network, training: all that is needed to build them again
+environment.json         versions, machine, seed, hash of A
+metrics.jsonl            one line an event
+checkpoint.safetensors   the state of training, replaced whole
+weights.safetensors      the trained network
 """
 
 import hashlib
@@ -125,7 +125,9 @@ class Run:
     def _section(self, name: str) -> dict[str, Any]:
         config = self.config
         if name not in config:
-            raise ValueError(f"{self.path / 'config.toml'} has no [{name}]: the run was made from Python with its own classes.")
+            raise ValueError(
+                f"{self.path / 'config.toml'} has no [{name}]: the run was made from Python with its own classes."
+            )
         return config[name]
 
 
@@ -177,8 +179,8 @@ def write_whole(path: Path, content: bytes) -> None:
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
     """Tensors in safetensors, with JSON metadata and a checksum, replaced whole."""
     plain = {name: _real(t.detach()).cpu().contiguous() for name, t in tensors.items()}
-    header = {"fanfold": json.dumps(dict(metadata)), "sha256": _checksum(plain)}
-    write_whole(path, save(plain, metadata=header))
+    header = json.dumps({**metadata, "sha256": _checksum(plain)})  # one entry: safetensors keeps no order of several
+    write_whole(path, save(plain, metadata={"fanfold": header}))
 
 
 def read_tensors(path: Path, remedy: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -192,10 +194,10 @@ def read_tensors(path: Path, remedy: str) -> tuple[dict[str, Tensor], dict[str, 
     try:
         tensors = load_file(path)
         with safetensors.safe_open(path, "pt") as file:
-            header = file.metadata() or {}
-        if header.get("sha256") != _checksum(tensors):
+            metadata = json.loads((file.metadata() or {})["fanfold"])
+        if metadata.pop("sha256") != _checksum(tensors):
             raise ValueError("its checksum does not match")
-        return tensors, json.loads(header["fanfold"])
+        return tensors, metadata
     except (safetensors.SafetensorError, ValueError, KeyError) as error:
         raise ValueError(f"{path} is damaged ({error}); restore it from a copy, or train anew.") from error
 

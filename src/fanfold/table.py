@@ -82,7 +82,10 @@ def as_text(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     cells = [list(columns), *([_cell(v) for v in row] for row in rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
     numeric = [all(not isinstance(row[i], str) for row in rows) for i in range(len(columns))]
-    lines = ["  ".join(c.rjust(w) if n else c.ljust(w) for c, w, n in zip(row, widths, numeric, strict=True)) for row in cells]
+    lines = [
+        "  ".join(c.rjust(w) if n else c.ljust(w) for c, w, n in zip(row, widths, numeric, strict=True))
+        for row in cells
+    ]
     return "\n".join(line.rstrip() for line in lines)
 
 

@@ -20,7 +20,7 @@ class HasOperator(Protocol):
     """A problem or an observation: whatever carries the operator `A`."""
 
     @property
-    def A(self) -> LinearOperator | None: ...  # noqa: N802, D102
+    def A(self) -> LinearOperator | None: ...  # noqa: N802
 
 
 def iterates(algorithm: Algorithm, obs: Observation, thetas: Iterable[Theta]) -> Iterator[State]:
@@ -29,6 +29,14 @@ def iterates(algorithm: Algorithm, obs: Observation, thetas: Iterable[Theta]) ->
     for theta in thetas:
         s = algorithm.step(s, obs, theta)
         yield s
+
+
+def last(states: Iterator[State]) -> State:
+    """The last of at least one."""
+    state = next(states)
+    for state in states:  # noqa: B007 - only the last is wanted
+        pass
+    return state
 
 
 def run(algorithm: Algorithm, obs: Observation, iterations: int) -> Estimate:
@@ -52,9 +60,7 @@ class Iterated:
 
     def __call__(self, obs: Observation) -> Estimate:
         """The last estimate."""
-        for s in self._states(obs):
-            last = s
-        return self.algorithm.read(last)
+        return self.algorithm.read(last(self._states(obs)))
 
     def trajectory(self, obs: Observation) -> list[Estimate]:
         """The estimate after each iteration."""
@@ -132,9 +138,7 @@ class Unfolded(nn.Module):
 
     def forward(self, obs: Observation) -> Estimate:
         """The estimate of the last layer."""
-        for s in iterates(self.algorithm, obs, self._thetas(obs)):
-            last = s
-        return self.algorithm.read(last)
+        return self.algorithm.read(last(iterates(self.algorithm, obs, self._thetas(obs))))
 
     def trajectory(self, obs: Observation, depth: int | None = None) -> list[Estimate]:
         """The estimate of every layer, or of the first `depth` layers."""
@@ -199,7 +203,9 @@ def _zero_deviation(
     fits = granularity == natural or (granularity == "vector" and natural == "scalar")
     if not fits:
         choice = "scalar or vector" if natural == "scalar" else natural
-        raise ValueError(f"{name} of {type(algorithm).__name__} is a {natural}; learn it as {choice}, not {granularity}.")
+        raise ValueError(
+            f"{name} of {type(algorithm).__name__} is a {natural}; learn it as {choice}, not {granularity}."
+        )
     shape = (A.n,) if (granularity, natural) == ("vector", "scalar") else tuple(v.shape)
     dtype = v.dtype if nominal.domain is FREE else v.dtype.to_real()
     return nn.Parameter(torch.zeros((layers if sharing == "per-layer" else 1, *shape), dtype=dtype, device=v.device))
@@ -224,7 +230,8 @@ def _lookup(algorithm: Algorithm, name: str) -> Nominal:
     if name not in algorithm.nominals:
         known = ", ".join(algorithm.nominals)
         raise ValueError(
-            f"{type(algorithm).__name__} has no quantity {name!r}; it has {known}.{did_you_mean(name, algorithm.nominals)}"
+            f"{type(algorithm).__name__} has no quantity {name!r}; it has {known}."
+            f"{did_you_mean(name, algorithm.nominals)}"
         )
     return algorithm.nominals[name]
 
@@ -236,5 +243,7 @@ def _check_count(name: str, value: int) -> None:
 
 def _check_operator(carrier: HasOperator) -> LinearOperator:
     if carrier.A is None:
-        raise ValueError("an iterative algorithm needs the operator A; this observation has none (only a simulator exists).")
+        raise ValueError(
+            "an iterative algorithm needs the operator A; this observation has none (only a simulator exists)."
+        )
     return carrier.A

@@ -15,4 +15,17 @@ REGISTRY: dict[str, type[Algorithm]] = {
     "lista-cp": LISTACP,
 }
 
-__all__ = ["AMP", "FISTA", "FREE", "ISTA", "LISTA", "LISTACP", "POSITIVE", "REGISTRY", "UNIT", "Algorithm", "Domain", "Nominal"]
+__all__ = [
+    "AMP",
+    "FISTA",
+    "FREE",
+    "ISTA",
+    "LISTA",
+    "LISTACP",
+    "POSITIVE",
+    "REGISTRY",
+    "UNIT",
+    "Algorithm",
+    "Domain",
+    "Nominal",
+]

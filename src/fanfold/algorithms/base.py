@@ -48,7 +48,7 @@ class Nominal:
             deviations are relative, and 1 the entries of a matrix.
     """
 
-    value: Callable[[Any, Observation], float | Tensor]
+    value: Callable[[Any, Any], float | Tensor]
     domain: Domain
     lr_scale: float = 10.0
 

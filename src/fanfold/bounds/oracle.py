@@ -17,7 +17,8 @@ def support_oracle(x: Tensor, obs: Observation, var: float = 1.0) -> Tensor:
     Returns:
         Estimates `(samples, n)`, in double precision inside.
     """
-    assert obs.A is not None and obs.noise_var is not None
+    assert obs.A is not None
+    assert obs.noise_var is not None
     precise = torch.complex128 if x.is_complex() else torch.float64
     A, y = obs.A.matrix().to(precise), obs.y.to(precise)
     support = x != 0

@@ -30,7 +30,9 @@ def mmse(prior: Prior, v: float, *, is_complex: bool = False, nodes: int = 4001)
     return float(torch.trapezoid(density * prior.posterior_var(signal, v), u))
 
 
-def amp(prior: Prior, delta: float, noise_var: float, iterations: int = 200, *, is_complex: bool = False) -> list[float]:
+def amp(
+    prior: Prior, delta: float, noise_var: float, iterations: int = 200, *, is_complex: bool = False
+) -> list[float]:
     """Error variance per unknown after each iteration of Bayes AMP, `tau² ← noise_var + mmse(tau²) / delta`.
 
     Args:

@@ -1,6 +1,5 @@
 """An estimator with its operator built in, as a plain module from y to x_hat, and as an ONNX file."""
 
-import io
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -60,7 +59,5 @@ def to_onnx(estimator: Callable[[Observation], Estimate], example: Observation, 
     assert program is not None
     for node in program.model.graph:
         node.metadata_props.clear()  # stack traces with paths of the machine that exported
-    buffer = io.BytesIO()
-    program.save(buffer)
-    Path(path).write_bytes(buffer.getvalue())
+    program.save(path)
     return Path(path)

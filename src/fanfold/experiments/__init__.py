@@ -19,7 +19,9 @@ def find_experiment(name: str) -> Callable[..., Study]:
         ValueError: If there is none.
     """
     if name not in EXPERIMENTS:
-        raise ValueError(f"no experiment {name!r}; there are {', '.join(EXPERIMENTS)}.{did_you_mean(name, EXPERIMENTS)}")
+        raise ValueError(
+            f"no experiment {name!r}; there are {', '.join(EXPERIMENTS)}.{did_you_mean(name, EXPERIMENTS)}"
+        )
     return EXPERIMENTS[name]
 
 

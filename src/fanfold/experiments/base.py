@@ -32,7 +32,14 @@ class Goal:
     def row(self) -> dict[str, Any]:
         """As it is printed and stored."""
         wanted = f"{self.relation} {self.target:g}" + (f" ± {self.tolerance:g}" if self.relation == "=" else "")
-        return {"what": self.what, "unit": self.unit, "goal": wanted, "value": self.value, "ci": self.ci, "pass": self.passed}
+        return {
+            "what": self.what,
+            "unit": self.unit,
+            "goal": wanted,
+            "value": self.value,
+            "ci": self.ci,
+            "pass": self.passed,
+        }
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ class Recovery:
     """A test picture and what each method makes of its measurements."""
 
     ratio: float
+    flips: bool  # whether training blocks were also mirrored and turned
     original: Tensor
     pictures: dict[str, Tensor]
     psnr_db: dict[str, float]
@@ -51,7 +52,7 @@ def recover(ratio: float, steps: int, seed: int, watch: Watcher, *, flips: bool 
     learn = {"W": "per-layer", "threshold": "per-layer vector"}
     net = unfold(LISTACP(lam=0.02), problem, LAYERS, learn)
     fit(net, problem, steps=steps, batch=256, lr=2e-3, seed=seed, on_event=watch(f"{UNFOLDED}, ratio {ratio:g}"))
-    lams = lam_grid(problem, seed)
+    lams = lam_grid(problem, seed, points=10)
     linear = LMMSE.learn(problem, samples=100_000, seed=seed)
     estimators: dict[str, Estimator] = {
         SHORT: iterate(tuned(FISTA, lams, problem, LAYERS, seed), LAYERS),
@@ -68,7 +69,7 @@ def recover(ratio: float, steps: int, seed: int, watch: Watcher, *, flips: bool 
     scores = {name: psnr_db(p, original) for name, p in pictures.items()}
     n = problem.A.n
     parameters = {SHORT: 1, LONG: 1, LINEAR: n + n * (n + 1) // 2, UNFOLDED: sum(p.numel() for p in net.parameters())}
-    return Recovery(ratio, original, pictures, scores, parameters, problem.A.fingerprint())
+    return Recovery(ratio, flips, original, pictures, scores, parameters, problem.A.fingerprint())
 
 
 @torch.no_grad()
@@ -79,10 +80,11 @@ def _recovered(problem: Photographs, estimator: Estimator, obs: Observation, h: 
 def goals(recovery: Recovery) -> list[Goal]:
     """Against the absolute numbers, FISTA-16 and the linear peer."""
     p, ratio = recovery.psnr_db, recovery.ratio
+    where = f"ratio {ratio:g}" + (", blocks also mirrored and turned" if recovery.flips else "")
     return [
-        Goal(f"{UNFOLDED}, ratio {ratio:g}", "dB PSNR", ">=", TARGETS[ratio], p[UNFOLDED]),
-        Goal(f"gain over best-λ {SHORT}, ratio {ratio:g}", "dB", ">=", 4.0, p[UNFOLDED] - p[SHORT]),
-        Goal(f"gain over {LINEAR} with the training covariance, ratio {ratio:g}", "dB", ">=", 0.0, p[UNFOLDED] - p[LINEAR]),
+        Goal(f"{UNFOLDED}, {where}", "dB PSNR", ">=", TARGETS[ratio], p[UNFOLDED]),
+        Goal(f"gain over best-λ {SHORT}, {where}", "dB", ">=", 4.0, p[UNFOLDED] - p[SHORT]),
+        Goal(f"gain over {LINEAR} with the training covariance, {where}", "dB", ">=", 0.0, p[UNFOLDED] - p[LINEAR]),
     ]
 
 
@@ -93,35 +95,38 @@ def section(recovery: Recovery) -> Section:
     captions["original"] = "512 × 512, never seen in training"
     pictures = {"original": recovery.original, **recovery.pictures}
     text = (
-        f"The picture is measured in blocks of 16 × 16 pixels with {recovery.ratio:.0%} as many random projections as pixels "
-        "and noise of standard deviation 0.01. The network and the linear estimator have seen two other photographs.\n"
+        f"The picture is measured in blocks of 16 × 16 pixels with {recovery.ratio:.0%} as many random projections as "
+        "pixels and noise of standard deviation 0.01. The network and the linear estimator have seen two other "
+        "photographs"
+        f"{', their blocks also mirrored and turned' if recovery.flips else ''}.\n"
         f"The unfolded network is {p[UNFOLDED] - p[SHORT]:.1f} dB above FISTA with as many iterations and "
-        f"{p[UNFOLDED] - p[LINEAR]:+.2f} dB from the linear MMSE estimator with the training covariance, the strongest simple "
-        "peer. What would take it further: larger or overlapping blocks, a denoiser that sees across blocks, more pictures."
+        f"{p[UNFOLDED] - p[LINEAR]:+.2f} dB from the linear MMSE estimator with the training covariance, the strongest "
+        "simple peer. What would take it further: larger or overlapping blocks, a denoiser that sees across blocks, "
+        "more pictures."
     )
     rows = [{"method": name, "PSNR (dB)": p[name], "learned numbers": recovery.parameters[name]} for name in p]
     return Section("A photograph it has not seen", text, [picture_row(pictures, captions)], Table(rows))
 
 
 def verdict(recovery: Recovery) -> str:
-    """Who won, by how much, and when not to trust it."""
-    ranking = sorted(recovery.psnr_db, key=recovery.psnr_db.__getitem__, reverse=True)
-    first, second = ranking[:2]
-    gap = recovery.psnr_db[first] - recovery.psnr_db[second]
-    return (
-        f"On the photograph, {first} wins with {recovery.psnr_db[first]:.2f} dB, {gap:.2f} dB ahead of {second}; no bound is known "
-        "for natural pictures, and it was tested on one: do not trust it on other noise levels or kinds of picture untested."
-    )
+    """Who won, by how much and against which bound: the first half of a sentence."""
+    first, second = sorted(recovery.psnr_db, key=recovery.psnr_db.__getitem__, reverse=True)[:2]
+    best, next_best = recovery.psnr_db[first], recovery.psnr_db[second]
+    return f"{first} wins with {best:.2f} dB PSNR, {best - next_best:.2f} dB ahead of {second} (no bound is known)"
+
+
+CAVEAT = "do not trust the network at other noise or on other kinds of picture without evaluating there"
 
 
 def study(*, quick: bool, seed: int, watch: Watcher) -> Study:
     """The experiment: both ratios, or one with shorter training if quick."""
     began = time.perf_counter()
-    recoveries = [recover(ratio, 350 if quick else 3000, seed, watch) for ratio in ((0.5,) if quick else (0.25, 0.5))]
+    variants = [(0.5, False)] if quick else [(0.25, False), (0.5, False), (0.25, True), (0.5, True)]
+    recoveries = [recover(ratio, 350 if quick else 1500, seed, watch, flips=flips) for ratio, flips in variants]
     return Study(
         "photographs",
         "Unfolded layers with learned weights beat FISTA-16 by 4 dB and the linear MMSE estimator.",
-        verdict(recoveries[-1]),
+        f"On a photograph, {verdict(recoveries[0])}; {CAVEAT}.",
         time.perf_counter() - began,
         [goal for recovery in recoveries for goal in goals(recovery)],
         [section(recovery) for recovery in recoveries],

@@ -18,19 +18,25 @@ from fanfold.algorithms import AMP, FISTA, ISTA, LISTA, Algorithm
 from fanfold.bounds import bayes_limit
 from fanfold.evaluate import TEST_STREAM, errors_db
 from fanfold.experiments.base import Goal, Study
-from fanfold.fit import Event, draw, fit
+from fanfold.fit import Event, fit
 from fanfold.observation import Observation
 from fanfold.peers import ALPHAS, lam_grid, tuned
 from fanfold.problems import CompressedSensing
 from fanfold.report.page import Section
 from fanfold.report.plots import Series, line_chart
 from fanfold.table import Table
+from fanfold.training import draw
 from fanfold.unfold import Unfolded, iterate, unfold
-from fanfold.units import db
+from fanfold.units import db, nmse_db
 
-LAYERS, ITERATIONS = 16, 1000
+LAYERS, ENOUGH, MOST = 16, 300, 400
 SCALARS, MATRICES = "unfolded ISTA (32 scalars)", "LISTA (W1, W2)"
-CONVERGED, TUNED_ISTA, TUNED_FISTA, TUNED_AMP = "ISTA, λ for its end", "ISTA", "FISTA", "AMP, one α"
+CONVERGED, TUNED_ISTA, TUNED_FISTA, TUNED_AMP = (
+    "ISTA, λ for 300 iterations",
+    "ISTA, best λ",
+    "FISTA, best λ",
+    "AMP, best α",
+)
 Watcher = Callable[[str], Callable[[Event], None]]
 
 
@@ -41,6 +47,7 @@ class Curves:
     curves: dict[str, list[float]]
     settings: dict[str, str]
     limit_db: float
+    ista_needs: int  # iterations to reach LISTA's last layer, with the λ that gets there first; MOST + 1 if none does
     operator: str
 
 
@@ -58,7 +65,7 @@ def train_scalars(on: CompressedSensing, start: Algorithm, steps: int, seed: int
 def train_matrices(on: CompressedSensing, lam: float, steps: int, seed: int, watch: Watcher) -> Unfolded:
     """LISTA with two matrices and a threshold of each layer's own."""
     net = unfold(LISTA(lam), on, LAYERS, {"W1": "per-layer", "W2": "per-layer", "threshold": "per-layer"})
-    return fit(net, on, steps=steps, batch=128, lr=1e-3, seed=seed, on_event=watch(MATRICES))
+    return fit(net, on, steps=steps, batch=256, lr=2e-3, seed=seed, on_event=watch(MATRICES))
 
 
 @torch.no_grad()
@@ -66,16 +73,16 @@ def measure(seed: int, steps: int, matrix_steps: int, watch: Watcher) -> Curves:
     """Every method on one matrix."""
     on = problem(seed)
     lams = lam_grid(on, seed)
-    end = tuned(FISTA, lams, on, 500, seed)  # FISTA ends where ISTA does, sooner
+    converged = tuned(ISTA, lams, on, ENOUGH, seed)
     ista, fista, amp = (
         tuned(kind, grid, on, LAYERS, seed) for kind, grid in ((ISTA, lams), (FISTA, lams), (AMP, ALPHAS))
     )
-    assert isinstance(end, FISTA) and isinstance(ista, ISTA)
+    assert isinstance(ista, ISTA)
     with torch.enable_grad():
-        scalars = train_scalars(on, ista, steps, seed, watch)
+        scalars = train_scalars(on, converged, steps, seed, watch)
         matrices = train_matrices(on, ista.lam, matrix_steps, seed, watch)
     estimators = {
-        CONVERGED: iterate(ISTA(end.lam), ITERATIONS),
+        CONVERGED: iterate(converged, LAYERS),
         TUNED_ISTA: iterate(ista, LAYERS),
         TUNED_FISTA: iterate(fista, LAYERS),
         TUNED_AMP: iterate(amp, LAYERS),
@@ -85,21 +92,23 @@ def measure(seed: int, steps: int, matrix_steps: int, watch: Watcher) -> Curves:
     x, obs = draw(on, 2000, seed, TEST_STREAM, 0)
     curves = {name: _curve(estimator, x, obs) for name, estimator in estimators.items()}
     settings = {name: str(getattr(e, "algorithm", e)) for name, e in estimators.items()}
+    needs = min(iterations_to_reach(curves[MATRICES][-1], ISTA(lam), x[:300], obs[:300]) for lam in lams)
     limit = bayes_limit(on)
     assert limit is not None
-    return Curves(curves, settings, db(limit), on.A.fingerprint())
+    return Curves(curves, settings, db(limit), needs, on.A.fingerprint())
 
 
 def _curve(estimator: Any, x: Tensor, obs: Observation) -> list[float]:
     return [errors_db(e.x, x)["nmse_db"] for e in estimator.trajectory(obs)]
 
 
-def iterations_to_reach(curve: Sequence[float], level_db: float) -> int:
-    """The first iteration at or below a level, one more than there are if it is never reached."""
-    return next((i for i, value in enumerate(curve, start=1) if value <= level_db), len(curve) + 1)
+def iterations_to_reach(level_db: float, algorithm: Algorithm, x: Tensor, obs: Observation) -> int:
+    """The first iteration at or below a level; `MOST + 1` if none is."""
+    errors = (nmse_db(e.x, x) for e in iterate(algorithm, MOST).trajectory(obs))
+    return next((i for i, value in enumerate(errors, start=1) if value <= level_db), MOST + 1)
 
 
-def goals(measured: Sequence[Curves]) -> list[Goal]:
+def goals(measured: Sequence[Curves], ista_needs: float = 150) -> list[Goal]:
     """The numbers of the text's figure, mean over the matrices."""
 
     def at_16(name: str) -> list[float]:
@@ -110,14 +119,14 @@ def goals(measured: Sequence[Curves]) -> list[Goal]:
         ci = 1.96 * statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else None
         return Goal(f"{name}, 16 layers", "dB", relation, target, statistics.mean(values), ci, tolerance)
 
-    needed = [float(iterations_to_reach(m.curves[CONVERGED], m.curves[MATRICES][LAYERS - 1])) for m in measured]
+    needed = statistics.mean(float(m.ista_needs) for m in measured)
     return [
         goal(CONVERGED, "=", -4.2, 0.5),
         goal(TUNED_ISTA, "=", -6.0, 0.5),
         goal(TUNED_FISTA, "=", -10.0, 0.5),
         goal(TUNED_AMP, "=", -16.8, 0.5),
         goal(SCALARS, "<=", -14.0),
-        Goal(f"ISTA iterations to reach {MATRICES} at 16 layers", "", ">=", 150, statistics.mean(needed)),
+        Goal(f"ISTA iterations, best λ, to reach {MATRICES} at 16 layers", "", ">=", ista_needs, needed),
     ]
 
 
@@ -125,15 +134,16 @@ def section(m: Curves) -> Section:
     """The figure of one matrix, with its data."""
     kinds = {SCALARS: "learned", MATRICES: "learned"}
     layers = list(range(1, LAYERS + 1))
-    series = [Series(name, layers, curve[:LAYERS], kinds.get(name, "classical")) for name, curve in m.curves.items()]
+    series = [Series(name, layers, curve, kinds.get(name, "classical")) for name, curve in m.curves.items()]
     series.append(Series("Bayes limit", layers, [m.limit_db] * LAYERS, "limit"))
-    rows = [{"layer": t, **{name: curve[t - 1] for name, curve in m.curves.items()}, "Bayes limit": m.limit_db} for t in layers]
-    reach = iterations_to_reach(m.curves[CONVERGED], m.curves[MATRICES][LAYERS - 1])
-    best = min(m.curves[CONVERGED])
-    needs = f"needs {reach} iterations" if reach <= ITERATIONS else f"never gets there ({best:.1f} dB at its end)"
+    rows = [
+        {"layer": t, **{name: curve[t - 1] for name, curve in m.curves.items()}, "Bayes limit": m.limit_db}
+        for t in layers
+    ]
+    needs = f"needs {m.ista_needs} iterations" if m.ista_needs <= MOST else f"needs more than {MOST} iterations"
     text = (
         "Recovery of 200 unknowns, one in ten of them not zero, from 100 noisy projections at 20 dB.\n"
-        f"To reach what LISTA has after 16 layers, ISTA {needs}."
+        f"To reach what LISTA has after 16 layers, ISTA {needs}, with the λ that gets there first."
     )
     return Section(
         "Unfolded network against model-based iterations",
@@ -144,31 +154,31 @@ def section(m: Curves) -> Section:
 
 
 def verdict(m: Curves) -> str:
-    """Who won, by how much, against which bound, and when not to trust it."""
-    at_16 = {name: curve[LAYERS - 1] for name, curve in m.curves.items()}
+    """Who won, by how much and against which bound: the first half of a sentence."""
+    at_16 = {name: curve[-1] for name, curve in m.curves.items()}
     winner, second = sorted(at_16, key=at_16.__getitem__)[:2]
     return (
-        f"{winner} wins after 16 layers with {at_16[winner]:.1f} dB, {at_16[second] - at_16[winner]:.1f} dB ahead of "
-        f"{second} and {at_16[winner] - m.limit_db:.1f} dB short of the Bayes limit ({m.limit_db:.1f} dB); the networks "
-        "hold for this matrix, sparsity and SNR, so do not trust them on others without evaluating there."
+        f"after 16 layers {winner} wins with {at_16[winner]:.1f} dB, {at_16[second] - at_16[winner]:.1f} dB ahead of "
+        f"{second} and {at_16[winner] - m.limit_db:.1f} dB short of the Bayes limit"
     )
+
+
+CAVEAT = "do not trust the networks at another matrix, sparsity or SNR without evaluating there"
 
 
 def study(*, quick: bool, seed: int, watch: Watcher) -> Study:
     """The experiment: three matrices, or one with shorter training if quick."""
     began = time.perf_counter()
     seeds = [seed] if quick else [seed, seed + 1, seed + 2]
-    steps, matrix_steps = (400, 300) if quick else (1000, 1500)
+    steps, matrix_steps = (400, 150) if quick else (1000, 1500)
     measured = [measure(s, steps, matrix_steps, watch) for s in seeds]
     first = measured[0]
     return Study(
         "unfolding-figure",
         "Learned steps reach in 16 layers what ISTA needs hundreds of iterations for.",
-        verdict(first),
+        f"On sparse signals, {verdict(first)}; {CAVEAT}.",
         time.perf_counter() - began,
-        goals(measured),
+        goals(measured, ista_needs=60 if quick else 150),
         [section(first)],
         {"seeds": seeds, "operator": first.operator[:12], "settings": first.settings},
     )
-
-

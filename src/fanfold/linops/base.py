@@ -4,7 +4,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import cached_property
-from typing import NamedTuple, TypeVar, overload
+from typing import Any, NamedTuple, TypeVar, overload
 
 import torch
 from torch import Tensor
@@ -56,7 +56,7 @@ class LinearOperator(ABC):
         """`Aᴴ y` for `y` of shape `(..., m)`."""
 
     @abstractmethod
-    def parts(self) -> tuple:
+    def parts(self) -> tuple[Any, ...]:
         """What defines the operator: tensors, numbers, text and other operators. `fingerprint` hashes them."""
 
     @abstractmethod
@@ -67,7 +67,7 @@ class LinearOperator(ABC):
     def __matmul__(self, x: Tensor) -> Tensor: ...
     @overload
     def __matmul__(self, x: "LinearOperator") -> "LinearOperator": ...
-    def __matmul__(self, x):
+    def __matmul__(self, x) -> Any:
         if isinstance(x, LinearOperator):
             from fanfold.linops.compose import Compose
 
@@ -75,7 +75,8 @@ class LinearOperator(ABC):
         if x.shape[-1] != self.n:
             hint = " Transposed?" if x.shape[-1] == self.m else ""
             raise ValueError(
-                f"A maps {self.n} -> {self.m} but the signal has {x.shape[-1]} entries; pass shape (..., {self.n}).{hint}"
+                f"A maps {self.n} -> {self.m} but the signal has {x.shape[-1]} entries; "
+                f"pass shape (..., {self.n}).{hint}"
             )
         return self._apply(x)
 

@@ -5,6 +5,7 @@ DCT-II: Ahmed, Natarajan & Rao (1974). Wavelets: Mallat (1989), periodic at the 
 
 import math
 from abc import abstractmethod
+from typing import Any
 
 import numpy as np
 import pywt
@@ -54,7 +55,7 @@ class Basis(LinearOperator):
     def gram_diagonal(self):
         return torch.ones(self.n, dtype=self.dtype.to_real(), device=self.device)
 
-    def parts(self):
+    def parts(self) -> tuple[Any, ...]:
         return (self.extent,)
 
     def _tensor(self, a: np.ndarray) -> Tensor:
@@ -70,9 +71,7 @@ class DCT(Basis):
         device: Where the cosines live.
     """
 
-    def __init__(
-        self, extent: tuple[int, ...], dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
-    ):
+    def __init__(self, extent: tuple[int, ...], dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"):
         super().__init__(extent, dtype, device)
         self._rows, self._columns = (
             self._tensor(scipy.fft.dct(np.eye(size), axis=0, norm="ortho")) for size in self._plane
@@ -111,8 +110,10 @@ class Wavelet(Basis):
         device: torch.device | str = "cpu",
     ):
         super().__init__(extent, dtype, device)
-        if name not in pywt.wavelist(kind="discrete") or not pywt.Wavelet(name).orthogonal:
-            raise ValueError(f"{name!r} is no orthogonal wavelet; take haar, db2 … db38, sym2 … sym20 or coif1 … coif17.")
+        if name not in pywt.wavelist(kind="discrete") or not pywt.Wavelet(name).orthogonal:  # pyrefly: ignore
+            raise ValueError(
+                f"{name!r} is no orthogonal wavelet; take haar, db2 … db38, sym2 … sym20 or coif1 … coif17."
+            )
         most = min((size & -size).bit_length() - 1 for size in extent)
         self.name, self.levels = name, most if levels is None else levels
         if not 1 <= self.levels <= most:
@@ -144,10 +145,9 @@ class Wavelet(Basis):
         for rows, columns in self._steps[:-1]:
             h, w = rows.shape[0], columns.shape[0]
             corners.append(corners[-1][..., : max(h // 2, 1), : max(w // 2, 1)])
-        inner = None
+        inner = corners[-1]
         for (rows, columns), corner in zip(reversed(self._steps), reversed(corners), strict=True):
-            whole = corner if inner is None else _put_corner(corner, inner)
-            inner = rows.mT @ whole @ columns
+            inner = rows.mT @ _put_corner(corner, inner) @ columns
         return inner
 
     def parts(self):

@@ -1,4 +1,4 @@
-"""Problems: draws of signals and observations, one problem a file. A new one is a file here and a row in the registry."""
+"""Problems: draws of signals and their observations. A new one is a file here and a row in the registry."""
 
 from fanfold.problems.base import Problem
 from fanfold.problems.compressed_sensing import CompressedSensing

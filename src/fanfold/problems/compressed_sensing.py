@@ -70,7 +70,9 @@ class CompressedSensing(Described):
 
 
 @lru_cache(maxsize=32)
-def draw_operator(m: int, n: int, ensemble: Ensemble, condition_number: float, seed: int, dtype: DType) -> LinearOperator:
+def draw_operator(
+    m: int, n: int, ensemble: Ensemble, condition_number: float, seed: int, dtype: DType
+) -> LinearOperator:
     """A random `(m, n)` matrix; drawn in double precision, so that every dtype has the same one to rounding."""
     precision = getattr(torch, dtype)
     generator = torch.Generator().manual_seed(seed)

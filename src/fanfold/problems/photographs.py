@@ -110,7 +110,9 @@ def load_picture(name: str) -> Tensor:
     if name in SHIPPED:
         pixels = np.asarray(getattr(pywt.data, name)(), dtype=np.float32)
     elif not Path(name).is_file():
-        raise ValueError(f"there is no picture {name!r}; take one of {', '.join(SHIPPED)} or the path of an image file.")
+        raise ValueError(
+            f"there is no picture {name!r}; take one of {', '.join(SHIPPED)} or the path of an image file."
+        )
     else:
         try:
             with Image.open(name) as image:

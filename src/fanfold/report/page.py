@@ -19,10 +19,12 @@ h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 .4rem; } h2 { font-size: 1
 .verdict { font-size: 1.12rem; border-left: 4px solid var(--accent); padding: .2rem 0 .2rem .9rem; margin: 1.2rem 0; }
 .quiet, figcaption, footer { color: var(--quiet); font-size: .9rem; }
 svg { width: 100%; height: auto; } .pictures { display: flex; flex-wrap: wrap; gap: .8rem; }
-.pictures figure { margin: 0; flex: 1 1 10rem; } .pictures img { width: 100%; image-rendering: auto; display: block; }
+.pictures figure { margin: 0; flex: 1 1 16rem; max-width: 19.5rem; }
+.pictures img { width: 100%; display: block; }
 table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums; }
 .scroll { overflow-x: auto; } th, td { text-align: right; padding: .25rem .7rem; border-bottom: 1px solid var(--line); }
-th:first-child, td:first-child { text-align: left; } .fail { color: #b91c1c; font-weight: 600; } .pass { color: #15803d; }
+th:first-child, td:first-child { text-align: left; }
+.fail { color: #b91c1c; font-weight: 600; } .pass { color: #15803d; }
 details { margin: .6rem 0; } summary { cursor: pointer; color: var(--quiet); }
 """
 
@@ -53,7 +55,8 @@ def write_page(path: str | Path, title: str, verdict: str, sections: Sequence[Se
     page = (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style></head><body>'
-        f'<h1>{html.escape(title)}</h1><p class="verdict">{html.escape(verdict)}</p>{body}<footer><p>{foot}</p></footer></body></html>'
+        f'<h1>{html.escape(title)}</h1><p class="verdict">{html.escape(verdict)}</p>{body}'
+        f"<footer><p>{foot}</p></footer></body></html>"
     )
     write_whole(Path(path), page.encode())
     return Path(path)

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -24,6 +25,16 @@ class Series:
     kind: str = "classical"
 
 
+@dataclass
+class Label:
+    """The name at the end of a curve, `place` in units of the vertical axis."""
+
+    place: float
+    text: str
+    colour: str
+    bold: bool
+
+
 def line_chart(series: Sequence[Series], x_label: str, y_label: str, *, log_x: bool = False) -> str:
     """An SVG line chart; each curve is named at its end, limits are dashed.
 
@@ -43,12 +54,12 @@ def line_figure(series: Sequence[Series], x_label: str, y_label: str, *, log_x: 
         figure = figure_class(figsize=(7.6, 4.4), layout="constrained")
         axes = figure.subplots()
         colours = {"learned": iter(LEARNED * 3), "classical": iter(CLASSICAL * 5), "limit": iter((LIMIT,) * 9)}
-        ends = []
+        ends: list[Label] = []
         for s in series:
             colour, learned = next(colours[s.kind]), s.kind == "learned"
             style = "--" if s.kind == "limit" else "-"
             axes.plot(s.x, s.y, style, color=colour, lw=2.4 if learned else 1.4, zorder=3 if learned else 2)
-            ends.append([float(s.y[-1]), float(s.x[-1]), s.name, colour, learned])
+            ends.append(Label(float(s.y[-1]), s.name, colour, learned))
         if log_x:
             axes.set_xscale("log")
         axes.set_xlabel(x_label, color=INK)
@@ -58,19 +69,19 @@ def line_figure(series: Sequence[Series], x_label: str, y_label: str, *, log_x: 
         low, high = axes.get_ylim()
         _spread(ends, (high - low) * 0.052)
         right = max(float(s.x[-1]) for s in series)
-        for place, _, name, colour, learned in ends:
+        for end in ends:
             axes.annotate(
-                name, (right, place), xytext=(6, 0), textcoords="offset points", va="center", color=colour,
-                fontweight="bold" if learned else "normal", annotation_clip=False,
+                end.text, (right, end.place), xytext=(6, 0), textcoords="offset points", va="center", color=end.colour,
+                fontweight="bold" if end.bold else "normal", annotation_clip=False,
             )  # fmt: skip
         return figure
 
 
-def _spread(ends: list[list], gap: float) -> None:
+def _spread(ends: list[Label], gap: float) -> None:
     """Move labels up until none covers another."""
-    ends.sort(key=lambda end: end[0])
-    for below, end in zip(ends, ends[1:], strict=False):
-        end[0] = max(end[0], below[0] + gap)
+    ends.sort(key=lambda end: end.place)
+    for below, end in itertools.pairwise(ends):
+        end.place = max(end.place, below.place + gap)
 
 
 def picture_uri(picture: Tensor) -> str:
@@ -84,7 +95,8 @@ def picture_uri(picture: Tensor) -> str:
 def picture_row(pictures: Mapping[str, Tensor], captions: Mapping[str, str]) -> str:
     """HTML for pictures side by side, each with its name and a caption below."""
     figures = "".join(
-        f'<figure><img src="{picture_uri(p)}" alt="{name}"><figcaption><b>{name}</b><br>{captions.get(name, "")}</figcaption></figure>'
+        f'<figure><img src="{picture_uri(p)}" alt="{name}">'
+        f"<figcaption><b>{name}</b><br>{captions.get(name, '')}</figcaption></figure>"
         for name, p in pictures.items()
     )
     return f'<div class="pictures">{figures}</div>'

@@ -17,7 +17,9 @@ from fanfold.unfold import Unfolded, iterate
 def peers_of(net: Unfolded, problem: Problem) -> dict[str, Estimator]:
     """A network beside its untrained self and the tuned classical peers at its depth."""
     untrained = iterate(net.algorithm, net.layers)
-    return {"unfolded": net, f"untrained {type(net.algorithm).__name__}": untrained} | classical_peers(problem, net.layers)
+    return {"unfolded": net, f"untrained {type(net.algorithm).__name__}": untrained} | classical_peers(
+        problem, net.layers
+    )
 
 
 def write_run_page(run: Run, path: Path, samples: int) -> Path:
@@ -30,6 +32,7 @@ def write_run_page(run: Run, path: Path, samples: int) -> Path:
     table = evaluate(peers_of(net, problem), problem, samples=samples)
     layers = list(range(1, net.layers + 1))
     curves = {row["estimator"]: [r["nmse_db"] for r in table.where(estimator=row["estimator"])] for row in table}
+    curves = {name: curve * (net.layers // len(curve)) for name, curve in curves.items()}  # a line if it has no layers
     kinds = {"unfolded": "learned"}
     series = [
         Series(name, layers, curve, kinds.get(name, "classical"))
@@ -38,18 +41,26 @@ def write_run_page(run: Run, path: Path, samples: int) -> Path:
     ]
     first = table.rows[0]
     limits = {"Bayes limit": first["limit_db"], "support oracle": first["oracle_db"]}
-    series += [Series(k, layers, [v] * net.layers, "limit") for k, v in limits.items() if v is not None and math.isfinite(v)]
+    series += [
+        Series(k, layers, [v] * net.layers, "limit") for k, v in limits.items() if v is not None and math.isfinite(v)
+    ]
     steps = [m for m in run.metrics() if m["event"] == "stepped" and not m["skipped"]]
-    learning = line_chart([Series("training loss", [m["step"] for m in steps], [10 * m["loss"] for m in steps], "learned")], "step", "NMSE in dB, summed over the loss's layers")
+    learning = line_chart(
+        [Series("training loss", [m["step"] for m in steps], [10 * m["loss"] for m in steps], "learned")],
+        "step",
+        "NMSE in dB, summed over the loss's layers",
+    )
     sections = [
-        Section("Error of every layer", f"{samples} fresh draws of the training problem.", [line_chart(series, "layers", "NMSE in dB")], _summary(table), table),
+        Section(
+            "Error of every layer",
+            f"{samples} fresh draws of the training problem.",
+            [line_chart(series, "layers", "NMSE in dB")],
+            table.last_layers(),
+            table,
+        ),
         Section("Learning curve", "", [learning], details=Table(steps[:: max(1, len(steps) // 200)])),
-    ]  # fmt: skip
+    ]
     return write_page(path, f"fanfold run {run.path.name}", _verdict(table), sections, _facts(run))
-
-
-def _summary(table: Table) -> Table:
-    return table.last_layers()
 
 
 def _verdict(table: Table) -> str:
@@ -57,13 +68,21 @@ def _verdict(table: Table) -> str:
     ranking = sorted(rows, key=lambda name: rows[name]["nmse_db"])
     winner, second = ranking[:2]
     best, limit = rows[winner]["nmse_db"], rows[winner]["limit_db"]
-    bound = "no bound is known here" if limit is None else f"{best - limit:.1f} dB short of the Bayes limit ({limit:.1f} dB)"
+    bound = (
+        "no bound is known here"
+        if limit is None
+        else f"{best - limit:.1f} dB short of the Bayes limit ({limit:.1f} dB)"
+    )
     return (
-        f"{winner} wins with {best:.1f} dB, {rows[second]['nmse_db'] - best:.1f} dB ahead of {second}; {bound}. Do not trust "
-        "it with another matrix (it is refused) or at conditions that were not evaluated."
+        f"{winner} wins with {best:.1f} dB, {rows[second]['nmse_db'] - best:.1f} dB ahead of {second}; {bound}; "
+        "do not trust it with another matrix (it is refused) or at conditions that were not evaluated."
     )
 
 
 def _facts(run: Run) -> dict[str, Any]:
     environment = run.environment
-    return {"seed": environment["seed"], "operator": str(environment["operator"])[:12], "torch": environment["packages"]["torch"]}
+    return {
+        "seed": environment["seed"],
+        "operator": str(environment["operator"])[:12],
+        "torch": environment["packages"]["torch"],
+    }

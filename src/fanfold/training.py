@@ -1,0 +1,296 @@
+"""The state of a training and its steps: settings, events, stages, and the trainer that yields them."""
+
+import itertools
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from fanfold.machine import World
+from fanfold.observation import Observation
+from fanfold.problems import Problem
+from fanfold.runs import load_parameters, parameters_of, read_tensors, write_tensors
+from fanfold.unfold import Unfolded
+from fanfold.units import nmse_db, power
+
+
+@dataclass(frozen=True)
+class Training:
+    """How to train. Adam; in each stage the learning rate falls along a cosine to zero.
+
+    Raises:
+        ValueError: If a number is out of range.
+    """
+
+    steps: int = 400  # optimiser steps, in all
+    batch: int = 64  # fresh draws a step, for each process
+    lr: float = 1e-3  # learning rate, times the lr_scale of each quantity
+    schedule: Literal["end-to-end", "layer-by-layer"] = "end-to-end"  # all layers at once, or one more each stage
+    refine: float = 0.2  # layer-by-layer: factor on lr when a new layer's predecessors move with it
+    loss_layers: int = 1  # the loss is log10 NMSE summed over that many last layers
+    clip: float = 1.0  # largest norm of the gradient
+    weight_decay: float = 0.0  # pull of the deviations towards zero, the algorithm
+    validate_every: int = 50  # steps between validations, each of which saves a checkpoint
+    validation_samples: int = 1000  # held-out draws
+    patience: int = 0  # validations without a better one before training stops; 0 never stops
+    seed: int = 0  # of the draws
+    threads: int = 0  # of torch; 0 takes the cores that other programs leave idle
+
+    def __post_init__(self):
+        for name in ("steps", "batch", "lr", "refine", "loss_layers", "clip", "validate_every", "validation_samples"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; pass a positive number.")
+        if self.weight_decay < 0 or self.patience < 0 or self.threads < 0:
+            raise ValueError("weight_decay, patience and threads are not negative.")
+
+
+@dataclass(frozen=True)
+class Started:
+    """Training begins, at `step` if it is resumed."""
+
+    step: int
+    steps: int
+    parameters: int
+    threads: int
+    processes: int
+
+
+@dataclass(frozen=True)
+class Stepped:
+    """One optimiser step; `skipped` if the loss or its gradient was not finite."""
+
+    step: int
+    loss: float
+    gradient_norm: float
+    lr: float
+    skipped: bool
+
+
+@dataclass(frozen=True)
+class Validated:
+    """NMSE on held-out draws, of the network cut to `depth` layers (0: whole)."""
+
+    step: int
+    depth: int
+    nmse_db: float
+    best: bool
+
+
+@dataclass(frozen=True)
+class Finished:
+    """Training ends: "steps" were taken, "patience" ran out, or it "diverged" (100 skipped steps in a row)."""
+
+    step: int
+    reason: Literal["steps", "patience", "diverged"]
+    nmse_db: float
+    skipped: int
+    seconds: float
+
+
+Event = Started | Stepped | Validated | Finished
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Steps `first … last - 1`, with the network cut to `depth` layers (0: whole)."""
+
+    first: int
+    last: int
+    depth: int
+    newest_only: bool
+    lr_factor: float
+
+
+def stages(training: Training, layers: int) -> list[Stage]:
+    """The stages of a schedule: one, or two for each layer (the new layer alone, then all up to it)."""
+    if training.schedule == "end-to-end":
+        return [Stage(0, training.steps, 0, newest_only=False, lr_factor=1.0)]
+    edges = np.linspace(0, training.steps, 2 * layers + 1).round().astype(int)
+    return [
+        Stage(int(a), int(b), i // 2 + 1, newest_only=i % 2 == 0, lr_factor=1.0 if i % 2 == 0 else training.refine)
+        for i, (a, b) in enumerate(itertools.pairwise(edges))
+        if b > a
+    ]
+
+
+def draw(problem: Problem, count: int, seed: int, stream: int, index: int) -> tuple[Tensor, Observation]:
+    """Draw number `index` of a stream of draws; the same numbers give the same draw, whatever was drawn before."""
+    state = np.random.SeedSequence((seed, stream, index)).generate_state(1, np.uint64)[0]
+    return problem.sample(count, torch.Generator().manual_seed(int(state >> np.uint64(1))))
+
+
+TRAINING_STREAM, VALIDATION_STREAM = 0, 1
+
+
+class Layers(nn.Module):
+    """The estimates of the first `depth` layers as a tuple: what the loss sees, in a form that can be distributed."""
+
+    def __init__(self, estimator: nn.Module):
+        super().__init__()
+        self.estimator = estimator
+
+    def forward(self, obs: Observation, depth: int) -> tuple[Tensor, ...]:
+        if isinstance(self.estimator, Unfolded):
+            return tuple(e.x for e in self.estimator.trajectory(obs, depth or None))
+        return (self.estimator(obs).x,)
+
+
+class Trainer:
+    """The state of a training, and its steps."""
+
+    def __init__(
+        self,
+        estimator: nn.Module,
+        problem: Problem,
+        training: Training,
+        device: torch.device,
+        world: World,
+        path: Path | None,
+    ):
+        self.estimator, self.problem, self.training = estimator, problem, training
+        self.device, self.world, self.path = device, world, path
+        self.stages = stages(training, getattr(estimator, "layers", 1))
+        self.step = self.skipped = self.stale = 0
+        self.best, self.best_nmse_db = parameters_of(estimator), math.inf
+        self.layers: nn.Module = Layers(estimator)
+        if world.size > 1:
+            self.layers = DistributedDataParallel(self.layers)
+        x, obs = draw(problem.held_out(), training.validation_samples, training.seed, VALIDATION_STREAM, 0)
+        self.validation = (x.to(device), obs.to(device))
+        self.optimiser = self._new_optimiser()
+
+    def events(self) -> Iterator[Event]:
+        """Train from the present step to the end."""
+        began, in_a_row, reason = time.perf_counter(), 0, "steps"
+        parameters = sum(p.numel() for p in self.estimator.parameters())
+        yield Started(self.step, self.training.steps, parameters, self.training.threads, self.world.size)
+        if self.step == 0:
+            yield self._validate(0)  # so that what comes back is never worse than what came in
+        for stage in self.stages:
+            if self.step == stage.first:
+                self.optimiser = self._new_optimiser()
+            while stage.first <= self.step < stage.last:
+                stepped = self._step(stage)
+                yield stepped
+                in_a_row = in_a_row + 1 if stepped.skipped else 0
+                if self.step % self.training.validate_every == 0 or self.step == stage.last or in_a_row == 100:
+                    yield self._validate(stage.depth)
+                    self._save_checkpoint()
+                if in_a_row == 100:
+                    reason = "diverged"
+                elif 0 < self.training.patience <= self.stale:
+                    reason = "patience"
+                if reason != "steps":
+                    break
+        load_parameters(self.estimator, self.best)
+        self._save_weights()
+        yield Finished(self.step, reason, self.best_nmse_db, self.skipped, time.perf_counter() - began)  # type: ignore[arg-type]
+
+    def _step(self, stage: Stage) -> Stepped:
+        training, world = self.training, self.world
+        x, obs = draw(self.problem, training.batch * world.size, training.seed, TRAINING_STREAM, self.step)
+        rows = world.share(len(x))
+        x, obs = x[rows].to(self.device), obs[rows].to(self.device)
+        lr_factor = stage.lr_factor * self._cosine(stage)
+        self.optimiser.zero_grad(set_to_none=True)
+        estimates = self.layers(obs, stage.depth)[-training.loss_layers :]
+        signal = world.sum(power(x).sum())
+        loss = sum(
+            (torch.log10(world.sum(power(e - x).sum()) / signal) for e in estimates),
+            torch.zeros((), device=self.device),
+        )
+        loss.backward()
+        if stage.newest_only:
+            self._freeze_before(stage.depth)
+        norm = nn.utils.clip_grad_norm_(self.estimator.parameters(), training.clip)
+        value, gradient_norm = loss.item(), norm.item()
+        skip = not (math.isfinite(value) and math.isfinite(gradient_norm))
+        if skip:
+            self.skipped += 1
+        else:
+            for group in self.optimiser.param_groups:
+                group["lr"] = group["full_lr"] * lr_factor
+            self.optimiser.step()
+        self.step += 1
+        return Stepped(self.step, value, gradient_norm, training.lr * lr_factor, skip)
+
+    def _cosine(self, stage: Stage) -> float:
+        return 0.5 * (1 + math.cos(math.pi * (self.step - stage.first) / (stage.last - stage.first)))
+
+    def _freeze_before(self, depth: int) -> None:
+        """No gradient for the layers before the newest; those after it have none. Tied quantities move on."""
+        for p in self.estimator.parameters():
+            if p.grad is not None and p.shape[0] > 1:
+                p.grad[: depth - 1] = 0
+
+    def _new_optimiser(self) -> torch.optim.Optimizer:
+        lr, estimator = self.training.lr, self.estimator
+        groups = (
+            estimator.parameter_groups(lr)
+            if isinstance(estimator, Unfolded)
+            else [{"params": [*estimator.parameters()], "lr": lr}]
+        )
+        for group in groups:
+            group["full_lr"] = group["lr"]
+        return torch.optim.AdamW(groups, weight_decay=self.training.weight_decay)
+
+    @torch.no_grad()
+    def _validate(self, depth: int) -> Validated:
+        x, obs = self.validation
+        value = nmse_db(Layers(self.estimator)(obs, depth)[-1], x)
+        whole = depth in (0, self.stages[-1].depth)
+        better = whole and value < self.best_nmse_db
+        if better:
+            self.best = {name: t.detach().clone() for name, t in parameters_of(self.estimator).items()}
+            self.best_nmse_db = value
+        self.stale = 0 if better or not whole else self.stale + 1
+        return Validated(self.step, depth, value, better)
+
+    def _save_checkpoint(self) -> None:
+        if self.path is None or not self.world.leads:
+            return
+        tensors = {f"model/{k}": t for k, t in parameters_of(self.estimator).items()}
+        tensors |= {f"best/{k}": t for k, t in self.best.items()}
+        for index, state in self.optimiser.state_dict()["state"].items():
+            tensors |= {f"optimiser/{index}/{k}": t for k, t in state.items()}
+        keep = ("step", "skipped", "stale", "best_nmse_db")
+        write_tensors(self.path / "checkpoint.safetensors", tensors, {k: getattr(self, k) for k in keep})
+
+    def _save_weights(self) -> None:
+        if self.path is not None and self.world.leads:
+            metadata = {"operator": getattr(self.estimator, "fingerprint", None), "nmse_db": self.best_nmse_db}
+            write_tensors(self.path / "weights.safetensors", parameters_of(self.estimator), metadata)
+
+    def restore(self) -> None:
+        """Go back to the state of the checkpoint.
+
+        Raises:
+            ValueError: If the checkpoint is missing, damaged or of another network.
+        """
+        assert self.path is not None
+        tensors, metadata = read_tensors(
+            self.path / "checkpoint.safetensors", "The run stopped before its first one: start it anew."
+        )
+        parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimiser": {}}
+        for name, t in tensors.items():
+            part, _, rest = name.partition("/")
+            parts[part][rest] = t
+        load_parameters(self.estimator, parts["best"])
+        self.best = {k: t.detach().clone() for k, t in parameters_of(self.estimator).items()}
+        load_parameters(self.estimator, parts["model"])
+        for name, value in metadata.items():
+            setattr(self, name, value)
+        state: dict[int, dict[str, Tensor]] = {}
+        own = [p for group in self.optimiser.param_groups for p in group["params"]]
+        for name, t in parts["optimiser"].items():
+            index, key = name.split("/")
+            is_pair = own[int(index)].is_complex() and key != "step"
+            state.setdefault(int(index), {})[key] = torch.view_as_complex(t) if is_pair else t
+        self.optimiser.load_state_dict(self.optimiser.state_dict() | {"state": state})

@@ -1,0 +1,143 @@
+"""The soft threshold is a proximal map, and its divergence is what calculus and Stein say it is."""
+
+import cmath
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fanfold.noise import circular
+from fanfold.shrinkage import soft, soft_divergence
+from fanfold.units import power
+
+DTYPES = (torch.float32, torch.float64, torch.complex64, torch.complex128)
+PRECISE = (torch.float64, torch.complex128)
+EPS = torch.finfo(torch.float64).eps
+
+number = st.floats(-20, 20)
+threshold = st.floats(0, 10)
+planar = st.complex_numbers(max_magnitude=20, allow_nan=False, allow_infinity=False)
+
+
+def shrunk(r: float | complex, t: float) -> float | complex:
+    """`soft` of one number, in double precision."""
+    dtype = torch.complex128 if isinstance(r, complex) else torch.float64
+    return soft(torch.tensor([r], dtype=dtype), torch.tensor(t, dtype=torch.float64)).item()
+
+
+def objective(x: float | complex, r: float | complex, t: float) -> float:
+    return abs(x - r) ** 2 / 2 + t * abs(x)
+
+
+@given(number, threshold)
+def test_real_soft_meets_the_optimality_condition(r, t):
+    """Zero is in `x - r + t ∂|x|`."""
+    x = shrunk(r, t)
+    if x == 0:
+        assert abs(r) <= t
+    else:
+        assert abs(x - r + (t if x > 0 else -t)) <= 4 * EPS * (abs(r) + t)
+
+
+@given(number, threshold, number)
+def test_no_number_has_a_lower_objective(r, t, other):
+    slack = 16 * EPS * (objective(0, r, t) + 1)  # rounding of two objectives, each at most that at zero
+    assert objective(shrunk(r, t), r, t) <= objective(other, r, t) + slack
+
+
+@given(planar, threshold, planar)
+def test_no_complex_number_has_a_lower_objective(r, t, other):
+    slack = 16 * EPS * (objective(0, r, t) + 1)
+    assert objective(shrunk(r, t), r, t) <= objective(other, r, t) + slack
+
+
+@given(planar, threshold)
+def test_complex_soft_keeps_the_phase_and_shrinks_the_magnitude(r, t):
+    x = shrunk(r, t)
+    assert abs(abs(x) - max(abs(r) - t, 0)) <= 8 * EPS * (abs(r) + t)
+    if x != 0:
+        assert abs(x / abs(x) - cmath.exp(1j * cmath.phase(r))) <= 16 * EPS
+
+
+@given(number, threshold)
+def test_complex_soft_of_real_numbers_is_real_soft(r, t):
+    assert abs(shrunk(complex(r), t) - shrunk(r, t)) <= 8 * EPS * (abs(r) + t)
+
+
+@given(planar, planar, threshold)
+def test_soft_never_pushes_two_points_apart(a, b, t):
+    assert abs(shrunk(a, t) - shrunk(b, t)) <= abs(a - b) + 8 * EPS * (abs(a) + abs(b) + t)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_precision_is_kept(dtype, generator):
+    r = torch.randn(3, 5, generator=generator, dtype=dtype)
+    for t in (torch.tensor(0.5, dtype=dtype.to_real()), torch.full((3, 1), 0.5, dtype=dtype.to_real())):
+        assert soft(r, t).dtype == dtype
+        assert soft(r, t).shape == (3, 5)
+        assert soft_divergence(r, t).dtype == dtype.to_real()
+        assert soft_divergence(r, t).shape == (3, 1)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_sample_has_its_own_threshold(dtype, generator):
+    r = torch.randn(3, 5, generator=generator, dtype=dtype)
+    t = torch.tensor([[0.0], [0.5], [100.0]], dtype=dtype.to_real())
+    for row in range(3):
+        assert torch.equal(soft(r, t)[row], soft(r[row], t[row]))
+        assert torch.equal(soft_divergence(r, t)[row], soft_divergence(r[row], t[row]))
+    # no threshold, no change; a complex product with |r| / |r| may round
+    torch.testing.assert_close(soft(r, t)[0], r[0], rtol=2 * torch.finfo(dtype).eps if dtype.is_complex else 0, atol=0)
+    assert not soft(r, t)[2].any()
+
+
+@pytest.mark.parametrize("t", [0.0, 0.3, 2.0])
+@pytest.mark.parametrize("dtype", PRECISE)
+def test_divergence_is_the_mean_derivative(dtype, t, generator):
+    """Complex: the real part of the Wirtinger derivative `(∂/∂Re r - i ∂/∂Im r) / 2`."""
+    r = torch.randn(4, 50, generator=generator, dtype=dtype, requires_grad=True)
+    x = soft(r, torch.tensor(t, dtype=torch.float64))
+    if dtype.is_complex:  # torch gives ∂L/∂Re r + i ∂L/∂Im r for a real L; entries do not mix
+        (by_real,) = torch.autograd.grad(x.real.sum(), r, retain_graph=True)
+        (by_imag,) = torch.autograd.grad(x.imag.sum(), r)
+        derivative = (by_real.real + by_imag.imag) / 2
+    else:
+        (derivative,) = torch.autograd.grad(x.sum(), r)
+    # an average of numbers up to 1, each with a few roundings
+    divergence = soft_divergence(r.detach(), torch.tensor(t, dtype=torch.float64))
+    torch.testing.assert_close(divergence, derivative.mean(-1, keepdim=True), rtol=0, atol=32 * EPS)
+
+
+@pytest.mark.parametrize("t", [0.1, 0.5, 1.5])
+@pytest.mark.parametrize("dtype", PRECISE)
+def test_divergence_is_steins_average(dtype, t, generator):
+    """`E div(x + w) = Re E[w* eta(x + w)] / var`: what the Onsager term rests on."""
+    draws, var = 40_000, 0.3
+    x = torch.linspace(-2, 2, 8).to(dtype)
+    w = circular((draws, 8), generator, dtype, var)
+    level = torch.tensor(t, dtype=torch.float64)
+    stein = (w.conj() * soft(x + w, level)).real.mean(-1) / var
+    gap = stein - soft_divergence(x + w, level).squeeze(-1)
+    assert abs(gap.mean()) < 5 * gap.std() / draws**0.5  # 5 standard errors of the mean
+
+
+@given(planar, st.floats(0, 1e30))
+def test_divergence_is_between_zero_and_one(r, t):
+    """A proximal map neither grows a difference nor turns it round; also in single precision, also at zero."""
+    level = torch.tensor(t, dtype=torch.float32)
+    for point in (torch.tensor([r, 0], dtype=torch.complex64), torch.tensor([r.real, 0], dtype=torch.float32)):
+        assert 0 <= soft_divergence(point, level).item() <= 1
+
+
+@pytest.mark.parametrize("magnitude", [0.0, 1e-30, 1.0])
+@pytest.mark.parametrize("t", [0.0, 1.0, 10.0, 1000.0])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_gradients_are_finite_also_at_zero(dtype, t, magnitude):
+    r = torch.full((3,), magnitude, dtype=dtype, requires_grad=True)
+    level = torch.tensor(t, dtype=dtype.to_real(), requires_grad=True)
+    loss = power(soft(r, level) - 1).sum() + soft_divergence(r, level).sum()
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert torch.isfinite(torch.view_as_real(r.grad) if dtype.is_complex else r.grad).all()
+    assert torch.isfinite(level.grad)
