@@ -42,7 +42,7 @@ DECLARED: list[torch.library.Library] = []  # declarations of operators live as 
 
 
 def momentum(layers: int) -> list[float]:
-    """`(t_k - 1) / t_{k+1}`, `t_1 = 1`, `t_{k+1} = (1 + sqrt(1 + 4 t_k²)) / 2`. Beck & Teboulle (2009), eqs. 4.2-4.3."""
+    """`(t_k - 1) / t_{k+1}`, `t_1 = 1`, `t_{k+1} = (1 + sqrt(1 + 4 t_k²)) / 2`. Beck & Teboulle (2009), eqs. 4.2-3."""
     factors, t = [], 1.0
     for _ in range(layers):
         following = (1 + math.sqrt(1 + 4 * t * t)) / 2
@@ -176,6 +176,7 @@ class Case:
 
         Its threshold is `lambda * stepsize`, so that lambda starts from `LAM`, where fanfold's threshold starts from
         `LAM / ‖A‖²`. It learns both in linear units: rates are relative to their first values, as in the other loops.
+        That keeps the clock comparable, not the NMSE: at three times the rate its ISTA gains 2.6 dB and its FISTA 1.5.
         Its FISTA extrapolates by `1 - 1 / (k + a)`; `a` of each layer is chosen so that this is Beck & Teboulle's.
         """
         import deepinv

@@ -17,7 +17,7 @@ LAYERS = 6
 
 
 def small_problem(dtype: str = "float64", seed: int = 0) -> CompressedSensing:
-    return CompressedSensing(n=48, m=24, sparsity=0.15, snr_db=30, seed=seed, dtype=dtype)
+    return CompressedSensing(n=48, m=26, sparsity=0.15, snr_db=30, seed=seed, dtype=dtype)
 
 
 def observed(dtype: str, samples: int = 3) -> tuple[torch.Tensor, Observation]:

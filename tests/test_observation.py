@@ -79,7 +79,7 @@ def test_negative_variance_is_refused(noise_var):
 
 @pytest.mark.parametrize("noise_var", [1 + 0j, torch.ones(3, 1, dtype=torch.complex64)])
 def test_complex_variance_is_refused(noise_var):
-    with pytest.raises(ValueError, match="variance .* is real"):
+    with pytest.raises(ValueError, match=r"variance .* is real"):
         Observation(torch.ones(3, M, dtype=torch.complex64), operator(torch.complex64), noise_var)
 
 

@@ -62,12 +62,11 @@ class Observation:
         check_finite("noise_var", var)
         if (var < 0).any():
             raise ValueError(f"noise_var is {var.min().item():g}; a variance is not negative: pass E|w|² (not in dB).")
-        if var.ndim and (
-            var.shape[-1] != 1 or torch.broadcast_shapes(var.shape[:-1], self.y.shape[:-1]) != self.y.shape[:-1]
-        ):
+        wanted = (*self.y.shape[:-1], 1)
+        fits = len(var.shape) <= len(wanted) and all(a in (1, b) for a, b in zip(var.shape[::-1], wanted[::-1]))
+        if not fits:
             raise ValueError(
-                f"noise_var has shape {tuple(var.shape)}; "
-                f"pass a number or shape {(*self.y.shape[:-1], 1)}, one per sample."
+                f"noise_var has shape {tuple(var.shape)}; pass a number or shape {wanted}, one per sample."
             )
         return var
 
@@ -89,7 +88,9 @@ class Observation:
     def __getitem__(self, rows: slice) -> "Observation":
         """Some samples of a batch."""
         var = self.noise_var
-        return Observation.unchecked(self.y[rows], self.A, var[rows] if var is not None and var.ndim else var)
+        if var is not None and var.ndim:
+            var = var.expand(*self.y.shape[:-1], 1)[rows]
+        return Observation.unchecked(self.y[rows], self.A, var)
 
 
 @dataclass(frozen=True)

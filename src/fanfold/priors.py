@@ -169,39 +169,53 @@ class Laplace(Prior):
 
     def _real_posterior(self, r: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         rate, sigma = 1 / self.scale(is_complex=False), v.sqrt()
-        mean, weight, second = [], [], []
-        for sign in (1, -1):  # the half-lines x > 0 and x < 0, each a Gaussian cut at zero
-            mu = r * sign - rate * v
-            log_mass = torch.special.log_ndtr(mu / sigma)
-            hazard = torch.exp(-0.5 * (mu / sigma) ** 2 - 0.5 * math.log(2 * math.pi) - log_mass)
-            mean.append(sign * (mu + sigma * hazard))
-            second.append(mu**2 + v + mu * sigma * hazard)
-            weight.append(log_mass - sign * rate * r)
-        log_weight = torch.stack(weight)
-        log_sum = torch.logsumexp(log_weight, 0)
-        share = torch.exp(log_weight - log_sum)
-        x_hat = (share * torch.stack(mean)).sum(0)
-        var = (share * torch.stack(second)).sum(0) - x_hat**2
+        up, down = (sign * r - rate * v for sign in (1, -1))  # centres of the Gaussians that zero cuts, seen from zero
+        log_up = torch.special.log_ndtr(up / sigma) - rate * r
+        log_down = torch.special.log_ndtr(down / sigma) + rate * r
+        log_sum = torch.logaddexp(log_up, log_down)
+        share_up, share_down = torch.exp(log_up - log_sum), torch.exp(log_down - log_sum)
+        (mean_up, var_up), (mean_down, var_down) = (_truncated_gaussian(centre / sigma) for centre in (up, down))
+        x_hat = sigma * (share_up * mean_up - share_down * mean_down)
+        between = share_up * share_down * (mean_up + mean_down) ** 2
+        var = v * (share_up * var_up + share_down * var_down + between)
         return log_sum + math.log(rate / 2) + rate**2 * v / 2, x_hat, var
 
     def _complex_posterior(self, r: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         rate, magnitude = 1 / self.scale(is_complex=True), r.abs()
-        width, peak = 9 * v.sqrt(), magnitude - rate * v / 2
-        decay = (rate - 2 * magnitude / v).clamp_min(torch.finfo(torch.float64).tiny)  # where the peak is at zero
-        low = (peak - width).clamp_min(0)
-        high = torch.where(peak > 0, peak + width, torch.minimum(width, 40 / decay))
+        width, peak = 9 * v.sqrt(), -rate * v / 2  # of the density of delta = |x| - |r|
+        decay = (rate - 2 * magnitude / v).clamp_min(torch.finfo(torch.float64).tiny)  # where the peak is below |x| = 0
+        low = torch.maximum(peak - width, -magnitude)
+        high = torch.where(peak > -magnitude, peak + width, -magnitude + torch.minimum(width, 40 / decay))
         nodes, weights = (torch.as_tensor(a, device=r.device) for a in np.polynomial.legendre.leggauss(160))
-        rho = low[..., None] + (high - low)[..., None] * (nodes + 1) / 2
+        delta = low[..., None] + (high - low)[..., None] * (nodes + 1) / 2
+        rho = (magnitude[..., None] + delta).clamp_min(0)
         cross = 2 * rho * magnitude[..., None] / v[..., None]
-        log_radial = -rate * rho - (rho - magnitude[..., None]) ** 2 / v[..., None]
+        log_radial = -rate * delta - delta**2 / v[..., None]
         shift = log_radial.amax(-1, keepdim=True)
         mass = weights * rho * torch.exp(log_radial - shift) * torch.special.i0e(cross)
         total = mass.sum(-1)
-        cosine = torch.special.i1e(cross) / torch.special.i0e(cross)
-        radial_mean = (mass * rho * cosine).sum(-1) / total
-        second = (mass * rho**2).sum(-1) / total
+        mass = mass / total[..., None]
+        away = (mass * rho * _bessel_deficit(cross)).sum(-1)  # E |x| (1 - cosine of its phase against r)
+        mean = (mass * delta).sum(-1)
+        x_hat = magnitude + mean - away
+        var = (mass * (delta - mean[..., None]) ** 2).sum(-1) + away**2 + 2 * x_hat * away
         phase = r / magnitude.clamp_min(torch.finfo(torch.float64).tiny)
-        log_evidence = (
-            torch.log(total * (high - low) / 2) + shift.squeeze(-1) + math.log(rate**2 / math.pi) - torch.log(v)
-        )
-        return log_evidence, phase * radial_mean, second - radial_mean**2
+        log_evidence = torch.log(total * (high - low) / 2) + shift[..., 0] - rate * magnitude - torch.log(v * math.pi)
+        return log_evidence + 2 * math.log(rate), phase * x_hat, var
+
+
+def _truncated_gaussian(a: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance of `N(a, 1)` given that it is positive; an asymptotic series where `a` is below -50."""
+    near, t = a.clamp_min(-50), a.clamp_max(-50) ** -2
+    hazard = torch.exp(-0.5 * near**2 - 0.5 * math.log(2 * math.pi) - torch.special.log_ndtr(near))
+    far = a < -50
+    mean = torch.where(far, t.sqrt() * (1 - 2 * t + 10 * t**2), near + hazard)
+    var = torch.where(far, t * (1 - 6 * t + 50 * t**2), 1 - hazard * (near + hazard))
+    return mean, var
+
+
+def _bessel_deficit(z: Tensor) -> Tensor:
+    """`1 - I1(z) / I0(z)` for `z >= 0`; an asymptotic series where z is above 300."""
+    near, t = z.clamp_max(300), 1 / z.clamp_min(300)
+    far = t / 2 + t**2 / 8 + t**3 / 8 + 25 * t**4 / 128
+    return torch.where(z > 300, far, 1 - torch.special.i1e(near) / torch.special.i0e(near))

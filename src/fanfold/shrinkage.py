@@ -19,8 +19,11 @@ def soft(r: Inexact[Tensor, "*#batch n"], t: Float[Tensor, "..."]) -> Inexact[Te
     """
     if r.is_complex():
         magnitude = r.abs()
-        return r * (torch.relu(magnitude - t) / magnitude.clamp_min(torch.finfo(magnitude.dtype).tiny))
-    return r - torch.clamp(r, -t, t)
+        return r * (torch.relu(magnitude - t) / magnitude.clamp_min(_smallest(magnitude)))
+    if not torch.is_grad_enabled():
+        return r - torch.clamp(r, -t, t)  # the same values, sooner; the form below has the quicker gradient
+    sign = torch.sign(r.detach())
+    return sign * torch.relu(sign * r - t)
 
 
 def soft_divergence(r: Inexact[Tensor, "*#batch n"], t: Float[Tensor, "..."]) -> Float[Tensor, "*batch 1"]:
@@ -31,5 +34,10 @@ def soft_divergence(r: Inexact[Tensor, "*#batch n"], t: Float[Tensor, "..."]) ->
     magnitude = r.abs()
     active = (magnitude > t).to(magnitude.dtype)
     if r.is_complex():
-        active = active * (1 - t / (2 * magnitude.clamp_min(torch.finfo(magnitude.dtype).tiny)))
+        active = active * (1 - t / (2 * torch.maximum(magnitude, t).clamp_min(_smallest(magnitude))))
     return active.mean(-1, keepdim=True)
+
+
+def _smallest(magnitude: Tensor) -> float:
+    """The least magnitude that is divided by: its square, which the gradient divides by, is still a normal number."""
+    return 2 * torch.finfo(magnitude.dtype).tiny ** 0.5

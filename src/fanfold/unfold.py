@@ -116,7 +116,7 @@ class Unfolded(nn.Module):
         self.algorithm, self.layers, self.learn = algorithm, layers, dict(learn)
         self.fingerprint, self._bound = A.fingerprint(), A
         self._strength = 1.0
-        self._values: dict[str, tuple[object, list[Tensor]]] = {}
+        self._kept: tuple[tuple, list[Theta], list] | None = None
         template = Observation.unchecked(torch.zeros(A.m, dtype=A.dtype, device=A.device), A)
         self.deviations = nn.ParameterDict(
             {
@@ -155,24 +155,25 @@ class Unfolded(nn.Module):
         A = _check_operator(obs)
         if A is not self._bound:
             self._check_bound(A)
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return self._layer_thetas(obs)
+        # Adding deviations to matrices is dear: without gradients what was added last is kept while nothing changes.
+        values = [nominal.value(self.algorithm, obs) for nominal in self.algorithm.nominals.values()]
+        same = tuple(id(v) if isinstance(v, Tensor) else v for v in values)
+        key = (same, self._strength, obs.y.dtype, obs.y.device, *(d._version for d in self.deviations.values()))
+        if self._kept is None or self._kept[0] != key:
+            self._kept = (key, self._layer_thetas(obs), values)  # the values too, so that no other gets their id
+        return self._kept[1]
+
+    def _layer_thetas(self, obs: Observation) -> list[Theta]:
         fixed = vars(self.algorithm.nominal_theta(obs))
         moved = {name: self._effective(name, fixed[name]) for name in self.deviations}
         return [Theta(**fixed | {name: values[t] for name, values in moved.items()}) for t in range(self.layers)]
 
     def _effective(self, name: str, v: Tensor) -> list[Tensor]:
-        """The quantity in every layer; kept between calls that track no gradient, as matrices are dear to add."""
-        d, domain = self.deviations[name], self.algorithm.nominals[name].domain
-        if d.ndim < 3 or torch.is_grad_enabled() or torch.compiler.is_compiling():
-            return self._deviate(v, d, domain)
-        key = (v, d._version, d.device, self._strength)
-        kept = self._values.get(name)
-        if kept is None or kept[0][0] is not v or kept[0][1:] != key[1:]:  # type: ignore[index]
-            kept = self._values[name] = (key, self._deviate(v, d, domain))
-        return kept[1]
-
-    def _deviate(self, v: Tensor, d: Tensor, domain) -> list[Tensor]:
-        scaled = d if self._strength == 1 else d * self._strength
-        values = domain.deviate(v, scaled).unbind(0)
+        """The quantity in every layer."""
+        d = self.deviations[name] if self._strength == 1 else self.deviations[name] * self._strength
+        values = self.algorithm.nominals[name].domain.deviate(v, d).unbind(0)
         return list(values) * (self.layers if len(values) == 1 else 1)
 
     def _check_bound(self, A: LinearOperator) -> None:

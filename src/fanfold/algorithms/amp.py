@@ -40,7 +40,7 @@ class AMP(Algorithm):
         A, y = obs.A, obs.y
         r, t = s.x + A.H @ s.v, theta.alpha * rms(s.v)
         x = soft(r, t)
-        return State(x, y - A @ x + s.v * soft_divergence(r, t) * (A.n / A.m))  # Onsager
+        return State(x, y - A @ x + s.v * soft_divergence(r, t) * A.n / A.m)  # Onsager
 
     def read(self, s):
         return Estimate(s.x)

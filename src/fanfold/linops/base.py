@@ -170,6 +170,17 @@ class Adjoint(LinearOperator):
         return self._of.to(device, dtype).H
 
 
+def refuse_non_finite(entries: Tensor) -> None:
+    """Refuse NaN and Inf in what defines an operator.
+
+    Raises:
+        ValueError: Names the first bad entry.
+    """
+    bad = (~torch.isfinite(entries)).nonzero()
+    if len(bad):
+        raise ValueError(f"the operator is not finite: its first bad entry is at {tuple(bad[0].tolist())}.")
+
+
 def dot_test(A: LinearOperator, generator: torch.Generator | None = None, tolerance: float | None = None) -> float:
     """Check that `A.H` is the adjoint of `A`: `⟨A x, y⟩ = ⟨x, Aᴴ y⟩` for random x and y.
 

@@ -5,7 +5,7 @@ from jaxtyping import Inexact
 from torch import Tensor
 from torch.nn.functional import linear
 
-from fanfold.linops.base import LinearOperator
+from fanfold.linops.base import LinearOperator, refuse_non_finite
 
 
 class Dense(LinearOperator):
@@ -18,9 +18,7 @@ class Dense(LinearOperator):
     def __init__(self, matrix: Inexact[Tensor, "m n"]):
         if matrix.ndim != 2 or 0 in matrix.shape:
             raise ValueError(f"a dense operator takes a matrix of shape (m, n), not {tuple(matrix.shape)}.")
-        bad = (~torch.isfinite(matrix)).nonzero()
-        if len(bad):
-            raise ValueError(f"the matrix is not finite: its first bad entry is at {tuple(bad[0].tolist())}.")
+        refuse_non_finite(matrix)
         super().__init__((matrix.shape[0], matrix.shape[1]), matrix.dtype, matrix.device)
         self._A = matrix
         self._conj = matrix.conj().resolve_conj()  # the matrix itself when real

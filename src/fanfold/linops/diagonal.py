@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Inexact
 from torch import Tensor
 
-from fanfold.linops.base import SVD, LinearOperator
+from fanfold.linops.base import SVD, LinearOperator, refuse_non_finite
 from fanfold.linops.mask import Mask
 
 
@@ -14,6 +14,7 @@ class Diagonal(LinearOperator):
     def __init__(self, d: Inexact[Tensor, "n"]):
         if d.ndim != 1 or len(d) == 0:
             raise ValueError(f"a diagonal operator takes a vector of shape (n,), not {tuple(d.shape)}.")
+        refuse_non_finite(d)
         super().__init__((len(d), len(d)), d.dtype, d.device)
         self._d = d
 

@@ -1,9 +1,11 @@
 """The user's own pairs of signals and measurements, from an `.npz` file."""
 
+import zlib
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal, NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -20,12 +22,14 @@ class Stored(NamedTuple):
     x: Tensor  # (samples, n)
     y: Tensor  # (samples, m)
     A: LinearOperator | None
-    noise_var: Tensor | None
+    noise_var: Tensor | None  # () or (samples, 1)
 
 
 @dataclass(frozen=True)
 class Pairs(Described):
-    """Stored pairs: arrays `x` (samples, n), `y` (samples, m), optionally `A` (m, n) and `noise_var` (E|w|²).
+    """Stored pairs: arrays `x` (samples, n), `y` (samples, m), optionally `A` (m, n) and `noise_var`.
+
+    `noise_var` is `E|w|²`, one number or one for each sample, `(samples, 1)`.
 
     A draw picks pairs at random, with replacement. The last `held_out_share` of the file is kept for validation
     and testing: `part="test"` draws from there alone.
@@ -47,8 +51,9 @@ class Pairs(Described):
 
     @property
     def noise_var(self) -> Tensor | None:
-        """The stored noise variance, if any."""
-        return self._stored().noise_var
+        """The stored noise variance, if there is one for all samples."""
+        var = self._stored().noise_var
+        return None if var is None or var.ndim else var
 
     def rows(self) -> range:
         """Which samples of the file this part holds."""
@@ -62,7 +67,10 @@ class Pairs(Described):
         """`n` pairs of this part, picked at random."""
         stored, rows = self._stored(), self.rows()
         pick = rows.start + torch.randint(len(rows), (n,), generator=generator)
-        return stored.x[pick], Observation(stored.y[pick], stored.A, stored.noise_var)
+        var = stored.noise_var
+        if var is not None and var.ndim:
+            var = var[pick]
+        return stored.x[pick], Observation(stored.y[pick], stored.A, var)
 
     def held_out(self) -> "Pairs":
         """The part that is kept for testing."""
@@ -78,23 +86,26 @@ class Pairs(Described):
 @lru_cache(maxsize=4)
 def _read(path: Path, modified_ns: int) -> Stored:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: np.asarray(file[name]) for name in file.files}
-    except (ValueError, OSError, AttributeError) as error:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+            names = file.files
+            arrays = {name: torch.as_tensor(file[name]) for name in Stored._fields if name in names}
+    except (ValueError, OSError, EOFError, TypeError, BadZipFile, zlib.error) as error:
         raise ValueError(f"{path} is no readable .npz file of plain arrays: {error}") from error
     missing = {"x", "y"} - set(arrays)
     if missing:
-        raise ValueError(f"{path} has no array {' or '.join(sorted(missing))}; it has {', '.join(arrays) or 'none'}.")
-    x, y = torch.as_tensor(arrays["x"]), torch.as_tensor(arrays["y"])
+        raise ValueError(f"{path} has no array {' or '.join(sorted(missing))}; it has {', '.join(names) or 'none'}.")
+    x, y = arrays["x"], arrays["y"]
     if x.ndim != 2 or y.ndim != 2 or len(x) != len(y):
         raise ValueError(f"x is {tuple(x.shape)} and y is {tuple(y.shape)}; pass (samples, n) and (samples, m).")
     if x.dtype != y.dtype:
         raise ValueError(f"x is {x.dtype} and y is {y.dtype}; store both in one precision.")
     check_finite("x", x)
     check_finite("y", y)
-    A = Dense(torch.as_tensor(arrays["A"])) if "A" in arrays else None
+    A = Dense(arrays["A"]) if "A" in arrays else None
     if A is not None and A.n != x.shape[-1]:
         raise ValueError(f"A maps {A.n} -> {A.m} but x has {x.shape[-1]} entries; store A of shape (m, n). Transposed?")
-    noise_var = torch.as_tensor(arrays["noise_var"]) if "noise_var" in arrays else None
-    Observation(y[:1], A, noise_var)  # the same checks as for any observation
+    noise_var = arrays.get("noise_var")
+    if noise_var is not None and noise_var.numel() == 1:
+        noise_var = noise_var.reshape(())
+    Observation(y, A, noise_var)  # the same checks as for any observation
     return Stored(x, y, A, noise_var)

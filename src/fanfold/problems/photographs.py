@@ -100,7 +100,6 @@ class Photographs(Described):
         return grid.transpose(1, 2).reshape(height // b * b, width // b * b)
 
 
-@lru_cache(maxsize=16)
 def load_picture(name: str) -> Tensor:
     """A grey picture `(h, w)` with pixels in [0, 1]: a shipped one by name, or an image file.
 
@@ -108,18 +107,27 @@ def load_picture(name: str) -> Tensor:
         ValueError: If there is no such picture, or the file is no image.
     """
     if name in SHIPPED:
-        pixels = np.asarray(getattr(pywt.data, name)(), dtype=np.float32)
-    elif not Path(name).is_file():
-        raise ValueError(
-            f"there is no picture {name!r}; take one of {', '.join(SHIPPED)} or the path of an image file."
-        )
-    else:
-        try:
-            with Image.open(name) as image:
-                pixels = np.asarray(image.convert("L"), dtype=np.float32)
-        except OSError as error:
-            raise ValueError(f"{name} is no image that can be read: {error}") from error
-    return torch.from_numpy(pixels / 255)
+        return _shipped_picture(name)
+    if not Path(name).is_file():
+        shipped = ", ".join(SHIPPED)
+        raise ValueError(f"there is no picture {name!r}; take one of {shipped} or the path of an image file.")
+    return _picture_file(name, Path(name).stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=3)
+def _shipped_picture(name: str) -> Tensor:
+    return torch.from_numpy(np.asarray(getattr(pywt.data, name)(), dtype=np.float32) / 255)
+
+
+@lru_cache(maxsize=16)
+def _picture_file(name: str, modified_ns: int) -> Tensor:
+    try:
+        with Image.open(name) as image:
+            if image.mode.startswith("I"):  # sixteen bits, which Pillow would clip at 255
+                return torch.from_numpy(np.asarray(image, dtype=np.float32) / 65535)
+            return torch.from_numpy(np.asarray(image.convert("L"), dtype=np.float32) / 255)
+    except OSError as error:
+        raise ValueError(f"{name} is no image that can be read: {error}") from error
 
 
 @lru_cache(maxsize=16)
