@@ -8,6 +8,7 @@ All run in turn in one process on the same problem, with the same number of para
 threads and the same rates; before anything is timed, their outputs at initialisation are checked to agree. The goals
 are set against deepinv as its `PGD` and `FISTA` classes come, which for an l1 prior compute the cost function after
 every layer, asked for or not; that network with the cost switched off is a row of its own, and has no goals.
+So is fanfold's trained network as it would be deployed, exported to ONNX Runtime.
 
 Needs `fanfold[bench]`. Exit code 1 if a goal is missed; those for the NMSE are meant for the default number of steps.
 """
@@ -17,6 +18,7 @@ import gc
 import math
 import platform
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -38,6 +40,7 @@ NEVER = 10**9  # steps between validations: only those before the first step and
 
 Estimator = Callable[[Tensor], Tensor]
 OWN, BY_HAND, STOCK, LEAN = "fanfold", "by hand", "deepinv", "deepinv, no cost"
+EXPORTED = "fanfold, exported"  # the trained network as an ONNX file, in ONNX Runtime: asked, not trained
 DECLARED: list[torch.library.Library] = []  # declarations of operators live as long as their library
 
 
@@ -281,6 +284,8 @@ def measure(case: Case, steps: int, rounds: int, calls: int) -> tuple[dict[str, 
         default_cpu_s = min(default_cpu_s, timed(lambda default=default: default.train(steps))[0])
     x, obs = case.problem.sample(TEST_DRAWS, torch.Generator().manual_seed(2**40))
     estimators = {name: peer.estimate for name, peer in peers.items()}
+    estimators[EXPORTED] = exported(peers[OWN].module, obs)
+    results[EXPORTED] = Measured(cpu_s=math.nan, wall_s=math.nan)
     single = in_turn(estimators, obs.y[:1], calls, block=20)
     thousand = in_turn(estimators, obs.y, max(20, calls // 15), block=2)
     for name, result in results.items():
@@ -288,6 +293,18 @@ def measure(case: Case, steps: int, rounds: int, calls: int) -> tuple[dict[str, 
             result.nmse_db = nmse_db(estimators[name](obs.y), x)
         result.single_ms, result.thousand_ms = single[name], thousand[name]
     return results, default_cpu_s
+
+
+def exported(net: nn.Module, obs: ff.Observation) -> Estimator:
+    """A trained network in ONNX Runtime, with as many threads as the others."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = THREADS
+    with tempfile.TemporaryDirectory() as folder:
+        path = ff.deploy.to_onnx(net, obs[:2], f"{folder}/network.onnx")
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return lambda y: torch.from_numpy(session.run(["x_hat"], {"y": y.numpy()})[0])
 
 
 def ratios(results: Mapping[str, Measured], over: str, under: str) -> tuple[float, float, float]:
@@ -315,7 +332,7 @@ def report(case: Case, results: Mapping[str, Measured], default_cpu_s: float) ->
     ]
     print(f"\nUnfolded {case.name}, {LAYERS} layers, {2 * LAYERS} scalars; NMSE on {TEST_DRAWS} fresh draws\n")
     print(f"{as_text(columns, rows)}\n")
-    pairs = [(OWN, BY_HAND), (STOCK, OWN), (LEAN, OWN), (STOCK, BY_HAND)]
+    pairs = [(OWN, BY_HAND), (STOCK, OWN), (LEAN, OWN), (STOCK, BY_HAND), (STOCK, EXPORTED), (LEAN, EXPORTED)]
     table = [[f"{a} / {b}", *ratios(results, a, b)] for a, b in pairs]
     print(as_text(["ratio", "training", "batch 1", "batch 1000"], table))
     own = results[OWN]

@@ -38,7 +38,7 @@ class Training:
     clip: float = 1.0  # largest norm of the gradient
     weight_decay: float = 0.0  # pull of the deviations towards zero, the algorithm
     validate_every: int = 50  # steps between validations, each of which saves a checkpoint
-    validation_samples: int = 1000  # held-out draws
+    validation_samples: int = 500  # held-out draws
     patience: int = 0  # validations without a better one before training stops; 0 never stops
     seed: int = 0  # of the draws
     threads: int = 0  # of torch; 0 takes the cores that other programs leave idle

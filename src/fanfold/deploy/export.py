@@ -1,5 +1,6 @@
 """An estimator with its operator built in, as a plain module from y to x_hat, and as an ONNX file."""
 
+import logging
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -45,6 +46,7 @@ def to_onnx(estimator: Callable[[Observation], Estimate], example: Observation, 
     if example.y.is_complex():
         raise ValueError("ONNX runtimes have no complex type; export a real estimator.")
     module = FromMeasurements(estimator, example).eval()
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it names every optional package that is missing
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # the exporter's notices about itself
         program = torch.onnx.export(
