@@ -28,10 +28,10 @@ def trained(tmp_path_factory) -> Path:
 
 
 def printed(capsys, args: list[str]) -> dict:
-    """The object that a command prints with --json, alone on stdout after what it shows."""
+    """The object that a command prints with --json, alone on stdout."""
+    capsys.readouterr()
     assert cli.run([*args, "--json"]) == 0
-    text = capsys.readouterr().out
-    return json.loads(text[text.index("{") :])
+    return json.loads(capsys.readouterr().out)
 
 
 def fanfold(*args: str, cwd: Path) -> subprocess.CompletedProcess:
@@ -62,9 +62,10 @@ def test_unknown_flags_get_a_suggestion(capsys):
     assert "--layers" in capsys.readouterr().err
 
 
-def test_unknown_algorithms_are_refused(capsys):
-    assert cli.run(["train", "compressed-sensing", "istaa"]) == 2
-    assert "ista" in capsys.readouterr().err
+@pytest.mark.parametrize("words", [["compressed-sensing", "istaa"], ["compresed-sensing", "ista"]])
+def test_unknown_problems_and_algorithms_get_a_suggestion(capsys, words):
+    assert cli.run(["train", *words]) == 2
+    assert f"Did you mean '{'ista' if 'istaa' in words else 'compressed-sensing'}'?" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import json
 import sys
 import tomllib
 from collections.abc import Callable
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +46,11 @@ def run(args: list[str]) -> int:
     if verb not in VERBS and not verb.startswith("-"):
         return _complain(f"no command {verb!r}; there are {', '.join(VERBS)}.{did_you_mean(verb, VERBS)}", 2)
     try:
-        result = _dispatch(verb, args)
+        with redirect_stdout(sys.stderr) if as_json else nullcontext():
+            result = _dispatch(verb, args)
     except SystemExit as leave:  # tyro has printed help or what was wrong
+        if leave.code and verb == "train":
+            _suggest_choices(args[1:])
         return leave.code if isinstance(leave.code, int) else 2
     except KeyboardInterrupt:
         return _complain("interrupted; a run directory keeps its last checkpoint: fanfold resume RUN", 1)
@@ -74,6 +78,17 @@ def _dispatch(verb: str, args: list[str]) -> dict[str, Any]:
     return tyro.extras.subcommand_cli_from_dict(
         verbs, prog="fanfold", description="Learned estimators from measurement models.", args=args, config=config
     )
+
+
+def _suggest_choices(words: list[str]) -> None:
+    """After a refusal, what a misspelt problem or algorithm may have meant."""
+    from fanfold import algorithms, problems
+
+    known = [*problems.REGISTRY, *algorithms.REGISTRY]
+    for word in words:
+        hint = did_you_mean(word, known)
+        if word not in known and not word.startswith("-") and hint:
+            _complain(f"no problem or algorithm {word!r}.{hint}", 2)
 
 
 def _placeholder(text: str) -> Callable[[], dict[str, Any]]:
