@@ -10,6 +10,7 @@ from fanfold.algorithms import Algorithm
 from fanfold.deploy import FromMeasurements
 from fanfold.observation import Observation
 from fanfold.problems import CompressedSensing
+from fanfold.unfold import GRANULARITY
 from strict import StrictPromotion
 
 DTYPES = ("float32", "float64", "complex64", "complex128")
@@ -27,10 +28,10 @@ def observed(dtype: str, samples: int = 3) -> tuple[torch.Tensor, Observation]:
 def every_learn(algorithm: Algorithm, obs: Observation) -> list[dict[str, str]]:
     """No learning; each quantity alone in every sharing and granularity that fits; all at once."""
     theta = vars(algorithm.nominal_theta(obs))
-    grains = {
-        name: ("scalar", "vector") if v.ndim == 0 else ("vector",) if v.ndim == 1 else ("matrix",)
-        for name, v in theta.items()
-    }
+    grains = {name: [GRANULARITY[v.ndim]] for name, v in theta.items()}
+    for name, v in theta.items():
+        if v.ndim == 0 and algorithm.nominals[name].vector:
+            grains[name].append("vector")
     one = [{name: f"{sharing} {g}"} for name in theta for g in grains[name] for sharing in ("tied", "per-layer")]
     return [{}, *one, dict.fromkeys(theta, "per-layer")]
 

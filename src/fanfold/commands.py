@@ -18,7 +18,7 @@ import torch
 import tyro
 
 from fanfold import recipe
-from fanfold.algorithms import AMP, FISTA, ISTA, LISTA, LISTACP, REGISTRY, Algorithm
+from fanfold.algorithms import AMP, FISTA, ISTA, LISTA, LISTACP, OAMP, REGISTRY, Algorithm
 from fanfold.console import Watch, notes, show, watching
 from fanfold.evaluate import evaluate as evaluate_estimators
 from fanfold.experiments import Study, find_experiment
@@ -49,6 +49,7 @@ AlgorithmChoice = (
     | Annotated[AMP, sub("amp", prefix_name=False)]
     | Annotated[LISTA, sub("lista", prefix_name=False)]
     | Annotated[LISTACP, sub("lista-cp", prefix_name=False)]
+    | Annotated[OAMP, sub("oamp", prefix_name=False)]
 )
 Flat = tyro.conf.arg(name="")
 

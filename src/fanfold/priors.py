@@ -106,17 +106,25 @@ class BernoulliGaussian(Prior):
         active = math.log(self.p) + gaussian_log_prob(r, self.var + v)
         return torch.logaddexp(active, math.log1p(-self.p) + gaussian_log_prob(r, v))
 
-    def activity(self, r: Signal, v: Variance) -> Float[Tensor, "*batch"]:
-        """Posterior probability that an entry is not zero."""
-        log_odds = math.log(self.p) - math.log1p(-self.p)
-        return torch.sigmoid(log_odds + gaussian_log_prob(r, self.var + v) - gaussian_log_prob(r, v))
-
     def posterior_mean(self, r, v):
-        return r * (self.activity(r, v) * (self.var / (self.var + v)))
+        return self.posterior(r, v, self.p, self.var)[0]
 
     def posterior_var(self, r, v):
-        pi, gain = self.activity(r, v), self.var / (self.var + v)
-        return pi * (gain * v + (1 - pi) * power(r) * gain**2)
+        return self.posterior(r, v, self.p, self.var)[1]
+
+    def activity(self, r: Signal, v: Variance) -> Float[Tensor, "*batch"]:
+        """Posterior probability that an entry is not zero."""
+        return self.posterior(r, v, self.p, self.var)[2]
+
+    @staticmethod
+    def posterior(r: Tensor, v: Variance, p: Variance, var: Variance) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean, variance and activity of x given `r = x + w`, also for `p` and `var` that are tensors and learn."""
+        p, var, v = (torch.as_tensor(a, dtype=r.real.dtype, device=r.device) for a in (p, var, v))
+        gain = var / (var + v)
+        degrees = 1 if r.is_complex() else 2  # log N(r; 0, var + v) - log N(r; 0, v), over the number of degrees
+        log_ratio = (power(r) * gain / v + torch.log(v / (var + v))) / degrees
+        active = torch.sigmoid(torch.logit(p) + log_ratio)
+        return r * (active * gain), active * (gain * v + (1 - active) * power(r) * gain**2), active
 
 
 @dataclass(frozen=True)
@@ -219,3 +227,6 @@ def _bessel_deficit(z: Tensor) -> Tensor:
     near, t = z.clamp_max(300), 1 / z.clamp_min(300)
     far = t / 2 + t**2 / 8 + t**3 / 8 + 25 * t**4 / 128
     return torch.where(z > 300, far, 1 - torch.special.i1e(near) / torch.special.i0e(near))
+
+
+REGISTRY: dict[str, type[Prior]] = {"bernoulli-gaussian": BernoulliGaussian, "gaussian": Gaussian, "laplace": Laplace}

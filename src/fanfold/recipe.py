@@ -6,7 +6,7 @@ Only what stands in the registries can be named, so that nothing that is loaded 
 import dataclasses
 from typing import Any
 
-from fanfold import algorithms, problems
+from fanfold import algorithms, priors, problems
 from fanfold.algorithms import Algorithm
 from fanfold.problems import Problem
 from fanfold.suggest import did_you_mean
@@ -21,10 +21,8 @@ def describe(thing: Any, registry: dict[str, type]) -> dict[str, Any]:
     """
     for name, kind in registry.items():
         if type(thing) is kind:
-            fields = {f.name: getattr(thing, f.name) for f in dataclasses.fields(thing)}
-            return {"name": name} | {
-                k: list(v) if isinstance(v, tuple) else v for k, v in fields.items() if v is not None
-            }
+            fields = {f.name: _plain(getattr(thing, f.name)) for f in dataclasses.fields(thing)}
+            return {"name": name} | {k: v for k, v in fields.items() if v is not None}
     raise ValueError(
         f"{type(thing).__name__} is not registered, so a run directory cannot name it: "
         "add it to fanfold.problems.REGISTRY or fanfold.algorithms.REGISTRY first."
@@ -46,7 +44,15 @@ def build(data: dict[str, Any], registry: dict[str, type]) -> Any:
     for field in settings:
         if field not in known:
             raise ValueError(f"{name} has no setting {field!r}; it has {', '.join(known)}.{did_you_mean(field, known)}")
-    return kind(**settings)
+    parts = {k: build(v, priors.REGISTRY) if isinstance(v, dict) else v for k, v in settings.items()}
+    return kind(**parts)
+
+
+def _plain(value: Any) -> Any:
+    """A setting as plain data; a prior is the one setting that is made of others."""
+    if isinstance(value, priors.Prior):
+        return describe(value, priors.REGISTRY)
+    return list(value) if isinstance(value, tuple) else value
 
 
 def describe_network(net: Unfolded) -> dict[str, Any]:

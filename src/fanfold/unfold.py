@@ -201,9 +201,9 @@ def _zero_deviation(
     assert A is not None
     natural = GRANULARITY[v.ndim]
     granularity = granularity or natural
-    fits = granularity == natural or (granularity == "vector" and natural == "scalar")
-    if not fits:
-        choice = "scalar or vector" if natural == "scalar" else natural
+    splits = natural == "scalar" and nominal.vector
+    if granularity != natural and not (granularity == "vector" and splits):
+        choice = "scalar or vector" if splits else natural
         raise ValueError(
             f"{name} of {type(algorithm).__name__} is a {natural}; learn it as {choice}, not {granularity}."
         )

@@ -6,6 +6,7 @@ from fanfold.algorithms.fista import FISTA
 from fanfold.algorithms.ista import ISTA
 from fanfold.algorithms.lista import LISTA
 from fanfold.algorithms.lista_cp import LISTACP
+from fanfold.algorithms.oamp import OAMP
 
 REGISTRY: dict[str, type[Algorithm]] = {
     "amp": AMP,
@@ -13,6 +14,7 @@ REGISTRY: dict[str, type[Algorithm]] = {
     "ista": ISTA,
     "lista": LISTA,
     "lista-cp": LISTACP,
+    "oamp": OAMP,
 }
 
 __all__ = [
@@ -22,6 +24,7 @@ __all__ = [
     "ISTA",
     "LISTA",
     "LISTACP",
+    "OAMP",
     "POSITIVE",
     "REGISTRY",
     "UNIT",

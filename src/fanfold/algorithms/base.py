@@ -46,11 +46,13 @@ class Nominal:
         domain: Where the quantity lives.
         lr_scale: Factor on the learning rate of its deviation; 10 suits the exponential domains, whose
             deviations are relative, and 1 the entries of a matrix.
+        vector: Whether a number may be learned as a vector, one for each unknown.
     """
 
     value: Callable[[Any, Any], float | Tensor]
     domain: Domain
     lr_scale: float = 10.0
+    vector: bool = True
 
     def tensor(self, algorithm: "Algorithm", obs: Observation) -> Tensor:
         """The value as a tensor of the observation's precision and device."""
@@ -64,8 +66,7 @@ class Algorithm(ABC):
     """An iterative estimator: `start`, then `step` again and again, then `read`.
 
     A subclass is a frozen dataclass whose fields are its settings, numbers or text. A step reads the
-    observation, its state and `theta`, never a Python value that depends on data, so that it traces and exports; it
-    multiplies by tensors and integers, as ONNX keeps other Python numbers in single precision.
+    observation, its state and `theta`, never a Python value that depends on data, so that it traces and exports.
     """
 
     nominals: ClassVar[Mapping[str, Nominal]]
