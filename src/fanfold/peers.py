@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Sequence
 
-from fanfold.algorithms import AMP, FISTA, Algorithm
+from fanfold.algorithms import AMP, FISTA, OAMP, Algorithm
 from fanfold.estimators import LMMSE
 from fanfold.evaluate import Estimator
+from fanfold.priors import BernoulliGaussian
 from fanfold.problems import Problem
 from fanfold.training import draw
 from fanfold.unfold import iterate, run
@@ -33,13 +34,20 @@ ALPHAS = (0.9, 1.0, 1.1, 1.2, 1.3, 1.5, 1.8)  # thresholds of AMP, in standard d
 
 
 def classical_peers(problem: Problem, iterations: int, seed: int = 0) -> dict[str, Estimator]:
-    """FISTA with its best λ and AMP with its best α at this depth, and LMMSE with the covariance of training draws."""
+    """FISTA with its best λ and AMP with its best α at this depth, OAMP and LMMSE.
+
+    OAMP is told the true prior, where there is a Bernoulli-Gaussian one: what a network that learns has to reach. LMMSE
+    has the covariance of training draws.
+    """
     peers: dict[str, Estimator] = {}
     if problem.A is None:
         return peers
     peers["FISTA, best λ"] = iterate(tuned(FISTA, lam_grid(problem, seed), problem, iterations, seed), iterations)
     peers["AMP, best α"] = iterate(tuned(AMP, ALPHAS, problem, iterations, seed), iterations)
-    if getattr(problem, "noise_var", None) is not None:
+    prior, noise_var = getattr(problem, "prior", None), getattr(problem, "noise_var", None)
+    if isinstance(prior, BernoulliGaussian) and noise_var is not None:
+        peers["OAMP, true prior"] = iterate(OAMP(prior), iterations)
+    if noise_var is not None:
         peers["LMMSE"] = LMMSE.learn(problem, seed=seed)
     return peers
 
