@@ -17,7 +17,8 @@ from laws import DTYPES, LAWS
 @pytest.mark.parametrize("law", LAWS)
 @pytest.mark.parametrize("name", REGISTRY)
 def test_law(name, law, dtype):
-    LAWS[law](REGISTRY[name](), dtype)
+    check = LAWS[law]
+    check(REGISTRY[name](), dtype)
 
 
 class RelaxedState(NamedTuple):
@@ -50,7 +51,8 @@ class RelaxedISTA(Algorithm):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("law", LAWS)
 def test_law_for_an_algorithm_from_outside(law, dtype):
-    LAWS[law](RelaxedISTA(), dtype)
+    check = LAWS[law]
+    check(RelaxedISTA(), dtype)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -1,4 +1,4 @@
-"""The verbs of the command line. Each calls the library's functions and owns no mathematics.
+"""The verbs of the command line, all in one file as each is short: they call the library and own no mathematics.
 
 A verb prints for people and returns plain data for `--json`.
 """
