@@ -30,6 +30,7 @@ from fanfold.machine import join_world, sensible_threads
 from fanfold.observation import Observation
 from fanfold.problems import CompressedSensing, Pairs, Photographs, Problem
 from fanfold.report.page import Section, write_page
+from fanfold.report.plots import require_matplotlib
 from fanfold.report.run_page import peers_of, write_run_page
 from fanfold.runs import Run, installed, write_whole
 from fanfold.suggest import did_you_mean
@@ -71,6 +72,7 @@ def demo(out_dir: Path = Path("fanfold-demo"), seed: int = 0) -> Result:
         out_dir: Where report.html and the numbers go.
         seed: Of matrices and draws.
     """
+    require_matplotlib()
     return _present(demo_study(seed=seed, watch=_watch), out_dir)
 
 
@@ -85,6 +87,7 @@ def reproduce(
         out_dir: Where the report goes; reports/NAME if not given.
         seed: Of matrices and draws.
     """
+    require_matplotlib()
     study = find_experiment(name)(quick=quick, seed=seed, watch=_watch)
     return _present(study, out_dir or Path("reports") / name)
 

@@ -1,6 +1,5 @@
 """What people see in a terminal: progress bars that become lines off it, tables, and errors that say the fix."""
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -72,8 +71,3 @@ def show(table: Table, title: str = "") -> None:
     for row in table:
         rich.add_row(*("" if v is None else f"{v:.2f}" if isinstance(v, float) else str(v) for v in row.values()))
     out.print(rich)
-
-
-def complain(error: BaseException) -> None:
-    """An error in one line on stderr."""
-    print(f"fanfold: {error}", file=sys.stderr)

@@ -49,7 +49,7 @@ def line_chart(series: Sequence[Series], x_label: str, y_label: str, *, log_x: b
 
 def line_figure(series: Sequence[Series], x_label: str, y_label: str, *, log_x: bool = False):
     """The matplotlib figure of `line_chart`."""
-    figure_class, rc_context = _matplotlib()
+    figure_class, rc_context = require_matplotlib()
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "fanfold", "font.size": 10.5, "axes.edgecolor": QUIET}):
         figure = figure_class(figsize=(7.6, 4.4), layout="constrained")
         axes = figure.subplots()
@@ -102,7 +102,12 @@ def picture_row(pictures: Mapping[str, Tensor], captions: Mapping[str, str]) -> 
     return f'<div class="pictures">{figures}</div>'
 
 
-def _matplotlib():
+def require_matplotlib():
+    """What a figure is made with; called first where much work comes before the figure.
+
+    Raises:
+        ImportError: If matplotlib is missing.
+    """
     try:
         from matplotlib import rc_context
         from matplotlib.figure import Figure
