@@ -154,3 +154,11 @@ def test_support_oracle_is_exact_as_the_noise_vanishes(generator):
     x, obs = problem.sample(10, generator)
     # noise of 1e-10, and fewer non-zeros than measurements: a regular system, solved by its normal equations
     assert torch.allclose(support_oracle(x, obs), x, rtol=0, atol=1e-8)
+
+
+def test_no_limit_is_claimed_where_message_passing_stops_above_the_posterior_mean():
+    hard = CompressedSensing(n=500, m=100, sparsity=0.12, snr_db=60)
+    assert bayes_limit(hard) is None
+    assert bayes_limit(CompressedSensing(snr_db=float("inf"))) == 0.0
+    too_few = bayes_limit(CompressedSensing(n=500, m=25, sparsity=0.2, snr_db=float("inf")))
+    assert too_few is None or too_few > 0.1

@@ -243,3 +243,24 @@ def test_import_adds_no_heavy_work(tmp_path):
     done = subprocess.run([sys.executable, "-c", body], cwd=tmp_path, capture_output=True, text=True, check=True)
     loaded = {name.partition(".")[0] for name in done.stdout.split()} - set(sys.stdlib_module_names)
     assert loaded == {"fanfold"}
+
+
+def test_every_registered_problem_and_algorithm_is_a_subcommand(capsys):
+    from fanfold import algorithms, problems
+
+    assert cli.run(["train", "--help"]) == 0
+    shown = capsys.readouterr().out
+    for name in [*problems.REGISTRY, *algorithms.REGISTRY]:
+        assert f"• {name}" in shown
+
+
+def test_work_is_done_on_threads_that_the_machine_can_bear(monkeypatch):
+    """Not only training: every verb, as two threads on a busy core wait for each other."""
+    from fanfold import commands, machine
+
+    seen = []
+    monkeypatch.setattr(machine, "sensible_threads", lambda: 2)
+    monkeypatch.setattr(commands, "runs", lambda: seen.append(torch.get_num_threads()) or {})
+    assert cli.run(["runs"]) == 0
+    assert seen == [2]
+    assert torch.get_num_threads() == 1

@@ -332,3 +332,40 @@ def test_trainer_takes_any_module_that_maps_observations_to_estimates():
     ff.fit(net, problem(), on_event=seen.append, **SHORT | {"steps": 200})
     first = next(e for e in seen if isinstance(e, Validated))
     assert seen[-1].nmse_db < first.nmse_db
+
+
+def test_weights_of_another_operator_are_refused(tmp_path):
+    for seed in (0, 1):
+        ff.fit(network(seed=seed), problem(seed=seed), run_dir=tmp_path / str(seed), **SHORT)
+    for name in ("weights", "checkpoint"):
+        (tmp_path / f"0/{name}.safetensors").write_bytes((tmp_path / f"1/{name}.safetensors").read_bytes())
+    with pytest.raises(ValueError, match="garbage"):
+        load(tmp_path / "0")
+    with pytest.raises(ValueError, match="garbage"):
+        ff.resume(tmp_path / "0")
+
+
+def test_a_run_of_two_processes_is_not_resumed_by_one(tmp_path):
+    ff.fit(network(), problem(), run_dir=tmp_path / "run", **SHORT)
+    facts = tmp_path / "run/environment.json"
+    facts.write_text(facts.read_text().replace('"processes": 1', '"processes": 2'))
+    with pytest.raises(ValueError, match="torchrun --nproc-per-node 2"):
+        ff.resume(tmp_path / "run")
+
+
+def test_layers_that_a_stage_freezes_do_not_decay():
+    net = network()
+    settings = SHORT | {"steps": 80, "schedule": "layer-by-layer", "weight_decay": 5.0}
+    for event in fit_events(net, problem(), Training(**settings)):
+        if isinstance(event, Stepped) and event.step == 20:
+            first = net.deviations["step"].detach()[0].clone()
+        if isinstance(event, Stepped) and event.step == 30:  # the second layer alone, from step 20 on
+            assert net.deviations["step"].detach()[0] == first
+            break
+    assert first != 0
+
+
+def test_an_error_that_is_not_a_number_is_never_the_best():
+    assert ff.units.db(float("nan")) != ff.units.db(0.0) == float("-inf")
+    with pytest.raises(ValueError, match="lr"):
+        Training(lr=float("inf"))

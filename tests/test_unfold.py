@@ -150,3 +150,14 @@ def test_a_weight_that_is_not_positive_is_refused(kind, lam):
 def test_strict_promotion_catches_what_it_is_for():
     with StrictPromotion(), pytest.raises(RuntimeError, match="mixes"):
         torch.ones(2) + torch.ones(2, dtype=torch.float64)
+
+
+def test_kept_values_follow_replaced_and_converted_parameters():
+    _, obs = problem(dtype="float64").sample(3, torch.Generator().manual_seed(0))
+    net, other = (ff.unfold(ff.algorithms.ISTA(), problem(dtype="float64"), 5, {"step": "per-layer"}) for _ in range(2))
+    with torch.no_grad():
+        other.deviations["step"] += 0.3
+        before = net(obs).x
+        net.load_state_dict(other.state_dict(), assign=True)
+        assert torch.equal(net(obs).x, other(obs).x)
+        assert not torch.equal(net(obs).x, before)

@@ -4,6 +4,7 @@ Exit codes: 0 done; 1 the work failed or was interrupted; 2 the command or its i
 Only the verb that runs is imported, so that `fanfold --help` needs no torch.
 """
 
+import functools
 import json
 import sys
 import tomllib
@@ -70,14 +71,26 @@ def _dispatch(verb: str, args: list[str]) -> dict[str, Any]:
     if verb in VERBS:
         from fanfold import commands
 
-        verbs[verb] = getattr(commands, verb)
+        verbs[verb] = _with_sensible_threads(getattr(commands, verb))
         if verb == "train":
             args, path = _value_of(args, "--config")
             if path is not None:
-                verbs[verb] = commands.train_from(_read_toml(Path(path)))
+                verbs[verb] = _with_sensible_threads(commands.train_from(_read_toml(Path(path))))
     return tyro.extras.subcommand_cli_from_dict(
         verbs, prog="fanfold", description="Learned estimators from measurement models.", args=args, config=config
     )
+
+
+def _with_sensible_threads(verb: Callable[..., Any]) -> Callable[..., Any]:
+    """The verb on as many threads as the machine can bear, in all that it does."""
+    from fanfold.machine import sensible_threads, threads
+
+    @functools.wraps(verb)
+    def capped(*args, **kwargs):
+        with threads(sensible_threads()):
+            return verb(*args, **kwargs)
+
+    return capped
 
 
 def _suggest_choices(words: list[str]) -> None:

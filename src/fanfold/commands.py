@@ -7,6 +7,7 @@ import functools
 import inspect
 import itertools
 import json
+import operator
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,8 +18,8 @@ import numpy as np
 import torch
 import tyro
 
-from fanfold import recipe
-from fanfold.algorithms import AMP, FISTA, ISTA, LISTA, LISTACP, OAMP, REGISTRY, Algorithm
+from fanfold import algorithms, problems, recipe
+from fanfold.algorithms import FISTA, Algorithm
 from fanfold.console import Watch, notes, show, watching
 from fanfold.evaluate import evaluate as evaluate_estimators
 from fanfold.experiments import Study, find_experiment
@@ -28,7 +29,7 @@ from fanfold.fit import resume as resume_run
 from fanfold.linops import dot_test
 from fanfold.machine import join_world, sensible_threads
 from fanfold.observation import Observation
-from fanfold.problems import CompressedSensing, Pairs, Photographs, Problem
+from fanfold.problems import CompressedSensing, Problem
 from fanfold.report.page import Section, write_page
 from fanfold.report.plots import require_matplotlib
 from fanfold.report.run_page import peers_of, write_run_page
@@ -39,19 +40,16 @@ from fanfold.unfold import iterate, unfold
 
 Result = dict[str, Any]
 sub = tyro.conf.subcommand
-ProblemChoice = (
-    Annotated[CompressedSensing, sub("compressed-sensing", prefix_name=False)]
-    | Annotated[Photographs, sub("photographs", prefix_name=False)]
-    | Annotated[Pairs, sub("pairs", prefix_name=False)]
-)
-AlgorithmChoice = (
-    Annotated[ISTA, sub("ista", prefix_name=False)]
-    | Annotated[FISTA, sub("fista", prefix_name=False)]
-    | Annotated[AMP, sub("amp", prefix_name=False)]
-    | Annotated[LISTA, sub("lista", prefix_name=False)]
-    | Annotated[LISTACP, sub("lista-cp", prefix_name=False)]
-    | Annotated[OAMP, sub("oamp", prefix_name=False)]
-)
+
+
+def _choice_of(registry: dict[str, type]) -> Any:
+    """One subcommand for each row of a registry."""
+    return functools.reduce(
+        operator.or_, (Annotated[kind, sub(name, prefix_name=False)] for name, kind in registry.items())
+    )
+
+
+ProblemChoice, AlgorithmChoice = _choice_of(problems.REGISTRY), _choice_of(algorithms.REGISTRY)
 Flat = tyro.conf.arg(name="")
 
 
@@ -114,8 +112,10 @@ def train(
         device: "cpu" or "cuda".
     """
     wanted = dict(_learned(word) for word in learn) or scalar_quantities(algorithm, problem)
+    if device not in ("cpu", "cuda") or (device == "cuda" and not torch.cuda.is_available()):
+        raise ValueError(f"there is no device {device!r} here; pass cpu{' or cuda' * torch.cuda.is_available()}.")
+    leads = join_world(torch.device(device)).leads  # chooses the GPU of this process
     net = unfold(algorithm, problem, layers, wanted).to(device)
-    leads = join_world(torch.device(device)).leads
     path = run_dir or _free_path(f"{type(problem).__name__}-{type(algorithm).__name__}".lower())
     with watching(str(path)) as watch:
         fit(net, problem, run_dir=path, on_event=watch if leads else None, **vars(training))
@@ -129,9 +129,13 @@ def train_from(config: dict[str, Any]):
         if section not in known:
             raise ValueError(f"the config has [{section}]; it takes {', '.join(known)}.{did_you_mean(section, known)}")
     network = dict(config.get("network", {}))
+    for key in network:
+        if key not in ("algorithm", "layers", "learn"):
+            hint = did_you_mean(key, ("algorithm", "layers", "learn"))
+            raise ValueError(f"[network] has no setting {key!r}; it has algorithm, layers, learn.{hint}")
     default = {
         "problem": recipe.build_problem(config["problem"]) if "problem" in config else None,
-        "algorithm": recipe.build(network["algorithm"], REGISTRY) if "algorithm" in network else None,
+        "algorithm": recipe.build(network["algorithm"], algorithms.REGISTRY) if "algorithm" in network else None,
         "training": _training(config.get("training", {})),
         "layers": network.get("layers", 16),
         "learn": tuple(f"{k}={v}" for k, v in network.get("learn", {}).items()),
@@ -197,6 +201,7 @@ def runs(directory: Annotated[Path, tyro.conf.Positional] = Path("runs")) -> Res
 def evaluate(
     run: RunPath,
     snr_db: tuple[float, ...] = (),
+    pictures: tuple[str, ...] = (),
     samples: int = 1000,
     layers: bool = False,
     out: Path | None = None,
@@ -206,6 +211,7 @@ def evaluate(
     Args:
         run: Its run directory.
         snr_db: SNRs to try, where the problem has one; that of the training if none is given.
+        pictures: Other pictures to test on, where the problem has some; those of the training if none is given.
         samples: Draws for each condition.
         layers: A row for each layer.
         out: A .csv or .json file for the table.
@@ -213,6 +219,8 @@ def evaluate(
     stored = Run.open(run)
     net, problem = stored.estimator(), stored.problem()
     conditions: dict[str, Any] = {"snr_db": list(snr_db)} if snr_db else {}
+    if pictures:
+        problem = problem.shifted(pictures=pictures)
     table = evaluate_estimators(peers_of(net, problem), problem, samples=samples, layers=layers, **conditions)
     show(table)
     if out is not None:
@@ -239,7 +247,7 @@ def apply(
     assert A is not None
     try:
         measured = torch.as_tensor(np.load(y, allow_pickle=False))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise ValueError(f"{y} is no readable .npy file of numbers: {error}") from error
     if not measured.is_complex() and not measured.is_floating_point():
         measured = measured.to(A.dtype)

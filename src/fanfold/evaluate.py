@@ -59,7 +59,7 @@ def evaluate(
             for layer, x_hat in estimates if layers else estimates[-1:]:
                 count = layer if hasattr(estimator, "trajectory") else None
                 row = {"estimator": name} | condition | {"layer": count} | errors_db(x_hat, x) | limits
-                rows.append(row | {"samples": samples})
+                rows.append(row | {"samples": len(x)})
     return Table(rows)
 
 

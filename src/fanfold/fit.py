@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from fanfold import recipe
-from fanfold.machine import join_world, sensible_threads, threads
+from fanfold.machine import World, join_world, sensible_threads, threads
 from fanfold.problems import Problem
 from fanfold.runs import Run, environment
 from fanfold.training import Event, Finished, Started, Stepped, Trainer, Training, Validated
@@ -66,10 +66,11 @@ def fit_events(
     world = join_world(device)
     count = training.threads or sensible_threads()
     training = dataclasses.replace(training, threads=count)
+    trainer = Trainer(estimator, problem, training, device, world, None if run_dir is None else Path(run_dir))
     run = None
     if run_dir is not None and world.leads:
-        run = Run.open(run_dir) if resume else _create_run(run_dir, estimator, problem, training, device)
-    trainer = Trainer(estimator, problem, training, device, world, None if run_dir is None else Path(run_dir))
+        run = Run.open(run_dir) if resume else _create_run(run_dir, estimator, problem, training, device, world)
+        _check_processes(run, world)
     if resume:
         trainer.restore()
         if run:
@@ -82,8 +83,17 @@ def fit_events(
             yield event
 
 
+def _check_processes(run: Run, world: World) -> None:
+    processes = run.environment.get("processes", 1)
+    if processes != world.size:
+        raise ValueError(
+            f"{run.path} was trained by {processes} processes and this is {world.size}: the batches would differ. "
+            f"Resume it with torchrun --nproc-per-node {processes}."
+        )
+
+
 def _create_run(
-    path: str | Path, estimator: nn.Module, problem: Problem, training: Training, device: torch.device
+    path: str | Path, estimator: nn.Module, problem: Problem, training: Training, device: torch.device, world: World
 ) -> Run:
     config: dict[str, Any] = {"training": dataclasses.asdict(training)}
     try:
@@ -92,14 +102,15 @@ def _create_run(
             config |= {"network": recipe.describe_network(estimator)}
     except ValueError:  # classes of the user's own: the run can be resumed from Python, which has them
         config |= {"note": "made from Python with classes that are not registered"}
-    return Run.create(path, config, environment(training.seed, problem, device, training.threads))
+    return Run.create(path, config, environment(training.seed, problem, device, training.threads, world.size))
 
 
 def resume(run_dir: str | Path, on_event: Callable[[Event], None] | None = None) -> Unfolded:
     """Go on with a run that stopped, to the same numbers as without the break, and return the trained network."""
     run = Run.open(run_dir)
     settings = run.config["training"]
-    return fit(run.network(), run.problem(), run_dir=run_dir, resume=True, on_event=on_event, **settings)
+    net = run.network().to(run.environment.get("device", "cpu"))
+    return fit(net, run.problem(), run_dir=run_dir, resume=True, on_event=on_event, **settings)
 
 
 def summary(finished: Finished) -> str:

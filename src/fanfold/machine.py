@@ -46,6 +46,8 @@ def join_world(device: torch.device) -> World:
     """The world that `torchrun` set up, joined if need be (NCCL on GPUs, gloo elsewhere); else a lone process."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return World()
+    if device.type == "cuda":
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     if not dist.is_initialized():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     return World(dist.get_rank(), dist.get_world_size())

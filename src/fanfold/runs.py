@@ -118,7 +118,8 @@ class Run:
             ValueError: If there are no weights yet, they are damaged, or belong to another operator.
         """
         net = self.network()
-        tensors, _ = read_tensors(self.path / "weights.safetensors", f"Train on with: fanfold resume {self.path}")
+        tensors, facts = read_tensors(self.path / "weights.safetensors", f"Train on with: fanfold resume {self.path}")
+        check_operator(facts, net.fingerprint, self.path)
         load_parameters(net, tensors)
         return net
 
@@ -136,13 +137,14 @@ def load(path: str | Path) -> Unfolded:
     return Run.open(path).estimator()
 
 
-def environment(seed: int, problem: Problem, device: torch.device, threads: int) -> dict[str, Any]:
+def environment(seed: int, problem: Problem, device: torch.device, threads: int, processes: int = 1) -> dict[str, Any]:
     """What must be known to repeat a run, beyond its config."""
     return {
         "operator": None if problem.A is None else problem.A.fingerprint(),
         "seed": seed,
         "device": str(device),
         "threads": threads,
+        "processes": processes,
         "platform": platform.platform(),
         "python": platform.python_version(),
         "packages": {name: installed(name) for name in ("fanfold", "torch", "numpy", "scipy", "safetensors")},
@@ -200,6 +202,19 @@ def read_tensors(path: Path, remedy: str) -> tuple[dict[str, Tensor], dict[str, 
         return tensors, metadata
     except (safetensors.SafetensorError, ValueError, KeyError) as error:
         raise ValueError(f"{path} is damaged ({error}); restore it from a copy, or train anew.") from error
+
+
+def check_operator(facts: Mapping[str, Any], fingerprint: str | None, path: Path) -> None:
+    """Refuse tensors that were trained for another operator.
+
+    Raises:
+        ValueError: If the recorded hash is another one.
+    """
+    if facts.get("operator") != fingerprint:
+        raise ValueError(
+            f"the weights in {path} were trained for the operator with hash {str(facts.get('operator'))[:12]} and this "
+            f"network has {str(fingerprint)[:12]}: a network loaded against another A is garbage."
+        )
 
 
 def parameters_of(module: nn.Module) -> dict[str, Tensor]:

@@ -3,7 +3,7 @@
 import itertools
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from fanfold.machine import World
 from fanfold.observation import Observation
 from fanfold.problems import Problem
-from fanfold.runs import load_parameters, parameters_of, read_tensors, write_tensors
+from fanfold.runs import check_operator, load_parameters, parameters_of, read_tensors, write_tensors
 from fanfold.unfold import Unfolded
 from fanfold.units import nmse_db, power
 
@@ -45,8 +45,8 @@ class Training:
 
     def __post_init__(self):
         for name in ("steps", "batch", "lr", "refine", "loss_layers", "clip", "validate_every", "validation_samples"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; pass a positive number.")
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} is {getattr(self, name)}; pass a positive, finite number.")
         if self.weight_decay < 0 or self.patience < 0 or self.threads < 0:
             raise ValueError("weight_decay, patience and threads are not negative.")
 
@@ -142,6 +142,11 @@ class Layers(nn.Module):
         return (self.estimator(obs).x,)
 
 
+def copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors as they are now."""
+    return {name: t.detach().clone() for name, t in tensors.items()}
+
+
 class Trainer:
     """The state of a training, and its steps."""
 
@@ -158,10 +163,10 @@ class Trainer:
         self.device, self.world, self.path = device, world, path
         self.stages = stages(training, getattr(estimator, "layers", 1))
         self.step = self.skipped = self.stale = 0
-        self.best, self.best_nmse_db = parameters_of(estimator), math.inf
+        self.best, self.best_nmse_db = copies(parameters_of(estimator)), math.inf
         self.layers: nn.Module = Layers(estimator)
         if world.size > 1:
-            self.layers = DistributedDataParallel(self.layers)
+            self.layers = DistributedDataParallel(self.layers, find_unused_parameters=True)  # a shallow stage uses some
         x, obs = draw(problem.held_out(), training.validation_samples, training.seed, VALIDATION_STREAM, 0)
         self.validation = (x.to(device), obs.to(device))
         self.optimiser = self._new_optimiser()
@@ -173,6 +178,7 @@ class Trainer:
         yield Started(self.step, self.training.steps, parameters, self.training.threads, self.world.size)
         if self.step == 0:
             yield self._validate(0)  # so that what comes back is never worse than what came in
+            self._save_checkpoint()
         for stage in self.stages:
             if self.step == stage.first:
                 self.optimiser = self._new_optimiser()
@@ -217,12 +223,22 @@ class Trainer:
         else:
             for group in self.optimiser.param_groups:
                 group["lr"] = group["full_lr"] * lr_factor
+            frozen = self._frozen(stage)
             self.optimiser.step()
+            with torch.no_grad():  # weight decay moves what has no gradient too
+                for p, kept in frozen:
+                    p[: len(kept)] = kept
         self.step += 1
         return Stepped(self.step, value, gradient_norm, training.lr * lr_factor, skip)
 
     def _cosine(self, stage: Stage) -> float:
         return 0.5 * (1 + math.cos(math.pi * (self.step - stage.first) / (stage.last - stage.first)))
+
+    def _frozen(self, stage: Stage) -> list[tuple[Tensor, Tensor]]:
+        """The layers that a stage must not move, as they are: those before the newest, if it is trained alone."""
+        if not stage.newest_only:
+            return []
+        return [(p, p[: stage.depth - 1].detach().clone()) for p in self.estimator.parameters() if p.shape[0] > 1]
 
     def _freeze_before(self, depth: int) -> None:
         """No gradient for the layers before the newest; those after it have none. Tied quantities move on."""
@@ -248,7 +264,7 @@ class Trainer:
         whole = depth in (0, self.stages[-1].depth)
         better = whole and value < self.best_nmse_db
         if better:
-            self.best = {name: t.detach().clone() for name, t in parameters_of(self.estimator).items()}
+            self.best = copies(parameters_of(self.estimator))
             self.best_nmse_db = value
         self.stale = 0 if better or not whole else self.stale + 1
         return Validated(self.step, depth, value, better)
@@ -261,7 +277,8 @@ class Trainer:
         for index, state in self.optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser/{index}/{k}": t for k, t in state.items()}
         keep = ("step", "skipped", "stale", "best_nmse_db")
-        write_tensors(self.path / "checkpoint.safetensors", tensors, {k: getattr(self, k) for k in keep})
+        facts = {k: getattr(self, k) for k in keep} | {"operator": getattr(self.estimator, "fingerprint", None)}
+        write_tensors(self.path / "checkpoint.safetensors", tensors, facts)
 
     def _save_weights(self) -> None:
         if self.path is not None and self.world.leads:
@@ -278,12 +295,14 @@ class Trainer:
         tensors, metadata = read_tensors(
             self.path / "checkpoint.safetensors", "The run stopped before its first one: start it anew."
         )
+        check_operator(metadata, getattr(self.estimator, "fingerprint", None), self.path)
+        del metadata["operator"]
         parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimiser": {}}
         for name, t in tensors.items():
             part, _, rest = name.partition("/")
             parts[part][rest] = t
         load_parameters(self.estimator, parts["best"])
-        self.best = {k: t.detach().clone() for k, t in parameters_of(self.estimator).items()}
+        self.best = copies(parameters_of(self.estimator))
         load_parameters(self.estimator, parts["model"])
         for name, value in metadata.items():
             setattr(self, name, value)

@@ -160,7 +160,13 @@ class Unfolded(nn.Module):
         # Adding deviations to matrices is dear: without gradients what was added last is kept while nothing changes.
         values = [nominal.value(self.algorithm, obs) for nominal in self.algorithm.nominals.values()]
         same = tuple(id(v) if isinstance(v, Tensor) else v for v in values)
-        key = (same, self._strength, obs.y.dtype, obs.y.device, *(d._version for d in self.deviations.values()))
+        key = (
+            same,
+            self._strength,
+            obs.y.dtype,
+            obs.y.device,
+            *((id(d), d.data_ptr(), d._version) for d in self.deviations.values()),
+        )
         if self._kept is None or self._kept[0] != key:
             self._kept = (key, self._layer_thetas(obs), values)  # the values too, so that no other gets their id
         return self._kept[1]
@@ -183,6 +189,10 @@ class Unfolded(nn.Module):
                 f"got {A} with hash {A.fingerprint()[:12]}. Use that A, or unfold and train for this one."
             )
         self._bound = A
+
+    def _apply(self, fn, recurse=True):
+        self._kept = None  # parameters move to another device or precision
+        return super()._apply(fn, recurse)
 
     def extra_repr(self) -> str:
         """What the network is made of."""

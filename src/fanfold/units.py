@@ -12,10 +12,12 @@ def db(ratio: float) -> float: ...
 @overload
 def db(ratio: Tensor) -> Tensor: ...
 def db(ratio):
-    """A power ratio in decibels, `10 log10(ratio)`; zero gives -inf."""
+    """A power ratio in decibels, `10 log10(ratio)`; zero gives -inf, NaN stays NaN."""
     if isinstance(ratio, Tensor):
         return 10.0 * torch.log10(ratio)
-    return 10.0 * math.log10(ratio) if ratio > 0 else -math.inf
+    if ratio == 0:
+        return -math.inf
+    return 10.0 * math.log10(ratio) if ratio > 0 else math.nan
 
 
 def from_db(value_db: float) -> float:

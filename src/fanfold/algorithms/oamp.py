@@ -1,6 +1,6 @@
 """OAMP/VAMP in SVD form. Ma & Ping (2017), eqs. 29-34; Rangan, Schniter & Fletcher (2019), algorithm 2."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from torch import Tensor
@@ -28,7 +28,7 @@ class OAMP(Algorithm):
     The noise variance is given or, if unknown or so wished, re-estimated for each sample by expectation maximisation.
     """
 
-    prior: BernoulliGaussian = BernoulliGaussian()  # noqa: RUF009 - immutable
+    prior: BernoulliGaussian = field(default_factory=BernoulliGaussian)
     noise: Literal["given", "estimated"] = "given"
 
     nominals = {

@@ -31,7 +31,7 @@ def mmse(prior: Prior, v: float, *, is_complex: bool = False, nodes: int = 4001)
 
 
 def amp(
-    prior: Prior, delta: float, noise_var: float, iterations: int = 200, *, is_complex: bool = False
+    prior: Prior, delta: float, noise_var: float, iterations: int = 200, *, is_complex: bool = False, start: float = 1.0
 ) -> list[float]:
     """Error variance per unknown after each iteration of Bayes AMP, `tau² ← noise_var + mmse(tau²) / delta`.
 
@@ -41,8 +41,9 @@ def amp(
         noise_var: `E|w|²` of a measurement.
         iterations: How many.
         is_complex: Whether signal and noise are circular complex.
+        start: Error to start from, as a share of the signal's power: 1 knows nothing, close to 0 nearly all.
     """
-    tau2, errors = noise_var + prior.power / delta, []
+    tau2, errors = noise_var + start * prior.power / delta, []
     for _ in range(iterations):
         errors.append(mmse(prior, tau2, is_complex=is_complex))
         tau2 = noise_var + errors[-1] / delta
@@ -50,7 +51,14 @@ def amp(
 
 
 def vamp(
-    prior: Prior, singular_values: Tensor, n: int, noise_var: float, iterations: int = 200, *, is_complex: bool = False
+    prior: Prior,
+    singular_values: Tensor,
+    n: int,
+    noise_var: float,
+    iterations: int = 200,
+    *,
+    is_complex: bool = False,
+    start: float = 1.0,
 ) -> list[float]:
     """Error variance per unknown after each iteration of VAMP on `A = U diag(s) Vᴴ` with Haar V.
 
@@ -61,9 +69,10 @@ def vamp(
         noise_var: `E|w|²` of a measurement, positive.
         iterations: How many.
         is_complex: Whether signal and noise are circular complex.
+        start: Error to start from, as a share of the signal's power: 1 knows nothing, close to 0 nearly all.
     """
     s2 = singular_values.double().square()
-    v2, errors = prior.power, []  # variance of the error that enters the linear step
+    v2, errors = start * prior.power, []  # variance of the error that enters the linear step
     for _ in range(iterations):
         linear = (float((noise_var * v2 / (s2 * v2 + noise_var)).sum()) + (n - len(s2)) * v2) / n
         v1 = 1 / max(1 / linear - 1 / v2, 1e-300)  # orthogonal to its input
@@ -73,19 +82,26 @@ def vamp(
 
 
 def bayes_limit(problem) -> float | None:
-    """NMSE that no estimator passes on a compressed-sensing problem as it grows; None where it is not known.
+    """NMSE of the posterior mean on a compressed-sensing problem as it grows; None where it is not known.
 
     Entries of variance `1 / m`, with or without columns made unit, follow AMP's evolution. Row-orthogonal and
-    conditioned matrices follow VAMP's on their singular values.
+    conditioned matrices follow VAMP's on their singular values. Where an evolution that knows nothing and one that
+    starts from nearly all end in different errors, message passing stops above the posterior mean and neither is given.
     """
     prior = getattr(problem, "prior", None)
     if prior is None or not hasattr(problem, "ensemble"):
         return None
-    if problem.noise_var == 0:
-        return 0.0
     prior, is_complex = cast(Prior, prior), problem.A.dtype.is_complex
-    if problem.ensemble in ("iid", "unit-columns"):
-        errors = amp(prior, problem.m / problem.n, problem.noise_var, is_complex=is_complex)
-    else:
-        errors = vamp(prior, problem.A.svd().s, problem.n, problem.noise_var, is_complex=is_complex)
-    return errors[-1] / prior.power
+    tiny = 1e-12 * prior.power
+    noise_var = max(problem.noise_var, tiny)
+
+    def settled(start: float) -> float:
+        if problem.ensemble in ("iid", "unit-columns"):
+            return amp(prior, problem.m / problem.n, noise_var, is_complex=is_complex, start=start)[-1]
+        return vamp(prior, problem.A.svd().s, problem.n, noise_var, is_complex=is_complex, start=start)[-1]
+
+    ignorant, informed = settled(1.0), settled(max(noise_var / prior.power, 1e-9))
+    if abs(ignorant - informed) > 0.01 * ignorant:
+        return None
+    limit = ignorant / prior.power
+    return 0.0 if noise_var == tiny and limit < 1e-9 else limit

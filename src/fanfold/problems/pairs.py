@@ -31,8 +31,8 @@ class Pairs(Described):
 
     `noise_var` is `E|w|²`, one number or one for each sample, `(samples, 1)`.
 
-    A draw picks pairs at random, with replacement. The last `held_out_share` of the file is kept for validation
-    and testing: `part="test"` draws from there alone.
+    A draw picks pairs at random, with replacement; of the test part each once, and at most all. The last
+    `held_out_share` of the file is kept for validation and testing: `part="test"` draws from there alone.
     """
 
     path: str
@@ -66,7 +66,10 @@ class Pairs(Described):
     def sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Observation]:
         """`n` pairs of this part, picked at random."""
         stored, rows = self._stored(), self.rows()
-        pick = rows.start + torch.randint(len(rows), (n,), generator=generator)
+        if self.part == "test":  # each row once at most: repeated ones would pass for independent draws
+            pick = rows.start + torch.randperm(len(rows), generator=generator)[:n]
+        else:
+            pick = rows.start + torch.randint(len(rows), (n,), generator=generator)
         var = stored.noise_var
         if var is not None and var.ndim:
             var = var[pick]

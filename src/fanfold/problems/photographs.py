@@ -123,8 +123,10 @@ def _shipped_picture(name: str) -> Tensor:
 def _picture_file(name: str, modified_ns: int) -> Tensor:
     try:
         with Image.open(name) as image:
-            if image.mode.startswith("I"):  # sixteen bits, which Pillow would clip at 255
+            if image.mode.startswith("I;16"):  # which Pillow would clip at 255
                 return torch.from_numpy(np.asarray(image, dtype=np.float32) / 65535)
+            if image.mode in ("I", "F"):
+                raise ValueError(f"{name} has 32-bit pixels of unknown range; save it with 8 or 16 bits a pixel.")
             return torch.from_numpy(np.asarray(image.convert("L"), dtype=np.float32) / 255)
     except OSError as error:
         raise ValueError(f"{name} is no image that can be read: {error}") from error

@@ -68,14 +68,16 @@ def _verdict(table: Table) -> str:
     ranking = sorted(rows, key=lambda name: rows[name]["nmse_db"])
     winner, second = ranking[:2]
     best, limit = rows[winner]["nmse_db"], rows[winner]["limit_db"]
-    bound = (
-        "no bound is known here"
-        if limit is None
-        else f"{best - limit:.1f} dB short of the Bayes limit ({limit:.1f} dB)"
-    )
+    if limit is None:
+        bound = "no bound is known here"
+    elif rows[winner]["low_db"] <= limit:
+        bound = f"at the Bayes limit of large systems ({limit:.1f} dB) within the interval"
+    else:
+        bound = f"{best - limit:.1f} dB short of the Bayes limit ({limit:.1f} dB)"
+    own = "" if winner == "unfolded" else f"; the unfolded network has {rows['unfolded']['nmse_db']:.1f} dB"
     return (
-        f"{winner} wins with {best:.1f} dB, {rows[second]['nmse_db'] - best:.1f} dB ahead of {second}; {bound}; "
-        "do not trust it with another matrix (it is refused) or at conditions that were not evaluated."
+        f"{winner} wins with {best:.1f} dB, {rows[second]['nmse_db'] - best:.1f} dB ahead of {second}, {bound}{own}; "
+        "do not trust the network with another matrix (it is refused) or at conditions that were not evaluated."
     )
 
 
