@@ -1,4 +1,4 @@
-"""The state of a training and its steps: settings, events, stages, and the trainer that yields them."""
+"""The state of a training and its steps: settings, events, stages and the trainer, long as they change together."""
 
 import itertools
 import math
