@@ -43,7 +43,7 @@ class FISTA(Algorithm):
         A, y = obs.A, obs.y
         x = soft(s.z + theta.step * (A.H @ (y - A @ s.z)), theta.threshold)
         t = (1 + math.sqrt(1 + 4 * s.t**2)) / 2
-        z = x + theta.momentum * ((s.t - 1) / t) * (x - s.x)
+        z = x + theta.momentum * theta.momentum.new_tensor((s.t - 1) / t) * (x - s.x)
         return State(x, z, t)
 
     def read(self, s):

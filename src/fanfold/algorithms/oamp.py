@@ -41,7 +41,7 @@ class OAMP(Algorithm):
         r = obs.y.new_zeros((*obs.y.shape[:-1], obs.A.n))
         known = obs.noise_var is not None and self.noise == "given"
         noise_var = obs.noise_var if known else power(obs.y).mean(-1, keepdim=True) / 10
-        v = r.real[..., :1] + self.prior.power
+        v = r.real[..., :1] + r.real.new_tensor(self.prior.power)
         return State(x=r, var=r.real, r=r, v=v, noise_var=noise_var + 0 * v)
 
     def step(self, s, obs, theta):
