@@ -4,36 +4,20 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from enum import Enum
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from fanfold.domain import FREE as FREE
+from fanfold.domain import POSITIVE as POSITIVE
+from fanfold.domain import UNIT as UNIT
+from fanfold.domain import Domain as Domain
 from fanfold.observation import Estimate, Observation
 
 State = Any  # a NamedTuple of tensors, each algorithm's own
 Theta = SimpleNamespace  # one tensor for each nominal, by name
-
-
-class Domain(Enum):
-    """Where a quantity lives, and how a deviation d moves its value v; d = 0 leaves v bit for bit."""
-
-    POSITIVE = "v * exp(d)"
-    UNIT = "v ** exp(d)"
-    FREE = "v + d"
-
-    def deviate(self, v: Tensor, d: Tensor) -> Tensor:
-        """The value `v` moved by the deviation `d`; the two broadcast."""
-        if self is Domain.POSITIVE:
-            return v * torch.exp(d)
-        if self is Domain.UNIT:
-            return v ** torch.exp(d)
-        return v + d
-
-
-POSITIVE, UNIT, FREE = Domain
 
 
 @dataclass(frozen=True)

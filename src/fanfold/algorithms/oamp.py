@@ -53,7 +53,7 @@ class OAMP(Algorithm):
         w = d * s.v / (d**2 * s.v + theta.noise_scale * noise_var)  # LMMSE
         alpha = (1 - (d * w).sum(-1, keepdim=True) / obs.A.n).clamp(1e-6, 1 - 1e-6)
         r, v = s.r + V @ (w * e) / (1 - alpha), theta.v_linear * s.v * alpha / (1 - alpha)  # orthogonal to s.r
-        x, var, _ = BernoulliGaussian.posterior(r, v, theta.p, theta.var)
+        x, var = self.prior.posterior(r, v, theta)
         beta = (var.mean(-1, keepdim=True) / v).clamp(1e-6, 1 - 1e-6)  # divergence of the posterior mean
         return State(x, var, (x - beta * r) / (1 - beta), theta.v_denoised * v * beta / (1 - beta), noise_var)
 

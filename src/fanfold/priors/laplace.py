@@ -1,130 +1,13 @@
-"""Priors x ~ p with independent entries, and what they say of x after r = x + noise of variance v.
-
-Every prior serves real and complex signals: the dtype of the argument decides. Complex priors are circular
-and variances are `E|x|²`. By Tweedie's formula the posterior mean is `r + v ∇ log p(r)`, which the tests use.
-"""
+"""Laplace prior, in closed form on the line and by quadrature in the plane."""
 
 import math
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Inexact
 from torch import Tensor
 
-from fanfold.noise import circular
-from fanfold.units import power
-
-Signal = Inexact[Tensor, "*batch"]
-Variance = float | Float[Tensor, "..."]
-
-
-def gaussian_log_prob(x: Tensor, var: Variance) -> Tensor:
-    """Log density of a zero-mean Gaussian: real `N(0, var)`, or circular complex `CN(0, var)`."""
-    var = torch.as_tensor(var, dtype=x.real.dtype, device=x.device)
-    if x.is_complex():
-        return -power(x) / var - torch.log(math.pi * var)
-    return -0.5 * power(x) / var - 0.5 * torch.log(2 * math.pi * var)
-
-
-class Prior(ABC):
-    """A distribution of independent entries, and its posterior after Gaussian noise."""
-
-    @property
-    @abstractmethod
-    def power(self) -> float:
-        """`E|x|²`."""
-
-    @abstractmethod
-    def sample(self, shape: tuple[int, ...], generator: torch.Generator, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Draw independent entries on the generator's device."""
-
-    @abstractmethod
-    def log_prob(self, x: Signal) -> Float[Tensor, "*batch"]:
-        """Log density of each entry (for an atom, the log of its probability)."""
-
-    @abstractmethod
-    def log_evidence(self, r: Signal, v: Variance) -> Float[Tensor, "*batch"]:
-        """Log density of `r = x + w` with `E|w|² = v`, for each entry."""
-
-    @abstractmethod
-    def posterior_mean(self, r: Signal, v: Variance) -> Signal:
-        """`E[x | r]` for `r = x + w` with `E|w|² = v`, for each entry."""
-
-    @abstractmethod
-    def posterior_var(self, r: Signal, v: Variance) -> Float[Tensor, "*batch"]:
-        """`E[|x - E[x|r]|² | r]`; divided by `v` it is the derivative of `posterior_mean`."""
-
-
-@dataclass(frozen=True)
-class Gaussian(Prior):
-    """`x ~ N(0, var)`, or `CN(0, var)` for complex signals."""
-
-    var: float = 1.0
-
-    @property
-    def power(self) -> float:
-        return self.var
-
-    def sample(self, shape, generator, dtype=torch.float32):
-        return circular(shape, generator, dtype, self.var)
-
-    def log_prob(self, x):
-        return gaussian_log_prob(x, self.var)
-
-    def log_evidence(self, r, v):
-        return gaussian_log_prob(r, self.var + v)
-
-    def posterior_mean(self, r, v):
-        return r * (self.var / (self.var + v))
-
-    def posterior_var(self, r, v):
-        return self.var * v / (self.var + v) * torch.ones_like(r.real)
-
-
-@dataclass(frozen=True)
-class BernoulliGaussian(Prior):
-    """Zero with probability `1 - p`, else `N(0, var)` (complex: `CN(0, var)`)."""
-
-    p: float = 0.1
-    var: float = 1.0
-
-    @property
-    def power(self) -> float:
-        return self.p * self.var
-
-    def sample(self, shape, generator, dtype=torch.float32):
-        active = torch.rand(shape, generator=generator, device=generator.device) < self.p
-        return circular(shape, generator, dtype, self.var) * active
-
-    def log_prob(self, x):
-        continuous = math.log(self.p) + gaussian_log_prob(x, self.var)
-        return torch.where(x == 0, math.log1p(-self.p), continuous)
-
-    def log_evidence(self, r, v):
-        active = math.log(self.p) + gaussian_log_prob(r, self.var + v)
-        return torch.logaddexp(active, math.log1p(-self.p) + gaussian_log_prob(r, v))
-
-    def posterior_mean(self, r, v):
-        return self.posterior(r, v, self.p, self.var)[0]
-
-    def posterior_var(self, r, v):
-        return self.posterior(r, v, self.p, self.var)[1]
-
-    def activity(self, r: Signal, v: Variance) -> Float[Tensor, "*batch"]:
-        """Posterior probability that an entry is not zero."""
-        return self.posterior(r, v, self.p, self.var)[2]
-
-    @staticmethod
-    def posterior(r: Tensor, v: Variance, p: Variance, var: Variance) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean, variance and activity of x given `r = x + w`, also for `p` and `var` that are tensors and learn."""
-        p, var, v = (torch.as_tensor(a, dtype=r.real.dtype, device=r.device) for a in (p, var, v))
-        gain = var / (var + v)
-        degrees = 1 if r.is_complex() else 2  # log N(r; 0, var + v) - log N(r; 0, v), over the number of degrees
-        log_ratio = (power(r) * gain / v + torch.log(v / (var + v))) / degrees
-        active = torch.sigmoid(torch.logit(p) + log_ratio)
-        return r * (active * gain), active * (gain * v + (1 - active) * power(r) * gain**2), active
+from fanfold.priors.base import Prior, Variance
 
 
 @dataclass(frozen=True)
@@ -162,11 +45,9 @@ class Laplace(Prior):
     def log_evidence(self, r, v):
         return self._posterior(r, v)[0].to(r.real.dtype)
 
-    def posterior_mean(self, r, v):
-        return self._posterior(r, v)[1].to(r.dtype)
-
-    def posterior_var(self, r, v):
-        return self._posterior(r, v)[2].to(r.real.dtype)
+    def posterior(self, r, v, given=None):
+        _, mean, var = self._posterior(r, v)
+        return mean.to(r.dtype), var.to(r.real.dtype)
 
     def _posterior(self, r: Tensor, v: Variance) -> tuple[Tensor, Tensor, Tensor]:
         """Log evidence, mean and variance, in float64."""
@@ -227,6 +108,3 @@ def _bessel_deficit(z: Tensor) -> Tensor:
     near, t = z.clamp_max(300), 1 / z.clamp_min(300)
     far = t / 2 + t**2 / 8 + t**3 / 8 + 25 * t**4 / 128
     return torch.where(z > 300, far, 1 - torch.special.i1e(near) / torch.special.i0e(near))
-
-
-REGISTRY: dict[str, type[Prior]] = {"bernoulli-gaussian": BernoulliGaussian, "gaussian": Gaussian, "laplace": Laplace}

@@ -1,0 +1,15 @@
+"""Priors x ~ p with independent entries, and what they say of x after r = x + noise of variance v.
+
+Every prior serves real and complex signals: the dtype of the argument decides. Complex priors are circular
+and variances are `E|x|²`. By Tweedie's formula the posterior mean is `r + v ∇ log p(r)`, which the tests use.
+A new one is a file here and a row in the registry.
+"""
+
+from fanfold.priors.base import Prior
+from fanfold.priors.bernoulli_gaussian import BernoulliGaussian
+from fanfold.priors.gaussian import Gaussian
+from fanfold.priors.laplace import Laplace
+
+REGISTRY: dict[str, type[Prior]] = {"bernoulli-gaussian": BernoulliGaussian, "gaussian": Gaussian, "laplace": Laplace}
+
+__all__ = ["REGISTRY", "BernoulliGaussian", "Gaussian", "Laplace", "Prior"]

@@ -1,0 +1,59 @@
+"""Bernoulli-Gaussian prior: most entries zero, the others Gaussian."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fanfold.domain import POSITIVE, UNIT
+from fanfold.noise import circular
+from fanfold.priors.base import Prior, Signal, Variance, gaussian_log_prob
+from fanfold.units import power
+
+
+@dataclass(frozen=True)
+class BernoulliGaussian(Prior):
+    """Zero with probability `1 - p`, else `N(0, var)` (complex: `CN(0, var)`)."""
+
+    p: float = 0.1
+    var: float = 1.0
+
+    learnable = {"p": UNIT, "var": POSITIVE}
+
+    @property
+    def power(self) -> float:
+        return self.p * self.var
+
+    def sample(self, shape, generator, dtype=torch.float32):
+        active = torch.rand(shape, generator=generator, device=generator.device) < self.p
+        return circular(shape, generator, dtype, self.var) * active
+
+    def log_prob(self, x):
+        continuous = math.log(self.p) + gaussian_log_prob(x, self.var)
+        return torch.where(x == 0, math.log1p(-self.p), continuous)
+
+    def log_evidence(self, r, v):
+        active = math.log(self.p) + gaussian_log_prob(r, self.var + v)
+        return torch.logaddexp(active, math.log1p(-self.p) + gaussian_log_prob(r, v))
+
+    def posterior(self, r, v, given=None):
+        p, var, v = self._tensors(r, v, given)
+        gain, active = var / (var + v), self._activity(r, p, var, v)
+        return r * (active * gain), active * (gain * v + (1 - active) * power(r) * gain**2)
+
+    def activity(self, r: Signal, v: Variance, given: Any = None) -> Float[Tensor, "*batch"]:
+        """Posterior probability that an entry is not zero."""
+        return self._activity(r, *self._tensors(r, v, given))
+
+    def _tensors(self, r: Tensor, v: Variance, given: Any) -> list[Tensor]:
+        given = given or self
+        return [torch.as_tensor(a, dtype=r.real.dtype, device=r.device) for a in (given.p, given.var, v)]
+
+    @staticmethod
+    def _activity(r: Tensor, p: Tensor, var: Tensor, v: Tensor) -> Tensor:
+        degrees = 1 if r.is_complex() else 2  # log N(r; 0, var + v) - log N(r; 0, v), over the number of degrees
+        log_ratio = (power(r) * (var / (var + v)) / v + torch.log(v / (var + v))) / degrees
+        return torch.sigmoid(torch.logit(p) + log_ratio)

@@ -1,0 +1,36 @@
+"""Gaussian prior: linear estimation."""
+
+from dataclasses import dataclass
+
+import torch
+
+from fanfold.domain import POSITIVE
+from fanfold.noise import circular
+from fanfold.priors.base import Prior, gaussian_log_prob
+
+
+@dataclass(frozen=True)
+class Gaussian(Prior):
+    """`x ~ N(0, var)`, or `CN(0, var)` for complex signals."""
+
+    var: float = 1.0
+
+    learnable = {"var": POSITIVE}
+
+    @property
+    def power(self) -> float:
+        return self.var
+
+    def sample(self, shape, generator, dtype=torch.float32):
+        return circular(shape, generator, dtype, self.var)
+
+    def log_prob(self, x):
+        return gaussian_log_prob(x, self.var)
+
+    def log_evidence(self, r, v):
+        return gaussian_log_prob(r, self.var + v)
+
+    def posterior(self, r, v, given=None):
+        var = torch.as_tensor((given or self).var, dtype=r.real.dtype, device=r.device)
+        gain = var / (var + v)
+        return r * gain, gain * v * torch.ones_like(r.real)
