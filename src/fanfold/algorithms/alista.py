@@ -1,0 +1,61 @@
+"""ALISTA. Liu, Chen, Wang & Yin (2019), section 3: x ← soft(x + step W (y - A x), threshold), W from A alone."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+from fanfold.algorithms.base import FREE, POSITIVE, Algorithm, Nominal, positive
+from fanfold.algorithms.lista_cpss import State, select, selected
+from fanfold.linops import LinearOperator
+from fanfold.observation import Estimate
+
+
+def analytic_matrix(A: LinearOperator) -> Tensor:
+    """`argmin ‖W A‖_F` with `(W A)_ii = 1`: the rows of the pseudo-inverse, scaled. `(n, m)`."""
+
+    def closed_form() -> Tensor:
+        matrix = A.matrix().to(torch.promote_types(A.dtype, torch.float64))
+        inverse = torch.linalg.pinv(matrix)
+        return (inverse / (inverse * matrix.mT).sum(-1, keepdim=True)).to(A.dtype)
+
+    return A.once("alista.W", closed_form)
+
+
+def safe_step(A: LinearOperator) -> float:
+    """`1 / ‖W A‖`: with it the untrained iteration converges."""
+    return A.once("alista.step", lambda: 1 / torch.linalg.matrix_norm(analytic_matrix(A) @ A.matrix(), 2).item())
+
+
+@dataclass(frozen=True)
+class ALISTA(Algorithm):
+    """LISTA that learns two numbers a layer, a step and a threshold; its matrix follows from A in closed form.
+
+    With `p` above zero the largest entries pass unshrunk, as in LISTA-CPSS. Not scale-equivariant: `lam` is in the
+    units of x.
+    """
+
+    lam: float = 0.1  # threshold at a step of one
+    p: float = 0.0  # share of the entries that each step trusts more than the last; 0 trusts none
+    p_max: float = 0.1  # largest share that is trusted
+
+    nominals = {
+        "W": Nominal(lambda alista, obs: analytic_matrix(obs.A), FREE, lr_scale=1.0),
+        "step": Nominal(lambda alista, obs: safe_step(obs.A), POSITIVE),
+        "threshold": Nominal(lambda alista, obs: alista.lam * safe_step(obs.A), POSITIVE),
+    }
+
+    def __post_init__(self):
+        positive(lam=self.lam, p_max=self.p_max)
+
+    def start(self, obs):
+        return State(x=obs.y.new_zeros((*obs.y.shape[:-1], obs.A.n)), k=0)
+
+    def step(self, s, obs, theta):
+        A, y, k = obs.A, obs.y, s.k + 1
+        r = s.x + theta.step * linear(y - A @ s.x, theta.W)
+        return State(select(r, theta.threshold, selected(self.p, self.p_max, k, A.n)), k)
+
+    def read(self, s):
+        return Estimate(s.x)

@@ -1,0 +1,51 @@
+"""LAMP. Borgerding, Schniter & Rangan (2017), section III: AMP whose matrix, threshold and gain are learned."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+from fanfold.algorithms.amp import State
+from fanfold.algorithms.base import FREE, POSITIVE, Algorithm, Nominal, positive
+from fanfold.observation import Estimate
+from fanfold.shrinkage import soft, soft_divergence
+from fanfold.units import power
+
+
+def level(v: Tensor) -> Tensor:
+    """Root mean square over the last axis `(..., 1)`, with a finite gradient where v is zero."""
+    return power(v).mean(-1, keepdim=True).clamp_min(torch.finfo(v.dtype).tiny).sqrt()
+
+
+@dataclass(frozen=True)
+class LAMP(Algorithm):
+    """`x ← beta soft(x + B v, alpha ‖v‖ / √m)` with AMP's corrected residual v; untrained it is AMP.
+
+    `B` of shape `(n, m)`, one a layer, adapts AMP to matrices that are not quite iid. Scale-equivariant.
+    """
+
+    alpha: float = 1.5  # threshold, in standard deviations of the effective noise
+
+    nominals = {
+        "B": Nominal(
+            lambda lamp, obs: obs.A.once("lamp.B", lambda: obs.A.matrix().mH.resolve_conj()), FREE, lr_scale=1.0
+        ),
+        "alpha": Nominal(lambda lamp, obs: lamp.alpha, POSITIVE),
+        "beta": Nominal(lambda lamp, obs: 1.0, POSITIVE, vector=False),
+    }
+
+    def __post_init__(self):
+        positive(alpha=self.alpha)
+
+    def start(self, obs):
+        return State(x=obs.y.new_zeros((*obs.y.shape[:-1], obs.A.n)), v=obs.y)
+
+    def step(self, s, obs, theta):
+        A, y = obs.A, obs.y
+        r, t = s.x + linear(s.v, theta.B), theta.alpha * level(s.v)
+        x = theta.beta * soft(r, t)
+        return State(x, y - A @ x + s.v * (theta.beta * soft_divergence(r, t)) * A.n / A.m)  # Onsager
+
+    def read(self, s):
+        return Estimate(s.x)

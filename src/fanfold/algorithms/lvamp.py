@@ -1,0 +1,66 @@
+"""Learned VAMP. Borgerding, Schniter & Rangan (2017), section V: VAMP whose singular vectors and values are learned."""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from torch import Tensor
+from torch.nn.functional import linear
+
+from fanfold.algorithms.base import FREE, POSITIVE, UNIT, Algorithm, Nominal
+from fanfold.linops import LinearOperator
+from fanfold.observation import Estimate
+from fanfold.priors import BernoulliGaussian
+from fanfold.units import power
+
+
+class State(NamedTuple):
+    """Of learned VAMP; r and v go into the next linear stage."""
+
+    x: Tensor  # (..., n) estimate
+    var: Tensor  # (..., n) its variance
+    r: Tensor  # (..., n) extrinsic mean
+    v: Tensor  # (..., 1) extrinsic variance
+
+
+def singular_vectors(A: LinearOperator) -> tuple[Tensor, Tensor]:
+    """`U` (m, k) and `V` (n, k) as matrices, laid out as the sum with a deviation is: zero changes no bit."""
+    U, _, V = A.svd()
+    return A.once("lvamp.UV", lambda: (U.matrix().resolve_conj().contiguous(), V.matrix().resolve_conj().contiguous()))
+
+
+@dataclass(frozen=True)
+class LVAMP(Algorithm):
+    """VAMP with an LMMSE stage `A = U diag(s) Vᴴ` and a Bernoulli-Gaussian stage, every part of which may be learned.
+
+    Untrained it is VAMP with the SVD of A. Where the noise variance is unknown, the residual's power stands for it.
+    """
+
+    prior: BernoulliGaussian = field(default_factory=BernoulliGaussian)
+
+    nominals = {
+        "U": Nominal(lambda lvamp, obs: singular_vectors(obs.A)[0], FREE, lr_scale=1.0),
+        "s": Nominal(lambda lvamp, obs: obs.A.svd().s, POSITIVE),
+        "V": Nominal(lambda lvamp, obs: singular_vectors(obs.A)[1], FREE, lr_scale=1.0),
+        "noise_scale": Nominal(lambda *_: 1.0, POSITIVE, vector=False),
+        "p": Nominal(lambda lvamp, obs: lvamp.prior.p, UNIT),
+        "var": Nominal(lambda lvamp, obs: lvamp.prior.var, POSITIVE),
+    }
+
+    def start(self, obs):
+        r = obs.y.new_zeros((*obs.y.shape[:-1], obs.A.n))
+        v = r.real[..., :1] + r.real.new_tensor(self.prior.power)
+        return State(x=r, var=r.real, r=r, v=v)
+
+    def step(self, s, obs, theta):
+        A, y, U, d, V = obs.A, obs.y, theta.U, theta.s, theta.V
+        noise_var = power(y - A @ s.x).mean(-1, keepdim=True) if obs.noise_var is None else obs.noise_var
+        w = d * s.v / (d**2 * s.v + theta.noise_scale * noise_var)  # LMMSE
+        alpha = (1 - (d * w).sum(-1, keepdim=True) / A.n).clamp(1e-6, 1 - 1e-6)
+        e = linear(y, U.mH) - d * linear(s.r, V.mH)
+        r, v = s.r + linear(w * e, V) / (1 - alpha), s.v * alpha / (1 - alpha)
+        x, var = self.prior.posterior(r, v, theta)
+        beta = (var.mean(-1, keepdim=True) / v).clamp(1e-6, 1 - 1e-6)  # divergence of the posterior mean
+        return State(x, var, (x - beta * r) / (1 - beta), v * beta / (1 - beta))
+
+    def read(self, s):
+        return Estimate(s.x, s.var)

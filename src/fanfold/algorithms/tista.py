@@ -1,0 +1,51 @@
+"""TISTA. Ito, Takabe & Wadayama (2019), eqs. 9-12: pseudo-inverse steps, posterior means, one number a layer."""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from torch import Tensor
+
+from fanfold.algorithms.base import POSITIVE, UNIT, Algorithm, Nominal
+from fanfold.observation import Estimate
+from fanfold.priors import BernoulliGaussian
+from fanfold.units import power
+
+
+class State(NamedTuple):
+    """Of TISTA."""
+
+    x: Tensor  # (..., n) estimate
+    var: Tensor  # (..., n) its variance
+
+
+@dataclass(frozen=True)
+class TISTA(Algorithm):
+    """`r = x + gamma A⁺ (y - A x)`, then the posterior mean of a Bernoulli-Gaussian x; the paper learns gamma.
+
+    The variance of the error is read off the residual, less what the noise puts there (nothing if it is unknown).
+    """
+
+    prior: BernoulliGaussian = field(default_factory=BernoulliGaussian)
+
+    nominals = {
+        "gamma": Nominal(lambda *_: 1.0, POSITIVE, vector=False),
+        "p": Nominal(lambda tista, obs: tista.prior.p, UNIT),
+        "var": Nominal(lambda tista, obs: tista.prior.var, POSITIVE),
+    }
+
+    def start(self, obs):
+        x = obs.y.new_zeros((*obs.y.shape[:-1], obs.A.n))
+        return State(x=x, var=x.real)
+
+    def step(self, s, obs, theta):
+        A, gamma, (U, d, V) = obs.A, theta.gamma, obs.A.svd()
+        noise_var = d.new_zeros(()) if obs.noise_var is None else obs.noise_var
+        e, least = obs.y - A @ s.x, d.new_tensor(self.prior.power) * 1e-12
+        v = ((power(e).sum(-1, keepdim=True) - A.m * noise_var) / d.square().sum()).clamp_min(least)
+        r = s.x + gamma * (V @ ((U.H @ e) / d))
+        tau2 = v * (1 + gamma * (gamma - 2) * A.m / A.n) + gamma**2 * noise_var * (d**-2).sum() / A.n
+        x, var = self.prior.posterior(r, tau2, theta)
+        return State(x, var)
+
+    def read(self, s):
+        return Estimate(s.x, s.var)
