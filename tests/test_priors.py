@@ -10,19 +10,28 @@ from hypothesis import strategies as st
 
 from fanfold.bounds import mmse
 from fanfold.noise import circular
-from fanfold.priors import BernoulliGaussian, Gaussian, Laplace
+from fanfold.priors import BernoulliGaussian, Constellation, Gaussian, Laplace
 from fanfold.units import power
 
-PRIORS = (Gaussian(0.7), BernoulliGaussian(0.2, 1.5), Laplace(1.3))
+PRIORS = (Gaussian(0.7), BernoulliGaussian(0.2, 1.5), Laplace(1.3), Constellation("qpsk"), Constellation("256-qam"))
 LOG_CONCAVE = (Gaussian(0.7), Laplace(1.3))
 VARIANCES = (1e-4, 1e-2, 1.0, 10.0)
 PRECISE = (torch.float64, torch.complex128)
 EPS = torch.finfo(torch.float64).eps
 
 each_prior = pytest.mark.parametrize("prior", PRIORS, ids=lambda prior: type(prior).__name__)
+each_circular = pytest.mark.parametrize(
+    "prior", [prior for prior in PRIORS if prior.circular], ids=lambda prior: type(prior).__name__
+)
 each_log_concave = pytest.mark.parametrize("prior", LOG_CONCAVE, ids=lambda prior: type(prior).__name__)
 each_variance = pytest.mark.parametrize("v", VARIANCES)
 each_dtype = pytest.mark.parametrize("dtype", PRECISE, ids=str)
+
+
+def skip_certain(prior, v: float) -> None:
+    """Where no draw is ever taken for another point the errors are rounding, which obeys no law of the mean."""
+    if isinstance(prior, Constellation) and prior.levels(torch.ones(1)).diff()[0] / 2 > 5 * v**0.5:
+        pytest.skip("every point is certain")
 
 
 def received(prior, v: float, dtype: torch.dtype, draws: int, generator) -> tuple[torch.Tensor, torch.Tensor]:
@@ -66,6 +75,7 @@ def test_posterior_var_is_the_slope_of_the_posterior_mean(prior, v, dtype, gener
 @each_variance
 @each_prior
 def test_expected_error_is_the_posterior_variance_and_the_mmse(prior, v, dtype, generator):
+    skip_certain(prior, v)
     draws = 10_000
     x, r = received(prior, v, dtype, draws, generator)
     error, var = power(x - prior.posterior_mean(r, v)), prior.posterior_var(r, v)
@@ -82,6 +92,7 @@ def test_expected_error_is_the_posterior_variance_and_the_mmse(prior, v, dtype, 
 @each_prior
 def test_error_of_the_posterior_mean_is_orthogonal_to_every_function_of_the_data(prior, v, dtype, generator):
     """So no other estimator has a lower mean squared error, near or far."""
+    skip_certain(prior, v)
     draws = 10_000
     x, r = received(prior, v, dtype, draws, generator)
     x_hat = prior.posterior_mean(r, v)
@@ -115,7 +126,7 @@ def test_real_evidence_integrates_to_one(prior, v):
 
 
 @each_variance
-@each_prior
+@each_circular
 def test_complex_evidence_integrates_to_one(prior, v):
     u = torch.linspace(0, 18, 20_001, dtype=torch.float64)
     radius = 1e-4 * torch.sinh(u)
@@ -125,7 +136,7 @@ def test_complex_evidence_integrates_to_one(prior, v):
     assert abs(total.item() - 1) < 1e-7
 
 
-@each_prior
+@each_circular
 def test_complex_evidence_is_circular(prior, generator):
     r = torch.randn(50, generator=generator, dtype=torch.complex128)
     turn = torch.polar(torch.tensor(1.0, dtype=torch.float64), torch.tensor(1.1, dtype=torch.float64))
@@ -141,7 +152,8 @@ def test_samples_have_the_power_of_the_prior(prior, dtype, generator):
     x = prior.sample((draws,), generator, dtype)
     assert x.dtype == dtype
     square = power(x).double()
-    assert abs(square.mean() - prior.power) < 5 * square.std() / draws**0.5
+    rounding = 4 * torch.finfo(dtype).eps  # all that is left where every |x| is the same
+    assert abs(square.mean() - prior.power) < 5 * square.std() / draws**0.5 + rounding
     assert abs(x.mean()) < 5 * (prior.power / draws) ** 0.5
 
 
@@ -240,7 +252,8 @@ def test_posterior_is_sane_at_the_extremes(prior, v, dtype):
     assert mean.dtype == dtype
     assert var.dtype == torch.float32
     slack = 1 + 8 * torch.finfo(torch.float32).eps
-    assert (mean.abs() <= r.abs() * slack).all()
+    if not isinstance(prior, Constellation):  # which has no point at zero to be drawn to
+        assert (mean.abs() <= r.abs() * slack).all()
     assert (var >= 0).all()
     assert torch.isfinite(var).all()
     if prior in LOG_CONCAVE:  # data can only narrow a log-concave posterior (Brascamp & Lieb)
@@ -265,7 +278,8 @@ def test_useless_data_leave_the_prior(prior, dtype):
     v, r = 1e5, torch.tensor([0, 1, -3], dtype=dtype)
     close = 10 * prior.power / v  # the next term of the series, times a kurtosis of at most 10
     assert torch.allclose(prior.posterior_var(r, v), torch.full((3,), prior.power).double(), rtol=close, atol=0)
-    assert torch.allclose(prior.posterior_mean(r, v), r * prior.power / v, rtol=close, atol=0)
+    # atol: at r = 0 opposite points cancel to rounding
+    assert torch.allclose(prior.posterior_mean(r, v), r * prior.power / v, rtol=close, atol=EPS)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, *PRECISE, torch.complex64], ids=str)

@@ -21,6 +21,7 @@ def mmse(prior: Prior, v: float, *, is_complex: bool = False, nodes: int = 4001)
     The nodes are uniform in `asinh(|r| / sqrt(v))`, which resolves the scale of the noise and of the signal
     alike, at any ratio of the two.
     """
+    is_complex = is_complex and prior.circular  # else the axes are alike: twice half the error of one of them
     top = np.arcsinh(14 * np.sqrt((prior.power + v) / v)) + (2 if prior.__class__.__name__ == "Laplace" else 0)
     u = torch.linspace(0, float(top), nodes, dtype=torch.float64)
     r = np.sqrt(v) * torch.sinh(u)

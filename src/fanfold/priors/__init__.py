@@ -7,9 +7,15 @@ A new one is a file here and a row in the registry.
 
 from fanfold.priors.base import Prior
 from fanfold.priors.bernoulli_gaussian import BernoulliGaussian
+from fanfold.priors.constellation import Constellation
 from fanfold.priors.gaussian import Gaussian
 from fanfold.priors.laplace import Laplace
 
-REGISTRY: dict[str, type[Prior]] = {"bernoulli-gaussian": BernoulliGaussian, "gaussian": Gaussian, "laplace": Laplace}
+REGISTRY: dict[str, type[Prior]] = {
+    "bernoulli-gaussian": BernoulliGaussian,
+    "constellation": Constellation,
+    "gaussian": Gaussian,
+    "laplace": Laplace,
+}
 
-__all__ = ["REGISTRY", "BernoulliGaussian", "Gaussian", "Laplace", "Prior"]
+__all__ = ["REGISTRY", "BernoulliGaussian", "Constellation", "Gaussian", "Laplace", "Prior"]

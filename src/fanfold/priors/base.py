@@ -29,9 +29,11 @@ class Prior(ABC):
 
     Attributes:
         learnable: The settings that an algorithm may learn, and where each lives.
+        circular: Whether a complex entry is as likely after any turn.
     """
 
     learnable: ClassVar[Mapping[str, Domain]] = {}
+    circular: ClassVar[bool] = True
 
     @property
     @abstractmethod
