@@ -96,6 +96,7 @@ def train(
     training: Annotated[TrainingFlags, Flat] = TrainingFlags(),
     layers: int = 16,
     learn: tuple[str, ...] = (),
+    checkpoint: bool = False,
     run_dir: Path | None = None,
     device: str = "cpu",
 ) -> Result:
@@ -108,6 +109,7 @@ def train(
         layers: How many iterations to unfold.
         learn: What may move, as QUANTITY=SHARING: step=per-layer, W=tied, "threshold=per-layer vector". Every
             quantity that is one number, per layer, if not given.
+        checkpoint: Train in the memory of a few layers, taking every step two more times.
         run_dir: Where config, metrics, checkpoints and weights go; runs/PROBLEM-ALGORITHM-N if not given.
         device: "cpu" or "cuda".
     """
@@ -115,7 +117,7 @@ def train(
     if device not in ("cpu", "cuda") or (device == "cuda" and not torch.cuda.is_available()):
         raise ValueError(f"there is no device {device!r} here; pass cpu{' or cuda' * torch.cuda.is_available()}.")
     leads = join_world(torch.device(device)).leads  # chooses the GPU of this process
-    net = unfold(algorithm, problem, layers, wanted).to(device)
+    net = unfold(algorithm, problem, layers, wanted, checkpoint=checkpoint).to(device)
     path = run_dir or _free_path(f"{type(problem).__name__}-{type(algorithm).__name__}".lower())
     with watching(str(path)) as watch:
         fit(net, problem, run_dir=path, on_event=watch if leads else None, **vars(training))
@@ -130,15 +132,16 @@ def train_from(config: dict[str, Any]):
             raise ValueError(f"the config has [{section}]; it takes {', '.join(known)}.{did_you_mean(section, known)}")
     network = dict(config.get("network", {}))
     for key in network:
-        if key not in ("algorithm", "layers", "learn"):
-            hint = did_you_mean(key, ("algorithm", "layers", "learn"))
-            raise ValueError(f"[network] has no setting {key!r}; it has algorithm, layers, learn.{hint}")
+        if key not in (settings := ("algorithm", "layers", "learn", "checkpoint")):
+            hint = did_you_mean(key, settings)
+            raise ValueError(f"[network] has no setting {key!r}; it has {', '.join(settings)}.{hint}")
     default = {
         "problem": recipe.build_problem(config["problem"]) if "problem" in config else None,
         "algorithm": recipe.build(network["algorithm"], algorithms.REGISTRY) if "algorithm" in network else None,
         "training": _training(config.get("training", {})),
         "layers": network.get("layers", 16),
         "learn": tuple(f"{k}={v}" for k, v in network.get("learn", {}).items()),
+        "checkpoint": network.get("checkpoint", False),
     }
     return with_defaults(train, {k: v for k, v in default.items() if v is not None})
 

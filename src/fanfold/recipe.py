@@ -57,13 +57,14 @@ def _plain(value: Any) -> Any:
 
 def describe_network(net: Unfolded) -> dict[str, Any]:
     """An unfolded network without its weights."""
-    return {"algorithm": describe(net.algorithm, algorithms.REGISTRY), "layers": net.layers, "learn": net.learn}
+    data = {"algorithm": describe(net.algorithm, algorithms.REGISTRY), "layers": net.layers, "learn": net.learn}
+    return data | ({"checkpoint": True} if net.checkpoint else {})
 
 
 def build_network(data: dict[str, Any], problem: Problem) -> Unfolded:
     """The untrained network that `describe_network` described, bound to the problem's operator."""
     algorithm: Algorithm = build(data["algorithm"], algorithms.REGISTRY)
-    return unfold(algorithm, problem, data["layers"], data["learn"])
+    return unfold(algorithm, problem, data["layers"], data["learn"], checkpoint=data.get("checkpoint", False))
 
 
 def describe_problem(problem: Problem) -> dict[str, Any]:

@@ -130,15 +130,15 @@ TRAINING_STREAM, VALIDATION_STREAM = 0, 1
 
 
 class Layers(nn.Module):
-    """The estimates of the first `depth` layers as a tuple: what the loss sees, in a form that can be distributed."""
+    """The latest estimates of the first `depth` layers: what the loss sees, in a form that can be distributed."""
 
     def __init__(self, estimator: nn.Module):
         super().__init__()
         self.estimator = estimator
 
-    def forward(self, obs: Observation, depth: int) -> tuple[Tensor, ...]:
+    def forward(self, obs: Observation, depth: int, latest: int = 1) -> tuple[Tensor, ...]:
         if isinstance(self.estimator, Unfolded):
-            return tuple(e.x for e in self.estimator.trajectory(obs, depth or None))
+            return tuple(e.x for e in self.estimator.trajectory(obs, depth or None, latest))
         return (self.estimator(obs).x,)
 
 
@@ -206,7 +206,7 @@ class Trainer:
         x, obs = x[rows].to(self.device), obs[rows].to(self.device)
         lr_factor = stage.lr_factor * self._cosine(stage)
         self.optimiser.zero_grad(set_to_none=True)
-        estimates = self.layers(obs, stage.depth)[-training.loss_layers :]
+        estimates = self.layers(obs, stage.depth, training.loss_layers)
         signal = world.sum(power(x).sum())
         loss = sum(
             (torch.log10(world.sum(power(e - x).sum()) / signal) for e in estimates),

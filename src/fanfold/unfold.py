@@ -3,7 +3,8 @@
 Unfolding: Gregor & LeCun (2010); Monga, Li & Eldar (2021). The deviations are fanfold's own idea.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+import itertools
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from fanfold.algorithms.base import FREE, Algorithm, Nominal, State, Theta
 from fanfold.linops import LinearOperator
+from fanfold.loops import checkpointed, iterates, last
 from fanfold.observation import Estimate, Observation
 from fanfold.suggest import did_you_mean
 
@@ -21,22 +23,6 @@ class HasOperator(Protocol):
 
     @property
     def A(self) -> LinearOperator | None: ...  # noqa: N802
-
-
-def iterates(algorithm: Algorithm, obs: Observation, thetas: Iterable[Theta]) -> Iterator[State]:
-    """The state after each step. Every run, classical or learned, goes through this loop."""
-    s = algorithm.start(obs)
-    for theta in thetas:
-        s = algorithm.step(s, obs, theta)
-        yield s
-
-
-def last(states: Iterator[State]) -> State:
-    """The last of at least one."""
-    state = next(states)
-    for state in states:  # noqa: B007 - only the last is wanted
-        pass
-    return state
 
 
 def run(algorithm: Algorithm, obs: Observation, iterations: int) -> Estimate:
@@ -81,6 +67,8 @@ def unfold(
     problem_or_obs: HasOperator,
     layers: int,
     learn: Mapping[str, str] | None = None,
+    *,
+    checkpoint: bool = False,
 ) -> "Unfolded":
     """T steps of an algorithm as T layers whose named quantities may deviate from their nominal values.
 
@@ -93,12 +81,14 @@ def unfold(
             (quantities that are matrices). `{"threshold": "per-layer vector"}` is one threshold a coefficient
             and layer. Without a word on granularity a deviation has the shape of its quantity. Nothing is
             learned by default.
+        checkpoint: Train in the memory of a few layers, taking every step two more times. The numbers and the weights
+            are the same.
 
     Raises:
         ValueError: If a quantity or a word is unknown, a granularity does not fit, `layers` is not positive or
             there is no operator.
     """
-    return Unfolded(algorithm, problem_or_obs, layers, learn or {})
+    return Unfolded(algorithm, problem_or_obs, layers, learn or {}, checkpoint=checkpoint)
 
 
 class Unfolded(nn.Module):
@@ -106,14 +96,23 @@ class Unfolded(nn.Module):
 
     Attributes:
         strength: In [0, 1], scales every deviation: 0 is the classical algorithm, 1 the trained network.
+        checkpoint: Whether the backward pass takes the steps again instead of remembering them.
         fingerprint: Hash of the operator that the network belongs to; another one is refused.
     """
 
-    def __init__(self, algorithm: Algorithm, problem_or_obs: HasOperator, layers: int, learn: Mapping[str, str]):
+    def __init__(
+        self,
+        algorithm: Algorithm,
+        problem_or_obs: HasOperator,
+        layers: int,
+        learn: Mapping[str, str],
+        *,
+        checkpoint: bool = False,
+    ):
         super().__init__()
         _check_count("layers", layers)
         A = _check_operator(problem_or_obs)
-        self.algorithm, self.layers, self.learn = algorithm, layers, dict(learn)
+        self.algorithm, self.layers, self.learn, self.checkpoint = algorithm, layers, dict(learn), checkpoint
         self.fingerprint, self._bound = A.fingerprint(), A
         self._strength = 1.0
         self._kept: tuple[tuple, list[Theta], list] | None = None
@@ -138,12 +137,16 @@ class Unfolded(nn.Module):
 
     def forward(self, obs: Observation) -> Estimate:
         """The estimate of the last layer."""
-        return self.algorithm.read(last(iterates(self.algorithm, obs, self._thetas(obs))))
+        return self.trajectory(obs, latest=1)[0]
 
-    def trajectory(self, obs: Observation, depth: int | None = None) -> list[Estimate]:
-        """The estimate of every layer, or of the first `depth` layers."""
+    def trajectory(self, obs: Observation, depth: int | None = None, latest: int | None = None) -> list[Estimate]:
+        """The estimate of every layer, or of the first `depth` layers; of these only the `latest` ones if so wished."""
         thetas = self._thetas(obs)[:depth]
-        return [self.algorithm.read(s) for s in iterates(self.algorithm, obs, thetas)]
+        skip = 0 if latest is None else max(0, len(thetas) - latest)
+        if self.checkpoint and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            return checkpointed(self.algorithm, obs, thetas, skip)
+        states = iterates(self.algorithm, obs, thetas)
+        return [self.algorithm.read(s) for s in itertools.islice(states, skip, None)]
 
     def parameter_groups(self, lr: float) -> list[dict]:
         """Parameter groups for an optimiser, each with its quantity's share of the learning rate."""
