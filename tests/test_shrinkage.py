@@ -1,6 +1,7 @@
-"""The soft threshold is a proximal map, and its divergence is what calculus and Stein say it is."""
+"""Shrinkage functions are proximal maps, and their divergences are what calculus and Stein say they are."""
 
 import cmath
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,7 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fanfold.noise import circular
-from fanfold.shrinkage import soft, soft_divergence
+from fanfold.penalties import L1, MCP, SCAD, GroupL1, Ridge
+from fanfold.shrinkage import (
+    firm,
+    firm_divergence,
+    group_soft,
+    group_soft_divergence,
+    scad,
+    scad_divergence,
+    soft,
+    soft_divergence,
+)
 from fanfold.units import power
 
 DTYPES = (torch.float32, torch.float64, torch.complex64, torch.complex128)
@@ -147,3 +158,140 @@ def test_gradients_are_finite_also_at_zero(dtype, t, magnitude):
     assert torch.isfinite(loss)
     assert torch.isfinite(torch.view_as_real(r.grad) if dtype.is_complex else r.grad).all()
     assert torch.isfinite(level.grad)
+
+
+# Every other shrinkage: a map with its divergence, and a penalty whose proximal map it is
+
+MAPS = {
+    "firm": (lambda r: firm(r, 0.5, 1 / 3), lambda r: firm_divergence(r, 0.5, 1 / 3)),
+    "firm, no concavity": (lambda r: firm(r, 0.5, 0.0), lambda r: firm_divergence(r, 0.5, 0.0)),
+    "scad": (lambda r: scad(r, 0.5), lambda r: scad_divergence(r, 0.5)),
+    "scad, long step": (lambda r: scad(r, 0.9, 3.0, 1.8), lambda r: scad_divergence(r, 0.9, 3.0, 1.8)),
+    "groups": (lambda r: group_soft(r, 1.0, 4), lambda r: group_soft_divergence(r, 1.0, 4)),
+    "groups of one": (lambda r: group_soft(r, 0.5, 1), lambda r: group_soft_divergence(r, 0.5, 1)),
+}
+PENALTIES = (L1(0.7), MCP(0.7, 2.5), SCAD(0.7, 3.7), GroupL1(0.7, 3), Ridge(0.7))
+STEPS = (0.3, 1.0, 2.0, 6.0)  # the last makes MCP and SCAD jump
+each_map = pytest.mark.parametrize(("shrink", "divergence"), MAPS.values(), ids=MAPS)
+each_penalty = pytest.mark.parametrize("penalty", PENALTIES, ids=lambda p: type(p).__name__)
+
+
+@pytest.mark.parametrize("dtype", PRECISE)
+@each_map
+def test_each_divergence_is_the_mean_derivative(shrink, divergence, dtype, generator):
+    """By automatic differentiation of the whole map, entry by entry of its Jacobian's diagonal."""
+    r = 2 * torch.randn(12, generator=generator, dtype=dtype)
+
+    def of_real_pairs(pairs):
+        return torch.view_as_real(shrink(torch.view_as_complex(pairs)))
+
+    if dtype.is_complex:
+        jacobian = torch.autograd.functional.jacobian(of_real_pairs, torch.view_as_real(r))
+        trace = torch.einsum("iaia->", jacobian) / 2
+    else:
+        trace = torch.autograd.functional.jacobian(shrink, r).trace()
+    # an average of numbers up to 10, each with a few roundings
+    assert abs(divergence(r).item() - trace.item() / 12) <= 320 * EPS
+
+
+@pytest.mark.parametrize("dtype", PRECISE)
+@each_map
+def test_each_divergence_is_steins_average(shrink, divergence, dtype, generator):
+    draws, var = 40_000, 0.3
+    x = torch.linspace(-2, 2, 8).to(dtype)
+    w = circular((draws, 8), generator, dtype, var)
+    gap = (w.conj() * shrink(x + w)).real.mean(-1) / var - divergence(x + w).squeeze(-1)
+    assert abs(gap.mean()) < 5 * gap.std() / draws**0.5  # 5 standard errors of the mean
+
+
+@pytest.mark.parametrize("dtype", PRECISE)
+@each_map
+def test_each_divergence_is_what_a_small_random_push_shows(shrink, divergence, dtype, generator):
+    """`E Re⟨b, eta(r + h b) - eta(r)⟩ / (n h)` for white b of unit power: the Monte-Carlo estimate of Ramani (2008)."""
+    r = 2 * torch.randn(12, generator=generator, dtype=dtype)
+    draws, h = 20_000, 1e-6  # too short to reach a kink
+    b = circular((draws, 12), generator, dtype)
+    pushed = (b.conj() * (shrink(r + h * b) - shrink(r))).real.mean(-1) / h
+    assert abs(pushed.mean() - divergence(r).item()) < 5 * pushed.std() / draws**0.5 + 1e-6
+
+
+@pytest.mark.parametrize("step", STEPS)
+@each_penalty
+def test_no_signal_has_a_lower_penalised_distance(penalty, step, generator):
+    """Against all real numbers on a fine grid; groups: all lengths along r and all directions of a sample."""
+    size = getattr(penalty, "size", 1)
+    rows = torch.linspace(-6, 6, 241, dtype=torch.float64)[:, None] * torch.linspace(1, 2, size, dtype=torch.float64)
+    grid = torch.linspace(-1.2, 1.2, 4801, dtype=torch.float64)[:, None, None] * rows
+    stray = rows + torch.randn(500, *rows.shape, generator=generator, dtype=torch.float64)
+
+    def distance(x):
+        return power(x - rows).sum(-1) / 2 + step * penalty.value(x)
+
+    best = distance(penalty.prox(rows, step))
+    for others in (grid, stray, torch.zeros_like(rows)[None]):
+        assert (best <= distance(others).amin(0) + 1e-13 * (1 + best)).all()  # rounding of two distances
+
+
+@pytest.mark.parametrize("step", STEPS)
+@each_penalty
+def test_no_complex_signal_has_a_lower_penalised_distance(penalty, step, generator):
+    r = 3 * torch.randn(200, 6, generator=generator, dtype=torch.complex128)
+    x = penalty.prox(r, step)
+
+    def distance(x):
+        return power(x - r).sum(-1) / 2 + step * penalty.value(x)
+
+    best = distance(x)
+    for spread in (1e-3, 0.1, 1.0, 3.0):
+        others = x + spread * torch.randn(500, *r.shape, generator=generator, dtype=r.dtype)
+        assert (best <= distance(others).amin(0) + 1e-13 * (1 + best)).all()
+    for share in torch.linspace(0, 1.2, 25):
+        assert (best <= distance(share * r) + 1e-13 * (1 + best)).all()
+    signs = r / r.abs()
+    # a real signal in another direction of the plane: the same map
+    torch.testing.assert_close(penalty.prox(r * signs.conj()[..., :1], step), x * signs.conj()[..., :1])
+
+
+@pytest.mark.parametrize("dtype", PRECISE)
+def test_firm_lies_between_soft_and_hard(dtype, generator):
+    r = 3 * torch.randn(1000, generator=generator, dtype=dtype)
+    t = torch.tensor(0.8, dtype=torch.float64)
+    torch.testing.assert_close(firm(r, t, 0.0), soft(r, t), rtol=4 * EPS, atol=4 * EPS)
+    torch.testing.assert_close(firm(r, t, 1.0), r * (r.abs() > t), rtol=4 * EPS, atol=0)
+    assert (firm(r, t, 0.4).abs() >= soft(r, t).abs() - 4 * EPS).all()
+    assert (firm(r, t, 0.4).abs() <= r.abs() * (1 + 4 * EPS)).all()
+
+
+def test_groups_must_divide_the_signal():
+    with pytest.raises(ValueError, match="groups of 4 do not divide 10"):
+        group_soft(torch.zeros(10), torch.tensor(1.0), 4)
+
+
+@pytest.mark.parametrize("magnitude", [0.0, 1e-30, 1.0, 1e6])
+@pytest.mark.parametrize("dtype", DTYPES)
+@each_map
+def test_each_gradient_is_finite_also_at_zero(shrink, divergence, dtype, magnitude):
+    r = torch.full((4,), magnitude, dtype=dtype, requires_grad=True)
+    loss = power(shrink(r) - 1).sum()
+    (slope,) = torch.autograd.grad(loss, r)
+    assert torch.isfinite(torch.view_as_real(slope) if dtype.is_complex else slope).all()
+    assert torch.isfinite(divergence(r)).all()
+    assert shrink(r).dtype == dtype
+    assert divergence(r).dtype == dtype.to_real()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@each_penalty
+def test_settings_of_a_penalty_learn(penalty, dtype, generator):
+    r = 3 * torch.randn(4, 6, generator=generator, dtype=dtype)
+    given = {
+        k: torch.full((4, 1), getattr(penalty, k), dtype=dtype.to_real()).requires_grad_() for k in penalty.learnable
+    }
+    x = penalty.prox(r, torch.full((4, 1), 0.5, dtype=dtype.to_real()), SimpleNamespace(**given))
+    assert x.dtype == dtype
+    torch.testing.assert_close(x, penalty.prox(r, 0.5))
+    power(x).sum().backward()
+    for k, value in given.items():
+        assert value.grad is not None, k
+        assert torch.isfinite(value.grad).all()
+        assert value.grad.any()
