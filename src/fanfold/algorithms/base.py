@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from fanfold.domain import POSITIVE as POSITIVE
 from fanfold.domain import UNIT as UNIT
 from fanfold.domain import Domain as Domain
 from fanfold.observation import Estimate, Observation
+from fanfold.priors import Prior
 
 State = Any  # a NamedTuple of tensors, each algorithm's own
 Theta = SimpleNamespace  # one tensor for each nominal, by name
@@ -53,7 +54,10 @@ class Algorithm(ABC):
     observation, its state and `theta`, never a Python value that depends on data, so that it traces and exports.
     """
 
-    nominals: ClassVar[Mapping[str, Nominal]]
+    @property
+    @abstractmethod
+    def nominals(self) -> Mapping[str, Nominal]:
+        """What the authors fixed, by name; a plain class attribute where it does not depend on the settings."""
 
     @abstractmethod
     def start(self, obs: Observation) -> State:
@@ -70,6 +74,11 @@ class Algorithm(ABC):
     def nominal_theta(self, obs: Observation) -> Theta:
         """Every quantity at the value that the authors gave it."""
         return Theta(**{name: nominal.tensor(self, obs) for name, nominal in self.nominals.items()})
+
+
+def settings_of(prior: Prior) -> dict[str, Nominal]:
+    """The learnable settings of an algorithm's prior, as quantities of the algorithm."""
+    return {k: Nominal(lambda a, _, k=k: getattr(a.prior, k), domain) for k, domain in prior.learnable.items()}
 
 
 def positive(**settings: float) -> None:

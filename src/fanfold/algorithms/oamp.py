@@ -1,13 +1,18 @@
-"""OAMP/VAMP in SVD form. Ma & Ping (2017), eqs. 29-34; Rangan, Schniter & Fletcher (2019), algorithm 2."""
+"""OAMP/VAMP in SVD form. Ma & Ping (2017), eqs. 29-34; Rangan, Schniter & Fletcher (2019), algorithm 2.
+
+Longer than others: three linear steps, and two sides that may have to be estimated.
+"""
 
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+import torch
 from torch import Tensor
 
-from fanfold.algorithms.base import POSITIVE, UNIT, Algorithm, Nominal
+from fanfold.algorithms.base import POSITIVE, Algorithm, Nominal, Theta, settings_of
+from fanfold.algorithms.residual import variances
 from fanfold.observation import Estimate
-from fanfold.priors import BernoulliGaussian
+from fanfold.priors import BernoulliGaussian, Prior
 from fanfold.units import power
 
 
@@ -19,43 +24,64 @@ class State(NamedTuple):
     r: Tensor  # (..., n) extrinsic mean
     v: Tensor  # (..., 1) extrinsic variance
     noise_var: Tensor  # (..., 1)
+    z: Tensor  # (..., m) measurements on the left singular vectors
+    fitted: dict[str, Tensor]  # settings of the prior, (..., 1) each, where they are estimated
 
 
 @dataclass(frozen=True)
 class OAMP(Algorithm):
-    """Orthogonal AMP: LMMSE steps and Bernoulli-Gaussian posterior means, for right-rotationally invariant A.
+    """Orthogonal AMP: linear steps and posterior means under any prior, for right-rotationally invariant A.
 
-    The noise variance is given or, if unknown or so wished, re-estimated for each sample by expectation maximisation.
+    Noise variance and settings of the prior are given, or estimated anew for each sample. The estimates of the prior
+    start from the given settings, whose power may be wrong by ten or so.
     """
 
-    prior: BernoulliGaussian = field(default_factory=BernoulliGaussian)
-    noise: Literal["given", "estimated"] = "given"
+    prior: Prior = field(default_factory=BernoulliGaussian)
+    linear: Literal["lmmse", "matched-filter", "pseudo-inverse"] = "lmmse"
+    noise: Literal["given", "estimated"] = "given"  # estimated too if the observation does not say
+    settings: Literal["given", "estimated"] = "given"  # of the prior
+    damping: float = 1.0  # share of the new message in what is sent on
+    spread: float = 0.03  # relative variance of the error variance over samples; see `variances`
+    trust: float = 0.1  # weight of the given settings against a sample's own, where they are estimated
 
-    nominals = {
-        "p": Nominal(lambda oamp, obs: oamp.prior.p, UNIT),
-        "var": Nominal(lambda oamp, obs: oamp.prior.var, POSITIVE),
-        **{k: Nominal(lambda *_: 1.0, POSITIVE, vector=False) for k in ("noise_scale", "v_linear", "v_denoised")},
-    }
+    @property
+    def nominals(self):
+        own = ("damping", "spread") + (("trust",) if self.settings == "estimated" else ())
+        numbers = {k: Nominal(lambda a, _, k=k: getattr(a, k), POSITIVE, vector=False) for k in own}
+        scales = ("noise_scale", "v_linear", "v_denoised")
+        return settings_of(self.prior) | numbers | {k: Nominal(lambda *_: 1.0, POSITIVE, vector=False) for k in scales}
 
     def start(self, obs):
-        r = obs.y.new_zeros((*obs.y.shape[:-1], obs.A.n))
-        known = obs.noise_var is not None and self.noise == "given"
-        noise_var = obs.noise_var if known else power(obs.y).mean(-1, keepdim=True) / 10
-        v = r.real[..., :1] + r.real.new_tensor(self.prior.power)
-        return State(x=r, var=r.real, r=r, v=v, noise_var=noise_var + 0 * v)
+        r, energy = obs.y.new_zeros((*obs.y.shape[:-1], obs.A.n)), power(obs.y).mean(-1, keepdim=True)
+        noise_var = obs.noise_var + 0 * energy if self._noise_known(obs) else energy / 100
+        v = 0 * energy + energy.new_tensor(self.prior.power)
+        if self.settings == "estimated":
+            v = energy * obs.A.m / obs.A.gram_diagonal().sum()
+        return State(x=r, var=r.real, r=r, v=v, noise_var=noise_var, z=obs.A.svd().U.H @ obs.y, fitted={})
+
+    def _noise_known(self, obs):
+        return obs.noise_var is not None and self.noise == "given"
 
     def step(self, s, obs, theta):
-        U, d, V = obs.A.svd()
-        e, noise_var = U.H @ obs.y - d * (V.H @ s.r), s.noise_var
-        for _ in range(3 if obs.noise_var is None or self.noise == "estimated" else 0):
-            share = noise_var / (d**2 * s.v + noise_var)  # of each innovation that is noise
-            noise_var = (power(e) * share**2 + noise_var * (1 - share)).mean(-1, keepdim=True)
-        w = d * s.v / (d**2 * s.v + theta.noise_scale * noise_var)  # LMMSE
-        alpha = (1 - (d * w).sum(-1, keepdim=True) / obs.A.n).clamp(1e-6, 1 - 1e-6)
-        r, v = s.r + V @ (w * e) / (1 - alpha), theta.v_linear * s.v * alpha / (1 - alpha)  # orthogonal to s.r
-        x, var = self.prior.posterior(r, v, theta)
+        _, d, V = obs.A.svd()
+        e = s.z - d * (V.H @ s.r)
+        rounding = 4 * power(s.z).mean(-1, keepdim=True) * torch.finfo(d.dtype).eps ** 2  # is noise too
+        known = self._noise_known(obs)
+        v, noise_var = variances(e, d, s.v, torch.maximum(s.noise_var, rounding), theta.spread, noise_known=known)
+        sigma2 = theta.noise_scale * noise_var
+        w = d * v / (d**2 * v + sigma2) if self.linear == "lmmse" else d if self.linear == "matched-filter" else 1 / d
+        w = w * (obs.A.n / (d * w).sum(-1, keepdim=True))  # de-correlated: r is orthogonal to s.r
+        share = (1 - d * w).square().sum(-1, keepdim=True) + (obs.A.n - d.shape[-1])
+        r, v = s.r + V @ (w * e), theta.v_linear * (v * share + sigma2 * w.square().sum(-1, keepdim=True)) / obs.A.n
+        fitted = self._fit(r, v, s, theta) if self.settings == "estimated" else {}
+        x, var = self.prior.posterior(r, v, Theta(**fitted) if fitted else theta)
         beta = (var.mean(-1, keepdim=True) / v).clamp(1e-6, 1 - 1e-6)  # divergence of the posterior mean
-        return State(x, var, (x - beta * r) / (1 - beta), theta.v_denoised * v * beta / (1 - beta), noise_var)
+        message, v = (x - beta * r) / (1 - beta), theta.v_denoised * v * beta / (1 - beta)
+        r, v = s.r + theta.damping * (message - s.r), s.v + theta.damping * (v - s.v)
+        return State(x, var, r, v, noise_var, s.z, fitted)
+
+    def _fit(self, r, v, s, theta):
+        return self.prior.refit(r, v, Theta(**s.fitted) if s.fitted else theta, theta, theta.trust)
 
     def read(self, s):
         return Estimate(s.x, s.var)

@@ -30,10 +30,12 @@ class Prior(ABC):
     Attributes:
         learnable: The settings that an algorithm may learn, and where each lives.
         circular: Whether a complex entry is as likely after any turn.
+        symmetric: Whether a real entry is as likely with the other sign.
     """
 
     learnable: ClassVar[Mapping[str, Domain]] = {}
     circular: ClassVar[bool] = True
+    symmetric: ClassVar[bool] = True
 
     @property
     @abstractmethod
@@ -62,6 +64,24 @@ class Prior(ABC):
             given: Whatever has the `learnable` settings as attributes, numbers or tensors that learn; this prior
                 itself if None.
         """
+
+    def refit(self, r: Signal, v: Variance, given: Any, nominal: Any, trust: Variance) -> dict[str, Tensor]:
+        """The learnable settings that each sample makes likely: a step of expectation maximisation.
+
+        Args:
+            r: Noisy signals `(..., n)`.
+            v: Variance of their noise, `(..., 1)`.
+            given: The settings so far, as for `posterior`.
+            nominal: The settings that are expected, likewise.
+            trust: Weight of `nominal` against the sample's own entries: 1 counts as much as all of them.
+
+        Returns:
+            Each setting by name, `(..., 1)`.
+
+        Raises:
+            ValueError: If settings of this prior cannot be estimated.
+        """
+        raise ValueError(f"settings of {type(self).__name__} cannot be estimated from a sample; give them.")
 
     def posterior_mean(self, r: Signal, v: Variance) -> Signal:
         """`E[x | r]`, for each entry."""

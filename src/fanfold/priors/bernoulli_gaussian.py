@@ -44,6 +44,15 @@ class BernoulliGaussian(Prior):
         gain, active = var / (var + v), self._activity(r, p, var, v)
         return r * (active * gain), active * (gain * v + (1 - active) * power(r) * gain**2)
 
+    def refit(
+        self, r, v, given, nominal, trust
+    ):  # Vila & Schniter (2013), eqs. 19 and 36; a conjugate prior adds `trust`
+        p, var, v = self._tensors(r, v, given)
+        gain, active = var / (var + v), self._activity(r, p, var, v)
+        count, energy = (a.mean(-1, keepdim=True) for a in (active, active * (gain * v + power(r) * gain**2)))
+        known = trust * nominal.p
+        return {"p": (count + known) / (1 + trust), "var": (energy + known * nominal.var) / (count + known)}
+
     def activity(self, r: Signal, v: Variance, given: Any = None) -> Float[Tensor, "*batch"]:
         """Posterior probability that an entry is not zero."""
         return self._activity(r, *self._tensors(r, v, given))

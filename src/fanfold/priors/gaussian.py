@@ -7,6 +7,7 @@ import torch
 from fanfold.domain import POSITIVE
 from fanfold.noise import circular
 from fanfold.priors.base import Prior, gaussian_log_prob
+from fanfold.units import power
 
 
 @dataclass(frozen=True)
@@ -34,3 +35,8 @@ class Gaussian(Prior):
         var = torch.as_tensor((given or self).var, dtype=r.real.dtype, device=r.device)
         gain = var / (var + v)
         return r * gain, gain * v * torch.ones_like(r.real)
+
+    def refit(self, r, v, given, nominal, trust):
+        mean, var = self.posterior(r, v, given)
+        energy = (power(mean) + var).mean(-1, keepdim=True)
+        return {"var": (energy + trust * nominal.var) / (1 + trust)}
