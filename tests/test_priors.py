@@ -1,6 +1,8 @@
 """Posteriors by Tweedie's formula, by Monte Carlo and by brute-force integration."""
 
+import itertools
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,10 +12,17 @@ from hypothesis import strategies as st
 
 from fanfold.bounds import mmse
 from fanfold.noise import circular
-from fanfold.priors import BernoulliGaussian, Constellation, Gaussian, Laplace
+from fanfold.priors import BernoulliGaussian, Constellation, Gaussian, GaussianMixture, Laplace
 from fanfold.units import power
 
-PRIORS = (Gaussian(0.7), BernoulliGaussian(0.2, 1.5), Laplace(1.3), Constellation("qpsk"), Constellation("256-qam"))
+PRIORS = (
+    Gaussian(0.7),
+    BernoulliGaussian(0.2, 1.5),
+    GaussianMixture((0.7, 0.3), (0, 0), (0.05, 2.0)),
+    Laplace(1.3),
+    Constellation("qpsk"),
+    Constellation("256-qam"),
+)
 LOG_CONCAVE = (Gaussian(0.7), Laplace(1.3))
 VARIANCES = (1e-4, 1e-2, 1.0, 10.0)
 PRECISE = (torch.float64, torch.complex128)
@@ -293,3 +302,89 @@ def test_variances_broadcast(prior, dtype, generator):
         assert whole.dtype == (dtype if function == prior.posterior_mean else dtype.to_real())
         for row in range(3):
             torch.testing.assert_close(whole[row], function(r[row], v[row].item()))
+
+
+# Gaussian mixtures
+
+LOPSIDED = GaussianMixture((3.0, 5.0, 2.0), (-1.0, 0.2, 2.5), (0.3, 0.01, 1.0))
+LAWS_OF_ANY_PRIOR = (
+    test_posterior_mean_is_tweedies,
+    test_posterior_var_is_the_slope_of_the_posterior_mean,
+    test_expected_error_is_the_posterior_variance_and_the_mmse,
+    test_error_of_the_posterior_mean_is_orthogonal_to_every_function_of_the_data,
+    test_neighbours_of_the_posterior_mean_are_worse,
+)
+
+
+@each_variance
+@pytest.mark.parametrize("law", LAWS_OF_ANY_PRIOR)
+def test_a_mixture_of_other_means_obeys_the_same_laws(law, v, generator):
+    law(LOPSIDED, v, torch.float64, generator)
+
+
+@each_variance
+def test_evidence_of_a_mixture_of_other_means_integrates_to_one(v):
+    test_real_evidence_integrates_to_one(LOPSIDED, v)
+
+
+def test_a_mixture_of_other_means_has_its_moments(generator):
+    draws = 50_000
+    x = LOPSIDED.sample((draws,), generator, torch.float64)
+    assert abs(x.mean() - (-3 + 1 + 5) / 10) < 5 * x.std() / draws**0.5
+    assert abs(power(x).mean() - LOPSIDED.power) < 5 * power(x).std() / draws**0.5
+    assert not LOPSIDED.symmetric
+    assert GaussianMixture((1, 2, 1), (-1, 0, 1), (0.1, 1, 0.1)).symmetric
+
+
+@each_dtype
+@each_variance
+def test_a_mixture_with_a_sharp_component_is_bernoulli_gaussian(v, dtype, generator):
+    sparse = BernoulliGaussian(0.2, 1.5)
+    mixture = GaussianMixture((0.8, 0.2), (0, 0), (1e-12, 1.5))
+    _, r = received(sparse, v, dtype, 200, generator)
+    # of what is nearly zero the mean is r, at most 5 sqrt(v), times the sharp component's gain 1e-12 / v; elsewhere that
+    # gain changes the exponent by |r|² / v < 100 times as much
+    for ours, theirs in zip(mixture.posterior(r, v), sparse.posterior(r, v), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=5e-12 / v**0.5)
+
+
+@each_dtype
+def test_refit_finds_the_mixture_of_a_long_sample(dtype, generator):
+    """Expectation maximisation from wrong settings, on 40 000 entries, with hardly any trust in the wrong ones."""
+    true = GaussianMixture((0.7, 0.3), (0, 0), (0.05, 2.0)) if dtype.is_complex else LOPSIDED
+    wrong = GaussianMixture((1.0,) * len(true.weights), true.means, (0.5,) * len(true.weights))
+    if dtype.is_complex:
+        wrong = GaussianMixture((1.0, 1.0), (0, 0), (0.3, 1.0))
+    v = torch.tensor([0.02], dtype=torch.float64)
+    _, r = received(true, 0.02, dtype, 40_000, generator)
+    given = wrong
+    likelihoods = []
+    for _ in range(300):
+        given = SimpleNamespace(**wrong.refit(r, v, given, wrong, 1e-9))
+        log_parts, _ = wrong._log_parts(r, v, given)
+        likelihoods.append(log_parts.logsumexp(-1).mean().item())
+    assert all(b >= a - 1e-6 for a, b in itertools.pairwise(likelihoods))  # it never falls; trust is 1e-9
+    assert likelihoods[-1] >= true.log_evidence(r, v).mean().item() - 1e-6  # and passes that of the truth
+    shares = torch.tensor(true.weights, dtype=torch.float64) / sum(true.weights)
+    # 5 standard errors of a share, doubled as components overlap
+    assert (given.weights - shares).abs().max() < 10 * (0.25 / 40_000) ** 0.5
+
+
+@pytest.mark.parametrize("law", [test_posterior_is_sane_at_the_extremes, test_gradients_are_finite_at_the_extremes])
+def test_complex_signals_take_zero_means(law):
+    with pytest.raises(ValueError, match="zero means"):
+        law(LOPSIDED, 1.0, torch.complex64)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (((1.0,), (0.0, 1.0), (1.0,)), "as many of each"),
+        (((), (), ()), "as many of each"),
+        (((1.0, 0.0), (0.0, 0.0), (1.0, 1.0)), "weights"),
+        (((1.0, 1.0), (0.0, 0.0), (1.0, -1.0)), "variances"),
+    ],
+)
+def test_what_is_no_mixture_is_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        GaussianMixture(*settings)

@@ -26,9 +26,9 @@ def mmse(prior: Prior, v: float, *, is_complex: bool = False, nodes: int = 4001)
     u = torch.linspace(0, float(top), nodes, dtype=torch.float64)
     r = np.sqrt(v) * torch.sinh(u)
     measure = np.sqrt(v) * torch.cosh(u) * (2 * np.pi * r if is_complex else 2.0)
-    signal = r.to(torch.complex128) if is_complex else r
-    density = torch.exp(prior.log_evidence(signal, v)) * measure
-    return float(torch.trapezoid(density * prior.posterior_var(signal, v), u))
+    sides = (r.to(torch.complex128),) if is_complex else (r,) if prior.symmetric else (r, -r)
+    density = sum(torch.exp(prior.log_evidence(a, v)) * prior.posterior_var(a, v) for a in sides) / len(sides)
+    return float(torch.trapezoid(density * measure, u))
 
 
 def amp(

@@ -9,13 +9,15 @@ from fanfold.priors.base import Prior
 from fanfold.priors.bernoulli_gaussian import BernoulliGaussian
 from fanfold.priors.constellation import Constellation
 from fanfold.priors.gaussian import Gaussian
+from fanfold.priors.gaussian_mixture import GaussianMixture
 from fanfold.priors.laplace import Laplace
 
 REGISTRY: dict[str, type[Prior]] = {
     "bernoulli-gaussian": BernoulliGaussian,
     "constellation": Constellation,
     "gaussian": Gaussian,
+    "gaussian-mixture": GaussianMixture,
     "laplace": Laplace,
 }
 
-__all__ = ["REGISTRY", "BernoulliGaussian", "Constellation", "Gaussian", "Laplace", "Prior"]
+__all__ = ["REGISTRY", "BernoulliGaussian", "Constellation", "Gaussian", "GaussianMixture", "Laplace", "Prior"]
