@@ -6,7 +6,7 @@ Only what stands in the registries can be named, so that nothing that is loaded 
 import dataclasses
 from typing import Any
 
-from fanfold import algorithms, priors, problems
+from fanfold import algorithms, penalties, priors, problems
 from fanfold.algorithms import Algorithm
 from fanfold.problems import Problem
 from fanfold.suggest import did_you_mean
@@ -44,15 +44,26 @@ def build(data: dict[str, Any], registry: dict[str, type]) -> Any:
     for field in settings:
         if field not in known:
             raise ValueError(f"{name} has no setting {field!r}; it has {', '.join(known)}.{did_you_mean(field, known)}")
-    parts = {k: build(v, priors.REGISTRY) if isinstance(v, dict) else v for k, v in settings.items()}
-    return kind(**parts)
+    return kind(**{k: _built(v) for k, v in settings.items()})
+
+
+PARTS: dict[str, type] = priors.REGISTRY | problems.REGISTRY  # settings that are made of others
 
 
 def _plain(value: Any) -> Any:
-    """A setting as plain data; a prior is the one setting that is made of others."""
-    if isinstance(value, priors.Prior):
-        return describe(value, priors.REGISTRY)
+    """A setting as plain data."""
+    if type(value) in PARTS.values():
+        return describe(value, PARTS)
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
     return list(value) if isinstance(value, tuple) else value
+
+
+def _built(value: Any) -> Any:
+    """What `_plain` made plain; a list was a tuple."""
+    if isinstance(value, dict):
+        return build(value, PARTS) if "name" in value else {k: _built(v) for k, v in value.items()}
+    return tuple(value) if isinstance(value, list) else value
 
 
 def describe_network(net: Unfolded) -> dict[str, Any]:

@@ -34,7 +34,8 @@ class Training:
     lr: float = 1e-3  # learning rate, times the lr_scale of each quantity
     schedule: Literal["end-to-end", "layer-by-layer"] = "end-to-end"  # all layers at once, or one more each stage
     refine: float = 0.2  # layer-by-layer: factor on lr when a new layer's predecessors move with it
-    loss_layers: int = 1  # the loss is log10 NMSE summed over that many last layers
+    loss: Literal["batch", "sample"] = "batch"  # log10 of the batch's NMSE, or the mean of that of each sample
+    loss_layers: int = 1  # the loss is summed over that many last layers
     clip: float = 1.0  # largest norm of the gradient
     weight_decay: float = 0.0  # pull of the deviations towards zero, the algorithm
     validate_every: int = 50  # steps between validations, each of which saves a checkpoint
@@ -75,7 +76,7 @@ class Stepped:
 
 @dataclass(frozen=True)
 class Validated:
-    """NMSE on held-out draws, of the network cut to `depth` layers (0: whole)."""
+    """NMSE on held-out draws, of the network cut to `depth` layers (0: whole); the mean of dBs if that is the loss."""
 
     step: int
     depth: int
@@ -140,6 +141,14 @@ class Layers(nn.Module):
         if isinstance(self.estimator, Unfolded):
             return tuple(e.x for e in self.estimator.trajectory(obs, depth or None, latest))
         return (self.estimator(obs).x,)
+
+
+def log_ratios(x_hat: Tensor, x: Tensor) -> Tensor:
+    """`log10` of the NMSE of each sample, never below rounding; a sample without a signal is held against the mean."""
+    error, signal = power(x_hat - x).sum(-1).flatten(), power(x).sum(-1).flatten()
+    rounding = torch.finfo(signal.dtype).eps ** 2
+    signal = torch.where(signal > 0, signal, signal.mean())
+    return torch.log10(error / signal + rounding)
 
 
 def copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -207,11 +216,7 @@ class Trainer:
         lr_factor = stage.lr_factor * self._cosine(stage)
         self.optimiser.zero_grad(set_to_none=True)
         estimates = self.layers(obs, stage.depth, training.loss_layers)
-        signal = world.sum(power(x).sum())
-        loss = sum(
-            (torch.log10(world.sum(power(e - x).sum()) / signal) for e in estimates),
-            torch.zeros((), device=self.device),
-        )
+        loss = sum((self._loss(e, x) for e in estimates), torch.zeros((), device=self.device))
         loss.backward()
         if stage.newest_only:
             self._freeze_before(stage.depth)
@@ -230,6 +235,13 @@ class Trainer:
                     p[: len(kept)] = kept
         self.step += 1
         return Stepped(self.step, value, gradient_norm, training.lr * lr_factor, skip)
+
+    def _loss(self, x_hat: Tensor, x: Tensor) -> Tensor:
+        """In units of 10 dB."""
+        if self.training.loss == "batch":
+            return torch.log10(self.world.sum(power(x_hat - x).sum()) / self.world.sum(power(x).sum()))
+        logs = log_ratios(x_hat, x)
+        return self.world.sum(logs.sum()) / (len(logs) * self.world.size)
 
     def _cosine(self, stage: Stage) -> float:
         return 0.5 * (1 + math.cos(math.pi * (self.step - stage.first) / (stage.last - stage.first)))
@@ -260,7 +272,8 @@ class Trainer:
     @torch.no_grad()
     def _validate(self, depth: int) -> Validated:
         x, obs = self.validation
-        value = nmse_db(Layers(self.estimator)(obs, depth)[-1], x)
+        x_hat = Layers(self.estimator)(obs, depth)[-1]
+        value = nmse_db(x_hat, x) if self.training.loss == "batch" else 10 * log_ratios(x_hat, x).mean().item()
         whole = depth in (0, self.stages[-1].depth)
         better = whole and value < self.best_nmse_db
         if better:
