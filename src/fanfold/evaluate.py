@@ -55,11 +55,12 @@ def evaluate(
         x, obs = draw(here.held_out(), samples, seed, TEST_STREAM, 0)
         limits = {"limit_db": _db_or_none(bayes_limit(here)), "oracle_db": _db_or_none(_oracle(here, x, obs))}
         for name, estimator in named.items():
-            estimates = list(enumerate(_trajectory(estimator, obs), start=1))
+            some = slice(getattr(estimator, "at_most", None))  # slow ones say how many draws they can bear
+            estimates = list(enumerate(_trajectory(estimator, obs[some]), start=1))
             for layer, x_hat in estimates if layers else estimates[-1:]:
                 count = layer if hasattr(estimator, "trajectory") else None
-                row = {"estimator": name} | condition | {"layer": count} | errors_db(x_hat, x) | limits
-                rows.append(row | {"samples": len(x)})
+                row = {"estimator": name} | condition | {"layer": count} | errors_db(x_hat, x[some]) | limits
+                rows.append(row | {"samples": len(x_hat)})
     return Table(rows)
 
 

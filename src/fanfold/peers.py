@@ -1,9 +1,11 @@
 """The classical peers that every comparison shows, each with its one setting tuned on draws of its own."""
 
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 
 from fanfold.algorithms import AMP, FISTA, OAMP, Algorithm
 from fanfold.estimators import LMMSE
+from fanfold.estimators.sparse import MCP, OMP, DebiasedLasso, Lasso
 from fanfold.evaluate import Estimator
 from fanfold.priors import BernoulliGaussian
 from fanfold.problems import Problem
@@ -49,7 +51,26 @@ def classical_peers(problem: Problem, iterations: int, seed: int = 0) -> dict[st
         peers["OAMP, true prior"] = iterate(OAMP(prior), iterations)
     if noise_var is not None:
         peers["LMMSE"] = LMMSE.learn(problem, seed=seed)
-    return peers
+    return peers | library_peers(problem, seed)
+
+
+def library_peers(problem: Problem, seed: int = 0) -> dict[str, Estimator]:
+    """Lasso, lasso with least squares on its support, MCP and OMP, where scikit-learn and skglm are installed.
+
+    For real signals only. Weights are the best of a grid on 50 draws; OMP needs the noise variance.
+    """
+    A = problem.A
+    if A is None or A.varies or A.dtype.is_complex or not (find_spec("sklearn") and find_spec("skglm")):
+        return {}
+    x, obs = draw(problem, 50, seed, TUNING_STREAM, 2)
+    grid = lam_grid(problem, seed, points=10)
+
+    def best(make: Callable[[float], Estimator]) -> Estimator:
+        return min((make(lam) for lam in grid), key=lambda e: _finite(nmse_db(e(obs).x, x)))
+
+    kinds: dict[str, Callable[[float], Estimator]] = {"Lasso": Lasso, "Lasso, debiased": DebiasedLasso, "MCP": MCP}
+    peers = {f"{name}, best λ": best(kind) for name, kind in kinds.items()}
+    return peers | ({"OMP, residual stop": OMP()} if obs.noise_var is not None else {})
 
 
 def _finite(value: float) -> float:
