@@ -15,6 +15,7 @@ from fanfold.domain import POSITIVE as POSITIVE
 from fanfold.domain import UNIT as UNIT
 from fanfold.domain import Domain as Domain
 from fanfold.observation import Estimate, Observation
+from fanfold.penalties import Penalty
 from fanfold.priors import Prior
 
 State = Any  # a NamedTuple of tensors, each algorithm's own
@@ -76,9 +77,9 @@ class Algorithm(ABC):
         return Theta(**{name: nominal.tensor(self, obs) for name, nominal in self.nominals.items()})
 
 
-def settings_of(prior: Prior) -> dict[str, Nominal]:
-    """The learnable settings of an algorithm's prior, as quantities of the algorithm."""
-    return {k: Nominal(lambda a, _, k=k: getattr(a.prior, k), domain) for k, domain in prior.learnable.items()}
+def settings_of(part: Prior | Penalty, field: str = "prior") -> dict[str, Nominal]:
+    """The learnable settings of an algorithm's prior or penalty, as quantities of the algorithm."""
+    return {k: Nominal(lambda a, _, k=k: getattr(getattr(a, field), k), d) for k, d in part.learnable.items()}
 
 
 def positive(**settings: float) -> None:
