@@ -1,45 +1,55 @@
-"""ALISTA whose threshold follows the residual of each sample. After Behrens, Sauder & Jung (2021), section 3."""
+"""ALISTA with adaptive thresholds. Li, Wu, Guo & Zhang (2021); firm shrinkage: Gao & Bruce (1997)."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from torch.nn.functional import linear
+import torch
+from torch import Tensor
 
-from fanfold.algorithms.alista import analytic_matrix, safe_step
-from fanfold.algorithms.base import FREE, POSITIVE, Algorithm, Nominal, positive
+from fanfold.algorithms.base import POSITIVE, UNIT, Algorithm, Nominal, positive
 from fanfold.algorithms.lamp import level
-from fanfold.algorithms.lista_cpss import State, select, selected
 from fanfold.observation import Estimate
+from fanfold.shrinkage import firm
+from fanfold.units import power
+
+
+class State(NamedTuple):
+    """Of adaptive-threshold ALISTA."""
+
+    x: Tensor  # (..., n) estimate
 
 
 @dataclass(frozen=True)
 class ALISTAAT(Algorithm):
-    """ALISTA with the threshold `alpha ‖y - A x‖ / √m`: like AMP's it shrinks with the error, sample by sample.
+    """ALISTA with thresholds `alpha ‖y - A x‖ / √m`, which shrink with each sample's error, and firm shrinkage.
 
-    The paper's recurrent network reads step and threshold off the residual's norm; here one number a layer scales it.
-    Scale-equivariant.
+    Firm shrinkage selects the support by magnitude. The matrix is `argmin ‖W A‖_F² + ridge ‖W‖_F²` with `(W A)_ii = 1`:
+    ALISTA's where the ridge is zero, the matched filter where it is large, which lets less noise in. Scale-equivariant.
     """
 
-    alpha: float = 1.0  # threshold, in root mean squares of the residual
-    p: float = 0.0  # share of the entries that each step trusts more than the last; 0 trusts none
-    p_max: float = 0.1  # largest share that is trusted
+    alpha: float = 2.5  # threshold, in root mean squares of the residual
+    concavity: float = 0.5  # entries above 1 / concavity thresholds pass unshrunk; below 1
+    ridge: float = 1.0  # noise against interference, in squares of A's singular values; 0 for no noise
 
     nominals = {
-        "W": Nominal(lambda alista, obs: analytic_matrix(obs.A), FREE, lr_scale=1.0),
-        "step": Nominal(lambda alista, obs: safe_step(obs.A), POSITIVE),
+        "step": Nominal(lambda alista, obs: 1.0, POSITIVE),
         "alpha": Nominal(lambda alista, obs: alista.alpha, POSITIVE),
+        "concavity": Nominal(lambda alista, obs: alista.concavity, UNIT),
+        "ridge": Nominal(lambda alista, obs: alista.ridge, POSITIVE, vector=False),
     }
 
     def __post_init__(self):
-        positive(alpha=self.alpha, p_max=self.p_max)
+        positive(alpha=self.alpha, concavity=self.concavity)
 
     def start(self, obs):
-        return State(x=obs.y.new_zeros((*obs.y.shape[:-1], obs.A.n)), k=0)
+        return State(x=obs.y.new_zeros((*obs.y.shape[:-1], obs.A.n)))
 
     def step(self, s, obs, theta):
-        A, k = obs.A, s.k + 1
-        e = obs.y - A @ s.x
-        r, t = s.x + theta.step * linear(e, theta.W), theta.alpha * level(e)
-        return State(select(r, t, selected(self.p, self.p_max, k, A.n)), k)
+        A, (U, d, V) = obs.A, obs.A.svd()
+        e, w = obs.y - A @ s.x, d / (d**2 + theta.ridge)
+        diagonal = torch.mv(A.once("alista.V2", lambda: power(V.matrix())), w * d)  # of V diag(w) Uᴴ A
+        r = s.x + theta.step * (V @ (w * (U.H @ e))) / diagonal
+        return State(firm(r, theta.alpha * level(e), theta.concavity))
 
     def read(self, s):
         return Estimate(s.x)
