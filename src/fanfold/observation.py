@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from fanfold.linops.base import LinearOperator
+from fanfold.linops.batched import Batched
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,8 @@ class Observation:
         var = self.noise_var
         if var is not None and var.ndim:
             var = var.expand(*self.y.shape[:-1], 1)[rows]
-        return Observation.unchecked(self.y[rows], self.A, var)
+        A = self.A[rows] if isinstance(self.A, Batched) and self.A.batch > 1 else self.A
+        return Observation.unchecked(self.y[rows], A, var)
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,12 @@
 """Iterative algorithms, one paper a file. A new one is a file here and a row in the registry."""
 
+from fanfold.algorithms.admm import ADMM
 from fanfold.algorithms.alista import ALISTA
 from fanfold.algorithms.alista_at import ALISTAAT
 from fanfold.algorithms.amp import AMP
 from fanfold.algorithms.base import FREE, POSITIVE, UNIT, Algorithm, Domain, Nominal
+from fanfold.algorithms.douglas_rachford import DouglasRachford
+from fanfold.algorithms.ep import EP
 from fanfold.algorithms.fista import FISTA
 from fanfold.algorithms.hyperlista import HyperLISTA
 from fanfold.algorithms.ista import ISTA
@@ -13,12 +16,18 @@ from fanfold.algorithms.lista_cp import LISTACP
 from fanfold.algorithms.lista_cpss import LISTACPSS
 from fanfold.algorithms.lvamp import LVAMP
 from fanfold.algorithms.oamp import OAMP
+from fanfold.algorithms.oamp_net2 import OAMPNet2
+from fanfold.algorithms.primal_dual import PrimalDual
+from fanfold.algorithms.proximal_gradient import ProximalGradient
 from fanfold.algorithms.tista import TISTA
 
 REGISTRY: dict[str, type[Algorithm]] = {
+    "admm": ADMM,
     "alista": ALISTA,
     "alista-at": ALISTAAT,
     "amp": AMP,
+    "douglas-rachford": DouglasRachford,
+    "ep": EP,
     "fista": FISTA,
     "hyperlista": HyperLISTA,
     "ista": ISTA,
@@ -28,13 +37,18 @@ REGISTRY: dict[str, type[Algorithm]] = {
     "lista-cpss": LISTACPSS,
     "lvamp": LVAMP,
     "oamp": OAMP,
+    "oamp-net2": OAMPNet2,
+    "primal-dual": PrimalDual,
+    "proximal-gradient": ProximalGradient,
     "tista": TISTA,
 }
 
 __all__ = [
+    "ADMM",
     "ALISTA",
     "ALISTAAT",
     "AMP",
+    "EP",
     "FISTA",
     "FREE",
     "ISTA",
@@ -50,6 +64,10 @@ __all__ = [
     "UNIT",
     "Algorithm",
     "Domain",
+    "DouglasRachford",
     "HyperLISTA",
     "Nominal",
+    "OAMPNet2",
+    "PrimalDual",
+    "ProximalGradient",
 ]

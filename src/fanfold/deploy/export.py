@@ -57,9 +57,22 @@ def to_onnx(estimator: Callable[[Observation], Estimate], example: Observation, 
             dynamic_shapes=({0: torch.export.Dim("batch")},),
             dynamo=True,
             verbose=False,
+            custom_translation_table={torch.ops.aten.linalg_inv.default: _inverse()},
         )
     assert program is not None
     for node in program.model.graph:
         node.metadata_props.clear()  # stack traces with paths of the machine that exported
     program.save(path)
     return Path(path)
+
+
+def _inverse() -> Callable:
+    """A matrix inverse, which ONNX lacks and ONNX Runtime has among its own operators."""
+    from onnx.defs import OpSchema
+    from onnxscript.values import Op, Opset
+
+    name, domain, version, kind = "Inverse", "com.microsoft", 1, OpSchema.FormalParameter
+    types = [("T", ["tensor(float)", "tensor(double)"], "")]
+    schema = OpSchema(name, domain, version, inputs=[kind("X", "T")], outputs=[kind("Y", "T")], type_constraints=types)
+    inverse = Op(Opset(domain, version), name, schema)
+    return lambda A: inverse(A)

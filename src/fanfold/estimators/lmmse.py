@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from fanfold.linops import LinearOperator
+from fanfold.linops import Batched, LinearOperator
 from fanfold.observation import Estimate, Observation
 from fanfold.problems.base import Problem
 
@@ -12,7 +12,7 @@ class LMMSE:
     """Linear minimum mean squared error for `y = A x + w` with known mean and covariance of x.
 
     Reaches the posterior mean where x is Gaussian and is the best affine map elsewhere. The filter is computed once
-    for each operator and noise variance.
+    for each operator and noise variance; where each sample has a matrix of its own, at every call.
 
     Args:
         mean: `(n,)`, or None for zero.
@@ -50,12 +50,13 @@ class LMMSE:
         if len(variances) > 1:
             raise ValueError("LMMSE takes one noise_var for a batch; call it once for each variance.")
         W, var = self._filter(obs.A, variances.item())
-        x = self.mean + (obs.y - obs.A @ self.mean) @ W.mT
+        residual = obs.y - obs.A @ self.mean
+        x = self.mean + (Batched(W) @ residual if obs.A.varies else residual @ W.mT)
         return Estimate(x, var.expand(x.shape))
 
     def _filter(self, A: LinearOperator, noise_var: float) -> tuple[Tensor, Tensor]:
         key = (A.fingerprint(), noise_var)
-        if key not in self._filters:
+        if A.varies or key not in self._filters:
             precise = torch.complex128 if self.covariance.is_complex() else torch.float64
             C, M = self.covariance.to(precise), A.matrix().to(precise)
             CMh = C @ M.mH
@@ -63,5 +64,8 @@ class LMMSE:
                 M @ CMh + noise_var * torch.eye(A.m, dtype=precise, device=A.device), CMh, left=False
             )
             var = (C.diagonal() - (W * CMh.conj()).sum(-1)).real
-            self._filters[key] = (W.to(self.covariance.dtype), var.to(self.covariance.real.dtype))
+            filters = (W.to(self.covariance.dtype), var.to(self.covariance.real.dtype))
+            if A.varies:
+                return filters
+            self._filters[key] = filters
         return self._filters[key]

@@ -3,6 +3,7 @@
 from fanfold.linops.adapters import from_deepinv, from_pylops
 from fanfold.linops.base import SVD, LinearOperator, dot_test
 from fanfold.linops.basis import DCT, Wavelet
+from fanfold.linops.batched import Batched
 from fanfold.linops.compose import Compose
 from fanfold.linops.dense import Dense
 from fanfold.linops.diagonal import Diagonal
@@ -11,6 +12,7 @@ from fanfold.linops.mask import Mask
 __all__ = [
     "DCT",
     "SVD",
+    "Batched",
     "Compose",
     "Dense",
     "Diagonal",

@@ -4,7 +4,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any, NamedTuple, TypeVar, overload
+from typing import Any, ClassVar, NamedTuple, TypeVar, overload
 
 import torch
 from torch import Tensor
@@ -27,11 +27,16 @@ class LinearOperator(ABC):
     `gram_diagonal`, which otherwise come from the dense matrix. Operators do not change: whatever is
     derived from one is computed once and kept.
 
+    Attributes:
+        varies: Whether each sample has a matrix of its own, as in `Batched`.
+
     Args:
         shape: `(m, n)`, measurements by unknowns.
         dtype: Of the operator and of the signals that it maps.
         device: Where its tensors are.
     """
+
+    varies: ClassVar[bool] = False
 
     def __init__(self, shape: tuple[int, int], dtype: torch.dtype, device: torch.device | str = "cpu"):
         self.shape, self.dtype, self.device = (int(shape[0]), int(shape[1])), dtype, torch.device(device)

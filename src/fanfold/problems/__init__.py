@@ -2,13 +2,17 @@
 
 from fanfold.problems.base import Problem
 from fanfold.problems.compressed_sensing import CompressedSensing
+from fanfold.problems.mimo_detection import MIMODetection
 from fanfold.problems.pairs import Pairs
 from fanfold.problems.photographs import Photographs
+from fanfold.problems.varied import Varied
 
 REGISTRY: dict[str, type] = {
     "compressed-sensing": CompressedSensing,
+    "mimo-detection": MIMODetection,
     "pairs": Pairs,
     "photographs": Photographs,
+    "varied": Varied,
 }
 
-__all__ = ["REGISTRY", "CompressedSensing", "Pairs", "Photographs", "Problem"]
+__all__ = ["REGISTRY", "CompressedSensing", "MIMODetection", "Pairs", "Photographs", "Problem", "Varied"]

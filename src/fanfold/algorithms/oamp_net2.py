@@ -1,0 +1,58 @@
+"""OAMP-Net2. He, Wen, Jin & Li (2020), section III: OAMP with gamma, theta, phi and xi to learn in each layer."""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from torch import Tensor
+
+from fanfold.algorithms.base import FREE, POSITIVE, Algorithm, Nominal, settings_of
+from fanfold.observation import Estimate
+from fanfold.priors import BernoulliGaussian, Prior
+from fanfold.units import power
+
+
+class State(NamedTuple):
+    """Of OAMP-Net2."""
+
+    x: Tensor  # (..., n) estimate
+    var: Tensor  # (..., n) its variance
+
+
+@dataclass(frozen=True)
+class OAMPNet2(Algorithm):
+    """OAMP whose error variances are read off the residual: step gamma, its variance theta, denoiser phi and xi.
+
+    Untrained it is the paper's OAMP detector: a linear MMSE step made unbiased, then the plain posterior mean (phi = 1,
+    xi = 0), which is not made divergence-free as in `OAMP`. Needs the noise variance.
+    """
+
+    prior: Prior = field(default_factory=BernoulliGaussian)
+
+    @property
+    def nominals(self):
+        ones = {k: Nominal(lambda *_: 1.0, POSITIVE, vector=False) for k in ("gamma", "theta", "phi")}
+        return settings_of(self.prior) | ones | {"xi": Nominal(lambda *_: 0.0, FREE, vector=False)}
+
+    def start(self, obs):
+        if obs.noise_var is None:
+            raise ValueError("OAMP-Net2 needs noise_var; pass it in the Observation.")
+        x = obs.y.new_zeros((*obs.y.shape[:-1], obs.A.n))
+        return State(x=x, var=x.real)
+
+    def step(self, s, obs, theta):
+        A, noise_var, (U, d, V) = obs.A, obs.noise_var, obs.A.svd()
+        e, least = obs.y - A @ s.x, s.var.new_tensor(1e-9 * self.prior.power)
+        v2 = (power(e).sum(-1, keepdim=True) - A.m * noise_var) / d.square().sum(-1, keepdim=True)
+        v2 = v2.clamp_min(least)
+        w = d * v2 / (d**2 * v2 + noise_var)  # LMMSE, W = V diag(w) Uᴴ ...
+        w = w * A.n / (d * w).sum(-1, keepdim=True)  # ... with tr(W A) = n
+        r = s.x + theta.gamma * (V @ (w * (U.H @ e)))
+        C = (1 - theta.theta * d * w).square().sum(-1, keepdim=True) + (
+            A.n - d.shape[-1]
+        )  # tr(C Cᴴ), C = I - theta W A
+        tau2 = (C * v2 + theta.theta**2 * w.square().sum(-1, keepdim=True) * noise_var) / A.n
+        x, var = self.prior.posterior(r, tau2, theta)
+        return State(theta.phi * (x - theta.xi * r), var)
+
+    def read(self, s):
+        return Estimate(s.x, s.var)

@@ -1,0 +1,76 @@
+"""A matrix of its own for each sample: channels that fade."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Inexact
+from torch import Tensor
+
+from fanfold.linops.base import SVD, LinearOperator, refuse_non_finite
+
+
+class Batched(LinearOperator):
+    """`A_b x_b` for sample b of a batch: matrices `(batch, m, n)` and signals `(batch, n)`, or one signal for all.
+
+    Algorithms see it as they see any operator; what they take from it (`matrix`, `svd`, `norm`, `gram_diagonal`) has
+    the batch in front. Its fingerprint is that of the ensemble, the matrices of this shape and dtype: a network whose
+    deviations do not depend on the matrix belongs to them all.
+
+    Raises:
+        ValueError: If the matrices are not of shape `(batch, m, n)`, are empty, or hold NaN or Inf.
+    """
+
+    varies = True
+
+    def __init__(self, matrices: Inexact[Tensor, "batch m n"]):
+        if matrices.ndim != 3 or 0 in matrices.shape:
+            raise ValueError(f"a batched operator takes matrices of shape (batch, m, n), not {tuple(matrices.shape)}.")
+        refuse_non_finite(matrices)
+        super().__init__((matrices.shape[1], matrices.shape[2]), matrices.dtype, matrices.device)
+        self._A = matrices
+
+    @property
+    def batch(self) -> int:
+        """How many matrices there are."""
+        return len(self._A)
+
+    def __getitem__(self, rows: slice) -> "Batched":
+        """The matrices of some samples."""
+        return Batched(self._A[rows])
+
+    def _apply(self, x):
+        return self._times(self._A, x)
+
+    def _adjoint(self, y):
+        return self._times(self._A.mH, y)
+
+    def _times(self, matrices: Tensor, x: Tensor) -> Tensor:
+        if x.ndim > 1 and x.shape[-2] not in (1, self.batch) and self.batch > 1:
+            raise ValueError(
+                f"{self} has a matrix for each of {self.batch} samples but the batch has {x.shape[-2]}; "
+                "pass an operator with the rows of these samples: A[rows]."
+            )
+        return (matrices @ x[..., None])[..., 0]
+
+    def _matrix(self):
+        return self._A
+
+    def _svd(self):
+        U, s, Vh = torch.linalg.svd(self._A, full_matrices=False)
+        return SVD(Batched(U), s, Batched(Vh.mH))
+
+    def norm(self) -> Any:
+        """Spectral norm of each matrix: `(batch, 1)`."""
+        return self.once("norm", lambda: torch.linalg.matrix_norm(self._A, 2)[:, None])
+
+    def gram_diagonal(self):
+        return self.once("gram_diagonal", lambda: self._A.abs().square().sum(-2))
+
+    def parts(self):
+        return ()
+
+    def to(self, device=None, dtype=None):
+        return Batched(self._A.to(device or self.device, dtype or self.dtype))
+
+    def __repr__(self) -> str:
+        return f"Batched({self.batch} of {self.m}x{self.n}, {self.dtype}, {self.device})"
