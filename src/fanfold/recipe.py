@@ -47,7 +47,7 @@ def build(data: dict[str, Any], registry: dict[str, type]) -> Any:
     return kind(**{k: _built(v) for k, v in settings.items()})
 
 
-PARTS: dict[str, type] = priors.REGISTRY | problems.REGISTRY  # settings that are made of others
+PARTS: dict[str, type] = penalties.REGISTRY | priors.REGISTRY | problems.REGISTRY  # settings that are made of others
 
 
 def _plain(value: Any) -> Any:
