@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from fanfold import algorithms, bounds, deploy, estimators, linops, noise, priors, problems, shrinkage, units
+    from fanfold.equilibrium import equilibrium
     from fanfold.estimators import LMMSE
     from fanfold.evaluate import evaluate
     from fanfold.fit import Training, fit, fit_events, resume
@@ -27,6 +28,7 @@ _HOME = {
     "Observation": "fanfold.observation",
     "Training": "fanfold.fit",
     "dot_test": "fanfold.linops",
+    "equilibrium": "fanfold.equilibrium",
     "evaluate": "fanfold.evaluate",
     "fit": "fanfold.fit",
     "fit_events": "fanfold.fit",
@@ -50,9 +52,9 @@ _MODULES = (
 )
 
 __all__ = [
-    "LMMSE", "Estimate", "Observation", "Training", "algorithms", "bounds", "deploy", "dot_test", "estimators",
-    "evaluate", "fit", "fit_events", "iterate", "linops", "load", "noise", "priors", "problems", "resume", "run",
-    "shrinkage", "unfold", "units",
+    "LMMSE", "Estimate", "Observation", "Training", "algorithms", "bounds", "deploy", "dot_test", "equilibrium",
+    "estimators", "evaluate", "fit", "fit_events", "iterate", "linops", "load", "noise", "priors", "problems",
+    "resume", "run", "shrinkage", "unfold", "units",
 ]  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from fanfold import algorithms, penalties, priors, problems
 from fanfold.algorithms import Algorithm
+from fanfold.equilibrium import Equilibrium, equilibrium
 from fanfold.problems import Problem
 from fanfold.suggest import did_you_mean
 from fanfold.unfold import Unfolded, unfold
@@ -69,12 +70,16 @@ def _built(value: Any) -> Any:
 def describe_network(net: Unfolded) -> dict[str, Any]:
     """An unfolded network without its weights."""
     data = {"algorithm": describe(net.algorithm, algorithms.REGISTRY), "layers": net.layers, "learn": net.learn}
+    if isinstance(net, Equilibrium):
+        return data | {"equilibrium": {k: getattr(net, k) for k in ("tolerance", "max_iterations", "gradient")}}
     return data | ({"checkpoint": True} if net.checkpoint else {})
 
 
 def build_network(data: dict[str, Any], problem: Problem) -> Unfolded:
     """The untrained network that `describe_network` described, bound to the problem's operator."""
     algorithm: Algorithm = build(data["algorithm"], algorithms.REGISTRY)
+    if "equilibrium" in data:
+        return equilibrium(algorithm, problem, data["learn"], **data["equilibrium"])
     return unfold(algorithm, problem, data["layers"], data["learn"], checkpoint=data.get("checkpoint", False))
 
 

@@ -135,6 +135,11 @@ class Unfolded(nn.Module):
             raise ValueError(f"strength is {value}; pass a number from 0 (the algorithm) to 1 (the trained network).")
         self._strength = float(value)
 
+    @property
+    def depth(self) -> int:
+        """How many iterations of a classical algorithm stand beside it in comparisons."""
+        return self.layers
+
     def forward(self, obs: Observation) -> Estimate:
         """The estimate of the last layer."""
         return self.trajectory(obs, latest=1)[0]

@@ -16,9 +16,9 @@ from fanfold.unfold import Unfolded, iterate
 
 def peers_of(net: Unfolded, problem: Problem) -> dict[str, Estimator]:
     """A network beside its untrained self and the tuned classical peers at its depth."""
-    untrained = iterate(net.algorithm, net.layers)
+    untrained = iterate(net.algorithm, net.depth)
     return {"unfolded": net, f"untrained {type(net.algorithm).__name__}": untrained} | classical_peers(
-        problem, net.layers
+        problem, net.depth
     )
 
 
@@ -30,9 +30,9 @@ def write_run_page(run: Run, path: Path, samples: int) -> Path:
     """
     net, problem = run.estimator(), run.problem()
     table = evaluate(peers_of(net, problem), problem, samples=samples)
-    layers = list(range(1, net.layers + 1))
+    layers = list(range(1, net.depth + 1))
     curves = {row["estimator"]: [r["nmse_db"] for r in table.where(estimator=row["estimator"])] for row in table}
-    curves = {name: curve * (net.layers // len(curve)) for name, curve in curves.items()}  # a line if it has no layers
+    curves = {name: curve * (net.depth // len(curve)) for name, curve in curves.items()}  # a line if it has no layers
     kinds = {"unfolded": "learned"}
     series = [
         Series(name, layers, curve, kinds.get(name, "classical"))
@@ -42,7 +42,7 @@ def write_run_page(run: Run, path: Path, samples: int) -> Path:
     first = table.rows[0]
     limits = {"Bayes limit": first["limit_db"], "support oracle": first["oracle_db"]}
     series += [
-        Series(k, layers, [v] * net.layers, "limit") for k, v in limits.items() if v is not None and math.isfinite(v)
+        Series(k, layers, [v] * net.depth, "limit") for k, v in limits.items() if v is not None and math.isfinite(v)
     ]
     steps = [m for m in run.metrics() if m["event"] == "stepped" and not m["skipped"]]
     learning = line_chart(
