@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 
-from fanfold.experiments import photographs, unfolding_figure
+from fanfold.experiments import photographs, sparse_limit, unfolding_figure
 from fanfold.experiments.base import Goal, Study
 from fanfold.suggest import did_you_mean
 
 EXPERIMENTS: dict[str, Callable[..., Study]] = {
     "photographs": photographs.study,
+    "sparse-limit": sparse_limit.study,
     "unfolding-figure": unfolding_figure.study,
 }
 
