@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from fanfold.linops import dot_test
     from fanfold.observation import Estimate, Observation
     from fanfold.runs import load
-    from fanfold.unfold import iterate, run, unfold
+    from fanfold.trace import run, watch
+    from fanfold.unfold import iterate, unfold
 
 __version__ = "0.1.0"
 
@@ -35,8 +36,9 @@ _HOME = {
     "iterate": "fanfold.unfold",
     "load": "fanfold.runs",
     "resume": "fanfold.fit",
-    "run": "fanfold.unfold",
+    "run": "fanfold.trace",
     "unfold": "fanfold.unfold",
+    "watch": "fanfold.trace",
 }
 _MODULES = (
     "algorithms",
@@ -54,7 +56,7 @@ _MODULES = (
 __all__ = [
     "LMMSE", "Estimate", "Observation", "Training", "algorithms", "bounds", "deploy", "dot_test", "equilibrium",
     "estimators", "evaluate", "fit", "fit_events", "iterate", "linops", "load", "noise", "priors", "problems",
-    "resume", "run", "shrinkage", "unfold", "units",
+    "resume", "run", "shrinkage", "unfold", "units", "watch",
 ]  # fmt: skip
 
 

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from fanfold.priors import Prior
+from fanfold.shrinkage import soft
+from fanfold.units import power
 
 
 @lru_cache(maxsize=4096)
@@ -79,6 +81,60 @@ def vamp(
         v1 = 1 / max(1 / linear - 1 / v2, 1e-300)  # orthogonal to its input
         errors.append(mmse(prior, v1, is_complex=is_complex))
         v2 = 1 / max(1 / errors[-1] - 1 / v1, 1e-300)
+    return errors
+
+
+def soft_risk(prior: Prior, v: float, t: float, *, is_complex: bool = False, nodes: int = 4001) -> float:
+    """`E|x - soft(r, t)|²` for `r = x + w`, `E|w|² = v`: the error of the posterior mean, and the distance from it."""
+    top = float(np.arcsinh(14 * np.sqrt((prior.power + v) / v)))
+    u = torch.linspace(0, top, nodes, dtype=torch.float64)
+    r = np.sqrt(v) * torch.sinh(u)
+    measure = np.sqrt(v) * torch.cosh(u) * (2 * np.pi * r if is_complex else 1.0)
+    away = 0.0
+    for a in (r.to(torch.complex128),) if is_complex else (r, -r):
+        mean = prior.posterior_mean(a, v)
+        density = torch.exp(prior.log_evidence(a, v)) * measure
+        away += float(torch.trapezoid(density * power(soft(a, r.new_tensor(t)) - mean), u))
+    return mmse(prior, v, is_complex=is_complex) + away
+
+
+def soft_threshold_evolution(
+    prior: Prior, alpha: float, delta: float, noise_var: float, iterations: int, *, is_complex: bool = False
+) -> list[float]:
+    """Error variance per unknown after each iteration of AMP with the threshold `alpha τ`; arguments as in `amp`.
+
+    Raises:
+        ValueError: If signals are complex and the prior is not circular.
+    """
+    if is_complex and not prior.circular:
+        raise ValueError(f"the risk of a complex soft threshold is known for circular priors, which {prior} is not.")
+    tau2, errors = noise_var + prior.power / delta, []
+    for _ in range(iterations):
+        errors.append(soft_risk(prior, tau2, alpha * tau2**0.5, is_complex=is_complex))
+        tau2 = noise_var + errors[-1] / delta
+    return errors
+
+
+def oamp_evolution(
+    prior: Prior,
+    singular_values: Tensor,
+    n: int,
+    noise_var: float,
+    iterations: int,
+    *,
+    linear: str = "lmmse",
+    damping: float = 1.0,
+    is_complex: bool = False,
+) -> list[float]:
+    """Error variance per unknown after each iteration of OAMP, with any of its linear steps; arguments as in `vamp`."""
+    d, v2, errors = singular_values.double(), prior.power, []
+    for _ in range(iterations):
+        w = {"lmmse": d * v2 / (d**2 * v2 + noise_var), "matched-filter": d, "pseudo-inverse": 1 / d}[linear]
+        w = w * (n / (d * w).sum())
+        share = (1 - d * w).square().sum() + n - len(d)
+        v1 = float(v2 * share + noise_var * w.square().sum()) / n
+        errors.append(mmse(prior, v1, is_complex=is_complex))
+        v2 = v2 + damping * (1 / max(1 / errors[-1] - 1 / v1, 1e-300) - v2)
     return errors
 
 
