@@ -7,6 +7,7 @@ from fanfold.linops.batched import Batched
 from fanfold.linops.compose import Compose
 from fanfold.linops.dense import Dense
 from fanfold.linops.diagonal import Diagonal
+from fanfold.linops.kronecker import Kronecker
 from fanfold.linops.mask import Mask
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "Compose",
     "Dense",
     "Diagonal",
+    "Kronecker",
     "LinearOperator",
     "Mask",
     "Wavelet",

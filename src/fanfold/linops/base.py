@@ -13,7 +13,10 @@ T = TypeVar("T")
 
 
 class SVD(NamedTuple):
-    """`A = U diag(s) V.H` with `k = min(m, n)`: U is m x k, s is real and descending, V is n x k."""
+    """`A = U diag(s) V.H`: U is m x k, s is real and not negative, V is n x k; `AᴴA` is zero beyond.
+
+    s is descending, but for operators whose structure has an order of its own.
+    """
 
     U: "LinearOperator"
     s: Tensor

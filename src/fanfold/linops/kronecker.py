@@ -1,0 +1,86 @@
+"""Kronecker products: `(A_1 ⊗ … ⊗ A_K) x` by one small matrix product a factor. Van Loan (2000)."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from fanfold.linops.base import SVD, LinearOperator, refuse_non_finite
+
+
+class Kronecker(LinearOperator):
+    """`A_1 ⊗ … ⊗ A_K`: each factor acts on one axis of the scene `(n_1, …, n_K)`, whose entries are in row-major order.
+
+    The matrix is never formed. Applying it costs about `n Σ n_k` operations, its singular value decomposition is the
+    Kronecker product of the factors' own, and gradients flow to the signal and to the factors.
+
+    Args:
+        *factors: Matrices `(m_k, n_k)`, of one dtype and on one device.
+
+    Raises:
+        ValueError: If there is no factor, one is no matrix, is empty or not finite, or they differ in dtype or device.
+    """
+
+    def __init__(self, *factors: Tensor):
+        if not factors:
+            raise ValueError("a Kronecker product takes at least one factor.")
+        for k, factor in enumerate(factors, start=1):
+            if factor.ndim != 2 or 0 in factor.shape:
+                raise ValueError(f"factor {k} has shape {tuple(factor.shape)}; pass matrices of shape (m_k, n_k).")
+            if (factor.dtype, factor.device) != (factors[0].dtype, factors[0].device):
+                raise ValueError(
+                    f"factor {k} is {factor.dtype} on {factor.device} but the first is {factors[0].dtype} on "
+                    f"{factors[0].device}; convert one."
+                )
+            refuse_non_finite(factor)
+        rows, columns = ([f.shape[axis] for f in factors] for axis in (0, 1))
+        super().__init__((math.prod(rows), math.prod(columns)), factors[0].dtype, factors[0].device)
+        self.factors = factors
+        self._adjoints = tuple(f.mH.resolve_conj().contiguous() for f in factors)
+
+    def _apply(self, x):
+        return _by_modes(self.factors, x)
+
+    def _adjoint(self, y):
+        return _by_modes(self._adjoints, y)
+
+    def _svd(self):
+        parts = [torch.linalg.svd(f, full_matrices=False) for f in self.factors]
+        U, V = Kronecker(*(U for U, _, _ in parts)), Kronecker(*(Vh.mH.contiguous() for _, _, Vh in parts))
+        return SVD(U, _outer([s for _, s, _ in parts]), V)
+
+    def norm(self):
+        return self.once("norm", lambda: math.prod(torch.linalg.matrix_norm(f, 2).item() for f in self.factors))
+
+    def gram_diagonal(self):
+        return self.once("gram_diagonal", lambda: _outer([f.abs().square().sum(0) for f in self.factors]))
+
+    def parts(self):
+        return self.factors
+
+    def to(self, device=None, dtype=None):
+        device, dtype = torch.device(device or self.device), dtype or self.dtype
+        if (device, dtype) == (self.device, self.dtype):
+            return self
+        return self.once(("to", device, dtype), lambda: Kronecker(*(f.to(device, dtype) for f in self.factors)))
+
+    def __repr__(self) -> str:
+        sizes = " x ".join(f"({f.shape[0]}x{f.shape[1]})" for f in self.factors)
+        return f"Kronecker({sizes}, {self.dtype}, {self.device})"
+
+
+def _by_modes(factors: tuple[Tensor, ...], x: Tensor) -> Tensor:
+    """The product, last factor first: each eats the last axis and leaves its own in front, so order comes back."""
+    z = x.reshape(-1, x.shape[-1])
+    for factor in reversed(factors):
+        z = factor @ z.reshape(len(z), -1, factor.shape[1]).mT
+        z = z.reshape(len(z), -1)
+    return z.reshape(*x.shape[:-1], -1)
+
+
+def _outer(vectors: list[Tensor]) -> Tensor:
+    """The Kronecker product of vectors."""
+    product = vectors[0]
+    for vector in vectors[1:]:
+        product = (product[:, None] * vector).reshape(-1)
+    return product
