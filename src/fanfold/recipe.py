@@ -6,7 +6,7 @@ Only what stands in the registries can be named, so that nothing that is loaded 
 import dataclasses
 from typing import Any
 
-from fanfold import algorithms, penalties, priors, problems
+from fanfold import algorithms, channels, penalties, priors, problems
 from fanfold.algorithms import Algorithm
 from fanfold.equilibrium import Equilibrium, equilibrium
 from fanfold.problems import Problem
@@ -48,7 +48,8 @@ def build(data: dict[str, Any], registry: dict[str, type]) -> Any:
     return kind(**{k: _built(v) for k, v in settings.items()})
 
 
-PARTS: dict[str, type] = penalties.REGISTRY | priors.REGISTRY | problems.REGISTRY  # settings that are made of others
+# settings that are made of others
+PARTS: dict[str, type] = channels.REGISTRY | penalties.REGISTRY | priors.REGISTRY | problems.REGISTRY
 
 
 def _plain(value: Any) -> Any:

@@ -8,6 +8,7 @@ from fanfold.algorithms.base import FREE, POSITIVE, UNIT, Algorithm, Domain, Nom
 from fanfold.algorithms.douglas_rachford import DouglasRachford
 from fanfold.algorithms.ep import EP
 from fanfold.algorithms.fista import FISTA
+from fanfold.algorithms.gamp import GAMP
 from fanfold.algorithms.hyperlista import HyperLISTA
 from fanfold.algorithms.ista import ISTA
 from fanfold.algorithms.lamp import LAMP
@@ -29,6 +30,7 @@ REGISTRY: dict[str, type[Algorithm]] = {
     "douglas-rachford": DouglasRachford,
     "ep": EP,
     "fista": FISTA,
+    "gamp": GAMP,
     "hyperlista": HyperLISTA,
     "ista": ISTA,
     "lamp": LAMP,
@@ -51,6 +53,7 @@ __all__ = [
     "EP",
     "FISTA",
     "FREE",
+    "GAMP",
     "ISTA",
     "LAMP",
     "LISTA",

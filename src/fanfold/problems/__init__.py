@@ -2,6 +2,7 @@
 
 from fanfold.problems.base import Problem
 from fanfold.problems.compressed_sensing import CompressedSensing
+from fanfold.problems.generalized_linear import GeneralizedLinear
 from fanfold.problems.mimo_detection import MIMODetection
 from fanfold.problems.pairs import Pairs
 from fanfold.problems.photographs import Photographs
@@ -9,10 +10,20 @@ from fanfold.problems.varied import Varied
 
 REGISTRY: dict[str, type] = {
     "compressed-sensing": CompressedSensing,
+    "generalized-linear": GeneralizedLinear,
     "mimo-detection": MIMODetection,
     "pairs": Pairs,
     "photographs": Photographs,
     "varied": Varied,
 }
 
-__all__ = ["REGISTRY", "CompressedSensing", "MIMODetection", "Pairs", "Photographs", "Problem", "Varied"]
+__all__ = [
+    "REGISTRY",
+    "CompressedSensing",
+    "GeneralizedLinear",
+    "MIMODetection",
+    "Pairs",
+    "Photographs",
+    "Problem",
+    "Varied",
+]
