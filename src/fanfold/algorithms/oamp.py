@@ -77,7 +77,8 @@ class OAMP(Algorithm):
         x, var = self.prior.posterior(r, v, Theta(**fitted) if fitted else theta)
         beta = (var.mean(-1, keepdim=True) / v).clamp(1e-6, 1 - 1e-6)  # divergence of the posterior mean
         message, v = (x - beta * r) / (1 - beta), theta.v_denoised * v * beta / (1 - beta)
-        r, v = s.r + theta.damping * (message - s.r), s.v + theta.damping * (v - s.v)
+        r = s.r + theta.damping * (message - s.r)
+        v = torch.maximum((1 - theta.damping) * s.v + theta.damping * v, v / 100)  # positive for damping above 1 too
         return State(x, var, r, v, noise_var, s.z, fitted)
 
     def _fit(self, r, v, s, theta):
