@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
@@ -53,8 +54,9 @@ class LVAMP(Algorithm):
 
     def step(self, s, obs, theta):
         A, y, U, d, V = obs.A, obs.y, theta.U, theta.s, theta.V
+        rounding = A.n * power(y).mean(-1, keepdim=True) * torch.finfo(d.dtype).eps ** 2  # is noise too
         noise_var = power(y - A @ s.x).mean(-1, keepdim=True) if obs.noise_var is None else obs.noise_var
-        w = d * s.v / (d**2 * s.v + theta.noise_scale * noise_var)  # LMMSE
+        w = d * s.v / (d**2 * s.v + theta.noise_scale * torch.maximum(noise_var, rounding))  # LMMSE
         alpha = (1 - (d * w).sum(-1, keepdim=True) / A.n).clamp(1e-6, 1 - 1e-6)
         e = linear(y, U.mH) - d * linear(s.r, V.mH)
         r, v = s.r + linear(w * e, V) / (1 - alpha), s.v * alpha / (1 - alpha)

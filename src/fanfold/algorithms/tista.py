@@ -22,13 +22,14 @@ class State(NamedTuple):
 class TISTA(Algorithm):
     """`r = x + gamma A⁺ (y - A x)`, then the posterior mean of a Bernoulli-Gaussian x; the paper learns gamma.
 
-    The variance of the error is read off the residual, less what the noise puts there (nothing if it is unknown).
+    Untrained, gamma is `n / m`, which makes r unbiased. The variance of the error is read off the residual, less
+    what the noise puts there (nothing if it is unknown).
     """
 
     prior: BernoulliGaussian = field(default_factory=BernoulliGaussian)
 
     nominals = {
-        "gamma": Nominal(lambda *_: 1.0, POSITIVE, vector=False),
+        "gamma": Nominal(lambda tista, obs: obs.A.n / obs.A.m, POSITIVE, vector=False),
         "p": Nominal(lambda tista, obs: tista.prior.p, UNIT),
         "var": Nominal(lambda tista, obs: tista.prior.var, POSITIVE),
     }

@@ -2,6 +2,7 @@
 
 from fanfold.problems.base import Problem
 from fanfold.problems.compressed_sensing import CompressedSensing
+from fanfold.problems.exactly_sparse import ExactlySparse
 from fanfold.problems.generalized_linear import GeneralizedLinear
 from fanfold.problems.mimo_detection import MIMODetection
 from fanfold.problems.pairs import Pairs
@@ -10,6 +11,7 @@ from fanfold.problems.varied import Varied
 
 REGISTRY: dict[str, type] = {
     "compressed-sensing": CompressedSensing,
+    "exactly-sparse": ExactlySparse,
     "generalized-linear": GeneralizedLinear,
     "mimo-detection": MIMODetection,
     "pairs": Pairs,
@@ -20,6 +22,7 @@ REGISTRY: dict[str, type] = {
 __all__ = [
     "REGISTRY",
     "CompressedSensing",
+    "ExactlySparse",
     "GeneralizedLinear",
     "MIMODetection",
     "Pairs",
