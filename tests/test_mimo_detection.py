@@ -3,18 +3,21 @@
 import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
 from scipy.stats import norm
 
 import fanfold as ff
-from fanfold.algorithms import EP, FISTA, ISTA, OAMP, OAMPNet2
+from fanfold import commands
+from fanfold.algorithms import EP, FISTA, ISTA, LISTA, OAMP, OAMPNet2
 from fanfold.estimators import LMMSE, SphereDecoder, UnbiasedLMMSE, ZeroForcing, matched_filter_bound
 from fanfold.experiments.mimo_detection import error_rate, snr_at
 from fanfold.linops import Batched, Dense
 from fanfold.observation import Observation
 from fanfold.priors import Constellation
 from fanfold.problems import MIMODetection
+from fanfold.runs import Run
 from fanfold.units import from_db, power
 
 DETECTORS = (OAMP, OAMPNet2, EP)
@@ -142,6 +145,49 @@ def test_tied_is_classical_for_every_channel(kind, dtype):
     net = ff.unfold(algorithm, p, 6, dict.fromkeys(algorithm.nominals, "tied"))
     assert torch.equal(net(obs).x, ff.run(algorithm, obs, 6).x)
     assert torch.equal(net(obs[:2]).x, ff.run(algorithm, obs[:2], 6).x)
+
+
+@pytest.mark.parametrize("words", ["tied scalar", "per-layer vector", "per-layer"])
+def test_numbers_that_follow_each_matrix_deviate_alike(words):
+    p, _, obs = drawn()
+    net = ff.unfold(ISTA(), p, 4, {"step": words})
+    shapes = {"tied scalar": (1, 1, 1), "per-layer vector": (4, 1, 4), "per-layer": (4, 1, 1)}
+    assert net.deviations["step"].shape == shapes[words]
+    assert torch.equal(net(obs).x, ff.run(ISTA(), obs, 4).x)
+    with torch.no_grad():
+        net.deviations["step"] += 0.1
+    moved = net(obs).x
+    assert not torch.equal(moved, ff.run(ISTA(), obs, 4).x)
+    for b in range(len(obs.y)):
+        one = ff.unfold(ISTA(), alone(obs, b), 4, {"step": "tied"})
+        with torch.no_grad():
+            one.deviations["step"] += 0.1
+        torch.testing.assert_close(moved[b : b + 1], one(alone(obs, b)).x)
+
+
+def test_matrices_made_of_one_channel_are_not_learned_for_all():
+    p, _, _ = drawn()
+    with pytest.raises(ValueError, match="W1 of LISTA is made of A, which differs from sample to sample"):
+        ff.unfold(LISTA(), p, 4, {"W1": "tied"})
+
+
+def test_training_on_channels_pays_on_others_and_is_kept(tmp_path):
+    p, x, obs = drawn(500, users=8, antennas=8, snr_db=14.0, dtype="complex64")
+    untrained = OAMPNet2(p.prior)
+    net = ff.unfold(untrained, p, 5, {"gamma": "per-layer", "theta": "per-layer"})
+    ff.fit(net, p, steps=40, lr=1e-2, seed=1, threads=1, run_dir=tmp_path / "run")
+    assert power(net(obs).x - x).sum() < 0.9 * power(ff.run(untrained, obs, 5).x - x).sum()
+    again = Run.open(tmp_path / "run").estimator()
+    assert torch.equal(again(obs).x, net(obs).x)
+
+
+def test_a_file_of_measurements_without_its_channels_is_not_detected(tmp_path):
+    p, _, obs = drawn(dtype="complex64")
+    net = ff.unfold(OAMPNet2(p.prior), p, 2, {"gamma": "per-layer"})
+    ff.fit(net, p, steps=1, threads=1, run_dir=tmp_path / "run")
+    np.save(tmp_path / "y.npy", obs.y.numpy())
+    with pytest.raises(ValueError, match="has an operator of its own"):
+        commands.apply(tmp_path / "run", tmp_path / "y.npy", tmp_path / "x_hat.npy")
 
 
 def test_a_network_for_channels_of_another_shape_is_refused():

@@ -248,6 +248,11 @@ def apply(
     net.strength = strength
     A = problem.A
     assert A is not None
+    if A.varies:
+        raise ValueError(
+            f"each measurement of {type(problem).__name__} has an operator of its own, which {y} does not hold: apply "
+            "the network in Python, net(Observation(y, Batched(matrices), noise_var))."
+        )
     try:
         measured = torch.as_tensor(np.load(y, allow_pickle=False))
     except (OSError, ValueError, TypeError) as error:

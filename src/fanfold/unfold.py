@@ -217,6 +217,14 @@ def _zero_deviation(
     v = nominal.tensor(algorithm, template)
     A = template.A
     assert A is not None
+    each_sample = A.varies and v.ndim > 0
+    if each_sample:
+        if v.shape[-1] != 1:
+            raise ValueError(
+                f"{name} of {type(algorithm).__name__} is made of A, which differs from sample to sample here; learn "
+                "quantities that are numbers."
+            )
+        v = v[0, 0]
     natural = GRANULARITY[v.ndim]
     granularity = granularity or natural
     splits = natural == "scalar" and nominal.vector
@@ -226,6 +234,7 @@ def _zero_deviation(
             f"{name} of {type(algorithm).__name__} is a {natural}; learn it as {choice}, not {granularity}."
         )
     shape = (A.n,) if (granularity, natural) == ("vector", "scalar") else tuple(v.shape)
+    shape = (1, *(shape or (1,))) if each_sample else shape  # one deviation for the numbers (..., 1) of all samples
     dtype = v.dtype if nominal.domain is FREE else v.dtype.to_real()
     return nn.Parameter(torch.zeros((layers if sharing == "per-layer" else 1, *shape), dtype=dtype, device=v.device))
 

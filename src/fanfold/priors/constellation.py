@@ -22,13 +22,13 @@ class Constellation(Prior):
     then ±1. It is not circular: turning r by a quarter turns the posterior, by anything else does not.
     """
 
-    name: Name = "qpsk"
+    kind: Name = "qpsk"
 
     circular = False
 
     def __post_init__(self):
-        if self.name not in BITS:
-            raise ValueError(f"unknown constellation {self.name!r}; take {', '.join(BITS)}.")
+        if self.kind not in BITS:
+            raise ValueError(f"unknown constellation {self.kind!r}; take {', '.join(BITS)}.")
 
     @property
     def power(self) -> float:
@@ -37,7 +37,7 @@ class Constellation(Prior):
     @property
     def side(self) -> int:
         """Levels of each axis."""
-        return 1 << BITS[self.name]
+        return 1 << BITS[self.kind]
 
     def levels(self, like: Tensor) -> Tensor:
         """Of each axis, ascending: `(side,)`, real, for signals of the dtype and on the device of `like`."""
@@ -74,7 +74,7 @@ class Constellation(Prior):
         """Gray label of the point closest to each entry, `(..., bits)`: neighbours differ in one bit."""
         index = self._index(r)
         gray = index ^ (index >> 1)
-        weights = torch.arange(BITS[self.name] - 1, -1, -1, device=r.device)
+        weights = torch.arange(BITS[self.kind] - 1, -1, -1, device=r.device)
         return ((gray[..., None] >> weights) & 1).bool().flatten(-2)
 
     def _weights(self, r: Tensor, v: Variance) -> Tensor:
