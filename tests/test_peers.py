@@ -35,7 +35,7 @@ def test_least_squares_on_the_support_leaves_no_correlation_there():
 
 
 def test_strong_peers_come_near_the_limit_and_the_lasso_does_not():
-    """Known gaps to the oracle at n = 500: 0.4 to 2.1 dB for the strong ones, 8.7 dB for the lasso; a coarse grid adds."""
+    """Known gaps to the oracle at n = 500: 0.4 to 2.1 dB for the strong, 8.7 dB for the lasso; a coarse grid adds."""
     table = ff.evaluate(classical_peers(ON, 16), ON, samples=60, layers=False)
     gap = {row["estimator"]: row["nmse_db"] - row["oracle_db"] for row in table}
     for strong in ("OAMP, true prior", "MCP, best λ", "OMP, residual stop", "Lasso, debiased, best λ"):

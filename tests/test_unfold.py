@@ -161,3 +161,13 @@ def test_kept_values_follow_replaced_and_converted_parameters():
         net.load_state_dict(other.state_dict(), assign=True)
         assert torch.equal(net(obs).x, other(obs).x)
         assert not torch.equal(net(obs).x, before)
+
+
+def test_the_name_of_a_group_stands_for_its_quantities():
+    on = problem()
+    oamp = ff.algorithms.OAMP()
+    net = ff.unfold(oamp, on, 3, {"prior": "per-layer", "noise_var": "tied", "p": "tied"})
+    assert net.learn == {"p": "tied", "var": "per-layer", "noise_scale": "tied"}
+    assert {name: len(d) for name, d in net.deviations.items()} == {"p": 1, "var": 3, "noise_scale": 1}
+    with pytest.raises(ValueError, match=r"no quantity 'priors'.*prior.*Did you mean"):
+        ff.unfold(oamp, on, 3, {"priors": "tied"})

@@ -80,7 +80,7 @@ def unfold(
             all layers) or "per-layer", and optionally "scalar", "vector" (one for each unknown) or "matrix"
             (quantities that are matrices). `{"threshold": "per-layer vector"}` is one threshold a coefficient
             and layer. Without a word on granularity a deviation has the shape of its quantity. Nothing is
-            learned by default.
+            learned by default. The name of a group stands for all its quantities: `{"prior": "per-layer"}`.
         checkpoint: Train in the memory of a few layers, taking every step two more times. The numbers and the weights
             are the same.
 
@@ -111,8 +111,8 @@ class Unfolded(nn.Module):
     ):
         super().__init__()
         _check_count("layers", layers)
-        A = _check_operator(problem_or_obs)
-        self.algorithm, self.layers, self.learn, self.checkpoint = algorithm, layers, dict(learn), checkpoint
+        A, learn = _check_operator(problem_or_obs), _without_groups(algorithm, learn)
+        self.algorithm, self.layers, self.learn, self.checkpoint = algorithm, layers, learn, checkpoint
         self.fingerprint, self._bound = A.fingerprint(), A
         self._strength = 1.0
         self._kept: tuple[tuple, list[Theta], list] | None = None
@@ -254,9 +254,21 @@ def _parse(name: str, words: str) -> tuple[str, str | None]:
     return chosen[SHARING], chosen.get(GRANULARITY)
 
 
+def _without_groups(algorithm: Algorithm, learn: Mapping[str, str]) -> dict[str, str]:
+    """`learn` with each group's name replaced by its quantities; what is named by itself counts for more."""
+    groups: dict[str, list[str]] = {}
+    for name, nominal in algorithm.nominals.items():
+        if nominal.group is not None and nominal.group not in algorithm.nominals:
+            groups.setdefault(nominal.group, []).append(name)
+    spread = {member: words for name, words in learn.items() for member in groups.get(name, ())}
+    return spread | {name: words for name, words in learn.items() if name not in groups}
+
+
 def _lookup(algorithm: Algorithm, name: str) -> Nominal:
     if name not in algorithm.nominals:
-        known = ", ".join(algorithm.nominals)
+        known = ", ".join(
+            dict.fromkeys([*algorithm.nominals, *(n.group for n in algorithm.nominals.values() if n.group)])
+        )
         raise ValueError(
             f"{type(algorithm).__name__} has no quantity {name!r}; it has {known}."
             f"{did_you_mean(name, algorithm.nominals)}"

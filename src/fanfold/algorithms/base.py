@@ -33,12 +33,15 @@ class Nominal:
         lr_scale: Factor on the learning rate of its deviation; 10 suits the exponential domains, whose
             deviations are relative, and 1 the entries of a matrix.
         vector: Whether a number may be learned as a vector, one for each unknown.
+        group: A name that stands for this quantity and others: `learn={"prior": "per-layer"}` learns every setting of
+            the prior.
     """
 
     value: Callable[[Any, Any], float | Tensor]
     domain: Domain
     lr_scale: float = 10.0
     vector: bool = True
+    group: str | None = None
 
     def tensor(self, algorithm: "Algorithm", obs: Observation) -> Tensor:
         """The value as a tensor of the observation's precision and device."""
@@ -79,7 +82,10 @@ class Algorithm(ABC):
 
 def settings_of(part: Prior | Penalty, field: str = "prior") -> dict[str, Nominal]:
     """The learnable settings of an algorithm's prior or penalty, as quantities of the algorithm."""
-    return {k: Nominal(lambda a, _, k=k: getattr(getattr(a, field), k), d) for k, d in part.learnable.items()}
+    return {
+        k: Nominal(lambda a, _, k=k: getattr(getattr(a, field), k), domain, group=field)
+        for k, domain in part.learnable.items()
+    }
 
 
 def positive(**settings: float) -> None:

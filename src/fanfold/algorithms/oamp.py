@@ -48,8 +48,9 @@ class OAMP(Algorithm):
     def nominals(self):
         own = ("damping", "spread") + (("trust",) if self.settings == "estimated" else ())
         numbers = {k: Nominal(lambda a, _, k=k: getattr(a, k), POSITIVE, vector=False) for k in own}
-        scales = ("noise_scale", "v_linear", "v_denoised")
-        return settings_of(self.prior) | numbers | {k: Nominal(lambda *_: 1.0, POSITIVE, vector=False) for k in scales}
+        groups = {"noise_scale": "noise_var", "v_linear": "variances", "v_denoised": "variances"}
+        scales = {k: Nominal(lambda *_: 1.0, POSITIVE, vector=False, group=group) for k, group in groups.items()}
+        return settings_of(self.prior) | numbers | scales
 
     def start(self, obs):
         r, energy = obs.y.new_zeros((*obs.y.shape[:-1], obs.A.n)), power(obs.y).mean(-1, keepdim=True)
