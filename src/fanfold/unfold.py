@@ -266,12 +266,11 @@ def _without_groups(algorithm: Algorithm, learn: Mapping[str, str]) -> dict[str,
 
 def _lookup(algorithm: Algorithm, name: str) -> Nominal:
     if name not in algorithm.nominals:
-        known = ", ".join(
-            dict.fromkeys([*algorithm.nominals, *(n.group for n in algorithm.nominals.values() if n.group)])
-        )
+        groups = (nominal.group for nominal in algorithm.nominals.values() if nominal.group is not None)
+        known = list(dict.fromkeys([*algorithm.nominals, *groups]))
         raise ValueError(
-            f"{type(algorithm).__name__} has no quantity {name!r}; it has {known}."
-            f"{did_you_mean(name, algorithm.nominals)}"
+            f"{type(algorithm).__name__} has no quantity {name!r}; it has {', '.join(known)}."
+            f"{did_you_mean(name, known)}"
         )
     return algorithm.nominals[name]
 
