@@ -4,16 +4,19 @@ from fanfold.linops.adapters import from_deepinv, from_pylops
 from fanfold.linops.base import SVD, LinearOperator, dot_test
 from fanfold.linops.basis import DCT, Wavelet
 from fanfold.linops.batched import Batched
+from fanfold.linops.born import Born
 from fanfold.linops.compose import Compose
 from fanfold.linops.dense import Dense
 from fanfold.linops.diagonal import Diagonal
 from fanfold.linops.kronecker import Kronecker
 from fanfold.linops.mask import Mask
+from fanfold.linops.steering import field_of_view, ofdm_radar, partial_fourier, steering, uniform_linear
 
 __all__ = [
     "DCT",
     "SVD",
     "Batched",
+    "Born",
     "Compose",
     "Dense",
     "Diagonal",
@@ -22,6 +25,11 @@ __all__ = [
     "Mask",
     "Wavelet",
     "dot_test",
+    "field_of_view",
     "from_deepinv",
     "from_pylops",
+    "ofdm_radar",
+    "partial_fourier",
+    "steering",
+    "uniform_linear",
 ]
