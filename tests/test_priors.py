@@ -342,8 +342,8 @@ def test_a_mixture_with_a_sharp_component_is_bernoulli_gaussian(v, dtype, genera
     sparse = BernoulliGaussian(0.2, 1.5)
     mixture = GaussianMixture((0.8, 0.2), (0, 0), (1e-12, 1.5))
     _, r = received(sparse, v, dtype, 200, generator)
-    # of what is nearly zero the mean is r, at most 5 sqrt(v), times the sharp component's gain 1e-12 / v; elsewhere that
-    # gain changes the exponent by |r|² / v < 100 times as much
+    # of what is nearly zero the mean is r, at most 5 sqrt(v), times the sharp component's gain 1e-12 / v; elsewhere
+    # that gain changes the exponent by |r|² / v < 100 times as much
     for ours, theirs in zip(mixture.posterior(r, v), sparse.posterior(r, v), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=5e-12 / v**0.5)
 

@@ -106,6 +106,7 @@ def _oracle(problem: Problem, x: Tensor, obs: Observation) -> float | None:
         prior is None
         or not hasattr(prior, "var")
         or not hasattr(prior, "p")
+        or hasattr(problem, "channel")  # measurements are not linear
         or not (obs.noise_var is not None and (obs.noise_var > 0).all())
     ):
         return None

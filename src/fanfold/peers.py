@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 
-from fanfold.algorithms import AMP, FISTA, OAMP, Algorithm
+from fanfold.algorithms import AMP, FISTA, GAMP, OAMP, Algorithm
 from fanfold.estimators import LMMSE
 from fanfold.estimators.sparse import MCP, OMP, DebiasedLasso, Lasso
 from fanfold.evaluate import Estimator
@@ -38,8 +38,8 @@ ALPHAS = (0.9, 1.0, 1.1, 1.2, 1.3, 1.5, 1.8)  # thresholds of AMP, in standard d
 def classical_peers(problem: Problem, iterations: int, seed: int = 0) -> dict[str, Estimator]:
     """FISTA with its best λ and AMP with its best α at this depth, OAMP and LMMSE.
 
-    OAMP is told the true prior, where there is a Bernoulli-Gaussian one: what a network that learns has to reach. LMMSE
-    has the covariance of training draws.
+    OAMP is told the true prior, where there is a Bernoulli-Gaussian one: what a network that learns has to reach.
+    Through an output channel that is GAMP, told the channel too. LMMSE has the covariance of training draws.
     """
     peers: dict[str, Estimator] = {}
     if problem.A is None:
@@ -47,7 +47,10 @@ def classical_peers(problem: Problem, iterations: int, seed: int = 0) -> dict[st
     peers["FISTA, best λ"] = iterate(tuned(FISTA, lam_grid(problem, seed), problem, iterations, seed), iterations)
     peers["AMP, best α"] = iterate(tuned(AMP, ALPHAS, problem, iterations, seed), iterations)
     prior, noise_var = getattr(problem, "prior", None), getattr(problem, "noise_var", None)
-    if isinstance(prior, BernoulliGaussian) and noise_var is not None:
+    channel = getattr(problem, "channel", None)
+    if prior is not None and channel is not None:
+        peers["GAMP, true prior"] = iterate(GAMP(prior, channel), iterations)
+    elif isinstance(prior, BernoulliGaussian) and noise_var is not None:
         peers["OAMP, true prior"] = iterate(OAMP(prior), iterations)
     if noise_var is not None:
         peers["LMMSE"] = LMMSE.learn(problem, seed=seed)

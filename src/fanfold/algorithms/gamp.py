@@ -36,7 +36,8 @@ class GAMP(Algorithm):
 
     @property
     def nominals(self):
-        scales = ("noise_scale", "tau_p_scale", "tau_r_scale")  # factors on variances
+        noise = ("noise_scale",) if self.channel.uses_noise_var else ()
+        scales = (*noise, "tau_p_scale", "tau_r_scale")  # factors on variances
         fixed = {k: Nominal(lambda *_: 1.0, POSITIVE, vector=False) for k in scales}
         damping = Nominal(lambda gamp, _: gamp.damping, UNIT, vector=False)
         return settings_of(self.prior) | {"damping": damping} | fixed
@@ -55,7 +56,7 @@ class GAMP(Algorithm):
     def step(self, s, obs, theta):
         A, y = obs.A, obs.y
         energy = A.gram_diagonal().sum(-1, keepdim=True)  # ‖A‖²
-        noise_var = theta.noise_scale * (0 if obs.noise_var is None else obs.noise_var)
+        noise_var = theta.noise_scale * obs.noise_var if self.channel.uses_noise_var else 0.0
         tau_p = theta.tau_p_scale * energy * s.tau / A.m
         p = A @ s.mean - tau_p * s.s
         score, curvature = self.channel.score(y, p, tau_p, noise_var)

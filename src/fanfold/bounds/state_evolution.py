@@ -5,7 +5,6 @@ Fletcher (2019), eqs. 50-53. Where the fixed point is unique it is the error of 
 """
 
 from functools import lru_cache
-from typing import cast
 
 import numpy as np
 import torch
@@ -136,29 +135,3 @@ def oamp_evolution(
         errors.append(mmse(prior, v1, is_complex=is_complex))
         v2 = v2 + damping * (1 / max(1 / errors[-1] - 1 / v1, 1e-300) - v2)
     return errors
-
-
-def bayes_limit(problem) -> float | None:
-    """NMSE of the posterior mean on a compressed-sensing problem as it grows; None where it is not known.
-
-    Entries of variance `1 / m`, with or without columns made unit, follow AMP's evolution. Row-orthogonal and
-    conditioned matrices follow VAMP's on their singular values. Where an evolution that knows nothing and one that
-    starts from nearly all end in different errors, message passing stops above the posterior mean and neither is given.
-    """
-    prior = getattr(problem, "prior", None)
-    if prior is None or not hasattr(problem, "ensemble"):
-        return None
-    prior, is_complex = cast(Prior, prior), problem.A.dtype.is_complex
-    tiny = 1e-12 * prior.power
-    noise_var = max(problem.noise_var, tiny)
-
-    def settled(start: float) -> float:
-        if problem.ensemble in ("iid", "unit-columns"):
-            return amp(prior, problem.m / problem.n, noise_var, is_complex=is_complex, start=start)[-1]
-        return vamp(prior, problem.A.svd().s, problem.n, noise_var, is_complex=is_complex, start=start)[-1]
-
-    ignorant, informed = settled(1.0), settled(max(noise_var / prior.power, 1e-9))
-    if abs(ignorant - informed) > 0.01 * ignorant:
-        return None
-    limit = ignorant / prior.power
-    return 0.0 if noise_var == tiny and limit < 1e-9 else limit

@@ -1,6 +1,7 @@
 """What every output channel says of z = A x given a measurement y of it."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -19,10 +20,12 @@ class Channel(ABC):
     this form they keep their digits when y says little (Var near tau) and when tau is small.
 
     Attributes:
+        outcomes: Every value that a measurement (of each axis) can take; None where they are too many to list.
         uses_noise_var: Whether `noise_var` plays a part.
         scalar: Whether the axes of a complex signal go through one by one; else `_score` sees complex numbers.
     """
 
+    outcomes: Sequence[float] | None = None
     uses_noise_var: ClassVar[bool] = True
     scalar: ClassVar[bool] = True
 

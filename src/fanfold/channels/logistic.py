@@ -22,6 +22,8 @@ class Logistic(Channel):
     be the sharper one.
     """
 
+    outcomes = (-1.0, 1.0)
+
     def _sample(self, z, generator, noise_var):
         u = torch.rand(z.shape, generator=generator, dtype=z.dtype, device=z.device)
         return sign(z + math.sqrt(3 * noise_var) / math.pi * torch.logit(u, eps=torch.finfo(z.dtype).eps / 4))

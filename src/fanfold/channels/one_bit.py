@@ -17,6 +17,8 @@ class OneBit(Channel):
     The scale of z shows against that of w alone: without noise it is the prior that fixes it.
     """
 
+    outcomes = (-1.0, 1.0)
+
     def _sample(self, z, generator, noise_var):
         return sign(z + circular(tuple(z.shape), generator, z.dtype, noise_var))
 

@@ -39,6 +39,10 @@ class Quantised(Channel):
         """Middle of the highest cell."""
         return (2**self.bits - 1) * self.step / 2
 
+    @property
+    def outcomes(self):  # type: ignore[override]
+        return [k * self.step - self.top for k in range(2**self.bits)] if self.bits <= 8 else None
+
     def _sample(self, z, generator, noise_var):
         u = z + circular(tuple(z.shape), generator, z.dtype, noise_var)
         return ((torch.floor(u / self.step) + 0.5) * self.step).clamp(-self.top, self.top)
