@@ -31,8 +31,11 @@ def power(x: Tensor) -> Tensor:
 
 
 def rms(x: Tensor) -> Tensor:
-    """Root mean square over the last axis, `sqrt(mean |x|²)`: `(..., n)` -> `(..., 1)`."""
-    return power(x).mean(-1, keepdim=True).sqrt()
+    """Root mean square over the last axis, `sqrt(mean |x|²)`: `(..., n)` -> `(..., 1)`.
+
+    Never below the root of the smallest normal number, so that the gradient at zero is finite.
+    """
+    return power(x).mean(-1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny).sqrt()
 
 
 def nmse(x_hat: Tensor, x: Tensor) -> Tensor:

@@ -2,20 +2,13 @@
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
 from torch.nn.functional import linear
 
 from fanfold.algorithms.amp import State
 from fanfold.algorithms.base import FREE, POSITIVE, Algorithm, Nominal, positive
 from fanfold.observation import Estimate
 from fanfold.shrinkage import soft, soft_divergence
-from fanfold.units import power
-
-
-def level(v: Tensor) -> Tensor:
-    """Root mean square over the last axis `(..., 1)`, with a finite gradient where v is zero."""
-    return power(v).mean(-1, keepdim=True).clamp_min(torch.finfo(v.dtype).tiny).sqrt()
+from fanfold.units import rms
 
 
 @dataclass(frozen=True)
@@ -43,7 +36,7 @@ class LAMP(Algorithm):
 
     def step(self, s, obs, theta):
         A, y = obs.A, obs.y
-        r, t = s.x + linear(s.v, theta.B), theta.alpha * level(s.v)
+        r, t = s.x + linear(s.v, theta.B), theta.alpha * rms(s.v)
         x = theta.beta * soft(r, t)
         return State(x, y - A @ x + s.v * (theta.beta * soft_divergence(r, t)) * A.n / A.m)  # Onsager
 
