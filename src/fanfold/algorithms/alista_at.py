@@ -7,10 +7,9 @@ import torch
 from torch import Tensor
 
 from fanfold.algorithms.base import POSITIVE, UNIT, Algorithm, Nominal, positive
-from fanfold.algorithms.lamp import level
 from fanfold.observation import Estimate
 from fanfold.shrinkage import firm
-from fanfold.units import power
+from fanfold.units import power, rms
 
 
 class State(NamedTuple):
@@ -49,7 +48,7 @@ class ALISTAAT(Algorithm):
         e, w = obs.y - A @ s.x, d / (d**2 + theta.ridge)
         diagonal = torch.mv(A.once("alista.V2", lambda: power(V.matrix())), w * d)  # of V diag(w) Uᴴ A
         r = s.x + theta.step * (V @ (w * (U.H @ e))) / diagonal
-        return State(firm(r, theta.alpha * level(e), theta.concavity))
+        return State(firm(r, theta.alpha * rms(e), theta.concavity))
 
     def read(self, s):
         return Estimate(s.x)
