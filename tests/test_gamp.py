@@ -2,6 +2,7 @@
 
 import math
 
+import onnxruntime
 import pytest
 import torch
 
@@ -12,10 +13,12 @@ from fanfold.bounds import bayes_limit
 from fanfold.bounds.gamp_evolution import gamp, output_precision
 from fanfold.bounds.state_evolution import amp
 from fanfold.channels import GaussianNoise, Logistic, OneBit, Poisson, Quantised
+from fanfold.deploy import to_onnx
 from fanfold.priors import BernoulliGaussian, Gaussian, GaussianMixture
 from fanfold.problems import GeneralizedLinear
 from fanfold.units import db, nmse_db, power
 from laws import assert_close
+from strict import StrictPromotion
 
 CHANNELS = (GaussianNoise(), OneBit(), Quantised(3, 0.25), Logistic(), Poisson(100.0))
 
@@ -203,6 +206,38 @@ def test_what_gamp_cannot_do_is_said():
         ff.run(GAMP(on.prior, on.channel), ff.Observation(obs.y, obs.A), 2)
     with pytest.raises(ValueError, match="damping"):
         GAMP(damping=1.5)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex64", "complex128"])
+@pytest.mark.parametrize("channel", CHANNELS, ids=str)
+def test_zero_deviation_is_gamp_through_every_channel(channel, dtype):
+    """And in one precision throughout. The registry's laws see Gaussian noise, which is the default."""
+    if isinstance(channel, Poisson) and dtype.startswith("complex"):
+        pytest.skip("counts are real")
+    on = GeneralizedLinear(n=48, m=40, channel=channel, dtype=dtype)
+    x, obs = drawn(on, 3)
+    algorithm = GAMP(on.prior, channel, damping=0.9)
+    net = ff.unfold(algorithm, on, 6, dict.fromkeys(algorithm.nominals, "per-layer"))
+    assert torch.equal(net(obs).x, ff.run(algorithm, obs, 6).x)
+    with StrictPromotion():
+        x_hat = net(obs).x
+        power(x_hat - x).sum().backward()
+    assert x_hat.dtype == obs.y.dtype
+
+
+@pytest.mark.filterwarnings("ignore")  # the exporter's own
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("channel", CHANNELS[1:], ids=str)
+def test_every_channel_exports(channel, dtype, tmp_path):
+    if isinstance(channel, OneBit | Logistic) and dtype == "float64":
+        pytest.skip("ONNX Runtime has no error function in double precision")
+    on = GeneralizedLinear(n=48, m=40, channel=channel, dtype=dtype)
+    _, obs = drawn(on, 3)
+    estimator = ff.iterate(GAMP(on.prior, channel), 6)
+    session = onnxruntime.InferenceSession(to_onnx(estimator, obs, tmp_path / "network.onnx"))
+    (x_hat,) = session.run(["x_hat"], {"y": obs.y.numpy()})
+    # sums of n products in another order, a few layers deep
+    assert_close(torch.from_numpy(x_hat), estimator(obs).x)
 
 
 # The problem

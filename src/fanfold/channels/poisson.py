@@ -49,9 +49,9 @@ class Poisson(Channel):
     def _moments(self, y: Tensor, p: Tensor, tau: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Log evidence, and mean and variance of `z - p`, by Gauss-Hermite quadrature about the peak."""
         _refuse_complex(p)
-        log_rate = math.log(self.exposure) + p
+        log_rate = p + p.new_tensor(math.log(self.exposure))
         bend = wright_omega(torch.log(tau) + log_rate + tau * y)  # tau times the rate at the peak
-        peak, sd = tau * y - bend, WIDER * (tau / (1 + bend)).sqrt()
+        peak, sd = tau * y - bend, p.new_tensor(WIDER) * (tau / (1 + bend)).sqrt()
         nodes, weights = p.new_tensor(NODES * math.sqrt(2)), p.new_tensor(np.log(WEIGHTS) + NODES**2)
         offset = sd[..., None] * nodes
         tilt = ((y - peak / tau)[..., None] - offset / (2 * tau[..., None])) * offset
