@@ -10,7 +10,20 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fanfold import algorithms, bounds, deploy, estimators, linops, noise, priors, problems, shrinkage, units
+    from fanfold import (
+        algorithms,
+        bounds,
+        channels,
+        deploy,
+        estimators,
+        linops,
+        noise,
+        penalties,
+        priors,
+        problems,
+        shrinkage,
+        units,
+    )
     from fanfold.equilibrium import equilibrium
     from fanfold.estimators import LMMSE
     from fanfold.evaluate import evaluate
@@ -43,10 +56,12 @@ _HOME = {
 _MODULES = (
     "algorithms",
     "bounds",
+    "channels",
     "deploy",
     "estimators",
     "linops",
     "noise",
+    "penalties",
     "priors",
     "problems",
     "shrinkage",
@@ -54,9 +69,9 @@ _MODULES = (
 )
 
 __all__ = [
-    "LMMSE", "Estimate", "Observation", "Training", "algorithms", "bounds", "deploy", "dot_test", "equilibrium",
-    "estimators", "evaluate", "fit", "fit_events", "iterate", "linops", "load", "noise", "priors", "problems",
-    "resume", "run", "shrinkage", "unfold", "units", "watch",
+    "LMMSE", "Estimate", "Observation", "Training", "algorithms", "bounds", "channels", "deploy", "dot_test",
+    "equilibrium", "estimators", "evaluate", "fit", "fit_events", "iterate", "linops", "load", "noise", "penalties",
+    "priors", "problems", "resume", "run", "shrinkage", "unfold", "units", "watch",
 ]  # fmt: skip
 
 
