@@ -252,3 +252,59 @@ def test_draws_have_the_precision_asked_for(dtype):
         x, obs = problem.sample(2, rng(0))
         assert x.dtype == obs.y.dtype == obs.A.dtype == getattr(torch, dtype)
         assert obs.noise_var.dtype == x.dtype.to_real()
+
+
+# The study of dense weights
+
+
+def contest(**fields):
+    from fanfold.experiments.contest import Contest
+
+    on = small()
+    x, obs = on.sample(2, rng(0))
+    return Contest(**{"case": "error of A", "at": 0.1, "on": on, "layers": 3, "x": x, "obs": obs} | fields)
+
+
+def outcomes_with(dense_db: float):
+    """Results of a contest with OAMP, untrained and told, at 20 and 40 dB, and a dense network wherever."""
+    from fanfold.experiments.contest import CP, SCALARS, UNTRAINED, Result
+    from fanfold.experiments.dense_weights import FITTED_A, TRUE_A
+
+    kinds = {UNTRAINED: ("untrained", 20.0), TRUE_A: ("told", 40.0), FITTED_A: ("told", 39.9)}
+    kinds |= {SCALARS: ("light", 20.5), CP: ("dense", dense_db)}
+    return {name: Result(name, kind, gain) for name, (kind, gain) in kinds.items()}
+
+
+@pytest.mark.parametrize(("dense_db", "word"), [(18.0, "loses by 2.00 dB"), (27.0, "wins by 7.00 dB")])
+def test_a_network_that_loses_to_untrained_oamp_is_reported_as_losing(dense_db, word):
+    from fanfold.experiments.contest import CP
+    from fanfold.experiments.dense_weights import goals_of, outcome, section, verdict
+
+    held, results = contest(), outcomes_with(dense_db)
+    (row,) = (r for r in outcome(held, results) if r["method"] == CP)
+    assert row["against untrained OAMP"] == word
+    assert row["NMSE (dB)"] == -dense_db
+    wins = dense_db > 20.5  # the best without matrices that learn
+    assert ("beats" in section("error of A", [held], [results]).text) == wins
+    assert ("they lose at no place" in verdict([held], [results])) == wins
+    layers = contest(case="layers", at=2, on=CompressedSensing())
+    goals = goals_of([held, layers], [results, outcomes_with(15.0)], quick=False)
+    assert [g.passed for g in goals] == [dense_db - 20.0 >= 6.0, True, True]
+
+
+def test_the_operator_that_pairs_tell_is_the_true_one():
+    from fanfold.experiments.dense_weights import PAIRS, fitted_operator
+
+    p = small(snr_db=40.0)
+    M = p.true_A.matrix()
+    error = torch.linalg.matrix_norm(fitted_operator(p, 0).matrix() - M) / torch.linalg.matrix_norm(M)
+    # least squares: variance noise_var / (PAIRS E|x|²) an entry, entries of A having 1 / m
+    assert error.item() == pytest.approx((p.noise_var * p.A.m / (PAIRS * 0.1)) ** 0.5, rel=0.2)
+
+
+def test_the_best_separable_prior_is_found():
+    from fanfold.experiments.contest import best_oamp
+
+    _, plain = best_oamp(CompressedSensing(n=100, m=50, sparsity=0.1), 8, 0)
+    assert plain.prior.p in (0.05, 0.1, 0.15)
+    assert plain.prior.power == pytest.approx(0.1, rel=5 * (3 / (0.1 * 20_000)) ** 0.5)  # E|x|⁴ = 3p

@@ -2,11 +2,20 @@
 
 from collections.abc import Callable
 
-from fanfold.experiments import lista_family, mbdl_lista, mimo_detection, photographs, sparse_limit, unfolding_figure
+from fanfold.experiments import (
+    dense_weights,
+    lista_family,
+    mbdl_lista,
+    mimo_detection,
+    photographs,
+    sparse_limit,
+    unfolding_figure,
+)
 from fanfold.experiments.base import Goal, Study
 from fanfold.suggest import did_you_mean
 
 EXPERIMENTS: dict[str, Callable[..., Study]] = {
+    "dense-weights": dense_weights.study,
     "lista-family": lista_family.study,
     "mbdl-lista": mbdl_lista.study,
     "mimo-detection": mimo_detection.study,
