@@ -8,6 +8,7 @@ from fanfold.experiments import (
     mbdl_lista,
     mimo_detection,
     photographs,
+    rf_imaging,
     sparse_limit,
     unfolding_figure,
 )
@@ -20,6 +21,7 @@ EXPERIMENTS: dict[str, Callable[..., Study]] = {
     "mbdl-lista": mbdl_lista.study,
     "mimo-detection": mimo_detection.study,
     "photographs": photographs.study,
+    "rf-imaging": rf_imaging.study,
     "sparse-limit": sparse_limit.study,
     "unfolding-figure": unfolding_figure.study,
 }

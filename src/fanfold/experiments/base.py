@@ -1,5 +1,6 @@
 """What a published experiment returns: goals with what was measured, and the sections of its report."""
 
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -40,6 +41,12 @@ class Goal:
             "ci": self.ci,
             "pass": self.passed,
         }
+
+
+def mean_goal(what: str, unit: str, relation: Any, target: float, values: Sequence[float]) -> Goal:
+    """A goal for the mean over matrices, with its 95 % interval."""
+    ci = 1.96 * statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else None
+    return Goal(what, unit, relation, target, statistics.mean(values), ci)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from fanfold.algorithms import OAMP
 from fanfold.bounds import bayes_limit
 from fanfold.bounds.state_evolution import vamp
 from fanfold.evaluate import TEST_STREAM, Estimator, errors_db, evaluate
-from fanfold.experiments.base import Goal, Study
+from fanfold.experiments.base import Goal, Study, mean_goal
 from fanfold.experiments.unfolding_figure import Watcher
 from fanfold.fit import fit
 from fanfold.peers import classical_peers
@@ -110,12 +110,6 @@ def estimate(estimator: Estimator, on: Problem, seed: int, samples: int = 1000) 
     """Estimates of test draws, and the signals."""
     x, obs = draw(on, samples, seed, TEST_STREAM, 0)
     return estimator(obs).x, x
-
-
-def mean_goal(what: str, unit: str, relation: Any, target: float, values: Sequence[float]) -> Goal:
-    """A goal for the mean over matrices, with its 95 % interval."""
-    ci = 1.96 * statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else None
-    return Goal(what, unit, relation, target, statistics.mean(values), ci)
 
 
 RANGES = {"sparsity": (0.05, 0.15), "snr_db": (10.0, 40.0)}
