@@ -51,7 +51,7 @@ def test_error_settles_where_state_evolution_says(channel, changes):
     The error is that of the estimate as it stands: noise dithers the single bit and so tells the scale.
     """
     on = problem(channel, **changes)
-    x, obs = drawn(on, 100 if on.m <= on.n else 30)
+    x, obs = drawn(on, 30 if isinstance(channel, Logistic) else 100)
     noise_var = on.noise_var if channel.uses_noise_var else 0.0
     errors = gamp(on.prior, channel, on.m / on.n, noise_var, 25, is_complex=x.is_complex())
     estimate = ff.run(GAMP(on.prior, channel), obs, 25)
