@@ -177,22 +177,27 @@ def section(case: str, contests: Sequence[Contest], outcomes: Sequence[Results])
             f"{'beats' if ahead > 0 else 'loses to'} the best without matrices that learn by {abs(ahead):.2f} dB."
         )
     table = Table([row for pair in zip(contests, outcomes) for row in outcome(*pair)])
-    return Section(case.capitalize(), "\n".join(lines), [bars(contests, outcomes)], table)
+    return Section(case[0].upper() + case[1:], "\n".join(lines), [bars(contests, outcomes)], table)
 
 
 def verdict(contests: Sequence[Contest], outcomes: Sequence[Results]) -> str:
-    """Where dense weights win and where they lose."""
+    """Where dense weights win, where they lose, and what is far beyond them for being told more."""
     won: list[str] = []
     lost: list[str] = []
+    beyond: list[str] = []
     for contest, results in zip(contests, outcomes):
         dense, rival = best(results, "dense"), best(results, "light", "untrained")
-        ahead = dense.gain_db - rival.gain_db
-        where = f"{contest.case} {contest.at:g} by {abs(ahead):.1f} dB"
-        (won if ahead > 0 else lost).append(f"{where} ({dense.name})")
+        ahead, where = dense.gain_db - rival.gain_db, f"{contest.case} {contest.at:g}"
+        (won if ahead > 0 else lost).append(f"{where} by {abs(ahead):.1f} dB ({dense.name})")
+        for r in results.values():
+            gap = r.gain_db - max(dense.gain_db, rival.gain_db)
+            if r.kind == "told" and gap > 1:
+                beyond.append(f"{r.name}, by {gap:.1f} dB at {where}")
+    wins, losses, further = ("; ".join(places) or "none" for places in (won, lost, beyond))
     return (
-        f"Dense learned weights beat the best of OAMP, unfolded or not, and LMMSE at {'; '.join(won) or 'no place'}; "
-        f"they lose at {'; '.join(lost) or 'no place'}; what is told the true A, or fits it, or knows the clusters, is "
-        "beyond all of them where it exists; do not trust any of them at another A or prior without evaluating there."
+        f"Where dense learned weights win against the best of OAMP, unfolded or not, and LMMSE: {wins}. Where they lose: "
+        f"{losses}. Ahead of all of these: {further}. Do not trust a network at another A or prior without evaluating "
+        "there."
     )
 
 
