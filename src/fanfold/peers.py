@@ -66,7 +66,7 @@ def library_peers(problem: Problem, seed: int = 0) -> dict[str, Estimator]:
     if A is None or A.varies or A.dtype.is_complex or not (find_spec("sklearn") and find_spec("skglm")):
         return {}
     x, obs = draw(problem, 50, seed, TUNING_STREAM, 2)
-    grid = lam_grid(problem, seed, points=10)
+    grid = lam_grid(problem, seed, points=14)
 
     def best(make: Callable[[float], Estimator]) -> Estimator:
         return min((make(lam) for lam in grid), key=lambda e: _finite(nmse_db(e(obs).x, x)))
