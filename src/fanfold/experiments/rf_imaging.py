@@ -17,7 +17,7 @@ from torch import Tensor
 
 from fanfold.algorithms import FISTA, OAMP
 from fanfold.bounds.state_evolution import vamp
-from fanfold.evaluate import TEST_STREAM, Estimator
+from fanfold.evaluate import TEST_STREAM, Estimator, errors_db
 from fanfold.experiments.base import Goal, Study, mean_goal
 from fanfold.experiments.unfolding_figure import Watcher
 from fanfold.fit import fit
@@ -58,7 +58,8 @@ class Imaged:
     """What every method makes of test scenes on one operator."""
 
     problem: RFImaging
-    ends: dict[str, float]  # NMSE in dB
+    ends: dict[str, float]  # NMSE in dB, a ratio of sums
+    medians: dict[str, float]  # over scenes
     curves: dict[str, list[float]]  # after each layer, of those that have layers
     certificate: Table
     facts: list[dict]
@@ -125,16 +126,17 @@ def image(sensing: str, seed: int, steps: int, watch: Watcher, *, peers: bool = 
     estimators[UNFOLDED] = trained(net, on, steps, batch, seed, watch)
     facts.append({"method": UNFOLDED, "training, processor seconds": time.process_time() - began})
     x, obs = draw(on, size, seed, TEST_STREAM, 0)
-    curves, ends = {}, {}
+    curves, ends, medians = {}, {}, {}
     for name, estimator in estimators.items():
         layers = estimator.trajectory(obs) if hasattr(estimator, "trajectory") else [estimator(obs)]  # type: ignore
-        values = [nmse_db(e.x, x) for e in layers]
-        ends[name] = values[-1]
+        values, measured = [nmse_db(e.x, x) for e in layers], errors_db(layers[-1].x, x)
+        ends[name], medians[name] = measured["nmse_db"], measured["median_db"]
         if len(values) > 1:
             curves[name] = values[:30]
     assert on.A is not None
     evolved = vamp(prior, on.A.svd().s, on.A.n, on.noise_var, 30, is_complex=True)
-    ends[EVOLUTION], curves[EVOLUTION] = db(evolved[-1] / prior.power), [db(v / prior.power) for v in evolved[:LAYERS]]
+    ends[EVOLUTION] = medians[EVOLUTION] = db(evolved[-1] / prior.power)
+    curves[EVOLUTION] = [db(v / prior.power) for v in evolved[:LAYERS]]
     rows = [
         {
             "layer": t,
@@ -149,7 +151,7 @@ def image(sensing: str, seed: int, steps: int, watch: Watcher, *, peers: bool = 
         )
     ]
     shown = {name: e(obs[:1]).x[0] for name, e in estimators.items()} if len(on.scene) == 2 else {}
-    return Imaged(on, ends, curves, Table(rows), facts, {"scene": x[0]} | shown if shown else {})
+    return Imaged(on, ends, medians, curves, Table(rows), facts, {"scene": x[0]} | shown if shown else {})
 
 
 def trained(net: Unfolded, on: RFImaging, steps: int, batch: int, seed: int, watch: Watcher) -> Unfolded:
@@ -194,7 +196,7 @@ def section(imaged: Imaged) -> Section:
         TITLES[imaged.problem.sensing],
         text,
         figures,
-        table=Table([{"method": name, "NMSE in dB": value} for name, value in ranked]),
+        table=Table([{"method": k, "NMSE in dB": value, "median": imaged.medians[k]} for k, value in ranked]),
         details=imaged.certificate,
     )
 
@@ -218,6 +220,8 @@ def goals(measured: Sequence[Imaged], *, quick: bool) -> list[Goal]:
     if by_sensing["fourier"]:
         short = [-a for a in ahead("fourier", EVOLUTION)]
         found.append(mean_goal("Kron(Fourier)³, unfolded OAMP short of state evolution", "dB", "<=", 2.0, short))
+        typical = [m.medians[UNFOLDED] - m.medians[EVOLUTION] for m in by_sensing["fourier"]]
+        found.append(mean_goal("the same, median over scenes", "dB", "<=", 2.0, typical))
     return found
 
 
