@@ -58,9 +58,12 @@ def sensible_threads(watch_seconds: float = 0.05) -> int:
 
     Two OpenMP threads that share a core with another program wait for each other at every barrier, at many
     times the cost of one thread. The idle share is read from `/proc/stat` while this process sleeps; where there is
-    none, all cores count as idle. Processes that `torchrun` started here divide the cores.
+    none, all cores count as idle. Processes that `torchrun` started here divide the cores, and `OMP_NUM_THREADS` is the
+    most where it is set.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    wished = os.environ.get("OMP_NUM_THREADS", "")
+    cores = min(cores, int(wished)) if wished.isdigit() and int(wished) > 0 else cores
     before = _idle_seconds()
     if before is None:
         idle = float(cores)
