@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from fanfold.algorithms.base import POSITIVE, Algorithm, Nominal, Theta, settings_of
+from fanfold.algorithms.base import POSITIVE, Algorithm, Nominal, Theta, one_of, positive, settings_of
 from fanfold.algorithms.residual import variances
 from fanfold.observation import Estimate
 from fanfold.priors import BernoulliGaussian, Prior
@@ -44,6 +44,11 @@ class OAMP(Algorithm):
     spread: float = 0.03  # relative variance of the error variance over samples; see `variances`
     trust: float = 0.1  # weight of the given settings against a sample's own, where they are estimated
 
+    def __post_init__(self):
+        positive(damping=self.damping, spread=self.spread, trust=self.trust)
+        one_of(("lmmse", "matched-filter", "pseudo-inverse"), linear=self.linear)
+        one_of(("given", "estimated"), noise=self.noise, settings=self.settings)
+
     @property
     def nominals(self):
         own = ("damping", "spread") + (("trust",) if self.settings == "estimated" else ())
@@ -57,30 +62,40 @@ class OAMP(Algorithm):
         noise_var = obs.noise_var + 0 * energy if self._noise_known(obs) else energy / 100
         v = 0 * energy + energy.new_tensor(self.prior.power)
         if self.settings == "estimated":
-            v = energy * obs.A.m / obs.A.gram_diagonal().sum()
+            v = energy * obs.A.m / obs.A.gram_diagonal().sum(-1, keepdim=True) + self._rounding(energy)
         return State(x=r, var=r.real, r=r, v=v, noise_var=noise_var, z=obs.A.svd().U.H @ obs.y, fitted={})
 
     def _noise_known(self, obs):
         return obs.noise_var is not None and self.noise == "given"
 
+    def _rounding(self, energy):
+        """Of measurements with this energy: it is noise too. Where there is nothing to round, next to nothing."""
+        precision = torch.finfo(energy.dtype)
+        silence = energy.new_tensor(1e-6 * precision.eps**2 * self.prior.power + 1e8 * precision.tiny)
+        return energy * energy.new_tensor(4 * precision.eps**2) + silence
+
     def step(self, s, obs, theta):
         _, d, V = obs.A.svd()
         e = s.z - d * (V.H @ s.r)
-        rounding = 4 * power(s.z).mean(-1, keepdim=True) * torch.finfo(d.dtype).eps ** 2  # is noise too
-        known = self._noise_known(obs)
-        v, noise_var = variances(e, d, s.v, torch.maximum(s.noise_var, rounding), theta.spread, noise_known=known)
+        least, known = self._rounding(power(s.z).mean(-1, keepdim=True)), self._noise_known(obs)
+        v, noise_var = (torch.maximum(a, least) for a in (s.v, s.noise_var))
+        v, noise_var = variances(e, d, v, noise_var, theta.spread, noise_known=known)
         sigma2 = theta.noise_scale * noise_var
         w = d * v / (d**2 * v + sigma2) if self.linear == "lmmse" else d if self.linear == "matched-filter" else 1 / d
         w = w * (obs.A.n / (d * w).sum(-1, keepdim=True))  # de-correlated: r is orthogonal to s.r
         share = (1 - d * w).square().sum(-1, keepdim=True) + (obs.A.n - d.shape[-1])
         r, v = s.r + V @ (w * e), theta.v_linear * (v * share + sigma2 * w.square().sum(-1, keepdim=True)) / obs.A.n
         fitted = self._fit(r, v, s, theta) if self.settings == "estimated" else {}
-        x, var = self.prior.posterior(r, v, Theta(**fitted) if fitted else theta)
-        beta = (var.mean(-1, keepdim=True) / v).clamp(1e-6, 1 - 1e-6)  # divergence of the posterior mean
+        x, var, beta = self.denoise(r, v, Theta(**fitted) if fitted else theta, theta)
         message, v = (x - beta * r) / (1 - beta), theta.v_denoised * v * beta / (1 - beta)
         r = s.r + theta.damping * (message - s.r)
         v = torch.maximum((1 - theta.damping) * s.v + theta.damping * v, v / 100)  # positive for damping above 1 too
         return State(x, var, r, v, noise_var, s.z, fitted)
+
+    def denoise(self, r, v, given, theta):
+        """Posterior mean, its variance, and the divergence of the mean, `(..., 1)`; other denoisers take its place."""
+        x, var = self.prior.posterior(r, v, given)
+        return x, var, (var.mean(-1, keepdim=True) / v).clamp(1e-6, 1 - 1e-6)
 
     def _fit(self, r, v, s, theta):
         return self.prior.refit(r, v, Theta(**s.fitted) if s.fitted else theta, theta, theta.trust)
