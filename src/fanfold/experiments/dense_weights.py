@@ -195,9 +195,9 @@ def verdict(contests: Sequence[Contest], outcomes: Sequence[Results]) -> str:
                 beyond.append(f"{r.name}, by {gap:.1f} dB at {where}")
     wins, losses, further = ("; ".join(places) or "none" for places in (won, lost, beyond))
     return (
-        f"Where dense learned weights win against the best of OAMP, unfolded or not, and LMMSE: {wins}. Where they lose: "
-        f"{losses}. Ahead of all of these: {further}. Do not trust a network at another A or prior without evaluating "
-        "there."
+        f"Where dense learned weights win against the best of OAMP, unfolded or not, and LMMSE: {wins}. Where they "
+        f"lose: {losses}. Ahead of all of these: {further}. Do not trust a network at another A or prior without "
+        "evaluating there."
     )
 
 
