@@ -117,6 +117,21 @@ def check_batches_are_independent(algorithm: Algorithm, dtype: str) -> None:
     assert_close(run(algorithm, obs, LAYERS).x, alone)
 
 
+def check_silence_gives_finite_numbers(algorithm: Algorithm, dtype: str) -> None:
+    """`y = 0`, told some noise, none, or not told: long after every variance has fallen as far as it can."""
+    _, obs = observed(dtype)
+    for noise_var in (obs.noise_var, torch.zeros(()), None):
+        silent = Observation(torch.zeros_like(obs.y), obs.A, noise_var)
+        for iterations in (10, 80):
+            try:
+                x_hat = run(algorithm, silent, iterations).x
+            except ValueError as refused:  # some have to be told, and say so
+                assert noise_var is None
+                assert "noise_var" in str(refused)
+                continue
+            assert torch.isfinite(torch.view_as_real(x_hat) if x_hat.is_complex() else x_hat).all()
+
+
 def check_copies_are_alike(algorithm: Algorithm, dtype: str) -> None:
     _, obs = observed(dtype)
     net = moved(algorithm, obs)

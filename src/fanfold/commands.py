@@ -10,7 +10,7 @@ import json
 import operator
 import platform
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -113,6 +113,7 @@ def train(
         run_dir: Where config, metrics, checkpoints and weights go; runs/PROBLEM-ALGORITHM-N if not given.
         device: "cpu" or "cuda".
     """
+    algorithm = _told_by(problem, algorithm)
     wanted = dict(_learned(word) for word in learn) or scalar_quantities(algorithm, problem)
     if device not in ("cpu", "cuda") or (device == "cuda" and not torch.cuda.is_available()):
         raise ValueError(f"there is no device {device!r} here; pass cpu{' or cuda' * torch.cuda.is_available()}.")
@@ -122,6 +123,17 @@ def train(
     with watching(str(path)) as watch:
         fit(net, problem, run_dir=path, on_event=watch if leads else None, **vars(training))
     return _trained(path, leads)
+
+
+def _told_by(problem: Problem, algorithm: Algorithm) -> Algorithm:
+    """The algorithm with the problem's channel and prior, where its own are of another kind: no flag chooses a kind."""
+    changes = {}
+    for part in ("channel", "prior"):
+        own, its = getattr(algorithm, part, None), getattr(problem, part, None)
+        if own is not None and its is not None and type(own) is not type(its):
+            changes[part] = its
+            notes.print(f"{type(algorithm).__name__} takes the problem's {part}: {its}")
+    return replace(algorithm, **changes) if changes else algorithm  # type: ignore[type-var]
 
 
 def train_from(config: dict[str, Any]):

@@ -4,10 +4,10 @@ from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 
 from fanfold.algorithms import AMP, FISTA, GAMP, OAMP, Algorithm
+from fanfold.channels import GaussianNoise
 from fanfold.estimators import LMMSE
 from fanfold.estimators.sparse import MCP, OMP, DebiasedLasso, Lasso
 from fanfold.evaluate import Estimator
-from fanfold.priors import BernoulliGaussian
 from fanfold.problems import Problem
 from fanfold.training import draw
 from fanfold.unfold import iterate, run
@@ -38,19 +38,20 @@ ALPHAS = (0.9, 1.0, 1.1, 1.2, 1.3, 1.5, 1.8)  # thresholds of AMP, in standard d
 def classical_peers(problem: Problem, iterations: int, seed: int = 0) -> dict[str, Estimator]:
     """FISTA with its best λ and AMP with its best α at this depth, OAMP and LMMSE.
 
-    OAMP is told the true prior, where there is a Bernoulli-Gaussian one: what a network that learns has to reach.
-    Through an output channel that is GAMP, told the channel too. LMMSE has the covariance of training draws.
+    OAMP is told the true prior, where there is one: what a network that learns has to reach. LMMSE has the covariance
+    of training draws. Where measurements come through a channel that is not Gaussian, which none of these knows, the
+    only peer is GAMP, told the prior and the channel.
     """
     peers: dict[str, Estimator] = {}
     if problem.A is None:
         return peers
-    peers["FISTA, best λ"] = iterate(tuned(FISTA, lam_grid(problem, seed), problem, iterations, seed), iterations)
-    peers["AMP, best α"] = iterate(tuned(AMP, ALPHAS, problem, iterations, seed), iterations)
     prior, noise_var = getattr(problem, "prior", None), getattr(problem, "noise_var", None)
     channel = getattr(problem, "channel", None)
-    if prior is not None and channel is not None:
-        peers["GAMP, true prior"] = iterate(GAMP(prior, channel), iterations)
-    elif isinstance(prior, BernoulliGaussian) and noise_var is not None:
+    if channel is not None and not isinstance(channel, GaussianNoise):
+        return {} if prior is None else {"GAMP, true prior": iterate(GAMP(prior, channel), iterations)}
+    peers["FISTA, best λ"] = iterate(tuned(FISTA, lam_grid(problem, seed), problem, iterations, seed), iterations)
+    peers["AMP, best α"] = iterate(tuned(AMP, ALPHAS, problem, iterations, seed), iterations)
+    if prior is not None and noise_var is not None:
         peers["OAMP, true prior"] = iterate(OAMP(prior), iterations)
     if noise_var is not None:
         peers["LMMSE"] = LMMSE.learn(problem, seed=seed)

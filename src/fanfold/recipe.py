@@ -26,7 +26,7 @@ def describe(thing: Any, registry: dict[str, type]) -> dict[str, Any]:
             return {"name": name} | {k: v for k, v in fields.items() if v is not None}
     raise ValueError(
         f"{type(thing).__name__} is not registered, so a run directory cannot name it: "
-        "add it to fanfold.problems.REGISTRY or fanfold.algorithms.REGISTRY first."
+        "add it to the REGISTRY of its package (algorithms, problems, priors, channels, penalties) first."
     )
 
 

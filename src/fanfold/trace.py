@@ -94,6 +94,8 @@ def watch(
     Raises:
         ValueError: If the algorithm has no state evolution here, or the noise variance or the prior is not known.
     """
+    if obs.A is not None and obs.A.varies:
+        raise ValueError("each sample has a matrix of its own here; watch one of them with an operator for it alone.")
     kind = next((w for w in WATCHED if type(algorithm) is w), None)
     if kind is None:
         known = " and ".join(w.__name__ for w in WATCHED)

@@ -17,6 +17,7 @@ from fanfold.domain import Domain as Domain
 from fanfold.observation import Estimate, Observation
 from fanfold.penalties import Penalty
 from fanfold.priors import Prior
+from fanfold.suggest import did_you_mean
 
 State = Any  # a NamedTuple of tensors, each algorithm's own
 Theta = SimpleNamespace  # one tensor for each nominal, by name
@@ -97,3 +98,14 @@ def positive(**settings: float) -> None:
     for name, value in settings.items():
         if not 0 < value < math.inf:
             raise ValueError(f"{name} is {value}; pass a positive number.")
+
+
+def one_of(choices: tuple[str, ...], **settings: str) -> None:
+    """Refuse settings that are not among the choices.
+
+    Raises:
+        ValueError: Names the first setting that is wrong.
+    """
+    for name, value in settings.items():
+        if value not in choices:
+            raise ValueError(f"{name} is {value!r}; take {', '.join(choices)}.{did_you_mean(str(value), choices)}")

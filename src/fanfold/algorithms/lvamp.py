@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from fanfold.algorithms.base import FREE, POSITIVE, UNIT, Algorithm, Nominal
+from fanfold.algorithms.base import FREE, POSITIVE, Algorithm, Nominal, settings_of
 from fanfold.linops import LinearOperator
 from fanfold.observation import Estimate
-from fanfold.priors import BernoulliGaussian
+from fanfold.priors import BernoulliGaussian, Prior
 from fanfold.units import power
 
 
@@ -31,21 +31,23 @@ def singular_vectors(A: LinearOperator) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class LVAMP(Algorithm):
-    """VAMP with an LMMSE stage `A = U diag(s) Vᴴ` and a Bernoulli-Gaussian stage, every part of which may be learned.
+    """VAMP with an LMMSE stage `A = U diag(s) Vᴴ` and posterior means, every part of which may be learned.
 
     Untrained it is VAMP with the SVD of A. Where the noise variance is unknown, the residual's power stands for it.
     """
 
-    prior: BernoulliGaussian = field(default_factory=BernoulliGaussian)
+    prior: Prior = field(default_factory=BernoulliGaussian)
 
-    nominals = {
+    parts = {
         "U": Nominal(lambda lvamp, obs: singular_vectors(obs.A)[0], FREE, lr_scale=1.0),
         "s": Nominal(lambda lvamp, obs: obs.A.svd().s, POSITIVE),
         "V": Nominal(lambda lvamp, obs: singular_vectors(obs.A)[1], FREE, lr_scale=1.0),
         "noise_scale": Nominal(lambda *_: 1.0, POSITIVE, vector=False),
-        "p": Nominal(lambda lvamp, obs: lvamp.prior.p, UNIT),
-        "var": Nominal(lambda lvamp, obs: lvamp.prior.var, POSITIVE),
     }
+
+    @property
+    def nominals(self):
+        return self.parts | settings_of(self.prior)
 
     def start(self, obs):
         r = obs.y.new_zeros((*obs.y.shape[:-1], obs.A.n))
@@ -54,12 +56,15 @@ class LVAMP(Algorithm):
 
     def step(self, s, obs, theta):
         A, y, U, d, V = obs.A, obs.y, theta.U, theta.s, theta.V
-        rounding = A.n * power(y).mean(-1, keepdim=True) * torch.finfo(d.dtype).eps ** 2  # is noise too
+        precision, energy = torch.finfo(d.dtype), power(y).mean(-1, keepdim=True)
+        silence = energy.new_tensor(1e-6 * precision.eps**2 * self.prior.power + 1e8 * precision.tiny)
+        rounding = A.n * energy * energy.new_tensor(precision.eps**2) + silence  # is noise too
         noise_var = power(y - A @ s.x).mean(-1, keepdim=True) if obs.noise_var is None else obs.noise_var
-        w = d * s.v / (d**2 * s.v + theta.noise_scale * torch.maximum(noise_var, rounding))  # LMMSE
+        v = torch.maximum(s.v, rounding)
+        w = d * v / (d**2 * v + theta.noise_scale * torch.maximum(noise_var, rounding))  # LMMSE
         alpha = (1 - (d * w).sum(-1, keepdim=True) / A.n).clamp(1e-6, 1 - 1e-6)
         e = linear(y, U.mH) - d * linear(s.r, V.mH)
-        r, v = s.r + linear(w * e, V) / (1 - alpha), s.v * alpha / (1 - alpha)
+        r, v = s.r + linear(w * e, V) / (1 - alpha), v * alpha / (1 - alpha)
         x, var = self.prior.posterior(r, v, theta)
         beta = (var.mean(-1, keepdim=True) / v).clamp(1e-6, 1 - 1e-6)  # divergence of the posterior mean
         return State(x, var, (x - beta * r) / (1 - beta), v * beta / (1 - beta))

@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from fanfold.algorithms.base import POSITIVE, UNIT, Algorithm, Nominal
+from fanfold.algorithms.base import POSITIVE, Algorithm, Nominal, settings_of
 from fanfold.observation import Estimate
-from fanfold.priors import BernoulliGaussian
+from fanfold.priors import BernoulliGaussian, Prior
 from fanfold.units import power
 
 
@@ -20,19 +20,18 @@ class State(NamedTuple):
 
 @dataclass(frozen=True)
 class TISTA(Algorithm):
-    """`r = x + gamma A⁺ (y - A x)`, then the posterior mean of a Bernoulli-Gaussian x; the paper learns gamma.
+    """`r = x + gamma A⁺ (y - A x)`, then the posterior mean under a prior; the paper learns gamma.
 
     Untrained, gamma is `n / m`, which makes r unbiased. The variance of the error is read off the residual, less
     what the noise puts there (nothing if it is unknown).
     """
 
-    prior: BernoulliGaussian = field(default_factory=BernoulliGaussian)
+    prior: Prior = field(default_factory=BernoulliGaussian)
 
-    nominals = {
-        "gamma": Nominal(lambda tista, obs: obs.A.n / obs.A.m, POSITIVE, vector=False),
-        "p": Nominal(lambda tista, obs: tista.prior.p, UNIT),
-        "var": Nominal(lambda tista, obs: tista.prior.var, POSITIVE),
-    }
+    @property
+    def nominals(self):
+        gamma = Nominal(lambda tista, obs: obs.A.n / obs.A.m, POSITIVE, vector=False)
+        return {"gamma": gamma} | settings_of(self.prior)
 
     def start(self, obs):
         x = obs.y.new_zeros((*obs.y.shape[:-1], obs.A.n))
@@ -42,9 +41,9 @@ class TISTA(Algorithm):
         A, gamma, (U, d, V) = obs.A, theta.gamma, obs.A.svd()
         noise_var = d.new_zeros(()) if obs.noise_var is None else obs.noise_var
         e, least = obs.y - A @ s.x, d.new_tensor(self.prior.power) * 1e-12
-        v = ((power(e).sum(-1, keepdim=True) - A.m * noise_var) / d.square().sum()).clamp_min(least)
+        v = ((power(e).sum(-1, keepdim=True) - A.m * noise_var) / d.square().sum(-1, keepdim=True)).clamp_min(least)
         r = s.x + gamma * (V @ ((U.H @ e) / d))
-        tau2 = v * (1 + gamma * (gamma - 2) * A.m / A.n) + gamma**2 * noise_var * (d**-2).sum() / A.n
+        tau2 = v * (1 + gamma * (gamma - 2) * A.m / A.n) + gamma**2 * noise_var * (d**-2).sum(-1, keepdim=True) / A.n
         x, var = self.prior.posterior(r, tau2, theta)
         return State(x, var)
 

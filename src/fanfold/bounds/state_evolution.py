@@ -21,6 +21,9 @@ def mmse(prior: Prior, v: float, *, is_complex: bool = False, nodes: int = 4001)
 
     The nodes are uniform in `asinh(|r| / sqrt(v))`, which resolves the scale of the noise and of the signal
     alike, at any ratio of the two.
+
+    Raises:
+        ValueError: If a part of the prior away from zero is so narrow that the nodes miss it.
     """
     is_complex = is_complex and prior.circular  # else the axes are alike: twice half the error of one of them
     top = np.arcsinh(14 * np.sqrt((prior.power + v) / v)) + (2 if prior.__class__.__name__ == "Laplace" else 0)
@@ -28,7 +31,14 @@ def mmse(prior: Prior, v: float, *, is_complex: bool = False, nodes: int = 4001)
     r = np.sqrt(v) * torch.sinh(u)
     measure = np.sqrt(v) * torch.cosh(u) * (2 * np.pi * r if is_complex else 2.0)
     sides = (r.to(torch.complex128),) if is_complex else (r,) if prior.symmetric else (r, -r)
-    density = sum(torch.exp(prior.log_evidence(a, v)) * prior.posterior_var(a, v) for a in sides) / len(sides)
+    evidence = [torch.exp(prior.log_evidence(a, v)) for a in sides]
+    mass = float(torch.trapezoid(sum(evidence, torch.zeros(())) / len(sides) * measure, u))
+    if abs(mass - 1) > 1e-3:
+        raise ValueError(
+            f"{prior} seen through noise of variance {v:g} is too narrow for {nodes} nodes around zero, which catch "
+            f"{mass:.3g} of it: pass more nodes."
+        )
+    density = sum((e * prior.posterior_var(a, v) for e, a in zip(evidence, sides)), torch.zeros(())) / len(sides)
     return float(torch.trapezoid(density * measure, u))
 
 

@@ -8,7 +8,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -105,7 +105,7 @@ class MCP(BySample):
 
         scale = len(A) ** 0.5  # skglm's objective is per measurement: this keeps its curvature, and so gamma, near 1
         scaled = scale * A
-        model = MCPRegression(gamma=self.gamma, fit_intercept=False, warm_start=True)
+        model: Any = MCPRegression(gamma=self.gamma, fit_intercept=False, warm_start=True)
 
         def solve(y: np.ndarray, noise_var: float) -> np.ndarray:
             model.coef_, model.intercept_ = np.zeros(A.shape[1]), 0.0

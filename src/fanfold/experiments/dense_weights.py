@@ -32,7 +32,7 @@ from fanfold.unfold import iterate
 CHAIN, MARGINALS = "OAMP, told the clusters", "OAMP, told every unknown's p and var"
 TRUE_A, FITTED_A, TRUE_PRIOR = "OAMP, told the true A", "OAMP, A fitted to training pairs", "OAMP, told the prior"
 PHOTOGRAPH_GOALS = {0.25: 28.0, 0.5: 31.8}
-PAIRS = 20_000  # that A is fitted to: fewer than any network here sees
+PAIRS = 20_000  # that A is fitted to: about as many draws as the light network sees, fewer than the dense ones
 
 
 def fitted_operator(on: Problem, seed: int) -> LinearOperator:

@@ -166,8 +166,14 @@ def bound_rate(prior: Constellation, obs: Observation) -> dict[str, float]:
 
 
 def snr_at(curve: Mapping[float, float], rate: float) -> float | None:
-    """The SNR at which a falling curve first passes a rate, `log` rate interpolated over dB; None if it does not."""
+    """The SNR at which a falling curve first passes a rate, `log` rate interpolated over dB; None if it does not.
+
+    Raises:
+        ValueError: If the curve is below the rate from the start, so that where it passed is not known.
+    """
     points = sorted(curve.items())
+    if points[0][1] < rate:
+        raise ValueError(f"the error rate is {points[0][1]:g} at {points[0][0]:g} dB already; start below that SNR.")
     for (a, high), (b, low) in itertools.pairwise(points):
         if high >= rate > low:
             low = max(low, rate / 100)  # a point without any error

@@ -1,9 +1,9 @@
 """RF imaging through Kronecker products: plain OAMP fails there at finite size, and a few learned numbers repair it.
 
 Claim: twelve unfolded layers with seven learned numbers each, started from a wrong prior and an unknown noise variance,
-come within 1 dB of state evolution on Kronecker products of Gaussian matrices, where OAMP stops 10 dB short, and beat
-300 iterations of FISTA on steering matrices. Source: compressive RF imaging with separable arrays, the text that the
-project implements; Kronecker compressive sensing, Duarte & Baraniuk (2012).
+come within 1 dB of state evolution on Kronecker products of Gaussian matrices, where OAMP with the variances of its own
+evolution diverges, and beat 300 iterations of FISTA on steering matrices. Source: compressive RF imaging with separable
+arrays, the text that the project implements; Kronecker compressive sensing, Duarte & Baraniuk (2012).
 """
 
 import itertools
@@ -202,7 +202,7 @@ def section(imaged: Imaged) -> Section:
 
 
 def goals(measured: Sequence[Imaged], *, quick: bool) -> list[Goal]:
-    """Those of the issue; the quick version trains a third as long on one operator, and asks for less."""
+    """What is to be reached; the quick version trains a third as long on one operator, and asks for less."""
     by_sensing = {s: [m for m in measured if m.problem.sensing == s] for s in TITLES}
 
     def ends(sensing: str, name: str) -> list[float]:

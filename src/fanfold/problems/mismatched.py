@@ -1,7 +1,8 @@
 """A problem whose measurements come from another operator than the one that estimators are given."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -11,6 +12,8 @@ from fanfold.linops import Dense, LinearOperator
 from fanfold.observation import Observation
 from fanfold.problems.base import Described
 from fanfold.problems.compressed_sensing import CompressedSensing
+
+OWN = ("error", "error_seed")  # fields beside the problem
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,13 @@ class Mismatched(Described):
     def noise_var(self) -> float:
         """`E|w|²`."""
         return self.problem.noise_var
+
+    def shifted(self, **changes: Any) -> Self:
+        """The same problem with some fields changed, its own or those of what it draws from."""
+        own = {name: value for name, value in changes.items() if name in ("problem", *OWN)}
+        inner = {name: value for name, value in changes.items() if name not in own}
+        problem = own.pop("problem", self.problem)
+        return replace(self, problem=problem.shifted(**inner) if inner else problem, **own)
 
     def held_out(self) -> "Mismatched":
         """The same error over held-out draws."""

@@ -1,6 +1,7 @@
 """A problem under conditions that differ from draw to draw: what one network for all of them trains on."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -9,6 +10,8 @@ from fanfold.linops import LinearOperator
 from fanfold.observation import Observation
 from fanfold.problems.base import Described
 from fanfold.problems.compressed_sensing import CompressedSensing
+
+OWN = ("ranges", "groups")  # fields beside the problem
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,13 @@ class Varied(Described):
     def A(self) -> LinearOperator:  # noqa: N802
         """The operator, which all conditions share."""
         return self.problem.A
+
+    def shifted(self, **changes: Any) -> Self:
+        """The same problem with some fields changed, its own or those of what it draws from."""
+        own = {name: value for name, value in changes.items() if name in ("problem", *OWN)}
+        inner = {name: value for name, value in changes.items() if name not in own}
+        problem = own.pop("problem", self.problem)
+        return replace(self, problem=problem.shifted(**inner) if inner else problem, **own)
 
     def held_out(self) -> "Varied":
         """The same ranges over held-out draws."""
