@@ -3,7 +3,7 @@
 Claim: matrices that learn pay where the model is wrong, as with another A than the believed one, and on real pictures;
 where the model holds they lose to OAMP that nobody trained. Source: LISTA, Gregor & LeCun (2010); LISTA-CP, Chen, Liu,
 Wang & Yin (2018); learned VAMP, Borgerding, Schniter & Rangan (2017); clusters, Schniter (2010).
-The numbers of the goals were set before anything was measured, and the reasons stand beside them. Training is short, a
+The numbers of the goals were set before a network was trained, and the reasons stand beside them. Training is short, a
 minute of one core at most for a network: who loses here may lose to its training.
 """
 
