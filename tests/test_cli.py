@@ -115,7 +115,8 @@ def test_evaluate_shows_peers_and_limits(trained, capsys, tmp_path):
         capsys, ["evaluate", str(trained), "--snr-db", "20", "30", "--samples", "100", "--out", str(tmp_path / "t.csv")]
     )
     names = {row["estimator"] for row in result["rows"]}
-    assert {"unfolded", "untrained ISTA", "FISTA, best λ", "AMP, best α", "OAMP, true prior", "LMMSE"} == names
+    ours = {"unfolded", "untrained ISTA", "FISTA, best λ", "AMP, best α", "OAMP, true prior", "LMMSE"}
+    assert names == ours | {"Lasso, best λ", "Lasso, debiased, best λ", "MCP, best λ", "OMP, residual stop"}
     assert {row["snr_db"] for row in result["rows"]} == {20.0, 30.0}
     assert all(row["limit_db"] < row["nmse_db"] for row in result["rows"])
     assert (tmp_path / "t.csv").read_text().startswith("estimator,snr_db")

@@ -91,7 +91,7 @@ def test_learned_vamp_works_at_every_depth(layers):
     on = CompressedSensing(n=100, m=60, snr_db=30)
     x, obs = draw(on, 100, 0, 2, 0)
     before = nmse_db(run(LVAMP(), obs, layers).x, x)
-    net, steps = trained(LVAMP(), on, layers, LVAMP.nominals, steps=20, lr=1e-4)
+    net, steps = trained(LVAMP(), on, layers, LVAMP().nominals, steps=20, lr=1e-4)
     assert not any(step.skipped for step in steps)
     with torch.no_grad():
         assert nmse_db(net(obs).x, x) < before + 0.2 < -2 * layers

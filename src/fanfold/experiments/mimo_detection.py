@@ -166,14 +166,11 @@ def bound_rate(prior: Constellation, obs: Observation) -> dict[str, float]:
 
 
 def snr_at(curve: Mapping[float, float], rate: float) -> float | None:
-    """The SNR at which a falling curve first passes a rate, `log` rate interpolated over dB; None if it does not.
+    """The SNR at which a falling curve first passes a rate, `log` rate interpolated over dB.
 
-    Raises:
-        ValueError: If the curve is below the rate from the start, so that where it passed is not known.
+    None if it does not get there, and also if it is below from the start, as where it passed is not known.
     """
     points = sorted(curve.items())
-    if points[0][1] < rate:
-        raise ValueError(f"the error rate is {points[0][1]:g} at {points[0][0]:g} dB already; start below that SNR.")
     for (a, high), (b, low) in itertools.pairwise(points):
         if high >= rate > low:
             low = max(low, rate / 100)  # a point without any error
@@ -185,6 +182,10 @@ def goal(m: Curves, rate: float) -> Goal:
     """The SNR that unfolded OAMP saves against LMMSE; at least so much where LMMSE does not get there."""
     ours, theirs = snr_at(m.curve(UNFOLDED), rate), snr_at(m.curve(LINEAR), rate)
     what = f"{m.setting.name}: SNR saved by unfolded OAMP against LMMSE at SER {rate:g}"
+    first = min(m.setting.snrs_db)
+    for name in (UNFOLDED, LINEAR):
+        if m.curve(name)[first] < rate:
+            raise ValueError(f"{name} is below SER {rate:g} at {first:g} dB already; start below that SNR.")
     if theirs is None:
         theirs, what = max(m.setting.snrs_db), what + f" (at least: LMMSE is above it at {max(m.setting.snrs_db):g} dB)"
     return Goal(what, "dB", ">=", 1.0, math.nan if ours is None else theirs - ours)

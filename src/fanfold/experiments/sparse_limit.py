@@ -224,7 +224,7 @@ def study(*, quick: bool, seed: int, watch: Watcher) -> Study:
             seconds += [t.cpu_seconds for t in trained]
     louder = [nmse_db(*estimate(first[0].net, problem(seed, snr_db=30.0), seed))]
     goals.append(mean_goal("trained at 40 dB, noise x 10", "dB", "<=", -34.5, louder))
-    for_all, all_seconds = train_for_all(seed, 8 if quick else 10, steps, watch)
+    for_all, all_seconds = train_for_all(seed, 10, steps, watch)
     gaps = gaps_to_matched(for_all, seed, 300 if quick else 1000)
     goals.append(Goal("one network for all: worst gap to matched OAMP", "dB", "<=", 0.3, max(r["gap"] for r in gaps)))
     evolution = evolution_gaps(seed, 200 if quick else 500)
