@@ -9,6 +9,7 @@ from fanfold.experiments import (
     mimo_detection,
     photographs,
     rf_imaging,
+    rf_scenes,
     sparse_limit,
     unfolding_figure,
 )
@@ -22,6 +23,7 @@ EXPERIMENTS: dict[str, Callable[..., Study]] = {
     "mimo-detection": mimo_detection.study,
     "photographs": photographs.study,
     "rf-imaging": rf_imaging.study,
+    "rf-scenes": rf_scenes.study,
     "sparse-limit": sparse_limit.study,
     "unfolding-figure": unfolding_figure.study,
 }
