@@ -80,7 +80,7 @@ def reproduce(
     """Run a published experiment: every goal, what was measured, PASS or FAIL, and a report.
 
     Args:
-        name: unfolding-figure or photographs.
+        name: Such as sparse-limit, lista-family, mimo-detection, rf-imaging or photographs; a wrong one names them all.
         quick: The small version, with goals of its own.
         out_dir: Where the report goes; reports/NAME if not given.
         seed: Of matrices and draws.
