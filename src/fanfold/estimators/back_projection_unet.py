@@ -5,17 +5,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from fanfold.estimators.linear_image import white_lmmse
 from fanfold.networks import UNet
 from fanfold.observation import Estimate, Observation
 from fanfold.units import rms
-
-
-def white_lmmse(obs: Observation, signal_var: float) -> Tensor:
-    """LMMSE for independent voxels of one variance, by the singular values: `V d v / (d² v + noise_var) Uᴴ y`."""
-    assert obs.A is not None
-    assert obs.noise_var is not None
-    U, d, V = obs.A.svd()
-    return V @ (d * signal_var / (d**2 * signal_var + obs.noise_var) * (U.H @ obs.y))
 
 
 class BackProjectionUNet(nn.Module):
@@ -44,7 +37,7 @@ class BackProjectionUNet(nn.Module):
     def forward(self, obs: Observation) -> Estimate:
         """The estimate, `(..., n)`; complex or real as the measurements."""
         assert obs.A is not None
-        x = white_lmmse(obs, self.signal_var) if self.image == "lmmse" else obs.A.H @ obs.y
+        x = white_lmmse(obs, self.signal_var).x if self.image == "lmmse" else obs.A.H @ obs.y
         scale = rms(x)
         return Estimate(scale * as_signal(self.net(as_picture(x / scale, self.scene)), x))
 

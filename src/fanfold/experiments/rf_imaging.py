@@ -17,11 +17,11 @@ from torch import Tensor
 
 from fanfold.algorithms import FISTA, OAMP
 from fanfold.bounds.state_evolution import vamp
+from fanfold.estimators.linear_image import back_projection, white_lmmse
 from fanfold.evaluate import TEST_STREAM, Estimator, errors_db
 from fanfold.experiments.base import Goal, Study, mean_goal
 from fanfold.experiments.unfolding_figure import Watcher
 from fanfold.fit import fit
-from fanfold.observation import Estimate, Observation
 from fanfold.peers import lam_grid, tuned
 from fanfold.priors import BernoulliGaussian
 from fanfold.problems import RFImaging
@@ -71,23 +71,6 @@ def problem(sensing: str, seed: int) -> RFImaging:
     if sensing == "fourier":
         return RFImaging("fourier", (16, 16, 16), (12, 12, 12), seed=seed)
     return RFImaging(sensing, seed=seed)  # type: ignore[arg-type]
-
-
-def back_projection(obs: Observation) -> Estimate:
-    """The matched filter `Aᴴ y`, scaled by the least squares of each sample."""
-    assert obs.A is not None
-    x = obs.A.H @ obs.y
-    y_hat = obs.A @ x
-    scale = (y_hat.conj() * obs.y).sum(-1, keepdim=True) / power(y_hat).sum(-1, keepdim=True)
-    return Estimate(x * scale)
-
-
-def white_lmmse(obs: Observation, signal_var: float) -> Estimate:
-    """LMMSE for independent voxels of one variance, by the singular values: `V d v / (d² v + noise_var) Uᴴ y`."""
-    assert obs.A is not None
-    assert obs.noise_var is not None
-    U, d, V = obs.A.svd()
-    return Estimate(V @ (d * signal_var / (d**2 * signal_var + obs.noise_var) * (U.H @ obs.y)))
 
 
 def best_damped(on: RFImaging, iterations: int, seed: int) -> OAMP:

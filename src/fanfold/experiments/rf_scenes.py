@@ -17,13 +17,13 @@ from torch import Tensor, nn
 
 from fanfold.algorithms import FISTA, OAMP
 from fanfold.estimators import BackProjectionUNet, HybridOAMP
-from fanfold.estimators.back_projection_unet import white_lmmse
+from fanfold.estimators.linear_image import back_projection, white_lmmse
 from fanfold.evaluate import TEST_STREAM, Estimator
 from fanfold.experiments.base import Goal, Study
 from fanfold.experiments.scene_scores import auc, decibel, found, ssim
 from fanfold.experiments.unfolding_figure import Watcher
 from fanfold.fit import fit
-from fanfold.observation import Estimate, Observation
+from fanfold.observation import Observation
 from fanfold.peers import TUNING_STREAM, lam_grid
 from fanfold.priors import BernoulliGaussian
 from fanfold.problems import Problem, RFImaging
@@ -117,14 +117,6 @@ def signal_power(on: RFImaging, seed: int) -> float:
     return power(draw(on, 1000, seed, TUNING_STREAM, 3)[0]).mean().item()
 
 
-def back_projection(obs: Observation) -> Estimate:
-    """`Aᴴ y`, scaled by the least squares of each sample."""
-    assert obs.A is not None
-    x = obs.A.H @ obs.y
-    y_hat = obs.A @ x
-    return Estimate(x * (y_hat.conj() * obs.y).sum(-1, keepdim=True) / power(y_hat).sum(-1, keepdim=True))
-
-
 @torch.no_grad()
 def best(candidates: Sequence[Any], iterations: int, on: RFImaging, seed: int, samples: int) -> Any:
     """The candidate with the least error on training draws."""
@@ -146,7 +138,7 @@ def classical(on: RFImaging, seed: int, *, quick: bool) -> dict[str, Estimator]:
     grid = told + [replace(oamp, settings="estimated") for oamp in told]
     peers: dict[str, Estimator] = {
         BACK_PROJECTION: back_projection,
-        LINEAR: lambda obs: Estimate(white_lmmse(obs, signal_var)),
+        LINEAR: lambda obs: white_lmmse(obs, signal_var),
         CLASSICAL: iterate(best(grid, 30, on, seed, 60), 30),
     }
     if not quick:
