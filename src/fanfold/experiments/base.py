@@ -8,6 +8,8 @@ from typing import Any, Literal
 from fanfold.report.page import Section
 from fanfold.table import Table, plain
 
+CAVEAT = "do not trust the networks at another matrix, sparsity or SNR without evaluating there"
+
 
 @dataclass(frozen=True)
 class Goal:
@@ -43,10 +45,12 @@ class Goal:
         }
 
 
-def mean_goal(what: str, unit: str, relation: Any, target: float, values: Sequence[float]) -> Goal:
+def mean_goal(
+    what: str, unit: str, relation: Any, target: float, values: Sequence[float], tolerance: float = 0.0
+) -> Goal:
     """A goal for the mean over matrices, with its 95 % interval."""
     ci = 1.96 * statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else None
-    return Goal(what, unit, relation, target, statistics.mean(values), ci)
+    return Goal(what, unit, relation, target, statistics.mean(values), ci, tolerance)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import time
 
 from fanfold.experiments import photographs, unfolding_figure
-from fanfold.experiments.base import Goal, Study
+from fanfold.experiments.base import CAVEAT, Goal, Study
 from fanfold.experiments.unfolding_figure import Watcher
 
 
@@ -17,7 +17,7 @@ def study(*, seed: int, watch: Watcher) -> Study:
         "demo",
         "A network is an algorithm plus deviations.",
         f"On sparse signals {unfolding_figure.verdict(curves)}, and on a photograph {photographs.verdict(recovery)}; "
-        f"{unfolding_figure.CAVEAT}, nor on other kinds of picture.",
+        f"{CAVEAT}, nor on other kinds of picture.",
         time.perf_counter() - began,
         goals,
         [unfolding_figure.section(curves), photographs.section(recovery)],

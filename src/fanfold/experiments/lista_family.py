@@ -5,7 +5,6 @@ the Bayes limit; dense weights, with a thousand times the parameters, end far ab
 of the algorithms, on 250 x 500 Gaussian projections of Bernoulli-Gaussian signals, p = 0.1, after 16 layers.
 """
 
-import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -33,7 +32,7 @@ from fanfold.algorithms import (
 )
 from fanfold.bounds import bayes_limit
 from fanfold.evaluate import TEST_STREAM, Estimator, errors_db
-from fanfold.experiments.base import Goal, Study
+from fanfold.experiments.base import CAVEAT, Goal, Study, mean_goal
 from fanfold.experiments.unfolding_figure import Watcher
 from fanfold.fit import fit
 from fanfold.observation import Observation
@@ -152,8 +151,7 @@ def goals(noisy: Sequence[dict[str, Curve]], noiseless: Sequence[dict[str, Curve
     """Of the two scalars a layer; the small version has a quarter of the matrix and less training."""
 
     def goal(what: str, target: float, values: Sequence[float]) -> Goal:
-        ci = 1.96 * statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else None
-        return Goal(what, "dB", "<=", target, statistics.mean(values), ci)
+        return mean_goal(what, "dB", "<=", target, values)
 
     found = [
         goal(f"{ADAPTIVE.name}, 40 dB", -42.2, [c[ADAPTIVE.name].nmse_db[-1] for c in noisy]),
@@ -196,9 +194,6 @@ def verdict(curves: dict[str, Curve], limit_db: float) -> str:
         f"{ADAPTIVE.name}, not told the prior, "
         f"{f'lose {behind:.2f} dB to' if behind > 0 else f'are {-behind:.2f} dB ahead of'} untrained {TOLD}"
     )
-
-
-CAVEAT = "do not trust the networks at another matrix, sparsity or SNR without evaluating there"
 
 
 def study(*, quick: bool, seed: int, watch: Watcher) -> Study:

@@ -5,7 +5,6 @@ Source: the LISTA example of Shlezinger, Whang, Eldar & Dimakis, "Model-Based De
 non-zeros. The SNR of 20 dB, the Gaussian amplitudes and the peers are chosen here.
 """
 
-import statistics
 import time
 from collections.abc import Sequence
 
@@ -14,7 +13,7 @@ import torch
 from fanfold.algorithms import ALISTAAT, AMP, FISTA, ISTA, LISTA, LISTACP, OAMP, Algorithm
 from fanfold.estimators import LMMSE
 from fanfold.evaluate import TEST_STREAM, errors_db
-from fanfold.experiments.base import Goal, Study
+from fanfold.experiments.base import CAVEAT, Goal, Study, mean_goal
 from fanfold.experiments.unfolding_figure import Watcher
 from fanfold.fit import fit
 from fanfold.peers import ALPHAS, lam_grid, tuned
@@ -74,9 +73,8 @@ def goals(measured: Sequence[dict[str, list[float]]], *, quick: bool) -> list[Go
 
     def gain(network: str, peer: str, least: float) -> Goal:
         values = [c[peer][-1] - c[network][-1] for c in measured]
-        ci = 1.96 * statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else None
         what = f"gain of {network}, {LAYERS} layers, over {peer} iterations"
-        return Goal(what, "dB", ">=", least, statistics.mean(values), ci)
+        return mean_goal(what, "dB", ">=", least, values)
 
     if quick:
         return [gain(NETWORK, QUICK_PEER, 10.0), gain(COUPLED, QUICK_PEER, 15.0), gain(SCALARS, PEER, 4.0)]
@@ -114,9 +112,6 @@ def verdict(curves: dict[str, list[float]]) -> str:
         f"iterations ({at_end[NETWORK]:.2f} against {at_end[PEER]:.2f} dB) and {at_end[NETWORK] - at_end[TOLD]:.2f} dB "
         f"behind {TOLD}, with as many iterations; {winner} is best with {at_end[winner]:.2f} dB (no bound is known)"
     )
-
-
-CAVEAT = "do not trust the networks at another matrix, sparsity or SNR without evaluating there"
 
 
 def study(*, quick: bool, seed: int, watch: Watcher) -> Study:

@@ -17,7 +17,7 @@ from torch import Tensor
 from fanfold.algorithms import AMP, FISTA, ISTA, LISTA, OAMP, Algorithm
 from fanfold.bounds import bayes_limit
 from fanfold.evaluate import TEST_STREAM, errors_db
-from fanfold.experiments.base import Goal, Study
+from fanfold.experiments.base import CAVEAT, Goal, Study, mean_goal
 from fanfold.fit import Event, fit
 from fanfold.observation import Observation
 from fanfold.peers import ALPHAS, lam_grid, tuned
@@ -119,9 +119,7 @@ def goals(measured: Sequence[Curves], ista_needs: float = 150) -> list[Goal]:
         return [m.curves[name][LAYERS - 1] for m in measured]
 
     def goal(name: str, relation: Any, target: float, tolerance: float = 0.0) -> Goal:
-        values = at_16(name)
-        ci = 1.96 * statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else None
-        return Goal(f"{name}, 16 layers", "dB", relation, target, statistics.mean(values), ci, tolerance)
+        return mean_goal(f"{name}, 16 layers", "dB", relation, target, at_16(name), tolerance)
 
     needed = statistics.mean(float(m.ista_needs) for m in measured)
     return [
@@ -166,9 +164,6 @@ def verdict(m: Curves) -> str:
         f"after 16 layers {winner} wins with {at_16[winner]:.1f} dB, {at_16[second] - at_16[winner]:.1f} dB ahead of "
         f"{second} and {at_16[winner] - m.limit_db:.1f} dB short of the Bayes limit"
     )
-
-
-CAVEAT = "do not trust the networks at another matrix, sparsity or SNR without evaluating there"
 
 
 def study(*, quick: bool, seed: int, watch: Watcher) -> Study:
