@@ -18,6 +18,7 @@ from fanfold.linops import (
     LinearOperator,
     Mask,
     Wavelet,
+    covariance_inverse,
     dot_test,
     from_deepinv,
     from_pylops,
@@ -179,6 +180,37 @@ def test_norm_is_the_largest_singular_value(name, dtype):
     assert A.norm() == pytest.approx(largest, rel=rounding(A))
     assert A.H.norm() == pytest.approx(largest, rel=rounding(A))
     assert A.svd().s.max().item() == pytest.approx(largest, rel=rounding(A))
+
+
+@each_dtype
+@each_operator
+def test_covariances_through_the_operator_are_those_through_its_matrix(name, dtype):
+    """`A diag(w) Aᴴ` and the diagonal of `Aᴴ P A`, for a batch of weights and of Hermitian P."""
+    A = OPERATORS[name](dtype)
+    weights = randn(2, A.n, dtype=dtype.to_real()).abs()
+    P = randn(2, A.m, A.m, dtype=dtype)
+    P = P + P.mH
+    M = A.matrix()
+    atol = rounding(A) * A.norm() ** 2 * max(weights.max().item(), P.norm().item())
+    torch.testing.assert_close(A.weighted_gram(weights), (M * weights[:, None]) @ M.mH, rtol=0, atol=atol)
+    diagonal = A.quadratic_diagonal(P)
+    assert diagonal.dtype == dtype.to_real()
+    torch.testing.assert_close(diagonal, (M.mH @ P @ M).diagonal(dim1=-2, dim2=-1).real, rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=str)
+def test_inverse_of_a_covariance_and_its_derivative(dtype):
+    root = randn(3, 5, 5, dtype=dtype)
+    S = (root @ root.mH + torch.eye(5, dtype=dtype)).requires_grad_()
+    torch.testing.assert_close(covariance_inverse(S) @ S, torch.eye(5, dtype=dtype).expand(3, 5, 5))
+    assert torch.autograd.gradcheck(lambda a: covariance_inverse((a + a.mH) / 2), S)
+
+
+def test_what_is_no_covariance_has_no_inverse():
+    """The others of its batch keep theirs."""
+    found = covariance_inverse(torch.stack([torch.eye(3), -torch.eye(3)]))
+    assert torch.equal(found[0], torch.eye(3))
+    assert found[1].isnan().all()
 
 
 @each_dtype

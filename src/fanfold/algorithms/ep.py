@@ -1,14 +1,16 @@
 """Expectation propagation. Céspedes, Olmos, Sánchez-Fernández & Pérez-Cruz (2014), section IV: their EP detector."""
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from fanfold.algorithms.base import POSITIVE, UNIT, Algorithm, Nominal, settings_of
+from fanfold.algorithms.base import POSITIVE, UNIT, Algorithm, Nominal, Theta, one_of, positive, settings_of
+from fanfold.linops import covariance_inverse
 from fanfold.observation import Estimate
 from fanfold.priors import Constellation, Prior
+from fanfold.units import power
 
 
 class State(NamedTuple):
@@ -16,48 +18,84 @@ class State(NamedTuple):
 
     x: Tensor  # (..., n) estimate
     var: Tensor  # (..., n) its variance
-    gamma: Tensor  # (..., n)
+    gamma: Tensor  # (..., n) and all below in double precision
     lam: Tensor  # (..., n) positive
+    noise_var: Tensor  # (..., 1)
 
 
 @dataclass(frozen=True)
 class EP(Algorithm):
-    """Each prior becomes a Gaussian with the moments that it gives its entry beside all the others.
+    """OAMP with a variance for each entry: each prior becomes a Gaussian, with the moments it gives beside the rest.
 
-    Inverts an m x m matrix a step; needs the noise variance. As in the paper updates are damped, variances have a
-    floor, and a factor that would turn negative stays. The estimate is the mean of the entry's own prior times its
-    cavity, which at the fixed point is that of the Gaussian.
+    Where columns of A look alike, as those of neighbouring directions do, it succeeds where OAMP fails. It inverts an
+    m x m matrix a step, in double precision, as cavities are differences; a Kronecker operator is never formed. As in
+    the paper updates are damped, variances have a floor, and a factor that would turn negative is kept as it was; it
+    may be forgotten instead, which frees runs that are stuck in a wrong support. The estimate is the mean of the
+    entry's own prior times its cavity, which at the fixed point is that of the Gaussian. The noise variance is given,
+    or estimated by a step of EM for each sample: Dempster, Laird & Rubin (1977).
     """
 
     prior: Prior = field(default_factory=Constellation)
+    noise: Literal["given", "estimated"] = "given"  # estimated too if the observation does not say
     damping: float = 0.2  # share of the new factor
     floor: float = 5e-7  # least variance, relative to the power of x
+    improper: Literal["keep", "forget"] = "keep"  # what becomes of a factor that would turn negative, or too wide
+    widest: float = 10.0  # variance of a factor that was forgotten, around zero, relative to the power of x
+
+    def __post_init__(self):
+        positive(damping=self.damping, floor=self.floor, widest=self.widest)
+        one_of(("keep", "forget"), improper=self.improper)
+        one_of(("given", "estimated"), noise=self.noise)
 
     @property
     def nominals(self):
         floor = Nominal(lambda ep, obs: ep.floor * ep.prior.power, POSITIVE)
-        return settings_of(self.prior) | {"damping": Nominal(lambda ep, obs: ep.damping, UNIT), "floor": floor}
+        damping = Nominal(lambda ep, obs: ep.damping, UNIT)
+        noise_scale = Nominal(lambda *_: 1.0, POSITIVE, vector=False, group="noise_var")
+        own = {"damping": damping, "floor": floor, "noise_scale": noise_scale}
+        if self.improper == "forget":
+            own["widest"] = Nominal(lambda ep, obs: ep.widest * ep.prior.power, POSITIVE)
+        return settings_of(self.prior) | own
 
     def start(self, obs):
-        if obs.noise_var is None:
-            raise ValueError("EP needs noise_var; pass it in the Observation.")
-        x = obs.y.new_zeros((*obs.y.shape[:-1], obs.A.n))
-        return State(x=x, var=x.real, gamma=x, lam=x.real + x.real.new_tensor(1 / self.prior.power))
+        x, energy = obs.y.new_zeros((*obs.y.shape[:-1], obs.A.n)), power(obs.y).mean(-1, keepdim=True).double()
+        noise_var = obs.noise_var.double() + 0 * energy if self._noise_known(obs) else energy / 100
+        lam = x.real.double() + 1 / self.prior.power
+        return State(x=x, var=x.real, gamma=self._double(x), lam=lam, noise_var=noise_var)
+
+    def _double(self, a):
+        return a.to(torch.promote_types(a.dtype, torch.float64))
+
+    def _noise_known(self, obs):
+        return obs.noise_var is not None and self.noise == "given"
 
     def step(self, s, obs, theta):
-        A, H, eye = obs.A, obs.A.matrix(), torch.eye(obs.A.m, dtype=obs.A.dtype, device=obs.A.device)
+        y, theta = self._double(obs.y), Theta(**{name: self._double(value) for name, value in vars(theta).items()})
+        A = obs.A.once("double", lambda: obs.A.to(dtype=y.dtype))
         mean, D = s.gamma / s.lam, 1 / s.lam
-        P = H.mH @ torch.linalg.inv((H * D[..., None, :]) @ H.mH + obs.noise_var[..., None] * eye)
-        c = (P * H.mT).sum(-1).real
-        t = mean + (P @ (obs.y - A @ mean)[..., None])[..., 0] / c  # cavity: what the others say of an entry
-        h2 = torch.maximum(1 / c - D, theta.floor)
+        signal, eye = A.weighted_gram(D), torch.eye(A.m, dtype=A.dtype, device=A.device)
+        rounding = 1e-14 * signal.diagonal(dim1=-2, dim2=-1).real.amax(-1, keepdim=True)  # it is noise too
+        sigma2 = torch.maximum(theta.noise_scale * s.noise_var, rounding)
+        P = covariance_inverse(signal + sigma2[..., None] * eye)
+        z, c = (P @ (y - A @ mean)[..., None])[..., 0], A.quadratic_diagonal(P)
+        t, h2 = mean + (A.H @ z) / c, torch.maximum(1 / c - D, theta.floor)  # cavity: what the others say of an entry
         x, var = self.prior.posterior(t, h2, theta)
         least = torch.maximum(var, theta.floor)
         gamma, lam = x / least - t / h2, 1 / least - 1 / h2
-        kept = lam <= 0
-        gamma, lam = torch.where(kept, s.gamma, gamma), torch.where(kept, s.lam, lam)
+        if self.improper == "forget":
+            wide = lam * theta.widest < 1
+            gamma, lam = torch.where(wide, 0, gamma), torch.where(wide, 1 / theta.widest, lam)
+        else:
+            gamma, lam = (torch.where(lam <= 0, old, new) for old, new in ((s.gamma, gamma), (s.lam, lam)))
         beta = theta.damping
-        return State(x, var, s.gamma + beta * (gamma - s.gamma), s.lam + beta * (lam - s.lam))
+        gamma, lam = s.gamma + beta * (gamma - s.gamma), s.lam + beta * (lam - s.lam)
+        return State(x.to(obs.y.dtype), var.to(s.var.dtype), gamma, lam, self._noise(z, P, sigma2, s, obs))
+
+    def _noise(self, z, P, sigma2, s, obs):
+        if self._noise_known(obs):
+            return s.noise_var
+        trace = P.diagonal(dim1=-2, dim2=-1).real.sum(-1, keepdim=True)
+        return (sigma2**2 * power(z).sum(-1, keepdim=True) + sigma2 * (obs.A.m - sigma2 * trace)) / obs.A.m
 
     def read(self, s):
         return Estimate(s.x, s.var)

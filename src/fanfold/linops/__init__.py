@@ -8,6 +8,7 @@ from fanfold.linops.born import Born
 from fanfold.linops.compose import Compose
 from fanfold.linops.dense import Dense
 from fanfold.linops.diagonal import Diagonal
+from fanfold.linops.inverse import covariance_inverse
 from fanfold.linops.kronecker import Kronecker
 from fanfold.linops.mask import Mask
 from fanfold.linops.steering import field_of_view, ofdm_radar, partial_fourier, steering, uniform_linear
@@ -24,6 +25,7 @@ __all__ = [
     "LinearOperator",
     "Mask",
     "Wavelet",
+    "covariance_inverse",
     "dot_test",
     "field_of_view",
     "from_deepinv",

@@ -124,6 +124,16 @@ class LinearOperator(ABC):
         """Diagonal of `AᴴA`, the squared norms of the columns: `(n,)`, real."""
         return self.once("gram_diagonal", lambda: self.matrix().abs().square().sum(0))
 
+    def weighted_gram(self, weights: Tensor) -> Tensor:
+        """`A diag(w) Aᴴ` for real weights `(..., n)`: `(..., m, m)`, what a signal of these variances measures like."""
+        A = self.matrix()
+        return (A * weights[..., None, :]) @ A.mH
+
+    def quadratic_diagonal(self, P: Tensor) -> Tensor:
+        """Diagonal of `Aᴴ P A` for Hermitian P `(..., m, m)`: `(..., n)`, real."""
+        A = self.matrix()
+        return (A.conj() * (P @ A)).sum(-2).real
+
     def fingerprint(self) -> str:
         """SHA-256 of the operator's type, shape, dtype and contents: the same on every machine and device."""
         return self.once("fingerprint", self._fingerprint)

@@ -12,7 +12,9 @@ class Kronecker(LinearOperator):
     """`A_1 ⊗ … ⊗ A_K`: each factor acts on one axis of the scene `(n_1, …, n_K)`, whose entries are in row-major order.
 
     The matrix is never formed. Applying it costs about `n Σ n_k` operations, its singular value decomposition is the
-    Kronecker product of the factors' own, and gradients flow to the signal and to the factors.
+    Kronecker product of the factors' own, and gradients flow to the signal and to the factors. Covariances of the
+    measurements, `weighted_gram`, cost about `m² Σ n_k` (Van Loan & Pitsianis, 1993: the rearrangement that makes
+    Kronecker products rank one).
 
     Args:
         *factors: Matrices `(m_k, n_k)`, of one dtype and on one device.
@@ -55,6 +57,22 @@ class Kronecker(LinearOperator):
     def gram_diagonal(self):
         return self.once("gram_diagonal", lambda: _outer([f.abs().square().sum(0) for f in self.factors]))
 
+    def weighted_gram(self, weights):
+        rows = [f.shape[0] for f in self.factors]
+        z = _by_modes(self._squares(), weights.to(self.dtype)).reshape(-1, *(m for m in rows for _ in "ij"))
+        return z.permute(0, *_interleaved(len(rows), back=True)).reshape(*weights.shape[:-1], self.m, self.m)
+
+    def quadratic_diagonal(self, P):
+        rows = [f.shape[0] for f in self.factors]
+        z = P.reshape(-1, *rows, *rows).permute(0, *_interleaved(len(rows), back=False))
+        squares = tuple(square.mH for square in self._squares())
+        return _by_modes(squares, z.reshape(*P.shape[:-2], -1)).real
+
+    def _squares(self) -> tuple[Tensor, ...]:
+        """Of each factor the products of every two rows, `(m_k², n_k)`: the Khatri-Rao product with its conjugate."""
+        squares = ((f[:, None] * f.conj()).flatten(0, 1).contiguous() for f in self.factors)
+        return self.once("squares", lambda: tuple(squares))
+
     def parts(self):
         return self.factors
 
@@ -76,6 +94,12 @@ def _by_modes(factors: tuple[Tensor, ...], x: Tensor) -> Tensor:
         z = factor @ z.reshape(len(z), -1, factor.shape[1]).mT
         z = z.reshape(len(z), -1)
     return z.reshape(*x.shape[:-1], -1)
+
+
+def _interleaved(count: int, *, back: bool) -> list[int]:
+    """Axes i1 … iK j1 … jK, after that of the batch, as i1 j1 … iK jK, or back."""
+    pairs = [axis for k in range(1, count + 1) for axis in (k, k + count)]
+    return [pairs.index(axis) + 1 for axis in range(1, 2 * count + 1)] if back else pairs
 
 
 def _outer(vectors: list[Tensor]) -> Tensor:

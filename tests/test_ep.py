@@ -1,0 +1,74 @@
+"""Expectation propagation as OAMP with a variance for each entry; its detector is under test with MIMO detection."""
+
+import pytest
+import torch
+
+import fanfold as ff
+from fanfold.algorithms import EP, FISTA, OAMP
+from fanfold.linops import Dense
+from fanfold.observation import Observation
+from fanfold.priors import BernoulliGaussian
+from fanfold.problems import CompressedSensing, RFImaging
+from fanfold.training import draw
+from fanfold.units import nmse_db, power
+
+POINTS = BernoulliGaussian(0.1)
+
+
+def test_a_kronecker_product_is_treated_as_its_matrix():
+    on = RFImaging("steering", (8, 6), (6, 5), dtype="complex128")
+    x, obs = draw(on, 5, 0, 2, 0)
+    dense = Observation(obs.y, Dense(obs.A.matrix()), obs.noise_var)
+    for improper in ("keep", "forget"):
+        ep = EP(POINTS, damping=1.0, improper=improper)
+        torch.testing.assert_close(ff.run(ep, obs, 4).x, ff.run(ep, dense, 4).x, rtol=1e-6, atol=1e-6 * x.abs().max())
+
+
+def test_it_meets_oamp_where_oamp_is_optimal():
+    """On an iid matrix cavities differ by little: both end at the Bayes error."""
+    on = CompressedSensing(n=200, m=100, sparsity=0.1, snr_db=30, seed=0)
+    x, obs = draw(on, 100, 0, 2, 0)
+    ours = nmse_db(ff.run(EP(POINTS, damping=1.0), obs, 12).x, x)
+    assert ours == pytest.approx(nmse_db(ff.run(OAMP(POINTS), obs, 20).x, x), abs=0.5)
+
+
+def test_neighbouring_directions_are_told_apart_where_others_fail():
+    """In the median over scenes, 5 dB past what an l1 penalty and one variance for all reach, prior known or not."""
+    on = RFImaging("steering", (16, 16), (12, 12), seed=0)
+    x, obs = draw(on, 60, 0, 2, 0)
+
+    def median(estimate):
+        return (10 * torch.log10(power(estimate.x - x).sum(-1) / power(x).sum(-1))).median().item()
+
+    told = median(ff.run(EP(POINTS, damping=1.0, improper="forget"), obs, 10))
+    wrong = median(ff.run(EP(BernoulliGaussian(0.3), damping=0.95, improper="forget", noise="estimated"), obs, 12))
+    assert told < median(ff.run(FISTA(0.01), obs, 300)) - 5
+    assert told < median(ff.run(OAMP(POINTS, damping=0.7), obs, 30)) - 5
+    assert wrong == pytest.approx(told, abs=0.5)
+
+
+def test_the_noise_variance_is_found():
+    """A median of 60 means of 144 squares, some of them spent on 26 points, errs by some 5 %."""
+    on = RFImaging("gaussian", (16, 16), (12, 12), seed=0, snr_db=20)
+    _, obs = draw(on, 60, 0, 2, 0)
+    ep, theta = EP(POINTS, damping=1.0, noise="estimated"), None
+    s = ep.start(obs)
+    for _ in range(20):
+        theta = ep.nominal_theta(obs) if theta is None else theta
+        s = ep.step(s, obs, theta)
+    assert s.noise_var.median().item() == pytest.approx(on.noise_var, rel=0.15)
+
+
+def test_variances_are_honest():
+    """Their mean is the mean squared error, within a factor of 1.3: 60 scenes with 26 points each leave 5 %."""
+    on = RFImaging("gaussian", (16, 16), (12, 12), seed=0)
+    x, obs = draw(on, 60, 0, 2, 0)
+    found = ff.run(EP(POINTS, damping=1.0), obs, 12)
+    error = power(found.x - x).mean(-1).median() / found.var.mean(-1).median()
+    assert 1 / 1.3 < error < 1.3
+
+
+@pytest.mark.parametrize("setting", [{"noise": "known"}, {"improper": "mend"}, {"damping": 0.0}, {"widest": -1.0}])
+def test_settings_that_are_none_are_refused(setting):
+    with pytest.raises(ValueError, match=next(iter(setting))):
+        EP(**setting)
