@@ -171,3 +171,18 @@ def test_the_name_of_a_group_stands_for_its_quantities():
     assert {name: len(d) for name, d in net.deviations.items()} == {"p": 1, "var": 3, "noise_scale": 1}
     with pytest.raises(ValueError, match=r"no quantity 'priors'.*prior.*Did you mean"):
         ff.unfold(oamp, on, 3, {"priors": "tied"})
+
+
+def test_numbers_move_to_another_operator_and_matrices_do_not():
+    """A network that was moved is one that had these deviations there from the start."""
+    small, large = problem(), ff.problems.CompressedSensing(n=40, m=30, snr_db=30)
+    learn = {"step": "per-layer", "threshold": "tied"}
+    nets = [ff.unfold(ff.algorithms.ISTA(), where, 3, learn) for where in (small, large)]
+    for net in nets:
+        for d in net.deviations.values():
+            d.data.fill_(0.3)
+    _, obs = large.sample(4, torch.Generator().manual_seed(0))
+    nets[0].strength = nets[1].strength = 0.5
+    assert torch.equal(nets[0].moved_to(large)(obs).x, nets[1](obs).x)
+    with pytest.raises(ValueError, match="only numbers"):
+        ff.unfold(ff.algorithms.ISTA(), small, 3, {"threshold": "per-layer vector"}).moved_to(large)

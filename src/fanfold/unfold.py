@@ -153,6 +153,20 @@ class Unfolded(nn.Module):
         states = iterates(self.algorithm, obs, thetas)
         return [self.algorithm.read(s) for s in itertools.islice(states, skip, None)]
 
+    def moved_to(self, problem_or_obs: HasOperator) -> "Unfolded":
+        """These deviations on another operator, such as a larger array of the same kind: train small, use large.
+
+        Raises:
+            ValueError: If one has an entry for each unknown or is a matrix: it belongs to its A.
+        """
+        for name, d in self.deviations.items():
+            if d[0].numel() > 1:
+                raise ValueError(f"{name} was learned as {tuple(d.shape[1:])} for this A; only numbers can be moved.")
+        moved = Unfolded(self.algorithm, problem_or_obs, self.layers, self.learn, checkpoint=self.checkpoint)
+        moved.load_state_dict(self.state_dict())
+        moved.strength = self.strength
+        return moved
+
     def parameter_groups(self, lr: float) -> list[dict]:
         """Parameter groups for an optimiser, each with its quantity's share of the learning rate."""
         return [
