@@ -8,10 +8,12 @@ import torch
 from fanfold.linops import (
     Born,
     Kronecker,
+    coupling,
     dot_test,
     field_of_view,
     ofdm_radar,
     partial_fourier,
+    planar_array,
     steering,
     uniform_linear,
 )
@@ -47,7 +49,8 @@ def test_paths_go_from_transmitter_to_voxel_to_receiver():
 
 @pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128])
 def test_near_field_operator_and_its_adjoint_in_blocks(dtype, monkeypatch):
-    monkeypatch.setattr("fanfold.linops.born.CHUNK", 200)  # several blocks
+    for name in ("KEPT", "BLOCK"):  # several blocks, none kept
+        monkeypatch.setattr(f"fanfold.linops.born.{name}", 200)
     A = born(dtype)
     assert A._rows < 12
     dot_test(A)
@@ -76,8 +79,43 @@ def test_ofdm_radar_has_one_harmonic_for_each_axis():
     torch.testing.assert_close(A.factors[1], delay.to(torch.complex128), rtol=0, atol=1e-6)
 
 
+def test_planar_array_is_the_steering_matrix_of_a_plane():
+    """Element (i, j) and direction (u, v): `exp(i pi (i u + j v)) / sqrt(m)`, by the definition."""
+    A = planar_array(4, 3, (5, 6), 0.6, torch.complex128)
+    dot_test(A)
+    i, j = (a.flatten() for a in torch.meshgrid(torch.arange(4), torch.arange(3), indexing="ij"))
+    u, v = (a.flatten() for a in torch.meshgrid(field_of_view(5, 0.6), field_of_view(6, 0.6), indexing="ij"))
+    expected = torch.exp(1j * math.pi * (i[:, None] * u + j[:, None] * v)) / 12**0.5
+    torch.testing.assert_close(A.matrix(), expected, rtol=0, atol=1e-13)  # phases up to 20, rounded at eps
+
+
+def test_coupling_is_symmetric_and_falls_off_with_distance():
+    C = coupling(uniform_linear(8), -20.0, torch.complex128)
+    assert torch.equal(C, C.mT)
+    torch.testing.assert_close(C.diagonal(), torch.ones(8, dtype=torch.complex128), rtol=0, atol=0)
+    expected = 0.1 / torch.arange(1, 8, dtype=torch.float64)  # -20 dB at half a wavelength
+    torch.testing.assert_close(C[0, 1:].abs(), expected)
+    torch.testing.assert_close(C[0, 1:].angle().abs().cos(), torch.cos(math.pi * torch.arange(1, 8).double()))
+
+
+def test_coupling_that_vanishes_leaves_the_array_alone():
+    positions = torch.tensor([0.0, 0.4, 1.3])
+    B = steering(positions, field_of_view(6), torch.complex128)
+    gap = (coupling(positions, -200.0, torch.complex128) @ B - B).abs().max()
+    assert 0 < gap < 3 * 10**-10 / 0.8  # two neighbours at 0.4 wavelengths or more pass on 1e-10 / 0.8 each at most
+
+
+def test_coupled_factors_make_a_kronecker_product():
+    p, u = uniform_linear(4), field_of_view(6, 0.8)
+    C, B = coupling(p, -15.0, torch.complex128), steering(p, u, torch.complex128)
+    A = Kronecker(C @ B, C @ B)
+    dot_test(A)
+    expected = torch.kron(C, C) @ torch.kron(B, B)
+    torch.testing.assert_close(A.matrix(), expected, rtol=0, atol=1e-13)
+
+
 def test_a_scene_of_131072_voxels_runs_without_its_matrix():
-    """The matrix would take 128 GiB; a product takes the factors and two scenes."""
+    """The matrix would take 54 GiB; a product takes the factors and two scenes."""
     generator = torch.Generator().manual_seed(1)
     sizes = ((48, 64), (48, 64), (24, 32))
     factors = [torch.randn(m, n, dtype=torch.complex64, generator=generator) for m, n in sizes]
@@ -97,6 +135,11 @@ def test_a_scene_of_131072_voxels_runs_without_its_matrix():
         (lambda: steering(uniform_linear(3), torch.tensor([0.0, 1.5])), "no sine"),
         (lambda: steering(uniform_linear(3), field_of_view(4), torch.float32), "is complex"),
         (lambda: steering(torch.tensor([0.0, math.nan]), field_of_view(4)), "not finite"),
+        (lambda: coupling(torch.tensor([0.5, 0.0, 0.5]), -20), "coincide at 0.5"),
+        (lambda: coupling(uniform_linear(3), 0.0), "below 0 dB"),
+        (lambda: coupling(uniform_linear(3), -20, torch.float64), "is complex"),
+        (lambda: planar_array(4, 0, (5, 6)), "at least one"),
+        (lambda: planar_array(4, 3, (5,)), "two axes"),  # type: ignore[arg-type]
         (lambda: uniform_linear(4, 0.0), "positive spacing"),
         (lambda: field_of_view(4, 1.2), "share"),
         (lambda: partial_fourier(8, torch.tensor([1, 1])), "different numbers"),

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from fanfold.linops.base import LinearOperator
 from fanfold.linops.batched import Batched
+from fanfold.linops.kronecker import Kronecker
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Observation:
     def _check_fit(y: Tensor, A: LinearOperator) -> None:
         if y.shape[-1] != A.m:
             hint = " Transposed?" if y.shape[-1] == A.n or (y.ndim > 1 and y.shape[-2] == A.m) else ""
+            hint += f" y has shape {tuple(y.shape)}, A is {A}." if isinstance(A, Kronecker) else ""
             raise ValueError(
                 f"A maps {A.n} -> {A.m} but y has {y.shape[-1]} entries; pass y of shape (..., {A.m}).{hint}"
             )

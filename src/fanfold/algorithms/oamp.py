@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fanfold.algorithms.base import POSITIVE, Algorithm, Nominal, Theta, one_of, positive, settings_of
 from fanfold.algorithms.residual import variances
+from fanfold.linops import refuse_rank_deficient
 from fanfold.observation import Estimate
 from fanfold.priors import BernoulliGaussian, Prior
 from fanfold.units import power
@@ -58,6 +59,8 @@ class OAMP(Algorithm):
         return settings_of(self.prior) | numbers | scales
 
     def start(self, obs):
+        if self.linear == "pseudo-inverse":
+            refuse_rank_deficient(obs.A)
         r, energy = obs.y.new_zeros((*obs.y.shape[:-1], obs.A.n)), power(obs.y).mean(-1, keepdim=True)
         noise_var = obs.noise_var + 0 * energy if self._noise_known(obs) else energy / 100
         v = 0 * energy + energy.new_tensor(self.prior.power)

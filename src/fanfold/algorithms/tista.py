@@ -6,6 +6,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from fanfold.algorithms.base import POSITIVE, Algorithm, Nominal, settings_of
+from fanfold.linops import refuse_rank_deficient
 from fanfold.observation import Estimate
 from fanfold.priors import BernoulliGaussian, Prior
 from fanfold.units import power
@@ -34,6 +35,7 @@ class TISTA(Algorithm):
         return {"gamma": gamma} | settings_of(self.prior)
 
     def start(self, obs):
+        refuse_rank_deficient(obs.A)
         x = obs.y.new_zeros((*obs.y.shape[:-1], obs.A.n))
         return State(x=x, var=x.real)
 

@@ -3,6 +3,7 @@
 import torch
 
 from fanfold.estimators.lmmse import LMMSE
+from fanfold.linops import refuse_rank_deficient
 from fanfold.observation import Estimate, Observation
 
 
@@ -13,10 +14,11 @@ class ZeroForcing:
         """The estimate and, where the noise variance is known, its error variance, `(..., n)` each.
 
         Raises:
-            ValueError: If the operator is unknown or has fewer measurements than unknowns.
+            ValueError: If the operator is unknown, has fewer measurements than unknowns, or is rank-deficient.
         """
         if obs.A is None or obs.A.m < obs.A.n:
             raise ValueError(f"zero forcing needs an operator with at least as many measurements as unknowns: {obs.A}.")
+        refuse_rank_deficient(obs.A)
         U, d, V = obs.A.svd()
         x = V @ ((U.H @ obs.y) / d)
         if obs.noise_var is None:

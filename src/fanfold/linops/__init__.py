@@ -11,7 +11,16 @@ from fanfold.linops.diagonal import Diagonal
 from fanfold.linops.inverse import covariance_inverse
 from fanfold.linops.kronecker import Kronecker
 from fanfold.linops.mask import Mask
-from fanfold.linops.steering import field_of_view, ofdm_radar, partial_fourier, steering, uniform_linear
+from fanfold.linops.rank import refuse_rank_deficient
+from fanfold.linops.steering import (
+    coupling,
+    field_of_view,
+    ofdm_radar,
+    partial_fourier,
+    planar_array,
+    steering,
+    uniform_linear,
+)
 
 __all__ = [
     "DCT",
@@ -25,6 +34,7 @@ __all__ = [
     "LinearOperator",
     "Mask",
     "Wavelet",
+    "coupling",
     "covariance_inverse",
     "dot_test",
     "field_of_view",
@@ -32,6 +42,8 @@ __all__ = [
     "from_pylops",
     "ofdm_radar",
     "partial_fourier",
+    "planar_array",
+    "refuse_rank_deficient",
     "steering",
     "uniform_linear",
 ]

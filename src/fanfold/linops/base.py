@@ -188,7 +188,7 @@ class Adjoint(LinearOperator):
         return self._of.to(device, dtype).H
 
 
-def refuse_non_finite(entries: Tensor) -> None:
+def refuse_non_finite(entries: Tensor, what: str = "the operator") -> None:
     """Refuse NaN and Inf in what defines an operator.
 
     Raises:
@@ -196,7 +196,7 @@ def refuse_non_finite(entries: Tensor) -> None:
     """
     bad = (~torch.isfinite(entries)).nonzero()
     if len(bad):
-        raise ValueError(f"the operator is not finite: its first bad entry is at {tuple(bad[0].tolist())}.")
+        raise ValueError(f"{what} is not finite: its first bad entry is at {tuple(bad[0].tolist())}.")
 
 
 def dot_test(A: LinearOperator, generator: torch.Generator | None = None, tolerance: float | None = None) -> float:

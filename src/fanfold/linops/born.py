@@ -7,15 +7,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fanfold.linops.base import LinearOperator, refuse_non_finite
+from fanfold.linops.product import linear_map
 
-CHUNK = 2**22  # entries of the matrix that are formed at a time
+KEPT = 2**22  # entries of a matrix that is kept
+BLOCK = 2**18  # entries of a larger one that are formed at a time: as many as caches hold
 
 
 class Born(LinearOperator):
     """`y[t, r, f] = Σ_v exp(-i k_f (|v - t| + |v - r|)) x[v] / sqrt(m)`: one scattering between pairs of antennas.
 
-    Entries are computed as they are needed: memory holds a path length for each pair and voxel, never A. Spreading
-    loss is left out, as receivers compensate it by their range gain.
+    Entries are computed as they are needed, in the forward and in the backward pass: memory holds a path length for
+    each pair and voxel, and of A some rows at a time; only an A of 2²² entries or less is kept. Spreading loss is left
+    out, as receivers compensate it by their range gain.
 
     Args:
         transmitters: Positions `(t, 3)` in metres.
@@ -41,10 +44,10 @@ class Born(LinearOperator):
         for name, points in (("transmitters", transmitters), ("receivers", receivers), ("voxels", voxels)):
             if points.ndim != 2 or points.shape[1] != 3 or len(points) == 0:
                 raise ValueError(f"{name} have shape {tuple(points.shape)}; pass positions (count, 3) in metres.")
-            refuse_non_finite(points)
+            refuse_non_finite(points, f"the list of {name}")
             if name != "voxels" and len(points.unique(dim=0)) < len(points):
                 raise ValueError(f"two {name} coincide; give each a place of its own.")
-        refuse_non_finite(wavenumbers)
+        refuse_non_finite(wavenumbers, "the list of wavenumbers")
         if wavenumbers.ndim != 1 or len(wavenumbers) == 0:
             raise ValueError(f"wavenumbers have shape {tuple(wavenumbers.shape)}; pass (f,).")
         self._points = tuple(p.double() for p in (transmitters, receivers, wavenumbers, voxels))
@@ -52,25 +55,39 @@ class Born(LinearOperator):
         super().__init__((m, len(voxels)), dtype, voxels.device)
         paths = torch.cdist(self._points[0], self._points[3])[:, None] + torch.cdist(self._points[1], self._points[3])
         self._paths = paths.reshape(-1, len(voxels))  # (t r, n) metres
-        self._rows = max(1, CHUNK // (len(voxels) * len(wavenumbers)))
+        self._rows = max(1, BLOCK // len(voxels))
 
     def _blocks(self):
-        """Blocks of whole antenna pairs: `(rows, n)` of the matrix, from the first to the last."""
-        k = self._points[2]
-        for paths in self._paths.split(self._rows):
-            phase = torch.remainder(-k[:, None] * paths[:, None], 2 * math.pi).flatten(0, 1)
-            yield (torch.polar(torch.ones_like(phase), phase) / self.m**0.5).to(self.dtype)
+        """Blocks of rows, `(rows, n)` of the matrix from the first to the last: all at once where it is kept."""
+        return iter([self.matrix()]) if self.m * self.n <= KEPT else self._formed()
+
+    def _formed(self):
+        frequencies = len(self._points[2])
+        for row in torch.arange(self.m, device=self.device).split(self._rows):
+            turns = self._paths[row // frequencies]  # of the phase: whole ones go before precision does
+            turns.mul_(-self._points[2][row % frequencies, None] / (2 * math.pi))
+            turns.sub_(turns.round())
+            phase = turns.to(self.dtype.to_real()).mul_(2 * math.pi)
+            yield torch.complex(phase.cos(), phase.sin()).mul_(self.m**-0.5)
 
     def _apply(self, x):
-        return torch.cat([x @ block.mT for block in self._blocks()], -1)
+        return linear_map(x, self._scatter, self._focus)
 
     def _adjoint(self, y):
-        sizes = [len(paths) * len(self._points[2]) for paths in self._paths.split(self._rows)]
-        parts = zip(y.split(sizes, -1), self._blocks(), strict=True)
-        return sum((part @ block.conj() for part, block in parts), y.new_zeros((*y.shape[:-1], self.n)))
+        return linear_map(y, self._focus, self._scatter)
+
+    def _scatter(self, x):
+        return torch.cat([x @ block.mT for block in self._blocks()], -1)
+
+    def _focus(self, y):
+        x, start = y.new_zeros((*y.shape[:-1], self.n)), 0
+        for block in self._blocks():
+            x += y[..., start : start + len(block)] @ block.conj()
+            start += len(block)
+        return x
 
     def _matrix(self):
-        return torch.cat(list(self._blocks()))
+        return torch.cat(list(self._formed()))
 
     def gram_diagonal(self):
         return torch.ones(self.n, dtype=self.dtype.to_real(), device=self.device)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from fanfold.linops.base import SVD, LinearOperator, refuse_non_finite
+from fanfold.linops.product import linear_map
 
 
 class Kronecker(LinearOperator):
@@ -34,17 +35,22 @@ class Kronecker(LinearOperator):
                     f"factor {k} is {factor.dtype} on {factor.device} but the first is {factors[0].dtype} on "
                     f"{factors[0].device}; convert one."
                 )
-            refuse_non_finite(factor)
+            refuse_non_finite(factor, f"factor {k}")
         rows, columns = ([f.shape[axis] for f in factors] for axis in (0, 1))
         super().__init__((math.prod(rows), math.prod(columns)), factors[0].dtype, factors[0].device)
         self.factors = factors
         self._adjoints = tuple(f.mH.resolve_conj().contiguous() for f in factors)
 
     def _apply(self, x):
-        return _by_modes(self.factors, x)
+        return self._product(x, self.factors, self._adjoints)
 
     def _adjoint(self, y):
-        return _by_modes(self._adjoints, y)
+        return self._product(y, self._adjoints, self.factors)
+
+    def _product(self, x, factors, adjoints):
+        if any(factor.requires_grad for factor in factors):
+            return _by_modes(factors, x)
+        return linear_map(x, lambda x: _by_modes(factors, x), lambda y: _by_modes(adjoints, y))
 
     def _svd(self):
         parts = [torch.linalg.svd(f, full_matrices=False) for f in self.factors]
@@ -91,8 +97,8 @@ def _by_modes(factors: tuple[Tensor, ...], x: Tensor) -> Tensor:
     """The product, last factor first: each eats the last axis and leaves its own in front, so order comes back."""
     z = x.reshape(-1, x.shape[-1])
     for factor in reversed(factors):
-        z = factor @ z.reshape(len(z), -1, factor.shape[1]).mT
-        z = z.reshape(len(z), -1)
+        each = factor.resolve_conj().expand(len(z), *factor.shape)  # where gradients flow, `@` would copy z to fold it
+        z = (each @ z.reshape(len(z), -1, factor.shape[1]).mT).reshape(len(z), -1)
     return z.reshape(*x.shape[:-1], -1)
 
 

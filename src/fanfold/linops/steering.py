@@ -39,17 +39,50 @@ def steering(positions: Float[Tensor, "m"], sines: Float[Tensor, "n"], dtype: to
         ValueError: If two elements coincide, a direction is no sine, or the dtype is not complex.
     """
     positions, sines = (torch.as_tensor(a, dtype=torch.float64) for a in (positions, sines))
-    refuse_non_finite(positions)
-    gaps = positions.sort().values.diff()
-    if (gaps <= 0).any():
-        where = positions.sort().values[:-1][gaps <= 0][0].item()
-        raise ValueError(f"two antennas coincide at {where:g} wavelengths; give each a place of its own.")
+    _refuse_coincident(positions)
     if not (sines.abs() <= 1).all():
         raise ValueError(f"direction {sines.abs().max().item():g} is no sine; pass values within -1 … 1.")
     if not dtype.is_complex:
         raise ValueError(f"a steering matrix is complex, not {dtype}; pass complex64 or complex128.")
     phase = 2 * math.pi * positions[:, None] * sines
     return (torch.polar(torch.ones_like(phase), phase) / len(positions) ** 0.5).to(dtype)
+
+
+def _refuse_coincident(positions: Tensor) -> None:
+    refuse_non_finite(positions, "the list of positions")
+    positions = positions.sort().values
+    gaps = positions.diff()
+    if (gaps <= 0).any():
+        where = positions[:-1][gaps <= 0][0].item()
+        raise ValueError(f"two antennas coincide at {where:g} wavelengths; give each a place of its own.")
+
+
+def coupling(positions: Float[Tensor, "m"], strength_db: float, dtype: torch.dtype = torch.complex64) -> Tensor:
+    """Mutual coupling of an array, `(m, m)`: `coupling(p, -20) @ steering(p, u)` is what its elements receive.
+
+    Each element re-radiates what it receives: `C[i, j] = c exp(-2 pi i d) / (2 d)` at a distance of d wavelengths, the
+    wave of a small source, and 1 on the diagonal; `|c|` is the strength at half a wavelength. That C multiplies from
+    the left, is symmetric and falls off as `1 / d`: Liu & Vaidyanathan (2016), Super nested arrays, part I, section
+    II; the phase: Balanis (2016), Antenna Theory, section 4.2. An array on a plane that is a Kronecker product is
+    coupled along its rows and along its columns, one matrix a factor.
+
+    Args:
+        positions: Of the elements along one axis, in wavelengths, `(m,)`.
+        strength_db: Power that an element half a wavelength away passes on, in dB, below 0.
+        dtype: Complex.
+
+    Raises:
+        ValueError: If two elements coincide, the strength is not below 0 dB, or the dtype is not complex.
+    """
+    positions = torch.as_tensor(positions, dtype=torch.float64)
+    _refuse_coincident(positions)
+    if not strength_db < 0:
+        raise ValueError(f"the coupling is {strength_db} dB; an element passes on less than it receives: below 0 dB.")
+    if not dtype.is_complex:
+        raise ValueError(f"coupling is complex, not {dtype}; pass complex64 or complex128.")
+    distance = (positions[:, None] - positions).abs().fill_diagonal_(1.0)
+    coupled = torch.polar(10 ** (strength_db / 20) / (2 * distance), -2 * math.pi * distance)
+    return coupled.fill_diagonal_(1.0).to(dtype)
 
 
 def field_of_view(points: int, share: float = 1.0) -> Float[Tensor, "points"]:
@@ -59,6 +92,35 @@ def field_of_view(points: int, share: float = 1.0) -> Float[Tensor, "points"]:
             f"{points} directions over {share} of the field of view; pass at least one and a share in (0, 1]."
         )
     return torch.linspace(-share, share, points, dtype=torch.float64)
+
+
+def planar_array(
+    rows: int,
+    columns: int,
+    scene: tuple[int, int],
+    field: float = 1.0,
+    dtype: torch.dtype = torch.complex64,
+) -> Kronecker:
+    """A uniform planar array, half a wavelength apart, that looks at a grid of directions: one factor an axis.
+
+    A wave with direction cosines (u, v) meets the element in row i and column j with phase `pi (i u + j v)`, a product
+    of two linear arrays. Van Trees (2002), section 4.1.1.
+
+    Args:
+        rows: Elements along the first axis.
+        columns: Elements along the second.
+        scene: Directions along each axis.
+        field: Share of -1 … 1 that the scene covers along each axis; beyond `u² + v² = 1` no wave comes from, which
+            matters above 0.7.
+        dtype: Complex.
+
+    Raises:
+        ValueError: If a count is not positive or the share is not in (0, 1].
+    """
+    if len(scene) != 2:
+        raise ValueError(f"the scene is {scene}; a planar array sees two axes of directions.")
+    sizes = zip((rows, columns), scene, strict=True)
+    return Kronecker(*(steering(uniform_linear(m), field_of_view(n, field), dtype) for m, n in sizes))
 
 
 def partial_fourier(n: int, rows: Tensor, dtype: torch.dtype = torch.complex64) -> Tensor:
