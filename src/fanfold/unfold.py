@@ -182,13 +182,8 @@ class Unfolded(nn.Module):
         # Adding deviations to matrices is dear: without gradients what was added last is kept while nothing changes.
         values = [nominal.value(self.algorithm, obs) for nominal in self.algorithm.nominals.values()]
         same = tuple(id(v) if isinstance(v, Tensor) else v for v in values)
-        key = (
-            same,
-            self._strength,
-            obs.y.dtype,
-            obs.y.device,
-            *((id(d), d.data_ptr(), d._version) for d in self.deviations.values()),
-        )
+        versions = [(id(d), d.data_ptr(), d._version) for d in self.deviations.values()]
+        key = (same, self._strength, obs.y.dtype, obs.y.device, *versions)
         if self._kept is None or self._kept[0] != key:
             self._kept = (key, self._layer_thetas(obs), values)  # the values too, so that no other gets their id
         return self._kept[1]
