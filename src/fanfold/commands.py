@@ -133,6 +133,10 @@ def _told_by(problem: Problem, algorithm: Algorithm) -> Algorithm:
         if own is not None and its is not None and type(own) is not type(its):
             changes[part] = its
             notes.print(f"{type(algorithm).__name__} takes the problem's {part}: {its}")
+    guess, own = getattr(problem, "guessed_prior", None), getattr(algorithm, "prior", None)
+    if guess is not None and own is not None and "prior" not in changes and own == type(algorithm)().prior:  # type: ignore[attr-defined]
+        changes["prior"] = guess
+        notes.print(f"{type(algorithm).__name__} begins from the prior of the training scenes: {guess}")
     return replace(algorithm, **changes) if changes else algorithm  # type: ignore[type-var]
 
 

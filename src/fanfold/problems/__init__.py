@@ -9,6 +9,7 @@ from fanfold.problems.mimo_detection import MIMODetection
 from fanfold.problems.mismatched import Mismatched
 from fanfold.problems.pairs import Pairs
 from fanfold.problems.photographs import Photographs
+from fanfold.problems.rf_geometry import RFGeometry
 from fanfold.problems.rf_imaging import RFImaging
 from fanfold.problems.varied import Varied
 
@@ -21,6 +22,7 @@ REGISTRY: dict[str, type] = {
     "mismatched": Mismatched,
     "pairs": Pairs,
     "photographs": Photographs,
+    "rf": RFGeometry,
     "rf-imaging": RFImaging,
     "varied": Varied,
 }
@@ -36,6 +38,7 @@ __all__ = [
     "Pairs",
     "Photographs",
     "Problem",
+    "RFGeometry",
     "RFImaging",
     "Varied",
 ]

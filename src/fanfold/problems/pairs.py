@@ -15,6 +15,8 @@ from fanfold.linops import Dense, LinearOperator
 from fanfold.observation import Observation, check_finite
 from fanfold.problems.base import Described
 
+Part = Literal["train", "test"]
+
 
 class Stored(NamedTuple):
     """Contents of a file of pairs."""
@@ -36,7 +38,7 @@ class Pairs(Described):
     """
 
     path: str
-    part: Literal["train", "test"] = "train"
+    part: Part = "train"
     held_out_share: float = 0.2  # of the samples, from the end of the file
 
     def __post_init__(self):
@@ -57,20 +59,12 @@ class Pairs(Described):
 
     def rows(self) -> range:
         """Which samples of the file this part holds."""
-        samples = len(self._stored().x)
-        held_out = max(1, round(self.held_out_share * samples))
-        if held_out >= samples:
-            raise ValueError(f"{self.path} holds {samples} pairs: too few to train on some and test on others.")
-        return range(samples - held_out) if self.part == "train" else range(samples - held_out, samples)
+        return rows_of(self.part, len(self._stored().x), self.held_out_share, self.path)
 
     def sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Observation]:
         """`n` pairs of this part, picked at random."""
-        stored, rows = self._stored(), self.rows()
-        if self.part == "test":  # each row once at most: repeated ones would pass for independent draws
-            pick = rows.start + torch.randperm(len(rows), generator=generator)[:n]
-        else:
-            pick = rows.start + torch.randint(len(rows), (n,), generator=generator)
-        var = stored.noise_var
+        stored = self._stored()
+        pick, var = pick_rows(self.part, self.rows(), n, generator), stored.noise_var
         if var is not None and var.ndim:
             var = var[pick]
         return stored.x[pick], Observation(stored.y[pick], stored.A, var)
@@ -86,8 +80,31 @@ class Pairs(Described):
         return _read(path.resolve(), path.stat().st_mtime_ns)
 
 
-@lru_cache(maxsize=4)
-def _read(path: Path, modified_ns: int) -> Stored:
+def rows_of(part: Part, samples: int, held_out_share: float, path: str) -> range:
+    """Which of so many pairs a part holds: the last share of them is for testing.
+
+    Raises:
+        ValueError: If there are too few for both parts.
+    """
+    held_out = max(1, round(held_out_share * samples))
+    if held_out >= samples:
+        raise ValueError(f"{path} holds {samples} pairs: too few to train on some and test on others.")
+    return range(samples - held_out) if part == "train" else range(samples - held_out, samples)
+
+
+def pick_rows(part: Part, rows: range, n: int, generator: torch.Generator) -> Tensor:
+    """`n` rows at random with replacement; of the test part each once at most: repeats would pass for fresh draws."""
+    if part == "test":
+        return rows.start + torch.randperm(len(rows), generator=generator)[:n]
+    return rows.start + torch.randint(len(rows), (n,), generator=generator)
+
+
+def load_arrays(path: Path) -> dict[str, Tensor]:
+    """The arrays x and y of an `.npz` file, and A and noise_var where it has them.
+
+    Raises:
+        ValueError: If the file cannot be read, holds anything but plain arrays, or has no x or no y.
+    """
     try:
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             names = file.files
@@ -97,6 +114,12 @@ def _read(path: Path, modified_ns: int) -> Stored:
     missing = {"x", "y"} - set(arrays)
     if missing:
         raise ValueError(f"{path} has no array {' or '.join(sorted(missing))}; it has {', '.join(names) or 'none'}.")
+    return arrays
+
+
+@lru_cache(maxsize=4)
+def _read(path: Path, modified_ns: int) -> Stored:
+    arrays = load_arrays(path)
     x, y = arrays["x"], arrays["y"]
     if x.ndim != 2 or y.ndim != 2 or len(x) != len(y):
         raise ValueError(f"x is {tuple(x.shape)} and y is {tuple(y.shape)}; pass (samples, n) and (samples, m).")
