@@ -35,19 +35,21 @@ class Label:
     bold: bool
 
 
-def line_chart(series: Sequence[Series], x_label: str, y_label: str, *, log_x: bool = False) -> str:
+def line_chart(
+    series: Sequence[Series], x_label: str, y_label: str, *, log_x: bool = False, log_y: bool = False
+) -> str:
     """An SVG line chart; each curve is named at its end, limits are dashed.
 
     Raises:
         ImportError: If matplotlib is missing.
     """
-    figure = line_figure(series, x_label, y_label, log_x=log_x)
+    figure = line_figure(series, x_label, y_label, log_x=log_x, log_y=log_y)
     out = io.StringIO()
     figure.savefig(out, format="svg", metadata={"Date": None})
     return out.getvalue()[out.getvalue().index("<svg") :]
 
 
-def line_figure(series: Sequence[Series], x_label: str, y_label: str, *, log_x: bool = False):
+def line_figure(series: Sequence[Series], x_label: str, y_label: str, *, log_x: bool = False, log_y: bool = False):
     """The matplotlib figure of `line_chart`."""
     figure_class, rc_context = require_matplotlib()
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "fanfold", "font.size": 10.5, "axes.edgecolor": QUIET}):
@@ -62,12 +64,13 @@ def line_figure(series: Sequence[Series], x_label: str, y_label: str, *, log_x: 
             ends.append(Label(float(s.y[-1]), s.name, colour, learned))
         if log_x:
             axes.set_xscale("log")
+        if log_y:
+            axes.set_yscale("log")
         axes.set_xlabel(x_label, color=INK)
         axes.set_ylabel(y_label, color=INK)
         axes.grid(color=GRID)
         axes.spines[["top", "right"]].set_visible(False)
-        low, high = axes.get_ylim()
-        _spread(ends, (high - low) * 0.052)
+        _spread(ends, *axes.get_ylim(), log=log_y)
         right = max(float(s.x[-1]) for s in series)
         for end in ends:
             axes.annotate(
@@ -77,11 +80,13 @@ def line_figure(series: Sequence[Series], x_label: str, y_label: str, *, log_x: 
         return figure
 
 
-def _spread(ends: list[Label], gap: float) -> None:
-    """Move labels up until none covers another."""
+def _spread(ends: list[Label], low: float, high: float, *, log: bool) -> None:
+    """Move labels up until none covers another, on an axis from `low` to `high`."""
+    share = 0.052  # of the axis that a label takes
     ends.sort(key=lambda end: end.place)
     for below, end in itertools.pairwise(ends):
-        end.place = max(end.place, below.place + gap)
+        next_free = below.place * (high / low) ** share if log else below.place + share * (high - low)
+        end.place = max(end.place, next_free)
 
 
 def picture_uri(picture: Tensor) -> str:
