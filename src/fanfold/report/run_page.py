@@ -4,13 +4,17 @@ import math
 from pathlib import Path
 from typing import Any
 
-from fanfold.evaluate import Estimator, evaluate
+import torch
+
+from fanfold.certificate import certify, has_evolution
+from fanfold.evaluate import TEST_STREAM, Estimator, evaluate
 from fanfold.peers import classical_peers
 from fanfold.problems import Problem
 from fanfold.report.page import Section, write_page
 from fanfold.report.plots import Series, line_chart
 from fanfold.runs import Run
 from fanfold.table import Table
+from fanfold.training import draw
 from fanfold.unfold import Unfolded, iterate
 
 
@@ -58,9 +62,23 @@ def write_run_page(run: Run, path: Path, samples: int) -> Path:
             table.last_layers(),
             table,
         ),
+        *_certificate(net, problem, samples),
         Section("Learning curve", "", [learning], details=Table(steps[:: max(1, len(steps) // 200)])),
     ]
     return write_page(path, f"fanfold run {run.path.name}", _verdict(table), sections, _facts(run))
+
+
+@torch.no_grad()
+def _certificate(net: Unfolded, problem: Problem, samples: int) -> list[Section]:
+    """Where state evolution is known and the network carries variances."""
+    if not has_evolution(problem):
+        return []
+    x, obs = draw(problem.held_out(), samples, 0, TEST_STREAM, 0)
+    estimates = net.trajectory(obs)
+    if estimates[-1].var is None:
+        return []
+    certificate = certify(estimates, x, problem)
+    return [Section("Convergence certificate", certificate.verdict, details=certificate.table)]
 
 
 def _verdict(table: Table) -> str:
