@@ -5,7 +5,9 @@ import torch
 
 import fanfold as ff
 from fanfold.algorithms import OAMP
-from fanfold.estimators import BackProjectionUNet, HybridOAMP
+from fanfold.estimators import BackProjectionUNet, HybridOAMP, MoDL, OnePhase
+from fanfold.estimators.linear_image import white_lmmse
+from fanfold.estimators.one_phase import stacked
 from fanfold.linops import Dense
 from fanfold.networks import ContextCNN, ResidualCNN, UNet
 from fanfold.priors import BernoulliGaussian
@@ -202,6 +204,47 @@ def test_hybrid_exports(tmp_path):
         wanted = net(obs).x.detach()
         error = (torch.as_tensor(x_hat) - wanted).abs().max() / wanted.abs().max()
         assert error < 1e3 * torch.finfo(torch.float32).eps
+
+
+def test_modl_before_training_only_returns_to_the_measurements():
+    """No CNN yet: the layers are `x + (AᴴA + λI)⁻¹ Aᴴ(y - Ax)`, here from the dense matrix, with λ in units of x."""
+    on = imaging(dtype="complex128")
+    _, obs = draws(on)
+    net = MoDL(on.scene, lambda o: white_lmmse(o, 0.02), layers=2).double()
+    x, A = white_lmmse(obs, 0.02).x, on.A.matrix()
+    eye = torch.eye(on.A.m, dtype=A.dtype)
+    for _ in range(2):
+        lam = 30 * obs.noise_var / x.abs().square().mean(-1, keepdim=True)
+        steps = torch.linalg.solve(A @ A.mH + lam[..., None] * eye, (obs.y - x @ A.mT)[..., None])[..., 0]
+        x = x + steps @ A.conj()
+    torch.testing.assert_close(net(obs).x, x, rtol=1e-9, atol=1e-9)
+
+
+def test_modl_learns():
+    on = imaging(targets="photographs", speckle=False)
+    x, obs = on.sample(200, torch.Generator().manual_seed(5))
+    net = MoDL(on.scene, lambda o: white_lmmse(o, 0.1), width=12, depth=3, layers=3)
+    before = ff.units.nmse_db(net(obs).x, x)
+    ff.fit(net, on, steps=60, batch=16, lr=6e-3, validation_samples=50, threads=1)
+    assert ff.units.nmse_db(net(obs).x, x) < before - 1  # 200 scenes leave some tenths
+
+
+def test_one_phase_hands_on_a_real_problem_and_turns_the_answer_back():
+    """Told the true phase, what arrives within is `[Re; Im]` of the measurements of a real scene, up to rounding."""
+    on = imaging(targets="photographs", speckle=False, dtype="complex128")
+    x, obs = draws(on)
+    seen = []
+
+    def within(real):
+        seen.append(real)
+        return ff.Estimate(x.abs())
+
+    found = OnePhase(lambda o: ff.Estimate(x), within)(obs)
+    torch.testing.assert_close(found.x, x)  # a real picture times its phase
+    noise = seen[0].y - seen[0].A @ x.abs()
+    assert seen[0].A is stacked(on.A)
+    # mean |noise|² of 8 x 200 reals: within 5 standard errors sqrt(2 / 1600) of its variance
+    assert noise.square().mean() / seen[0].noise_var == pytest.approx(1.0, abs=5 * (2 / noise.numel()) ** 0.5)
 
 
 def test_misuse_is_refused():

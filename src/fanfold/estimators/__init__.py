@@ -2,14 +2,20 @@
 
 from fanfold.estimators.back_projection_unet import BackProjectionUNet
 from fanfold.estimators.hybrid import HybridOAMP
+from fanfold.estimators.hybrid_ep import HybridEP
 from fanfold.estimators.linear import UnbiasedLMMSE, ZeroForcing, matched_filter_bound
 from fanfold.estimators.lmmse import LMMSE
+from fanfold.estimators.modl import MoDL
+from fanfold.estimators.one_phase import OnePhase
 from fanfold.estimators.sphere import SphereDecoder
 
 __all__ = [
     "LMMSE",
     "BackProjectionUNet",
+    "HybridEP",
     "HybridOAMP",
+    "MoDL",
+    "OnePhase",
     "SphereDecoder",
     "UnbiasedLMMSE",
     "ZeroForcing",

@@ -1,5 +1,6 @@
 """A U-Net on a linear image. Jin, McCann, Froustey & Unser (2017), "FBPConvNet": x̂ = U-Net(image(y))."""
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -19,7 +20,8 @@ class BackProjectionUNet(nn.Module):
     Args:
         scene: `(height, width)`; the unknowns are its voxels in row-major order.
         signal_var: `E|x|²`, which the LMMSE image takes for that of every voxel.
-        image: The stronger input is the LMMSE image; `Aᴴ y` has neither noise nor resolution put right.
+        image: The stronger input is the LMMSE image; `Aᴴ y` has neither noise nor resolution put right. Or any other
+            estimator.
         **shape: `width`, `levels`, `groups` and `seed` of the `UNet`.
     """
 
@@ -27,7 +29,7 @@ class BackProjectionUNet(nn.Module):
         self,
         scene: tuple[int, ...],
         signal_var: float,
-        image: Literal["lmmse", "back-projection"] = "lmmse",
+        image: Literal["lmmse", "back-projection"] | Callable[[Observation], Estimate] = "lmmse",
         **shape: int,
     ):
         super().__init__()
@@ -37,7 +39,10 @@ class BackProjectionUNet(nn.Module):
     def forward(self, obs: Observation) -> Estimate:
         """The estimate, `(..., n)`; complex or real as the measurements."""
         assert obs.A is not None
-        x = white_lmmse(obs, self.signal_var).x if self.image == "lmmse" else obs.A.H @ obs.y
+        if callable(self.image):
+            x = self.image(obs).x
+        else:
+            x = white_lmmse(obs, self.signal_var).x if self.image == "lmmse" else obs.A.H @ obs.y
         scale = rms(x)
         return Estimate(scale * as_signal(self.net(as_picture(x / scale, self.scene)), x))
 

@@ -37,17 +37,21 @@ class PriorMaps(nn.Module):
         self.scene, self.level = scene, prior.power
         self.cnn = ContextCNN(3, len(prior.learnable), seed=seed, **shape)
 
-    def forward(self, prior: Prior, r: Tensor, v: Tensor, given: Any, strength: float) -> Denoised:
-        """Posterior mean of r = x + noise of variance v, its variance and its divergence."""
+    def settings(self, prior: Prior, r: Tensor, v: Tensor, given: Any, strength: float) -> dict[str, Tensor]:
+        """The prior's settings for every voxel, `(..., n)` each; v is one variance for all or one for each."""
         own, v_all = power(r), v.expand(r.shape)
         seen = torch.stack([torch.log1p(own / v), torch.log((own + v) / self.level), torch.log(v_all / self.level)], -2)
+        seen = seen.to(self.cnn.around.weight.dtype)  # steps in double precision need no such network
         maps = self.cnn(seen.reshape(-1, 3, *self.scene)).flatten(2)
-        maps = strength * MOST * torch.tanh(maps / MOST)
-        moved = {
+        maps = (strength * MOST * torch.tanh(maps / MOST)).to(own.dtype)
+        return {
             name: domain.deviate(getattr(given, name), d.reshape(r.shape))
             for (name, domain), d in zip(prior.learnable.items(), maps.unbind(1))
         }
-        x, var = prior.posterior(r, v, Theta(**moved))
+
+    def forward(self, prior: Prior, r: Tensor, v: Tensor, given: Any, strength: float) -> Denoised:
+        """Posterior mean of r = x + noise of variance v, its variance and its divergence."""
+        x, var = prior.posterior(r, v, Theta(**self.settings(prior, r, v, given, strength)))
         return x, var, var.mean(-1, keepdim=True) / v
 
 

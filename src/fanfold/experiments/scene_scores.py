@@ -1,5 +1,7 @@
 """How well a scene is found: detection of its targets, and the likeness of pictures in decibels."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -16,8 +18,19 @@ def auc(hits: Tensor, misses: Tensor) -> float:
 
 def found(score: Tensor, target: Tensor, false_alarms: float = 0.01) -> float:
     """Share of the targets above the threshold that so many of the ground's scores pass."""
-    ground = score[~target].sort().values
-    return (score[target] > ground[int((1 - false_alarms) * (len(ground) - 1))]).double().mean().item()
+    return roc(score, target, (false_alarms,))[0]
+
+
+def roc(score: Tensor, target: Tensor, false_alarms: Sequence[float]) -> list[float]:
+    """`found` at each share of false alarms: the receiver operating characteristic."""
+    ground, hits = score[~target].sort().values, score[target]
+    thresholds = (ground[int((1 - share) * (len(ground) - 1))] for share in false_alarms)
+    return [(hits > threshold).double().mean().item() for threshold in thresholds]
+
+
+def bright(x: Tensor, below_peak_db: float = 10.0) -> Tensor:
+    """Voxels that are targets: not empty, and no further below the brightest of their scene."""
+    return power(x) > power(x).amax(-1, keepdim=True) * 10 ** (-below_peak_db / 10)
 
 
 def decibel(x: Tensor, shape: tuple[int, ...], reference: Tensor, floor_db: float = -40.0) -> Tensor:
