@@ -20,11 +20,13 @@ class Certificate:
             variances that the layer claims (None where it claims none), and as it is.
         holds: Whether the last layer is where evolution ends and its claim is right, both to `tolerance_db`.
         verdict: The same in words, with the numbers.
+        limit_db: Where state evolution settles, NMSE in dB.
     """
 
     table: Table
     holds: bool
     verdict: str
+    limit_db: float
 
 
 def has_evolution(problem: Any) -> bool:
@@ -72,4 +74,4 @@ def certify(estimates: list[Estimate], x: torch.Tensor, problem: Any, tolerance_
         f"{'Converged' if holds else 'Not certified'}: layer {len(rows)} is at {end['is']:.1f} dB, {short:.1f} dB from "
         f"where state evolution settles ({limit:.1f} dB), and {claim}."
     )
-    return Certificate(Table(rows), holds, verdict)
+    return Certificate(Table(rows), holds, verdict, limit)
