@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -375,6 +377,21 @@ def test_algorithms_begin_from_the_prior_of_the_training_scenes(calibrated):
 
 
 # The examples
+
+
+def test_readme_commands_run_and_calibration_wins_what_it_says(tmp_path):
+    readme = (EXAMPLES.parent.parent / "README.md").read_text()
+    (commands,) = re.findall(r"```bash\n(python examples/rf.*?)```", readme, re.DOTALL)
+    before, after = re.findall(r"eight layers of OAMP come from −([\d.]+) to −([\d.]+) dB", readme)[0]
+    (tmp_path / "examples").symlink_to(EXAMPLES.parent)
+    env = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    for line in commands.splitlines():
+        line = line + " --threads 1" if " train " in line else line + " --out t.json" if "evaluate" in line else line
+        done = subprocess.run(line.split(), cwd=tmp_path, env=env, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    rows = {row["estimator"]: row for row in json.loads((tmp_path / "t.json").read_text())}
+    for name, value in (("untrained OAMP", before), ("unfolded", after)):
+        assert rows[name]["low_db"] < -float(value) < rows[name]["high_db"]
 
 
 def test_the_example_makes_pairs_that_train(tmp_path):
