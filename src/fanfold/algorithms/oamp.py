@@ -27,6 +27,8 @@ class State(NamedTuple):
     noise_var: Tensor  # (..., 1)
     z: Tensor  # (..., m) measurements on the left singular vectors
     fitted: dict[str, Tensor]  # settings of the prior, (..., 1) each, where they are estimated
+    seen: Tensor  # (..., 1) error variance that the last residual showed
+    share: Tensor  # (..., 1) of each sample's damping, where it adapts
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class OAMP(Algorithm):
     noise: Literal["given", "estimated"] = "given"  # estimated too if the observation does not say
     settings: Literal["given", "estimated"] = "given"  # of the prior
     damping: float = 1.0  # share of the new message in what is sent on
+    adapt: bool = False  # whether a sample whose error variance grows takes 0.8 times the share from then on
     spread: float = 0.03  # relative variance of the error variance over samples; see `variances`
     trust: float = 0.1  # weight of the given settings against a sample's own, where they are estimated
 
@@ -66,7 +69,8 @@ class OAMP(Algorithm):
         v = 0 * energy + energy.new_tensor(self.prior.power)
         if self.settings == "estimated":
             v = energy * obs.A.m / obs.A.gram_diagonal().sum(-1, keepdim=True) + self._rounding(energy)
-        return State(x=r, var=r.real, r=r, v=v, noise_var=noise_var, z=obs.A.svd().U.H @ obs.y, fitted={})
+        z, never = obs.A.svd().U.H @ obs.y, 1e6 * v
+        return State(x=r, var=r.real, r=r, v=v, noise_var=noise_var, z=z, fitted={}, seen=never, share=1 + 0 * v)
 
     def _noise_known(self, obs):
         return obs.noise_var is not None and self.noise == "given"
@@ -83,17 +87,20 @@ class OAMP(Algorithm):
         least, known = self._rounding(power(s.z).mean(-1, keepdim=True)), self._noise_known(obs)
         v, noise_var = (torch.maximum(a, least) for a in (s.v, s.noise_var))
         v, noise_var = variances(e, d, v, noise_var, theta.spread, noise_known=known)
+        share = torch.where(v > s.seen, s.share * v.new_tensor(0.8), s.share) if self.adapt else s.share
         sigma2 = theta.noise_scale * noise_var
         w = d * v / (d**2 * v + sigma2) if self.linear == "lmmse" else d if self.linear == "matched-filter" else 1 / d
         w = w * (obs.A.n / (d * w).sum(-1, keepdim=True))  # de-correlated: r is orthogonal to s.r
-        share = (1 - d * w).square().sum(-1, keepdim=True) + (obs.A.n - d.shape[-1])
-        r, v = s.r + V @ (w * e), theta.v_linear * (v * share + sigma2 * w.square().sum(-1, keepdim=True)) / obs.A.n
+        left = (1 - d * w).square().sum(-1, keepdim=True) + (obs.A.n - d.shape[-1])
+        seen, r = v, s.r + V @ (w * e)
+        v = theta.v_linear * (v * left + sigma2 * w.square().sum(-1, keepdim=True)) / obs.A.n
         fitted = self._fit(r, v, s, theta) if self.settings == "estimated" else {}
         x, var, beta = self.denoise(r, v, Theta(**fitted) if fitted else theta, theta)
         message, v = (x - beta * r) / (1 - beta), theta.v_denoised * v * beta / (1 - beta)
-        r = s.r + theta.damping * (message - s.r)
-        v = torch.maximum((1 - theta.damping) * s.v + theta.damping * v, v / 100)  # positive for damping above 1 too
-        return State(x, var, r, v, noise_var, s.z, fitted)
+        damping = theta.damping * share
+        r = s.r + damping * (message - s.r)
+        v = torch.maximum((1 - damping) * s.v + damping * v, v / 100)  # positive for damping above 1 too
+        return State(x, var, r, v, noise_var, s.z, fitted, seen, share)
 
     def denoise(self, r, v, given, theta):
         """Posterior mean, its variance, and the divergence of the mean, `(..., 1)`; other denoisers take its place."""
