@@ -41,10 +41,14 @@ class FISTA(Algorithm):
 
     def step(self, s, obs, theta):
         A, y = obs.A, obs.y
-        x = soft(s.z + theta.step * (A.H @ (y - A @ s.z)), theta.threshold)
+        x = self.shrink(s.z + theta.step * (A.H @ (y - A @ s.z)), theta)
         t = (1 + math.sqrt(1 + 4 * s.t**2)) / 2
         z = x + theta.momentum * theta.momentum.new_tensor((s.t - 1) / t) * (x - s.x)
         return State(x, z, t)
+
+    def shrink(self, r, theta):
+        """The proximal map of the penalty; others take its place."""
+        return soft(r, theta.threshold)
 
     def read(self, s):
         return Estimate(s.x)

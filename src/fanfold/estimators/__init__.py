@@ -8,6 +8,7 @@ from fanfold.estimators.lmmse import LMMSE
 from fanfold.estimators.modl import MoDL
 from fanfold.estimators.one_phase import OnePhase
 from fanfold.estimators.sphere import SphereDecoder
+from fanfold.estimators.threshold_maps import ThresholdMapFISTA
 
 __all__ = [
     "LMMSE",
@@ -17,6 +18,7 @@ __all__ = [
     "MoDL",
     "OnePhase",
     "SphereDecoder",
+    "ThresholdMapFISTA",
     "UnbiasedLMMSE",
     "ZeroForcing",
     "matched_filter_bound",

@@ -19,7 +19,7 @@ from fanfold.priors import Prior
 from fanfold.unfold import HasOperator, Unfolded
 from fanfold.units import power
 
-MOST = 3  # of a deviation of the prior: a probability stays below one by more than rounding
+MOST = 2  # of a deviation of the prior: it stays unsure enough for measurements to overrule it
 Denoised = tuple[Tensor, Tensor, Tensor]  # mean, variance, divergence
 
 
