@@ -5,7 +5,10 @@ import torch
 
 import fanfold as ff
 from fanfold.estimators.sparse import MCP, OMP, DebiasedLasso, Lasso
+from fanfold.linops import Dense
+from fanfold.observation import Observation
 from fanfold.peers import classical_peers, library_peers
+from fanfold.units import nmse_db, power
 from laws import observed
 
 ON = ff.problems.CompressedSensing(n=200, m=100, sparsity=0.05, snr_db=40)
@@ -53,3 +56,23 @@ def test_complex_signals_have_no_library_peers():
     _, obs = observed("complex64")
     with pytest.raises(ValueError, match="real"):
         Lasso()(obs)
+
+
+def test_pursuit_of_complex_signals():
+    """Exact without noise where the support is small; with noise it stops at the noise; rank-deficient A ends it."""
+    on = ff.problems.CompressedSensing(n=60, m=40, sparsity=0.05, snr_db=40, dtype="complex128", seed=0)
+    x, obs = on.sample(20, torch.Generator().manual_seed(0))
+    quiet = Observation(obs.A @ x, obs.A, torch.zeros(()))
+    assert nmse_db(OMP()(quiet).x, x) < -200
+    residual = power(obs.y - obs.A @ OMP()(obs).x).sum(-1)
+    assert (residual <= 40 * obs.noise_var).all()
+    twins = Dense(torch.ones(3, 4, dtype=torch.complex128))
+    found = OMP()(Observation(torch.tensor([[1.0, 2.0, 3.0 + 1j]], dtype=torch.complex128), twins, torch.zeros(())))
+    torch.testing.assert_close(found.x.sum(-1), torch.tensor([2 + 1j / 3], dtype=torch.complex128))
+
+
+def test_pursuit_of_complex_signals_is_that_of_real_ones_on_real_data():
+    on = ff.problems.CompressedSensing(n=60, m=40, sparsity=0.1, snr_db=30, dtype="float64", seed=0)
+    _, obs = on.sample(20, torch.Generator().manual_seed(0))
+    turned = Observation(obs.y.to(torch.complex128), obs.A.to(dtype=torch.complex128), obs.noise_var)
+    torch.testing.assert_close(OMP()(turned).x.real, OMP()(obs).x)

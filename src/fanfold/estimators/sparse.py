@@ -1,7 +1,7 @@
 """Sparse recovery by well-kept libraries, sample by sample: what a network is held against. Extra `bench`.
 
-Real signals only. The greedy pursuit stops when the residual is as small as the noise; the weights of the others are to
-be tuned, as `fanfold.peers` does.
+Real signals, and complex ones by the greedy pursuit, which these libraries lack. It stops when the residual is as small
+as the noise; the weights of the others are to be tuned, as `fanfold.peers` does.
 """
 
 import warnings
@@ -21,9 +21,11 @@ class BySample(ABC):
 
     Attributes:
         at_most: Draws that an evaluation gives it, as it takes milliseconds for each.
+        takes_complex: Whether it knows complex signals.
     """
 
     at_most: ClassVar[int] = 200
+    takes_complex: ClassVar[bool] = False
 
     def __call__(self, obs: Observation) -> Estimate:
         """The estimate, `(..., n)`.
@@ -31,10 +33,11 @@ class BySample(ABC):
         Raises:
             ValueError: If there is no operator, or the signal is complex.
         """
-        if obs.A is None or obs.y.is_complex():
+        if obs.A is None or (obs.y.is_complex() and not self.takes_complex):
             raise ValueError(f"{type(self).__name__} takes real measurements and their operator A.")
-        A = np.asfortranarray(obs.A.matrix().double().cpu().numpy())
-        ys = obs.y.double().reshape(-1, obs.A.m).cpu().numpy()
+        wide = torch.promote_types(obs.y.dtype, torch.float64)
+        A = np.asfortranarray(obs.A.matrix().to(wide).resolve_conj().cpu().numpy())
+        ys = obs.y.to(wide).reshape(-1, obs.A.m).cpu().numpy()
         noise = torch.zeros(1) if obs.noise_var is None else obs.noise_var
         noise_vars = noise.double().expand(*obs.y.shape[:-1], 1).reshape(-1).tolist()
         solve = self.solver(A)
@@ -52,11 +55,38 @@ class BySample(ABC):
 class OMP(BySample):
     """Orthogonal matching pursuit until `‖y - A x‖² <= m noise_var`. Pati, Rezaiifar & Krishnaprasad (1993)."""
 
+    takes_complex: ClassVar[bool] = True
+
     def solver(self, A):
+        norms = np.linalg.norm(A, axis=0)
+        if np.iscomplexobj(A):
+            return lambda y, noise_var: _pursue(A, norms, y, max(len(y) * noise_var, 1e-12 * np.vdot(y, y).real))
         from sklearn.linear_model import orthogonal_mp
 
-        norms = np.linalg.norm(A, axis=0)
         return lambda y, noise_var: orthogonal_mp(A / norms, y, tol=max(len(y) * noise_var, 1e-12 * y @ y)) / norms
+
+
+def _pursue(A: np.ndarray, norms: np.ndarray, y: np.ndarray, tolerance: float) -> np.ndarray:
+    """Matching pursuit of a complex signal; the chosen columns are made orthonormal as they come."""
+    residual, support = y.copy(), list[int]()
+    Q = np.empty((len(y), len(y)), y.dtype, order="F")
+    while np.vdot(residual, residual).real > tolerance and len(support) < len(y):
+        match = np.abs(A.conj().T @ residual) / norms
+        match[support] = -1.0
+        support.append(int(match.argmax()))
+        known, q = Q[:, : len(support) - 1], A[:, support[-1]]
+        for _ in range(2):  # once leaves rounding of the condition number's size
+            q = q - known @ (known.conj().T @ q)
+        length = np.linalg.norm(q)
+        if length <= 1e-12 * norms[support[-1]]:  # the columns that are left add nothing
+            support.pop()
+            break
+        Q[:, len(support) - 1] = q / length
+        residual = residual - Q[:, len(support) - 1] * np.vdot(Q[:, len(support) - 1], residual)
+    x = np.zeros(A.shape[1], y.dtype)
+    if support:
+        x[support] = np.linalg.lstsq(A[:, support], y, rcond=None)[0]
+    return x
 
 
 @dataclass(frozen=True)

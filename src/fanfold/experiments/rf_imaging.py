@@ -22,6 +22,7 @@ from fanfold.certificate import Certificate, certify
 from fanfold.evaluate import TEST_STREAM, errors_db
 from fanfold.experiments.base import Goal, Study, mean_goal
 from fanfold.experiments.rf_methods import (
+    ADAPTED,
     DAMPED,
     EP_LEARNED,
     EVOLUTION,
@@ -166,7 +167,7 @@ def goals(measured: Sequence[Imaged], *, quick: bool) -> list[Goal]:
     if by_sensing["steering"]:
         found += [
             mean_goal(f"Kron(steering), {ours} ahead of {name}", "dB", ">=", 0.0, ahead("steering", ours, name))
-            for ours, names in ((UNFOLDED_EP, (LONG_FISTA, DAMPED, UNET)), (UNFOLDED, (DAMPED, UNET)))
+            for ours, names in ((UNFOLDED_EP, (LONG_FISTA, DAMPED, ADAPTED, UNET)), (UNFOLDED, (ADAPTED, UNET)))
             for name in names
         ]
     if by_sensing["fourier"]:

@@ -1,17 +1,20 @@
 """What is run on RF imaging's operators: OAMP and EP, as published and unfolded, and what else one would run."""
 
 import itertools
+from typing import cast
 
 import torch
 
-from fanfold.algorithms import EP, FISTA, OAMP
+from fanfold.algorithms import ADMM, EP, FISTA, OAMP
 from fanfold.estimators import BackProjectionUNet
 from fanfold.estimators.linear_image import back_projection, white_lmmse
+from fanfold.estimators.sparse import OMP
 from fanfold.evaluate import Estimator
 from fanfold.experiments.unfolding_figure import Watcher
 from fanfold.fit import fit
 from fanfold.observation import Estimate, Observation
 from fanfold.peers import TUNING_STREAM, lam_grid, tuned
+from fanfold.penalties import L1
 from fanfold.priors import BernoulliGaussian
 from fanfold.problems import RFImaging
 from fanfold.training import draw
@@ -22,19 +25,11 @@ WRONG = BernoulliGaussian(0.3)  # the guess that every training starts from; the
 LEARNED = ("p", "var", "noise_scale", "v_linear", "v_denoised", "spread", "damping")
 EP_LEARNED = ("p", "var", "noise_scale", "damping", "widest")
 LAYERS, LONG = 12, 300
-BACK_PROJECTION, LINEAR, LONG_FISTA, PLAIN, DAMPED, UNFOLDED_FISTA, UNFOLDED, TOLD, UNFOLDED_EP, UNET, EVOLUTION = (
-    "back-projection",
-    "LMMSE",
-    f"FISTA, {LONG} iterations, best λ",
-    "OAMP, told all, as published",
-    "OAMP, told all, best damping",
-    f"unfolded FISTA, {LAYERS} layers",
-    f"unfolded OAMP, {LAYERS} layers",
-    f"EP, told all, {LAYERS} iterations",
-    f"unfolded EP, {LAYERS} layers",
-    "U-Net on the LMMSE image",
-    "state evolution",
-)
+BACK_PROJECTION, LINEAR, PURSUIT = "back-projection", "LMMSE", "OMP, stops at the noise"
+LONG_FISTA, LONG_ADMM = (f"{name}, {LONG} iterations, best λ" for name in ("FISTA", "ADMM"))
+PLAIN, DAMPED, ADAPTED = (f"OAMP, told all, {how}" for how in ("as published", "best damping", "damping itself"))
+UNFOLDED_FISTA, UNFOLDED, UNFOLDED_EP = (f"unfolded {name}, {LAYERS} layers" for name in ("FISTA", "OAMP", "EP"))
+TOLD, UNET, EVOLUTION = f"EP, told all, {LAYERS} iterations", "U-Net on the LMMSE image", "state evolution"
 SOLVED = 12  # scenes that EP gets through three factors: m is 1728, and an inverse takes half a second
 DAMPINGS, SPREADS = (1.0, 0.85, 0.7, 0.5), (1e-6, 0.03, 1.0)
 
@@ -85,16 +80,20 @@ def trained(net: Unfolded, on: RFImaging, steps: int, batch: int, seed: int, wat
 
 
 def trained_peers(on: RFImaging, steps: int, seed: int, watch: Watcher) -> dict[str, Estimator]:
-    """What else one would run: tuned FISTA and OAMP, unfolded FISTA and a U-Net."""
+    """What else one would run: OMP, tuned FISTA, ADMM and OAMP, unfolded FISTA and a U-Net."""
     assert on.prior is not None
     lams, learn = lam_grid(on, seed, points=10), dict.fromkeys(("step", "threshold", "momentum"), "per-layer")
     fista = unfold(tuned(FISTA, lams, on, LAYERS, seed), on, LAYERS, learn)
     unet = BackProjectionUNet(on.scene, on.prior.power, seed=seed)
     with torch.enable_grad():
         fit(unet, on, steps=steps, batch=16, lr=2e-3, validation_samples=100, seed=seed, on_event=watch(UNET))
+    long_fista = cast(FISTA, tuned(FISTA, lams, on, LONG, seed))
     return {
-        LONG_FISTA: iterate(tuned(FISTA, lams, on, LONG, seed), LONG),
+        PURSUIT: OMP(),
+        LONG_FISTA: iterate(long_fista, LONG),
+        LONG_ADMM: iterate(ADMM(L1(long_fista.lam)), LONG),  # the same minimum
         DAMPED: iterate(best_damped(on, 30, seed), 30),
+        ADAPTED: iterate(OAMP(on.prior, adapt=True), 30),
         UNFOLDED_FISTA: trained(fista, on, steps, 32, seed, watch),
         UNET: unet,
     }
