@@ -14,7 +14,9 @@ import torch
 
 from fanfold import cli
 from fanfold.algorithms import EP, FISTA, OAMP
+from fanfold.bounds import support_oracle
 from fanfold.estimators.linear_image import back_projection
+from fanfold.evaluate import TEST_STREAM
 from fanfold.linops import Born, Kronecker, partial_fourier, steering, uniform_linear
 from fanfold.linops.geometry import LIGHT, read_geometry
 from fanfold.priors import BernoulliGaussian
@@ -413,17 +415,20 @@ def test_the_example_makes_pairs_that_train(tmp_path):
     assert cli.run(["apply", str(tmp_path / "run"), str(tmp_path / "y.npy"), "--out", str(tmp_path / "x_hat.npy")]) == 0
 
 
-def test_in_the_near_field_sparse_methods_beat_back_projection_and_ep_reaches_the_oracle():
+def test_in_the_near_field_sparse_methods_beat_back_projection_and_ep_comes_close_to_the_oracle():
     """No Kronecker product: paths from each transmitter by each voxel to each receiver."""
     p = RFGeometry(str(EXAMPLES / "near_field.toml"), sparsity=0.03, snr_db=30)
     assert isinstance(p.A, Born)
-    x, obs = draw(p, 24, 0, 2, 0)
+    x, obs = draw(p, 24, 0, TEST_STREAM, 0)
     prior = p.prior
+    assert prior is not None
     image = power(back_projection(obs).x - x).sum(-1)
-    for algorithm, iterations in (
-        (FISTA(0.01), 300),
-        (OAMP(prior, damping=0.3), 30),
-        (EP(prior, improper="forget", damping=0.7), 12),
-    ):
-        gain = image - power(run(algorithm, obs, iterations).x - x).sum(-1)
-        assert gain.mean() > 5 * gain.std() / len(x) ** 0.5, algorithm  # five standard errors
+    methods = {"FISTA": (FISTA(0.01), 300), "OAMP": (OAMP(prior, damping=0.3), 30)}
+    methods["EP"] = (EP(prior, improper="forget", damping=0.7), 12)
+    errors = {name: power(run(a, obs, count).x - x).sum(-1) for name, (a, count) in methods.items()}
+    for error in errors.values():
+        gain = image - error
+        assert gain.mean() > 5 * gain.std() / len(x) ** 0.5  # five standard errors
+    oracle = power(support_oracle(x, obs, prior.var) - x).sum(-1)
+    # points that are lost in the noise have a thousandth of a voxel's power: less than what the oracle leaves
+    assert (errors["EP"] / oracle).median() < 2
