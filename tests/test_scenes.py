@@ -87,7 +87,7 @@ def test_a_field_is_the_separable_covariance_of_real_scenes():
     torch.testing.assert_close(rows[:, 0, :, 0] / rows[0, 0, 0, 0], rows[:, 3, :, 3] / rows[0, 3, 0, 3])
     assert torch.linalg.eigvalsh(field.covariance.double()).min() > -1e-6 * field.covariance.max()
     x, obs = on.sample(50, generator())
-    assert (field.image()(obs).x - x).abs().square().sum() < 0.3 * x.abs().square().sum()  # it sees something
+    assert (field.image(obs).x - x).abs().square().sum() < 0.3 * x.abs().square().sum()  # it sees something
 
 
 def measured(hybrid_db: float, unet_db: float, classical_db: float, seed: int = 0) -> Measured:

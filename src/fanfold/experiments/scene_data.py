@@ -1,6 +1,7 @@
 """RF scenes with structure: the four kinds, copies with few or with mirrored scenes, and what is learned of them."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -130,10 +131,12 @@ class Field:
         covariance *= len(covariance) * z.square().mean() / covariance.trace()
         return cls(x.mean().float().expand(len(covariance)), covariance.float())
 
+    @cached_property
     def image(self) -> LMMSE:
         """LMMSE for any phase: the mean is zero and its power is in the covariance."""
         return LMMSE(None, (self.covariance + torch.outer(self.mean, self.mean)).to(torch.complex64))
 
+    @cached_property
     def linear(self) -> LMMSE:
         """LMMSE once the phase is known."""
         return LMMSE(self.mean, self.covariance)

@@ -49,7 +49,8 @@ def best(candidates: Sequence[Any], make: Callable[[Any], Estimator], on: RFImag
     x, obs = draw(on, samples, seed, TUNING_STREAM, 0)
 
     def error(candidate: Any) -> float:
-        parts = [make(candidate)(obs[first : first + 5]).x for first in range(0, samples, 5)]
+        estimator = make(candidate)
+        parts = [estimator(obs[first : first + 5]).x for first in range(0, samples, 5)]
         value = nmse_db(torch.cat(parts), x)
         return value if value == value else math.inf
 
@@ -63,7 +64,7 @@ def classical(setting: Setting, seed: int, *, quick: bool) -> dict[str, Estimato
 
     def iterated(algorithm: Any, iterations: int) -> Estimator:
         within: Estimator = lambda obs: run(algorithm, obs, iterations)  # noqa: E731
-        return within if field is None else OnePhase(field.image(), within)
+        return within if field is None else OnePhase(field.image, within)
 
     signal_var = signal_power(on, seed)
     prior = GaussianField(field.mean, field.covariance) if field else BernoulliGaussian(0.3, signal_var / 0.3)
@@ -80,7 +81,7 @@ def classical(setting: Setting, seed: int, *, quick: bool) -> dict[str, Estimato
         WHITE: lambda obs: white_lmmse(obs, signal_var),
     }
     if field is not None:
-        peers[LINEAR] = OnePhase(field.image(), field.linear())
+        peers[LINEAR] = OnePhase(field.image, field.linear)
     for name, (iterations, grid, samples) in grids.items():
         peers[name] = iterated(best(grid, lambda a, t=iterations: iterated(a, t), on, seed, samples), iterations)
     if field is None and not quick:
@@ -115,10 +116,10 @@ def network(name: str, setting: Setting, training: Problem, seed: int) -> nn.Mod
             within: nn.Module = HybridOAMP(oamp, real, on.scene, 5, learn, correct="mean", share="per-layer",
                                            width=14, depth=4, seed=seed)  # fmt: skip
         elif name == UNET:
-            within = BackProjectionUNet(on.scene, 1.0, field.linear(), seed=seed)
+            within = BackProjectionUNet(on.scene, 1.0, field.linear, seed=seed)
         else:
-            within = MoDL(on.scene, field.linear(), **shape)
-        return OnePhase(field.image(), within)
+            within = MoDL(on.scene, field.linear, **shape)
+        return OnePhase(field.image, within)
     signal_var = signal_power(training, seed)
     if name == HYBRID:
         ep = EP(BernoulliGaussian(0.3, signal_var / 0.3), damping=1.0)
