@@ -133,7 +133,7 @@ scenes, with the median scene in brackets: where EP fails on a scene, it fails w
 
 EP wins on points and extended targets by 5 dB or more in NMSE; on points of the Gaussian array the median scene of OAMP
 is as good, and others fail. On photographs, which no sparse prior describes, EP and OAMP tie within 0.1 dB, FISTA is
-0.1 dB ahead of both or 3 dB behind, and from the Gaussian array no method gets a picture.
+0.1 to 0.2 dB ahead or 3 dB behind, and from the Gaussian array no method gets a picture.
 """
 
 
