@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         shrinkage,
         units,
     )
+    from fanfold.certificate import certify
     from fanfold.equilibrium import equilibrium
     from fanfold.estimators import LMMSE
     from fanfold.evaluate import evaluate
@@ -41,6 +42,7 @@ _HOME = {
     "Estimate": "fanfold.observation",
     "Observation": "fanfold.observation",
     "Training": "fanfold.fit",
+    "certify": "fanfold.certificate",
     "dot_test": "fanfold.linops",
     "equilibrium": "fanfold.equilibrium",
     "evaluate": "fanfold.evaluate",
@@ -69,8 +71,8 @@ _MODULES = (
 )
 
 __all__ = [
-    "LMMSE", "Estimate", "Observation", "Training", "algorithms", "bounds", "channels", "deploy", "dot_test",
-    "equilibrium", "estimators", "evaluate", "fit", "fit_events", "iterate", "linops", "load", "noise", "penalties",
+    "LMMSE", "Estimate", "Observation", "Training", "algorithms", "bounds", "certify", "channels", "deploy",
+    "dot_test", "equilibrium", "estimators", "evaluate", "fit", "fit_events", "iterate", "linops", "load", "noise", "penalties",
     "priors", "problems", "resume", "run", "shrinkage", "unfold", "units", "watch",
 ]  # fmt: skip
 
