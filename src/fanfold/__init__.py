@@ -71,9 +71,9 @@ _MODULES = (
 )
 
 __all__ = [
-    "LMMSE", "Estimate", "Observation", "Training", "algorithms", "bounds", "certify", "channels", "deploy",
-    "dot_test", "equilibrium", "estimators", "evaluate", "fit", "fit_events", "iterate", "linops", "load", "noise", "penalties",
-    "priors", "problems", "resume", "run", "shrinkage", "unfold", "units", "watch",
+    "Estimate", "LMMSE", "Observation", "Training", "algorithms", "bounds", "certify", "channels", "deploy",
+    "dot_test", "equilibrium", "estimators", "evaluate", "fit", "fit_events", "iterate", "linops", "load", "noise",
+    "penalties", "priors", "problems", "resume", "run", "shrinkage", "unfold", "units", "watch",
 ]  # fmt: skip
 
 
