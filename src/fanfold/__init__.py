@@ -71,7 +71,7 @@ _MODULES = (
 )
 
 __all__ = [
-    "Estimate", "LMMSE", "Observation", "Training", "algorithms", "bounds", "certify", "channels", "deploy",
+    "LMMSE", "Estimate", "Observation", "Training", "algorithms", "bounds", "certify", "channels", "deploy",
     "dot_test", "equilibrium", "estimators", "evaluate", "fit", "fit_events", "iterate", "linops", "load", "noise",
     "penalties", "priors", "problems", "resume", "run", "shrinkage", "unfold", "units", "watch",
 ]  # fmt: skip
