@@ -1,6 +1,7 @@
 """Estimators: everything that maps an observation to an estimate."""
 
 from fanfold.estimators.back_projection_unet import BackProjectionUNet
+from fanfold.estimators.calibration import fit_factors, fit_responses
 from fanfold.estimators.hybrid import HybridOAMP
 from fanfold.estimators.hybrid_ep import HybridEP
 from fanfold.estimators.linear import UnbiasedLMMSE, ZeroForcing, matched_filter_bound
@@ -21,5 +22,7 @@ __all__ = [
     "ThresholdMapFISTA",
     "UnbiasedLMMSE",
     "ZeroForcing",
+    "fit_factors",
+    "fit_responses",
     "matched_filter_bound",
 ]

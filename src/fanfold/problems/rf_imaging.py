@@ -12,6 +12,7 @@ from fanfold.linops import Kronecker, LinearOperator, field_of_view, partial_fou
 from fanfold.noise import circular
 from fanfold.observation import Observation
 from fanfold.priors import BernoulliGaussian
+from fanfold.problems.antenna_responses import element_responses, frequency_responses
 from fanfold.problems.base import Described
 from fanfold.problems.photographs import load_picture
 from fanfold.units import from_db
@@ -30,8 +31,8 @@ class RFImaging(Described):
     speckle, `CN(0, reflectivity)`, or one random phase a scene if `speckle` is off. The SNR is `E‖Ax‖² / E‖w‖²` for
     white scenes of the same power.
 
-    With phase, gain or position errors the data come from the true array, while the observation carries the nominal
-    operator: what a network is calibrated against.
+    With phase, gain or position errors or measured responses the data come from the true array, while the observation
+    carries the nominal operator: what a network is calibrated against.
     """
 
     sensing: Sensing = "steering"
@@ -45,6 +46,7 @@ class RFImaging(Described):
     phase_deg: float = 0.0  # standard deviation of each element's phase error
     gain_db: float = 0.0  # and of its gain error
     position: float = 0.0  # and of its place, in wavelengths; of steering matrices
+    measured: bool = False  # responses of real antennas: detuned elements on the first axis, a band on the others
     pictures: tuple[str, ...] = ("camera", "ascent")  # shipped ones (aero, ascent, camera) or image files
     seed: int = 0  # of the factors and of their errors
     dtype: Literal["complex64", "complex128"] = "complex64"
@@ -66,12 +68,13 @@ class RFImaging(Described):
     @property
     def A(self) -> LinearOperator:  # noqa: N802
         """The nominal operator."""
-        return _operator(self.sensing, self.scene, self.elements, self.field, 0.0, 0.0, 0.0, self.seed, self.dtype)
+        ideal = 0.0, 0.0, 0.0, False
+        return _operator(self.sensing, self.scene, self.elements, self.field, *ideal, self.seed, self.dtype)
 
     @property
     def true_A(self) -> LinearOperator:  # noqa: N802
         """The operator that measures."""
-        errors = self.phase_deg, self.gain_db, self.position
+        errors = self.phase_deg, self.gain_db, self.position, self.measured
         return _operator(self.sensing, self.scene, self.elements, self.field, *errors, self.seed, self.dtype)
 
     @property
@@ -150,13 +153,14 @@ def _operator(
     phase_deg: float,
     gain_db: float,
     position: float,
+    measured: bool,
     seed: int,
     dtype: str,
 ) -> LinearOperator:
     """The Kronecker operator; errors, where there are any, are drawn after the factors, which they leave alone."""
     generator, of_errors = (torch.Generator().manual_seed(seed + offset) for offset in (0, 10_007))
     factors = []
-    for n, m in zip(scene, elements, strict=True):
+    for axis, (n, m) in enumerate(zip(scene, elements, strict=True)):
         phase, gain, place = torch.randn(3, m, generator=of_errors, dtype=torch.float64)
         if sensing == "gaussian":
             factor = circular((m, n), generator, torch.complex128, 1 / m)
@@ -167,5 +171,7 @@ def _operator(
         else:
             factor = steering(uniform_linear(m) + position * place, field_of_view(n, field), torch.complex128)
         response = 10 ** (gain_db * gain / 20) * torch.exp(1j * math.radians(phase_deg) * phase)
+        if measured:
+            response = response * (element_responses(of_errors, m) if axis == 0 else frequency_responses(m))
         factors.append((response[:, None] * factor).to(getattr(torch, dtype)))
     return Kronecker(*factors)
