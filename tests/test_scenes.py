@@ -8,7 +8,7 @@ import torch
 from fanfold.experiments.base import Goal
 from fanfold.experiments.rf_scenes import FOUND, NMSE, PARAMETERS, Measured, curve_section, goals, means, verdict
 from fanfold.experiments.scene_data import SETTINGS, Field, Stored, Turned
-from fanfold.experiments.scene_methods import HYBRID, MODL, RATES, UNET
+from fanfold.experiments.scene_methods import HYBRID, L1, MODL, RATES, UNET
 from fanfold.experiments.scene_scores import auc, bright, decibel, found, roc, ssim
 from fanfold.problems import RFImaging
 
@@ -94,7 +94,7 @@ def measured(hybrid_db: float, unet_db: float, classical_db: float, seed: int = 
     def row(db: float, count: int) -> dict:
         return {NMSE: db, FOUND: -db / 100, PARAMETERS: count}
 
-    rows = {HYBRID: row(hybrid_db, 10), UNET: row(unet_db, 300), MODL: row(-50.0, 20), "FISTA": row(classical_db, 0)}
+    rows = {HYBRID: row(hybrid_db, 10), UNET: row(unet_db, 300), MODL: row(-50.0, 20), L1: row(classical_db, 0)}
     return Measured(SETTINGS[0], seed, rows, {}, {})
 
 

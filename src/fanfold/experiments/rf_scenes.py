@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from fanfold.evaluate import TEST_STREAM, Estimator, errors_db
 from fanfold.experiments.base import Goal, Study, mean_goal
 from fanfold.experiments.scene_data import SETTINGS, Setting, Stored, Turned
-from fanfold.experiments.scene_methods import HYBRID, MODL, NETWORKS, UNET, classical, trained
+from fanfold.experiments.scene_methods import HYBRID, L1, MODL, NETWORKS, UNET, classical, trained
 from fanfold.experiments.scene_scores import auc, bright, decibel, found, roc, ssim
 from fanfold.experiments.unfolding_figure import Watcher
 from fanfold.problems import Problem, RFImaging
@@ -147,7 +147,8 @@ def section(group: Sequence[Measured]) -> Section:
 def rivals(measured: Measured) -> dict[str, dict[str, dict[str, Any]]]:
     """What the hybrid is held against: rows of the classical methods, and that of the U-Net."""
     peers = {name: row for name, row in measured.rows.items() if name not in NETWORKS}
-    return {"the best classical": peers, "the U-Net": {UNET: measured.rows[UNET]}}
+    strongest = "the best classical" if L1 in peers else "OAMP"  # the quick version leaves FISTA and EP out
+    return {strongest: peers, "the U-Net": {UNET: measured.rows[UNET]}}
 
 
 def goals(group: Sequence[Measured], *, ahead_db: float = 0.0) -> list[Goal]:
@@ -198,12 +199,17 @@ def study(*, quick: bool, seed: int, watch: Watcher) -> Study:
     settings, seeds = (SETTINGS[:1], [seed]) if quick else (SETTINGS, range(seed, seed + SEEDS))
     groups = [[measure(setting, s, watch, quick=quick) for s in seeds] for setting in settings]
     curves = {} if quick else {s.title: curve_section(s, curve(s, seed, watch)) for s in SETTINGS[2:]}
+    found_goals = [goal for group in groups for goal in goals(group, ahead_db=3.0 if quick else 0.0)]
+    if quick:
+        found_goals.append(
+            mean_goal("the hybrid's error", "dB", "<=", -30.0, [m.rows[HYBRID][NMSE] for m in groups[0]])
+        )
     return Study(
         "rf-scenes",
         "A small CNN in unfolded EP or OAMP beats the same alone; a U-Net of many times its size is held against it.",
         verdict(groups),
         time.perf_counter() - began,
-        [goal for group in groups for goal in goals(group, ahead_db=3.0 if quick else 0.0)],
+        found_goals,
         [*(section(group) for group in groups), *curves.values()],
         {"seeds": [*seeds], "operator": SETTINGS[0].problem(seed).A.fingerprint()[:12]},
     )
