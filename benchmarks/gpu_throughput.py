@@ -2,7 +2,8 @@
 
 Measures, without a goal: scenes a second, milliseconds an iteration of a batch, and memory, of classical OAMP (Ma &
 Ping, 2017) and of an unfolded network with seven numbers a layer, which is asked and trained. The operator is a
-Kronecker product of three partial Fourier matrices, 48 x 48 x 24 measurements in complex64; its matrix would take 54 GiB.
+Kronecker product of three partial Fourier matrices, 48 x 48 x 24 measurements in complex64; its matrix would take
+54 GiB.
 
 Memory is the most bytes of tensors that a call makes; on a GPU the allocator's own peak, the input included, stands
 beside it. On the processor one thread is used and times are wall-clock, as they are on the GPU, after it has finished.
@@ -57,7 +58,8 @@ def memory(call: Callable[[], object], device: str) -> list[float]:
 
 def measure(problem: RFImaging, batch: int, layers: int, repetitions: int, device: str) -> list[list]:
     """A row for each use: the classical run, the network asked, the network in training."""
-    x, obs = (part.to(device) for part in problem.sample(batch, torch.Generator().manual_seed(0)))
+    x, obs = problem.sample(batch, torch.Generator().manual_seed(0))
+    x, obs = x.to(device), obs.to(device)
     oamp = OAMP(problem.prior, noise="estimated")  # type: ignore[arg-type]
     net = ff.unfold(oamp, problem, layers, dict.fromkeys(LEARNED, "per-layer")).to(device)
 
