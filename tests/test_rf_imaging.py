@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import fanfold as ff
+from fanfold.estimators.linear_image import back_projection, white_lmmse
 from fanfold.problems import RFImaging
 from fanfold.units import power
 
@@ -102,3 +103,11 @@ def test_settings_that_make_no_sense_are_refused(changes, said):
 def test_more_rows_than_a_fourier_matrix_has_are_refused():
     with pytest.raises(ValueError, match="at most 8"):
         _ = RFImaging("fourier", (8, 8), (9, 8)).A
+
+
+def test_linear_images_of_silence_are_dark():
+    """Also through an operator that sees nothing of some scenes."""
+    blind = ff.linops.Kronecker(torch.ones(3, 4, dtype=torch.complex64), torch.eye(2, 3, dtype=torch.complex64))
+    obs = ff.Observation(torch.zeros(2, 6, dtype=torch.complex64), blind, torch.zeros(()))
+    assert (back_projection(obs).x == 0).all()
+    assert (white_lmmse(obs, 1.0).x == 0).all()

@@ -1,5 +1,7 @@
 """Linear images of a scene: the matched filter, and LMMSE for white scenes without a matrix being formed."""
 
+import torch
+
 from fanfold.observation import Estimate, Observation
 from fanfold.units import power
 
@@ -9,7 +11,8 @@ def back_projection(obs: Observation) -> Estimate:
     assert obs.A is not None
     x = obs.A.H @ obs.y
     y_hat = obs.A @ x
-    scale = (y_hat.conj() * obs.y).sum(-1, keepdim=True) / power(y_hat).sum(-1, keepdim=True)
+    tiny = torch.finfo(obs.y.dtype).tiny  # of silence
+    scale = (y_hat.conj() * obs.y).sum(-1, keepdim=True) / power(y_hat).sum(-1, keepdim=True).clamp_min(tiny)
     return Estimate(x * scale)
 
 
@@ -18,4 +21,5 @@ def white_lmmse(obs: Observation, signal_var: float) -> Estimate:
     assert obs.A is not None
     assert obs.noise_var is not None
     U, d, V = obs.A.svd()
-    return Estimate(V @ (d * signal_var / (d**2 * signal_var + obs.noise_var) * (U.H @ obs.y)))
+    loaded = (d**2 * signal_var + obs.noise_var).clamp_min(torch.finfo(d.dtype).tiny)  # a direction that nothing sees
+    return Estimate(V @ (d * signal_var / loaded * (U.H @ obs.y)))

@@ -60,11 +60,11 @@ def _refuse_coincident(positions: Tensor) -> None:
 def coupling(positions: Float[Tensor, "m"], strength_db: float, dtype: torch.dtype = torch.complex64) -> Tensor:
     """Mutual coupling of an array, `(m, m)`: `coupling(p, -20) @ steering(p, u)` is what its elements receive.
 
-    Each element re-radiates what it receives: `C[i, j] = c exp(-2 pi i d) / (2 d)` at a distance of d wavelengths, the
-    wave of a small source, and 1 on the diagonal; `|c|` is the strength at half a wavelength. That C multiplies from
-    the left, is symmetric and falls off as `1 / d`: Liu & Vaidyanathan (2016), Super nested arrays, part I, section
-    II; the phase: Balanis (2016), Antenna Theory, section 4.2. An array on a plane that is a Kronecker product is
-    coupled along its rows and along its columns, one matrix a factor.
+    Each element re-radiates what it receives: `C[i, j] = c exp(-2 pi i d) / (2 d)` at a distance of d wavelengths,
+    the wave of a small source, and 1 on the diagonal; `|c|` is the strength at half a wavelength. C multiplies from
+    the left and is symmetric; magnitudes that fall as `1 / d` are usual for such studies (Liu & Vaidyanathan, 2016,
+    Super nested arrays, part I). An array on a plane that is a Kronecker product is coupled along its rows and along
+    its columns, one matrix a factor.
 
     Args:
         positions: Of the elements along one axis, in wavelengths, `(m,)`.
