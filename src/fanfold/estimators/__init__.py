@@ -4,6 +4,7 @@ from fanfold.estimators.back_projection_unet import BackProjectionUNet
 from fanfold.estimators.calibration import fit_factors, fit_responses
 from fanfold.estimators.hybrid import HybridOAMP
 from fanfold.estimators.hybrid_ep import HybridEP
+from fanfold.estimators.learned_responses import LearnedResponses
 from fanfold.estimators.linear import UnbiasedLMMSE, ZeroForcing, matched_filter_bound
 from fanfold.estimators.lmmse import LMMSE
 from fanfold.estimators.modl import MoDL
@@ -16,6 +17,7 @@ __all__ = [
     "BackProjectionUNet",
     "HybridEP",
     "HybridOAMP",
+    "LearnedResponses",
     "MoDL",
     "OnePhase",
     "SphereDecoder",

@@ -1,0 +1,57 @@
+"""An estimator that learns its array's responses together with its other numbers. Deviations: fanfold's own idea."""
+
+import torch
+from torch import Tensor, nn
+
+from fanfold.linops import Kronecker
+from fanfold.observation import Estimate, Observation
+
+
+class LearnedResponses(nn.Module):
+    """Takes a response `exp(d + i phi)` of each element out of the measurements and hands them to another estimator.
+
+    The true operator is taken to be `diag(g_1) A_1 ⊗ … ⊗ diag(g_K) A_K`. To divide y by the responses leaves
+    measurements through the nominal operator, whose noise is white where gains are near one, and needs no gradient of a
+    singular value decomposition. Every d and phi is 0 at the start: the estimator within, bit for bit. Only the product
+    of the axes' responses shows in data, so a common factor may move from one axis to another.
+
+    Args:
+        within: A network, such as `unfold` makes, bound to the nominal operator; trained together with the responses.
+        elements: Measurements along each axis, `(m_1, …, m_K)`, in row-major order.
+
+    Raises:
+        ValueError: If an axis has no element.
+    """
+
+    def __init__(self, within: nn.Module, elements: tuple[int, ...]):
+        super().__init__()
+        if not elements or min(elements) < 1:
+            raise ValueError(f"elements are {tuple(elements)}; give each axis a count of at least one.")
+        self.within, self.elements = within, tuple(elements)
+        self.deviations = nn.ParameterList(torch.zeros(2, m) for m in elements)  # d and phi
+
+    def forward(self, obs: Observation) -> Estimate:
+        """The estimate, `(..., n)`.
+
+        Raises:
+            ValueError: If the measurements are not complex or not as many as the elements.
+        """
+        y, grid = obs.y, torch.Size(self.elements)
+        if not y.is_complex() or y.shape[-1] != grid.numel():
+            raise ValueError(
+                f"y is {y.dtype} of shape {tuple(y.shape)}; pass complex measurements of {grid.numel()} elements."
+            )
+        z = y.reshape(-1, *grid)
+        for k, response in enumerate(self.responses(y.dtype)):
+            z = z / response.reshape([-1 if axis == k + 1 else 1 for axis in range(z.ndim)])
+        return self.within(Observation.unchecked(z.reshape(y.shape), obs.A, obs.noise_var))
+
+    def responses(self, dtype: torch.dtype = torch.complex64) -> list[Tensor]:
+        """The response of every element along each axis, `(m_k,)`."""
+        parts = (deviation.to(dtype.to_real()) for deviation in self.deviations)
+        return [torch.exp(torch.complex(d, phi)) for d, phi in parts]
+
+    def operator(self, A: Kronecker) -> Kronecker:
+        """The nominal operator with the learned responses, for other estimators."""
+        pairs = zip(self.responses(A.dtype), A.factors, strict=True)
+        return Kronecker(*(g.detach()[:, None] * f for g, f in pairs))
