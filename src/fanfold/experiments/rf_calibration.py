@@ -220,13 +220,16 @@ def study(*, quick: bool, seed: int, watch: Watcher) -> Study:
         goals.append(mean_goal(f"{title}: unfolded OAMP ahead of OAMP, nominal both", "dB", ">=", 0.0, gains))
     sections = [section(f"Kron({sensing}), {errors}", runs) for (sensing, errors), runs in results.items()]
     first = results[settings[0]]
-    learned, fitted = (sum(won_back(v, name) for v in first) / len(first) for name in (UNFOLDED, RESPONSES))
+    learned, fitted, own, both = (
+        100 * statistics.mean(won_back(v, name) for v in first) for name in (UNFOLDED, RESPONSES, END_TO_END, BOTH)
+    )
     return Study(
         "rf-calibration",
         f"What {PAIRS} calibration pairs win back where the array is not the nominal one.",
-        f"Least squares for each element's response wins back {100 * fitted:.0f} % of the decibels on Kron(Gauss) with "
-        f"{settings[0][1]}, a network that keeps the nominal operator {100 * learned:.0f} %: calibrate the operator "
-        "first, and let a network learn what is left.",
+        f"Least squares for each element's response wins back {fitted:.0f} % of the decibels on Kron(Gauss) with "
+        f"{settings[0][1]}, a network that keeps the nominal operator {learned:.0f} %, one that learns the responses "
+        f"too {own:.0f} %, one trained after least squares {both:.0f} %: calibrate the operator first, and let a "
+        "network learn what is left.",
         time.perf_counter() - began,
         goals,
         sections if quick else [*sections, curve(steps, seed, watch)],
