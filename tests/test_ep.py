@@ -72,3 +72,15 @@ def test_variances_are_honest():
 def test_settings_that_are_none_are_refused(setting):
     with pytest.raises(ValueError, match=next(iter(setting))):
         EP(**setting)
+
+
+def test_batches_too_large_for_memory_are_taken_in_parts(monkeypatch):
+    """The same numbers, with one sample at a time and with all at once."""
+    on = RFImaging("steering", (8, 6), (6, 5), dtype="complex128")
+    _, obs = draw(on, 7, 0, 2, 0)
+    ep = EP(POINTS, damping=1.0, noise="estimated")
+    whole = ff.run(ep, obs, 3)
+    monkeypatch.setattr("fanfold.algorithms.ep.HELD", 2 * on.A.m**2)
+    parts = ff.run(ep, obs, 3)
+    torch.testing.assert_close(parts.x, whole.x)
+    torch.testing.assert_close(parts.var, whole.var)

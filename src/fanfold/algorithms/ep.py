@@ -7,10 +7,12 @@ import torch
 from torch import Tensor
 
 from fanfold.algorithms.base import POSITIVE, UNIT, Algorithm, Nominal, Theta, one_of, positive, settings_of
-from fanfold.linops import covariance_inverse
+from fanfold.linops import LinearOperator, covariance_inverse
 from fanfold.observation import Estimate
 from fanfold.priors import Constellation, Prior
 from fanfold.units import power
+
+HELD = 2**24  # entries of the m x m matrices that are held at a time
 
 
 class State(NamedTuple):
@@ -73,11 +75,7 @@ class EP(Algorithm):
         y, theta = self._double(obs.y), Theta(**{name: self._double(value) for name, value in vars(theta).items()})
         A = obs.A.once("double", lambda: obs.A.to(dtype=y.dtype))
         mean, D = s.gamma / s.lam, 1 / s.lam
-        signal, eye = A.weighted_gram(D), torch.eye(A.m, dtype=A.dtype, device=A.device)
-        rounding = 1e-14 * signal.diagonal(dim1=-2, dim2=-1).real.amax(-1, keepdim=True)  # it is noise too
-        sigma2 = torch.maximum(theta.noise_scale * s.noise_var, rounding)
-        P = covariance_inverse(signal + sigma2[..., None] * eye)
-        z, c = (P @ (y - A @ mean)[..., None])[..., 0], A.quadratic_diagonal(P)
+        z, c, trace, sigma2 = _seen(A, D, y - A @ mean, theta.noise_scale * s.noise_var)
         t, h2 = mean + (A.H @ z) / c, torch.maximum(1 / c - D, theta.floor)  # cavity: what the others say of an entry
         x, var = self.prior.posterior(t, h2, theta)
         least = torch.maximum(var, theta.floor)
@@ -89,13 +87,29 @@ class EP(Algorithm):
             gamma, lam = (torch.where(lam <= 0, old, new) for old, new in ((s.gamma, gamma), (s.lam, lam)))
         beta = theta.damping
         gamma, lam = s.gamma + beta * (gamma - s.gamma), s.lam + beta * (lam - s.lam)
-        return State(x.to(obs.y.dtype), var.to(s.var.dtype), gamma, lam, self._noise(z, P, sigma2, s, obs))
+        return State(x.to(obs.y.dtype), var.to(s.var.dtype), gamma, lam, self._noise(z, trace, sigma2, s, obs))
 
-    def _noise(self, z, P, sigma2, s, obs):
+    def _noise(self, z, trace, sigma2, s, obs):
         if self._noise_known(obs):
             return s.noise_var
-        trace = P.diagonal(dim1=-2, dim2=-1).real.sum(-1, keepdim=True)
         return (sigma2**2 * power(z).sum(-1, keepdim=True) + sigma2 * (obs.A.m - sigma2 * trace)) / obs.A.m
 
     def read(self, s):
         return Estimate(s.x, s.var)
+
+
+def _seen(A: LinearOperator, D: Tensor, e: Tensor, noise_var: Tensor) -> tuple[Tensor, ...]:
+    """`P e`, the diagonal of `Aᴴ P A`, the trace of P and the noise variance, for `P = (A diag(D) Aᴴ + noise)⁻¹`.
+
+    Each sample takes some m x m matrices, so large batches are taken in parts.
+    """
+    most = max(1, HELD // A.m**2)
+    if not torch.compiler.is_compiling() and not A.varies and D.ndim == 2 and len(D) > most:
+        parts = (_seen(A, *rows) for rows in zip(*(a.split(most) for a in (D, e, noise_var)), strict=True))
+        return tuple(torch.cat(part) for part in zip(*parts, strict=True))
+    signal, eye = A.weighted_gram(D), torch.eye(A.m, dtype=A.dtype, device=A.device)
+    rounding = 1e-14 * signal.diagonal(dim1=-2, dim2=-1).real.amax(-1, keepdim=True)  # it is noise too
+    sigma2 = torch.maximum(noise_var, rounding)
+    P = covariance_inverse(signal + sigma2[..., None] * eye)
+    trace = P.diagonal(dim1=-2, dim2=-1).real.sum(-1, keepdim=True)
+    return (P @ e[..., None])[..., 0], A.quadratic_diagonal(P), trace, sigma2

@@ -22,7 +22,7 @@ from fanfold.algorithms import EP, FISTA, OAMP, Algorithm
 from fanfold.estimators import BackProjectionUNet, LearnedResponses, fit_factors, fit_responses
 from fanfold.evaluate import TEST_STREAM, Estimator, errors_db
 from fanfold.experiments.base import Goal, Study, mean_goal
-from fanfold.experiments.rf_methods import LEARNED, layers_of
+from fanfold.experiments.rf_methods import LEARNED
 from fanfold.experiments.unfolding_figure import Watcher
 from fanfold.fit import fit
 from fanfold.linops import Kronecker, LinearOperator
@@ -134,13 +134,8 @@ def methods(on: RFImaging, count: int, steps: int, seed: int, watch: Watcher) ->
     if on.sensing == "steering":  # where one error variance for all voxels is too little
         ep = iterate(EP(PRIOR, noise="estimated", damping=0.95, improper="forget"), 10)
         operators["OAMP, learned responses"] = own.operator(nominal)
-        found |= {name.replace("OAMP", "EP"): bound_ep(ep, A) for name, A in operators.items()}
+        found |= {name.replace("OAMP", "EP"): through(ep, A) for name, A in operators.items()}
     return found
-
-
-def bound_ep(ep: Any, A: LinearOperator) -> Estimator:
-    """EP through A, some scenes at a time."""
-    return lambda obs: layers_of(ep, Observation.unchecked(obs.y, A, obs.noise_var))[-1]
 
 
 def trained(net: nn.Module, pairs: Calibration, steps: int, lr: float, seed: int, watch: Watcher) -> Any:

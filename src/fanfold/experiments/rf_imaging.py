@@ -37,7 +37,6 @@ from fanfold.experiments.rf_methods import (
     UNFOLDED_EP,
     UNFOLDED_FISTA,
     WRONG,
-    layers_of,
     linear_images,
     problem,
     trained,
@@ -105,7 +104,7 @@ def image(sensing: str, seed: int, steps: int, watch: Watcher, *, peers: bool = 
     for name, estimator in estimators.items():
         some = slice(SOLVED if sensing == "fourier" and name == UNFOLDED_EP else None)
         began = time.process_time()
-        layers = layers_of(estimator, obs[some])
+        layers = estimator.trajectory(obs[some]) if hasattr(estimator, "trajectory") else [estimator(obs[some])]
         milliseconds = 1e3 * (time.process_time() - began) / len(x[some])
         measured = errors_db(layers[-1].x, x[some])
         imaged.rows[name] = {

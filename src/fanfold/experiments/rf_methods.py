@@ -11,7 +11,6 @@ from fanfold.estimators.sparse import OMP
 from fanfold.evaluate import Estimator
 from fanfold.experiments.unfolding_figure import Watcher
 from fanfold.fit import fit
-from fanfold.observation import Estimate, Observation
 from fanfold.peers import TUNING_STREAM, lam_grid, tuned
 from fanfold.penalties import L1
 from fanfold.priors import BernoulliGaussian
@@ -111,13 +110,3 @@ def unfolded_ep(on: RFImaging, steps: int, seed: int, watch: Watcher) -> Unfolde
         fit(net, small, steps=steps, batch=32, lr=3e-3, loss="sample", loss_layers=4, validation_samples=60, seed=seed,
             on_event=watch(f"EP, {on.sensing}"))  # fmt: skip
     return net.moved_to(on)
-
-
-def layers_of(estimator: Estimator, obs: Observation, at_once: int = 8) -> list[Estimate]:
-    """The estimate of every layer; EP holds an m x m matrix for each scene, so some scenes at a time."""
-    if not hasattr(estimator, "trajectory"):
-        return [estimator(obs)]
-    if not isinstance(estimator.algorithm, EP):  # type: ignore[attr-defined]
-        return estimator.trajectory(obs)  # type: ignore[attr-defined]
-    parts = [estimator.trajectory(obs[i : i + at_once]) for i in range(0, len(obs.y), at_once)]  # type: ignore
-    return [Estimate(torch.cat([e.x for e in es]), torch.cat([e.var for e in es])) for es in zip(*parts, strict=True)]
