@@ -157,8 +157,10 @@ class Unfolded(nn.Module):
         """These deviations on another operator, such as a larger array of the same kind: train small, use large.
 
         Raises:
-            ValueError: If one has an entry for each unknown or is a matrix: it belongs to its A.
+            ValueError: If one has an entry for each unknown or is a matrix, or there is a CNN: they belong to their A.
         """
+        if len(self.state_dict()) > len(self.deviations):
+            raise ValueError(f"{type(self).__name__} holds more than numbers; only numbers can be moved.")
         for name, d in self.deviations.items():
             if d[0].numel() > 1:
                 raise ValueError(f"{name} was learned as {tuple(d.shape[1:])} for this A; only numbers can be moved.")
