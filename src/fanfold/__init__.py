@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     )
     from fanfold.certificate import certify
     from fanfold.equilibrium import equilibrium
-    from fanfold.estimators import LMMSE
+    from fanfold.estimators import LMMSE, neural
     from fanfold.evaluate import evaluate
     from fanfold.fit import Training, fit, fit_events, resume
     from fanfold.linops import dot_test
@@ -50,6 +50,7 @@ _HOME = {
     "fit_events": "fanfold.fit",
     "iterate": "fanfold.unfold",
     "load": "fanfold.runs",
+    "neural": "fanfold.estimators",
     "resume": "fanfold.fit",
     "run": "fanfold.trace",
     "unfold": "fanfold.unfold",
@@ -72,8 +73,8 @@ _MODULES = (
 
 __all__ = [
     "LMMSE", "Estimate", "Observation", "Training", "algorithms", "bounds", "certify", "channels", "deploy",
-    "dot_test", "equilibrium", "estimators", "evaluate", "fit", "fit_events", "iterate", "linops", "load", "noise",
-    "penalties", "priors", "problems", "resume", "run", "shrinkage", "unfold", "units", "watch",
+    "dot_test", "equilibrium", "estimators", "evaluate", "fit", "fit_events", "iterate", "linops", "load", "neural",
+    "noise", "penalties", "priors", "problems", "resume", "run", "shrinkage", "unfold", "units", "watch",
 ]  # fmt: skip
 
 

@@ -36,7 +36,8 @@ class Watch:
         elif isinstance(event, Stepped):
             self.progress.update(self.task, completed=event.step)
         elif isinstance(event, Validated):
-            note = f"{event.nmse_db:.2f} dB" + (f" at depth {event.depth}" if event.depth else "")
+            note = "" if event.loss is None else f"loss {event.loss:.4f}, "
+            note += f"{event.nmse_db:.2f} dB" + (f" at depth {event.depth}" if event.depth else "")
             self.progress.update(self.task, note=note)
             if not self.bar:
                 notes.print(f"{self.title}: step {event.step}, {note}", markup=False)

@@ -35,12 +35,13 @@ def fit(
         run_dir: Directory to keep config, metrics, checkpoints and weights in; nothing is written if None.
         resume: Go on from the checkpoint in `run_dir`, to the same numbers as without the break.
         on_event: Called with each event.
-        **settings: Fields of `Training`.
+        **settings: Fields of `Training`; what is not given is as in the estimator's `training_defaults`, if any.
 
     Raises:
         ValueError: If there is nothing to learn, a setting is wrong or the run directory is in use.
         OSError: If the disk is full; the last checkpoint stays whole.
     """
+    settings = getattr(estimator, "training_defaults", {}) | settings
     for event in fit_events(estimator, problem, Training(**settings), run_dir, resume=resume):
         if on_event:
             on_event(event)
@@ -116,7 +117,8 @@ def resume(run_dir: str | Path, on_event: Callable[[Event], None] | None = None)
 def summary(finished: Finished) -> str:
     """One line on how a training ended."""
     skipped = f", {finished.skipped} non-finite steps skipped" if finished.skipped else ""
-    return f"{finished.nmse_db:.2f} dB on held-out draws after {finished.step} steps ({finished.reason}){skipped}"
+    loss = "" if finished.loss is None else f"loss {finished.loss:.4f}, "
+    return f"{loss}{finished.nmse_db:.2f} dB on held-out draws after {finished.step} steps ({finished.reason}){skipped}"
 
 
 __all__ = ["Event", "Finished", "Started", "Stepped", "Training", "Validated", "fit", "fit_events", "resume", "summary"]

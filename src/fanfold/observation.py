@@ -88,7 +88,7 @@ class Observation:
         var = None if self.noise_var is None else self.noise_var.to(device)
         return Observation.unchecked(self.y.to(device), None if self.A is None else self.A.to(device), var)
 
-    def __getitem__(self, rows: slice) -> "Observation":
+    def __getitem__(self, rows: slice | Tensor) -> "Observation":
         """Some samples of a batch."""
         var = self.noise_var
         if var is not None and var.ndim:

@@ -3,7 +3,7 @@
 import itertools
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from fanfold.draws import PREPARATION_STREAM, TRAINING_STREAM, VALIDATION_STREAM, Pool, draw
 from fanfold.machine import World
 from fanfold.observation import Observation
 from fanfold.problems import Problem
@@ -40,6 +41,7 @@ class Training:
     weight_decay: float = 0.0  # pull of the deviations towards zero, the algorithm
     validate_every: int = 50  # steps between validations, each of which saves a checkpoint
     validation_samples: int = 500  # held-out draws
+    simulations: int = 0  # draw so many pairs in all and train on these, a tenth held out; 0 draws fresh ones each step
     patience: int = 0  # validations without a better one before training stops; 0 never stops
     seed: int = 0  # of the draws
     threads: int = 0  # of torch; 0 takes the cores that other programs leave idle
@@ -48,8 +50,8 @@ class Training:
         for name in ("steps", "batch", "lr", "refine", "loss_layers", "clip", "validate_every", "validation_samples"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is {getattr(self, name)}; pass a positive, finite number.")
-        if self.weight_decay < 0 or self.patience < 0 or self.threads < 0:
-            raise ValueError("weight_decay, patience and threads are not negative.")
+        if min(self.weight_decay, self.patience, self.threads, self.simulations) < 0:
+            raise ValueError("weight_decay, patience, threads and simulations are not negative.")
 
 
 @dataclass(frozen=True)
@@ -76,12 +78,16 @@ class Stepped:
 
 @dataclass(frozen=True)
 class Validated:
-    """NMSE on held-out draws, of the network cut to `depth` layers (0: whole); the mean of dBs if that is the loss."""
+    """NMSE on held-out draws, of the network cut to `depth` layers (0: whole); the mean of dBs if that is the loss.
+
+    `loss` is the mean loss there of an estimator with losses of its own, and then decides which one is the best.
+    """
 
     step: int
     depth: int
     nmse_db: float
     best: bool
+    loss: float | None = None
 
 
 @dataclass(frozen=True)
@@ -93,6 +99,7 @@ class Finished:
     nmse_db: float
     skipped: int
     seconds: float
+    loss: float | None = None
 
 
 Event = Started | Stepped | Validated | Finished
@@ -121,23 +128,28 @@ def stages(training: Training, layers: int) -> list[Stage]:
     ]
 
 
-def draw(problem: Problem, count: int, seed: int, stream: int, index: int) -> tuple[Tensor, Observation]:
-    """Draw number `index` of a stream of draws; the same numbers give the same draw, whatever was drawn before."""
-    state = np.random.SeedSequence((seed, stream, index)).generate_state(1, np.uint64)[0]
-    return problem.sample(count, torch.Generator().manual_seed(int(state >> np.uint64(1))))
+PREPARATION = 4000  # draws that an estimator is standardised with
 
 
-TRAINING_STREAM, VALIDATION_STREAM = 0, 1
+def own_losses(estimator: nn.Module) -> Callable[[Observation, Tensor], Tensor] | None:
+    """`losses` of an estimator that says itself what to minimise: one for each sample, `(batch,)`; else None."""
+    return getattr(estimator, "losses", None)  # type: ignore[return-value]
 
 
 class Layers(nn.Module):
-    """The latest estimates of the first `depth` layers: what the loss sees, in a form that can be distributed."""
+    """What the loss sees, in a form that can be distributed.
+
+    The latest estimates of the first `depth` layers or, of an estimator with losses of its own and given x, these.
+    """
 
     def __init__(self, estimator: nn.Module):
         super().__init__()
         self.estimator = estimator
 
-    def forward(self, obs: Observation, depth: int, latest: int = 1) -> tuple[Tensor, ...]:
+    def forward(self, obs: Observation, depth: int, latest: int = 1, x: Tensor | None = None) -> tuple[Tensor, ...]:
+        losses = own_losses(self.estimator)
+        if x is not None and losses is not None:
+            return (losses(obs, x),)
         if isinstance(self.estimator, Unfolded):
             return tuple(e.x for e in self.estimator.trajectory(obs, depth or None, latest))
         return (self.estimator(obs).x,)
@@ -172,11 +184,16 @@ class Trainer:
         self.device, self.world, self.path = device, world, path
         self.stages = stages(training, getattr(estimator, "layers", 1))
         self.step = self.skipped = self.stale = 0
-        self.best, self.best_nmse_db = copies(parameters_of(estimator)), math.inf
+        self.best, self.best_nmse_db, self.best_score = copies(parameters_of(estimator)), math.inf, math.inf
+        self.has_losses = own_losses(estimator) is not None
+        self.pool = Pool(problem, training.simulations, training.seed) if training.simulations else None
         self.layers: nn.Module = Layers(estimator)
         if world.size > 1:
             self.layers = DistributedDataParallel(self.layers, find_unused_parameters=True)  # a shallow stage uses some
-        x, obs = draw(problem.held_out(), training.validation_samples, training.seed, VALIDATION_STREAM, 0)
+        if self.pool:
+            x, obs = self.pool.part(held_out=True)
+        else:
+            x, obs = draw(problem.held_out(), training.validation_samples, training.seed, VALIDATION_STREAM, 0)
         self.validation = (x.to(device), obs.to(device))
         self.optimiser = self._new_optimiser()
 
@@ -186,6 +203,7 @@ class Trainer:
         parameters = sum(p.numel() for p in self.estimator.parameters())
         yield Started(self.step, self.training.steps, parameters, self.training.threads, self.world.size)
         if self.step == 0:
+            self._prepare()
             yield self._validate(0)  # so that what comes back is never worse than what came in
             self._save_checkpoint()
         for stage in self.stages:
@@ -206,17 +224,42 @@ class Trainer:
                     break
         load_parameters(self.estimator, self.best)
         self._save_weights()
-        yield Finished(self.step, reason, self.best_nmse_db, self.skipped, time.perf_counter() - began)  # type: ignore[arg-type]
+        loss = self.best_score if self.has_losses else None
+        yield Finished(self.step, reason, self.best_nmse_db, self.skipped, time.perf_counter() - began, loss)  # type: ignore[arg-type]
+
+    def _prepare(self) -> None:
+        """Let an estimator that learns something in closed form do so, from the pairs that it may train on."""
+        prepare = getattr(self.estimator, "prepare", None)
+        if prepare is None:
+            return
+        every = getattr(self.problem, "every", None)  # stored pairs: each once
+        if self.pool:
+            x, obs = self.pool.part(held_out=False)
+        elif every is not None:
+            x, obs = every()
+        else:
+            x, obs = draw(self.problem, PREPARATION, self.training.seed, PREPARATION_STREAM, 0)
+        with torch.no_grad():
+            prepare(x.to(self.device), obs.to(self.device))
+
+    def _draw(self) -> tuple[Tensor, Observation]:
+        training, size = self.training, self.training.batch * self.world.size
+        if self.pool:
+            return self.pool.batch(size, self.step)
+        return draw(self.problem, size, training.seed, TRAINING_STREAM, self.step)
 
     def _step(self, stage: Stage) -> Stepped:
         training, world = self.training, self.world
-        x, obs = draw(self.problem, training.batch * world.size, training.seed, TRAINING_STREAM, self.step)
+        x, obs = self._draw()
         rows = world.share(len(x))
         x, obs = x[rows].to(self.device), obs[rows].to(self.device)
         lr_factor = stage.lr_factor * self._cosine(stage)
         self.optimiser.zero_grad(set_to_none=True)
-        estimates = self.layers(obs, stage.depth, training.loss_layers)
-        loss = sum((self._loss(e, x) for e in estimates), torch.zeros((), device=self.device))
+        seen = self.layers(obs, stage.depth, training.loss_layers, x)
+        if self.has_losses:
+            loss = world.sum(seen[0].sum()) / (len(x) * world.size)
+        else:
+            loss = sum((self._loss(e, x) for e in seen), torch.zeros((), device=self.device))
         loss.backward()
         if stage.newest_only:
             self._freeze_before(stage.depth)
@@ -274,13 +317,16 @@ class Trainer:
         x, obs = self.validation
         x_hat = Layers(self.estimator)(obs, depth)[-1]
         value = nmse_db(x_hat, x) if self.training.loss == "batch" else 10 * log_ratios(x_hat, x).mean().item()
+        losses = own_losses(self.estimator)
+        loss = None if losses is None else losses(obs, x).mean().item()
+        score = value if loss is None else loss
         whole = depth in (0, self.stages[-1].depth)
-        better = whole and value < self.best_nmse_db
+        better = whole and score < self.best_score
         if better:
             self.best = copies(parameters_of(self.estimator))
-            self.best_nmse_db = value
+            self.best_nmse_db, self.best_score = value, score
         self.stale = 0 if better or not whole else self.stale + 1
-        return Validated(self.step, depth, value, better)
+        return Validated(self.step, depth, value, better, loss)
 
     def _save_checkpoint(self) -> None:
         if self.path is None or not self.world.leads:
@@ -289,7 +335,7 @@ class Trainer:
         tensors |= {f"best/{k}": t for k, t in self.best.items()}
         for index, state in self.optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser/{index}/{k}": t for k, t in state.items()}
-        keep = ("step", "skipped", "stale", "best_nmse_db")
+        keep = ("step", "skipped", "stale", "best_nmse_db", "best_score")
         facts = {k: getattr(self, k) for k in keep} | {"operator": getattr(self.estimator, "fingerprint", None)}
         write_tensors(self.path / "checkpoint.safetensors", tensors, facts)
 

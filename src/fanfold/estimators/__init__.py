@@ -8,6 +8,7 @@ from fanfold.estimators.learned_responses import LearnedResponses
 from fanfold.estimators.linear import UnbiasedLMMSE, ZeroForcing, matched_filter_bound
 from fanfold.estimators.lmmse import LMMSE
 from fanfold.estimators.modl import MoDL
+from fanfold.estimators.neural import Neural, neural
 from fanfold.estimators.one_phase import OnePhase
 from fanfold.estimators.sphere import SphereDecoder
 from fanfold.estimators.threshold_maps import ThresholdMapFISTA
@@ -19,6 +20,7 @@ __all__ = [
     "HybridOAMP",
     "LearnedResponses",
     "MoDL",
+    "Neural",
     "OnePhase",
     "SphereDecoder",
     "ThresholdMapFISTA",
@@ -27,4 +29,5 @@ __all__ = [
     "fit_factors",
     "fit_responses",
     "matched_filter_bound",
+    "neural",
 ]

@@ -34,7 +34,7 @@ class Batched(LinearOperator):
         """How many matrices there are."""
         return len(self._A)
 
-    def __getitem__(self, rows: slice) -> "Batched":
+    def __getitem__(self, rows: slice | Tensor) -> "Batched":
         """The matrices of some samples."""
         return Batched(self._A[rows])
 

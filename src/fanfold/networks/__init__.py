@@ -1,7 +1,10 @@
-"""Networks on pictures `(batch, channels, height, width)`: learned denoisers and an end-to-end U-Net."""
+"""Networks: end-to-end ones on vectors, sequences, pictures and sets, and learned denoisers on pictures."""
 
 from fanfold.networks.context_cnn import ContextCNN
+from fanfold.networks.deep_set import DeepSet
+from fanfold.networks.pooled_cnn import PooledCNN
 from fanfold.networks.residual_cnn import ResidualCNN
+from fanfold.networks.residual_mlp import ResidualMLP
 from fanfold.networks.unet import UNet
 
-__all__ = ["ContextCNN", "ResidualCNN", "UNet"]
+__all__ = ["ContextCNN", "DeepSet", "PooledCNN", "ResidualCNN", "ResidualMLP", "UNet"]

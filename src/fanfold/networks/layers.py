@@ -1,4 +1,4 @@
-"""Convolutions whose weights come from a generator: no network touches the global random state."""
+"""Layers whose weights come from a generator: no network touches the global random state."""
 
 import math
 
@@ -6,11 +6,38 @@ import torch
 from torch import nn
 
 
-def conv(inputs: int, outputs: int, size: int, generator: torch.Generator) -> nn.Conv2d:
-    """A convolution that keeps the picture's size, started as in He, Zhang, Ren & Sun (2015), eq. 10."""
-    layer = zero_conv(inputs, outputs, size)
+def started(layer: nn.Module, inputs: int, generator: torch.Generator | None) -> nn.Module:
+    """A layer of so many inputs an output, started as in He, Zhang, Ren & Sun (2015), eq. 10; at zero without one."""
     with torch.no_grad():
-        layer.weight.normal_(0, math.sqrt(2 / (inputs * size * size)), generator=generator)
+        if generator is None:
+            layer.weight.zero_()  # type: ignore[operator, union-attr]
+        else:
+            layer.weight.normal_(0, math.sqrt(2 / inputs), generator=generator)  # type: ignore[operator, union-attr]
+        layer.bias.zero_()  # type: ignore[operator, union-attr]
+    return layer
+
+
+def linear(inputs: int, outputs: int, generator: torch.Generator | None) -> nn.Linear:
+    """A matrix and a bias, at zero if there is no generator."""
+    layer = nn.utils.skip_init(nn.Linear, inputs, outputs)
+    assert isinstance(layer, nn.Linear)
+    started(layer, inputs, generator)
+    return layer
+
+
+def conv1(inputs: int, outputs: int, size: int, generator: torch.Generator, stride: int = 1) -> nn.Conv1d:
+    """A convolution along a sequence; it keeps the length, over its stride."""
+    layer = nn.utils.skip_init(nn.Conv1d, inputs, outputs, size, padding=size // 2, stride=stride)
+    assert isinstance(layer, nn.Conv1d)
+    started(layer, inputs * size, generator)
+    return layer
+
+
+def conv(inputs: int, outputs: int, size: int, generator: torch.Generator, stride: int = 1) -> nn.Conv2d:
+    """A convolution of pictures; it keeps their size, over its stride."""
+    layer = nn.utils.skip_init(nn.Conv2d, inputs, outputs, size, padding=size // 2, stride=stride)
+    assert isinstance(layer, nn.Conv2d)
+    started(layer, inputs * size * size, generator)
     return layer
 
 
@@ -18,8 +45,5 @@ def zero_conv(inputs: int, outputs: int, size: int) -> nn.Conv2d:
     """A convolution that starts at zero: what it corrects is left as it is, bit for bit."""
     layer = nn.utils.skip_init(nn.Conv2d, inputs, outputs, size, padding=size // 2)
     assert isinstance(layer, nn.Conv2d)
-    assert layer.bias is not None
-    with torch.no_grad():
-        layer.weight.zero_()
-        layer.bias.zero_()
+    started(layer, inputs * size * size, None)
     return layer

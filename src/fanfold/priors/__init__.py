@@ -1,8 +1,8 @@
 """Priors x ~ p with independent entries, and what they say of x after r = x + noise of variance v.
 
-Every prior serves real and complex signals: the dtype of the argument decides. Complex priors are circular
-and variances are `E|x|²`. By Tweedie's formula the posterior mean is `r + v ∇ log p(r)`, which the tests use.
-A new one is a file here and a row in the registry.
+Every prior serves real and complex signals, but for the uniform, which is real: the dtype of the argument decides.
+Complex priors are circular and variances are `E|x|²`. By Tweedie's formula the posterior mean is `r + v ∇ log p(r)`,
+which the tests use. A new one is a file here and a row in the registry.
 """
 
 from fanfold.priors.base import Prior
@@ -11,6 +11,7 @@ from fanfold.priors.constellation import Constellation
 from fanfold.priors.gaussian import Gaussian
 from fanfold.priors.gaussian_mixture import GaussianMixture
 from fanfold.priors.laplace import Laplace
+from fanfold.priors.uniform import Uniform
 
 REGISTRY: dict[str, type[Prior]] = {
     "bernoulli-gaussian": BernoulliGaussian,
@@ -18,6 +19,16 @@ REGISTRY: dict[str, type[Prior]] = {
     "gaussian": Gaussian,
     "gaussian-mixture": GaussianMixture,
     "laplace": Laplace,
+    "uniform": Uniform,
 }
 
-__all__ = ["REGISTRY", "BernoulliGaussian", "Constellation", "Gaussian", "GaussianMixture", "Laplace", "Prior"]
+__all__ = [
+    "REGISTRY",
+    "BernoulliGaussian",
+    "Constellation",
+    "Gaussian",
+    "GaussianMixture",
+    "Laplace",
+    "Prior",
+    "Uniform",
+]

@@ -5,12 +5,16 @@ from fanfold.problems.clustered import Clustered
 from fanfold.problems.compressed_sensing import CompressedSensing
 from fanfold.problems.exactly_sparse import ExactlySparse
 from fanfold.problems.generalized_linear import GeneralizedLinear
+from fanfold.problems.linear_gaussian import LinearGaussian
 from fanfold.problems.mimo_detection import MIMODetection
 from fanfold.problems.mismatched import Mismatched
+from fanfold.problems.mixture_signal import MixtureSignal
+from fanfold.problems.modulation import Modulation
 from fanfold.problems.pairs import Pairs
 from fanfold.problems.photographs import Photographs
 from fanfold.problems.rf_geometry import RFGeometry
 from fanfold.problems.rf_imaging import RFImaging
+from fanfold.problems.scalar_channel import ScalarChannel
 from fanfold.problems.varied import Varied
 
 REGISTRY: dict[str, type] = {
@@ -18,12 +22,16 @@ REGISTRY: dict[str, type] = {
     "compressed-sensing": CompressedSensing,
     "exactly-sparse": ExactlySparse,
     "generalized-linear": GeneralizedLinear,
+    "linear-gaussian": LinearGaussian,
     "mimo-detection": MIMODetection,
     "mismatched": Mismatched,
+    "mixture-signal": MixtureSignal,
+    "modulation": Modulation,
     "pairs": Pairs,
     "photographs": Photographs,
     "rf": RFGeometry,
     "rf-imaging": RFImaging,
+    "scalar-channel": ScalarChannel,
     "varied": Varied,
 }
 
@@ -33,12 +41,16 @@ __all__ = [
     "CompressedSensing",
     "ExactlySparse",
     "GeneralizedLinear",
+    "LinearGaussian",
     "MIMODetection",
     "Mismatched",
+    "MixtureSignal",
+    "Modulation",
     "Pairs",
     "Photographs",
     "Problem",
     "RFGeometry",
     "RFImaging",
+    "ScalarChannel",
     "Varied",
 ]

@@ -69,6 +69,12 @@ class Pairs(Described):
             var = var[pick]
         return stored.x[pick], Observation(stored.y[pick], stored.A, var)
 
+    def every(self) -> tuple[Tensor, Observation]:
+        """All pairs of this part, each once."""
+        stored, rows = self._stored(), slice(self.rows().start, self.rows().stop)
+        var = stored.noise_var
+        return stored.x[rows], Observation(stored.y[rows], stored.A, var[rows] if var is not None and var.ndim else var)
+
     def held_out(self) -> "Pairs":
         """The part that is kept for testing."""
         return self.shifted(part="test")

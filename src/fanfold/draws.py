@@ -1,0 +1,45 @@
+"""Draws of a problem that can be repeated: numbered streams, and a fixed budget of pairs drawn once."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fanfold.observation import Observation
+from fanfold.problems import Problem
+
+TRAINING_STREAM, VALIDATION_STREAM, PREPARATION_STREAM = 0, 1, 4  # 2 and 3 are for testing and tuning
+
+
+def draw(problem: Problem, count: int, seed: int, stream: int, index: int) -> tuple[Tensor, Observation]:
+    """Draw number `index` of a stream of draws; the same numbers give the same draw, whatever was drawn before."""
+    return problem.sample(count, generator_of(seed, stream, index))
+
+
+def generator_of(*numbers: int) -> torch.Generator:
+    """A generator whose seed is made of several numbers."""
+    state = np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(state >> np.uint64(1)))
+
+
+class Pool:
+    """So many pairs of a problem, drawn once: all but a tenth to train on, in an order of its own each epoch."""
+
+    def __init__(self, problem: Problem, count: int, seed: int):
+        if count < 20:
+            raise ValueError(f"simulations is {count}; pass at least 20, a tenth of them is held out.")
+        self.x, self.obs = draw(problem, count, seed, TRAINING_STREAM, 0)
+        self.seed, self.held_out = seed, max(2, count // 10)
+        self.train = count - self.held_out
+
+    def batch(self, size: int, step: int) -> tuple[Tensor, Observation]:
+        """Batch number `step`; every epoch goes once through all pairs, but for what is left of the last batch."""
+        size = min(size, self.train)
+        epoch, place = divmod(step, self.train // size)
+        order = torch.randperm(self.train, generator=generator_of(self.seed, TRAINING_STREAM, 1 + epoch))
+        rows = order[place * size : (place + 1) * size]
+        return self.x[rows], self.obs[rows]
+
+    def part(self, *, held_out: bool) -> tuple[Tensor, Observation]:
+        """All pairs to train on, or those held out."""
+        rows = slice(self.train, None) if held_out else slice(0, self.train)
+        return self.x[rows], self.obs[rows]

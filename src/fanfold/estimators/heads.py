@@ -1,0 +1,107 @@
+"""What a neural estimator's last numbers mean, and the loss that makes them so.
+
+Each head turns `raw` numbers, zero before training, into an estimate in units in which the linear estimator has zero
+mean and unit error: `x = base + scale * estimate`. Losses are for each sample, summed over parameters.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+Loss = Callable[[Tensor, Tensor], Tensor]  # (x_hat, x) -> (batch,)
+LEAST_LOG_VAR = -12.0  # of the linear estimator's: an error 60 dB below it is no better for being believed
+
+
+class Head(Protocol):
+    """How many raw numbers a parameter takes, what they say, and what they are trained with."""
+
+    @property
+    def size(self) -> int: ...
+
+    def estimate(self, raw: Tensor) -> tuple[Tensor, Tensor | None]:
+        """`(..., size, d)` -> mean and variance `(..., d)`."""
+        ...
+
+    def losses(self, raw: Tensor, x: Tensor) -> Tensor:
+        """`(..., size, d)` and `(..., d)` -> `(...)`."""
+        ...
+
+
+@dataclass(frozen=True)
+class PointHead:
+    """One number a parameter: squared error gives the posterior mean, absolute error the posterior median."""
+
+    loss: Loss
+    size: int = 1
+
+    def estimate(self, raw: Tensor) -> tuple[Tensor, Tensor | None]:
+        return raw[..., 0, :], None
+
+    def losses(self, raw: Tensor, x: Tensor) -> Tensor:
+        return self.loss(raw[..., 0, :], x)
+
+
+@dataclass(frozen=True)
+class GaussianHead:
+    """Mean and log variance, by the Gaussian likelihood. Nix & Weigend (1994), eq. 1."""
+
+    size: int = 2
+
+    def estimate(self, raw: Tensor) -> tuple[Tensor, Tensor | None]:
+        return raw[..., 0, :], self._log_var(raw).exp()
+
+    def losses(self, raw: Tensor, x: Tensor) -> Tensor:
+        log_var = self._log_var(raw)
+        square = (x - raw[..., 0, :]).square() * torch.exp(-log_var)
+        return 0.5 * (square + log_var + math.log(2 * math.pi)).sum(-1)
+
+    @staticmethod
+    def _log_var(raw: Tensor) -> Tensor:
+        return functional.softplus(raw[..., 1, :] - LEAST_LOG_VAR) + LEAST_LOG_VAR
+
+
+@dataclass(frozen=True)
+class QuantileHead:
+    """One number for each level, by the pinball loss. Koenker & Bassett (1978); started at Gaussian quantiles.
+
+    The estimate is the level nearest to the median.
+    """
+
+    levels: tuple[float, ...]
+
+    @property
+    def size(self) -> int:
+        return len(self.levels)
+
+    def quantiles(self, raw: Tensor) -> Tensor:
+        """`(..., size, d)`, in rising order: sorting only lowers the loss (Chernozhukov et al., 2010)."""
+        return self._unsorted(raw).sort(-2).values
+
+    def estimate(self, raw: Tensor) -> tuple[Tensor, Tensor | None]:
+        middle = min(range(self.size), key=lambda i: abs(self.levels[i] - 0.5))
+        return self.quantiles(raw)[..., middle, :], None
+
+    def losses(self, raw: Tensor, x: Tensor) -> Tensor:
+        over = x.unsqueeze(-2) - self._unsorted(raw)
+        levels = raw.new_tensor(self.levels).unsqueeze(-1)
+        return torch.maximum(levels * over, (levels - 1) * over).sum((-2, -1))
+
+    def _unsorted(self, raw: Tensor) -> Tensor:
+        start = [NormalDist().inv_cdf(level) for level in self.levels]
+        return raw + raw.new_tensor(start).unsqueeze(-1)
+
+
+def squared_error(x_hat: Tensor, x: Tensor) -> Tensor:
+    """`Σ (x_hat - x)²`; its minimiser is the posterior mean."""
+    return (x_hat - x).square().sum(-1)
+
+
+def absolute_error(x_hat: Tensor, x: Tensor) -> Tensor:
+    """`Σ |x_hat - x|`; its minimiser is the posterior median."""
+    return (x_hat - x).abs().sum(-1)
