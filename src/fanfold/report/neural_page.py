@@ -1,0 +1,70 @@
+"""The page of an end-to-end run: learning curve, error beside peers and limits, and whether its variances hold."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from fanfold.draws import draw
+from fanfold.estimators import Neural
+from fanfold.evaluate import TEST_STREAM, evaluate
+from fanfold.peers import NETWORK, peers_of
+from fanfold.problems import Problem
+from fanfold.report.page import Section
+from fanfold.report.plots import Series, line_chart
+from fanfold.table import Table
+
+
+def neural_sections(
+    net: Neural, problem: Problem, metrics: Sequence[dict[str, Any]], samples: int
+) -> tuple[str, list[Section]]:
+    """The verdict and the sections of the page."""
+    table = evaluate(peers_of(net, problem), problem, samples=samples)
+    about = f"{samples} fresh draws of the training problem; the limit is the error of the exact posterior mean."
+    sections = [Section("Error", about, table=table), *_variances(net, problem, samples), _learning(metrics)]
+    return _verdict(table), sections
+
+
+def _learning(metrics: Sequence[dict[str, Any]]) -> Section:
+    steps = [m for m in metrics if m["event"] == "stepped" and not m["skipped"]]
+    held_out = [m for m in metrics if m["event"] == "validated"]
+    thinned = steps[:: max(1, len(steps) // 200)]
+    series = [
+        Series("a batch", [m["step"] for m in thinned], [m["loss"] for m in thinned]),
+        Series("held out", [m["step"] for m in held_out], [m["loss"] for m in held_out], "learned"),
+    ]
+    text = "Loss in units of the best linear estimator's error (cross-entropy: nats)."
+    return Section("Learning curve", text, [line_chart(series, "step", "loss")], details=Table(thinned))
+
+
+@torch.no_grad()
+def _variances(net: Neural, problem: Problem, samples: int) -> list[Section]:
+    """Squared errors over predicted variances, where a network predicts some: 1 on average if they hold."""
+    x, obs = draw(problem.held_out(), samples, 0, TEST_STREAM, 0)
+    estimate = net(obs)
+    if estimate.var is None:
+        return []
+    score = ((estimate.x - x).abs().square() / estimate.var.clamp_min(torch.finfo(x.real.dtype).tiny)).double()
+    inside = (score < 1.645**2).double()
+    rows = [
+        {"parameter": i, "mean of error² / variance": s.mean().item(), "in the 90 % Gaussian interval": c.mean().item()}
+        for i, (s, c) in enumerate(zip(score.unbind(-1), inside.unbind(-1)))
+    ]
+    text = (
+        "Do the predicted variances hold? On average 1, and 0.9 where the posterior is Gaussian; calibrate them first."
+    )
+    return [Section("Predicted variances", text, table=Table(rows[:20]))]
+
+
+def _verdict(table: Table) -> str:
+    rows = {row["estimator"]: row for row in table}
+    own, others = rows[NETWORK], [row for name, row in rows.items() if name != NETWORK]
+    limit = own["limit_db"]
+    bound = "no bound is known here" if limit is None else f"{own['nmse_db'] - limit:.2f} dB from the Bayes limit"
+    if not others:
+        ahead = ""
+    else:
+        best = min(others, key=lambda row: row["nmse_db"])
+        gap = best["nmse_db"] - own["nmse_db"]
+        ahead = f", {abs(gap):.2f} dB {'ahead of' if gap > 0 else 'behind'} {best['estimator']}"
+    return f"The network has {own['nmse_db']:.2f} dB{ahead}, {bound}; do not trust it on draws of another kind."
