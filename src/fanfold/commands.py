@@ -21,6 +21,8 @@ import tyro
 from fanfold import algorithms, problems, recipe
 from fanfold.algorithms import FISTA, Algorithm
 from fanfold.console import Watch, notes, show, watching
+from fanfold.estimators import Neural, NeuralSettings
+from fanfold.estimators.neural import Regression
 from fanfold.evaluate import evaluate as evaluate_estimators
 from fanfold.experiments import Study, find_experiment
 from fanfold.experiments.demo import study as demo_study
@@ -29,10 +31,11 @@ from fanfold.fit import resume as resume_run
 from fanfold.linops import dot_test
 from fanfold.machine import join_world, sensible_threads
 from fanfold.observation import Observation
+from fanfold.peers import peers_of
 from fanfold.problems import CompressedSensing, Problem
 from fanfold.report.page import Section, write_page
 from fanfold.report.plots import require_matplotlib
-from fanfold.report.run_page import peers_of, write_run_page
+from fanfold.report.run_page import write_run_page
 from fanfold.runs import Run, installed, write_whole
 from fanfold.suggest import did_you_mean
 from fanfold.table import Table, plain
@@ -49,7 +52,8 @@ def _choice_of(registry: dict[str, type]) -> Any:
     )
 
 
-ProblemChoice, AlgorithmChoice = _choice_of(problems.REGISTRY), _choice_of(algorithms.REGISTRY)
+END_TO_END = {"neural": NeuralSettings}
+ProblemChoice, AlgorithmChoice = _choice_of(problems.REGISTRY), _choice_of(algorithms.REGISTRY | END_TO_END)
 Flat = tyro.conf.arg(name="")
 
 
@@ -100,11 +104,14 @@ def train(
     run_dir: Path | None = None,
     device: str = "cpu",
 ) -> Result:
-    """Train an unfolded network: fanfold train PROBLEM ALGORITHM [flags]. --config FILE gives other defaults.
+    """Train a network: fanfold train PROBLEM ALGORITHM [flags] or, end to end, fanfold train PROBLEM neural [flags].
+
+    --config FILE gives other defaults. What is not given of --steps, --batch, --lr, --validate-every and
+    --validation-samples is 1900, 512, 4e-3, 200 and 10 000 for neural.
 
     Args:
         problem: What to estimate.
-        algorithm: What to unfold.
+        algorithm: What to unfold, or neural.
         training: How to train.
         layers: How many iterations to unfold.
         learn: What may move, as QUANTITY=SHARING: step=per-layer, W=tied, "threshold=per-layer vector". Every
@@ -113,16 +120,42 @@ def train(
         run_dir: Where config, metrics, checkpoints and weights go; runs/PROBLEM-ALGORITHM-N if not given.
         device: "cpu" or "cuda".
     """
+    if isinstance(algorithm, NeuralSettings):
+        return _train_end_to_end(problem, algorithm, training, learn, run_dir, device)
     algorithm = _told_by(problem, algorithm)
     wanted = dict(_learned(word) for word in learn) or scalar_quantities(algorithm, problem)
-    if device not in ("cpu", "cuda") or (device == "cuda" and not torch.cuda.is_available()):
-        raise ValueError(f"there is no device {device!r} here; pass cpu{' or cuda' * torch.cuda.is_available()}.")
+    _check_device(device)
     leads = join_world(torch.device(device)).leads  # chooses the GPU of this process
     net = unfold(algorithm, problem, layers, wanted, checkpoint=checkpoint).to(device)
     path = run_dir or _free_path(f"{type(problem).__name__}-{type(algorithm).__name__}".lower())
     with watching(str(path)) as watch:
         fit(net, problem, run_dir=path, on_event=watch if leads else None, **vars(training))
     return _trained(path, leads)
+
+
+def _train_end_to_end(
+    problem: Problem,
+    settings: NeuralSettings,
+    training: TrainingFlags,
+    learn: tuple[str, ...],
+    run_dir: Path | None,
+    device: str,
+) -> Result:
+    if learn:
+        raise ValueError("--learn names quantities of an algorithm; neural learns all of its network.")
+    _check_device(device)
+    leads = join_world(torch.device(device)).leads
+    net = settings.build(problem).to(device)
+    path = run_dir or _free_path(f"{type(problem).__name__}-neural".lower())
+    given = {k: v for k, v in vars(training).items() if v != getattr(TrainingFlags, k)}  # the rest is the network's
+    with watching(str(path)) as watch:
+        fit(net, problem, run_dir=path, on_event=watch if leads else None, **given)
+    return _trained(path, leads)
+
+
+def _check_device(device: str) -> None:
+    if device not in ("cpu", "cuda") or (device == "cuda" and not torch.cuda.is_available()):
+        raise ValueError(f"there is no device {device!r} here; pass cpu{' or cuda' * torch.cuda.is_available()}.")
 
 
 def _told_by(problem: Problem, algorithm: Algorithm) -> Algorithm:
@@ -148,18 +181,25 @@ def train_from(config: dict[str, Any]):
             raise ValueError(f"the config has [{section}]; it takes {', '.join(known)}.{did_you_mean(section, known)}")
     network = dict(config.get("network", {}))
     for key in network:
-        if key not in (settings := ("algorithm", "layers", "learn", "checkpoint")):
+        if key not in (settings := ("algorithm", "layers", "learn", "checkpoint", "neural")):
             hint = did_you_mean(key, settings)
             raise ValueError(f"[network] has no setting {key!r}; it has {', '.join(settings)}.{hint}")
     default = {
         "problem": recipe.build_problem(config["problem"]) if "problem" in config else None,
-        "algorithm": recipe.build(network["algorithm"], algorithms.REGISTRY) if "algorithm" in network else None,
+        "algorithm": _algorithm_of(network),
         "training": _training(config.get("training", {})),
         "layers": network.get("layers", 16),
         "learn": tuple(f"{k}={v}" for k, v in network.get("learn", {}).items()),
         "checkpoint": network.get("checkpoint", False),
     }
     return with_defaults(train, {k: v for k, v in default.items() if v is not None})
+
+
+def _algorithm_of(network: dict[str, Any]) -> Algorithm | NeuralSettings | None:
+    """What a config's [network] names: an algorithm to unfold, the settings of an end-to-end network, or neither."""
+    if "neural" in network:
+        return recipe.build({"name": "neural"} | network["neural"], END_TO_END)
+    return recipe.build(network["algorithm"], algorithms.REGISTRY) if "algorithm" in network else None
 
 
 def with_defaults(verb, defaults: dict[str, Any]):
@@ -202,7 +242,7 @@ def runs(directory: Annotated[Path, tyro.conf.Positional] = Path("runs")) -> Res
             {
                 "run": str(run.path),
                 "problem": config.get("problem", {}).get("name"),
-                "algorithm": network.get("algorithm", {}).get("name"),
+                "algorithm": "neural" if "neural" in network else network.get("algorithm", {}).get("name"),
                 "layers": network.get("layers"),
                 "step": last.get("step", 0),
                 "of": config["training"]["steps"],
@@ -255,34 +295,41 @@ def apply(
 
     Args:
         run: Its run directory.
-        y: An .npy file of measurements, shape (m,) or (samples, m).
-        out: Where the estimates go, as .npy, shape (n,) or (samples, n).
+        y: An .npy file of measurements, shape (m,) or (samples, m); of sequences, images and sets as they are drawn.
+        out: Where the estimates go, as .npy, shape (n,) or (samples, n); variances of an end-to-end network go beside
+            it, with _var in their name.
         strength: How far to trust what was learned: 0 is the classical algorithm, 1 the trained network.
     """
     stored = Run.open(run)
     net, problem = stored.estimator(), stored.problem()
-    net.strength = strength
-    A = problem.A
-    assert A is not None
-    if A.varies:
+    if isinstance(net, Regression) or not isinstance(net, Neural):
+        net.strength = strength
+    elif strength != 1:
+        raise ValueError("a class posterior has no classical algorithm to go back to: leave --strength at 1.")
+    example = problem.sample(2, torch.Generator().manual_seed(0))[1]
+    A, noise_var = example.A, example.noise_var
+    if (A is not None and A.varies) or (noise_var is not None and noise_var.ndim):
         raise ValueError(
-            f"each measurement of {type(problem).__name__} has an operator of its own, which {y} does not hold: apply "
-            "the network in Python, net(Observation(y, Batched(matrices), noise_var))."
+            f"each measurement of {type(problem).__name__} has an operator or a noise variance of its own, which {y} "
+            "does not hold: apply the network in Python, net(Observation(y, A, noise_var))."
         )
     try:
         measured = torch.as_tensor(np.load(y, allow_pickle=False))
     except (OSError, ValueError, TypeError) as error:
         raise ValueError(f"{y} is no readable .npy file of numbers: {error}") from error
-    if not measured.is_complex() and not measured.is_floating_point():
-        measured = measured.to(A.dtype)
-    if measured.is_complex() == A.dtype.is_complex:
-        measured = measured.to(A.dtype)
+    if not measured.is_complex() or example.y.is_complex():
+        measured = measured.to(example.y.dtype)
     with torch.no_grad():
-        x_hat = net(Observation(measured, A, getattr(problem, "noise_var", None))).x
-    with out.open("wb") as file:
-        np.save(file, x_hat.numpy())
-    show(Table([{"written": str(out), "shape": str(tuple(x_hat.shape)), "dtype": str(x_hat.dtype)}]))
-    return {"out": str(out), "shape": list(x_hat.shape)}
+        estimate = net(Observation(measured, A, noise_var))
+    files = {out: estimate.x}
+    if isinstance(net, Neural) and estimate.var is not None:
+        files[out.with_name(f"{out.stem}_var{out.suffix}")] = estimate.var
+    for path, values in files.items():
+        with path.open("wb") as file:
+            np.save(file, values.numpy())
+    rows = [{"written": str(p), "shape": str(tuple(v.shape)), "dtype": str(v.dtype)} for p, v in files.items()]
+    show(Table(rows))
+    return {"out": str(out), "shape": list(estimate.x.shape), "files": [str(path) for path in files]}
 
 
 def report(run: RunPath, out: Path | None = None, samples: int = 1000) -> Result:

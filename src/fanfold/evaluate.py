@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from fanfold.bounds import bayes_limit, support_oracle
 from fanfold.observation import Estimate, Observation
 from fanfold.problems import Problem
+from fanfold.problems.likelihood import KnownPosterior
 from fanfold.table import Table
 from fanfold.training import draw
 from fanfold.units import db, power
@@ -42,8 +43,9 @@ def evaluate(
 
     Returns:
         Rows with `estimator`, the conditions, `layer` (None where there are none), `nmse_db` (a ratio of sums)
-        with its 95 % interval `low_db … high_db`, `median_db` over samples, `limit_db` (Bayes, by state evolution),
-        `oracle_db` (support known) and `samples`. Limits are None where they are not known.
+        with its 95 % interval `low_db … high_db`, `median_db` over samples, `limit_db` (Bayes, by state evolution or
+        by the exact posterior on the same draws), `oracle_db` (support known) and `samples`. Limits are None where
+        they are not known. Of a discrete parameter, one-hot x, also `log_loss` in nats and `error_rate`.
     """
     if samples < 2:
         raise ValueError(f"samples is {samples}; an error with an interval takes at least 2.")
@@ -53,13 +55,14 @@ def evaluate(
         condition = dict(zip(conditions, values, strict=True))
         here = problem.shifted(**condition) if condition else problem
         x, obs = draw(here.held_out(), samples, seed, TEST_STREAM, 0)
-        limits = {"limit_db": _db_or_none(bayes_limit(here)), "oracle_db": _db_or_none(_oracle(here, x, obs))}
+        limits = {"limit_db": _db_or_none(_bayes_limit(here, x, obs)), "oracle_db": _db_or_none(_oracle(here, x, obs))}
         for name, estimator in named.items():
             some = slice(getattr(estimator, "at_most", None))  # slow ones say how many draws they can bear
             estimates = list(enumerate(_trajectory(estimator, obs[some]), start=1))
             for layer, x_hat in estimates if layers else estimates[-1:]:
                 count = layer if hasattr(estimator, "trajectory") else None
-                row = {"estimator": name} | condition | {"layer": count} | errors_db(x_hat, x[some]) | limits
+                errors = errors_db(x_hat, x[some]) | class_errors(x_hat, x[some])
+                row = {"estimator": name} | condition | {"layer": count} | errors | limits
                 rows.append(row | {"samples": len(x_hat)})
     return Table(rows)
 
@@ -77,6 +80,15 @@ def errors_db(x_hat: Tensor, x: Tensor) -> dict[str, float]:
         "high_db": db(ratio + 1.96 * spread),
         "median_db": db(median),
     }
+
+
+def class_errors(x_hat: Tensor, x: Tensor) -> dict[str, float]:
+    """Mean `-log P(true class)` and share of wrong most probable classes, where x is one-hot; else nothing."""
+    if x.is_complex() or x.shape[-1] < 2 or not (((x == 0) | (x == 1)).all() and (x.sum(-1) == 1).all()):
+        return {}
+    p = (x_hat * x).sum(-1).double().clamp_min(1e-300)
+    wrong = (x_hat.argmax(-1) != x.argmax(-1)).double()
+    return {"log_loss": -p.log().mean().item(), "error_rate": wrong.mean().item()}
 
 
 def named_estimators(estimators: Mapping[str, Estimator] | Sequence[Estimator]) -> dict[str, Estimator]:
@@ -98,6 +110,14 @@ def _trajectory(estimator: Any, obs: Observation) -> list[Tensor]:
         obs = obs.to(parameter.device)
     estimates = estimator.trajectory(obs) if hasattr(estimator, "trajectory") else [estimator(obs)]
     return [e.x.cpu() for e in estimates]
+
+
+def _bayes_limit(problem: Problem, x: Tensor, obs: Observation) -> float | None:
+    limit = bayes_limit(problem)
+    if limit is None and isinstance(problem, KnownPosterior):
+        var = problem.posterior(obs).var
+        return None if var is None else (var.double().sum() / power(x).double().sum()).item()
+    return limit
 
 
 def _oracle(problem: Problem, x: Tensor, obs: Observation) -> float | None:

@@ -5,14 +5,17 @@ from importlib.util import find_spec
 
 from fanfold.algorithms import AMP, FISTA, GAMP, OAMP, Algorithm
 from fanfold.channels import GaussianNoise
-from fanfold.estimators import LMMSE
+from fanfold.estimators import LMMSE, Neural
+from fanfold.estimators.neural import Regression
 from fanfold.estimators.sparse import MCP, OMP, DebiasedLasso, Lasso
 from fanfold.evaluate import Estimator
 from fanfold.problems import Problem
+from fanfold.problems.likelihood import KnownPosterior
 from fanfold.training import draw
-from fanfold.unfold import iterate, run
+from fanfold.unfold import Unfolded, iterate, run
 from fanfold.units import nmse_db
 
+NETWORK = "network"  # an end-to-end one, among its peers
 TUNING_STREAM = 3  # of draws; training, validation and testing have 0, 1 and 2
 
 
@@ -33,6 +36,23 @@ def lam_grid(problem: Problem, seed: int = 0, points: int = 18) -> list[float]:
 
 
 ALPHAS = (0.9, 1.0, 1.1, 1.2, 1.3, 1.5, 1.8)  # thresholds of AMP, in standard deviations of its effective noise
+
+
+def peers_of(net: Unfolded | Neural, problem: Problem) -> dict[str, Estimator]:
+    """A network beside its untrained self and the tuned classical peers at its depth.
+
+    Beside an end-to-end network stand the best linear estimator, which it started from, and the exact posterior mean
+    where the problem knows it.
+    """
+    if isinstance(net, Unfolded):
+        named = {"unfolded": net, f"untrained {type(net.algorithm).__name__}": iterate(net.algorithm, net.depth)}
+        return named | classical_peers(problem, net.depth)
+    peers: dict[str, Estimator] = {NETWORK: net}
+    if isinstance(net, Regression):
+        peers["best linear estimator"] = net.linear_part
+    if isinstance(problem, KnownPosterior):
+        peers["exact posterior"] = problem.posterior
+    return peers
 
 
 def classical_peers(problem: Problem, iterations: int, seed: int = 0) -> dict[str, Estimator]:

@@ -9,6 +9,7 @@ from typing import Any
 from fanfold import algorithms, channels, penalties, priors, problems
 from fanfold.algorithms import Algorithm
 from fanfold.equilibrium import Equilibrium, equilibrium
+from fanfold.estimators import Neural, NeuralSettings
 from fanfold.problems import Problem
 from fanfold.suggest import did_you_mean
 from fanfold.unfold import Unfolded, unfold
@@ -68,16 +69,26 @@ def _built(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def describe_network(net: Unfolded) -> dict[str, Any]:
-    """An unfolded network without its weights."""
+def describe_network(net: Unfolded | Neural) -> dict[str, Any]:
+    """A network without its weights.
+
+    Raises:
+        ValueError: If it was made with functions or classes of the user's own.
+    """
+    if isinstance(net, Neural):
+        if net.settings is None:
+            raise ValueError("a network of the user's own cannot be named in a run directory.")
+        return {"neural": _plain(net.settings)}
     data = {"algorithm": describe(net.algorithm, algorithms.REGISTRY), "layers": net.layers, "learn": net.learn}
     if isinstance(net, Equilibrium):
         return data | {"equilibrium": {k: getattr(net, k) for k in ("tolerance", "max_iterations", "gradient")}}
     return data | ({"checkpoint": True} if net.checkpoint else {})
 
 
-def build_network(data: dict[str, Any], problem: Problem) -> Unfolded:
-    """The untrained network that `describe_network` described, bound to the problem's operator."""
+def build_network(data: dict[str, Any], problem: Problem) -> Unfolded | Neural:
+    """The untrained network that `describe_network` described, bound to the problem's operator, if it has one."""
+    if "neural" in data:
+        return build({"name": "neural"} | data["neural"], {"neural": NeuralSettings}).build(problem)
     algorithm: Algorithm = build(data["algorithm"], algorithms.REGISTRY)
     if "equilibrium" in data:
         return equilibrium(algorithm, problem, data["learn"], **data["equilibrium"])

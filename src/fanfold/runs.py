@@ -24,6 +24,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from fanfold import recipe
+from fanfold.estimators import Neural
 from fanfold.problems import Problem
 from fanfold.suggest import did_you_mean
 from fanfold.unfold import Unfolded
@@ -96,7 +97,7 @@ class Run:
         """The problem that the run trains on."""
         return recipe.build_problem(self._section("problem"))
 
-    def network(self) -> Unfolded:
+    def network(self) -> Unfolded | Neural:
         """The untrained network of the run, on the operator that it was made for.
 
         Raises:
@@ -111,7 +112,7 @@ class Run:
             )
         return recipe.build_network(self._section("network"), problem)
 
-    def estimator(self) -> Unfolded:
+    def estimator(self) -> Unfolded | Neural:
         """The trained network.
 
         Raises:
@@ -119,7 +120,7 @@ class Run:
         """
         net = self.network()
         tensors, facts = read_tensors(self.path / "weights.safetensors", f"Train on with: fanfold resume {self.path}")
-        check_operator(facts, net.fingerprint, self.path)
+        check_operator(facts, getattr(net, "fingerprint", None), self.path)
         load_parameters(net, tensors)
         return net
 
@@ -132,7 +133,7 @@ class Run:
         return config[name]
 
 
-def load(path: str | Path) -> Unfolded:
+def load(path: str | Path) -> Unfolded | Neural:
     """The trained network of a run directory."""
     return Run.open(path).estimator()
 

@@ -8,7 +8,7 @@ from fanfold.estimators.learned_responses import LearnedResponses
 from fanfold.estimators.linear import UnbiasedLMMSE, ZeroForcing, matched_filter_bound
 from fanfold.estimators.lmmse import LMMSE
 from fanfold.estimators.modl import MoDL
-from fanfold.estimators.neural import Neural, neural
+from fanfold.estimators.neural import Neural, NeuralSettings, neural
 from fanfold.estimators.one_phase import OnePhase
 from fanfold.estimators.sphere import SphereDecoder
 from fanfold.estimators.threshold_maps import ThresholdMapFISTA
@@ -21,6 +21,7 @@ __all__ = [
     "LearnedResponses",
     "MoDL",
     "Neural",
+    "NeuralSettings",
     "OnePhase",
     "SphereDecoder",
     "ThresholdMapFISTA",

@@ -5,7 +5,8 @@ the mean of networks that differ in their start (Lakshminarayanan, Pritzel & Blu
 """
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,22 @@ from fanfold.problems.base import Problem
 LossName = Literal["squared-error", "absolute", "pinball", "gaussian", "cross-entropy"]
 NetworkFactory = Callable[[tuple[int, ...], int, int], nn.Module]  # shape of the features, outputs, seed
 MOST_LINEAR = 4096  # features: beyond, the linear part would cost more than the network
+
+
+@dataclass(frozen=True)
+class NeuralSettings:
+    """The settings of `neural` as plain data: what a run directory keeps."""
+
+    objective: LossName = "squared-error"  # the posterior mean, the median, quantiles, mean and variance, a class
+    members: int = 1  # networks whose estimates are averaged
+    levels: tuple[float, ...] = (0.05, 0.5, 0.95)  # of the quantiles, for pinball
+    width: int = 0  # of the network; 0 takes a sensible one
+    network_seed: int = 0  # of the starting weights
+
+    def build(self, problem: Problem) -> "Neural":
+        """The untrained estimator."""
+        width, seed = self.width or None, self.network_seed
+        return neural(problem, self.objective, members=self.members, levels=self.levels, width=width, seed=seed)
 
 
 def neural(
@@ -53,10 +70,15 @@ def neural(
     if members < 1:
         raise ValueError(f"members is {members}; pass at least 1.")
     features = Features(obs, getattr(problem, "kind", "vector"))
+    net: Neural
     if loss == "cross-entropy":
         _check_one_hot(x)
-        return ClassPosterior(features, x, members, width, network, seed)
-    return Regression(features, x, members, width, network, seed, _head(loss, levels))
+        net = ClassPosterior(features, x, members, width, network, seed)
+    else:
+        net = Regression(features, x, members, width, network, seed, _head(loss, levels))
+    if isinstance(loss, str) and network is None:
+        net.settings = asdict(NeuralSettings(loss, members, tuple(levels), width or 0, seed))
+    return net
 
 
 def _head(loss: LossName | Loss, levels: Sequence[float]) -> Head:
@@ -88,7 +110,8 @@ class Neural(nn.Module):
     Not scale-equivariant: features are standardised by what the training data were.
     """
 
-    training_defaults = {"steps": 4000, "batch": 256, "lr": 2e-3, "validate_every": 200, "validation_samples": 2000}
+    training_defaults = {"steps": 1900, "batch": 512, "lr": 4e-3, "validate_every": 200, "validation_samples": 10_000}
+    settings: dict[str, Any] | None = None  # that build it again, unless it was made with functions of the user's own
 
     def __init__(
         self,
@@ -172,6 +195,12 @@ class Regression(Neural):
             return Estimate(self._signal(x, leading))
         var = variances.mean(0) + means.var(0, correction=0)
         return Estimate(self._signal(x, leading), self._variance(self.scale.square() * var, leading))
+
+    def linear_part(self, obs: Observation) -> Estimate:
+        """The best linear estimator that training started from, with the variance of its error."""
+        leading = self.features.leading(obs)
+        x = self._base(self.features(obs))
+        return Estimate(self._signal(x, leading), self._variance(self.scale.square().expand(x.shape), leading))
 
     def losses(self, obs: Observation, x: Tensor) -> Tensor:
         """The loss of each sample, mean over the members, `(batch,)`."""

@@ -7,23 +7,17 @@ from typing import Any
 import torch
 
 from fanfold.certificate import certify, has_evolution
-from fanfold.evaluate import TEST_STREAM, Estimator, evaluate
-from fanfold.peers import classical_peers
+from fanfold.draws import draw
+from fanfold.estimators import Neural
+from fanfold.evaluate import TEST_STREAM, evaluate
+from fanfold.peers import peers_of
 from fanfold.problems import Problem
+from fanfold.report.neural_page import neural_sections
 from fanfold.report.page import Section, write_page
 from fanfold.report.plots import Series, line_chart
 from fanfold.runs import Run
 from fanfold.table import Table
-from fanfold.training import draw
-from fanfold.unfold import Unfolded, iterate
-
-
-def peers_of(net: Unfolded, problem: Problem) -> dict[str, Estimator]:
-    """A network beside its untrained self and the tuned classical peers at its depth."""
-    untrained = iterate(net.algorithm, net.depth)
-    return {"unfolded": net, f"untrained {type(net.algorithm).__name__}": untrained} | classical_peers(
-        problem, net.depth
-    )
+from fanfold.unfold import Unfolded
 
 
 def write_run_page(run: Run, path: Path, samples: int) -> Path:
@@ -33,6 +27,9 @@ def write_run_page(run: Run, path: Path, samples: int) -> Path:
         ValueError: If the run has no weights yet.
     """
     net, problem = run.estimator(), run.problem()
+    if isinstance(net, Neural):
+        verdict, sections = neural_sections(net, problem, run.metrics(), samples)
+        return write_page(path, f"fanfold run {run.path.name}", verdict, sections, _facts(run))
     table = evaluate(peers_of(net, problem), problem, samples=samples)
     layers = list(range(1, net.depth + 1))
     curves = {row["estimator"]: [r["nmse_db"] for r in table.where(estimator=row["estimator"])] for row in table}
