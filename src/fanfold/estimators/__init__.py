@@ -11,10 +11,13 @@ from fanfold.estimators.modl import MoDL
 from fanfold.estimators.neural import Neural, NeuralSettings, neural
 from fanfold.estimators.one_phase import OnePhase
 from fanfold.estimators.sphere import SphereDecoder
+from fanfold.estimators.subspace import ESPRIT, MUSIC, RootMUSIC
 from fanfold.estimators.threshold_maps import ThresholdMapFISTA
 
 __all__ = [
+    "ESPRIT",
     "LMMSE",
+    "MUSIC",
     "BackProjectionUNet",
     "HybridEP",
     "HybridOAMP",
@@ -23,6 +26,7 @@ __all__ = [
     "Neural",
     "NeuralSettings",
     "OnePhase",
+    "RootMUSIC",
     "SphereDecoder",
     "ThresholdMapFISTA",
     "UnbiasedLMMSE",

@@ -3,6 +3,7 @@
 from fanfold.problems.base import Problem
 from fanfold.problems.clustered import Clustered
 from fanfold.problems.compressed_sensing import CompressedSensing
+from fanfold.problems.direction_of_arrival import DirectionOfArrival
 from fanfold.problems.exactly_sparse import ExactlySparse
 from fanfold.problems.generalized_linear import GeneralizedLinear
 from fanfold.problems.linear_gaussian import LinearGaussian
@@ -20,6 +21,7 @@ from fanfold.problems.varied import Varied
 REGISTRY: dict[str, type] = {
     "clustered": Clustered,
     "compressed-sensing": CompressedSensing,
+    "direction-of-arrival": DirectionOfArrival,
     "exactly-sparse": ExactlySparse,
     "generalized-linear": GeneralizedLinear,
     "linear-gaussian": LinearGaussian,
@@ -39,6 +41,7 @@ __all__ = [
     "REGISTRY",
     "Clustered",
     "CompressedSensing",
+    "DirectionOfArrival",
     "ExactlySparse",
     "GeneralizedLinear",
     "LinearGaussian",
