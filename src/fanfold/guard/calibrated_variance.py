@@ -1,0 +1,125 @@
+"""Error variances that are true on average: the variance that an estimator carries, scaled or bent on held-out draws.
+
+Guo, Pleiss, Sun & Weinberger (2017), section 4.2 (temperature); Levi, Gispan, Giladi & Fetaya (2022), eqs. 3-9
+(variances that equal the errors made with them); Zadrozny & Elkan (2002) (monotone maps).
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from fanfold.evaluate import Estimator
+from fanfold.guard.conformal import Pairs, answers, calibration_draws
+from fanfold.observation import Estimate, Observation
+from fanfold.problems import Problem
+from fanfold.units import power
+
+Map = Literal["scale", "monotone"]
+LEAST_IN_BIN = 200  # errors, so that the mean of their squares is known to a tenth
+
+
+def calibrate_variance(
+    estimator: Estimator,
+    draws: Problem | Pairs,
+    map: Map = "scale",  # noqa: A002 - its name in the mathematics
+    *,
+    bins: int = 50,
+    samples: int = 2000,
+    batch: int = 4096,
+    seed: int = 0,
+) -> "CalibratedVariance":
+    """An estimator whose variance is the error that it makes, on draws that it was not trained on.
+
+    The estimate stays as it is. "scale" multiplies all variances by one temperature,
+    `mean |x - x_hat|² / mean var`: the total is right. "monotone" is a rising map from the variance that the estimator
+    says to the mean squared error made there, by isotonic regression: right at each size. A variance is no interval:
+    where the posterior is not Gaussian, `x_hat ± 1.64 √var` does not cover 90 % however right var is; that is what
+    `conformal` is for.
+
+    Args:
+        estimator: Gives a variance.
+        draws: A problem, or pairs of x `(samples, ...)` and their observation.
+        map: "scale" or "monotone".
+        bins: Of equal counts of variances, which a monotone map is fitted to; fewer on few draws.
+        samples: Calibration draws, of a problem.
+        batch: How many the estimator sees at a time.
+        seed: Of the draws.
+
+    Raises:
+        ValueError: If the estimator has no variance or the map is unknown.
+    """
+    x, obs = calibration_draws(draws, samples, seed)
+    estimate = answers(estimator, obs, batch)
+    if estimate.var is None:
+        raise ValueError("there is no variance to calibrate: this estimator's estimates have var None.")
+    error, var = power(x - estimate.x).double().flatten(), estimate.var.double().flatten()
+    if map == "scale":
+        return CalibratedVariance(estimator, torch.ones(1), (error.mean() / var.mean()).reshape(1))
+    if map != "monotone":
+        raise ValueError(f"unknown map {map!r}; take scale or monotone.")
+    return CalibratedVariance(estimator, *monotone_ratios(var, error, bins))
+
+
+@dataclass(frozen=True)
+class CalibratedVariance:
+    """The same estimates with `var` times a factor that goes with it: constant, or between knots and beyond them.
+
+    Attributes:
+        estimator: Whose estimates they are.
+        knots: Variances, rising, `(knots,)`.
+        factors: The factor at each knot, `(knots,)`; linear in the logarithm of the variance between them.
+    """
+
+    estimator: Any
+    knots: Tensor
+    factors: Tensor
+
+    def __call__(self, obs: Observation) -> Estimate:
+        """The estimate, with its variance calibrated."""
+        estimate = self.estimator(obs)
+        assert estimate.var is not None
+        return Estimate(estimate.x, estimate.var * self.factor(estimate.var))
+
+    def factor(self, var: Tensor) -> Tensor:
+        """What a variance is multiplied by, of any shape."""
+        knots, factors = (t.to(var.device, torch.float64) for t in (self.knots, self.factors))
+        if len(knots) == 1:
+            return factors[0].to(var.dtype)
+        at, where = torch.log(knots), torch.log(var.double().clamp(knots[0], knots[-1]))
+        above = torch.searchsorted(at, where.contiguous()).clamp(1, len(knots) - 1)
+        share = (where - at[above - 1]) / (at[above] - at[above - 1])
+        return torch.exp(torch.lerp(factors.log()[above - 1], factors.log()[above], share)).to(var.dtype)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for a run directory: everything but the estimator."""
+        return {"knots": self.knots.tolist(), "factors": self.factors.tolist()}
+
+    @classmethod
+    def from_dict(cls, estimator: Estimator, data: dict[str, Any]) -> "CalibratedVariance":
+        """The calibration that `as_dict` wrote, around the same estimator."""
+        return cls(estimator, *(torch.tensor(data[k], dtype=torch.float64) for k in ("knots", "factors")))
+
+
+def monotone_ratios(var: Tensor, error: Tensor, bins: int) -> tuple[Tensor, Tensor]:
+    """Knots and factors of the rising map from variances `(N,)` to mean squared errors `(N,)`."""
+    tiny = torch.finfo(var.dtype).tiny ** 0.5
+    order = var.clamp_min(tiny).argsort()
+    parts = order.tensor_split(max(1, min(bins, len(var) // LEAST_IN_BIN)))
+    said = torch.stack([var[rows].clamp_min(tiny).mean() for rows in parts])
+    made = isotonic(torch.stack([error[rows].mean() for rows in parts])).clamp_min(tiny)
+    rising = torch.cat([said.new_ones(1, dtype=torch.bool), said.diff() > 1e-9 * said[1:]])
+    return said[rising], (made / said)[rising]
+
+
+def isotonic(values: Tensor) -> Tensor:
+    """The nearest rising sequence in least squares, by pooling adjacent violators; `(N,)`. Ayer et al. (1955)."""
+    blocks: list[tuple[float, int]] = []
+    for value in values.tolist():
+        mean, count = value, 1
+        while blocks and blocks[-1][0] > mean:
+            before, n = blocks.pop()
+            mean, count = (mean * count + before * n) / (count + n), count + n
+        blocks.append((mean, count))
+    return values.new_tensor([mean for mean, count in blocks for _ in range(count)])

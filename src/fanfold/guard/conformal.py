@@ -1,0 +1,260 @@
+"""Intervals with a promised coverage around any estimator, by split conformal prediction.
+
+Vovk, Gammerman & Shafer (2005); Lei, G'Sell, Rinaldo, Tibshirani & Wasserman (2018), algorithm 2 and section 5.2.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from fanfold.draws import draw
+from fanfold.evaluate import Estimator
+from fanfold.guard import bands
+from fanfold.guard.interval import Interval
+from fanfold.guard.quantiles import average_quantile, chance, conformal_quantile, group_quantiles
+from fanfold.observation import Estimate, Observation
+from fanfold.problems import Problem
+from fanfold.units import rms
+
+CALIBRATION_STREAM = 5  # of draws; 0 to 4 are for training, validation, testing, tuning and preparation
+LEARNING_SHARE = 0.2  # of the calibration draws, where a scale or the edges of groups are learned
+Kind = Literal["each", "joint", "energy", "average"]
+KINDS = ("each", "joint", "energy", "average")
+PLAIN = ("coverage", "kind", "scale", "groups", "draws", "together")  # what a calibration is, but for its tensors
+Number = Callable[[Observation, Estimate], Tensor]
+Pairs = tuple[Tensor, Observation]
+
+
+def conformal(
+    estimator: Estimator,
+    draws: Problem | Pairs,
+    coverage: float = 0.9,
+    kind: Kind = "each",
+    *,
+    scale: bands.Scale | None = None,
+    groups: int = 1,
+    by: Number | None = None,
+    samples: int = 2000,
+    batch: int = 4096,
+    seed: int = 0,
+) -> "Conformal":
+    """Calibrate intervals around an estimator on draws that it was not trained on.
+
+    The promise holds for any estimator, any law of the signals and any number of draws, as long as the calibration
+    draws and the ones to come are exchangeable: drawn alike, in any order as likely. It fails under a shift. It is over
+    calibration sets: given one of n draws, the coverage has a standard deviation of about `√(c (1 - c) / n)`.
+
+    Args:
+        estimator: Maps an `Observation` to an `Estimate`.
+        draws: A problem, or pairs of x `(samples, ...)` and their observation. Of stored pairs pass a part that neither
+            training nor tests see.
+        coverage: The probability c with which intervals hold the truth.
+        kind: "each" entry by itself; "joint", all entries of a sample at once in a box; "energy", at once in an
+            ellipsoid; "average", one threshold for all entries, which holds a share c of a sample's entries on average.
+        scale: What the intervals' widths go with: "variance" (of the estimate), "magnitude" (of the estimate, learned),
+            "quantiles" (conformalised quantile regression; Romano, Patterson & Candès, 2019) or "constant" (absolute
+            residuals); "variance" if None and the estimator has one, else "constant".
+        groups: The promise holds within each of so many groups of equal size, by what is predicted (Vovk's Mondrian
+            taxonomies): the magnitude of the entry, or of the sample where entries are held at once.
+        by: Another number to group by, from the observation and the estimate: `(..., n)` for each entry or `(...)` for
+            samples.
+        samples: Calibration draws, of a problem.
+        batch: How many the estimator sees at a time.
+        seed: Of the draws.
+
+    Raises:
+        ValueError: If a setting is unknown, the estimator does not say what the scale takes, or there are too few draws
+            for the coverage.
+    """
+    _check(kind, scale, groups)
+    x, obs = calibration_draws(draws, samples, seed)
+    estimate = answers(estimator, obs, batch)
+    if estimate.x.shape != x.shape:
+        raise ValueError(f"the estimator says {tuple(estimate.x.shape)} where x is {tuple(x.shape)}.")
+    scale = scale or ("constant" if estimate.var is None else "variance")
+    cal = Conformal(estimator, coverage, kind, scale, groups, tuple(x.shape[1:]), by)
+    cal.calibrate(x, obs, estimate)
+    return cal
+
+
+@dataclass
+class Conformal:
+    """A calibrated estimator: `cal(obs)` is an `Interval`; made by `conformal`."""
+
+    estimator: Any
+    coverage: float
+    kind: Kind
+    scale: bands.Scale
+    groups: int
+    event: tuple[int, ...]  # shape of one sample
+    by: Number | None = None
+    draws: int = 0  # that the thresholds are from
+    together: float = 0.0  # share of them with all entries inside at once
+    learned: dict[str, Tensor] = field(default_factory=dict)
+    edges: Tensor = field(default_factory=lambda: torch.zeros(0))  # (groups - 1, ...) between the groups
+    thresholds: Tensor = field(default_factory=lambda: torch.zeros(0))  # (groups, ...)
+
+    @property
+    def joint(self) -> bool:
+        """Whether the promise is for all entries of a sample at once."""
+        return self.kind in ("joint", "energy")
+
+    def calibrate(self, x: Tensor, obs: Observation, estimate: Estimate) -> None:
+        """Learn scales and groups from the first draws, take thresholds from the others: the promise stays exact."""
+        first = round(LEARNING_SHARE * len(x)) if self._learns() else 0
+        if first:
+            early = part(estimate, slice(first))
+            self.learned = bands.learn(x[:first], early, self.scale, joint=self.kind != "each")
+            levels = torch.arange(1, self.groups, dtype=torch.float64) / self.groups
+            ordered = self._number(obs[:first], early).sort(0).values
+            self.edges = ordered[(levels * first).long().clamp_max(first - 1)]
+        self.draws = len(x) - first
+        late, seen = part(estimate, slice(first, None)), obs[first:]
+        entries = self._band(seen, late).scores(x[first:])
+        scores = self._scores(entries)
+        if self.kind == "average":
+            self.thresholds = average_quantile(scores.flatten(1), self.coverage)[None]
+        elif self.groups == 1:
+            self.thresholds = conformal_quantile(scores, self.coverage)[None]
+        else:
+            labels = bands.bin_of(self._number(seen, late), self.edges)
+            self.thresholds = group_quantiles(scores, labels, self.groups, self.coverage)
+        inside = scores <= self._limit(seen, late)
+        self.together = inside.flatten(1).all(-1).double().mean().item() if inside.ndim > 1 else self.coverage
+
+    @torch.no_grad()
+    def __call__(self, obs: Observation) -> Interval:
+        """The estimate with its intervals.
+
+        Raises:
+            ValueError: If the estimate has another shape than those of calibration.
+        """
+        estimate = self.estimator(obs)
+        if tuple(estimate.x.shape[-len(self.event) :]) != self.event:
+            raise ValueError(f"the estimate is {tuple(estimate.x.shape)}; intervals were calibrated for {self.event}.")
+        band, limit = self._band(obs, estimate), self._limit(obs, estimate)
+        if self.joint:
+            limit = limit.reshape(*limit.shape, *[1] * len(self.event))
+        grown = limit * band.scale
+        ellipsoid = grown if self.kind == "energy" else None
+        if ellipsoid is not None:
+            grown = ellipsoid * self.entries**0.5
+        said = {"coverage": self.coverage, "joint": self.joint, "axes": len(self.event), "promise": self.promise}
+        if estimate.x.is_complex():
+            return Interval(estimate.x, grown, None, None, ellipsoid=ellipsoid, **said)
+        low, high = band.lower - grown, band.upper + grown
+        return Interval(estimate.x, (high - low).clamp_min(0) / 2, low, high, ellipsoid=ellipsoid, **said)
+
+    @property
+    def entries(self) -> int:
+        """Of one sample."""
+        return torch.Size(self.event).numel()
+
+    @property
+    def promise(self) -> str:
+        """What the intervals hold, in words, and how often the entries are held all at once."""
+        often, n = f"{100 * self.coverage:g} %", self.entries
+        give = 100 * chance(self.draws // self.groups, self.coverage)
+        drawn = f"for signals drawn like the {self.draws} of calibration, whose chance moves it by {give:.1f} points"
+        within = f" in each of {self.groups} groups" if self.groups > 1 else ""
+        if self.joint:
+            shape = "box" if self.kind == "joint" else "ellipsoid"
+            return f"The {shape} holds all {n} entries at once with a probability of {often}{within}, {drawn}."
+        who = "Each interval" if self.kind == "each" else "The average interval"
+        text = f"{who} holds its entry with a probability of {often}{within}, {drawn}."
+        if n > 1:
+            text += (
+                f" All {n} at once are held by only about {100 * self.together:.0f} %: for a region that holds them "
+                f"together with {often}, pass kind='joint'."
+            )
+        return text
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for a run directory: everything but the estimator and `by`."""
+        return {k: getattr(self, k) for k in PLAIN} | {
+            "event": list(self.event),
+            "dtype": str(self.thresholds.dtype).removeprefix("torch."),
+            "learned": {k: t.tolist() for k, t in self.learned.items()},
+            "edges": self.edges.tolist(),
+            "thresholds": self.thresholds.tolist(),
+        }
+
+    @classmethod
+    def from_dict(cls, estimator: Estimator, data: dict[str, Any], by: Number | None = None) -> "Conformal":
+        """The calibration that `as_dict` wrote, around the same estimator, and with the same `by` if it had one."""
+        dtype = getattr(torch, data["dtype"])
+        tensors: dict[str, Any] = {k: torch.tensor(data[k], dtype=dtype) for k in ("edges", "thresholds")}
+        learned = {k: torch.tensor(v, dtype=dtype) for k, v in data["learned"].items()}
+        settings: dict[str, Any] = {k: data[k] for k in PLAIN} | {"event": tuple(data["event"])}
+        return cls(estimator, by=by, learned=learned, **settings, **tensors)
+
+    def _learns(self) -> bool:
+        """Whether numbers other than the thresholds are taken from draws."""
+        return self.groups > 1 or self.scale == "magnitude" or (self.kind != "each" and self.scale != "variance")
+
+    def _band(self, obs: Observation, estimate: Estimate) -> bands.Band:
+        learned = {k: t.to(estimate.x.device) for k, t in self.learned.items()}
+        return bands.band(obs, estimate, self.estimator, self.scale, learned)
+
+    def _scores(self, entries: Tensor) -> Tensor:
+        """Of each entry, or of each sample where entries are held at once."""
+        if not self.joint:
+            return entries
+        entries = entries.flatten(1)
+        return entries.square().mean(-1).sqrt() if self.kind == "energy" else entries.amax(-1)
+
+    def _limit(self, obs: Observation, estimate: Estimate) -> Tensor:
+        """The threshold of each entry `(..., *event)`, or of each sample `(...)`."""
+        thresholds = self.thresholds.to(estimate.x.device)
+        if self.groups == 1:
+            return thresholds[0]
+        number, edges = self._number(obs, estimate), self.edges.to(estimate.x.device)
+        return bands.pick(thresholds, bands.bin_of(number, edges))
+
+    def _number(self, obs: Observation, estimate: Estimate) -> Tensor:
+        """What samples or entries are grouped by."""
+        if self.by is not None:
+            number = self.by(obs, estimate).to(estimate.x.real.dtype)
+            wanted = estimate.x.shape[: -len(self.event)] if self.joint else estimate.x.shape
+            if number.shape != wanted:
+                raise ValueError(f"`by` gives {tuple(number.shape)} where {tuple(wanted)} is to be grouped.")
+            return number
+        return rms(estimate.x.flatten(-len(self.event)))[..., 0] if self.joint else estimate.x.abs()
+
+
+def calibration_draws(draws: Problem | Pairs, samples: int, seed: int) -> Pairs:
+    """Pairs as they are, or fresh ones of a problem, which nothing was trained, tuned or tested on."""
+    x, obs = draws if isinstance(draws, tuple) else draw(draws.held_out(), samples, seed, CALIBRATION_STREAM, 0)
+    if x.ndim < 2 or len(x) != len(obs.y):
+        raise ValueError(f"x is {tuple(x.shape)} for {len(obs.y)} observations; pass (samples, ...) for as many.")
+    return x, obs
+
+
+@torch.no_grad()
+def answers(estimator: Estimator, obs: Observation, batch: int = 4096) -> Estimate:
+    """The estimates of many observations, so many at a time, on the device of the observations."""
+    home = obs.y.device
+    if isinstance(estimator, nn.Module):
+        obs = obs.to(next(estimator.parameters(), obs.y).device)
+    found = [estimator(obs[i : i + batch]) for i in range(0, len(obs.y), batch)]
+    var = None if found[0].var is None else torch.cat([e.var.expand(e.x.shape) for e in found if e.var is not None])
+    return Estimate(torch.cat([e.x for e in found]).to(home), None if var is None else var.to(home))
+
+
+def part(estimate: Estimate, rows: slice) -> Estimate:
+    """Some samples of a batch of estimates."""
+    return Estimate(estimate.x[rows], None if estimate.var is None else estimate.var[rows])
+
+
+def _check(kind: str, scale: str | None, groups: int) -> None:
+    if kind not in KINDS:
+        raise ValueError(f"unknown kind {kind!r}; take {', '.join(KINDS)}.")
+    if scale is not None and scale not in bands.SCALES:
+        raise ValueError(f"unknown scale {scale!r}; take {', '.join(bands.SCALES)}.")
+    if kind == "energy" and scale == "quantiles":
+        raise ValueError("an ellipsoid has a centre and no quantiles; pass kind='joint' or another scale.")
+    if groups < 1 or (groups > 1 and kind == "average"):
+        raise ValueError(f"groups is {groups}; pass at least 1, and 1 for kind='average'.")

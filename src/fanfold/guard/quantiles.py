@@ -1,0 +1,82 @@
+"""The finite-sample quantile of conformal prediction. Vovk, Gammerman & Shafer (2005); Lei et al. (2018), section 2.
+
+Of n + 1 exchangeable scores, the last one is among the k smallest with a probability of at least `k / (n + 1)`.
+"""
+
+import math
+
+import torch
+from scipy.stats import beta
+from torch import Tensor
+
+
+def rank(count: int, coverage: float) -> int:
+    """`⌈(n + 1) coverage⌉`: the score of that rank, of n, covers the next one so often.
+
+    Raises:
+        ValueError: If so few draws cannot promise so much.
+    """
+    _check(coverage)
+    k = math.ceil(round((count + 1) * coverage, 9))  # 10 · 0.9 is 9, not 9.000000000000001
+    if k > count:
+        raise ValueError(
+            f"coverage {coverage:g} takes at least {fewest(coverage)} calibration draws and there are {count}: "
+            "pass more samples, fewer groups or less coverage."
+        )
+    return k
+
+
+def fewest(coverage: float) -> int:
+    """The least number of draws with which this coverage can be promised, `⌈coverage / (1 - coverage)⌉`."""
+    _check(coverage)
+    return math.ceil(round(coverage / (1 - coverage), 9))
+
+
+def conformal_quantile(scores: Tensor, coverage: float) -> Tensor:
+    """The score of rank `⌈(n + 1) coverage⌉` along the first axis: `(n, ...)` -> `(...)`.
+
+    Raises:
+        ValueError: If there are too few scores.
+    """
+    return scores.kthvalue(rank(len(scores), coverage), dim=0).values
+
+
+def group_quantiles(scores: Tensor, labels: Tensor, groups: int, coverage: float) -> Tensor:
+    """`conformal_quantile` within each group: scores and labels `(n, ...)` -> `(groups, ...)`.
+
+    Raises:
+        ValueError: If a group has too few scores.
+    """
+    found = []
+    for group in range(groups):
+        mine = labels == group
+        counts = mine.sum(0)
+        ranks = torch.tensor([rank(c, coverage) for c in counts.flatten().tolist()]).reshape(counts.shape)
+        ordered = torch.where(mine, scores, math.inf).sort(0).values
+        found.append(ordered.gather(0, ranks[None] - 1)[0])
+    return torch.stack(found)
+
+
+def average_quantile(scores: Tensor, coverage: float) -> Tensor:
+    """The least threshold that holds this share of a sample's entries on average: `(n, d)` -> `()`.
+
+    Conformal risk control of the share that is missed. Angelopoulos, Bates, Fisch, Lei & Schuster (2024), eq. 4.
+    """
+    count, entries = scores.shape
+    rank(count, coverage)
+    missed = math.floor(round(entries * ((1 - coverage) * (count + 1) - 1), 6))
+    return scores.flatten().kthvalue(scores.numel() - missed).values
+
+
+def chance(count: int, coverage: float) -> float:
+    """Standard deviation, over calibration sets, of the coverage given one of n draws: `Beta(k, n + 1 - k)`.
+
+    Vovk (2012), proposition 2b.
+    """
+    k = rank(count, coverage)
+    return float(beta(k, count + 1 - k).std())
+
+
+def _check(coverage: float) -> None:
+    if not 0 < coverage < 1:
+        raise ValueError(f"coverage is {coverage}; pass a probability between 0 and 1, such as 0.9.")
