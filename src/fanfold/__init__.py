@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from fanfold.linops import dot_test
     from fanfold.observation import Estimate, Observation
     from fanfold.runs import load
+    from fanfold.simulating import simulate
     from fanfold.trace import run, watch
     from fanfold.unfold import iterate, unfold
 
@@ -53,6 +54,7 @@ _HOME = {
     "neural": "fanfold.estimators",
     "resume": "fanfold.fit",
     "run": "fanfold.trace",
+    "simulate": "fanfold.simulating",
     "unfold": "fanfold.unfold",
     "watch": "fanfold.trace",
 }
@@ -74,7 +76,7 @@ _MODULES = (
 __all__ = [
     "LMMSE", "Estimate", "Observation", "Training", "algorithms", "bounds", "certify", "channels", "deploy",
     "dot_test", "equilibrium", "estimators", "evaluate", "fit", "fit_events", "iterate", "linops", "load", "neural",
-    "noise", "penalties", "priors", "problems", "resume", "run", "shrinkage", "unfold", "units", "watch",
+    "noise", "penalties", "priors", "problems", "resume", "run", "shrinkage", "simulate", "unfold", "units", "watch",
 ]  # fmt: skip
 
 

@@ -20,6 +20,7 @@ from fanfold.suggest import did_you_mean
 VERBS = {
     "demo": "Train in front of your eyes, under a minute, and write a report to open.",
     "train": "Train an unfolded network on a problem.",
+    "simulate": "Draw from a problem ahead of training, in parallel; what is there is not drawn again.",
     "resume": "Go on with a training that stopped, to the same numbers.",
     "runs": "List run directories.",
     "evaluate": "Error of a trained run against its peers and limits, over conditions.",

@@ -20,7 +20,7 @@ import tyro
 
 from fanfold import algorithms, problems, recipe
 from fanfold.algorithms import FISTA, Algorithm
-from fanfold.console import Watch, notes, show, watching
+from fanfold.console import Watch, notes, show, simulation_watch, watching
 from fanfold.estimators import Neural, NeuralSettings
 from fanfold.estimators.neural import Regression
 from fanfold.evaluate import evaluate as evaluate_estimators
@@ -37,6 +37,7 @@ from fanfold.report.page import Section, write_page
 from fanfold.report.plots import require_matplotlib
 from fanfold.report.run_page import write_run_page
 from fanfold.runs import Run, installed, write_whole
+from fanfold.simulating import simulate as run_simulation
 from fanfold.suggest import did_you_mean
 from fanfold.table import Table, plain
 from fanfold.unfold import iterate, unfold
@@ -214,6 +215,32 @@ def with_defaults(verb, defaults: dict[str, Any]):
 
     same.__signature__ = signature.replace(parameters=required_first)  # type: ignore[attr-defined]
     return same
+
+
+def simulate(
+    problem: Annotated[ProblemChoice, Flat],
+    count: int,
+    out: Path,
+    workers: int | None = None,
+    draw_seed: int | None = None,
+    retry_failed: bool = False,
+) -> Result:
+    """Draw from a problem ahead of training: fanfold simulate PROBLEM --count N --out DIR [flags].
+
+    Args:
+        problem: What to draw from, such as a program: simulate program --command "solver --seed {seed}" ...
+        count: How many draws; failed ones are counted, recorded and left out.
+        out: Where they go; with the same flags again it goes on and makes only what is missing.
+        workers: Runs at once; one for each core for a program, else one, if not given.
+        draw_seed: Of the draws; a simulator's own if not given, else 0.
+        retry_failed: Make those again that are stored as failed.
+    """
+    settings = {"workers": workers, "seed": draw_seed, "retry_failed": retry_failed}
+    with simulation_watch(str(out)) as watch:
+        pairs = run_simulation(problem, count, out, on_event=watch, **settings)
+    show(Table(pairs.table()))
+    notes.print(f"next: fanfold train simulations neural --path {out}")
+    return {"out": str(out), "rows": pairs.table()}
 
 
 def resume(run: RunPath) -> Result:

@@ -1,6 +1,6 @@
 """What people see in a terminal: progress bars that become lines off it, tables, and errors that say the fix."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -8,6 +8,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table as RichTable
 
 from fanfold.fit import Event, Finished, Started, Stepped, Validated, summary
+from fanfold.simulating import Simulated, SimulationEvent, SimulationStarted
 from fanfold.table import Table
 
 out = Console(highlight=False, soft_wrap=True)
@@ -55,6 +56,46 @@ class Watch:
 def watching(title: str) -> Iterator[Watch]:
     """A `Watch` whose bar goes away however the block ends."""
     watch = Watch(title)
+    try:
+        yield watch
+    finally:
+        watch.stop()
+
+
+class SimulationWatch(Watch):
+    """Shows a simulation as it goes: a bar on a terminal, a line for each tenth of the draws elsewhere."""
+
+    def __call__(self, event: SimulationEvent) -> None:
+        if isinstance(event, SimulationStarted):
+            done = event.good + sum(event.failed.values())
+            self.total, self.next_line = event.count, event.count / 10
+            self.progress.update(self.task, total=event.count, completed=min(done, event.count))
+            if self.bar:
+                self.progress.start()
+            else:
+                notes.print(f"{self.title}: {done} draws there, {event.count} wanted, {event.workers} workers")
+        elif isinstance(event, Simulated):
+            self.progress.update(self.task, completed=event.done, note=failures(event.failed))
+            if not self.bar and event.done >= self.next_line:
+                self.next_line = event.done + self.total / 10
+                notes.print(f"{self.title}: {event.done} of {self.total}{failures(event.failed)}", markup=False)
+        else:
+            self.stop()
+            notes.print(
+                f"{self.title}: {event.good} good draws{failures(event.failed)}; {event.made} made now, "
+                f"{event.seconds:.1f} s", markup=False,
+            )  # fmt: skip
+
+
+def failures(counts: Mapping[str, int]) -> str:
+    """Failed runs by kind, after a comma."""
+    return "".join(f", {count} {kind}" for kind, count in counts.items())
+
+
+@contextmanager
+def simulation_watch(title: str) -> Iterator[SimulationWatch]:
+    """A `SimulationWatch` whose bar goes away however the block ends."""
+    watch = SimulationWatch(title)
     try:
         yield watch
     finally:

@@ -50,7 +50,7 @@ def build(data: dict[str, Any], registry: dict[str, type]) -> Any:
 
 
 # settings that are made of others
-PARTS: dict[str, type] = channels.REGISTRY | penalties.REGISTRY | priors.REGISTRY | problems.REGISTRY
+PARTS: dict[str, type] = channels.REGISTRY | penalties.REGISTRY | priors.REGISTRY | problems.REGISTRY | problems.PARTS
 
 
 def _plain(value: Any) -> Any:

@@ -16,6 +16,7 @@ from fanfold.problems.photographs import Photographs
 from fanfold.problems.rf_geometry import RFGeometry
 from fanfold.problems.rf_imaging import RFImaging
 from fanfold.problems.scalar_channel import ScalarChannel
+from fanfold.problems.simulators import BatchSimulator, Box, Independent, Program, Simulations, Simulator
 from fanfold.problems.varied import Varied
 
 REGISTRY: dict[str, type] = {
@@ -31,19 +32,26 @@ REGISTRY: dict[str, type] = {
     "modulation": Modulation,
     "pairs": Pairs,
     "photographs": Photographs,
+    "program": Program,
     "rf": RFGeometry,
     "rf-imaging": RFImaging,
     "scalar-channel": ScalarChannel,
+    "simulations": Simulations,
     "varied": Varied,
 }
+PARTS: dict[str, type] = {"box": Box, "independent": Independent}  # of problems: where parameters come from
 
 __all__ = [
+    "PARTS",
     "REGISTRY",
+    "BatchSimulator",
+    "Box",
     "Clustered",
     "CompressedSensing",
     "DirectionOfArrival",
     "ExactlySparse",
     "GeneralizedLinear",
+    "Independent",
     "LinearGaussian",
     "MIMODetection",
     "Mismatched",
@@ -52,8 +60,11 @@ __all__ = [
     "Pairs",
     "Photographs",
     "Problem",
+    "Program",
     "RFGeometry",
     "RFImaging",
     "ScalarChannel",
+    "Simulations",
+    "Simulator",
     "Varied",
 ]

@@ -1,10 +1,11 @@
 """The user's own pairs of signals and measurements, from an `.npz` file."""
 
 import zlib
+from abc import abstractmethod
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Self
 from zipfile import BadZipFile
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor
 from fanfold.linops import Dense, LinearOperator
 from fanfold.observation import Observation, check_finite
 from fanfold.problems.base import Described
+from fanfold.problems.kinds import AXES, Kind
 
 Part = Literal["train", "test"]
 
@@ -22,24 +24,25 @@ class Stored(NamedTuple):
     """Contents of a file of pairs."""
 
     x: Tensor  # (samples, n)
-    y: Tensor  # (samples, m)
+    y: Tensor  # (samples, m), or of the kind's shape
     A: LinearOperator | None
     noise_var: Tensor | None  # () or (samples, 1)
 
 
 @dataclass(frozen=True)
-class Pairs(Described):
-    """Stored pairs: arrays `x` (samples, n), `y` (samples, m), optionally `A` (m, n) and `noise_var`.
-
-    `noise_var` is `E|w|²`, one number or one for each sample, `(samples, 1)`.
+class FromFile(Described):
+    """A problem whose pairs are stored.
 
     A draw picks pairs at random, with replacement; of the test part each once, and at most all. The last
-    `held_out_share` of the file is kept for validation and testing: `part="test"` draws from there alone.
+    `held_out_share` of the pairs is kept for validation and testing: `part="test"` draws from there alone.
+
+    Raises:
+        ValueError: If there are too few pairs for both parts, or they cannot be read.
     """
 
     path: str
     part: Part = "train"
-    held_out_share: float = 0.2  # of the samples, from the end of the file
+    held_out_share: float = 0.2  # of the pairs, from the end
 
     def __post_init__(self):
         if not 0 < self.held_out_share < 1:
@@ -58,7 +61,7 @@ class Pairs(Described):
         return None if var is None or var.ndim else var
 
     def rows(self) -> range:
-        """Which samples of the file this part holds."""
+        """Which samples this part holds."""
         return rows_of(self.part, len(self._stored().x), self.held_out_share, self.path)
 
     def sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Observation]:
@@ -75,15 +78,33 @@ class Pairs(Described):
         var = stored.noise_var
         return stored.x[rows], Observation(stored.y[rows], stored.A, var[rows] if var is not None and var.ndim else var)
 
-    def held_out(self) -> "Pairs":
+    def held_out(self) -> Self:
         """The part that is kept for testing."""
         return self.shifted(part="test")
+
+    @abstractmethod
+    def _stored(self) -> Stored: ...
+
+
+@dataclass(frozen=True)
+class Pairs(FromFile):
+    """Stored pairs: arrays `x` (samples, n), `y` (samples, m), optionally `A` (m, n) and `noise_var`.
+
+    `noise_var` is `E|w|²`, one number or one for each sample, `(samples, 1)`. Observations that are no vectors say so
+    by their `kind`: sequences `(samples, channels, length)`, images `(samples, channels, h, w)`, sets
+    `(samples, count, features)`; these have no A and at most one noise variance for all.
+
+    A draw picks pairs at random, with replacement; of the test part each once, and at most all. The last
+    `held_out_share` of the file is kept for validation and testing: `part="test"` draws from there alone.
+    """
+
+    kind: Kind = "vector"  # of an observation
 
     def _stored(self) -> Stored:
         path = Path(self.path)
         if not path.is_file():
             raise ValueError(f"there is no file {self.path}; pass an .npz file with arrays x and y.")
-        return _read(path.resolve(), path.stat().st_mtime_ns)
+        return _read(path.resolve(), path.stat().st_mtime_ns, self.kind)
 
 
 def rows_of(part: Part, samples: int, held_out_share: float, path: str) -> range:
@@ -124,12 +145,12 @@ def load_arrays(path: Path) -> dict[str, Tensor]:
 
 
 @lru_cache(maxsize=4)
-def _read(path: Path, modified_ns: int) -> Stored:
+def _read(path: Path, modified_ns: int, kind: Kind) -> Stored:
     arrays = load_arrays(path)
     x, y = arrays["x"], arrays["y"]
-    if x.ndim != 2 or y.ndim != 2 or len(x) != len(y):
-        raise ValueError(f"x is {tuple(x.shape)} and y is {tuple(y.shape)}; pass (samples, n) and (samples, m).")
-    if x.dtype != y.dtype:
+    _check_shapes(x, y, kind)
+    precisions = (x.dtype, y.dtype) if "A" in arrays else (x.real.dtype, y.real.dtype)  # real x may give complex y
+    if precisions[0] != precisions[1]:
         raise ValueError(f"x is {x.dtype} and y is {y.dtype}; store both in one precision.")
     check_finite("x", x)
     check_finite("y", y)
@@ -141,3 +162,19 @@ def _read(path: Path, modified_ns: int) -> Stored:
         noise_var = noise_var.reshape(())
     Observation(y, A, noise_var)  # the same checks as for any observation
     return Stored(x, y, A, noise_var)
+
+
+def _check_shapes(x: Tensor, y: Tensor, kind: Kind) -> None:
+    if kind not in AXES:
+        raise ValueError(f"unknown kind of observation {kind!r}; it is one of {', '.join(AXES)}.")
+    if x.ndim == 2 and y.ndim == 1 + AXES[kind] and len(x) == len(y):
+        return
+    wanted = {
+        "vector": "(samples, m)",
+        "sequence": "(samples, channels, length)",
+        "image": "(samples, channels, h, w)",
+        "set": "(samples, count, features)",
+    }
+    fits = [name for name in AXES if y.ndim == 1 + AXES[name]]
+    hint = f" Or say what y is: kind={' or '.join(map(repr, fits))}." if fits and kind not in fits else ""
+    raise ValueError(f"x is {tuple(x.shape)} and y is {tuple(y.shape)}; pass (samples, n) and {wanted[kind]}.{hint}")

@@ -1,0 +1,197 @@
+"""Simulators whose draws are numbered: each has a seed of its own and can be repeated alone."""
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import groupby
+from multiprocessing import get_context
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fanfold.observation import Observation
+from fanfold.problems.base import Described
+from fanfold.problems.kinds import AXES, Kind
+from fanfold.problems.simulators.outcome import Outcome
+
+FIRST = 10  # draws: a simulator that fails at all of its first ones is refused
+DType = Literal["float32", "float64"]
+
+
+@dataclass(frozen=True)
+class Numbered(Described, ABC):
+    """A simulator as a problem. Failed runs are counted, left out, and replaced by further draws.
+
+    Where failures depend on the parameters, what is left is drawn from the prior given that the run succeeds.
+
+    Raises:
+        ValueError: If the kind is unknown or the shape has not its axes.
+    """
+
+    kind: Kind = field(default="vector", kw_only=True)  # of an observation
+    shape: tuple[int, ...] | None = field(default=None, kw_only=True)  # of one; that of most draws if not given
+    dtype: DType = field(default="float32", kw_only=True)
+    seed: int = field(default=0, kw_only=True)  # of the draws, as `draw` and `simulate` number them
+
+    A = None
+
+    def __post_init__(self):
+        if self.kind not in AXES:
+            raise ValueError(f"unknown kind of observation {self.kind!r}; it is one of {', '.join(AXES)}.")
+        axes, shape = AXES[self.kind], self.shape
+        if shape is not None and (len(shape) != axes or min(shape) < 1):
+            raise ValueError(
+                f"shape is {shape} and the kind {self.kind!r}, which has {axes} axes; pass the shape of one "
+                "observation, without the batch."
+            )
+        if self.dtype not in ("float32", "float64"):
+            raise ValueError(f"dtype is {self.dtype!r}; pass float32 or float64.")
+
+    @abstractmethod
+    def outcomes(self, seed: int, indices: Sequence[int]) -> list[Outcome]:
+        """The draws with these numbers, one after another; the same numbers give the same."""
+
+    @abstractmethod
+    def identity(self) -> dict[str, Any]:
+        """What tells the draws, as plain data: another simulator has another one."""
+
+    @property
+    def together(self) -> int:
+        """Draws that are always made together, those whose numbers have one quotient by it."""
+        return 1
+
+    @property
+    def workers(self) -> int:
+        """How many runs go on at once if nobody says otherwise."""
+        return 1
+
+    @contextmanager
+    def executor(self, workers: int) -> Iterator[Executor]:
+        """Where runs are made: in this process, or in so many others, which import the simulator."""
+        if workers == 1:
+            yield Here()
+            return
+        spawn = get_context("spawn")  # torch's threads do not survive a fork
+        pool = ProcessPoolExecutor(workers, spawn, initializer=torch.set_num_threads, initargs=(1,))
+        try:
+            yield pool
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    @cached_property
+    def failed(self) -> Counter[str]:
+        """How many runs failed in `sample` since this object was made, by kind."""
+        return Counter()
+
+    @cached_property
+    def expected(self) -> tuple[int, ...]:
+        """Shape of an observation: the given one, or that of most of the first draws."""
+        if self.shape is not None:
+            return tuple(self.shape)
+        outcomes = self.outcomes(self.seed, range(FIRST))
+        shapes = Counter(o.y.shape for o in outcomes if o.y is not None)
+        if not shapes:
+            raise ValueError(refusal(outcomes))
+        return shapes.most_common(1)[0][0]
+
+    def draw(self, index: int) -> tuple[Tensor, Observation]:
+        """Draw number `index` of this simulator's seed alone, as a batch of one, bit for bit as among others.
+
+        Raises:
+            ValueError: If the run fails.
+        """
+        (outcome,) = self.outcomes(self.seed, [index])
+        if outcome.y is None:
+            raise ValueError(f"draw {index} of seed {self.seed} fails, {outcome.failure}: {outcome.detail}")
+        return stacked([outcome])
+
+    def sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Observation]:
+        """`n` pairs whose runs succeeded: x `(n, d)` and their observation.
+
+        Raises:
+            ValueError: If all of the first runs fail.
+        """
+        seed, tried, good = int(torch.randint(2**62, (), generator=generator)), 0, []
+        with self.executor(self.workers) as pool:
+            while len(good) < n:
+                indices = range(tried, tried + n - len(good))
+                jobs = [pool.submit(self.outcomes, seed, some) for some in grouped(indices, self.together)]
+                outcomes = [of_shape(o, self.expected) for job in jobs for o in job.result()]
+                self.failed.update(o.failure for o in outcomes if o.failure)
+                good += [o for o in outcomes if o.y is not None]
+                tried += len(outcomes)
+                if tried >= FIRST and not good:
+                    raise ValueError(refusal(outcomes))
+        return stacked(good)
+
+
+def seeds_of(seed: int, index: int) -> tuple[int, int]:
+    """Two independent seeds of a draw: of its parameters, and of its run, the latter of 31 bits as programs take it."""
+    for_x, for_y = np.random.SeedSequence((seed, index)).generate_state(2, np.uint64)
+    return int(for_x >> np.uint64(1)), int(for_y >> np.uint64(33))
+
+
+def parameters_of(prior: Any, n: int, seed: int, dtype: DType) -> np.ndarray:
+    """`n` draws of the parameters, `(n, d)`.
+
+    Raises:
+        ValueError: If the prior gives anything else than real, finite numbers of that shape.
+    """
+    if not callable(prior):
+        raise ValueError(
+            f"prior is {prior}; pass Box(low, high), Independent(prior, count), or a function (n, generator) -> (n, d)."
+        )
+    x = torch.as_tensor(prior(n, torch.Generator().manual_seed(seed)))
+    if x.ndim != 2 or len(x) != n or x.shape[-1] == 0 or x.is_complex() or not torch.isfinite(x).all():
+        raise ValueError(
+            f"the prior gave {x.dtype} of shape {tuple(x.shape)} for {n} draws; it must give real, finite parameters "
+            f"of shape ({n}, d)."
+        )
+    return x.to(getattr(torch, dtype)).numpy()
+
+
+def grouped(indices: Iterable[int], chunk: int) -> Iterator[list[int]]:
+    """The numbers of draws, those of a chunk together."""
+    return (list(some) for _, some in groupby(indices, key=lambda index: index // chunk))
+
+
+def of_shape(outcome: Outcome, shape: tuple[int, ...]) -> Outcome:
+    """The outcome, as a failure if its observation has another shape."""
+    if outcome.y is None or outcome.y.shape == shape:
+        return outcome
+    return outcome._replace(y=None, failure="wrong shape", detail=f"{outcome.y.shape} instead of {shape}")
+
+
+def stacked(good: Sequence[Outcome]) -> tuple[Tensor, Observation]:
+    """Successful outcomes as pairs; real where all are, else complex."""
+    x, y = np.stack([o.x for o in good]), np.stack([o.y for o in good])  # type: ignore[arg-type]
+    return torch.from_numpy(x), Observation(torch.from_numpy(y))
+
+
+def refusal(outcomes: Sequence[Outcome]) -> str:
+    """Why a simulator is of no use."""
+    kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(o.failure for o in outcomes).items())
+    last = outcomes[-1]
+    return (
+        f"all of the first {len(outcomes)} runs failed ({kinds}); the last, draw {last.index} with x = "
+        f"{np.array2string(last.x, precision=4)}: {last.failure}, {last.detail}. Mend the simulator first; "
+        f"its draw({last.index}) repeats this run alone."
+    )
+
+
+class Here(Executor):
+    """An executor that does each thing at once, in the thread that asks."""
+
+    def submit(self, fn, /, *args, **kwargs):
+        future: Future[Any] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future

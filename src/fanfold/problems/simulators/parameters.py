@@ -1,0 +1,58 @@
+"""Where a simulator's parameters come from: anything that maps `(n, generator)` to draws `(n, d)`."""
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from fanfold.priors import Gaussian, Prior
+
+
+class Parameters(ABC):
+    """A distribution of several real parameters that a run directory can name."""
+
+    @abstractmethod
+    def __call__(self, n: int, generator: torch.Generator) -> Tensor:
+        """`n` draws in double precision, `(n, d)`."""
+
+
+@dataclass(frozen=True)
+class Box(Parameters):
+    """Uniform between bounds, each parameter for itself.
+
+    Raises:
+        ValueError: If there are not as many lower as upper bounds, or one is not below the other.
+    """
+
+    low: tuple[float, ...] = (0.0,)  # of each parameter
+    high: tuple[float, ...] = (1.0,)
+
+    def __post_init__(self):
+        for name in ("low", "high"):
+            object.__setattr__(self, name, tuple(float(v) for v in getattr(self, name)))
+        if len(self.low) != len(self.high) or not self.low:
+            raise ValueError(f"{len(self.low)} lower and {len(self.high)} upper bounds; pass one of each a parameter.")
+        for i, (low, high) in enumerate(zip(self.low, self.high)):
+            if not -math.inf < low < high < math.inf:
+                raise ValueError(f"parameter {i} is to lie between {low} and {high}; pass low < high, both finite.")
+
+    def __call__(self, n: int, generator: torch.Generator) -> Tensor:
+        low, high = (torch.tensor(bound, dtype=torch.float64) for bound in (self.low, self.high))
+        return low + (high - low) * torch.rand(n, len(low), generator=generator, dtype=torch.float64)
+
+
+@dataclass(frozen=True)
+class Independent(Parameters):
+    """So many independent entries of one prior, real."""
+
+    of: Prior = field(default_factory=Gaussian)
+    count: int = 1
+
+    def __post_init__(self):
+        if self.count < 1:
+            raise ValueError(f"count is {self.count}; pass a positive number of parameters.")
+
+    def __call__(self, n: int, generator: torch.Generator) -> Tensor:
+        return self.of.sample((n, self.count), generator, torch.float64)

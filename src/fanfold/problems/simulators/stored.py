@@ -1,0 +1,68 @@
+"""Simulated pairs as a problem, from the store that holds them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fanfold.problems.kinds import Kind
+from fanfold.problems.pairs import FromFile, Stored
+from fanfold.problems.simulators.store import Contents, reading
+
+
+@dataclass(frozen=True)
+class Simulations(FromFile):
+    """The pairs that `simulate` made, in the folder where it kept them; failed runs are left out and counted.
+
+    As with stored pairs, a draw picks some at random, with replacement; of the test part each once, and at most all.
+    The last `held_out_share` of the draws, by their numbers, is kept for validation and testing.
+
+    Raises:
+        ValueError: If there is no such store, or it holds too few pairs.
+    """
+
+    @property
+    def kind(self) -> Kind:
+        """Of the simulator."""
+        return _read(*self._version())[2]
+
+    @property
+    def failures(self) -> Mapping[str, int]:
+        """How many runs failed, by kind."""
+        return self.contents.counts()
+
+    @property
+    def contents(self) -> Contents:
+        """What the store holds: numbers of the good draws, and each failed run with its detail."""
+        return _read(*self._version())[1]
+
+    def table(self) -> list[dict[str, Any]]:
+        """Rows with what became of the runs, how many of them, and an example."""
+        contents, rows = self.contents, [{"runs": "good", "count": len(self.contents.good), "example": ""}]
+        for kind, count in contents.counts().items():
+            first = next(failed for failed in contents.failed if failed.kind == kind)
+            rows.append({"runs": kind, "count": count, "example": f"draw {first.index}: {first.detail}"})
+        return rows
+
+    def _stored(self) -> Stored:
+        return _read(*self._version())[0]
+
+    def _version(self) -> tuple[Path, int, int]:
+        file = Path(self.path) / "runs.bin"
+        if not file.is_file():
+            raise ValueError(f"{self.path} holds no simulations; make some with fanfold simulate, or ff.simulate.")
+        found = file.stat()
+        return file.parent.resolve(), found.st_size, found.st_mtime_ns
+
+
+@lru_cache(maxsize=4)
+def _read(path: Path, size: int, modified_ns: int) -> tuple[Stored, Contents, Kind]:
+    identity, contents = reading(path)
+    try:
+        x, y = contents.arrays()
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}; {sum(contents.counts().values())} failed.") from error
+    return Stored(torch.from_numpy(x), torch.from_numpy(y), None, None), contents, identity["problem"]["kind"]
