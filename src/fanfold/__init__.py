@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         channels,
         deploy,
         estimators,
+        guard,
         linops,
         noise,
         penalties,
@@ -64,6 +65,7 @@ _MODULES = (
     "channels",
     "deploy",
     "estimators",
+    "guard",
     "linops",
     "noise",
     "penalties",
@@ -75,7 +77,7 @@ _MODULES = (
 
 __all__ = [
     "LMMSE", "Estimate", "Observation", "Training", "algorithms", "bounds", "certify", "channels", "deploy",
-    "dot_test", "equilibrium", "estimators", "evaluate", "fit", "fit_events", "iterate", "linops", "load", "neural",
+    "dot_test", "equilibrium", "estimators", "evaluate", "fit", "fit_events", "guard", "iterate", "linops", "load", "neural",
     "noise", "penalties", "priors", "problems", "resume", "run", "shrinkage", "simulate", "unfold", "units", "watch",
 ]  # fmt: skip
 

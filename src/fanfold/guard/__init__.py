@@ -14,11 +14,16 @@ from fanfold.guard.measures import (
     pit,
     uniform_histogram,
 )
+from fanfold.guard.sbc import SBC, Sampler, sbc
+from fanfold.guard.sure import Risk, sure
 
 __all__ = [
+    "SBC",
     "CalibratedVariance",
     "Conformal",
     "Interval",
+    "Risk",
+    "Sampler",
     "calibrate_variance",
     "calibration_curve",
     "conformal",
@@ -29,5 +34,7 @@ __all__ = [
     "interval_score",
     "normalised_square",
     "pit",
+    "sbc",
+    "sure",
     "uniform_histogram",
 ]

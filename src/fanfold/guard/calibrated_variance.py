@@ -1,6 +1,6 @@
 """Error variances that are true on average: the variance that an estimator carries, scaled or bent on held-out draws.
 
-Guo, Pleiss, Sun & Weinberger (2017), section 4.2 (temperature); Levi, Gispan, Giladi & Fetaya (2022), eqs. 3-9
+Guo, Pleiss, Sun & Weinberger (2017), section 4.2 (temperature); Levi, Gispan, Giladi & Fetaya (2022)
 (variances that equal the errors made with them); Zadrozny & Elkan (2002) (monotone maps).
 """
 

@@ -60,7 +60,7 @@ def group_quantiles(scores: Tensor, labels: Tensor, groups: int, coverage: float
 def average_quantile(scores: Tensor, coverage: float) -> Tensor:
     """The least threshold that holds this share of a sample's entries on average: `(n, d)` -> `()`.
 
-    Conformal risk control of the share that is missed. Angelopoulos, Bates, Fisch, Lei & Schuster (2024), eq. 4.
+    Conformal risk control of the share that is missed. Angelopoulos, Bates, Fisch, Lei & Schuster (2024).
     """
     count, entries = scores.shape
     rank(count, coverage)
@@ -71,7 +71,7 @@ def average_quantile(scores: Tensor, coverage: float) -> Tensor:
 def chance(count: int, coverage: float) -> float:
     """Standard deviation, over calibration sets, of the coverage given one of n draws: `Beta(k, n + 1 - k)`.
 
-    Vovk (2012), proposition 2b.
+    Vovk (2012).
     """
     k = rank(count, coverage)
     return float(beta(k, count + 1 - k).std())

@@ -1,0 +1,123 @@
+"""Whether posterior draws are draws of the posterior: ranks of the truth, and coverage around random points.
+
+Talts, Betancourt, Simpson, Vehtari & Gelman (2018), theorem 1; Lemos, Coogan, Hezaveh & Perreault-Levasseur (2023).
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from scipy.stats import binom, chisquare, kstest
+from torch import Tensor
+
+from fanfold.draws import generator_of
+from fanfold.guard.conformal import Pairs, calibration_draws
+from fanfold.guard.measures import Histogram
+from fanfold.observation import Observation
+from fanfold.problems import Problem
+
+POSTERIOR_STREAM = 7  # of draws
+
+
+class Sampler(Protocol):
+    """Whatever draws from a posterior, such as a `FlowPosterior`."""
+
+    def sample(self, obs: Observation, count: int, generator: torch.Generator) -> Tensor:
+        """`(count, samples, n)` for `samples` observations."""
+        ...
+
+
+@dataclass(frozen=True)
+class SBC:
+    """Ranks of true parameters among draws from their posteriors, which are uniform where the posterior is right.
+
+    Attributes:
+        ranks: How many draws lie below the truth, `(samples, n)`, from 0 to `draws`.
+        nearer: Share of draws that lie nearer to a random point than the truth does, `(samples,)`: all entries at once.
+        draws: From each posterior.
+    """
+
+    ranks: Tensor
+    nearer: Tensor
+    draws: int
+
+    @property
+    def p_values(self) -> Tensor:
+        """Of Pearson's test of each entry's ranks, `(n,)`."""
+        return torch.tensor([self.histogram(i).p_value for i in range(self.ranks.shape[-1])], dtype=torch.float64)
+
+    @property
+    def p_value(self) -> float:
+        """The least of them, times their number: below 0.01, some entry's posterior is wrong (Bonferroni)."""
+        return min(1.0, self.p_values.min().item() * len(self.p_values))
+
+    @property
+    def joint_p_value(self) -> float:
+        """Of the Kolmogorov-Smirnov test that `nearer` is uniform."""
+        return float(kstest(self.nearer.numpy(), "uniform").pvalue)
+
+    def histogram(self, entry: int, bins: int = 20) -> Histogram:
+        """Ranks of one entry, in bins of as equal a width as whole ranks allow.
+
+        A bulge in the middle says that the posterior is too wide, one at the ends too narrow, a slope that it is off.
+        """
+        values = self.draws + 1
+        bins = min(bins, values)
+        edge = torch.arange(values) * bins // values  # the bin of each rank
+        widths = torch.bincount(edge, minlength=bins).double() / values
+        counts = torch.bincount(edge[self.ranks[:, entry]], minlength=bins)
+        low, high = binom.interval(0.95, len(self.ranks), 1 / bins)
+        p = chisquare(counts.numpy(), (widths * len(self.ranks)).numpy()).pvalue
+        return Histogram(counts, float(low), float(high), float(p))
+
+    def expected_coverage(self, levels: Tensor) -> Tensor:
+        """How often regions of each level around random points hold the truth (TARP); the levels, if all is right."""
+        return (self.nearer[:, None] <= levels).double().mean(0)
+
+
+def sbc(
+    sampler: Sampler,
+    problem: Problem | Pairs,
+    *,
+    samples: int = 1000,
+    draws: int = 99,
+    batch: int = 1000,
+    seed: int = 0,
+) -> SBC:
+    """Simulation-based calibration of a posterior.
+
+    Passing says that the posterior is right on average over the prior, not for each observation: the prior itself
+    passes. Complex parameters are judged by real and imaginary parts.
+
+    Args:
+        sampler: Draws from the posterior.
+        problem: Draws true parameters and observations; or pairs of them.
+        samples: True parameters.
+        draws: From each posterior, independent.
+        batch: Observations at a time.
+        seed: Of all.
+
+    Raises:
+        ValueError: If there are fewer than 100 true parameters or the draws have another shape.
+    """
+    x, obs = calibration_draws(problem, samples, seed)
+    if len(x) < 100:
+        raise ValueError(f"samples is {len(x)}; pass at least 100, fewer tell nothing of a histogram.")
+    reference = real(x)[torch.randperm(len(x), generator=generator_of(seed, POSTERIOR_STREAM, 0))]
+    unit = real(x).std(0).clamp_min(torch.finfo(reference.dtype).tiny)
+    ranks, nearer = [], []
+    for i in range(0, len(x), batch):
+        rows, generator = slice(i, i + batch), generator_of(seed, POSTERIOR_STREAM, 1 + i)
+        z, truth = real(sampler.sample(obs[rows], draws, generator)), real(x[rows])
+        if z.shape != (draws, *truth.shape):
+            raise ValueError(f"the sampler gives {tuple(z.shape)}; pass draws of shape {(draws, *truth.shape)}.")
+        ties = ((z == truth).sum(0) + 1) * torch.rand(truth.shape, generator=generator)  # atoms: any rank among equals
+        ranks.append((z < truth).sum(0) + ties.long())
+        near, far = (((t - reference[rows]) / unit).square().sum(-1) for t in (z, truth))
+        nearer.append((near < far).double().mean(0))
+    return SBC(torch.cat(ranks), torch.cat(nearer), draws)
+
+
+def real(x: Tensor) -> Tensor:
+    """Complex entries as real and imaginary parts, one after the other."""
+    return torch.cat([x.real, x.imag], -1) if x.is_complex() else x
