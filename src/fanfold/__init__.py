@@ -78,7 +78,8 @@ _MODULES = (
 __all__ = [
     "LMMSE", "Estimate", "Observation", "Training", "algorithms", "bounds", "certify", "channels", "deploy",
     "dot_test", "equilibrium", "estimators", "evaluate", "fit", "fit_events", "guard", "iterate", "linops", "load",
-    "neural", "noise", "penalties", "priors", "problems", "resume", "run", "shrinkage", "simulate", "unfold", "units", "watch",
+    "neural", "noise", "penalties", "priors", "problems", "resume", "run", "shrinkage", "simulate", "unfold", "units",
+    "watch",
 ]  # fmt: skip
 
 
