@@ -6,6 +6,7 @@ from fanfold.problems.compressed_sensing import CompressedSensing
 from fanfold.problems.direction_of_arrival import DirectionOfArrival
 from fanfold.problems.exactly_sparse import ExactlySparse
 from fanfold.problems.generalized_linear import GeneralizedLinear
+from fanfold.problems.heat import Heat
 from fanfold.problems.linear_gaussian import LinearGaussian
 from fanfold.problems.mimo_detection import MIMODetection
 from fanfold.problems.mismatched import Mismatched
@@ -13,6 +14,7 @@ from fanfold.problems.mixture_signal import MixtureSignal
 from fanfold.problems.modulation import Modulation
 from fanfold.problems.pairs import Pairs
 from fanfold.problems.photographs import Photographs
+from fanfold.problems.receiver_chain import ReceiverChain
 from fanfold.problems.rf_geometry import RFGeometry
 from fanfold.problems.rf_imaging import RFImaging
 from fanfold.problems.scalar_channel import ScalarChannel
@@ -25,6 +27,7 @@ REGISTRY: dict[str, type] = {
     "direction-of-arrival": DirectionOfArrival,
     "exactly-sparse": ExactlySparse,
     "generalized-linear": GeneralizedLinear,
+    "heat": Heat,
     "linear-gaussian": LinearGaussian,
     "mimo-detection": MIMODetection,
     "mismatched": Mismatched,
@@ -33,6 +36,7 @@ REGISTRY: dict[str, type] = {
     "pairs": Pairs,
     "photographs": Photographs,
     "program": Program,
+    "receiver-chain": ReceiverChain,
     "rf": RFGeometry,
     "rf-imaging": RFImaging,
     "scalar-channel": ScalarChannel,
@@ -51,6 +55,7 @@ __all__ = [
     "DirectionOfArrival",
     "ExactlySparse",
     "GeneralizedLinear",
+    "Heat",
     "Independent",
     "LinearGaussian",
     "MIMODetection",
@@ -63,6 +68,7 @@ __all__ = [
     "Program",
     "RFGeometry",
     "RFImaging",
+    "ReceiverChain",
     "ScalarChannel",
     "Simulations",
     "Simulator",
