@@ -27,7 +27,7 @@ class Pool:
     def __init__(self, problem: Problem, count: int, seed: int):
         if count < 20:
             raise ValueError(f"simulations is {count}; pass at least 20, a tenth of them is held out.")
-        self.x, self.obs = draw(problem, count, seed, TRAINING_STREAM, 0)
+        self.x, self.obs = _distinct(problem, count, seed)
         self.seed, self.held_out = seed, max(2, count // 10)
         self.train = count - self.held_out
 
@@ -43,3 +43,15 @@ class Pool:
         """All pairs to train on, or those held out."""
         rows = slice(self.train, None) if held_out else slice(0, self.train)
         return self.x[rows], self.obs[rows]
+
+
+def _distinct(problem: Problem, count: int, seed: int) -> tuple[Tensor, Observation]:
+    """So many pairs; of stored ones no pair twice, or those held out would not be new."""
+    every = getattr(problem, "every", None)
+    if every is None:
+        return draw(problem, count, seed, TRAINING_STREAM, 0)
+    x, obs = every()
+    if count > len(x):
+        raise ValueError(f"simulations is {count} and only {len(x)} pairs are stored to train on; simulate more.")
+    rows = torch.randperm(len(x), generator=generator_of(seed, TRAINING_STREAM, 0))[:count]
+    return x[rows], obs[rows]

@@ -9,7 +9,7 @@ from fanfold.draws import draw
 from fanfold.estimators import Neural
 from fanfold.evaluate import TEST_STREAM, evaluate
 from fanfold.peers import NETWORK, peers_of
-from fanfold.problems import Problem
+from fanfold.problems import Problem, Simulations
 from fanfold.report.page import Section
 from fanfold.report.plots import Series, line_chart
 from fanfold.table import Table
@@ -22,6 +22,7 @@ def neural_sections(
     table = evaluate(peers_of(net, problem), problem, samples=samples)
     about = f"{samples} fresh draws of the training problem; the limit is the error of the exact posterior mean."
     sections = [Section("Error", about, table=table), *_variances(net, problem, samples), _learning(metrics)]
+    sections += _simulations(problem)
     return _verdict(table), sections
 
 
@@ -54,6 +55,14 @@ def _variances(net: Neural, problem: Problem, samples: int) -> list[Section]:
         "Do the predicted variances hold? On average 1, and 0.9 where the posterior is Gaussian; calibrate them first."
     )
     return [Section("Predicted variances", text, table=Table(rows[:20]))]
+
+
+def _simulations(problem: Problem) -> list[Section]:
+    """What became of the runs, where a simulator's draws are stored."""
+    if not isinstance(problem, Simulations):
+        return []
+    text = "Failed runs are left out: what is learned is the posterior given that a run succeeds."
+    return [Section("Runs of the simulator", text, table=Table(problem.table()))]
 
 
 def _verdict(table: Table) -> str:
