@@ -133,10 +133,11 @@ class DirectionOfArrival(Described):
     def grid(self, count: int | None = None) -> Tensor:
         """Sets of angles that a search starts from, without signals: `(points, parameters)`, in double precision.
 
-        With so many values for each angle; None takes eight to a beam width, or 4 and 2 where there are 2 and 3 angles.
+        With so many values for each angle; None takes six to a beam width: with four a search for three sources at 20 dB
+        ends beside the highest peak in one of 300 draws.
         """
         beams = self.limit * self.sensors / math.pi
-        count = count or math.ceil(beams * 2 ** (4 - self.sources))
+        count = count or math.ceil(6 * beams)
         each = self.limit * (2 * (torch.arange(count, dtype=torch.float64) + 0.5) / count - 1)
         sets = torch.combinations(each, self.sources)
         sets = sets[(sets.diff(dim=-1) > self.gap).all(-1)]
