@@ -133,8 +133,8 @@ class DirectionOfArrival(Described):
     def grid(self, count: int | None = None) -> Tensor:
         """Sets of angles that a search starts from, without signals: `(points, parameters)`, in double precision.
 
-        With so many values for each angle; None takes six to a beam width: with four a search for three sources at 20 dB
-        ends beside the highest peak in one of 300 draws.
+        With so many values for each angle; None takes six to a beam width: with four, a search for three sources at
+        20 dB ends beside the highest peak in one of 300 draws.
         """
         beams = self.limit * self.sensors / math.pi
         count = count or math.ceil(6 * beams)
