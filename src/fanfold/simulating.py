@@ -152,9 +152,9 @@ def completed(
                 yield future.result()
     except BrokenExecutor as error:
         raise OSError(
-            "a worker process died, and with it the draws that it was making; those before are kept. Simulate again to "
-            "go on; make a simulator that takes its process down a program (ff.problems.Program), whose crashes are "
-            "recorded."
+            "a worker process died, and with it the draws that it was making; those before are kept. A script that "
+            "simulates with several workers needs `if __name__ == '__main__':`; a simulator that takes its process "
+            "down is better a program (ff.problems.Program), whose crashes are recorded."
         ) from error
     finally:
         for future in waiting:

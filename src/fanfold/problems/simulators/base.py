@@ -1,5 +1,6 @@
 """Simulators whose draws are numbered: each has a seed of its own and can be repeated alone."""
 
+import pickle
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -73,10 +74,21 @@ class Numbered(Described, ABC):
 
     @contextmanager
     def executor(self, workers: int) -> Iterator[Executor]:
-        """Where runs are made: in this process, or in so many others, which import the simulator."""
+        """Where runs are made: in this process, or in so many others, which import the simulator.
+
+        Raises:
+            ValueError: If others cannot import it.
+        """
         if workers == 1:
             yield Here()
             return
+        try:
+            pickle.dumps(self)
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            raise ValueError(
+                f"worker processes cannot import the simulator ({error}); define its functions at the top of a module, "
+                "or take workers=1."
+            ) from error
         spawn = get_context("spawn")  # torch's threads do not survive a fork
         pool = ProcessPoolExecutor(workers, spawn, initializer=torch.set_num_threads, initargs=(1,))
         try:
