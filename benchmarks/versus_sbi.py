@@ -161,7 +161,7 @@ def report(measured: dict[tuple[str, int, str], Measured], seeds: int) -> int:
             }
         )
     print(Table(rows))
-    print(f"{seeds} seeds, one thread, torch {torch.__version__}; on the mixture the goal of the ensemble is to beat NPE.")
+    print(f"{seeds} seeds, one thread, torch {torch.__version__}; the goal on the mixture is to beat NPE.")
     return int(failed > 0)
 
 
