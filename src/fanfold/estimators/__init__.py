@@ -7,6 +7,8 @@ from fanfold.estimators.hybrid_ep import HybridEP
 from fanfold.estimators.learned_responses import LearnedResponses
 from fanfold.estimators.linear import UnbiasedLMMSE, ZeroForcing, matched_filter_bound
 from fanfold.estimators.lmmse import LMMSE
+from fanfold.estimators.locator import Locator
+from fanfold.estimators.maximum_likelihood import MaximumAPosteriori, MaximumLikelihood
 from fanfold.estimators.modl import MoDL
 from fanfold.estimators.neural import Neural, NeuralSettings, neural
 from fanfold.estimators.one_phase import OnePhase
@@ -22,6 +24,9 @@ __all__ = [
     "HybridEP",
     "HybridOAMP",
     "LearnedResponses",
+    "Locator",
+    "MaximumAPosteriori",
+    "MaximumLikelihood",
     "MoDL",
     "Neural",
     "NeuralSettings",

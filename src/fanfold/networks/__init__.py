@@ -5,6 +5,7 @@ from fanfold.networks.deep_set import DeepSet
 from fanfold.networks.pooled_cnn import PooledCNN
 from fanfold.networks.residual_cnn import ResidualCNN
 from fanfold.networks.residual_mlp import ResidualMLP
+from fanfold.networks.spectrum import SpectrumCNN
 from fanfold.networks.unet import UNet
 
-__all__ = ["ContextCNN", "DeepSet", "PooledCNN", "ResidualCNN", "ResidualMLP", "UNet"]
+__all__ = ["ContextCNN", "DeepSet", "PooledCNN", "ResidualCNN", "ResidualMLP", "SpectrumCNN", "UNet"]

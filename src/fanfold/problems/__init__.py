@@ -19,6 +19,8 @@ from fanfold.problems.rf_geometry import RFGeometry
 from fanfold.problems.rf_imaging import RFImaging
 from fanfold.problems.scalar_channel import ScalarChannel
 from fanfold.problems.simulators import BatchSimulator, Box, Independent, Program, Simulations, Simulator
+from fanfold.problems.time_delay import TimeDelay
+from fanfold.problems.tone import Tone
 from fanfold.problems.varied import Varied
 
 REGISTRY: dict[str, type] = {
@@ -41,6 +43,8 @@ REGISTRY: dict[str, type] = {
     "rf-imaging": RFImaging,
     "scalar-channel": ScalarChannel,
     "simulations": Simulations,
+    "time-delay": TimeDelay,
+    "tone": Tone,
     "varied": Varied,
 }
 PARTS: dict[str, type] = {"box": Box, "independent": Independent}  # of problems: where parameters come from
@@ -72,5 +76,7 @@ __all__ = [
     "ScalarChannel",
     "Simulations",
     "Simulator",
+    "TimeDelay",
+    "Tone",
     "Varied",
 ]
