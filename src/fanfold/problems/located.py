@@ -226,13 +226,6 @@ class Located(Described):
 
     def _moments(self, y: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
         low, high = self.window
-        energy = power(y).sum(-1)
-        bend = self.bend * energy.sqrt()  # no less than |(sᴴ y)''|
-        if self.gain == "rayleigh":
-            m = y.shape[-1]
-            sharpness = 2 * bend * (m * energy).sqrt() / (var * (m + var))
-        else:
-            sharpness = (2.0 if y.is_complex() else 1.0) * bend / var
 
         def log_density(places: Tensor, rows: Tensor | None) -> Tensor:
             if rows is not None and len(rows) > CELLS:
@@ -250,7 +243,15 @@ class Located(Described):
             return self._log_marginal(c, own, y.shape[-1]) + self.log_prior(x)
 
         cells = math.ceil(4 * (high - low) / self.resolution)
-        return posterior_moments(log_density, low, high, sharpness, cells)
+        return posterior_moments(log_density, low, high, self._sharpness(y, var), cells)
+
+    def _sharpness(self, y: Tensor, var: Tensor) -> Tensor:
+        """A bound on minus the second derivative of `_log_marginal` by the place, `(batch,)`."""
+        energy, m = power(y).sum(-1), y.shape[-1]
+        bend = self.bend * energy.sqrt()  # no less than |(sᴴ y)''|
+        if self.gain == "rayleigh":
+            return 2 * bend * (m * energy).sqrt() / (var * (m + var))
+        return (2.0 if y.is_complex() else 1.0) * bend / var
 
     def _log_marginal(self, c: Tensor, var: Tensor, m: int) -> Tensor:
         """`log p(y | place)` with the gain integrated out, up to what does not depend on the place."""
