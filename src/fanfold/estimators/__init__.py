@@ -2,6 +2,7 @@
 
 from fanfold.estimators.back_projection_unet import BackProjectionUNet
 from fanfold.estimators.calibration import fit_factors, fit_responses
+from fanfold.estimators.flow_posterior import FlowPosterior
 from fanfold.estimators.hybrid import HybridOAMP
 from fanfold.estimators.hybrid_ep import HybridEP
 from fanfold.estimators.learned_responses import LearnedResponses
@@ -21,6 +22,7 @@ __all__ = [
     "LMMSE",
     "MUSIC",
     "BackProjectionUNet",
+    "FlowPosterior",
     "HybridEP",
     "HybridOAMP",
     "LearnedResponses",

@@ -114,7 +114,8 @@ def sbc(
         ties = ((z == truth).sum(0) + 1) * torch.rand(truth.shape, generator=generator)  # atoms: any rank among equals
         ranks.append((z < truth).sum(0) + ties.long())
         near, far = (((t - reference[rows]) / unit).square().sum(-1) for t in (z, truth))
-        nearer.append((near < far).double().mean(0))
+        dither = torch.rand(far.shape, generator=generator, dtype=torch.float64)  # of a rank, to a number in [0, 1]
+        nearer.append(((near < far).sum(0) + dither) / (draws + 1))
     return SBC(torch.cat(ranks), torch.cat(nearer), draws)
 
 
