@@ -211,10 +211,17 @@ def _lock(file: Any, path: Path) -> None:
         import fcntl
     except ImportError:  # a system without: two writers at once are the user's affair
         return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise ValueError(f"another process simulates into {path}; wait for it, or choose another folder.") from error
+    end = time.monotonic() + 1.0  # a program that a killed writer was starting lets go of the lock a moment later
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError as error:
+            if time.monotonic() > end:
+                raise ValueError(
+                    f"another process simulates into {path}; wait for it, or choose another folder."
+                ) from error
+        time.sleep(0.05)
 
 
 def _identity(path: Path) -> dict[str, Any]:
