@@ -59,7 +59,10 @@ def calibrate_variance(
         return CalibratedVariance(estimator, torch.ones(1), (error.mean() / var.mean()).reshape(1))
     if map != "monotone":
         raise ValueError(f"unknown map {map!r}; take scale or monotone.")
-    return CalibratedVariance(estimator, *monotone_ratios(var, error, bins))
+    knots, factors = monotone_ratios(var, error, bins)
+    bent = CalibratedVariance(estimator, knots, factors)
+    total = (bent.factor(var) * var).mean()  # lines between knots lie beside the means that they join
+    return CalibratedVariance(estimator, knots, factors * error.mean() / total)
 
 
 @dataclass(frozen=True)
