@@ -1,7 +1,20 @@
 """Limits to hold an estimator against."""
 
+from fanfold.bounds.cramer_rao import biased_cramer_rao, cramer_rao
+from fanfold.bounds.fisher import gaussian_fisher, score_fisher
 from fanfold.bounds.limit import bayes_limit
 from fanfold.bounds.oracle import support_oracle
 from fanfold.bounds.state_evolution import mmse
+from fanfold.bounds.van_trees import VanTrees, van_trees
 
-__all__ = ["bayes_limit", "mmse", "support_oracle"]
+__all__ = [
+    "VanTrees",
+    "bayes_limit",
+    "biased_cramer_rao",
+    "cramer_rao",
+    "gaussian_fisher",
+    "mmse",
+    "score_fisher",
+    "support_oracle",
+    "van_trees",
+]

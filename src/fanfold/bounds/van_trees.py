@@ -1,0 +1,127 @@
+"""The Bayesian Cramér–Rao bound of Van Trees (1968), eq. 2.4.1.4: `MSE ≥ (E J(x) + E ∇log p(x) ∇log p(x)ᵀ)⁻¹`.
+
+It holds for every estimator, biased or not, but takes for granted that the prior's density vanishes at the ends of its
+support and has no atoms; where it does not, it says nothing, and this file refuses.
+"""
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.func import hessian, vmap
+
+from fanfold.bounds.cramer_rao import cramer_rao
+from fanfold.bounds.fisher import gaussian_fisher, score
+from fanfold.problems.likelihood import Likelihood
+
+DOUBT = 6.0  # standard errors at which an identity that the theorem needs counts as broken: 2e-9 by chance
+SLACK = 0.02  # and the least that it must be broken by, as scores near an end have heavy tails
+
+
+@dataclass(frozen=True)
+class VanTrees:
+    """The bound on the wanted parameters, and what it is made of.
+
+    Attributes:
+        covariance: Least mean squared error matrix `(w, w)`, float64.
+        information: Of all parameters, `(n, n)`: of the data and of the prior together.
+        prior_information: The prior's part of it.
+        names: Of the wanted parameters.
+        relative_error: Standard error of the trace of `covariance` over itself, from ten parts of the draws.
+    """
+
+    covariance: Tensor
+    information: Tensor
+    prior_information: Tensor
+    names: tuple[str, ...]
+    relative_error: float
+
+    @property
+    def mse(self) -> Tensor:
+        """Least mean squared error of each wanted parameter, `(w,)`."""
+        return self.covariance.diagonal()
+
+
+def van_trees(problem: Any, samples: int = 4000, seed: int = 0) -> VanTrees:
+    """Van Trees' bound of a problem with a known prior and likelihood, averaged over draws of its prior.
+
+    The data's information is that of Slepian and Bangs at each draw where the problem has a `mean` or `covariance`, and
+    the score's mean square elsewhere. Parameters that are not wanted are nuisance: theirs is left out after inversion.
+
+    Args:
+        problem: One that satisfies `problems.likelihood.Likelihood`.
+        samples: Draws of the prior.
+        seed: Of the draws.
+
+    Raises:
+        ValueError: If the problem's likelihood is not known, or its prior has atoms or a density that jumps: the error
+            names the parameter and the bound to use instead.
+    """
+    if not isinstance(problem, Likelihood):
+        raise ValueError(
+            f"{type(problem).__name__} has no log_prior and log_likelihood; learn a bound from draws: learned_bound."
+        )
+    x, obs = problem.sample_all(samples, torch.Generator().manual_seed(seed))  # type: ignore[attr-defined]
+    x = x.double()
+    wanted = list(problem.wanted)  # type: ignore[attr-defined]
+    scores = score(x, problem.log_prior)
+    _refuse_irregular(x, scores, problem.names, wanted, getattr(problem, "periodic", (False,) * x.shape[-1]))
+    data = _data_information(problem, x, obs)
+    each = data + _prior_information(x, scores, problem)
+    parts = [cramer_rao(part.mean(0), problem.names, wanted).trace() for part in each.chunk(10)]
+    covariance = cramer_rao(each.mean(0), problem.names, wanted)
+    spread = (torch.stack(parts).std() / len(parts) ** 0.5 / covariance.trace()).item()
+    names = tuple(problem.names[i] for i in wanted)
+    return VanTrees(covariance, each.mean(0), (each - data).mean(0), names, spread)
+
+
+def _prior_information(x: Tensor, scores: Tensor, problem: Any) -> Tensor:
+    """`s sᵀ` or `-∇² log p` at each draw: the same on average unless the density has kinks; the steadier one.
+
+    The second derivative of a Gaussian prior is the same everywhere.
+    """
+    squares = scores.unsqueeze(-1) * scores.unsqueeze(-2)
+    bends = -vmap(hessian(problem.log_prior))(x)
+    gap = squares - bends
+    same = (gap.mean(0).abs() <= 5 * gap.std(0) / len(x) ** 0.5 + 1e-12).all() and torch.isfinite(bends).all()
+    return bends if same and bends.var(0).sum() < squares.var(0).sum() else squares
+
+
+def _data_information(problem: Any, x: Tensor, obs: Any) -> Tensor:
+    """Fisher information at each draw `(samples, n, n)`; where there is no Gaussian model, the square of its score."""
+    covariance = getattr(problem, "covariance", None)
+    if hasattr(problem, "mean"):
+        noise_var = None if covariance is not None else cast(Any, problem).noise_var
+        return gaussian_fisher(x, problem.mean, covariance, noise_var)
+    scores = score(x, problem.log_likelihood, obs)
+    return scores.unsqueeze(-1) * scores.unsqueeze(-2)
+
+
+def _refuse_irregular(
+    x: Tensor, scores: Tensor, names: tuple[str, ...], wanted: list[int], periodic: tuple[bool, ...]
+) -> None:
+    """Integration by parts, put to the test on draws: `E ∂_i log p = 0` and `E x_j ∂_i log p = -[i = j]`.
+
+    Of a nuisance parameter on a circle the ends are one point, and only products with wanted parameters matter.
+    """
+    for i, name in enumerate(names):
+        if len(torch.unique(x[:, i])) < 0.9 * len(x):
+            raise ValueError(
+                f"the prior of {name} has atoms, and Van Trees' bound needs a density: hold estimators against state "
+                "evolution (bayes_limit) or the exact MMSE (exact_mmse)."
+            )
+        turns = periodic[i] and i not in wanted
+        own = scores[:, i : i + 1] * x[:, i].std()  # without units
+        tests, expected = [own], [0.0]
+        for j in wanted if turns else range(len(names)):
+            tests.append(own * (x[:, j : j + 1] - x[:, j].mean()) / x[:, j].std())
+            expected.append(-1.0 if i == j else 0.0)
+        products = torch.cat(tests, -1)
+        gap = (products.mean(0) - torch.tensor(expected, dtype=x.dtype)).abs()
+        broken = (gap > DOUBT * products.std(0) / len(x) ** 0.5) & (gap > SLACK)
+        if broken.any() or not torch.isfinite(products).all():
+            raise ValueError(
+                f"the prior's density of {name} jumps or does not vanish at an end of its support (is it uniform?), "
+                "and Van Trees' bound does not cover it: use Ziv–Zakai (ziv_zakai) or the exact MMSE (exact_mmse)."
+            )
