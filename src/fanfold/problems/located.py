@@ -41,7 +41,7 @@ class Located(Described):
     show_noise: bool = True  # whether observations carry noise_var
 
     place: ClassVar[str] = "place"
-    A: ClassVar[None] = None
+    A = None
 
     def __post_init__(self):
         low, high = self.snr_range
