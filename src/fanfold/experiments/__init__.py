@@ -12,6 +12,7 @@ from fanfold.experiments import (
     rf_calibration,
     rf_imaging,
     rf_scenes,
+    single_tone,
     sparse_limit,
     unfolding_figure,
 )
@@ -28,6 +29,7 @@ EXPERIMENTS: dict[str, Callable[..., Study]] = {
     "rf-calibration": rf_calibration.study,
     "rf-imaging": rf_imaging.study,
     "rf-scenes": rf_scenes.study,
+    "single-tone": single_tone.study,
     "sparse-limit": sparse_limit.study,
     "unfolding-figure": unfolding_figure.study,
 }
