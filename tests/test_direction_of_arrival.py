@@ -49,7 +49,7 @@ def test_angles_rise_apart_within_the_sector(sources, angles, generator):
     assert sources == 1 or x.diff(dim=-1).min() > p.gap * (1 - 1e-6)
     # the first gap is Beta(a, K a) of the room: mean 1 / (K + 1), variance K / (K + 1)² / ((K + 1) a + 1)
     gap, K = (x[:, 0] + p.limit).double() / p.room, sources
-    a = 1 if angles == "uniform" else 4
+    a = 1 if angles == "uniform" else 5
     spread = math.sqrt(K / ((K + 1) * a + 1)) / (K + 1)
     assert abs(gap.mean().item() - 1 / (K + 1)) < 5 * spread / 5000**0.5
     # kurtosis of a Beta is below 9 here: the deviation of a variance is below √(8 / samples) of it
@@ -72,7 +72,7 @@ def test_prior_is_a_density(sources, angles):
 def test_smooth_prior_of_one_source_is_a_beta():
     p = DirectionOfArrival(angles="smooth")
     x = torch.linspace(-p.limit, p.limit, 51, dtype=torch.float64)[1:-1]
-    wanted = torch.distributions.Beta(torch.tensor(4.0).double(), 4.0).log_prob((x + p.limit) / (2 * p.limit))
+    wanted = torch.distributions.Beta(torch.tensor(5.0).double(), 5.0).log_prob((x + p.limit) / (2 * p.limit))
     got = p.log_prior(x.unsqueeze(-1))
     assert (got - wanted + math.log(2 * p.limit)).abs().max() < 100 * EPS * wanted.abs().max()
     assert p.log_prior(torch.tensor([p.limit + 0.01])) == -math.inf

@@ -15,7 +15,7 @@ from fanfold.problems.base import Described
 from fanfold.units import from_db, power
 
 MOST_SOURCES = 3
-GAPS = {"uniform": 1, "smooth": 4}  # Dirichlet parameter of the gaps between directions
+GAPS = {"uniform": 1, "smooth": 5}  # Dirichlet parameter of the gaps between directions
 CELLS = 2**22  # of the posterior's grid at a time, for its memory
 
 
@@ -31,8 +31,9 @@ class DirectionOfArrival(Described):
 
     Angles are in rising order, each at least `separation` above the one before, within `±limit`, the electrical
     angle of the edge of the sector. What is left of the interval is split into gaps by a Dirichlet distribution with
-    parameters 1 ("uniform": the angles are uniform over all such sets) or 4 ("smooth": the density of one source is
-    Beta(4, 4) and vanishes with two derivatives at the edges, as Van Trees' bound asks for).
+    parameters 1 ("uniform": the angles are uniform over all such sets) or 5 ("smooth": the density of one source is
+    Beta(5, 5), which vanishes with its derivatives at the edges, as Van Trees' bound asks, and fast enough that draws
+    tell its information).
 
     To the "stochastic" model the angles are all the parameters and Y is Gaussian with zero mean and known powers; to
     the "deterministic" one the signals are nuisance parameters: `(x, Re S, Im S)`, S source by source. Draws are the
