@@ -104,7 +104,7 @@ def test_no_shell_reads_the_command(tmp_path):
 
 def test_draws_run_side_by_side_and_repeat(tmp_path):
     program = Program(script(tmp_path, "print(*sys.argv[1:])") + " {x} {seed}", UNIT)
-    (x, obs), (again, obs_again) = (program.sample(30, torch.Generator().manual_seed(1)) for _ in range(2))
+    (x, obs), (again, obs_again) = (program.sample(12, torch.Generator().manual_seed(1)) for _ in range(2))
     assert torch.equal(x, again)
     assert torch.equal(obs.y, obs_again.y)
     assert torch.equal(obs.y[:, :2], x)
@@ -222,6 +222,17 @@ def test_longer_time_outs_and_more_retries_go_on_with_the_same_store(tmp_path):
         ff.simulate(program.shifted(command=program.command + " 1"), 12, tmp_path / "store")
 
 
+def test_training_straight_on_a_program_counts_its_failures(tmp_path):
+    body = "sys.exit(3) if float(sys.argv[1]) < -0.8 else print(*sys.argv[1:])"
+    program = Program(script(tmp_path, body) + " {x}", UNIT, retries=0, shape=(2,))
+    run = tmp_path / "run"
+    ff.fit(ff.neural(program, width=8), program, run_dir=run, simulations=60, steps=4, batch=16)
+    assert program.failed["crash"] > 0
+    assert Run.open(run).metrics()[-1]["failed"] == {"crash": program.failed["crash"]}
+    assert cli.run(["report", str(run), "--samples", "10"]) == 0
+    assert f"<td>crash</td><td>{program.failed['crash']}</td>" in (run / "report.html").read_text()
+
+
 # The command line
 
 
@@ -243,7 +254,7 @@ def test_the_command_line_simulates_goes_on_and_counts(tmp_path, capsys):
 # The whole: a program that fails in every way, killed in the middle, resumed, and trained on
 
 FAULTS = {0: "crash", 1: "time-out", 2: "non-finite", 3: "wrong shape"}  # by the seed modulo 80: one call in twenty
-RUNS, TIMEOUT = 420, 3.0
+RUNS, TIMEOUT = 400, 3.0
 
 FAULTY = """
 log, seed, a, b = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), float(sys.argv[4])

@@ -83,6 +83,9 @@ def fit_events(
                 kind = type(event).__name__.lower()
                 run.log({"event": kind} | {k: v for k, v in dataclasses.asdict(event).items() if k != "seconds"})
             yield event
+    failed = getattr(problem, "failed", None)  # runs of a simulator that gave no pair, by kind
+    if run and failed:
+        run.log({"event": "failures", "step": trainer.step, "failed": dict(failed)})
 
 
 def _check_processes(run: Run, world: World) -> None:

@@ -22,7 +22,7 @@ def neural_sections(
     table = evaluate(peers_of(net, problem), problem, samples=samples)
     about = f"{samples} fresh draws of the training problem; the limit is the error of the exact posterior mean."
     sections = [Section("Error", about, table=table), *_variances(net, problem, samples), _learning(metrics)]
-    sections += _simulations(problem)
+    sections += _simulations(problem, metrics)
     return _verdict(table), sections
 
 
@@ -57,12 +57,17 @@ def _variances(net: Neural, problem: Problem, samples: int) -> list[Section]:
     return [Section("Predicted variances", text, table=Table(rows[:20]))]
 
 
-def _simulations(problem: Problem) -> list[Section]:
-    """What became of the runs, where a simulator's draws are stored."""
-    if not isinstance(problem, Simulations):
+def _simulations(problem: Problem, metrics: Sequence[dict[str, Any]]) -> list[Section]:
+    """What became of the runs of a simulator, stored or made while training."""
+    if isinstance(problem, Simulations):
+        rows = problem.table()
+    else:
+        last = [m["failed"] for m in metrics if m["event"] == "failures"][-1:]
+        rows = [{"runs": kind, "count": count} for failed in last for kind, count in failed.items()]
+    if not rows:
         return []
     text = "Failed runs are left out: what is learned is the posterior given that a run succeeds."
-    return [Section("Runs of the simulator", text, table=Table(problem.table()))]
+    return [Section("Runs of the simulator", text, table=Table(rows))]
 
 
 def _verdict(table: Table) -> str:
