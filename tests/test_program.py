@@ -96,6 +96,11 @@ np.save(sys.stdout.buffer, np.outer(x, [1, 1j]))
     assert torch.equal(obs.y[0], torch.stack([x[0] + 0j, 1j * x[0]], -1))
 
 
+def test_an_output_file_may_get_an_ending(tmp_path):
+    body = "with open(sys.argv[1] + '.txt', 'w') as f: print(3.5, file=f)"
+    assert only(Program(script(tmp_path, body) + " {output}", UNIT)).y.tolist() == [3.5]
+
+
 def test_no_shell_reads_the_command(tmp_path):
     program = Program("echo 1 ; touch " + shlex.quote(str(tmp_path / "touched")), UNIT)
     assert only(program).failure == "unreadable"
@@ -141,7 +146,7 @@ def test_a_missing_program_and_a_missing_output_are_told():
     assert only(Program("no-such-solver {seed}", UNIT, retries=0)).failure == "crash"
     missing = only(Program("true {output}", UNIT, retries=0))
     assert missing.failure == "unreadable"
-    assert "No such file" in missing.detail
+    assert "the program wrote no file {output}" in missing.detail
 
 
 def test_a_time_out_ends_all_that_the_program_started(tmp_path):
@@ -249,6 +254,15 @@ def test_the_command_line_simulates_goes_on_and_counts(tmp_path, capsys):
     assert "5 made now" in printed.err
     assert cli.run([*args, "--count", "25", "--timeout", "0"]) == 2
     assert "timeout is 0.0" in capsys.readouterr().err
+
+
+def test_an_interrupted_simulation_says_how_to_go_on(monkeypatch, tmp_path, capsys):
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fanfold.simulating.completed", interrupt)
+    assert cli.run(["simulate", "modulation", "--count", "9", "--out", str(tmp_path / "store")]) == 1
+    assert "what was simulated is kept: the same command goes on" in capsys.readouterr().err
 
 
 # The whole: a program that fails in every way, killed in the middle, resumed, and trained on

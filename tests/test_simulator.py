@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import fanfold as ff
 from fanfold import recipe
-from fanfold.problems import BatchSimulator, Box, Independent, Modulation, Pairs, Simulations, Simulator
+from fanfold.problems import BatchSimulator, Box, Independent, Modulation, Pairs, Problem, Simulations, Simulator
 from fanfold.problems.simulators.base import seeds_of
 from fanfold.problems.simulators.outcome import judge
 from fanfold.problems.simulators.store import writing
@@ -79,6 +79,23 @@ def test_draws_of_other_numbers_and_seeds_are_others(simulator):
     first, second = (simulator.draw(i)[1].y for i in (0, 1))
     assert not torch.equal(first, second)
     assert not torch.equal(first, simulator.shifted(seed=1).draw(0)[1].y)
+
+
+@each
+def test_a_simulator_is_a_problem(simulator):
+    assert isinstance(simulator, Problem)
+    assert simulator.held_out() is simulator
+    assert simulator.shifted(seed=3).seed == 3
+
+
+def test_code_without_a_source_is_told_by_what_it_does():
+    def compiled(text):
+        names: dict = {}
+        exec(text, names)
+        return Simulator(UNIT, names["simulate"]).identity()["simulator"]
+
+    assert compiled("def simulate(x, g): return 2 * x") == compiled("def simulate(x, g): return 2 * x")
+    assert compiled("def simulate(x, g): return 2 * x") != compiled("def simulate(x, g): return 3 * x")
 
 
 def test_parameters_and_run_have_seeds_of_their_own():

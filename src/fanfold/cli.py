@@ -55,6 +55,8 @@ def run(args: list[str]) -> int:
             _suggest_choices(args[1:])
         return leave.code if isinstance(leave.code, int) else 2
     except KeyboardInterrupt:
+        if verb == "simulate":
+            return _complain("interrupted; what was simulated is kept: the same command goes on", 1)
         return _complain("interrupted; a run directory keeps its last checkpoint: fanfold resume RUN", 1)
     except (ValueError, ImportError) as error:
         return _complain(str(error), 2)

@@ -106,7 +106,9 @@ class Numbered(Described, ABC):
         """Shape of an observation: the given one, or that of most of the first draws."""
         if self.shape is not None:
             return tuple(self.shape)
-        outcomes = self.outcomes(self.seed, range(FIRST))
+        with self.executor(self.workers) as pool:
+            jobs = [pool.submit(self.outcomes, self.seed, some) for some in grouped(range(FIRST), self.together)]
+            outcomes = [outcome for job in jobs for outcome in job.result()]
         shapes = Counter(o.y.shape for o in outcomes if o.y is not None)
         if not shapes:
             raise ValueError(refusal(outcomes))
@@ -129,12 +131,13 @@ class Numbered(Described, ABC):
         Raises:
             ValueError: If all of the first runs fail.
         """
-        seed, tried, good = int(torch.randint(2**62, (), generator=generator)), 0, []
+        seed, tried, shape = int(torch.randint(2**62, (), generator=generator)), 0, self.expected
+        good: list[Outcome] = []
         with self.executor(self.workers) as pool:
             while len(good) < n:
                 indices = range(tried, tried + n - len(good))
                 jobs = [pool.submit(self.outcomes, seed, some) for some in grouped(indices, self.together)]
-                outcomes = [of_shape(o, self.expected) for job in jobs for o in job.result()]
+                outcomes = [of_shape(o, shape) for job in jobs for o in job.result()]
                 self.failed.update(o.failure for o in outcomes if o.failure)
                 good += [o for o in outcomes if o.y is not None]
                 tried += len(outcomes)

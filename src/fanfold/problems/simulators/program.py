@@ -114,7 +114,7 @@ class Program(Numbered):
                 said = one_line(complaint.decode(errors="replace"))
                 return Outcome(index, x, failure="crash", detail=f"{ending}: {said}" if said else ending)
             try:
-                answer = understood(Path(files["output"]).read_bytes() if "{output}" in self.command else printed)
+                answer = understood(_written(Path(folder)) if "{output}" in self.command else printed)
             except (OSError, ValueError) as error:
                 return Outcome(index, x, failure="unreadable", detail=one_line(error))
         return judge(index, x, answer, self.kind, self.shape, self.dtype)
@@ -145,6 +145,18 @@ class Program(Numbered):
         if self.parameters_as == "text":
             return (" ".join(map(repr, values)) + "\n").encode()
         return json.dumps({"x": values, "seed": seed, "index": index}).encode()
+
+
+def _written(folder: Path) -> bytes:
+    """The output file, with an ending if the program gave it one, as `numpy.save` does.
+
+    Raises:
+        FileNotFoundError: If there is none.
+    """
+    found = sorted(folder.glob("output*"))
+    if not found:
+        raise FileNotFoundError("the program wrote no file {output}")
+    return found[0].read_bytes()
 
 
 def understood(content: bytes) -> Any:

@@ -5,6 +5,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, is_dataclass
 from functools import partial
+from types import CodeType
 from typing import Any
 
 import numpy as np
@@ -147,6 +148,15 @@ def source_of(thing: Any) -> str:
     try:
         text = inspect.getsource(code)
     except (OSError, TypeError):  # typed at a prompt, or compiled
-        text = getattr(getattr(code, "__code__", None), "co_code", b"").hex()
+        text = repr(_instructions(getattr(code, "__code__", None)))
     name = f"{code.__module__}.{code.__qualname__}"
     return f"{name} {hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def _instructions(code: Any) -> Any:
+    """Compiled code, and the constants in it, as plain data that is the same in every process."""
+    if isinstance(code, frozenset):
+        return sorted(map(repr, code))
+    if not isinstance(code, CodeType):
+        return repr(code)
+    return code.co_code.hex(), code.co_names, [_instructions(constant) for constant in code.co_consts]
