@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from fanfold.experiments import (
+    crlb_still_holds,
     dense_weights,
     lista_family,
     mbdl_lista,
@@ -14,12 +15,14 @@ from fanfold.experiments import (
     rf_scenes,
     single_tone,
     sparse_limit,
+    uncertainty,
     unfolding_figure,
 )
 from fanfold.experiments.base import Goal, Study
 from fanfold.suggest import did_you_mean
 
 EXPERIMENTS: dict[str, Callable[..., Study]] = {
+    "crlb-still-holds": crlb_still_holds.study,
     "dense-weights": dense_weights.study,
     "lista-family": lista_family.study,
     "mbdl-lista": mbdl_lista.study,
@@ -31,6 +34,7 @@ EXPERIMENTS: dict[str, Callable[..., Study]] = {
     "rf-scenes": rf_scenes.study,
     "single-tone": single_tone.study,
     "sparse-limit": sparse_limit.study,
+    "uncertainty": uncertainty.study,
     "unfolding-figure": unfolding_figure.study,
 }
 
