@@ -75,7 +75,7 @@ class SimulationWatch(Watch):
             else:
                 notes.print(f"{self.title}: {done} draws there, {event.count} wanted, {event.workers} workers")
         elif isinstance(event, Simulated):
-            self.progress.update(self.task, completed=event.done, note=failures(event.failed))
+            self.progress.update(self.task, completed=event.done, note=failures(event.failed).removeprefix(", "))
             if not self.bar and event.done >= self.next_line:
                 self.next_line = event.done + self.total / 10
                 notes.print(f"{self.title}: {event.done} of {self.total}{failures(event.failed)}", markup=False)
