@@ -4,11 +4,13 @@ Gneiting, Balabdaoui & Raftery (2007); Gneiting & Raftery (2007). Gaussian predi
 parameters; the calibration curve also takes complex ones, whose regions are discs.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 from statistics import NormalDist
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from scipy.stats import binom, chisquare
 from torch import Tensor
@@ -35,7 +37,8 @@ def coverage(interval: Interval, x: Tensor) -> Share:
 
 def share(inside: Tensor) -> Share:
     """Of what is true: `(samples, ...)`."""
-    each = inside.double().flatten(1).mean(-1) if inside.ndim > 1 else inside.double()
+    inside = inside.reshape(len(inside), -1)
+    each = inside.sum(-1).double() / inside.shape[-1]
     return Share(each.mean().item(), each.std().item() / len(each) ** 0.5)
 
 
@@ -47,16 +50,28 @@ def coverage_by_size(inside: Tensor, size: Tensor, parts: int = 3) -> list[Share
         size: `(samples, ...)` too; the parts are those of all entries together.
         parts: 3 for terciles.
     """
-    order = size.flatten().argsort(stable=True)
-    place = torch.empty_like(order)
-    place[order] = torch.arange(len(order), device=order.device)
-    part = (place * parts // len(order)).reshape(size.shape)
-    found = []
+    return coverage_by_part(inside, equal_parts(size, parts), parts)
+
+
+def equal_parts(size: Tensor, parts: int) -> Tensor:
+    """Which part each size falls into, of so many with equal counts, from the smallest sizes to the largest."""
+    values = size.flatten().cpu().numpy()
+    edges = [len(values) * i // parts for i in range(parts + 1)]
+    order = np.argpartition(values, edges[1:-1])  # all is not sorted: there may be many millions
+    part = np.empty(len(values), np.uint8)
+    for i, (first, last) in enumerate(itertools.pairwise(edges)):
+        part[order[first:last]] = i
+    return torch.from_numpy(part).reshape(size.shape).to(size.device)
+
+
+def coverage_by_part(inside: Tensor, part: Tensor, parts: int) -> list[Share]:
+    """Coverage within parts that are numbered from 0, `(samples, ...)` both; NaN where one is empty."""
+    inside, part, found = inside.reshape(len(inside), -1), part.reshape(len(part), -1), []
     for i in range(parts):
-        mine = (part == i).double().reshape(len(inside), -1)
-        held = inside.double().reshape(len(inside), -1)
-        value = (mine * held).sum() / mine.sum()
-        spread = ((held - value) * mine).sum(-1).square().sum().sqrt() / mine.sum()  # entries of a sample are one draw
+        mine = part == i
+        count, held = mine.sum(-1).double(), (mine & inside).sum(-1).double()
+        value = held.sum() / count.sum()
+        spread = (held - value * count).square().sum().sqrt() / count.sum()  # entries of a sample are one draw
         found.append(Share(value.item(), spread.item()))
     return found
 
@@ -71,12 +86,12 @@ def calibration_curve(estimate: Estimate, x: Tensor, levels: Sequence[float] = L
         for as many draws as there are samples.
     """
     var = _variance(estimate)
-    ratio = power(x - estimate.x).double() / var.double().clamp_min(torch.finfo(torch.float64).tiny)
+    ratio = power(x - estimate.x) / var.clamp_min(torch.finfo(var.dtype).tiny)
     count, rows = len(x), []
     for level in levels:
         limit = -math.log1p(-level) if x.is_complex() else NormalDist().inv_cdf((1 + level) / 2) ** 2
         low, high = binom.interval(0.95, count, level)
-        measured = (ratio <= limit).double().mean().item()
+        measured = (ratio <= limit).sum().item() / ratio.numel()
         rows.append({"nominal": level, "measured": measured, "low": low / count, "high": high / count})
     return Table(rows)
 
