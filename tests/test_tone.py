@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from fanfold import recipe
+from fanfold.bounds import cramer_rao, gaussian_fisher, van_trees
 from fanfold.observation import Observation
 from fanfold.priors.base import gaussian_log_prob
 from fanfold.problems import Problem, TimeDelay, Tone
@@ -146,6 +147,26 @@ def test_bandwidth_and_the_bound_of_a_tone_are_what_derivatives_say():
     fisher = 2 * J.mT @ J / tone.noise_var
     # Rife & Boorstyn (1974), eq. 26
     assert fisher.inverse()[0, 0].item() == pytest.approx(6 / (10 * 25 * (25**2 - 1)), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    "problem", [Tone(snr_db=-30.0), TimeDelay(snr_db=-30.0), TimeDelay(snr_db=-30.0, gain="phase")]
+)
+def test_a_raised_cosine_is_worth_pi_squared_over_half_its_width_squared(problem):
+    smooth = problem.shifted(density="raised-cosine")
+    low, high = problem.window
+    x = problem.grid(3)[1]
+    crb = cramer_rao(gaussian_fisher(x, problem.mean, noise_var=problem.noise_var), problem.names, (0,)).item()
+    bound = van_trees(smooth, samples=200)
+    # ∫ p'² / p of (1 + cos pi u) / 2 on (-1, 1) is pi², and the data's information is the same everywhere
+    u = torch.linspace(-1, 1, 20_001, dtype=torch.float64)[1:-1].requires_grad_()
+    log_p = smooth.log_prior(at(smooth, (low + high) / 2 + (high - low) / 2 * u))
+    (score,) = torch.autograd.grad(log_p.sum(), u)
+    information = torch.trapezoid(score.square() * log_p.exp() / log_p.exp().sum() * 10_000, u).item()
+    assert information == pytest.approx(math.pi**2, rel=1e-3)  # the ends are left out, 1e-4 of the interval
+    assert bound.mse.item() == pytest.approx(1 / (1 / crb + information * (2 / (high - low)) ** 2), rel=1e-3)
+    with pytest.raises(ValueError, match="is it uniform"):
+        van_trees(problem, samples=400)
 
 
 # Posteriors

@@ -6,7 +6,6 @@ threshold region where maximum likelihood breaks down, and above it within 0.5 d
 raised cosine, so that Van Trees' bound applies and the most probable frequency is not the most likely one.
 """
 
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from fanfold.bounds import cramer_rao, gaussian_fisher
 from fanfold.estimators import Locator, MaximumAPosteriori, MaximumLikelihood
 from fanfold.evaluate import TEST_STREAM, Estimator
 from fanfold.experiments.base import Goal, Study, mean_goal
@@ -66,12 +66,10 @@ class Errors:
         return db(self.mse[name] / self.mmse)
 
 
-def crb(problem: Located, noise_var: float) -> float:
-    """Of the place with an unknown phase. Rife & Boorstyn (1974), eq. 26; Kay (1993), eq. 3.36."""
-    if isinstance(problem, Tone):
-        return 6 * noise_var / (problem.n * (problem.n**2 - 1))
-    assert isinstance(problem, TimeDelay)
-    return noise_var / (problem.n * problem.mean_square_bandwidth * (2 if problem.dtype.is_complex else 1))
+def crb(problem: Located) -> float:
+    """Of the place, the gain unknown: the same wherever the source is."""
+    x = problem.grid(3)[1]
+    return cramer_rao(gaussian_fisher(x, problem.mean, noise_var=problem.noise_var), problem.names, (0,)).item()
 
 
 def train(on: Located, size: Size, seed: int, watch: Watcher) -> Locator:
@@ -110,8 +108,11 @@ def measure(on: Located, net: Locator, size: Size, seed: int) -> list[Errors]:
         x, obs = draw(here, size.draws, seed, TEST_STREAM, 0)
         best = here.posterior(obs)
         assert best.var is not None
-        bound = crb(here, here.noise_var)
-        row = Errors(snr_db, best.var.double().mean().item(), bound, 1 / (1 / bound + prior_information(here)))
+        bound = crb(here)
+        prior = here.prior_information
+        assert prior is not None
+        van_trees = 1 / (1 / bound + prior[0, 0].item())  # the data's information is the same everywhere
+        row = Errors(snr_db, best.var.double().mean().item(), bound, van_trees)
         some = slice(0, size.peer_draws)
         estimates = {BEST: best.x, NETWORK: net(obs).x, UNTRAINED: untrained(net)(obs).x}
         estimates |= {ML: MaximumLikelihood(here)(obs[some]).x, MAP: MaximumAPosteriori(here)(obs[some]).x}
@@ -125,12 +126,6 @@ def measure(on: Located, net: Locator, size: Size, seed: int) -> list[Errors]:
 def expected_error(x_hat: Tensor, best: Estimate, mmse: float) -> float:
     """`E|x_hat - x|²` given the observations: the posterior variance, and the distance to its mean."""
     return mmse + (x_hat - best.x[: len(x_hat)]).double().square().mean().item()
-
-
-def prior_information(problem: Located) -> float:
-    """`E (d log p / d place)²` of the raised cosine: `pi²` over half its width squared."""
-    low, high = problem.window
-    return (2 * math.pi / (high - low)) ** 2
 
 
 def goals(measured: Sequence[Sequence[Errors]], size: Size) -> list[Goal]:

@@ -31,12 +31,8 @@ class Located(Described):
     """
 
     snr_db: float | tuple[float, float] = 10.0  # or the range that each draw's SNR comes from, uniform in dB
-    gain: Gain = (
-        "phase"  # what is unknown: nothing ("known", 1), its phase, or all of a circular Gaussian one ("rayleigh")
-    )
-    density: Density = (
-        "uniform"  # prior of the place on its window; the raised cosine ends smoothly, as Van Trees needs
-    )
+    gain: Gain = "phase"  # what of a e^{i phi} is unknown: nothing, phi, or both
+    density: Density = "uniform"  # prior of the place on its window; a raised cosine ends smoothly
     estimate: tuple[str, ...] = ()  # the parameters to estimate; none named: the place alone
     show_noise: bool = True  # whether observations carry noise_var
 
@@ -172,6 +168,20 @@ class Located(Described):
             a, inside = x[..., 2], inside & (x[..., 2] > 0)
             log_p = log_p + torch.log(2 * torch.where(a > 0, a, 1.0)) - a.square()
         return torch.where(inside, log_p, -math.inf)
+
+    @property
+    def prior_information(self) -> Tensor | None:
+        """`E ∇log p ∇log pᵀ` of all parameters, double: `pi²` over half the window squared for a raised cosine.
+
+        A uniform place has none. The amplitude's is infinite, and 0 here, which does not matter to the place or phase;
+        None where the amplitude is wanted.
+        """
+        if self.density == "uniform" or 2 in self.wanted:
+            return None
+        low, high = self.window
+        information = torch.zeros(len(self.names), len(self.names), dtype=torch.float64)
+        information[0, 0] = (2 * math.pi / (high - low)) ** 2
+        return information
 
     def log_likelihood(self, x: Tensor, obs: Observation) -> Tensor:
         """`log p(y|x)` of all parameters, `(..., parameters)` with `(..., m)` -> `(...)`.

@@ -20,7 +20,7 @@ class TimeDelay(Located):
     With a known gain y is real; otherwise it is complex.
     """
 
-    gain: Gain = "known"
+    gain: Gain = "known"  # what of a e^{i phi} is unknown: nothing, phi, or both
     n: int = 64  # samples
     bandwidth: float = 0.25  # where `g_k²` is a half, in cycles a sample
     rolloff: float = 0.5  # share of the bandwidth, to either side, over which it falls
