@@ -157,7 +157,7 @@ def test_a_raised_cosine_is_worth_pi_squared_over_half_its_width_squared(problem
     low, high = problem.window
     x = problem.grid(3)[1]
     crb = cramer_rao(gaussian_fisher(x, problem.mean, noise_var=problem.noise_var), problem.names, (0,)).item()
-    bound = van_trees(smooth, samples=200)
+    bound = van_trees(smooth, samples=60)
     # ∫ p'² / p of (1 + cos pi u) / 2 on (-1, 1) is pi², and the data's information is the same everywhere
     u = torch.linspace(-1, 1, 20_001, dtype=torch.float64)[1:-1].requires_grad_()
     log_p = smooth.log_prior(at(smooth, (low + high) / 2 + (high - low) / 2 * u))
@@ -165,8 +165,6 @@ def test_a_raised_cosine_is_worth_pi_squared_over_half_its_width_squared(problem
     information = torch.trapezoid(score.square() * log_p.exp() / log_p.exp().sum() * 10_000, u).item()
     assert information == pytest.approx(math.pi**2, rel=1e-3)  # the ends are left out, 1e-4 of the interval
     assert bound.mse.item() == pytest.approx(1 / (1 / crb + information * (2 / (high - low)) ** 2), rel=1e-3)
-    with pytest.raises(ValueError, match="is it uniform"):
-        van_trees(problem, samples=400)
 
 
 # Posteriors

@@ -40,7 +40,9 @@ class Locator(nn.Module):
     a CNN, of what a log ratio is worth by a perceptron, and one for each bin of what is known beforehand. `strength`
     scales them; 0 takes them away.
 
-    It learns the amplitudes and noise variances that it is trained with: not scale-equivariant.
+    `Locator.of(problem)` serves tones and delays. For one source on an array, with electrical angles for values:
+    `Locator(problem.steering(values[:, None])[..., 0], values, snapshots=problem.snapshots)`. Trained with a noise
+    variance it learns the amplitudes that it sees: not scale-equivariant.
 
     Args:
         templates: `(K, m)`, real or complex: the shape at each value. What is observed is one of them, scaled.
