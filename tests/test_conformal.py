@@ -180,6 +180,18 @@ def test_quantile_regression_is_conformalised():
         conformal(Halves(), pairs, kind="energy", scale="quantiles")
 
 
+def test_a_network_of_quantiles_is_conformalised():
+    problem = LinearGaussian(n=2, m=3, snr_db=5)
+    settings = {"steps": 40, "batch": 128, "validate_every": 40, "threads": 1}
+    net = ff.fit(ff.neural(problem, "pinball", levels=(0.2, 0.5, 0.8), width=16), problem, **settings)
+    x, obs = draws_of(problem, 8000)
+    raw = ((net.quantiles(obs)[:, 0] <= x) & (x <= net.quantiles(obs)[:, -1])).double().mean()
+    assert raw < 0.7
+    for kind in ("each", "joint"):
+        cal = conformal(net, problem, 0.9, kind, scale="quantiles", samples=CALIBRATION)
+        assert within(coverage(cal(obs), x), 0.9, cal.draws)
+
+
 @pytest.mark.parametrize("settings", [{}, {"groups": 3}, {"kind": "joint", "scale": "magnitude"}, {"kind": "average"}])
 def test_a_calibration_is_plain_data_and_comes_back(settings):
     cal = conformal(LINEAR.posterior, LINEAR, samples=600, **settings)

@@ -162,7 +162,8 @@ class Conformal:
         within = f" in each of {self.groups} groups" if self.groups > 1 else ""
         if self.joint:
             shape = "box" if self.kind == "joint" else "ellipsoid"
-            return f"The {shape} holds all {n} entries at once with a probability of {often}{within}, {drawn}."
+            whole = f"all {n} entries at once" if n > 1 else "its entry"
+            return f"The {shape} holds {whole} with a probability of {often}{within}, {drawn}."
         who = "Each interval" if self.kind == "each" else "The average interval"
         text = f"{who} holds its entry with a probability of {often}{within}, {drawn}."
         if n > 1:
