@@ -252,7 +252,12 @@ def test_mistakes_are_named():
             conformal(LINEAR.posterior, LINEAR, samples=100, **settings)
     with pytest.raises(ValueError, match="needs an estimator with var"):
         conformal(lambda obs: Estimate(obs.y), LINEAR, scale="variance", samples=100)
+    for settings in ({}, {"scale": "magnitude"}, {"groups": 2}, {"kind": "joint", "scale": "constant"}):
+        with pytest.raises(ValueError, match="calibration draws"):
+            conformal(LINEAR.posterior, LINEAR, samples=1, **settings)
     x, obs = draws_of(LINEAR, 30)
+    with pytest.raises(ValueError, match="not finite"):
+        conformal(lambda obs: Estimate(obs.y / 0), (x, obs))
     with pytest.raises(ValueError, match="for 30 observations"):
         conformal(LINEAR.posterior, (x[:20], obs))
     with pytest.raises(ValueError, match="where x is"):

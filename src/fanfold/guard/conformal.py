@@ -15,7 +15,7 @@ from fanfold.evaluate import Estimator
 from fanfold.guard import bands
 from fanfold.guard.interval import Interval
 from fanfold.guard.quantiles import average_quantile, chance, conformal_quantile, group_quantiles
-from fanfold.observation import Estimate, Observation
+from fanfold.observation import Estimate, Observation, check_finite
 from fanfold.problems import Problem
 from fanfold.units import rms
 
@@ -74,6 +74,7 @@ def conformal(
     estimate = answers(estimator, obs, batch)
     if estimate.x.shape != x.shape:
         raise ValueError(f"the estimator says {tuple(estimate.x.shape)} where x is {tuple(x.shape)}.")
+    check_finite("the estimator's x", estimate.x)
     scale = scale or ("constant" if estimate.var is None else "variance")
     cal = Conformal(estimator, coverage, kind, scale, groups, tuple(x.shape[1:]), by)
     cal.calibrate(x, obs, estimate)
@@ -104,7 +105,7 @@ class Conformal:
 
     def calibrate(self, x: Tensor, obs: Observation, estimate: Estimate) -> None:
         """Learn scales and groups from the first draws, take thresholds from the others: the promise stays exact."""
-        first = round(LEARNING_SHARE * len(x)) if self._learns() else 0
+        first = max(1, round(LEARNING_SHARE * len(x))) if self._learns() else 0
         if first:
             early = part(estimate, slice(first))
             self.learned = bands.learn(x[:first], early, self.scale, joint=self.kind != "each")

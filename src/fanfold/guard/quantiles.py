@@ -4,6 +4,7 @@ Of n + 1 exchangeable scores, the last one is among the k smallest with a probab
 """
 
 import math
+from functools import lru_cache
 
 import torch
 from scipy.stats import beta
@@ -68,6 +69,7 @@ def average_quantile(scores: Tensor, coverage: float) -> Tensor:
     return scores.flatten().kthvalue(scores.numel() - missed).values
 
 
+@lru_cache(maxsize=256)
 def chance(count: int, coverage: float) -> float:
     """Standard deviation, over calibration sets, of the coverage given one of n draws: `Beta(k, n + 1 - k)`.
 
