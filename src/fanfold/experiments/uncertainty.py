@@ -108,7 +108,8 @@ def coverage_sections(m: Measured, size: Size) -> list[Section]:
     """Coverage by what is predicted, of sparse recovery and of the tone."""
     chance = 30 / size.calibration**0.5
     texts = {
-        "sparse": "100 unknowns, a tenth of them not zero, from 50 projections at 20 dB.",
+        "sparse": "100 unknowns, a tenth of them not zero, from 50 projections at 20 dB. OAMP is told the prior; "
+        "unfolded, it starts from a wrong one and learns.",
         "tone": f"The frequency of 25 samples of a complex tone of unknown phase at {TONE_DB:g} dB.",
     }
     found = []

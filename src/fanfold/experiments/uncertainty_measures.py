@@ -79,10 +79,9 @@ def measure(size: Size, seed: int, watch: Watcher) -> Measured:
     sparse = CompressedSensing(n=100, m=50, snr_db=20, seed=seed)
     oamp = iterate(OAMP(sparse.prior), LAYERS)
     if size.layer_steps:
-        net = unfold(
-            OAMP(sparse.prior), sparse, LAYERS, dict.fromkeys(("prior", "noise_var", "variances"), "per-layer")
-        )
-        settings = {"steps": size.layer_steps, "seed": seed, "threads": 1}
+        guess = OAMP(BernoulliGaussian(0.3))  # three times too many non-zeros: learning has something to do
+        net = unfold(guess, sparse, LAYERS, dict.fromkeys(("prior", "noise_var", "variances"), "per-layer"))
+        settings = {"steps": size.layer_steps, "lr": 3e-3, "seed": seed, "threads": 1}
         learned = fit(net, sparse, on_event=watch("unfolded OAMP"), **settings)
         cover(found, "sparse recovery, unfolded OAMP", learned, sparse, size, seed)
     estimate, x = cover(found, "sparse recovery, OAMP", oamp, sparse, size, seed)
