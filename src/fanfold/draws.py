@@ -9,6 +9,8 @@ from fanfold.problems import Problem
 
 TRAINING_STREAM, VALIDATION_STREAM, PREPARATION_STREAM = 0, 1, 4  # 2 and 3 are for testing and tuning
 
+MOST_HELD_OUT = 10_000  # more of a fixed budget would tell no better which weights are the best
+
 
 def draw(problem: Problem, count: int, seed: int, stream: int, index: int) -> tuple[Tensor, Observation]:
     """Draw number `index` of a stream of draws; the same numbers give the same draw, whatever was drawn before."""
@@ -22,21 +24,23 @@ def generator_of(*numbers: int) -> torch.Generator:
 
 
 class Pool:
-    """So many pairs of a problem, drawn once: all but a tenth to train on, in an order of its own each epoch."""
+    """So many pairs of a problem, drawn once: a tenth, or 10 000, held out, the others in a new order each epoch."""
 
     def __init__(self, problem: Problem, count: int, seed: int):
         if count < 20:
             raise ValueError(f"simulations is {count}; pass at least 20, a tenth of them is held out.")
         self.x, self.obs = _distinct(problem, count, seed)
-        self.seed, self.held_out = seed, max(2, count // 10)
-        self.train = count - self.held_out
+        self.seed, self.train = seed, count - min(max(2, count // 10), MOST_HELD_OUT)
+        self._order: tuple[int, Tensor] | None = None
 
     def batch(self, size: int, step: int) -> tuple[Tensor, Observation]:
         """Batch number `step`; every epoch goes once through all pairs, but for what is left of the last batch."""
         size = min(size, self.train)
         epoch, place = divmod(step, self.train // size)
-        order = torch.randperm(self.train, generator=generator_of(self.seed, TRAINING_STREAM, 1 + epoch))
-        rows = order[place * size : (place + 1) * size]
+        if self._order is None or self._order[0] != epoch:
+            order = torch.randperm(self.train, generator=generator_of(self.seed, TRAINING_STREAM, 1 + epoch))
+            self._order = epoch, order
+        rows = self._order[1][place * size : (place + 1) * size]
         return self.x[rows], self.obs[rows]
 
     def part(self, *, held_out: bool) -> tuple[Tensor, Observation]:

@@ -41,7 +41,7 @@ class Training:
     weight_decay: float = 0.0  # pull of the deviations towards zero, the algorithm
     validate_every: int = 50  # steps between validations, each of which saves a checkpoint
     validation_samples: int = 500  # held-out draws
-    simulations: int = 0  # draw so many pairs in all and train on these, a tenth held out; 0 draws fresh ones each step
+    simulations: int = 0  # draw so many pairs once, a tenth of them held out; 0 draws fresh ones each step
     patience: int = 0  # validations without a better one before training stops; 0 never stops
     seed: int = 0  # of the draws
     threads: int = 0  # of torch; 0 takes the cores that other programs leave idle

@@ -19,6 +19,7 @@ from fanfold.problems.base import Problem
 
 LossName = Literal["squared-error", "absolute", "pinball", "gaussian", "cross-entropy"]
 NetworkFactory = Callable[[tuple[int, ...], int, int], nn.Module]  # shape of the features, outputs, seed
+MOST_ROWS = 200_000  # draws that the linear part is fitted to
 MOST_LINEAR = 4096  # features: beyond, the linear part would cost more than the network
 
 
@@ -171,6 +172,7 @@ class Regression(Neural):
 
     def prepare(self, x: Tensor, obs: Observation) -> None:
         """Standardise from data and fit the linear estimator, in double precision; training calls it once."""
+        x, obs = x[:MOST_ROWS], obs[:MOST_ROWS]
         self.features.prepare(obs)
         x = self._real(x).double()
         mean = x.mean(0)

@@ -41,7 +41,7 @@ PROBLEMS: dict[str, Problem] = {
     CLASSES: Modulation(),
 }
 MILLION = 1_000_000
-STEPS = {1000: 200, 10_000: 400, 100_000: 1000}  # of 512 draws; beyond, every step has fresh ones
+STEPS = {1000: 200, 10_000: 400, 100_000: 1000, MILLION: 1900}  # of 512 draws
 TEST_DRAWS = 50_000
 
 
@@ -62,11 +62,8 @@ def train(name: str, simulations: int, seed: int, watch: Watcher) -> Trained:
     began = time.process_time()
     net = neural(problem, loss, seed=seed)
     show = watch(f"{name}, {simulations:,} simulations")
-    stored = simulations if simulations in STEPS else 0  # else fresh draws, some to prepare and validate with
-    steps = STEPS.get(simulations, (simulations - 20_000) // 512)
-    fit(
-        net, problem, seed=seed, threads=1, on_event=show, validate_every=100, simulations=stored, steps=steps
-    )  # fmt: skip
+    settings = {"steps": STEPS[simulations], "validate_every": 100, "seed": seed, "threads": 1}
+    fit(net, problem, simulations=simulations, on_event=show, **settings)
     seconds = time.process_time() - began
     return Trained(name, simulations, excess(net, problem, seed), seconds)
 

@@ -33,4 +33,4 @@ class ResidualMLP(nn.Module):
         z = self.first(z)
         for inner, outer in zip(self.inner, self.outer):
             z = z + outer(functional.silu(inner(z)))
-        return self.last(functional.silu(z))
+        return self.last(z)
