@@ -114,7 +114,7 @@ def _trajectory(estimator: Any, obs: Observation) -> list[Tensor]:
 
 def _bayes_limit(problem: Problem, x: Tensor, obs: Observation) -> float | None:
     limit = bayes_limit(problem)
-    if limit is None and isinstance(problem, KnownPosterior):
+    if limit is None and isinstance(problem, KnownPosterior) and getattr(problem, "sources", 1) == 1:
         var = problem.posterior(obs).var
         return None if var is None else (var.double().sum() / power(x).double().sum()).item()
     return limit

@@ -5,12 +5,19 @@ from importlib.util import find_spec
 
 from fanfold.algorithms import AMP, FISTA, GAMP, OAMP, Algorithm
 from fanfold.channels import GaussianNoise
-from fanfold.estimators import LMMSE, Neural
+from fanfold.estimators import (
+    ESPRIT,
+    LMMSE,
+    MUSIC,
+    MaximumAPosteriori,
+    MaximumLikelihood,
+    Neural,
+)
 from fanfold.estimators.neural import Regression
 from fanfold.estimators.sparse import MCP, OMP, DebiasedLasso, Lasso
 from fanfold.evaluate import Estimator
-from fanfold.problems import Problem
-from fanfold.problems.likelihood import KnownPosterior
+from fanfold.problems import DirectionOfArrival, Problem
+from fanfold.problems.likelihood import KnownPosterior, Likelihood
 from fanfold.training import draw
 from fanfold.unfold import Unfolded, iterate, run
 from fanfold.units import nmse_db
@@ -41,8 +48,8 @@ ALPHAS = (0.9, 1.0, 1.1, 1.2, 1.3, 1.5, 1.8)  # thresholds of AMP, in standard d
 def peers_of(net: Unfolded | Neural, problem: Problem) -> dict[str, Estimator]:
     """A network beside its untrained self and the tuned classical peers at its depth.
 
-    Beside an end-to-end network stand the best linear estimator, which it started from, and the exact posterior mean
-    where the problem knows it.
+    Beside an end-to-end network stand the best linear estimator, which it started from, and, where the problem knows
+    enough, maximum likelihood, maximum a posteriori, the subspace methods of an array, and the exact posterior mean.
     """
     if isinstance(net, Unfolded):
         named = {"unfolded": net, f"untrained {type(net.algorithm).__name__}": iterate(net.algorithm, net.depth)}
@@ -50,7 +57,11 @@ def peers_of(net: Unfolded | Neural, problem: Problem) -> dict[str, Estimator]:
     peers: dict[str, Estimator] = {NETWORK: net}
     if isinstance(net, Regression):
         peers["best linear estimator"] = net.linear_part
-    if isinstance(problem, KnownPosterior):
+    if isinstance(problem, Likelihood) and hasattr(problem, "grid"):
+        peers |= {"maximum likelihood": MaximumLikelihood(problem), "most probable": MaximumAPosteriori(problem)}
+    if isinstance(problem, DirectionOfArrival):
+        peers |= {"MUSIC": MUSIC(problem.sensors, problem.sources), "ESPRIT": ESPRIT(problem.sensors, problem.sources)}
+    if isinstance(problem, KnownPosterior) and getattr(problem, "sources", 1) == 1:  # several have no quadrature
         peers["exact posterior"] = problem.posterior
     return peers
 
