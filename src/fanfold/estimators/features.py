@@ -4,9 +4,9 @@ import torch
 from torch import Tensor, nn
 
 from fanfold.observation import Observation
+from fanfold.problems.kinds import AXES
 from fanfold.units import power
 
-KINDS = {"vector": 1, "sequence": 2, "image": 3, "set": 2}  # axes of one observation
 CHANNEL = {"vector": -1, "sequence": -2, "image": -3, "set": -1}  # the axis of what is standardised apart
 
 
@@ -26,13 +26,13 @@ class Features(nn.Module):
 
     def __init__(self, obs: Observation, kind: str):
         super().__init__()
-        if kind not in KINDS:
-            raise ValueError(f"unknown kind of observation {kind!r}; it is one of {', '.join(KINDS)}.")
-        if obs.y.ndim < 1 + KINDS[kind]:
+        if kind not in AXES:
+            raise ValueError(f"unknown kind of observation {kind!r}; it is one of {', '.join(AXES)}.")
+        if obs.y.ndim < 1 + AXES[kind]:
             raise ValueError(f"y has shape {tuple(obs.y.shape)}, too few axes for a batch of the kind {kind!r}.")
         self.kind, self.given_noise = kind, obs.noise_var is not None
-        self.single = tuple(obs.y.shape[-KINDS[kind] :])
-        shape = self._raw(obs).shape[-KINDS[kind] :]
+        self.single = tuple(obs.y.shape[-AXES[kind] :])
+        shape = self._raw(obs).shape[-AXES[kind] :]
         self.shape = tuple(shape)
         along = [1] * len(shape)
         along[CHANNEL[kind]] = shape[CHANNEL[kind]]
@@ -41,7 +41,7 @@ class Features(nn.Module):
 
     def prepare(self, obs: Observation) -> None:
         """Mean and scale of each feature or channel, from data; what never changes is left at scale 1."""
-        z = self._raw(obs).double().flatten(0, -1 - KINDS[self.kind])
+        z = self._raw(obs).double().flatten(0, -1 - AXES[self.kind])
         axes = [axis for axis in range(z.ndim) if axis != z.ndim + CHANNEL[self.kind]]
         mean, scale = z.mean(axes, keepdim=True), z.std(axes, keepdim=True)
         scale = torch.where(scale > 1e-12 * (1 + mean.abs()), scale, 1.0)
@@ -51,7 +51,7 @@ class Features(nn.Module):
     def forward(self, obs: Observation) -> Tensor:
         """`(batch, *shape)`; leading axes of y, if several, become one."""
         z = (self._raw(obs) - self.mean) / self.scale
-        return z.flatten(0, -1 - KINDS[self.kind]) if z.ndim > KINDS[self.kind] else z.unsqueeze(0)
+        return z.flatten(0, -1 - AXES[self.kind]) if z.ndim > AXES[self.kind] else z.unsqueeze(0)
 
     def leading(self, obs: Observation) -> tuple[int, ...]:
         """The batch axes of an observation.
@@ -59,7 +59,7 @@ class Features(nn.Module):
         Raises:
             ValueError: If an observation has another shape than those that the estimator was made for.
         """
-        axes = KINDS[self.kind]
+        axes = AXES[self.kind]
         variable = self.kind == "set"  # sets may differ in their count
         one = tuple(obs.y.shape[-axes:])
         if obs.y.ndim < axes or one[variable:] != self.single[variable:]:
@@ -75,10 +75,10 @@ class Features(nn.Module):
         if not self.given_noise:
             return z
         assert obs.noise_var is not None
-        lead = z.ndim - KINDS[self.kind]
+        lead = z.ndim - AXES[self.kind]
         level = torch.log(obs.noise_var.clamp_min(torch.finfo(z.dtype).tiny))
         level = level.reshape(*level.shape[:lead], -1)[..., :1]  # one for each sample, however it was expanded
-        level = level.reshape(*level.shape[:-1], *[1] * KINDS[self.kind])
+        level = level.reshape(*level.shape[:-1], *[1] * AXES[self.kind])
         one = list(z.shape)
         one[axis] = 1
         return torch.cat([z, level.expand(one)], axis)

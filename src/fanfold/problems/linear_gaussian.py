@@ -9,14 +9,12 @@ from fanfold.linops import Dense
 from fanfold.noise import circular
 from fanfold.observation import Estimate, Observation
 from fanfold.priors import Gaussian
-from fanfold.priors.base import gaussian_log_prob
-from fanfold.problems.base import Described
 from fanfold.problems.compressed_sensing import draw_operator
-from fanfold.units import from_db
+from fanfold.problems.white_gaussian import WhiteGaussian
 
 
 @dataclass(frozen=True)
-class LinearGaussian(Described):
+class LinearGaussian(WhiteGaussian):
     """`y = A x + w` with n unknowns `x ~ N(0, I)`, m measurements and a random A with columns of unit norm on average.
 
     The SNR is that of an unknown, `1 / noise_var`. To an end-to-end estimator A is not shown; `show_operator` puts it
@@ -50,20 +48,6 @@ class LinearGaussian(Described):
         """Of each unknown."""
         return Gaussian(1.0)
 
-    @property
-    def noise_var(self) -> float:
-        """`E|w|²`."""
-        return 1 / from_db(self.snr_db)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return tuple(f"x{i}" for i in range(self.n))
-
-    @property
-    def wanted(self) -> tuple[int, ...]:
-        """All of them."""
-        return tuple(range(self.n))
-
     def sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Observation]:
         """`n` pairs: x `(n, unknowns)` and y `(n, m)`."""
         A = self.operator
@@ -71,17 +55,9 @@ class LinearGaussian(Described):
         y = A @ x + circular((n, self.m), generator, var=self.noise_var)
         return x, Observation(y, A if self.show_operator else None, torch.tensor(self.noise_var))
 
-    sample_all = sample
-
     def mean(self, x: Tensor) -> Tensor:
         """`A x`."""
         return x @ self.operator.matrix().to(x.dtype).mT
-
-    def log_prior(self, x: Tensor) -> Tensor:
-        return self.prior.log_prob(x).sum(-1)
-
-    def log_likelihood(self, x: Tensor, obs: Observation) -> Tensor:
-        return gaussian_log_prob(obs.y - self.mean(x), self.noise_var).sum(-1)
 
     def posterior(self, obs: Observation) -> Estimate:
         """`(Aᵀ A + noise_var I)⁻¹ Aᵀ y` and the diagonal of the posterior covariance."""

@@ -9,13 +9,11 @@ from torch import Tensor
 
 from fanfold.noise import circular
 from fanfold.observation import Estimate, Observation
-from fanfold.priors.base import gaussian_log_prob
-from fanfold.problems.base import Described
-from fanfold.units import from_db
+from fanfold.problems.white_gaussian import WhiteGaussian
 
 
 @dataclass(frozen=True)
-class MixtureSignal(Described):
+class MixtureSignal(WhiteGaussian):
     """`y = A x + w` where x comes from one of several Gaussians with means and covariances of their own.
 
     Means are `N(0, I)`, covariances have the standard deviation `spread` times a Wishart draw of mean I, all are
@@ -35,20 +33,6 @@ class MixtureSignal(Described):
         if min(self.n, self.m, self.components) < 1 or self.spread <= 0:
             raise ValueError(f"{self}: sizes and spread are positive.")
 
-    @property
-    def noise_var(self) -> float:
-        """`E|w|²`."""
-        return 1 / from_db(self.snr_db)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return tuple(f"x{i}" for i in range(self.n))
-
-    @property
-    def wanted(self) -> tuple[int, ...]:
-        """All of them."""
-        return tuple(range(self.n))
-
     def sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Observation]:
         """`n` pairs: x `(n, unknowns)` and y `(n, m)`."""
         A, means, roots = (part.float() for part in _drawn(self.n, self.m, self.components, self.spread, self.seed))
@@ -57,8 +41,6 @@ class MixtureSignal(Described):
         y = x @ A.mT + circular((n, self.m), generator, var=self.noise_var)
         return x, Observation(y, None, torch.tensor(self.noise_var))
 
-    sample_all = sample
-
     def mean(self, x: Tensor) -> Tensor:
         """`A x`."""
         return x @ _drawn(self.n, self.m, self.components, self.spread, self.seed)[0].to(x.dtype).mT
@@ -66,9 +48,6 @@ class MixtureSignal(Described):
     def log_prior(self, x: Tensor) -> Tensor:
         _, means, roots = _drawn(self.n, self.m, self.components, self.spread, self.seed)
         return _log_densities(x.double(), means, roots @ roots.mT).logsumexp(-1).to(x.dtype) - math.log(self.components)
-
-    def log_likelihood(self, x: Tensor, obs: Observation) -> Tensor:
-        return gaussian_log_prob(obs.y - self.mean(x), self.noise_var).sum(-1)
 
     def posterior(self, obs: Observation) -> Estimate:
         """Mean and variance of the mixture of the components' posteriors, `(..., n)`."""

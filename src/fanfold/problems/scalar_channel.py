@@ -8,13 +8,12 @@ from torch import Tensor
 from fanfold.noise import circular
 from fanfold.observation import Estimate, Observation
 from fanfold.priors import BernoulliGaussian, Prior
-from fanfold.priors.base import gaussian_log_prob
-from fanfold.problems.base import Described
+from fanfold.problems.white_gaussian import WhiteGaussian
 from fanfold.units import from_db
 
 
 @dataclass(frozen=True)
-class ScalarChannel(Described):
+class ScalarChannel(WhiteGaussian):
     """`y = x + w`, n independent entries `x ~ prior`; the SNR is `E|x|² / noise_var`."""
 
     prior: Prior = BernoulliGaussian()  # noqa: RUF009 # type: ignore[assignment]
@@ -32,32 +31,15 @@ class ScalarChannel(Described):
         """`E|w|²`."""
         return self.prior.power / from_db(self.snr_db)
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        return tuple(f"x{i}" for i in range(self.n))
-
-    @property
-    def wanted(self) -> tuple[int, ...]:
-        """All of them."""
-        return tuple(range(self.n))
-
     def sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Observation]:
         """`n` pairs: x and y `(n, entries)`."""
         x = self.prior.sample((n, self.n), generator)
         y = x + circular((n, self.n), generator, var=self.noise_var)
         return x, Observation(y, None, torch.tensor(self.noise_var))
 
-    sample_all = sample
-
     def mean(self, x: Tensor) -> Tensor:
         """It is x."""
         return x
-
-    def log_prior(self, x: Tensor) -> Tensor:
-        return self.prior.log_prob(x).sum(-1)
-
-    def log_likelihood(self, x: Tensor, obs: Observation) -> Tensor:
-        return gaussian_log_prob(obs.y - x, self.noise_var).sum(-1)
 
     def posterior(self, obs: Observation) -> Estimate:
         """`E[x|y]` and `Var[x|y]` of each entry, in double precision."""
