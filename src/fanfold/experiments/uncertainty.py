@@ -14,6 +14,7 @@ from fanfold.experiments.unfolding_figure import Watcher
 from fanfold.report.page import Section
 from fanfold.report.plots import Series, line_chart
 from fanfold.table import Table
+from fanfold.units import db
 
 QUICK = Size(100_000, 30_000, 0, 60, 300, 1000, 2000)
 FULL = Size(100_000, 60_000, 300, 1000, 3000, 4000, 10_000)
@@ -179,7 +180,12 @@ def risk_section(m: Measured) -> Section:
         "Soft thresholding of sparse signals in noise, and OAMP on 50 projections of 100 unknowns, where only the part "
         "of the signal that the operator sees is judged. SURE knows measurements and noise variance alone."
     )
-    return Section("Risk without the truth", text, charts, Table(m.risks["OAMP"]))
+    rows = [
+        {"iteration": r["iteration"], "SURE (dB)": db(r["SURE"]), "true risk (dB)": db(r["true risk"])}
+        | {"gap / s.e.": r["gap / s.e."]}
+        for r in m.risks["OAMP"]
+    ]
+    return Section("Risk without the truth", text, charts, Table(rows))
 
 
 def rank_section(m: Measured) -> Section:

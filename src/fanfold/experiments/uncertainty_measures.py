@@ -128,7 +128,7 @@ def cover(
                 "least tercile (%)": min(terciles),
                 "best tercile (%)": max(terciles),
                 "spread (points)": max(terciles) - min(terciles),
-                "mean width": interval.width.mean().item(),
+                "mean width (1/1000)": 1000 * interval.width.mean().item(),
             }
         )
         if isinstance(on, LinearGaussian) and variant != "ellipsoid":
