@@ -24,9 +24,10 @@ from fanfold.estimators import (
     neural,
 )
 from fanfold.evaluate import TEST_STREAM
-from fanfold.experiments.crlb_estimators import JamesStein, Shrunk
+from fanfold.experiments.crlb_estimators import CorrectedPeak, JamesStein, LeastSquares, Shrunk, periodogram_peak
 from fanfold.fit import fit
 from fanfold.observation import Estimate, Observation
+from fanfold.peers import TUNING_STREAM
 from fanfold.priors import Uniform
 from fanfold.problems import (
     CompressedSensing,
@@ -179,3 +180,37 @@ def test_sparse_recovery_never_beats_the_bayes_limit(ensemble):
     assert errors["OAMP, told the prior"].sum() / signal.sum() < (1 + 2 * slack) * limit
     cheat = 0.81 * errors["OAMP, told the prior"]
     assert lead((1 - slack) * limit * signal, cheat) > 3
+
+
+@pytest.mark.parametrize("snr_db", [-20.0, 10.0])
+def test_the_untrained_network_of_the_study_is_the_peak_of_the_periodogram(snr_db):
+    p = Tone(n=4, snr_db=snr_db)
+    _, obs = draw(p, 500, SEED, TEST_STREAM, 0)
+
+    def height(x):
+        return (p.waveform(x).conj() * obs.y.unsqueeze(-2)).sum(-1).abs()
+
+    x = periodogram_peak(obs.y, p.limit)
+    # a grid of 65 sees a peak at most half a step, 0.04, away: it falls by 0.04² (t - 1.5)² < 0.2 % of the height
+    assert (height(x) >= 0.998 * height(torch.linspace(-p.limit, p.limit, 2001).expand(500, -1)).amax(-1, True)).all()
+    assert torch.equal(CorrectedPeak(p)(obs).x, x)
+
+
+@pytest.mark.parametrize("size", [0.0, 1.0, 10.0])
+def test_james_stein_is_nowhere_worse_than_least_squares(size):
+    p = LinearGaussian(n=6, m=8)
+    x = size * torch.ones(4000, 6)
+    y = p.mean(x) + torch.randn(4000, 8, generator=torch.Generator().manual_seed(SEED))
+    obs = Observation(y, None, torch.tensor(1.0))
+    stein, least = (power(p.mean(e(obs).x - x)).sum(-1) for e in (JamesStein(p), LeastSquares(p)))
+    assert lead(stein, least) <= 3
+    assert size > 1 or lead(least, stein) > 3  # much better near zero: the error of least squares is 6
+
+
+def test_shrinkage_has_the_best_factor():
+    p = LinearGaussian(n=6, m=8, snr_db=-5.0)
+    plain = LeastSquares(p)
+    shrunk = Shrunk(plain, p, SEED)
+    x, obs = draw(p, 4000, SEED, TUNING_STREAM, 0)
+    best = power(shrunk(obs).x - x).sum()
+    assert all(best < power(f * shrunk.factor * plain(obs).x - x).sum() for f in (0.99, 1.01))

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from fanfold import recipe
+from fanfold.bounds import gaussian_fisher
 from fanfold.observation import Observation
 from fanfold.problems import DirectionOfArrival, Problem
 from fanfold.problems.likelihood import KnownPosterior, Likelihood
@@ -27,16 +28,8 @@ def score(problem: DirectionOfArrival, x: torch.Tensor, obs: Observation) -> tor
     return torch.autograd.grad(problem.log_likelihood(x, exact(obs)).sum(), x)[0]
 
 
-def slepian_bangs(problem: DirectionOfArrival, x: torch.Tensor) -> torch.Tensor:
-    """Fisher information of all parameters at one x `(n,)`: Stoica & Moses (2005), eq. B.3.25."""
-    C = problem.covariance(x)
-    dC = torch.autograd.functional.jacobian(lambda x: torch.view_as_real(problem.covariance(x)), x)
-    dm = torch.autograd.functional.jacobian(lambda x: torch.view_as_real(problem.mean(x)), x)
-    dC = torch.view_as_complex(dC.movedim(-1, 0).contiguous())  # (n, m, m)
-    dm = torch.view_as_complex(dm.movedim(-1, 0).contiguous())  # (n, m)
-    turned = torch.linalg.solve(C, dC)
-    of_mean = 2 * (dm.conj() @ torch.linalg.solve(C, dm.mT)).real
-    return torch.einsum("iab,jba->ij", turned, turned).real + of_mean
+def fisher(problem: DirectionOfArrival, x: torch.Tensor) -> torch.Tensor:
+    return gaussian_fisher(x, problem.mean, problem.covariance)
 
 
 @each_prior
@@ -130,7 +123,7 @@ def test_score_has_zero_mean_and_the_fisher_information_as_covariance(signals, g
         y = (p.steering(x) @ S).flatten(-2)
         y = y + p.noise_var**0.5 * torch.randn(draws, 8, dtype=torch.complex64, generator=generator)
     s = score(p, x.expand(draws, -1), Observation(y))
-    J = slepian_bangs(p, x[0].double())
+    J = fisher(p, x[0].double())
     white = s @ torch.linalg.inv(torch.linalg.cholesky(J)).mT
     n = s.shape[-1]
     assert white.mean(0).abs().max() < 5 / draws**0.5  # entries of unit variance
@@ -145,12 +138,12 @@ def test_bound_of_one_source_is_the_closed_form():
         p = DirectionOfArrival(sensors=M, snapshots=N, snr_db=snr_db)
         rho = from_db(snr_db)
         wanted = 6 / (N * rho * M * (M**2 - 1)) * (1 + 1 / (M * rho))
-        found = 1 / slepian_bangs(p, torch.tensor([0.4]).double())
+        found = 1 / fisher(p, torch.tensor([0.4]).double())
         assert found.item() == pytest.approx(wanted, rel=1e-9)
         d = p.shifted(signals="deterministic")
         x, _ = d.sample_all(1, torch.Generator().manual_seed(3))
         energy = power(d._split(x.double())[1]).sum().item()
-        found = torch.linalg.inv(slepian_bangs(d, x[0].double()))[0, 0].item()
+        found = torch.linalg.inv(fisher(d, x[0].double()))[0, 0].item()
         assert found == pytest.approx(6 / (rho * energy * M * (M**2 - 1)), rel=1e-9)
 
 
