@@ -12,11 +12,12 @@ from fanfold.noise import circular
 from fanfold.observation import Estimate, Observation
 from fanfold.priors.base import gaussian_log_prob
 from fanfold.problems.base import Described
+from fanfold.problems.quadrature import posterior_moments
 from fanfold.units import from_db, power
 
 MOST_SOURCES = 3
 GAPS = {"uniform": 1, "smooth": 5}  # Dirichlet parameter of the gaps between directions
-CELLS = 2**22  # of the posterior's grid at a time, for its memory
+CHUNK = 512  # samples whose posteriors are integrated at a time
 
 
 @dataclass(frozen=True)
@@ -236,11 +237,10 @@ class DirectionOfArrival(Described):
         return -energy / self.noise_var - count * (log_det + self.sensors * math.log(math.pi))
 
     def posterior(self, obs: Observation) -> Estimate:
-        """`E[x|y]` and `Var[x|y]` of one source's angle, by the midpoint rule in double precision.
+        """`E[x|y]` and `Var[x|y]` of one source's angle, by quadrature in double precision.
 
-        With signals integrated out the log likelihood is `power / (M power + noise_var) / noise_var` times the
-        periodogram. A step of one standard deviation of the sharpest peak that this can have, or less, has a relative
-        error of about `exp(-2 pi²)` for a Gaussian peak.
+        With the signals integrated out the log likelihood is `1 / (M + noise_var) / noise_var` times the periodogram,
+        `Re Σ_l c_l e^{-i l x}`.
 
         Raises:
             ValueError: If there are several sources.
@@ -248,27 +248,27 @@ class DirectionOfArrival(Described):
         if self.sources > 1:
             raise ValueError(f"the posterior of {self.sources} angles has no quadrature here; take sources=1.")
         Y = self.snapshot_matrix(obs.y).reshape(-1, self.sensors, self.snapshots).to(torch.complex128)
-        M = self.sensors
-        weight = 1 / (M + self.noise_var) / self.noise_var
-        spectrum = torch.fft.fft(Y, 2 * M, dim=-2)
-        lags = torch.fft.ifft(power(spectrum).sum(-1), dim=-1)[:, :M] * weight  # Σ_mn Y_{m+l,n} conj(Y_mn)
-        lags[:, 1:] *= 2
-        # no peak is sharper than the sum of all lags' curvatures
-        curvature = (lags.abs() * torch.arange(M).square()).sum(-1).max().item()
-        points = max(64 * M, math.ceil(2 * self.limit * curvature**0.5))
-        x = self.limit * (2 * (torch.arange(points, dtype=torch.float64) + 0.5) / points - 1)
-        log_prior = self._log_density(x.unsqueeze(-1))
-        phase = torch.arange(M, dtype=torch.float64)[:, None] * x
-        kernel = torch.cat([phase.cos(), phase.sin()])
-        means, variances = [], []
-        for some in lags.split(max(1, CELLS // points)):
-            p = torch.softmax(torch.cat([some.real, some.imag], -1) @ kernel + log_prior, -1)
-            mean = p @ x
-            means.append(mean)
-            variances.append((p * (x - mean.unsqueeze(-1)).square()).sum(-1))
-        shape = (*obs.y.shape[:-1], 1)
-        real = obs.y.real.dtype
-        return Estimate(torch.cat(means).reshape(shape).to(real), torch.cat(variances).reshape(shape).to(real))
+        spectrum = power(torch.fft.fft(Y, 2 * self.sensors, dim=-2)).sum(-1)
+        lags = torch.fft.ifft(spectrum)[:, : self.sensors] / (self.sensors + self.noise_var) / self.noise_var
+        lags[:, 1:] *= 2  # Σ_mn Y_{m+l,n} conj(Y_mn) and their conjugates at -l
+        parts = [self._moments(some) for some in lags.split(CHUNK)]
+        mean, var = (torch.cat(part).reshape(*obs.y.shape[:-1], 1).to(obs.y.real.dtype) for part in zip(*parts))
+        return Estimate(mean, var)
+
+    def _moments(self, lags: Tensor) -> tuple[Tensor, Tensor]:
+        """Posterior mean and variance, `(batch,)` each, from `c_l`, `(batch, M)`."""
+        order = torch.arange(self.sensors, dtype=torch.float64, device=lags.device)
+
+        def log_density(places: Tensor, rows: Tensor | None) -> Tensor:
+            phase = places.unsqueeze(-1) * order
+            waves = torch.cat([phase.cos(), phase.sin()], -1)
+            seen = torch.cat([lags.real, lags.imag], -1)
+            logs = seen @ waves.mT if rows is None else (waves @ seen[rows].unsqueeze(-1)).squeeze(-1)
+            return logs + self._log_density(places.unsqueeze(-1))
+
+        sharpness = (lags.abs() * order.square()).sum(-1)  # as if all lags were in phase
+        cells = math.ceil(4 * self.limit * self.sensors / math.pi)
+        return posterior_moments(log_density, -self.limit, self.limit, sharpness, cells)
 
     def _log_density(self, angles: Tensor) -> Tensor:
         """Of the angles alone: the gaps over the room that they share are Dirichlet."""
