@@ -73,6 +73,19 @@ def test_coverage_is_what_was_asked_for_however_wrong_the_estimator(kind, scale,
     assert within(coverage(interval, x), 0.9, cal.draws)
 
 
+@pytest.mark.parametrize("kind", ["each", "joint", "energy", "average"])
+def test_widths_go_with_the_root_of_the_variance_whatever_its_unit(kind):
+    generator = torch.Generator().manual_seed(13)
+    var = torch.rand(600, 3, generator=generator, dtype=torch.float64) + 0.01
+    x = var.sqrt() * torch.randn(var.shape, generator=generator, dtype=torch.float64)
+    says = lambda obs: Estimate(0 * obs.y, obs.y)  # noqa: E731
+    radius = conformal(says, (x, Observation(var)), kind=kind)(Observation(var)).radius
+    ratio = radius / var.sqrt()
+    torch.testing.assert_close(ratio, ratio[:1].expand(ratio.shape))
+    other = conformal(says, (x, Observation(400 * var)), kind=kind)(Observation(400 * var)).radius
+    torch.testing.assert_close(other, radius)
+
+
 def test_entries_are_covered_one_by_one_and_seldom_all_at_once():
     x, obs = draws_of(LINEAR)
     cal = conformal(LINEAR.posterior, LINEAR, samples=CALIBRATION)

@@ -86,6 +86,20 @@ def test_a_tall_operator_sees_all():
     assert abs(risk.value - bayes) < 4 * risk.standard_error
 
 
+def test_what_an_operator_does_not_see_is_not_judged():
+    """Twelve measurements of rank three, of ten unknowns: noise outside the range of A counts for nothing."""
+    generator = torch.Generator().manual_seed(6)
+    U, V = (torch.randn(k, 3, generator=generator, dtype=torch.float64) for k in (12, 10))
+    A = ff.linops.Dense(U @ V.mT / 3)
+    x = torch.randn(SAMPLES, 10, generator=generator, dtype=torch.float64)
+    y = A @ x + circular((SAMPLES, 12), generator, torch.float64, 0.3)
+    obs = Observation(y, A, torch.tensor(0.3))
+    estimator = lambda o: Estimate(soft(o.A.H @ o.y / 12, torch.tensor(0.5)))  # noqa: E731
+    P = V @ torch.linalg.solve(V.mT @ V, V.mT)
+    risk = sure(estimator, obs)
+    assert unbiased(risk, power((estimator(obs).x - x) @ P).sum(-1))
+
+
 def test_a_network_is_judged_without_bias():
     problem = LinearGaussian(n=6, m=8, snr_db=5, show_operator=True)
     net = ff.fit(ff.neural(problem, width=32), problem, steps=60, batch=128, validate_every=60, threads=1)
