@@ -74,9 +74,10 @@ def neural(
     net: Neural
     if loss == "cross-entropy":
         _check_one_hot(x)
-        net = ClassPosterior(features, x, members, width, network, seed)
+        net = ClassPosterior(features, x, members=members, width=width, network=network, seed=seed)
     else:
-        net = Regression(features, x, members, width, network, seed, _head(loss, levels))
+        head = _head(loss, levels)
+        net = Regression(features, x, head, members=members, width=width, network=network, seed=seed)
     if isinstance(loss, str) and network is None:
         net.settings = asdict(NeuralSettings(loss, members, tuple(levels), width or 0, seed))
     return net
@@ -118,6 +119,7 @@ class Neural(nn.Module):
         self,
         features: Features,
         outputs: int,
+        *,
         members: int,
         width: int | None,
         network: NetworkFactory | None,
@@ -146,19 +148,10 @@ class Regression(Neural):
     centre: Tensor
     scale: Tensor
 
-    def __init__(
-        self,
-        features: Features,
-        x: Tensor,
-        members: int,
-        width: int | None,
-        network: NetworkFactory | None,
-        seed: int,
-        head: Head,
-    ):
+    def __init__(self, features: Features, x: Tensor, head: Head, **network: Any):
         self.complex = x.is_complex()
         d = x.shape[-1] * (2 if self.complex else 1)
-        super().__init__(features, head.size * d, members, width, network, seed)
+        super().__init__(features, head.size * d, **network)
         self.head, self.strength = head, 1.0
         count = self._linear_features(features)
         for name, start in (("linear", torch.zeros(d, count)), ("centre", torch.zeros(d)), ("scale", torch.ones(d))):
@@ -246,16 +239,8 @@ class ClassPosterior(Neural):
 
     log_share: Tensor
 
-    def __init__(
-        self,
-        features: Features,
-        x: Tensor,
-        members: int,
-        width: int | None,
-        network: NetworkFactory | None,
-        seed: int,
-    ):
-        super().__init__(features, x.shape[-1], members, width, network, seed)
+    def __init__(self, features: Features, x: Tensor, **network: Any):
+        super().__init__(features, x.shape[-1], **network)
         self.register_buffer("log_share", features.mean.new_zeros(x.shape[-1]))
 
     def prepare(self, x: Tensor, obs: Observation) -> None:
