@@ -159,7 +159,7 @@ def test_posterior_is_prior_times_likelihood(angles, generator):
         var = (weight * (grid - mean[:, None]).square()).sum(-1)
         got = p.posterior(exact(obs))
         assert got.var is not None
-        # 1e-6 of the mass by quadrature; the grid at 20 dB errs by (step / width)² / 24 = 1e-5 where an edge cuts a peak
+        # 1e-6 of the mass by quadrature; the grid at 20 dB errs by (step / width)² / 24 = 1e-5 if an edge cuts a peak
         assert (got.x[:, 0] - mean).abs().max() < 1e-5
         assert (got.var[:, 0] / var - 1).abs().max() < 1e-4
 
