@@ -14,15 +14,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import torch
 import tyro
 
 from fanfold import algorithms, problems, recipe
 from fanfold.algorithms import FISTA, Algorithm
+from fanfold.applying import apply_to_file
 from fanfold.console import Watch, notes, show, simulation_watch, watching
-from fanfold.estimators import Neural, NeuralSettings
-from fanfold.estimators.neural import Regression
+from fanfold.estimators import NeuralSettings
 from fanfold.evaluate import evaluate as evaluate_estimators
 from fanfold.experiments import Study, find_experiment
 from fanfold.experiments.demo import study as demo_study
@@ -316,47 +315,28 @@ def evaluate(
 
 
 def apply(
-    run: RunPath, y: Annotated[Path, tyro.conf.Positional], out: Path = Path("x_hat.npy"), strength: float = 1.0
+    run: RunPath,
+    y: Annotated[Path, tyro.conf.Positional],
+    out: Path = Path("x_hat.npy"),
+    strength: float = 1.0,
+    coverage: float | None = None,
+    joint: bool = False,
 ) -> Result:
     """Estimate x from your own measurements with a trained run.
 
     Args:
         run: Its run directory.
         y: An .npy file of measurements, shape (m,) or (samples, m); of sequences, images and sets as they are drawn.
-        out: Where the estimates go, as .npy, shape (n,) or (samples, n); variances of an end-to-end network go beside
-            it, with _var in their name.
+        out: Where the estimates go, as .npy, shape (n,) or (samples, n); what else is written has this name with _var,
+            _low, _high or _radius.
         strength: How far to trust what was learned: 0 is the classical algorithm, 1 the trained network.
+        coverage: Of intervals around each estimate, such as 0.9, calibrated on held-out draws; none if not given.
+        joint: Intervals hold all entries of a sample at once, with that probability.
     """
-    stored = Run.open(run)
-    net, problem = stored.estimator(), stored.problem()
-    if isinstance(net, Regression) or not isinstance(net, Neural):
-        net.strength = strength
-    elif strength != 1:
-        raise ValueError("a class posterior has no classical algorithm to go back to: leave --strength at 1.")
-    example = problem.sample(2, torch.Generator().manual_seed(0))[1]
-    A, noise_var = example.A, example.noise_var
-    if (A is not None and A.varies) or (noise_var is not None and noise_var.ndim):
-        raise ValueError(
-            f"each measurement of {type(problem).__name__} has an operator or a noise variance of its own, which {y} "
-            "does not hold: apply the network in Python, net(Observation(y, A, noise_var))."
-        )
-    try:
-        measured = torch.as_tensor(np.load(y, allow_pickle=False))
-    except (OSError, ValueError, TypeError) as error:
-        raise ValueError(f"{y} is no readable .npy file of numbers: {error}") from error
-    if not measured.is_complex() or example.y.is_complex():
-        measured = measured.to(example.y.dtype)
-    with torch.no_grad():
-        estimate = net(Observation(measured, A, noise_var))
-    files = {out: estimate.x}
-    if isinstance(net, Neural) and estimate.var is not None:
-        files[out.with_name(f"{out.stem}_var{out.suffix}")] = estimate.var
-    for path, values in files.items():
-        with path.open("wb") as file:
-            np.save(file, values.numpy())
+    files = apply_to_file(Run.open(run), y, out, strength, coverage, joint=joint)
     rows = [{"written": str(p), "shape": str(tuple(v.shape)), "dtype": str(v.dtype)} for p, v in files.items()]
     show(Table(rows))
-    return {"out": str(out), "shape": list(estimate.x.shape), "files": [str(path) for path in files]}
+    return {"out": str(out), "shape": list(files[out].shape), "files": [str(path) for path in files]}
 
 
 def report(run: RunPath, out: Path | None = None, samples: int = 1000) -> Result:
