@@ -153,21 +153,25 @@ class Located(Described):
         turn = torch.complex(x[..., 1:2].cos(), x[..., 1:2].sin())
         return s * (turn * x[..., 2:3] if self.gain == "rayleigh" else turn)
 
-    def log_prior(self, x: Tensor) -> Tensor:
-        """`log p(x)` of all parameters, `(..., parameters)` -> `(...)`; -inf outside the limits."""
+    def log_density(self, place: Tensor) -> Tensor:
+        """Log prior of the place alone, `(...)` -> `(...)`; -inf outside the window."""
         low, high = self.window
-        u = (2 * x[..., 0] - low - high) / (high - low)
+        u = (2 * place - low - high) / (high - low)
         log_p = torch.full_like(u, -math.log(high - low))
         if self.density == "raised-cosine":
             # 1 + cos(pi u) = 2 sin²(pi (1 - |u|) / 2), which keeps its digits near the ends
             log_p = log_p + math.log(2) + 2 * torch.log(torch.sin(math.pi / 2 * (1 - u.abs())).clamp_min(0.0))
-        inside = u.abs() <= 1
+        return torch.where(u.abs() <= 1, log_p, -math.inf)
+
+    def log_prior(self, x: Tensor) -> Tensor:
+        """`log p(x)` of all parameters, `(..., parameters)` -> `(...)`; -inf outside the limits."""
+        log_p = self.log_density(x[..., 0])
         if len(self.names) > 1:
-            log_p, inside = log_p - math.log(2 * math.pi), inside & (x[..., 1].abs() <= math.pi)
+            log_p = torch.where(x[..., 1].abs() <= math.pi, log_p - math.log(2 * math.pi), -math.inf)
         if len(self.names) > 2:
-            a, inside = x[..., 2], inside & (x[..., 2] > 0)
-            log_p = log_p + torch.log(2 * torch.where(a > 0, a, 1.0)) - a.square()
-        return torch.where(inside, log_p, -math.inf)
+            a = x[..., 2]
+            log_p = torch.where(a > 0, log_p + torch.log(2 * torch.where(a > 0, a, 1.0)) - a.square(), -math.inf)
+        return log_p
 
     @property
     def prior_information(self) -> Tensor | None:
@@ -246,11 +250,7 @@ class Located(Described):
                 c, own = y @ s.mH, var[:, None]
             else:
                 c, own = (s.conj() @ y[rows].unsqueeze(-1)).squeeze(-1), var[rows, None]
-            x = places.new_zeros((*places.shape, len(self.names)))
-            x[..., 0] = places
-            if len(self.names) > 2:
-                x[..., 2] = 1.0
-            return self._log_marginal(c, own, y.shape[-1]) + self.log_prior(x)
+            return self._log_marginal(c, own, y.shape[-1]) + self.log_density(places)
 
         cells = math.ceil(4 * (high - low) / self.resolution)
         return posterior_moments(log_density, low, high, self._sharpness(y, var), cells)
