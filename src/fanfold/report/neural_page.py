@@ -21,9 +21,15 @@ def neural_sections(
     """The verdict and the sections of the page."""
     table = evaluate(peers_of(net, problem), problem, samples=samples)
     about = f"{samples} fresh draws of the training problem; the limit is the error of the exact posterior mean."
-    sections = [Section("Error", about, table=table), *_variances(net, problem, samples), _learning(metrics)]
+    sections = [Section("Error", about, table=_filled(table)), *_variances(net, problem, samples), _learning(metrics)]
     sections += _simulations(problem, metrics)
     return _verdict(table), sections
+
+
+def _filled(table: Table) -> Table:
+    """Without the columns that nothing here has: layers, a support that is known."""
+    kept = [name for name in table.columns if any(row[name] is not None for row in table)]
+    return Table([{name: row[name] for name in kept} for row in table])
 
 
 def _learning(metrics: Sequence[dict[str, Any]]) -> Section:
@@ -51,9 +57,7 @@ def _variances(net: Neural, problem: Problem, samples: int) -> list[Section]:
         {"parameter": i, "mean of error² / variance": s.mean().item(), "in the 90 % Gaussian interval": c.mean().item()}
         for i, (s, c) in enumerate(zip(score.unbind(-1), inside.unbind(-1)))
     ]
-    text = (
-        "Do the predicted variances hold? On average 1, and 0.9 where the posterior is Gaussian; calibrate them first."
-    )
+    text = "Do the predicted variances hold? Then these are 1 and, where the posterior is Gaussian, 0.9."
     return [Section("Predicted variances", text, table=Table(rows[:20]))]
 
 

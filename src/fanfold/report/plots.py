@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 INK, QUIET, GRID = "#1c2733", "#7a8794", "#e4e8ec"
-LEARNED = ("#c2410c", "#0f766e", "#7c3aed")  # networks: solid, bold
+LEARNED = ("#c2410c", "#0f766e", "#7c3aed", "#2563eb", "#a16207")  # networks: solid, bold
 CLASSICAL = ("#64748b", "#94a3b8", "#475569", "#a8a29e")  # peers: thin
 LIMIT = "#111827"
 

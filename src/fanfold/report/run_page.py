@@ -98,8 +98,5 @@ def _verdict(table: Table) -> str:
 
 def _facts(run: Run) -> dict[str, Any]:
     environment = run.environment
-    return {
-        "seed": environment["seed"],
-        "operator": str(environment["operator"])[:12],
-        "torch": environment["packages"]["torch"],
-    }
+    operator = {} if environment["operator"] is None else {"operator": environment["operator"][:12]}
+    return {"seed": environment["seed"]} | operator | {"torch": environment["packages"]["torch"]}
