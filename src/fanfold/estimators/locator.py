@@ -62,7 +62,7 @@ class Locator(nn.Module):
     spacing: Tensor
 
     training_defaults = {
-        "steps": 1500,
+        "steps": 2500,
         "batch": 256,
         "lr": 3e-3,
         "validate_every": 250,

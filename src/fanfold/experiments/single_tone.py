@@ -46,7 +46,7 @@ class Size:
     within_db: float  # of the MMSE; WITHIN_DB, but after a short training
 
 
-FULL = Size(1500, 256, 8000, 1500, (-10, -7.5, -5, -2.5, 0, 2.5, 5, 10, 15, 20, 25, 30), WITHIN_DB)
+FULL = Size(2500, 256, 16_000, 1500, (-10, -7.5, -5, -2.5, 0, 2.5, 5, 10, 15, 20, 25, 30), WITHIN_DB)
 QUICK = Size(400, 128, 800, 150, (-10, -5, 0, 5, 15, 30), 1.0)
 
 
