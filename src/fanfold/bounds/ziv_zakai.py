@@ -1,0 +1,199 @@
+"""The extended Ziv-Zakai bound on one parameter. Bell, Steinberg, Ephraim & Van Trees (1997), eqs. 14, 20 and 29.
+
+Whoever estimates x can tell x from x + h, and no better than the best test between the two. Unlike Van Trees' bound it
+covers priors that jump, such as a uniform one, and shows the threshold where far-off values are mistaken for the truth.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fanfold.bounds.panels import panels
+from fanfold.problems.likelihood import Likelihood
+from fanfold.units import power
+
+PAIRS = 16_384  # pairs of values that are tested at a time
+TURNS = 128  # nodes of the integral over a phase
+FINEST = 1e-7  # least difference h, as a share of the support: what is left out is 1e-14 of its square
+ERROR = Callable[[Tensor, Tensor, Tensor], Tensor]
+DENSITY = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class ZivZakai:
+    """The bound on the mean squared error, and by how much its quadrature errs.
+
+    Attributes:
+        mse: Least mean squared error.
+        numerical_error: What twice as many cells change.
+        name: Of the parameter.
+    """
+
+    mse: float
+    numerical_error: float
+    name: str
+
+
+def ziv_zakai(problem: Any, equally_likely: bool = False, cells: int = 32) -> ZivZakai:
+    """`½ ∫ V{∫ (p(x) + p(x + h)) P_min(x, x + h) dx} h dh`, where V fills valleys: its value is the largest from h on.
+
+    `P_min` is the error of the best test between x and x + h, whose odds are those of the prior. It is exact for
+    `y = mean(x) + w` in white Gaussian noise, and for a source of unknown gain (`problems.located`): Gaussian, or of
+    unknown phase, where there is a formula only for equal odds.
+
+    Args:
+        problem: One that satisfies `problems.likelihood.Likelihood`, with one parameter or a `Located` one whose place
+            alone is estimated.
+        equally_likely: Take `2 min(p(x), p(x + h))` and equal odds instead, which is a lower bound too, never higher.
+        cells: Of eight nodes each, over x; twice as many over h.
+
+    Raises:
+        ValueError: If the problem has other parameters, its model is not one of these, or its prior has atoms.
+    """
+    if not isinstance(problem, Likelihood):
+        raise ValueError(f"{type(problem).__name__} has no log_prior and log_likelihood, which Ziv and Zakai's needs.")
+    error, equal_only = _test_error(problem)
+    density, ends = _prior(problem)
+    coarse, fine = (_bound(density, error, ends, equally_likely or equal_only, n) for n in (cells, 2 * cells))
+    return ZivZakai(fine, abs(fine - coarse), problem.names[0])
+
+
+def gaussian_test_error(distance: Tensor, p0: Tensor, p1: Tensor) -> Tensor:
+    """`p0 Q(d/2 + t/d) + p1 Q(d/2 - t/d)`, `t = log(p0 / p1)`: two known signals d standard deviations apart.
+
+    `d² = ‖difference‖² / noise_var` if y is real, twice that if it is complex. Van Trees (1968), section 2.2.1.
+    """
+    d = distance.clamp_min(1e-30)
+    t = torch.log(p0.clamp_min(1e-300)) - torch.log(p1.clamp_min(1e-300))
+    return p0 * _tail(d / 2 + t / d) + p1 * _tail(d / 2 - t / d)
+
+
+def phase_test_error(correlation: Tensor, snr: float) -> Tensor:
+    """Of two equally likely signals of the same energy and of unknown, uniform phase.
+
+    `Q₁(a, b) - ½ e^{-(a² + b²) / 2} I₀(ab)` with `a, b = √(snr / 2 (1 ∓ √(1 - |ρ|²)))`, `snr = energy / noise_var`
+    (Proakis, 1995, eq. 5-4-53), as one integral over a phase: `1 / 2π ∫_0^π exp(-snr/2 (1 - ρ²) / (1 - |ρ| cos u)) du`.
+    """
+    r = correlation.clamp(0, 1).unsqueeze(-1)
+    u = math.pi * (torch.arange(TURNS, dtype=torch.float64, device=r.device) + 0.5) / TURNS
+    return 0.5 * torch.exp(-snr / 2 * (1 - r.square()) / (1 - r * u.cos())).mean(-1)
+
+
+def rayleigh_test_error(correlation: Tensor, snr: float, p0: Tensor, p1: Tensor) -> Tensor:
+    """Of two signals of the same energy with an unknown gain `CN(0, 1)`.
+
+    The log likelihood ratio is the difference of two exponential variables whose means a and b are the eigenvalues of a
+    Hermitian form: `a - b = a b = snr² (1 - ρ²) / (1 + snr)`. With equal odds the error is `b / (a + b)`.
+    """
+    apart = (1 - correlation.clamp(0, 1).square()).clamp_min(1e-300)
+    u = snr**2 * apart / (1 + snr)
+    a = (u + (u.square() + 4 * u).sqrt()) / 2
+    b = u / a
+    t = torch.log(p1.clamp_min(1e-300)) - torch.log(p0.clamp_min(1e-300))
+
+    def below(at: Tensor) -> Tensor:
+        falls = b / (a + b) * torch.exp(at.clamp_max(0) / b)
+        return torch.where(at <= 0, falls, 1 - a / (a + b) * torch.exp(-at.clamp_min(0) / a))
+
+    return p0 * below(t) + p1 * below(-t)
+
+
+def _tail(z: Tensor) -> Tensor:
+    return 0.5 * torch.erfc(z / math.sqrt(2))
+
+
+def _test_error(problem: Any) -> tuple[ERROR, bool]:
+    """The error of the test between x and x + h given their odds, and whether equal odds are all that it knows."""
+    gain = getattr(problem, "gain", "known")
+    if tuple(problem.wanted) != (0,) or (gain == "known" and len(problem.names) > 1):
+        raise ValueError(
+            f"Ziv and Zakai's bound is on one parameter here, and the problem has {', '.join(problem.names)}; estimate "
+            "one, or hold estimators against the exact MMSE (exact_mmse) or Van Trees' bound (van_trees)."
+        )
+    if gain == "known":
+        if not hasattr(problem, "mean") or hasattr(problem, "covariance"):
+            raise ValueError(
+                f"{type(problem).__name__} is not mean(x) in white Gaussian noise, whose tests are known; use "
+                "the exact MMSE (exact_mmse)."
+            )
+
+        def known(x: Tensor, h: Tensor, p: Tensor) -> Tensor:
+            gap = problem.mean((x + h).unsqueeze(-1)) - problem.mean(x.unsqueeze(-1))
+            square = power(gap).sum(-1) * (2 if gap.is_complex() else 1) / problem.noise_var
+            return gaussian_test_error(square.sqrt(), p, 1 - p)
+
+        return known, False
+
+    def correlation(x: Tensor, h: Tensor) -> tuple[Tensor, float]:
+        s, other = problem.waveform(x), problem.waveform(x + h)
+        m = s.shape[-1]
+        return (s.conj() * other).sum(-1).abs() / m, m / problem.noise_var
+
+    if gain == "rayleigh":
+        return lambda x, h, p: rayleigh_test_error(*correlation(x, h), p, 1 - p), False
+    return lambda x, h, p: phase_test_error(*correlation(x, h)), True
+
+
+def _bound(density: DENSITY, error: ERROR, ends: tuple[float, float], equal: bool, cells: int) -> float:
+    """`½ ∫ V{f}(h) h dh`, f at the nodes of cells that are small where h is: the error falls with h on every scale."""
+    widest = ends[1] - ends[0]
+    steps = torch.linspace(0, 1, 2 * cells + 1, dtype=torch.float64)
+    fine = 2.0 ** -torch.arange(0, -math.log2(FINEST), 32 / cells, dtype=torch.float64)
+    h, weight = panels(widest * torch.cat([steps, fine]).unique())
+    places, share = panels(torch.linspace(0, 1, cells + 1, dtype=torch.float64))
+    rows = max(1, PAIRS // len(places))
+    parts = [_overlap(density, error, ends, some, places, share, equal) for some in h.split(rows)]
+    filled = torch.cat(parts).flip(0).cummax(0).values.flip(0)
+    return (0.5 * filled * h * weight).sum().item()
+
+
+def _overlap(
+    density: DENSITY, error: ERROR, ends: tuple[float, float], h: Tensor, places: Tensor, share: Tensor, equal: bool
+) -> Tensor:
+    """`∫ (p(x) + p(x + h)) P_min(x, x + h) dx` where both lie in the support, for each h."""
+    room = (ends[1] - ends[0] - h).unsqueeze(-1)
+    x, step = ends[0] + room * places, h.unsqueeze(-1).expand(-1, len(places))
+    p0, p1 = density(x), density(x + step)
+    total = p0 + p1
+    odds = torch.full_like(p0, 0.5) if equal else p0 / total.clamp_min(1e-300)
+    mass = 2 * torch.minimum(p0, p1) if equal else total
+    return (mass * error(x, step, odds) * room * share).sum(-1)
+
+
+def _prior(problem: Any) -> tuple[DENSITY, tuple[float, float]]:
+    """The density of the parameter, and the ends of its support; a source's place is independent of its gain."""
+    if hasattr(problem, "window"):
+        return lambda x: problem.log_density(x).exp(), problem.window
+    return lambda x: problem.log_prior(x.unsqueeze(-1)).exp(), _support(problem)
+
+
+def _support(problem: Any) -> tuple[float, float]:
+    """Where the density is above 1e-16 of its highest value at draws; what is left out only lowers the bound."""
+    draws = problem.sample_all(2000, torch.Generator().manual_seed(0))[0][:, :1].double()
+    if len(draws.unique()) < 0.9 * len(draws):
+        raise ValueError(
+            f"the prior of {problem.names[0]} has atoms, and Ziv and Zakai's bound needs a density here: use the exact "
+            "MMSE (exact_mmse)."
+        )
+    logs = problem.log_prior(draws)
+    least = logs.max().item() + math.log(1e-16)
+
+    def end(inside: float, step: float) -> float:
+        """Doubles the step while it stays inside, then halves it."""
+        outside = inside + step
+        while problem.log_prior(torch.tensor([outside], dtype=torch.float64)).item() > least:
+            inside, outside = outside, outside + 2 * (outside - inside)
+        for _ in range(60):
+            middle = (inside + outside) / 2
+            if problem.log_prior(torch.tensor([middle], dtype=torch.float64)).item() > least:
+                inside = middle
+            else:
+                outside = middle
+        return inside
+
+    spread = draws.std().item()
+    return end(draws.min().item(), -spread), end(draws.max().item(), spread)
