@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from fanfold.bounds import cramer_rao, gaussian_fisher
+from fanfold.bounds import cramer_rao, gaussian_fisher, ziv_zakai
 from fanfold.estimators import Locator, MaximumAPosteriori, MaximumLikelihood
 from fanfold.evaluate import TEST_STREAM, Estimator
 from fanfold.experiments.base import Goal, Study, mean_goal
@@ -44,10 +44,11 @@ class Size:
     peer_draws: int  # the first of them, for the estimators that search
     snr_db: tuple[float, ...]
     within_db: float  # of the MMSE; WITHIN_DB, but after a short training
+    cells: int  # of the quadrature of Ziv and Zakai's bound
 
 
-FULL = Size(2500, 256, 16_000, 1500, (-10, -7.5, -5, -2.5, 0, 2.5, 5, 10, 15, 20, 25, 30), WITHIN_DB)
-QUICK = Size(400, 128, 800, 150, (-10, -5, 0, 5, 15, 30), 1.0)
+FULL = Size(2500, 256, 16_000, 1500, (-10, -7.5, -5, -2.5, 0, 2.5, 5, 10, 15, 20, 25, 30), WITHIN_DB, 32)
+QUICK = Size(400, 128, 800, 150, (-10, -5, 0, 5, 15, 30), 1.0, 12)
 
 
 @dataclass(frozen=True)
@@ -145,21 +146,22 @@ def goals(measured: Sequence[Sequence[Errors]], size: Size) -> list[Goal]:
 
 def section(on: Located, rows: Sequence[Errors], size: Size) -> Section:
     """The chart of one seed, with a table of all estimators."""
-    at = [e.snr_db for e in rows]
-    kinds = {NETWORK: "learned", ML: "classical", MAP: "classical"}
-    series = [Series(n, at, [e.mse[n] ** 0.5 for e in rows], kind) for n, kind in kinds.items()]
-    limits = {"MMSE": "mmse", "CRB": "crb"}
-    series += [Series(n, at, [getattr(e, a) ** 0.5 for e in rows], "limit") for n, a in limits.items()]
+    far = [ziv_zakai(on.shifted(snr_db=float(e.snr_db)), cells=size.cells).mse for e in rows]
+    curves = {n: ("learned" if n == NETWORK else "classical", [e.mse[n] for e in rows]) for n in (NETWORK, ML, MAP)}
+    curves |= {"MMSE": ("limit", [e.mmse for e in rows]), "CRB": ("limit", [e.crb for e in rows])}
+    curves["Ziv–Zakai"] = ("limit", far)
+    noise_db = [-e.snr_db for e in reversed(rows)]  # to the right, where names stand, curves part
+    series = [Series(n, noise_db, [v**0.5 for v in reversed(mse)], kind) for n, (kind, mse) in curves.items()]
     table = [
         {"SNR (dB)": e.snr_db, "RMS of the MMSE": f"{e.mmse**0.5:.3g}", "CRB over MMSE (dB)": db(e.crb / e.mmse)}
-        | {"Van Trees over MMSE (dB)": db(e.van_trees / e.mmse)}
+        | {"Van Trees over MMSE (dB)": db(e.van_trees / e.mmse), "Ziv–Zakai over MMSE (dB)": db(z / e.mmse)}
         | {f"{n} over MMSE (dB)": e.over_mmse_db(n) for n in (NETWORK, UNTRAINED, ML, MAP)}
         | {f"{n}, these draws' own errors (dB)": db(e.seen[n] / e.seen[BEST]) for n in (NETWORK,)}
-        for e in rows
+        for e, z in zip(rows, far, strict=True)
     ]
     text = (
-        f"Root mean squared error of a {on.place} against the SNR of one sample; {size.draws} draws at each, "
-        f"{size.peer_draws} of them for ML and MAP.\n"
+        f"Root mean squared error of a {on.place} against the noise of a sample over its signal; {size.draws} draws at "
+        f"each, {size.peer_draws} of them for ML and MAP.\n"
         "The posterior is known, by quadrature. An estimator's error is therefore the mean posterior variance, which "
         "is the MMSE, and its mean squared distance to the posterior mean: an expectation over x, free of the luck of "
         "the few draws in which a wrong peak is the highest. The last column has these draws' own errors.\n"
@@ -167,7 +169,8 @@ def section(on: Located, rows: Sequence[Errors], size: Size) -> Section:
         "periodogram. Below the threshold the CRB is no bound on the mean squared error of a biased estimator."
     )
     title = "One tone, 25 samples" if isinstance(on, Tone) else "A delay, the same network on other templates"
-    return Section(title, text, [line_chart(series, "SNR (dB)", "RMS error", log_y=True)], Table(table))
+    chart = line_chart(series, "noise over signal (dB)", f"RMS error of the {on.place}", log_y=True)
+    return Section(title, text, [chart], Table(table))
 
 
 def verdict(rows: Sequence[Errors]) -> str:
@@ -175,8 +178,8 @@ def verdict(rows: Sequence[Errors]) -> str:
     net, ml = (max(rows, key=lambda e: e.over_mmse_db(n)) for n in (NETWORK, ML))
     top = max((e for e in rows if e.snr_db >= THRESHOLD_DB), key=lambda e: e.mse[NETWORK] / e.crb)
     return (
-        f"One network finds the frequency of a tone within {net.over_mmse_db(NETWORK):.2f} dB of the MMSE at every SNR "
-        f"from {rows[0].snr_db:g} to {rows[-1].snr_db:g} dB (worst at {net.snr_db:g} dB), where ML loses up to "
+        f"One network finds the frequency of a tone within {net.over_mmse_db(NETWORK):.2f} dB of the MMSE at each of "
+        f"{len(rows)} SNRs from {rows[0].snr_db:g} to {rows[-1].snr_db:g} dB (worst at {net.snr_db:g} dB), where ML loses up to "
         f"{ml.over_mmse_db(ML):.1f} dB (at {ml.snr_db:g} dB), and from {THRESHOLD_DB:g} dB on within "
         f"{db(top.mse[NETWORK] / top.crb):.2f} dB of the CRB; do not trust it with another number of samples, another "
         f"amplitude or a wrong noise variance."
