@@ -179,10 +179,10 @@ def verdict(rows: Sequence[Errors]) -> str:
     top = max((e for e in rows if e.snr_db >= THRESHOLD_DB), key=lambda e: e.mse[NETWORK] / e.crb)
     return (
         f"One network finds the frequency of a tone within {net.over_mmse_db(NETWORK):.2f} dB of the MMSE at each of "
-        f"{len(rows)} SNRs from {rows[0].snr_db:g} to {rows[-1].snr_db:g} dB (worst at {net.snr_db:g} dB), where ML loses up to "
-        f"{ml.over_mmse_db(ML):.1f} dB (at {ml.snr_db:g} dB), and from {THRESHOLD_DB:g} dB on within "
+        f"{len(rows)} SNRs from {rows[0].snr_db:g} to {rows[-1].snr_db:g} dB (worst at {net.snr_db:g} dB), where ML "
+        f"loses up to {ml.over_mmse_db(ML):.1f} dB (at {ml.snr_db:g} dB), and from {THRESHOLD_DB:g} dB on within "
         f"{db(top.mse[NETWORK] / top.crb):.2f} dB of the CRB; do not trust it with another number of samples, another "
-        f"amplitude or a wrong noise variance."
+        "amplitude or a wrong noise variance."
     )
 
 
