@@ -1,6 +1,6 @@
 """The MMSE itself, `E Var[x|y]`, where prior and likelihood are known: by quadrature or by importance sampling.
 
-Weights of samples and their effective number: Kong, Liu & Wong (1994), section 3; proposals mixed with the prior:
+Weights of samples and their effective number: Kong, Liu & Wong (1994); proposals mixed with the prior:
 Hesterberg (1995).
 """
 

@@ -1,6 +1,6 @@
 """Van Trees' bound of a simulator without a likelihood: the joint score `s = ∇_x log p(x, y)` is learned from pairs.
 
-Score matching: Hyvärinen (2005), eq. 4. The bound is `(E s sᵀ)⁻¹`, Van Trees (1968), eq. 2.4.1.4.
+Score matching: Hyvärinen (2005), theorem 1. The bound is `(E s sᵀ)⁻¹`, Van Trees (1968), eq. 2.4.1.4.
 """
 
 import warnings

@@ -1,4 +1,4 @@
-"""The extended Ziv-Zakai bound on one parameter. Bell, Steinberg, Ephraim & Van Trees (1997), eqs. 14, 20 and 29.
+"""The extended Ziv-Zakai bound on one parameter. Bell, Steinberg, Ephraim & Van Trees (1997).
 
 Whoever estimates x can tell x from x + h, and no better than the best test between the two. Unlike Van Trees' bound it
 covers priors that jump, such as a uniform one, and shows the threshold where far-off values are mistaken for the truth.
@@ -65,7 +65,7 @@ def ziv_zakai(problem: Any, equally_likely: bool = False, cells: int = 32) -> Zi
 def gaussian_test_error(distance: Tensor, p0: Tensor, p1: Tensor) -> Tensor:
     """`p0 Q(d/2 + t/d) + p1 Q(d/2 - t/d)`, `t = log(p0 / p1)`: two known signals d standard deviations apart.
 
-    `d² = ‖difference‖² / noise_var` if y is real, twice that if it is complex. Van Trees (1968), section 2.2.1.
+    `d² = ‖difference‖² / noise_var` if y is real, twice that if it is complex. Van Trees (1968), section 2.2.
     """
     d = distance.clamp_min(1e-30)
     t = torch.log(p0.clamp_min(1e-300)) - torch.log(p1.clamp_min(1e-300))
@@ -76,7 +76,7 @@ def phase_test_error(correlation: Tensor, snr: float) -> Tensor:
     """Of two equally likely signals of the same energy and of unknown, uniform phase.
 
     `Q₁(a, b) - ½ e^{-(a² + b²) / 2} I₀(ab)` with `a, b = √(snr / 2 (1 ∓ √(1 - |ρ|²)))`, `snr = energy / noise_var`
-    (Proakis, 1995, eq. 5-4-53), as one integral over a phase: `1 / 2π ∫_0^π exp(-snr/2 (1 - ρ²) / (1 - |ρ| cos u)) du`.
+    (Proakis, 1995, section 5-4), as one integral over a phase: `1 / 2π ∫_0^π exp(-snr/2 (1 - ρ²) / (1 - |ρ| cos u)) du`.
     """
     r = correlation.clamp(0, 1).unsqueeze(-1)
     u = math.pi * (torch.arange(TURNS, dtype=torch.float64, device=r.device) + 0.5) / TURNS
