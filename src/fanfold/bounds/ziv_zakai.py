@@ -76,7 +76,7 @@ def phase_test_error(correlation: Tensor, snr: float) -> Tensor:
     """Of two equally likely signals of the same energy and of unknown, uniform phase.
 
     `Q₁(a, b) - ½ e^{-(a² + b²) / 2} I₀(ab)` with `a, b = √(snr / 2 (1 ∓ √(1 - |ρ|²)))`, `snr = energy / noise_var`
-    (Proakis, 1995, section 5-4), as one integral over a phase: `1 / 2π ∫_0^π exp(-snr/2 (1 - ρ²) / (1 - |ρ| cos u)) du`.
+    (Proakis, 1995, section 5-4), as one integral over a phase, `∫_0^π exp(-snr/2 (1 - ρ²) / (1 - |ρ| cos u)) du / 2π`.
     """
     r = correlation.clamp(0, 1).unsqueeze(-1)
     u = math.pi * (torch.arange(TURNS, dtype=torch.float64, device=r.device) + 0.5) / TURNS
