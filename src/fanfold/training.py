@@ -317,7 +317,7 @@ class Trainer:
         x, obs = self.validation
         x_hat = Layers(self.estimator)(obs, depth)[-1]
         value = nmse_db(x_hat, x) if self.training.loss == "batch" else 10 * log_ratios(x_hat, x).mean().item()
-        losses = own_losses(self.estimator)
+        losses = getattr(self.estimator, "held_out_losses", own_losses(self.estimator))  # what decides, if another
         loss = None if losses is None else losses(obs, x).mean().item()
         score = value if loss is None else loss
         whole = depth in (0, self.stages[-1].depth)

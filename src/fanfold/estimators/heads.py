@@ -32,6 +32,10 @@ class Head(Protocol):
         """`(..., size, d)` and `(..., d)` -> `(...)`."""
         ...
 
+    def held_out(self, raw: Tensor, x: Tensor) -> Tensor:
+        """The loss of what members say together, `(members, batch, size, d)` and `(batch, d)` -> `(batch,)`."""
+        ...
+
 
 @dataclass(frozen=True)
 class PointHead:
@@ -45,6 +49,9 @@ class PointHead:
 
     def losses(self, raw: Tensor, x: Tensor) -> Tensor:
         return self.loss(raw[..., 0, :], x)
+
+    def held_out(self, raw: Tensor, x: Tensor) -> Tensor:
+        return self.losses(raw.mean(0), x)
 
 
 @dataclass(frozen=True)
@@ -60,6 +67,9 @@ class GaussianHead:
         log_var = self._log_var(raw)
         square = (x - raw[..., 0, :]).square() * torch.exp(-log_var)
         return 0.5 * (square + log_var + math.log(2 * math.pi)).sum(-1)
+
+    def held_out(self, raw: Tensor, x: Tensor) -> Tensor:  # of the members' mixture
+        return math.log(len(raw)) - torch.logsumexp(-self.losses(raw, x.expand(len(raw), *x.shape)), 0)
 
     @staticmethod
     def _log_var(raw: Tensor) -> Tensor:
@@ -91,6 +101,9 @@ class QuantileHead:
         over = x.unsqueeze(-2) - self._unsorted(raw)
         levels = raw.new_tensor(self.levels).unsqueeze(-1)
         return torch.maximum(levels * over, (levels - 1) * over).sum((-2, -1))
+
+    def held_out(self, raw: Tensor, x: Tensor) -> Tensor:
+        return self.losses(raw.mean(0), x)
 
     def _unsorted(self, raw: Tensor) -> Tensor:
         start = [NormalDist().inv_cdf(level) for level in self.levels]

@@ -4,6 +4,7 @@ Squared error makes it the posterior mean, no more and no less; see `heads` for 
 the mean of networks that differ in their start (Lakshminarayanan, Pritzel & Blundell, 2017, section 2.4).
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -203,6 +204,11 @@ class Regression(Neural):
         target = (self._real(x) - self._base(z)) / self.scale
         return self.head.losses(self._split(self.raw(z)), target.expand(len(self.members), *target.shape)).mean(0)
 
+    def held_out_losses(self, obs: Observation, x: Tensor) -> Tensor:
+        """The loss of what the members say together, `(batch,)`: what decides which weights are the best."""
+        z = self.features(obs)
+        return self.head.held_out(self._split(self.raw(z)), (self._real(x) - self._base(z)) / self.scale)
+
     def quantiles(self, obs: Observation) -> Tensor:
         """The quantiles of a network with the "pinball" loss, `(..., levels, n)`, in rising order.
 
@@ -260,6 +266,11 @@ class ClassPosterior(Neural):
         """Minus the log probability of the true class, in nats, mean over the members, `(batch,)`."""
         log_p = torch.log_softmax(self.log_share + self.raw(self.features(obs)), -1)
         return -(x * log_p).sum(-1).mean(0)
+
+    def held_out_losses(self, obs: Observation, x: Tensor) -> Tensor:
+        """Minus the log of the members' mean probability of the true class, `(batch,)`."""
+        log_p = torch.log_softmax(self.log_share + self.raw(self.features(obs)), -1)
+        return math.log(len(self.members)) - torch.logsumexp((x * log_p).sum(-1), 0)
 
 
 def _default_network(features: Features, width: int | None) -> NetworkFactory:
