@@ -72,7 +72,7 @@ def ours(problem: Any, count: int, seed: int, into: Measured, **settings: Any) -
 
     began = time.process_time()
     net = ff.neural(problem, seed=seed, **settings)
-    ff.fit(net, problem, simulations=count, steps=STEPS[count], validate_every=50, seed=seed, threads=1)
+    ff.fit(net, problem, simulations=count, steps=STEPS[count], validate_every=25, seed=seed, threads=1)
     into.seconds.append(time.process_time() - began)
     _, obs = draw(problem, TEST_DRAWS, seed, TEST_STREAM, 0)
     with torch.no_grad():

@@ -5,11 +5,14 @@ from typing import Any
 
 import torch
 
+from fanfold.bounds import error_decomposition
 from fanfold.draws import draw
 from fanfold.estimators import Neural
+from fanfold.estimators.neural import ClassPosterior
 from fanfold.evaluate import TEST_STREAM, evaluate
 from fanfold.peers import NETWORK, peers_of
 from fanfold.problems import Problem, Simulations
+from fanfold.problems.likelihood import Likelihood
 from fanfold.report.page import Section
 from fanfold.report.plots import Series, line_chart
 from fanfold.table import Table
@@ -22,7 +25,7 @@ def neural_sections(
     table = evaluate(peers_of(net, problem), problem, samples=samples)
     about = f"{samples} fresh draws of the training problem; the limit is the error of the exact posterior mean."
     sections = [Section("Error", about, table=_filled(table)), *_variances(net, problem, samples), _learning(metrics)]
-    sections += _simulations(problem, metrics)
+    sections += [*_decomposition(net, problem), *_simulations(problem, metrics)]
     return _verdict(table), sections
 
 
@@ -59,6 +62,16 @@ def _variances(net: Neural, problem: Problem, samples: int) -> list[Section]:
     ]
     text = "Do the predicted variances hold? Then these are 1 and, where the posterior is Gaussian, 0.9."
     return [Section("Predicted variances", text, table=Table(rows[:20]))]
+
+
+def _decomposition(net: Neural, problem: Problem) -> list[Section]:
+    """Bias² and variance at a few draws of the prior, where the model of the measurements is known and Gaussian."""
+    if not isinstance(problem, Likelihood) or not hasattr(problem, "mean") or isinstance(net, ClassPosterior):
+        return []
+    if isinstance(problem.snr_db, tuple):  # type: ignore[attr-defined] - each draw has its own noise
+        return []
+    split = error_decomposition(net, problem, repeats=500)
+    return [Section("Bias and variance at fixed parameters", split.verdict, details=split.table)]
 
 
 def _simulations(problem: Problem, metrics: Sequence[dict[str, Any]]) -> list[Section]:
