@@ -122,6 +122,17 @@ def test_mean_and_variance_of_real_samples():
     assert cramer_rao(J).diagonal().tolist() == pytest.approx([2.0 / m, 2 * 4.0 / m], rel=1e-12)
 
 
+@pytest.mark.parametrize("real", ["mean", "covariance"])
+def test_one_real_half_of_a_complex_model_is_taken_for_complex(real):
+    m, point = 6, torch.tensor([0.7, 0.4], dtype=F)
+    phase = torch.linspace(0, 3, m, dtype=F)
+    turn = torch.ones(m, dtype=F) if real == "mean" else torch.complex(phase.cos(), phase.sin())
+    eye = torch.eye(m, dtype=F if real == "covariance" else torch.complex128)
+    J = gaussian_fisher(point, lambda p: p[0] * turn, lambda p: p[1] * eye)
+    expected = torch.diag(torch.tensor([2 * m / 0.4, m / 0.4**2], dtype=F))
+    assert torch.allclose(J, expected, rtol=1e-12)
+
+
 # Monte Carlo
 
 
@@ -239,6 +250,8 @@ def test_what_cannot_be_identified_is_named():
         (lambda: gaussian_fisher(POINT, None), "neither a mean nor a covariance"),
         (lambda: gaussian_fisher(POINT, tone), "noise_var is None"),
         (lambda: gaussian_fisher(POINT, tone, noise_var=0.0), "noise_var is 0"),
+        (lambda: gaussian_fisher(POINT, tone, noise_var=torch.ones(3)), "one positive variance"),
+        (lambda: cramer_rao(TONE * math.nan), "not finite"),
         (lambda: cramer_rao(TONE, ("a", "b")), "2|names"),
         (lambda: cramer_rao(TONE, wanted=[0], jacobian=torch.eye(3)), "not both"),
         (lambda: cramer_rao(TONE, constraint=torch.eye(3)), "nothing free"),

@@ -66,6 +66,42 @@ def test_zero_deviation_is_the_best_linear_estimator(dtype):
     assert torch.equal(net(obs).x, net.linear_part(obs).x)
 
 
+@pytest.mark.parametrize("kind", ["sequence", "image"])
+def test_every_kind_has_the_same_linear_part(kind):
+    """Whatever the mean of each place: channels are standardised as a whole."""
+
+    @dataclass(frozen=True)
+    class Tilted(Measured):
+        def sample(self, n, generator):
+            x, obs = super().sample(n, generator)
+            return x, Observation(obs.y + torch.linspace(0, 10, 64).reshape(obs.y.shape[1:]))
+
+    nets = [ff.fit(ff.neural(p), p, **UNTRAINED) for p in (Tilted("vector"), Tilted(kind))]
+    y = Tilted("vector").sample(50, rng(0))[1].y
+    shaped = y.reshape(50, *Tilted(kind).sample(1, rng(0))[1].y.shape[1:])
+    a, b = (net.linear_part(Observation(z)).x for net, z in zip(nets, (y, shaped)))
+    # the same ridge in other units, its weight on a grid of half a decade
+    assert torch.allclose(a, b, atol=0.02)
+
+
+def test_measurements_in_another_precision_and_tiny_units_will_do():
+    @dataclass(frozen=True)
+    class Tiny(Measured):
+        def sample(self, n, generator):
+            x, obs = super().sample(n, generator)
+            return x, Observation(1e-13 * obs.y)
+
+    net, plain = (ff.fit(ff.neural(p), p, **UNTRAINED) for p in (Tiny(), Measured()))
+    _, obs = Measured().sample(5, rng(0))
+    assert torch.allclose(net(Observation(1e-13 * obs.y.double())).x, plain(obs).x, atol=1e-3)
+
+
+def test_quantiles_without_a_median_have_their_middle_between():
+    net = ff.neural(LinearGaussian(n=2, m=2), "pinball", levels=(0.05, 0.95))
+    obs = Observation(torch.zeros(1, 2), None, torch.tensor(1.0))
+    assert net(obs).x.abs().max() < 1e-6
+
+
 def test_ridge_finds_the_weight_of_the_posterior_mean():
     problem = LinearGaussian(n=20, m=40, snr_db=-5)
     x, obs = problem.sample(60, rng(0))
@@ -241,13 +277,13 @@ def test_few_simulations_never_make_it_worse_than_it_was():
     assert excess(net, problem) < 0.15
 
 
-def test_stored_pairs_prepare_it_once_each(tmp_path):
+def test_stored_pairs_are_held_out_from_those_to_train_on(tmp_path):
     problem = LinearGaussian()
     x, obs = problem.sample(200, rng(0))
     np.savez(tmp_path / "pairs.npz", x=x.numpy(), y=obs.y.numpy())
     pairs = Pairs(str(tmp_path / "pairs.npz"))
     net = ff.neural(pairs)
-    net.prepare(*pairs.every())
+    net.prepare(*Pool(pairs, 160, 0).part(held_out=False))  # four fifths of 200; the others are for tests
     linear, scale = net.linear.clone(), net.scale.clone()
     ff.fit(net, pairs, steps=1, lr=1e-30, threads=1)
     assert torch.equal(net.linear, linear)

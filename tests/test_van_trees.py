@@ -78,6 +78,8 @@ def test_kinks_are_no_jumps():
     ("problem", "message"),
     [
         (ScalarChannel(BernoulliGaussian()), "x0 has atoms.*bayes_limit"),
+        (ScalarChannel(BernoulliGaussian(0.95)), "x0 has atoms.*bayes_limit"),
+        (ScalarChannel(BernoulliGaussian(0.99)), "x0 has atoms.*bayes_limit"),
         (ScalarChannel(Uniform()), "density of x0 jumps.*ziv_zakai"),
         (ScalarChannel(Uniform(0, 5), snr_db=30), "density of x0 jumps.*ziv_zakai"),
         (Tone(), "density of frequency jumps.*ziv_zakai"),

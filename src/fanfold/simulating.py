@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from fanfold import recipe
 from fanfold.draws import draw
@@ -24,7 +25,7 @@ from fanfold.problems.simulators.outcome import Outcome, judge, one_line
 from fanfold.problems.simulators.python import source_of
 from fanfold.problems.simulators.store import Contents, writing
 
-SIMULATION_STREAM = 5  # of draws
+SIMULATION_STREAM = 7  # of draws; 0 to 6 are taken by training, tests and calibration
 CHUNK = 64  # draws of a problem that are made, and stored, together
 
 
@@ -219,6 +220,12 @@ class Drawn(Numbered):
             raise ValueError(
                 f"{type(self.problem).__name__} has an operator A, which a store of simulations does not keep; its "
                 "draws are cheap: train on the problem itself."
+            )
+        noise_var = self.problem.sample(2, torch.Generator().manual_seed(0))[1].noise_var
+        if noise_var is not None and noise_var.ndim:
+            raise ValueError(
+                f"each draw of {type(self.problem).__name__} has a noise variance of its own, which a store does "
+                "not keep: train on the problem itself, or put it among the measurements."
             )
         object.__setattr__(self, "kind", getattr(self.problem, "kind", "vector"))
         super().__post_init__()

@@ -186,7 +186,10 @@ class Trainer:
         self.step = self.skipped = self.stale = 0
         self.best, self.best_nmse_db, self.best_score = copies(parameters_of(estimator)), math.inf, math.inf
         self.has_losses = own_losses(estimator) is not None
-        self.pool = Pool(problem, training.simulations, training.seed) if training.simulations else None
+        every = getattr(problem, "every", None)
+        # of stored pairs an end-to-end estimator validates on some of those to train on: the others are for tests
+        count = training.simulations or (len(every()[0]) if every is not None and self.has_losses else 0)
+        self.pool = Pool(problem, count, training.seed) if count else None
         self.layers: nn.Module = Layers(estimator)
         if world.size > 1:
             self.layers = DistributedDataParallel(self.layers, find_unused_parameters=True)  # a shallow stage uses some
@@ -232,11 +235,8 @@ class Trainer:
         prepare = getattr(self.estimator, "prepare", None)
         if prepare is None:
             return
-        every = getattr(self.problem, "every", None)  # stored pairs: each once
         if self.pool:
             x, obs = self.pool.part(held_out=False)
-        elif every is not None:
-            x, obs = every()
         else:
             x, obs = draw(self.problem, PREPARATION, self.training.seed, PREPARATION_STREAM, 0)
         with torch.no_grad():

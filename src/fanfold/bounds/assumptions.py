@@ -34,6 +34,14 @@ def marchenko_pastur_distance(A: LinearOperator) -> float:
     return float(torch.maximum((expected - steps).abs(), (expected - steps - 1 / len(seen)).abs()).max())
 
 
+def has_atoms(draws: Tensor) -> bool:
+    """Whether some value comes again and again among draws `(samples,)` of a parameter.
+
+    Of a density in single precision two or three draws may be the same by chance, and five are not.
+    """
+    return int(torch.unique(draws, return_counts=True)[1].max()) >= 5
+
+
 def not_iid(A: LinearOperator) -> str | None:
     """Whether A cannot be iid with unit columns.
 

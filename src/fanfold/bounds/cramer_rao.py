@@ -38,6 +38,8 @@ def cramer_rao(
         raise ValueError(f"the information is {tuple(J.shape)} with {names} names; pass (..., n, n) and n names.")
     if wanted is not None and jacobian is not None:
         raise ValueError("pass the wanted parameters or the jacobian of other ones, not both.")
+    if not torch.isfinite(J).all():
+        raise ValueError("the Fisher information is not finite; look at the model's derivatives at this point.")
     names = [str(name) for name in (names or range(n))]
     if constraint is not None:
         U = _null_space(constraint.double(), n)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fanfold.bounds.assumptions import has_atoms
 from fanfold.bounds.panels import panels
 from fanfold.observation import Observation
 from fanfold.problems.likelihood import Likelihood
@@ -87,7 +88,7 @@ def _refuse(problem: Any, x: Tensor) -> None:
             f"there are {len(problem.names)} parameters; quadrature takes two at most: method='importance'."
         )
     for i, name in enumerate(problem.names):
-        if len(x[:, i].unique()) < 0.9 * len(x):
+        if has_atoms(x[:, i]):
             raise ValueError(f"the prior of {name} has atoms, which quadrature misses: method='importance'.")
 
 
@@ -208,7 +209,7 @@ class _Proposal:
         x, obs = problem.sample_all(TRAIN, generator)
         x = x.double()
         self.problem, self.n = problem, x.shape[-1]
-        self.atoms = any(len(column.unique()) < 0.9 * len(column) for column in x.mT)
+        self.atoms = any(has_atoms(column) for column in x.mT)
         features = _features(obs.y)
         self.gain = torch.linalg.lstsq(features, x, driver="gelsd").solution
         left = x - features @ self.gain

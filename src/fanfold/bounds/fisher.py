@@ -37,18 +37,24 @@ def gaussian_fisher(
     """
     if mean is None and covariance is None:
         raise ValueError("neither a mean nor a covariance is given; pass one that depends on x.")
-    if covariance is None and (noise_var is None or not (torch.as_tensor(noise_var) > 0).all()):
-        raise ValueError(f"noise_var is {noise_var}; pass a positive variance, or a covariance.")
+    if covariance is None and (noise_var is None or torch.as_tensor(noise_var).numel() != 1 or not noise_var > 0):
+        raise ValueError(f"noise_var is {noise_var}; pass one positive variance, or a covariance.")
+    point = x.double().reshape(-1, x.shape[-1])[0]
+    is_complex = any(model is not None and model(point).is_complex() for model in (mean, covariance))  # y is, then
+
+    def as_kind(value: Tensor) -> Tensor:
+        return value.to(torch.complex128) if is_complex else value
 
     def information(point: Tensor) -> Tensor:
-        R = None if covariance is None else covariance(point)
+        R = None if covariance is None else as_kind(covariance(point))
         J = point.new_zeros(len(point), len(point))
         if mean is not None:
-            D, is_complex = _jacobian(mean, point)
-            seen = D / torch.as_tensor(noise_var, dtype=point.dtype) if R is None else torch.linalg.solve(R.to(D), D)
+            D = as_kind(_jacobian(mean, point))
+            var = 1.0 if noise_var is None else torch.as_tensor(noise_var, dtype=point.dtype).reshape(())
+            seen = D / var if R is None else torch.linalg.solve(R, D)
             J = J + (2 if is_complex else 1) * (D.mH @ seen).real
         if R is not None and covariance is not None:
-            dR, is_complex = _jacobian(covariance, point)
+            dR = as_kind(_jacobian(covariance, point))
             solved = torch.linalg.solve(R, dR.movedim(-1, 0))  # (n, m, m)
             J = J + (1 if is_complex else 0.5) * torch.einsum("iab,jba->ij", solved, solved).real
         return J
@@ -83,8 +89,8 @@ def score(x: Tensor, log_density: Callable[..., Tensor], *given: Observation) ->
     return torch.autograd.grad(total, points)[0]
 
 
-def _jacobian(function: Model, point: Tensor) -> tuple[Tensor, bool]:
-    """Derivatives along a new last axis, and whether the function is complex."""
+def _jacobian(function: Model, point: Tensor) -> Tensor:
+    """Derivatives along a new last axis."""
 
     def real(p: Tensor) -> Tensor:
         value = function(p)
@@ -93,4 +99,4 @@ def _jacobian(function: Model, point: Tensor) -> tuple[Tensor, bool]:
     is_complex = function(point).is_complex()
     D = jacfwd(real)(point)
     assert isinstance(D, Tensor)
-    return (torch.complex(D[..., 0, :], D[..., 1, :]) if is_complex else D), is_complex
+    return torch.complex(D[..., 0, :], D[..., 1, :]) if is_complex else D

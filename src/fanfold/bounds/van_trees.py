@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.func import hessian, vmap
 
+from fanfold.bounds.assumptions import has_atoms
 from fanfold.bounds.cramer_rao import cramer_rao
 from fanfold.bounds.fisher import gaussian_fisher, score
 from fanfold.problems.likelihood import Likelihood
@@ -110,7 +111,7 @@ def _refuse_irregular(
     Of a nuisance parameter on a circle the ends are one point, and only products with wanted parameters matter.
     """
     for i, name in enumerate(names):
-        if len(torch.unique(x[:, i])) < 0.9 * len(x):
+        if has_atoms(x[:, i]):
             raise ValueError(
                 f"the prior of {name} has atoms, and Van Trees' bound needs a density: hold estimators against state "
                 "evolution (bayes_limit) or the exact MMSE (exact_mmse)."

@@ -32,6 +32,7 @@ class Features(nn.Module):
             raise ValueError(f"y has shape {tuple(obs.y.shape)}, too few axes for a batch of the kind {kind!r}.")
         self.kind, self.given_noise = kind, obs.noise_var is not None
         self.single = tuple(obs.y.shape[-AXES[kind] :])
+        self.dtype = obs.y.real.dtype
         shape = self._raw(obs).shape[-AXES[kind] :]
         self.shape = tuple(shape)
         along = [1] * len(shape)
@@ -44,7 +45,7 @@ class Features(nn.Module):
         z = self._raw(obs).double().flatten(0, -1 - AXES[self.kind])
         axes = [axis for axis in range(z.ndim) if axis != z.ndim + CHANNEL[self.kind]]
         mean, scale = z.mean(axes, keepdim=True), z.std(axes, keepdim=True)
-        scale = torch.where(scale > 1e-12 * (1 + mean.abs()), scale, 1.0)
+        scale = torch.where(scale > 1e-12 * mean.abs(), scale, 1.0)
         self.mean.copy_(mean[0])
         self.scale.copy_(scale[0])
 
@@ -72,11 +73,12 @@ class Features(nn.Module):
     def _raw(self, obs: Observation) -> Tensor:
         y, axis = obs.y, CHANNEL[self.kind]
         z = torch.cat([y.real, y.imag], axis) if y.is_complex() else y
+        z = z.to(self.dtype)  # of the network, whatever the measurements come in
         if not self.given_noise:
             return z
         assert obs.noise_var is not None
         lead = z.ndim - AXES[self.kind]
-        level = torch.log(obs.noise_var.clamp_min(torch.finfo(z.dtype).tiny))
+        level = torch.log(obs.noise_var.to(z.dtype).clamp_min(torch.finfo(z.dtype).tiny))
         level = level.reshape(*level.shape[:lead], -1)[..., :1]  # one for each sample, however it was expanded
         level = level.reshape(*level.shape[:-1], *[1] * AXES[self.kind])
         one = list(z.shape)

@@ -101,8 +101,9 @@ class FlowPosterior(nn.Module):
         own = var
         if self.linear.shape[-1]:
             z = self.features(obs).flatten(1).double()
-            W, var = ridge(z, error)
-            error = error - z @ W.mT
+            W, var = ridge(z - z.mean(0), error)
+            error = error - (z - z.mean(0)) @ W.mT
+            mean = mean - W @ z.mean(0)
             self.linear.copy_(W)
         scale = torch.maximum(var, 1e-12 * own).sqrt()  # of samples left out: those fitted err less
         turned = error / error.square().mean(0).sqrt().clamp_min(torch.finfo(error.dtype).tiny)

@@ -80,7 +80,7 @@ class GaussianHead:
 class QuantileHead:
     """One number for each level, by the pinball loss. Koenker & Bassett (1978); started at Gaussian quantiles.
 
-    The estimate is the level nearest to the median.
+    The estimate is the level nearest to the median, or the mean of two that are as near.
     """
 
     levels: tuple[float, ...]
@@ -94,8 +94,9 @@ class QuantileHead:
         return self._unsorted(raw).sort(-2).values
 
     def estimate(self, raw: Tensor) -> tuple[Tensor, Tensor | None]:
-        middle = min(range(self.size), key=lambda i: abs(self.levels[i] - 0.5))
-        return self.quantiles(raw)[..., middle, :], None
+        least = min(abs(level - 0.5) for level in self.levels)
+        middle = [i for i, level in enumerate(self.levels) if abs(level - 0.5) < least + 1e-9]
+        return self.quantiles(raw)[..., middle, :].mean(-2), None
 
     def losses(self, raw: Tensor, x: Tensor) -> Tensor:
         over = x.unsqueeze(-2) - self._unsorted(raw)

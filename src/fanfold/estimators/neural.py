@@ -176,7 +176,9 @@ class Regression(Neural):
             raise ValueError(f"parameter {where} has the same value in all {len(x)} draws; leave it out of x.")
         var = own
         if self.linear.shape[-1]:
-            W, var = ridge(self.features(obs).flatten(1).double(), x - mean)
+            z = self.features(obs).flatten(1).double()
+            W, var = ridge(z - z.mean(0), x - mean)  # channels are standardised, their places are not
+            mean = mean - W @ z.mean(0)
             self.linear.copy_(W)
         self.centre.copy_(mean)
         self.scale.copy_(var.clamp_min(1e-12 * own).sqrt())  # where nothing is left to learn

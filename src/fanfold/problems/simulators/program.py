@@ -236,6 +236,5 @@ def completed(words: Sequence[str], given: bytes, timeout: float) -> tuple[int, 
 
 def end_group(process: subprocess.Popen) -> None:
     """Kill a process that leads a session of its own, and all in its group."""
-    if process.poll() is None:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+    with suppress(ProcessLookupError, PermissionError):  # the leader may be gone, and what it started not
+        os.killpg(process.pid, signal.SIGKILL)
