@@ -131,7 +131,7 @@ def main() -> int:
                     elif method == LONE:
                         ours(problem, count, seed, into)
                     else:
-                        ours(problem, count, seed, into, loss="gaussian", members=5, width=96)
+                        ours(problem, count, seed, into, loss="gaussian", members=5)
                     print(f"{name}, {count}, seed {seed}, {method}: {into.excess[-1]:.2f} %", file=sys.stderr)
     return report(measured, args.seeds)
 
