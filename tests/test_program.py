@@ -361,3 +361,17 @@ def test_training_on_them_finishes_and_its_report_counts_each_kind(resumed, tmp_
     page = (run / "report.html").read_text()
     for kind, count in pairs.failures.items():
         assert f"<td>{kind}</td><td>{count}</td>" in page
+
+
+def test_what_a_leader_left_behind_is_killed_too(tmp_path):
+    """The shell has ended and what it started holds the pipe: the run takes too long, and nothing of it stays."""
+    mark = tmp_path / "pid"
+    body = f'sh -c "sleep 30 & echo $! > {mark}; echo 1"'
+    started = time.monotonic()
+    assert only(Program(body, UNIT, timeout=1.0, retries=0)).failure == "time-out"
+    assert time.monotonic() - started < 20
+    left = int(mark.read_text())
+    deadline = time.monotonic() + 5  # a killed process stays in the table until it is reaped
+    while Path(f"/proc/{left}").exists() and "Z" not in Path(f"/proc/{left}/stat").read_text().split()[2]:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

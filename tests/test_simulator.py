@@ -448,3 +448,9 @@ def test_a_budget_of_stored_pairs_takes_none_twice(tmp_path):
     assert {tuple(row) for row in pool.x.tolist()} == {tuple(row) for row in pairs.every()[0].tolist()}
     with pytest.raises(ValueError, match="simulations is 81 and only 80 pairs are stored"):
         Pool(pairs, 81, 0)
+
+
+def test_noise_variances_of_their_own_are_not_stored_in_silence(tmp_path):
+    problem = ff.problems.Tone(snr_db=(-10.0, 30.0))
+    with pytest.raises(ValueError, match="each draw of Tone has a noise variance of its own"):
+        ff.simulate(problem, 10, tmp_path / "store")
