@@ -9,6 +9,13 @@ from fanfold.units import power
 
 CHANNEL = {"vector": -1, "sequence": -2, "image": -3, "set": -1}  # the axis of what is standardised apart
 
+MOST_NUMBERS = 100_000_000  # that a linear part is fitted to at once: a gigabyte in double precision
+
+
+def rows_to_fit(features: int) -> int:
+    """How many draws a linear part of so many features is fitted to."""
+    return min(200_000, MOST_NUMBERS // max(1, features))
+
 
 class Features(nn.Module):
     """`y` as real features of zero mean and unit variance, with the log of the noise variance where it is known.

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from fanfold.estimators.features import Features, ridge
+from fanfold.estimators.features import Features, ridge, rows_to_fit
 from fanfold.networks import DeepSet, PooledCNN
 from fanfold.observation import Estimate, Observation
 from fanfold.problems.base import Problem
@@ -91,6 +91,8 @@ class FlowPosterior(nn.Module):
 
     def prepare(self, x: Tensor, obs: Observation) -> None:
         """Standardise y, and x by the linear estimator and its error's covariance; training calls it once."""
+        rows = rows_to_fit(self.linear.shape[-1])
+        x, obs = x[:rows], obs[:rows]
         self.features.prepare(obs)
         x = self._real(x).double()
         mean = x.mean(0)

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from fanfold.estimators.features import Features, ridge
+from fanfold.estimators.features import Features, ridge, rows_to_fit
 from fanfold.estimators.heads import GaussianHead, Head, Loss, PointHead, QuantileHead, absolute_error, squared_error
 from fanfold.networks import DeepSet, PooledCNN, ResidualMLP
 from fanfold.observation import Estimate, Observation
@@ -20,7 +20,6 @@ from fanfold.problems.base import Problem
 
 LossName = Literal["squared-error", "absolute", "pinball", "gaussian", "cross-entropy"]
 NetworkFactory = Callable[[tuple[int, ...], int, int], nn.Module]  # shape of the features, outputs, seed
-MOST_ROWS = 200_000  # draws that the linear part is fitted to
 MOST_LINEAR = 4096  # features: beyond, the linear part would cost more than the network
 
 
@@ -166,7 +165,8 @@ class Regression(Neural):
 
     def prepare(self, x: Tensor, obs: Observation) -> None:
         """Standardise from data and fit the linear estimator, in double precision; training calls it once."""
-        x, obs = x[:MOST_ROWS], obs[:MOST_ROWS]
+        rows = rows_to_fit(self.linear.shape[-1])
+        x, obs = x[:rows], obs[:rows]
         self.features.prepare(obs)
         x = self._real(x).double()
         mean = x.mean(0)
