@@ -192,6 +192,12 @@ def test_constraints_never_raise_it(seed):
     assert torch.allclose(bound, expected, rtol=1e-8, atol=1e-12)
 
 
+def test_units_of_a_constraint_do_not_matter():
+    J, C = random_information(0), torch.randn(2, 5, generator=rng(7), dtype=F)
+    rescaled = C * torch.tensor([[1e9], [1e-9]], dtype=F)
+    assert torch.allclose(cramer_rao(J, constraint=rescaled), cramer_rao(J, constraint=C), rtol=1e-9, atol=1e-12)
+
+
 def test_a_constraint_may_make_identifiable_what_was_not():
     J = torch.ones(2, 2, dtype=F)  # only the sum is seen
     bound = cramer_rao(J, constraint=torch.tensor([[1.0, -1.0]], dtype=F))

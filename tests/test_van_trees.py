@@ -1,5 +1,7 @@
 """Van Trees' bound: exact where the posterior is Gaussian, below the MMSE everywhere, refused where it says nothing."""
 
+import math
+
 import pytest
 import torch
 
@@ -109,3 +111,24 @@ def test_an_exponential_density_jumps_though_its_scores_products_do_not_show_it(
 
     with pytest.raises(ValueError, match="jumps or does not vanish"):
         van_trees(Exponential())
+
+
+@pytest.mark.parametrize("cut", [1.5, 2.5, 3.0, 4.0])
+def test_a_gaussian_that_is_cut_off_jumps_however_little_mass_is_there(cut):
+    """At 2.5 deviations and -10 dB what the formula gives is 10 % above the MMSE."""
+    lost = 0.5 * math.erfc(cut / math.sqrt(2))
+
+    class Cut(ScalarChannel):
+        def sample(self, n, generator):
+            u = torch.rand(n, 1, generator=generator, dtype=torch.float64)
+            x = torch.special.ndtri(lost + (1 - 2 * lost) * u)
+            return x, super().sample(n, generator)[1]
+
+        sample_all = sample
+
+        def log_prior(self, x):
+            inside = -0.5 * x.square() - 0.5 * math.log(2 * math.pi) - math.log(1 - 2 * lost)
+            return torch.where(x.abs() <= cut, inside, -torch.inf).sum(-1)
+
+    with pytest.raises(ValueError, match="jumps or does not vanish"):
+        van_trees(Cut(Gaussian(1.0), snr_db=-10))

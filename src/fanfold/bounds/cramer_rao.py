@@ -72,7 +72,8 @@ def _null_space(constraint: Tensor, n: int) -> Tensor:
     """An orthonormal basis of what the constraints leave free, `(n, n - rank)`."""
     if constraint.ndim != 2 or constraint.shape[-1] != n:
         raise ValueError(f"the constraint's jacobian is {tuple(constraint.shape)}; pass (constraints, {n}).")
-    _, s, Vh = torch.linalg.svd(constraint)
+    size = constraint.norm(dim=-1, keepdim=True)  # a constraint says the same in any unit
+    _, s, Vh = torch.linalg.svd(constraint / torch.where(size > 0, size, 1.0))
     rank = int((s > n * torch.finfo(s.dtype).eps * s.max()).sum()) if len(s) else 0
     if rank == n:
         raise ValueError("the constraints leave nothing free: the parameters are known.")
