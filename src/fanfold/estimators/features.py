@@ -1,5 +1,7 @@
 """What a network sees of an observation: real, standardised numbers, learned from data once before training."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
@@ -91,6 +93,36 @@ class Features(nn.Module):
         one = list(z.shape)
         one[axis] = 1
         return torch.cat([z, level.expand(one)], axis)
+
+
+class LinearFit(NamedTuple):
+    """The best linear estimator of x `(..., d)` from features `(..., m)`: `x = centre + W z`."""
+
+    centre: Tensor  # (d,)
+    W: Tensor  # (d, m)
+    var: Tensor  # (d,) of the errors of samples left out, and no less than 1e-12 of that of x itself
+    error: Tensor  # (samples, d) of the samples that it was fitted to
+
+
+def fit_linear(z: Tensor | None, x: Tensor) -> LinearFit:
+    """The best linear estimator from data, or the mean where there are no features.
+
+    Args:
+        z: Features `(samples, m)` in double precision, of any mean: channels are standardised, their places are not.
+        x: `(samples, d)` in double precision.
+
+    Raises:
+        ValueError: If an entry of x never changes.
+    """
+    mean = x.mean(0)
+    error, own = x - mean, (x - mean).square().mean(0)
+    if (own == 0).any():
+        where = int((own == 0).nonzero()[0])
+        raise ValueError(f"parameter {where} has the same value in all {len(x)} draws; leave it out of x.")
+    if z is None:
+        return LinearFit(mean, x.new_zeros(x.shape[-1], 0), own, error)
+    W, var = ridge(z - z.mean(0), error)
+    return LinearFit(mean - W @ z.mean(0), W, torch.maximum(var, 1e-12 * own), error - (z - z.mean(0)) @ W.mT)
 
 
 def ridge(z: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from fanfold.estimators.features import Features, ridge, rows_to_fit
+from fanfold.estimators.features import Features, fit_linear, rows_to_fit
 from fanfold.networks import DeepSet, PooledCNN
 from fanfold.observation import Estimate, Observation
 from fanfold.problems.base import Problem
@@ -94,24 +94,14 @@ class FlowPosterior(nn.Module):
         rows = rows_to_fit(self.linear.shape[-1])
         x, obs = x[:rows], obs[:rows]
         self.features.prepare(obs)
-        x = self._real(x).double()
-        mean = x.mean(0)
-        error, var = x - mean, (x - mean).square().mean(0)
-        if (var == 0).any():
-            where = int((var == 0).nonzero()[0])
-            raise ValueError(f"parameter {where} has the same value in all {len(x)} draws; leave it out of x.")
-        own = var
-        if self.linear.shape[-1]:
-            z = self.features(obs).flatten(1).double()
-            W, var = ridge(z - z.mean(0), error)
-            error = error - (z - z.mean(0)) @ W.mT
-            mean = mean - W @ z.mean(0)
-            self.linear.copy_(W)
-        scale = torch.maximum(var, 1e-12 * own).sqrt()  # of samples left out: those fitted err less
+        z = self.features(obs).flatten(1).double() if self.linear.shape[-1] else None
+        fit = fit_linear(z, self._real(x).double())
+        scale, error = fit.var.sqrt(), fit.error  # of samples left out: those fitted err less
         turned = error / error.square().mean(0).sqrt().clamp_min(torch.finfo(error.dtype).tiny)
-        correlation = turned.mT @ turned / len(x)
-        loading = 1e-6 * torch.eye(len(scale), dtype=x.dtype, device=x.device)
-        self.centre.copy_(mean)
+        correlation = turned.mT @ turned / len(error)
+        loading = 1e-6 * torch.eye(len(scale), dtype=error.dtype, device=error.device)
+        self.linear.copy_(fit.W)
+        self.centre.copy_(fit.centre)
         self.factor.copy_(scale[:, None] * torch.linalg.cholesky(correlation + loading))
 
     def log_prob(self, obs: Observation, x: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from fanfold.estimators.features import Features, ridge, rows_to_fit
+from fanfold.estimators.features import Features, fit_linear, rows_to_fit
 from fanfold.estimators.heads import GaussianHead, Head, Loss, PointHead, QuantileHead, absolute_error, squared_error
 from fanfold.networks import DeepSet, PooledCNN, ResidualMLP
 from fanfold.observation import Estimate, Observation
@@ -168,20 +168,11 @@ class Regression(Neural):
         rows = rows_to_fit(self.linear.shape[-1])
         x, obs = x[:rows], obs[:rows]
         self.features.prepare(obs)
-        x = self._real(x).double()
-        mean = x.mean(0)
-        own = (x - mean).square().mean(0)
-        if (own == 0).any():
-            where = int((own == 0).nonzero()[0])
-            raise ValueError(f"parameter {where} has the same value in all {len(x)} draws; leave it out of x.")
-        var = own
-        if self.linear.shape[-1]:
-            z = self.features(obs).flatten(1).double()
-            W, var = ridge(z - z.mean(0), x - mean)  # channels are standardised, their places are not
-            mean = mean - W @ z.mean(0)
-            self.linear.copy_(W)
-        self.centre.copy_(mean)
-        self.scale.copy_(var.clamp_min(1e-12 * own).sqrt())  # where nothing is left to learn
+        z = self.features(obs).flatten(1).double() if self.linear.shape[-1] else None
+        fit = fit_linear(z, self._real(x).double())
+        self.linear.copy_(fit.W)
+        self.centre.copy_(fit.centre)
+        self.scale.copy_(fit.var.sqrt())
 
     def forward(self, obs: Observation) -> Estimate:
         """Mean over the members `(..., n)`; the variance, where a member has one, is that of their mixture."""
