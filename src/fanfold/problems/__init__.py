@@ -12,6 +12,7 @@ from fanfold.problems.mimo_detection import MIMODetection
 from fanfold.problems.mismatched import Mismatched
 from fanfold.problems.mixture_signal import MixtureSignal
 from fanfold.problems.modulation import Modulation
+from fanfold.problems.ofdm_channel import OFDMChannel
 from fanfold.problems.pairs import Pairs
 from fanfold.problems.photographs import Photographs
 from fanfold.problems.receiver_chain import ReceiverChain
@@ -35,6 +36,7 @@ REGISTRY: dict[str, type] = {
     "mismatched": Mismatched,
     "mixture-signal": MixtureSignal,
     "modulation": Modulation,
+    "ofdm-channel": OFDMChannel,
     "pairs": Pairs,
     "photographs": Photographs,
     "program": Program,
@@ -66,6 +68,7 @@ __all__ = [
     "Mismatched",
     "MixtureSignal",
     "Modulation",
+    "OFDMChannel",
     "Pairs",
     "Photographs",
     "Problem",

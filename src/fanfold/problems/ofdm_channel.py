@@ -1,0 +1,83 @@
+"""Channel estimation in OFDM: y = h[pilots] + w at each antenna, the channel h wanted everywhere."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from fanfold.linops import LinearOperator, Mask
+from fanfold.noise import circular
+from fanfold.observation import Observation
+from fanfold.problems.base import Described
+from fanfold.propagation import Layout, Part, Source, pilot_mask, source_of
+from fanfold.units import from_db
+
+
+@dataclass(frozen=True)
+class OFDMChannel(Described):
+    """The channel h of one link over antennas, OFDM symbols and subcarriers, from noisy pilots: `y = A h + w`.
+
+    A keeps the resource elements that carry pilots, of unit modulus and already divided out, at every antenna. Channels
+    have unit mean power, so that the SNR of an antenna and resource element is `1 / noise_var`. The unknowns are the
+    entries of h, antennas slowest and subcarriers fastest: `x.reshape(-1, *layout.shape)`.
+    """
+
+    source: str = "umi"  # of channels: a shipped draw, a model, the folder of a dataset or a file of the user's
+    pilots: str = "comb-2"
+    snr_db: float | tuple[float, float] = 10.0  # of all draws, or the range from which each takes its own
+    known_noise: bool = True  # whether the receiver is told the noise variance
+    power: float = 1.0  # E|h|² of an entry, which no estimator is told
+    part: Part = "train"
+
+    def __post_init__(self):
+        if not isinstance(self.snr_db, int | float):
+            low, high = self.snr_db
+            if not low <= high:
+                raise ValueError(f"snr_db is from {low} to {high}; pass the lower end first.")
+            object.__setattr__(self, "snr_db", (float(low), float(high)))
+        if not self.power > 0:
+            raise ValueError(f"power is {self.power}; it is E|h|² of an entry, greater than zero.")
+        _ = self.A
+
+    @property
+    def channels(self) -> Source:
+        """Where channels come from."""
+        return source_of(self.source)
+
+    @property
+    def layout(self) -> Layout:
+        """Shape and numerology of a channel."""
+        return self.channels.layout
+
+    @property
+    def mask(self) -> Tensor:
+        """Where the pilots are: `(symbols, subcarriers)`, boolean."""
+        return pilot_mask(self.pilots, self.layout.symbols, self.layout.subcarriers)
+
+    @property
+    def A(self) -> LinearOperator:  # noqa: N802
+        """From the channel `(antennas · symbols · subcarriers)` to its pilots `(antennas · pilots)`."""
+        return _operator(self.layout, self.pilots)
+
+    def held_out(self) -> "OFDMChannel":
+        """Channels kept for testing: those of other topologies."""
+        return self.shifted(part="test")
+
+    def sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Observation]:
+        """Channels `(n, antennas · symbols · subcarriers)` and their noisy pilots."""
+        x = self.power**0.5 * self.channels.draw(n, generator, self.part).flatten(1)
+        if isinstance(self.snr_db, tuple):
+            low, high = self.snr_db
+            noise_var = self.power / from_db(low + (high - low) * torch.rand(len(x), 1, generator=generator))
+        else:
+            noise_var = torch.tensor(self.power / from_db(self.snr_db))
+        y = self.A @ x
+        y = y + circular(tuple(y.shape), generator, y.dtype, noise_var)
+        return x, Observation(y, self.A, noise_var if self.known_noise else None)
+
+
+@lru_cache(maxsize=32)
+def _operator(layout: Layout, pilots: str) -> LinearOperator:
+    mask = pilot_mask(pilots, layout.symbols, layout.subcarriers)
+    return Mask(mask.expand(layout.antennas, -1, -1).flatten().nonzero().flatten(), layout.n, torch.complex64)

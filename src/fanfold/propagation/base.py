@@ -1,0 +1,62 @@
+"""What a source of channels is: draws of H over antennas, OFDM symbols and subcarriers, of unit mean power."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+Part = Literal["train", "test"]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Axes of a channel: `(antennas, symbols, subcarriers)`, the antennas in the order of the array's own axes."""
+
+    array: tuple[int, ...]  # antennas along each axis, slowest first: (polarisations, columns, rows), panels before
+    symbols: int
+    subcarriers: int
+    spacing_hz: float = 30e3  # between subcarriers
+    carrier_hz: float = 3.5e9
+
+    def __post_init__(self):
+        object.__setattr__(self, "array", tuple(int(size) for size in self.array))
+        if not self.array or min(*self.array, self.symbols, self.subcarriers) < 1:
+            raise ValueError(
+                f"an array of {self.array} with {self.symbols} symbols of {self.subcarriers} subcarriers is empty."
+            )
+        if min(self.spacing_hz, self.carrier_hz) <= 0:
+            raise ValueError(f"spacing {self.spacing_hz} Hz and carrier {self.carrier_hz} Hz; pass positive ones.")
+
+    @property
+    def antennas(self) -> int:
+        """How many there are."""
+        return math.prod(self.array)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """`(antennas, symbols, subcarriers)`."""
+        return self.antennas, self.symbols, self.subcarriers
+
+    @property
+    def n(self) -> int:
+        """Number of unknowns: entries of one channel."""
+        return math.prod(self.shape)
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Where channels come from."""
+
+    @property
+    def layout(self) -> Layout:
+        """Shape and numerology of its channels."""
+        ...
+
+    def draw(self, n: int, generator: torch.Generator, part: Part = "train") -> Tensor:
+        """Channels `(n, antennas, symbols, subcarriers)`, complex64, mean power one.
+
+        Stored ones are picked at random from that part, those to test each at most once; others are fresh.
+        """
+        ...
