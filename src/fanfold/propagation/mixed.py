@@ -1,0 +1,43 @@
+"""Channels of several sources in one: what an estimator for all of them trains on."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from fanfold.propagation.base import Layout, Part, Source
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """Draws of several sources of one layout, the same number of each but for a remainder, in random order.
+
+    Raises:
+        ValueError: If there are fewer than two, or their layouts differ: numerologies are not mixed.
+    """
+
+    sources: tuple[Source, ...]
+    names: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        if len(self.sources) < 2:
+            raise ValueError(f"a mixture takes at least two sources, not {len(self.sources)}.")
+        named = self.names or tuple(str(k) for k in range(1, len(self.sources) + 1))
+        for name, source in zip(named, self.sources, strict=True):
+            if source.layout != self.layout:
+                raise ValueError(f"{named[0]} has {self.layout} but {name} has {source.layout}; mix one layout only.")
+
+    @cached_property
+    def layout(self) -> Layout:
+        """Of every source."""
+        return self.sources[0].layout
+
+    def draw(self, n: int, generator: torch.Generator, part: Part = "train") -> Tensor:
+        """`n` channels, or as many as the sources still have for testing."""
+        first = torch.randint(len(self.sources), (), generator=generator).item()  # whose turn it is for the remainder
+        each, rest = divmod(n, len(self.sources))
+        sizes = [each + ((k - first) % len(self.sources) < rest) for k in range(len(self.sources))]
+        drawn = [source.draw(size, generator, part) for source, size in zip(self.sources, sizes, strict=True) if size]
+        together = torch.cat(drawn)
+        return together[torch.randperm(len(together), generator=generator)]
