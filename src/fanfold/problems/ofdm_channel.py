@@ -11,7 +11,6 @@ from fanfold.noise import circular
 from fanfold.observation import Observation
 from fanfold.problems.base import Described
 from fanfold.propagation import Layout, Part, Source, pilot_mask, source_of
-from fanfold.units import from_db
 
 
 @dataclass(frozen=True)
@@ -67,14 +66,16 @@ class OFDMChannel(Described):
     def sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Observation]:
         """Channels `(n, antennas · symbols · subcarriers)` and their noisy pilots."""
         x = self.power**0.5 * self.channels.draw(n, generator, self.part).flatten(1)
-        if isinstance(self.snr_db, tuple):
-            low, high = self.snr_db
-            noise_var = self.power / from_db(low + (high - low) * torch.rand(len(x), 1, generator=generator))
-        else:
-            noise_var = torch.tensor(self.power / from_db(self.snr_db))
+        noise_var = self._noise_var(len(x), generator)
         y = self.A @ x
         y = y + circular(tuple(y.shape), generator, y.dtype, noise_var)
         return x, Observation(y, self.A, noise_var if self.known_noise else None)
+
+    def _noise_var(self, n: int, generator: torch.Generator) -> Tensor:
+        if not isinstance(self.snr_db, tuple):
+            return torch.tensor(self.power * 10 ** (-self.snr_db / 10))
+        low, high = self.snr_db
+        return self.power * 10 ** (-(low + (high - low) * torch.rand(n, 1, generator=generator)) / 10)
 
 
 @lru_cache(maxsize=32)
