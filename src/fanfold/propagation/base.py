@@ -44,6 +44,11 @@ class Layout:
         """Number of unknowns: entries of one channel."""
         return math.prod(self.shape)
 
+    @property
+    def symbol_seconds(self) -> float:
+        """From one OFDM symbol to the next: 14 of them in a slot of 1 ms at 15 kHz, 500 µs at 30 kHz."""
+        return 15 / 14 / self.spacing_hz
+
 
 @runtime_checkable
 class Source(Protocol):

@@ -1,7 +1,16 @@
-"""Channels on disk: a folder with a manifest and memory-mapped shards of 16-bit pairs `(draws, …, 2)`."""
+"""Channels on disk: a folder with a manifest and memory-mapped shards of 16-bit floating-point pairs.
 
+channels.json   layout, recipe, seed, versions, names of the shards and their SHA-256
+00000.npy …     float16, (draws, antennas, symbols, subcarriers, 2)
+
+Draws have unit mean power, so that float16 rounds each entry by 73 dB below itself and needs no scale: a common scale
+of 16-bit integers would serve strong entries better by a few dB and faded ones worse.
+"""
+
+import hashlib
 import json
-from dataclasses import asdict, dataclass
+import os
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,6 +23,7 @@ from fanfold.propagation.base import Layout, Part
 
 MANIFEST = "channels.json"
 VERSION = 1
+AGAIN = "the same `fanfold channels draw` draws what is missing anew"
 
 
 @dataclass(frozen=True)
@@ -28,18 +38,18 @@ class Dataset:
     held_out_share: float = 0.1
 
     def __post_init__(self):
-        _ = self.manifest, self.shards
+        if not 0 < self.held_out_share < 1:
+            raise ValueError(f"held_out_share is {self.held_out_share}; it is between 0 and 1.")
+        if not self.manifest.get("finished", True):
+            there, wanted = self.count, self.manifest["draws"]
+            raise ValueError(f"{self.path} is unfinished: {there} of {wanted} draws are there; {AGAIN}.")
+        if self.count < 2:
+            raise ValueError(f"{self.path} holds {self.count} draws; one to train on and one to test are the least.")
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
         """What the folder says of itself."""
-        file = Path(self.path) / MANIFEST
-        if not file.is_file():
-            raise ValueError(f"there is no dataset of channels in {self.path}: no {MANIFEST}; draw one first.")
-        manifest = json.loads(file.read_text())
-        if manifest.get("version") != VERSION:
-            raise ValueError(f"{self.path} is of version {manifest.get('version')}; this fanfold reads {VERSION}.")
-        return manifest
+        return read_manifest(Path(self.path))
 
     @cached_property
     def layout(self) -> Layout:
@@ -49,13 +59,27 @@ class Dataset:
     @cached_property
     def shards(self) -> list[np.ndarray]:
         """Memory-mapped, each `(draws, antennas, symbols, subcarriers, 2)`."""
-        files = [Path(self.path) / name for name in self.manifest["shards"]]
-        return [np.load(file, mmap_mode="r") for file in files]
+        return [opened(Path(self.path) / name, self.layout) for name in self.manifest["shards"]]
 
     @property
     def count(self) -> int:
         """Draws in all."""
         return sum(len(shard) for shard in self.shards)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of layout, recipe, seed and all draws."""
+        return self.manifest.get("hash", "")
+
+    def verify(self) -> None:
+        """Read every shard and hold it against its SHA-256.
+
+        Raises:
+            ValueError: If one is not what was written.
+        """
+        for name, told in zip(self.manifest["shards"], self.manifest.get("sha256", [])):
+            if file_hash(Path(self.path) / name) != told:
+                raise ValueError(f"{Path(self.path) / name} is damaged: its SHA-256 is not the manifest's; {AGAIN}.")
 
     def rows(self, part: Part) -> range:
         """Which draws a part holds."""
@@ -64,27 +88,85 @@ class Dataset:
 
     def draw(self, n: int, generator: torch.Generator, part: Part = "train") -> Tensor:
         """`n` channels of a part; to train on with replacement, to test each at most once."""
-        rows = self.rows(part)
-        if part == "test":
-            pick = torch.randperm(len(rows), generator=generator)[:n]
-        else:
-            pick = torch.randint(len(rows), (n,), generator=generator)
-        return self.read(rows.start + pick)
+        return self.read(picked(self.rows(part), n, generator, part))
 
     def read(self, pick: Tensor) -> Tensor:
         """The channels of these rows `(n,)`."""
-        each = len(self.shards[0])
+        starts = np.cumsum([0, *(len(rows) for rows in self.shards)])
+        numbers = pick.numpy()
+        home = np.searchsorted(starts, numbers, side="right") - 1
         out = torch.empty(len(pick), *self.layout.shape, 2)
         for shard, rows in enumerate(self.shards):
-            mine = (pick // each == shard).nonzero().flatten()
+            mine = np.flatnonzero(home == shard)
             if len(mine):
-                place = (pick[mine] - shard * each).numpy()
-                order = np.argsort(place)  # the disk is read forwards
-                out[mine[torch.from_numpy(order)]] = torch.from_numpy(rows[place[order]].astype(np.float32))
-        return torch.view_as_complex(out) * self.manifest.get("scale", 1.0)
+                mine = mine[np.argsort(numbers[mine])]  # the disk is read forwards
+                out[torch.from_numpy(mine)] = torch.from_numpy(rows[numbers[mine] - starts[shard]].astype(np.float32))
+        return torch.view_as_complex(out)
 
 
-def write_manifest(path: Path, layout: Layout, shards: list[str], **facts: Any) -> None:
-    """The manifest of a finished dataset."""
-    text = json.dumps({"version": VERSION, "layout": asdict(layout), "shards": shards} | facts, indent=1)
-    (path / MANIFEST).write_text(text + "\n")
+def picked(rows: range, n: int, generator: torch.Generator, part: Part) -> Tensor:
+    """`n` of the rows at random: to train on with replacement, to test each at most once."""
+    if part == "test":
+        return rows.start + torch.randperm(len(rows), generator=generator)[:n]
+    return rows.start + torch.randint(len(rows), (n,), generator=generator)
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of a folder.
+
+    Raises:
+        ValueError: If there is none, or none that this version reads.
+    """
+    file = path / MANIFEST
+    if not file.is_file():
+        raise ValueError(f"there is no dataset of channels in {path}: no {MANIFEST}; draw one: fanfold channels draw.")
+    try:
+        manifest = json.loads(file.read_text())
+    except ValueError as error:
+        raise ValueError(f"{file} is damaged: {error}; remove the folder and draw it anew.") from error
+    if manifest.get("version") != VERSION:
+        raise ValueError(f"{path} is of version {manifest.get('version')}; this fanfold reads {VERSION}.")
+    return manifest
+
+
+def opened(file: Path, layout: Layout) -> np.ndarray:
+    """A memory-mapped shard.
+
+    Raises:
+        ValueError: If it is missing, cut short or of another layout.
+    """
+    try:
+        shard = np.load(file, mmap_mode="r")
+    except FileNotFoundError as error:
+        raise ValueError(f"{file} is missing; {AGAIN}.") from error
+    except (ValueError, OSError, EOFError) as error:
+        raise ValueError(f"{file} is truncated or damaged ({error}); {AGAIN}.") from error
+    if shard.dtype != np.float16 or shard.shape[1:] != (*layout.shape, 2):
+        want = (*layout.shape, 2)
+        raise ValueError(
+            f"{file} holds {shard.dtype} draws of shape {shard.shape[1:]}, but the manifest says float16 {want}: it is "
+            "of another dataset; numerologies and arrays are not mixed in one folder."
+        )
+    return shard
+
+
+def file_hash(file: Path) -> str:
+    """SHA-256 of a file."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def whole_hash(manifest: dict[str, Any]) -> str:
+    """SHA-256 of what tells a dataset: layout, recipe, seed and the hashes of its shards."""
+    told = {key: manifest.get(key) for key in ("layout", "recipe", "seed", "sha256")}
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+def replace_whole(path: Path, content: bytes) -> None:
+    """Write a file so that it is there whole or not at all, on the disk when this returns."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

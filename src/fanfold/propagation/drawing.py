@@ -1,0 +1,209 @@
+"""Drawing a dataset of channels: a generator of typed events that the API and the command line consume.
+
+Every shard has a seed of its own, told by the dataset's and its number, so that what was drawn with breaks is, bit for
+bit, what would have been drawn without.
+"""
+
+import io
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fanfold.propagation.base import Layout
+from fanfold.propagation.dataset import (
+    MANIFEST,
+    VERSION,
+    Dataset,
+    file_hash,
+    read_manifest,
+    replace_whole,
+    whole_hash,
+)
+
+NORMALISATION = "each draw to unit mean power over antennas, symbols and subcarriers"
+
+
+class Recipe(Protocol):
+    """What draws channels from a seed."""
+
+    @property
+    def layout(self) -> Layout:
+        """Of its channels."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """Its settings as plain data: those of the same settings and versions draw the same."""
+        ...
+
+    def versions(self) -> dict[str, str]:
+        """Of the packages that draw."""
+        ...
+
+    def make(self, n: int, seed: int) -> tuple[Tensor, float]:
+        """`n` channels `(n, antennas, symbols, subcarriers)` of unit power each, and their mean power before."""
+        ...
+
+
+@dataclass(frozen=True)
+class DrawingStarted:
+    """Drawing begins; `there` of the `draws` are there already."""
+
+    path: str
+    draws: int
+    there: int
+
+
+@dataclass(frozen=True)
+class ShardDrawn:
+    """A shard is on the disk; `done` draws are now there."""
+
+    done: int
+
+
+@dataclass(frozen=True)
+class DrawingFinished:
+    """All draws are there; `made` of them were made now."""
+
+    path: str
+    draws: int
+    made: int
+    seconds: float
+
+
+DrawingEvent = DrawingStarted | ShardDrawn | DrawingFinished
+
+
+def draw_channels(
+    recipe: Recipe, draws: int, path: str | Path, *, on_event: Callable[[DrawingEvent], None] | None = None, **settings
+) -> Dataset:
+    """Draw channels into a folder, or go on where that was left; with all there, nothing is drawn.
+
+    Args:
+        recipe: What to draw, such as `TR38901("umi")`.
+        draws: How many.
+        path: The folder; made if there is none.
+        on_event: Called with each event.
+        **settings: As of `drawing_events`.
+
+    Raises:
+        ValueError: If the folder holds something else.
+        ImportError: If what draws them is not installed.
+    """
+    for event in drawing_events(recipe, draws, path, **settings):
+        if on_event:
+            on_event(event)
+    return Dataset(str(path))
+
+
+def drawing_events(
+    recipe: Recipe, draws: int, path: str | Path, *, seed: int = 0, shard_draws: int = 1000
+) -> Iterator[DrawingEvent]:
+    """The drawing beneath `draw_channels`; left early, it keeps every shard that was finished.
+
+    Args:
+        recipe: What to draw.
+        draws: How many.
+        path: The folder.
+        seed: Of the draws.
+        shard_draws: Draws in a shard, the last one may have fewer.
+    """
+    if min(draws, shard_draws) < 1 or seed < 0:
+        raise ValueError(f"{draws} draws in shards of {shard_draws} with seed {seed}; pass positive numbers.")
+    folder, began = Path(path), time.perf_counter()
+    manifest = _begun(folder, _facts(recipe, draws, seed, shard_draws))
+    there = manifest["shards"]
+    sizes = [min(shard_draws, draws - first) for first in range(0, draws, shard_draws)]
+    names = [f"{number:05d}.npy" for number in range(len(sizes))]
+    done = before = sum(size for name, size in zip(names, sizes) if name in there)
+    yield DrawingStarted(str(path), draws, done)
+    for number, (name, size) in enumerate(zip(names, sizes)):
+        if name in there:
+            continue
+        there[name] = _store(folder / name, recipe, size, shard_seed(seed, number))
+        _write(folder, manifest)
+        done += size
+        yield ShardDrawn(done)
+    if draws > before or not manifest["finished"]:
+        _write(folder, manifest | {"finished": True})
+    yield DrawingFinished(str(path), draws, done - before, time.perf_counter() - began)
+
+
+def shard_seed(seed: int, number: int) -> int:
+    """The seed of one shard: 64 bits of NumPy's `SeedSequence`."""
+    return int(np.random.SeedSequence([seed, number]).generate_state(1, np.uint64)[0])
+
+
+def _facts(recipe: Recipe, draws: int, seed: int, shard_draws: int) -> dict[str, Any]:
+    """What tells a dataset before it is drawn, as JSON gives it back."""
+    told = {"version": VERSION, "layout": asdict(recipe.layout), "recipe": recipe.describe(), "seed": seed}
+    told |= {"draws": draws, "shard_draws": shard_draws, "normalisation": NORMALISATION, "drawn_by": recipe.versions()}
+    return json.loads(json.dumps(told))
+
+
+def _begun(folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
+    """The manifest of a folder with the shards that are whole; a new one where there is none.
+
+    Raises:
+        ValueError: If the folder holds channels of another recipe.
+    """
+    if not (folder / MANIFEST).is_file():
+        if folder.is_dir() and any(folder.iterdir()):
+            raise ValueError(f"{folder} is not empty and holds no dataset of channels; pass another folder.")
+        folder.mkdir(parents=True, exist_ok=True)
+        manifest = facts | {"shards": {}, "made_with": _versions(), "finished": False}
+        _write(folder, manifest)
+        return manifest
+    manifest = read_manifest(folder)
+    for key, value in facts.items():
+        if manifest.get(key) != value:
+            raise ValueError(
+                f"{folder} holds channels of another recipe: {_difference(key, manifest.get(key), value)}; "
+                "pass another folder, or the flags that this one was drawn with."
+            )
+    told = zip(manifest["shards"], manifest["sha256"], manifest["raw_power"])
+    whole = {name: (sha, power) for name, sha, power in told if _is_whole(folder / name, sha)}
+    return manifest | {"shards": whole, "finished": manifest["finished"] and len(whole) == len(manifest["shards"])}
+
+
+def _difference(key: str, there: Any, wanted: Any) -> str:
+    if isinstance(there, dict) and isinstance(wanted, dict):
+        for name in wanted | there:
+            if there.get(name) != wanted.get(name):
+                return _difference(name, there.get(name), wanted.get(name))
+    return f"{key} is {there} there and {wanted} here"
+
+
+def _is_whole(file: Path, sha: str) -> bool:
+    return file.is_file() and file_hash(file) == sha
+
+
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in ("fanfold", "torch", "numpy")}
+
+
+def _store(file: Path, recipe: Recipe, draws: int, seed: int) -> tuple[str, float]:
+    """Draw a shard and write it; its SHA-256 and the mean power before normalisation."""
+    drawn, power = recipe.make(draws, seed)
+    if not drawn.isfinite().all():
+        raise ValueError(f"{type(recipe).__name__} drew channels that are not finite (seed {seed}).")
+    content = io.BytesIO()
+    np.save(content, torch.view_as_real(drawn).half().numpy())
+    replace_whole(file, content.getvalue())
+    return file_hash(file), power
+
+
+def _write(folder: Path, manifest: dict[str, Any]) -> None:
+    """The manifest with the shards that are there, in their order."""
+    shards = dict(sorted(manifest["shards"].items()))
+    told = {"shards": list(shards), "sha256": [s[0] for s in shards.values()]}
+    whole = manifest | told | {"raw_power": [round(s[1], 6) for s in shards.values()]}
+    text = json.dumps(whole | {"hash": whole_hash(whole)}, indent=1)
+    replace_whole(folder / MANIFEST, (text + "\n").encode())
