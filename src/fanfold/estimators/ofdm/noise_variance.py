@@ -1,0 +1,72 @@
+"""The noise variance of pilots by maximum likelihood. Fisher scoring: Dempster, Laird & Rubin (1977), section 4."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+ROUNDS = 8
+MOST = 3.0  # times its mean that a power may count: a channel stronger than its covariance says somewhere is no noise
+
+
+class NoiseVariance(nn.Module):
+    """The variance v and the signal's power s of `y ~ CN(0, s C_space ⊗ C_pilots + v I)`, of each observation.
+
+    In the eigenbasis of the Kronecker product the powers of y are exponential with means `s d + v`, and each round of
+    Fisher scoring is a weighted least-squares fit of two numbers; powers far above their means are cut, as in M-estimates
+    (Huber, 1981). Scale-equivariant: `v(c y) = |c|² v(y)`.
+
+    Args:
+        space: Covariance between antennas `(antennas, antennas)`, mean diagonal one.
+        pilots: Covariance between the pilots of one antenna `(pilots, pilots)`.
+
+    Raises:
+        ValueError: If the covariances are not square.
+    """
+
+    def __init__(self, space: Tensor, pilots: Tensor):
+        super().__init__()
+        for name, C in (("space", space), ("pilots", pilots)):
+            if C.ndim != 2 or C.shape[0] != C.shape[1]:
+                raise ValueError(f"the covariance over {name} is {tuple(C.shape)}; pass a square matrix.")
+        (of_space, U), (of_pilots, V) = (torch.linalg.eigh(C.to(torch.complex128)) for C in (space, pilots))
+        d = (of_space.clamp_min(0)[:, None] * of_pilots.clamp_min(0)).float()
+        self.register_buffer("U", torch.view_as_real(U.mH.resolve_conj().to(torch.complex64)).clone())
+        self.register_buffer("V", torch.view_as_real(V.conj().resolve_conj().to(torch.complex64)).clone())
+        self.register_buffer("d", d.flatten())
+
+    def forward(self, y: Tensor) -> Tensor:
+        """`(batch, 1)` from pilots `(batch, antennas · pilots)`, complex."""
+        return self.of_pairs(torch.view_as_real(y.resolve_conj()))
+
+    def of_pairs(self, y: Tensor) -> Tensor:
+        """The same from real pairs `(batch, antennas · pilots, 2)`, as runtimes without complex numbers have them."""
+        grid = y.unflatten(1, (self.U.shape[0], self.V.shape[0])).to(self.d.dtype)
+        re, im = _times(self.U, grid[..., 0], grid[..., 1], left=True)
+        re, im = _times(self.V, re, im, left=False)
+        p = (re.square() + im.square()).flatten(1)
+        mean = p.mean(-1, keepdim=True).clamp_min(torch.finfo(p.dtype).tiny)
+        return (self._scored(p / mean) * mean).to(y.dtype)
+
+    def _scored(self, power: Tensor) -> Tensor:
+        """Of powers `(batch, antennas · pilots)` whose mean is one."""
+        d = self.d / self.d.mean()
+        s = v = torch.full_like(power[:, :1], 0.5)
+        for _ in range(ROUNDS):
+            expected = s * d + v
+            w = expected.square().reciprocal()
+            p = torch.minimum(power, MOST * expected) / (1 - math.exp(-MOST))  # unbiased for exponential powers
+            a, b, c = (w * d * d).sum(-1, keepdim=True), (w * d).sum(-1, keepdim=True), w.sum(-1, keepdim=True)
+            e, f = (w * d * p).sum(-1, keepdim=True), (w * p).sum(-1, keepdim=True)
+            determinant = (a * c - b * b).clamp_min(1e-12 * a * c)
+            s = ((c * e - b * f) / determinant).clamp(1e-4, 10.0)
+            v = ((a * f - b * e) / determinant).clamp(1e-5, 10.0)
+        return v
+
+
+def _times(M: Tensor, re: Tensor, im: Tensor, *, left: bool) -> tuple[Tensor, Tensor]:
+    """A complex matrix times a complex batch of matrices, all as pairs of real ones."""
+    a, b = M[..., 0], M[..., 1]
+    if left:
+        return a @ re - b @ im, b @ re + a @ im
+    return re @ a - im @ b, re @ b + im @ a
