@@ -21,6 +21,7 @@ VERBS = {
     "demo": "Train in front of your eyes, under a minute, and write a report to open.",
     "train": "Train an unfolded network on a problem.",
     "simulate": "Draw from a problem ahead of training, in parallel; what is there is not drawn again.",
+    "channels": "Draw channels of a radio link into a dataset, or say what one holds.",
     "resume": "Go on with a training that stopped, to the same numbers.",
     "runs": "List run directories.",
     "evaluate": "Error of a trained run against its peers and limits, over conditions.",
@@ -55,8 +56,8 @@ def run(args: list[str]) -> int:
             _suggest_choices(args[1:])
         return leave.code if isinstance(leave.code, int) else 2
     except KeyboardInterrupt:
-        if verb == "simulate":
-            return _complain("interrupted; what was simulated is kept: the same command goes on", 1)
+        if verb in ("simulate", "channels"):
+            return _complain("interrupted; what was drawn is kept: the same command goes on", 1)
         return _complain("interrupted; a run directory keeps its last checkpoint: fanfold resume RUN", 1)
     except (ValueError, ImportError) as error:
         return _complain(str(error), 2)

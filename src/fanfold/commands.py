@@ -20,6 +20,7 @@ import tyro
 from fanfold import algorithms, problems, recipe
 from fanfold.algorithms import FISTA, Algorithm
 from fanfold.applying import apply_to_file
+from fanfold.channel_commands import channels  # noqa: F401 - a verb
 from fanfold.console import Watch, notes, show, simulation_watch, watching
 from fanfold.estimators import NeuralSettings
 from fanfold.evaluate import evaluate as evaluate_estimators

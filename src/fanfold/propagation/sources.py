@@ -1,13 +1,20 @@
-"""Sources by name: a shipped draw, the folder of a dataset, or several of them joined by +."""
+"""Sources by name: a shipped draw, a model with its settings, a dataset, a file of the user's, or several of them."""
 
+import re
 from functools import lru_cache
 from pathlib import Path
 
+from fanfold.propagation import tr38901
 from fanfold.propagation.base import Source
 from fanfold.propagation.dataset import Dataset
 from fanfold.propagation.mixed import Mixed
+from fanfold.propagation.models import MODELS
+from fanfold.propagation.settings import made
+from fanfold.propagation.user_files import SUFFIXES, UserFile
+from fanfold.suggest import did_you_mean
 
 SHIPPED = {"umi": Path(__file__).parent / "data" / "umi"}  # 32 antennas and 24 subcarriers
+JOIN = re.compile(r"(?<![0-9][eE])\+")  # not that of 1e+3
 
 
 @lru_cache(maxsize=32)
@@ -15,16 +22,34 @@ def source_of(name: str) -> Source:
     """The source that a name stands for.
 
     Args:
-        name: `"umi"`, which is shipped, or the path of a dataset; `"A+B"` is both in equal parts.
+        name: `"umi"`, which is shipped; a model with settings, `"rician:k_db=10,array=2x4x8"`; the path of a dataset; a
+            file with settings, `"measured.mat:array=2x4x8,name=H"`; or several of these in equal parts, joined by `+`.
 
     Raises:
-        ValueError: If there is none of that name.
+        ValueError: If there is none of that name, or a setting is unknown or wrong.
     """
     if name in SHIPPED:
         return Dataset(str(SHIPPED[name]))
     if Path(name).is_dir():
         return Dataset(name)
-    if "+" in name:
-        names = tuple(part.strip() for part in name.split("+"))
-        return Mixed(tuple(source_of(part) for part in names), names)
-    raise ValueError(f"there is no source of channels {name!r}; pass umi or the path of a dataset.")
+    if not Path(name).is_file() and len(names := JOIN.split(name)) > 1:
+        return Mixed(tuple(source_of(part.strip()) for part in names), tuple(part.strip() for part in names))
+    head, text = _split(name)
+    if head in MODELS:
+        return made(MODELS[head], head, text)
+    if Path(head).suffix.lower() in SUFFIXES:
+        return made(UserFile, head, text, path=head)
+    raise ValueError(f"there is no source of channels {name!r}; {_hint(head)}")
+
+
+def _split(name: str) -> tuple[str, str]:
+    """A name and its settings; the colon of a drive is no colon before settings."""
+    head, _, text = name.rpartition(":")
+    return (head, text) if head and ("=" in text or head in MODELS) else (name, "")
+
+
+def _hint(head: str) -> str:
+    if head in tr38901.MODELS:
+        return f"draw it first (fanfold channels draw {head} --n 10000 --out {head}) and pass that folder: ./{head}."
+    known, suffixes = [*SHIPPED, *MODELS], ", ".join(SUFFIXES)
+    return f"pass {', '.join(known)}, the folder of a dataset, or a file ({suffixes}).{did_you_mean(head, known)}"

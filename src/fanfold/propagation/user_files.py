@@ -1,0 +1,195 @@
+"""Channels of the user's own, measured or ray-traced: an array in a .npz, .npy, .h5 or .mat file."""
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fanfold.propagation.base import Layout, Part
+from fanfold.propagation.dataset import picked
+
+SUFFIXES = (".npz", ".npy", ".h5", ".hdf5", ".mat")
+AXES = {3: "daf", 4: "dasf", 7: "ddaddsf"}  # of an array of so many dimensions, where the user does not say
+MEANING = (
+    "d draws (several are joined, the first slowest), a antennas, s symbols, f subcarriers, c real and imaginary part"
+)
+
+
+@dataclass(frozen=True)
+class UserFile:
+    """Channels H of a file, of any scale; the last tenth is kept for testing.
+
+    Axes are (draws, antennas, subcarriers), (draws, antennas, symbols, subcarriers) or, as the field writes them,
+    `[batch, rx, rx_ant, tx, stream, symbol, subcarrier]`, each link and stream being a draw; others are said in `axes`.
+    They are scaled to unit mean power over the file, or each draw by itself.
+
+    Raises:
+        ValueError: If there is no such file or array, or the array is not one of channels.
+        ImportError: If the format needs a package that is not installed.
+    """
+
+    path: str
+    name: str = ""  # of the array; the only one that can hold channels if not given
+    axes: str = ""  # one letter for each dimension; see `MEANING`
+    array: tuple[int, ...] = ()  # antennas along each axis, slowest first; one axis if not given
+    spacing_hz: float = 30e3
+    carrier_hz: float = 3.5e9
+    normalise: Literal["file", "draw"] = "file"
+    held_out_share: float = 0.1
+
+    def __post_init__(self):
+        if not 0 < self.held_out_share < 1:
+            raise ValueError(f"held_out_share is {self.held_out_share}; it is between 0 and 1.")
+        if len(self.channels) < 2 * self._links:
+            raise ValueError(f"{self.path} holds one draw; one to train on and one to test are the least.")
+        _ = self.layout
+
+    @cached_property
+    def layout(self) -> Layout:
+        """Shape and numerology of its channels."""
+        _, antennas, symbols, subcarriers = self.channels.shape
+        array = self.array or (antennas,)
+        if math.prod(array) != antennas:
+            raise ValueError(f"{self.path} has {antennas} antennas, but an array of {array} has {math.prod(array)}.")
+        return Layout(array, symbols, subcarriers, self.spacing_hz, self.carrier_hz)
+
+    @cached_property
+    def channels(self) -> Tensor:
+        """All of them: `(draws, antennas, symbols, subcarriers)`, complex64, scaled."""
+        H, _ = self._ordered
+        bad = np.argwhere(~np.isfinite(H))
+        if len(bad):
+            raise ValueError(f"{self.path} holds a channel that is not finite, first at {tuple(map(int, bad[0]))}.")
+        power = np.square(np.abs(H), dtype=np.float64).mean((1, 2, 3), keepdims=True)
+        if self.normalise == "file":
+            power = power.mean(keepdims=True)
+        if not power.all():
+            raise ValueError(f"{self.path} holds a channel without power, first draw {int(power.argmin())}.")
+        return torch.from_numpy((H / np.sqrt(power)).astype(np.complex64))
+
+    @cached_property
+    def _ordered(self) -> tuple[np.ndarray, int]:
+        return _ordered(self)
+
+    @property
+    def _links(self) -> int:
+        """Draws of one topology: links and streams of one entry of the batch."""
+        return self._ordered[1]
+
+    def rows(self, part: Part) -> range:
+        """Which draws a part holds; no topology is in both."""
+        topologies = len(self.channels) // self._links
+        cut = (topologies - max(1, round(self.held_out_share * topologies))) * self._links
+        return range(cut) if part == "train" else range(cut, len(self.channels))
+
+    def draw(self, n: int, generator: torch.Generator, part: Part = "train") -> Tensor:
+        """`n` channels of a part; to train on with replacement, to test each at most once."""
+        return self.channels[picked(self.rows(part), n, generator, part)]
+
+
+def _ordered(source: UserFile) -> tuple[np.ndarray, int]:
+    """The array as `(draws, antennas, symbols, subcarriers)`, complex, and how many draws share a topology."""
+    name, H = _chosen(source)
+    axes = source.axes or AXES.get(H.ndim, "")
+    if len(axes) != H.ndim or set(axes) - set("dasfc") or any(axes.count(x) != 1 for x in "af") or "d" not in axes:
+        raise ValueError(
+            f"{source.path}: {name or 'the array'} has shape {H.shape}, and axes is {source.axes!r}; pass one letter "
+            f"for each dimension ({MEANING}), such as axes=daf."
+        )
+    if "c" in axes:
+        pair = np.moveaxis(H, axes.index("c"), -1)
+        if pair.shape[-1] != 2 or np.iscomplexobj(H):
+            raise ValueError(
+                f"{source.path}: the axis c of {H.shape} has the real and the imaginary part, two entries."
+            )
+        H, axes = pair[..., 0] + 1j * pair[..., 1], axes.replace("c", "")
+    elif not np.iscomplexobj(H):
+        raise ValueError(
+            f"{source.path}: {name or 'the array'} is {H.dtype}, channels are complex; if an axis holds real and "
+            "imaginary part, name it c: axes=dafc."
+        )
+    order = sorted(range(H.ndim), key=lambda k: "dasf".index(axes[k]))
+    H = H.transpose(order)
+    draws, symbols = axes.count("d"), axes.count("s")
+    if symbols > 1:
+        raise ValueError(f"axes is {axes!r}; one axis of symbols at most.")
+    links = math.prod(H.shape[1:draws])
+    H = H.reshape(-1, *H.shape[draws:])
+    return H if symbols else H[:, :, None], links
+
+
+def _chosen(source: UserFile) -> tuple[str, np.ndarray]:
+    """The array that was named, or the only one that can hold channels."""
+    arrays = _arrays(Path(source.path))
+    if source.name:
+        if source.name not in arrays:
+            raise ValueError(f"{source.path} has no array {source.name!r}; it has {_listed(arrays)}.")
+        return source.name, arrays[source.name]
+    fitting = [name for name, value in arrays.items() if value.ndim >= 3]
+    if len(fitting) != 1:
+        raise ValueError(
+            f"{source.path} has {len(fitting)} arrays of three or more dimensions, not one: {_listed(arrays)}; name "
+            "the channels: name=H."
+        )
+    return fitting[0], arrays[fitting[0]]
+
+
+def _listed(arrays: dict[str, np.ndarray]) -> str:
+    return ", ".join(f"{name} {value.dtype} {value.shape}" for name, value in arrays.items()) or "none"
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    """Every array of a file by name."""
+    if not path.is_file():
+        raise ValueError(f"there is no file {path}.")
+    try:
+        if path.suffix == ".npy":
+            return {"": np.load(path)}
+        if path.suffix == ".npz":
+            with np.load(path) as file:
+                return {name: file[name] for name in file.files}
+        if path.suffix == ".mat" and not _is_hdf5(path):
+            from scipy.io import loadmat
+
+            return {name: value for name, value in loadmat(path).items() if isinstance(value, np.ndarray)}
+        return _of_hdf5(path)
+    except ImportError:
+        raise
+    except Exception as error:  # of many kinds, from three libraries
+        raise ValueError(f"{path} cannot be read as {path.suffix} ({error}); is it whole?") from error
+
+
+def _is_hdf5(path: Path) -> bool:
+    """Whether a .mat file is of version 7.3, which is HDF5 behind a header of 512 bytes."""
+    with path.open("rb") as file:
+        start = file.read(520)
+    return b"\x89HDF" in (start[:4], start[512:516])
+
+
+def _of_hdf5(path: Path) -> dict[str, np.ndarray]:
+    try:
+        import h5py
+    except ImportError as error:
+        raise ImportError(f"{path} is HDF5, which h5py reads: pip install 'fanfold[channels]'") from error
+    found: dict[str, np.ndarray] = {}
+
+    def keep(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset) and item.ndim:
+            value = _complex(item[()])
+            found[name] = value.T if path.suffix == ".mat" else value  # MATLAB stores the first axis fastest
+
+    with h5py.File(path, "r") as file:
+        file.visititems(keep)
+    return found
+
+
+def _complex(value: np.ndarray) -> np.ndarray:
+    """MATLAB's complex numbers are records of real and imag."""
+    names = value.dtype.names or ()
+    pair = next((p for p in (("real", "imag"), ("r", "i"), ("re", "im")) if set(p) == set(names)), None)
+    return value[pair[0]] + 1j * value[pair[1]] if pair else value
