@@ -1,6 +1,9 @@
 """Channel estimators for OFDM: classical, mixtures and learned ones. A new one is a file here and a row below."""
 
 from fanfold.estimators.ofdm.beam_wiener import BeamWiener
+from fanfold.estimators.ofdm.covariance import ChannelCovariance
+from fanfold.estimators.ofdm.interpolation import Interpolation
 from fanfold.estimators.ofdm.noise_variance import NoiseVariance
+from fanfold.estimators.ofdm.wiener import Wiener
 
-__all__ = ["BeamWiener", "NoiseVariance"]
+__all__ = ["BeamWiener", "ChannelCovariance", "Interpolation", "NoiseVariance", "Wiener"]

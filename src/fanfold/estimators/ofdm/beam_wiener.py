@@ -139,7 +139,7 @@ class BeamWiener(nn.Module):
         return (left / (self.antennas * self.pilots)).clamp_min(1e-12)
 
     def _modes(self, y: Tensor) -> Tensor:
-        """Pilots `(batch, antennas, pilots, 2)` to modes `(batch, groups · modes, 2 · plane)`, reals before imaginaries."""
+        """Pilots `(batch, antennas, pilots, 2)` to modes `(batch, groups · modes, 2 · plane)`, reals first."""
         z = _packed(y) @ _real_matrix(self.to_modes)
         z = z.unflatten(1, (self.groups, -1)).unflatten(-1, (2, self.modes))
         return z.permute(0, 1, 4, 3, 2).flatten(3).flatten(1, 2)

@@ -13,8 +13,8 @@ class NoiseVariance(nn.Module):
     """The variance v and the signal's power s of `y ~ CN(0, s C_space ⊗ C_pilots + v I)`, of each observation.
 
     In the eigenbasis of the Kronecker product the powers of y are exponential with means `s d + v`, and each round of
-    Fisher scoring is a weighted least-squares fit of two numbers; powers far above their means are cut, as in M-estimates
-    (Huber, 1981). Scale-equivariant: `v(c y) = |c|² v(y)`.
+    Fisher scoring is a weighted least-squares fit of two numbers; powers far above their means are cut, as in
+    M-estimates (Huber, 1981). Scale-equivariant: `v(c y) = |c|² v(y)`.
 
     Args:
         space: Covariance between antennas `(antennas, antennas)`, mean diagonal one.

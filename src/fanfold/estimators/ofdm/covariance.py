@@ -1,0 +1,78 @@
+"""Second moments of channels over antennas and over the resource grid, learned from draws or designed to be robust.
+
+Robust designs: Li, Cimini & Sollenberger (1998), a uniform delay profile; a uniform angle gives Clarke's correlation.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fanfold.draws import PREPARATION_STREAM, draw
+from fanfold.problems.ofdm_channel import OFDMChannel
+from fanfold.propagation import Layout
+from fanfold.units import power
+
+CHUNK = 2000  # draws at a time
+
+
+@dataclass(frozen=True)
+class ChannelCovariance:
+    """`E h hᴴ ≈ space ⊗ grid` of channels of unit mean power; both are complex128, Hermitian, of mean diagonal one."""
+
+    space: Tensor  # (antennas, antennas)
+    grid: Tensor  # (entries, entries), entries = symbols · subcarriers
+
+    @classmethod
+    def learn(cls, problem: OFDMChannel, samples: int = 20_000, seed: int = 0) -> "ChannelCovariance":
+        """Of draws of a problem; each factor is the mean over the axes of the other."""
+        antennas, entries = problem.layout.antennas, problem.layout.n // problem.layout.antennas
+        space = torch.zeros(antennas, antennas, dtype=torch.complex128)
+        grid = torch.zeros(entries, entries, dtype=torch.complex128)
+        for index, first in enumerate(range(0, samples, CHUNK)):
+            x, _ = draw(problem, min(CHUNK, samples - first), seed, PREPARATION_STREAM, index)
+            h = x.unflatten(1, (antennas, entries))
+            flat = h.reshape(-1, entries)  # (draws · antennas, entries)
+            grid += (flat.mT @ flat.conj()).to(grid.dtype)
+            flat = h.transpose(1, 2).reshape(-1, antennas)
+            space += (flat.mT @ flat.conj()).to(space.dtype)
+        return cls(_normalised(space), _normalised(grid))
+
+    @classmethod
+    def robust(
+        cls, layout: Layout, longest_delay_s: float | None = None, doppler_hz: float = 0.0
+    ) -> "ChannelCovariance":
+        """Of delays uniform up to the longest, antennas without correlation and Doppler of Clarke's spectrum.
+
+        Args:
+            layout: Shape and numerology.
+            longest_delay_s: In seconds; the cyclic prefix, which no path of a sound link exceeds, if None.
+            doppler_hz: Largest Doppler shift.
+
+        Raises:
+            ValueError: If the longest delay is not positive.
+        """
+        longest = CYCLIC_PREFIX / layout.spacing_hz if longest_delay_s is None else longest_delay_s
+        if not longest > 0:
+            raise ValueError(f"longest_delay_s is {longest}; it is in seconds, greater than zero.")
+        apart = torch.arange(layout.subcarriers, dtype=torch.float64) * layout.spacing_hz
+        lag = longest * (apart[:, None] - apart)
+        frequency = torch.polar(torch.sinc(lag), -torch.pi * lag)
+        when = torch.arange(layout.symbols, dtype=torch.float64) * (1 + CYCLIC_PREFIX) / layout.spacing_hz
+        time = torch.special.bessel_j0(2 * torch.pi * doppler_hz * (when[:, None] - when).abs())
+        eye = torch.eye(layout.antennas, dtype=torch.complex128)
+        return cls(eye, torch.kron(time.to(frequency.dtype), frequency))
+
+
+CYCLIC_PREFIX = 144 / 2048  # of a symbol's useful length, normal prefix: 3GPP TS 38.211, 5.3.1
+
+
+def signal_power(y: Tensor, noise_var: Tensor, least: float = 0.05) -> Tensor:
+    """Power of the channel at the pilots `(batch, 1)`: that of y `(batch, m)` less the noise, at least some of it."""
+    measured = power(y).mean(-1, keepdim=True).clamp_min(torch.finfo(y.dtype).tiny)
+    return torch.maximum(measured - noise_var, least * measured)
+
+
+def _normalised(C: Tensor) -> Tensor:
+    C = (C + C.mH) / 2
+    return C / C.diagonal().real.mean()

@@ -1,0 +1,81 @@
+"""Least squares at the pilots and interpolation between them. Coleri, Ergen, Puri & Bahai (2002)."""
+
+from typing import Literal
+
+import numpy as np
+import torch
+from scipy.interpolate import CubicSpline
+from torch import Tensor, nn
+
+from fanfold.observation import Estimate, Observation
+from fanfold.problems.ofdm_channel import OFDMChannel
+
+Method = Literal["linear", "nearest", "spline"]
+
+
+class Interpolation(nn.Module):
+    """`x = W y` at each antenna: along frequency in each symbol with pilots, then linearly in time between these.
+
+    Outside the outermost pilots the last one is held, but for splines, which go on. The error variance is that of the
+    noise, `noise_var · Σ W²`; what interpolation itself errs by is not known to it.
+
+    Args:
+        problem: Layout and pilots.
+        method: Along frequency.
+
+    Raises:
+        ValueError: If a symbol with pilots has but one, which leaves nothing to interpolate.
+    """
+
+    def __init__(self, problem: OFDMChannel, method: Method = "linear"):
+        super().__init__()
+        self.antennas = problem.layout.antennas
+        W = interpolation_matrix(problem.mask, method)
+        self.register_buffer("W", W.float())
+        self.register_buffer("gain", W.square().sum(1).float())
+
+    def forward(self, obs: Observation) -> Estimate:
+        """The channel `(batch, n)` and, where the noise variance is known, its error variance."""
+        y = obs.y.unflatten(-1, (self.antennas, -1))
+        W = self.W.to(y.real.dtype).mT
+        x = torch.complex(y.real @ W, y.imag @ W)
+        if obs.noise_var is None:
+            return Estimate(x.flatten(-2))
+        var = (obs.noise_var[..., None] * self.gain.to(W.dtype)).expand(x.shape)
+        return Estimate(x.flatten(-2), var.flatten(-2))
+
+
+def interpolation_matrix(mask: Tensor, method: Method = "linear") -> Tensor:
+    """Real `(symbols · subcarriers, pilots)` weights, in double precision, for pilots `(symbols, subcarriers)`.
+
+    Raises:
+        ValueError: If a symbol with pilots has but one for several subcarriers, or the method is unknown.
+    """
+    symbols, subcarriers = mask.shape
+    rows = mask.any(1).nonzero().flatten().tolist()
+    everywhere, when = np.arange(subcarriers), np.arange(symbols)
+    over_time = _linear(np.array(rows), when)  # (symbols, symbols with pilots)
+    columns = []
+    for place, symbol in enumerate(rows):
+        pilots = mask[symbol].nonzero().flatten().numpy()
+        if len(pilots) < 2 < subcarriers:
+            raise ValueError(
+                f"symbol {symbol} has pilots on subcarrier {pilots.tolist()} only, of {subcarriers}: nothing to "
+                "interpolate between; take a comb with at least two pilots."
+            )
+        columns.append(np.kron(over_time[:, place : place + 1], _along_frequency(pilots, everywhere, method)))
+    return torch.from_numpy(np.concatenate(columns, 1))
+
+
+def _along_frequency(pilots: np.ndarray, everywhere: np.ndarray, method: Method) -> np.ndarray:
+    if method == "linear":
+        return _linear(pilots, everywhere)
+    if method == "nearest":
+        return np.eye(len(pilots))[np.abs(everywhere[:, None] - pilots).argmin(1)]
+    if method == "spline":
+        return CubicSpline(pilots, np.eye(len(pilots)))(everywhere)
+    raise ValueError(f"unknown interpolation {method!r}; take linear, nearest or spline.")
+
+
+def _linear(knots: np.ndarray, everywhere: np.ndarray) -> np.ndarray:
+    return np.stack([np.interp(everywhere, knots, unit) for unit in np.eye(len(knots))], 1)

@@ -1,0 +1,104 @@
+"""LMMSE channel estimation, over time and frequency, over space, over all. Edfors et al. (1998); Kay (1993), ch. 12."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from fanfold.estimators.ofdm.covariance import ChannelCovariance, signal_power
+from fanfold.estimators.ofdm.interpolation import interpolation_matrix
+from fanfold.estimators.ofdm.noise_variance import NoiseVariance
+from fanfold.observation import Estimate, Observation
+from fanfold.problems.ofdm_channel import OFDMChannel
+
+Over = Literal["grid", "space", "space-grid"]
+
+
+class Wiener(nn.Module):
+    """The LMMSE filter of a covariance `space ⊗ grid`, in closed form; of the grid alone, of space alone or of both.
+
+    Over the grid (frequency, and time where there are several symbols) each antenna is filtered by
+    `C[:, p] (C[p, p] + noise_var I)⁻¹`. Over space the antennas are filtered at the pilots, and what lies between is
+    interpolated linearly. Over both the filter is applied in the eigenbases of the two factors, so that no matrix of
+    the whole channel is ever made and each observation may have a noise variance of its own. Filters are kept for each
+    noise variance: `filter_of` is what a receiver stores.
+
+    The error variance is that of Gaussian channels of this covariance; over space alone, at the pilots.
+
+    Args:
+        problem: Layout and pilots.
+        covariance: Of channels of unit mean power.
+        over: What is filtered.
+        known_power: Whether entries of the channel are known to have unit mean power, which is then not measured.
+
+    Raises:
+        ValueError: If the covariance is of another layout, or there is nothing to interpolate between.
+    """
+
+    def __init__(
+        self,
+        problem: OFDMChannel,
+        covariance: ChannelCovariance,
+        over: Over = "space-grid",
+        *,
+        known_power: bool = False,
+    ):
+        super().__init__()
+        layout = problem.layout
+        entries = layout.n // layout.antennas
+        if covariance.space.shape[0] != layout.antennas or covariance.grid.shape[0] != entries:
+            raise ValueError(
+                f"the covariance is of {covariance.space.shape[0]} antennas and {covariance.grid.shape[0]} resource "
+                f"elements, the problem has {layout.antennas} and {entries}."
+            )
+        self.over, self.known_power = over, known_power
+        pick = problem.mask.flatten().nonzero().flatten()
+        space = covariance.space if over != "grid" else torch.eye(layout.antennas, dtype=torch.complex128)
+        at_pilots = covariance.grid[pick][:, pick]
+        of_space, U = torch.linalg.eigh(space)
+        if over == "space":
+            at_pilots = torch.eye(len(pick), dtype=torch.complex128)
+            back = interpolation_matrix(problem.mask).to(U.dtype)
+            self.own = back.square().sum(1).real  # of the entries, were they interpolated without noise
+        else:
+            back = covariance.grid[:, pick]
+            self.own = covariance.grid.diagonal().real
+        of_pilots, V = torch.linalg.eigh(at_pilots)
+        self.register_buffer("space", of_space.clamp_min(0))
+        self.register_buffer("pilots", of_pilots.clamp_min(0))
+        self.register_buffer("U", U)
+        self.register_buffer("V", V)
+        self.register_buffer("back", back @ V)  # (entries, pilots)
+        self.noise_variance = NoiseVariance(covariance.space, covariance.grid[pick][:, pick])
+        self._filters: dict[float, Tensor] = {}
+
+    def forward(self, obs: Observation) -> Estimate:
+        """The channel `(batch, n)` and its error variance."""
+        noise_var = self.noise_variance(obs.y) if obs.noise_var is None else obs.noise_var
+        scale = torch.ones_like(noise_var) if self.known_power else signal_power(obs.y, noise_var)
+        relative = (noise_var / scale).double().reshape(-1, 1, 1)
+        y = obs.y.unflatten(-1, (len(self.space), -1)).to(self.U.dtype)
+        own = self.space[:, None] * self.pilots + relative  # variances in the eigenbases
+        z = (self.U.mH @ y @ self.V.conj()) * self.space[:, None] / own
+        x = self.U @ z @ self.back.mT
+        var = (self._variance(own) * scale.reshape(-1, 1, 1)).expand(x.shape)
+        return Estimate(x.flatten(-2).to(obs.y.dtype), var.flatten(-2).to(obs.y.real.dtype))
+
+    def _variance(self, own: Tensor) -> Tensor:
+        """Of the errors, `(…, antennas, entries)`."""
+        of_antenna = (self.U.abs().square() * self.space).sum(1)
+        explained = (self.U.abs().square() * self.space.square()) @ own.reciprocal() @ self.back.abs().square().mT
+        return (of_antenna[:, None] * self.own - explained).clamp_min(0)
+
+    def filter_of(self, noise_var: float) -> Tensor:
+        """`(entries, pilots)` complex64 for one noise variance, over the grid alone: `h = y @ filter.mT` an antenna.
+
+        Raises:
+            ValueError: If the filter is over space too.
+        """
+        if self.over != "grid":
+            raise ValueError("one matrix an antenna exists only over the grid; take Wiener(…, over='grid').")
+        if noise_var not in self._filters:
+            W = (self.back / (self.pilots + noise_var)) @ self.V.mH
+            self._filters[noise_var] = W.to(torch.complex64)
+        return self._filters[noise_var]
