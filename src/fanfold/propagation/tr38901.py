@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from fanfold.machine import threads
 from fanfold.propagation.base import Layout
 from fanfold.suggest import did_you_mean
 
@@ -96,12 +97,13 @@ class TR38901:
     def make(self, n: int, seed: int) -> tuple[Tensor, float]:
         """`n` channels `(n, antennas, symbols, subcarriers)` of unit power each, and their mean power before.
 
-        The same seed gives the same channels; random numbers elsewhere, Sionna's own too, are left as they were.
+        The same seed gives the same channels, for which this runs on one thread: on two, sums are taken in another
+        order. Random numbers elsewhere, Sionna's own too, are left as they were.
 
         Raises:
             ImportError: If Sionna is not installed.
         """
-        with torch.no_grad(), sionna_at(seed) as sionna:
+        with torch.no_grad(), threads(1), sionna_at(seed) as sionna:
             paths = _scenario(self, sionna) if self.model in SCENARIOS else _profile(self, sionna)
             each = _together(self.layout)
             drawn = torch.cat([self.response(*paths(each)) for _ in range(0, n, each)])[:n]

@@ -148,11 +148,10 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise ValueError(f"there is no file {path}.")
     try:
-        if path.suffix == ".npy":
-            return {"": np.load(path)}
-        if path.suffix == ".npz":
-            with np.load(path) as file:
-                return {name: file[name] for name in file.files}
+        if path.suffix in (".npy", ".npz"):
+            with path.open("rb") as stream:  # closed also where np.load gives up
+                file = np.load(stream)
+                return {"": file} if isinstance(file, np.ndarray) else dict(file)
         if path.suffix == ".mat" and not _is_hdf5(path):
             from scipy.io import loadmat
 
