@@ -427,6 +427,15 @@ def test_hdf5_without_h5py_says_what_to_install(tmp_path, monkeypatch):
         UserFile(path)
 
 
+def test_a_file_that_changed_is_read_again(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first = source_of(saved(Path("measured.npz"), H=PLAIN))
+    assert source_of("measured.npz") is first
+    saved(Path("measured.npz"), H=PLAIN[:, :2])
+    os.utime("measured.npz", ns=(0, 1))  # however coarse the clock
+    assert source_of("measured.npz").layout.antennas == 2
+
+
 # Statistics
 
 

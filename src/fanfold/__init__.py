@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         penalties,
         priors,
         problems,
+        propagation,
         shrinkage,
         units,
     )
@@ -71,6 +72,7 @@ _MODULES = (
     "penalties",
     "priors",
     "problems",
+    "propagation",
     "shrinkage",
     "units",
 )
@@ -78,8 +80,8 @@ _MODULES = (
 __all__ = [
     "LMMSE", "Estimate", "Observation", "Training", "algorithms", "bounds", "certify", "channels", "deploy",
     "dot_test", "equilibrium", "estimators", "evaluate", "fit", "fit_events", "guard", "iterate", "linops", "load",
-    "neural", "noise", "penalties", "priors", "problems", "resume", "run", "shrinkage", "simulate", "unfold", "units",
-    "watch",
+    "neural", "noise", "penalties", "priors", "problems", "propagation", "resume", "run", "shrinkage", "simulate",
+    "unfold", "units", "watch",
 ]  # fmt: skip
 
 

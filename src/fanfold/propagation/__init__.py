@@ -2,7 +2,19 @@
 
 from fanfold.propagation.base import Layout, Part, Source
 from fanfold.propagation.dataset import Dataset
+from fanfold.propagation.drawing import cached_channels, draw_channels
 from fanfold.propagation.pilots import pilot_mask
 from fanfold.propagation.sources import source_of
+from fanfold.propagation.tr38901 import TR38901
 
-__all__ = ["Dataset", "Layout", "Part", "Source", "pilot_mask", "source_of"]
+__all__ = [
+    "TR38901",
+    "Dataset",
+    "Layout",
+    "Part",
+    "Source",
+    "cached_channels",
+    "draw_channels",
+    "pilot_mask",
+    "source_of",
+]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fanfold.propagation import tr38901
 from fanfold.propagation.base import Source
-from fanfold.propagation.dataset import Dataset
+from fanfold.propagation.dataset import MANIFEST, Dataset
 from fanfold.propagation.mixed import Mixed
 from fanfold.propagation.models import MODELS
 from fanfold.propagation.settings import made
@@ -17,7 +17,6 @@ SHIPPED = {"umi": Path(__file__).parent / "data" / "umi"}  # 32 antennas and 24 
 JOIN = re.compile(r"(?<![0-9][eE])\+")  # not that of 1e+3
 
 
-@lru_cache(maxsize=32)
 def source_of(name: str) -> Source:
     """The source that a name stands for.
 
@@ -28,18 +27,34 @@ def source_of(name: str) -> Source:
     Raises:
         ValueError: If there is none of that name, or a setting is unknown or wrong.
     """
-    if name in SHIPPED:
-        return Dataset(str(SHIPPED[name]))
-    if Path(name).is_dir():
-        return Dataset(name)
+    if name in SHIPPED or Path(name).is_dir():
+        folder = SHIPPED.get(name, Path(name)).resolve()
+        return _dataset(str(folder), _changed(folder / MANIFEST))
     if not Path(name).is_file() and len(names := JOIN.split(name)) > 1:
         return Mixed(tuple(source_of(part.strip()) for part in names), tuple(part.strip() for part in names))
     head, text = _split(name)
     if head in MODELS:
         return made(MODELS[head], head, text)
     if Path(head).suffix.lower() in SUFFIXES:
-        return made(UserFile, head, text, path=head)
+        file = Path(head).resolve()
+        return _user_file(head, text, str(file), _changed(file))
     raise ValueError(f"there is no source of channels {name!r}; {_hint(head)}")
+
+
+@lru_cache(maxsize=32)
+def _dataset(path: str, changed: int) -> Dataset:
+    """Opened once, until it changes."""
+    return Dataset(path)
+
+
+@lru_cache(maxsize=4)
+def _user_file(name: str, settings: str, path: str, changed: int) -> UserFile:
+    """Read once, until it changes."""
+    return made(UserFile, name, settings, path=path)
+
+
+def _changed(file: Path) -> int:
+    return file.stat().st_mtime_ns if file.is_file() else 0
 
 
 def _split(name: str) -> tuple[str, str]:
