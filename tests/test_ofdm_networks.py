@@ -1,0 +1,172 @@
+"""Laws of the learned channel estimators."""
+
+import logging
+import warnings
+
+import pytest
+import torch
+
+import fanfold as ff
+from fanfold.estimators.ofdm import BeamMixer, ChannelCovariance, GridCNN, Wiener
+from fanfold.estimators.ofdm.beam_mixer import MixerSize
+from fanfold.fit import Validated
+
+CHANNELS = ff.problems.OFDMChannel(pilots="comb-4", snr_db=(0, 20))
+MAKE = {
+    "beam-mixer": lambda p, **k: BeamMixer(p, MixerSize(48, 6, 2, 6, 24, 16), **k),
+    "grid-cnn": lambda p, **k: GridCNN(p, width=16, depth=3, **k),
+}
+networks = pytest.mark.parametrize("kind", MAKE)
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    """Channels to prepare with, and a few to estimate."""
+    generator = torch.Generator().manual_seed(0)
+    return CHANNELS.sample(400, generator), CHANNELS.held_out().sample(16, generator)
+
+
+@pytest.fixture(scope="module")
+def prepared(drawn):
+    """Networks as they stand when training begins."""
+    nets = {kind: make(CHANNELS) for kind, make in MAKE.items()}
+    for net in nets.values():
+        net.prepare(*drawn[0])
+    return nets
+
+
+@pytest.fixture(scope="module")
+def shaken(drawn):
+    """Networks whose weights have moved, all of them."""
+    nets = {kind: make(CHANNELS) for kind, make in MAKE.items()}
+    generator = torch.Generator().manual_seed(1)
+    for net in nets.values():
+        net.prepare(*drawn[0])
+        for p in net.parameters():
+            p.data += 0.05 * torch.randn(p.shape, generator=generator)
+    return nets
+
+
+@networks
+def test_untrained_it_is_lmmse(kind, prepared, drawn):
+    (x, _), (_, obs) = drawn
+    antennas, _, entries = CHANNELS.layout.shape
+    h = x.unflatten(1, (antennas, entries)).to(torch.complex128)
+    h = h / h.abs().square().mean((1, 2), keepdim=True).sqrt()
+    space = torch.einsum("bae,bce->ac", h, h.conj()) / (len(h) * entries)
+    grid = torch.einsum("bae,baf->ef", h, h.conj()) / (len(h) * antennas)
+    filtered = Wiener(CHANNELS, ChannelCovariance(space, grid))(obs).x
+    # single precision: antennas · pilots products, each rounded, of which the errors add at worst
+    assert (prepared[kind](obs).x - filtered).abs().max() < 1e-7 * obs.y.shape[1] * filtered.abs().max()
+
+
+@networks
+def test_a_scale_and_a_phase_of_the_channel_pass_through(kind, shaken, drawn):
+    _, (_, obs) = drawn
+    factor = 1e-6 * torch.exp(torch.tensor(1.3j))
+    with torch.no_grad():
+        at, moved = shaken[kind](obs), shaken[kind](ff.Observation(factor * obs.y, obs.A, 1e-12 * obs.noise_var))
+    # of single precision, through tens of products
+    torch.testing.assert_close(moved.x / factor, at.x, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(moved.var / 1e-12, at.var, rtol=1e-3, atol=0)
+
+
+@networks
+def test_it_measures_an_unknown_noise_variance(kind, prepared, drawn):
+    _, (x, obs) = drawn
+    with torch.no_grad():
+        told, untold = prepared[kind](obs), prepared[kind](ff.Observation(obs.y, obs.A))
+    # LMMSE with a wrong variance v' loses at most (v'/v + v/v')/2 - 1 of its error: a quarter for a factor of two
+    assert ff.units.nmse_db(untold.x, x) < ff.units.nmse_db(told.x, x) + 1
+
+
+@networks
+def test_silence_and_noise_give_finite_estimates_and_gradients(kind, shaken, drawn):
+    _, (x, obs) = drawn
+    for level in (0, 1e-30, 1):  # powers of the second are below the smallest number
+        for noise_var in (None, obs.noise_var, 0 * obs.noise_var):
+            net, at = shaken[kind], ff.Observation(level * obs.y, obs.A, noise_var)
+            net.zero_grad()
+            estimate = net(at)
+            assert torch.isfinite(torch.view_as_real(estimate.x)).all()
+            assert torch.isfinite(estimate.var).all()
+            assert (estimate.var >= 0).all()
+            net.losses(at, level * x).mean().backward()
+            assert all(torch.isfinite(p.grad).all() for p in net.parameters() if p.grad is not None)
+
+
+@networks
+def test_gradients_reach_every_weight(kind, shaken, drawn):
+    _, (x, obs) = drawn
+    net = shaken[kind]
+    net.zero_grad()
+    net.losses(obs, x).mean().backward()
+    assert all(p.grad is not None and (p.grad != 0).any() for p in net.parameters())
+
+
+@networks
+def test_the_error_variance_does_not_move_the_estimate(kind, shaken, drawn):
+    _, (_, obs) = drawn
+    net = shaken[kind]
+    net.zero_grad()
+    net(obs).var.sum().backward()
+    heads = {"hidden.weight", "hidden.bias", "spread.weight", "spread.bias"}
+    moved = {name for name, p in net.named_parameters() if p.grad is not None and (p.grad != 0).any()}
+    assert moved == heads
+
+
+@networks
+def test_training_lowers_the_error(kind):
+    problem = CHANNELS.shifted(snr_db=10)
+    net = MAKE[kind](problem)
+    scores = []
+    ff.fit(
+        net,
+        problem,
+        steps=120,
+        batch=32,
+        lr=8e-3,
+        validate_every=120,
+        validation_samples=100,
+        on_event=lambda e: scores.append(e.nmse_db) if isinstance(e, Validated) else None,
+    )
+    assert scores[-1] < scores[0] - 0.1
+
+
+@networks
+def test_it_runs_where_there_are_no_complex_numbers(kind, shaken, drawn, tmp_path):
+    ort = pytest.importorskip("onnxruntime")
+    _, (_, obs) = drawn
+    net, y = shaken[kind], torch.view_as_real(obs.y.resolve_conj())[:2].contiguous()
+
+    class OfPairs(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = net
+
+        def forward(self, y, noise_var):
+            return self.net.of_pairs(y, noise_var)
+
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    batch = {0: torch.export.Dim("batch")}
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            OfPairs(), (y, obs.noise_var[:2]), dynamic_shapes=(batch, batch), dynamo=True, verbose=False
+        )
+    program.save(tmp_path / "net.onnx")
+    session = ort.InferenceSession(tmp_path / "net.onnx", providers=["CPUExecutionProvider"])
+    names = [i.name for i in session.get_inputs()]
+    y = torch.view_as_real(obs.y.resolve_conj()).contiguous()  # another batch size
+    x, var = session.run(None, dict(zip(names, (y.numpy(), obs.noise_var.numpy()), strict=True)))
+    with torch.no_grad():
+        here = net(obs)
+    torch.testing.assert_close(torch.view_as_complex(torch.from_numpy(x)), here.x, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(torch.from_numpy(var), here.var, rtol=1e-3, atol=0)
+
+
+@networks
+def test_pilots_of_another_grid_are_refused(kind, prepared):
+    _, obs = CHANNELS.shifted(pilots="comb-2").sample(2, torch.Generator().manual_seed(0))
+    with pytest.raises(ValueError, match="6 pilots"):
+        prepared[kind](obs)
