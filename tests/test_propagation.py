@@ -300,6 +300,36 @@ def test_a_shard_of_another_numerology_is_refused(whole, tmp_path):
         Dataset(whole.path)
 
 
+def test_one_process_draws_into_a_folder(whole):
+    pytest.importorskip("fcntl")
+    events = drawing_events(Toy(), 25, whole.path, seed=3, shard_draws=10)
+    next(events)
+    with pytest.raises(ValueError, match="another process draws into"):
+        draw_channels(Toy(), 25, whole.path, seed=3, shard_draws=10)
+    events.close()
+    assert draw_channels(Toy(), 25, whole.path, seed=3, shard_draws=10).count == 25
+
+
+def test_a_full_disk_is_an_error_that_keeps_what_was_there(whole, monkeypatch):
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    (Path(whole.path) / "00001.npy").unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match=r"cannot write .*00001\.npy"):
+            draw_channels(Toy(), 25, whole.path, seed=3, shard_draws=10)
+    assert draw_channels(Toy(), 25, whole.path, seed=3, shard_draws=10).fingerprint == whole.fingerprint
+    assert not list(Path(whole.path).glob("*.part"))
+
+
+@pytest.mark.parametrize(("draws", "shard_draws", "seed"), [(1, 10, 0), (10, 0, 0), (10, 10, -1)])
+def test_what_cannot_be_drawn_is_refused(draws, shard_draws, seed, tmp_path):
+    with pytest.raises(ValueError, match="pass at least 2 draws"):
+        draw_channels(Toy(), draws, tmp_path / "new", shard_draws=shard_draws, seed=seed)
+    assert not (tmp_path / "new").exists()
+
+
 def test_a_folder_of_other_things_is_left_alone(tmp_path):
     (tmp_path / "thesis.tex").write_text("")
     with pytest.raises(ValueError, match="not empty and holds no dataset"):

@@ -163,10 +163,18 @@ def whole_hash(manifest: dict[str, Any]) -> str:
 
 
 def replace_whole(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all, on the disk when this returns."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    """Write a file so that it is there whole or not at all, on the disk when this returns.
+
+    Raises:
+        OSError: If the disk is full, say; what was there is unharmed.
+    """
+    temporary = path.with_name(f".{path.name}.part")  # what a crash left of it is written over
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OSError(error.errno, f"cannot write {path} ({error.strerror}); what was there is unharmed") from error

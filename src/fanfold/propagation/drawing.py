@@ -10,6 +10,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -134,24 +135,27 @@ def drawing_events(
         seed: Of the draws.
         shard_draws: Draws in a shard, the last one may have fewer.
     """
-    if min(draws, shard_draws) < 1 or seed < 0:
-        raise ValueError(f"{draws} draws in shards of {shard_draws} with seed {seed}; pass positive numbers.")
-    folder, began = Path(path), time.perf_counter()
-    manifest = _begun(folder, _facts(recipe, draws, seed, shard_draws))
-    there = manifest["shards"]
-    sizes = [min(shard_draws, draws - first) for first in range(0, draws, shard_draws)]
-    names = [f"{number:05d}.npy" for number in range(len(sizes))]
-    done = before = sum(size for name, size in zip(names, sizes) if name in there)
-    yield DrawingStarted(str(path), draws, done)
-    for number, (name, size) in enumerate(zip(names, sizes)):
-        if name in there:
-            continue
-        there[name] = _store(folder / name, recipe, size, shard_seed(seed, number))
-        _write(folder, manifest)
-        done += size
-        yield ShardDrawn(done)
-    if draws > before or not manifest["finished"]:
-        _write(folder, manifest | {"finished": True})
+    if draws < 2 or shard_draws < 1 or seed < 0:
+        raise ValueError(
+            f"{draws} draws in shards of {shard_draws} with seed {seed}; pass at least 2 draws, one to train on and "
+            "one to test, a shard of one or more, and a seed from 0 on."
+        )
+    folder, began, facts = Path(path), time.perf_counter(), _facts(recipe, draws, seed, shard_draws)
+    with _alone(folder):
+        manifest = _begun(folder, facts)
+        there = manifest["shards"]
+        sizes = [min(shard_draws, draws - first) for first in range(0, draws, shard_draws)]
+        names = [f"{number:05d}.npy" for number in range(len(sizes))]
+        done = before = sum(size for name, size in zip(names, sizes) if name in there)
+        yield DrawingStarted(str(path), draws, done)
+        for number, (name, size) in enumerate(zip(names, sizes)):
+            if name in there:
+                continue
+            there[name] = _store(folder / name, recipe, size, shard_seed(seed, number))
+            manifest["finished"] = len(there) == len(names)
+            _write(folder, manifest)
+            done += size
+            yield ShardDrawn(done)
     yield DrawingFinished(str(path), draws, done - before, time.perf_counter() - began)
 
 
@@ -167,6 +171,22 @@ def _facts(recipe: Recipe, draws: int, seed: int, shard_draws: int) -> dict[str,
     return json.loads(json.dumps(told))
 
 
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """No other process draws into the folder meanwhile; the system lets go of the lock of one that was killed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        try:
+            import fcntl
+
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except ImportError:  # a system without: two writers at once are the user's affair
+            pass
+        except BlockingIOError as error:
+            raise ValueError(f"another process draws into {folder}; wait for it, or pass another folder.") from error
+        yield
+
+
 def _begun(folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
     """The manifest of a folder with the shards that are whole; a new one where there is none.
 
@@ -174,9 +194,8 @@ def _begun(folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
         ValueError: If the folder holds channels of another recipe.
     """
     if not (folder / MANIFEST).is_file():
-        if folder.is_dir() and any(folder.iterdir()):
+        if any(not file.name.startswith(".") for file in folder.iterdir()):  # those are ours, of a first moment
             raise ValueError(f"{folder} is not empty and holds no dataset of channels; pass another folder.")
-        folder.mkdir(parents=True, exist_ok=True)
         manifest = facts | {"shards": {}, "made_with": _versions(), "finished": False}
         _write(folder, manifest)
         return manifest
