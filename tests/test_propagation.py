@@ -84,6 +84,8 @@ def test_a_line_of_sight_without_scattering_is_a_steering_vector():
         steps = h.narrow(axis, 1, h.shape[axis] - 1) * h.narrow(axis, 0, h.shape[axis] - 1).conj()
         assert torch.allclose(steps, steps.narrow(axis, 0, 1).expand_as(steps), atol=100 * EPS)
     assert (h.abs() - 1).abs().max() < 10 * EPS
+    row = source_of("rician:k_db=200,array=6,subcarriers=1,azimuth_deg=1").draw(200, rng(0))[:, :, 0, 0]
+    assert 0.02 < (row[:, 1:] * row[:, :-1].conj()).angle().abs().max() < np.pi * np.sin(np.pi / 180) + 100 * EPS
 
 
 @pytest.mark.parametrize(

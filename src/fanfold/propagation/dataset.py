@@ -100,7 +100,7 @@ class Dataset:
             mine = np.flatnonzero(home == shard)
             if len(mine):
                 mine = mine[np.argsort(numbers[mine])]  # the disk is read forwards
-                out[torch.from_numpy(mine)] = torch.from_numpy(rows[numbers[mine] - starts[shard]].astype(np.float32))
+                out[torch.from_numpy(mine)] = torch.from_numpy(rows[numbers[mine] - starts[shard]]).float()
         return torch.view_as_complex(out)
 
 

@@ -128,7 +128,7 @@ class Rician(Kronecker):
     @property
     def _steered(self) -> list[tuple[int, float]]:
         """Size of the axes that are steered, and the largest phase step over π."""
-        angles = (self.azimuth_deg, self.elevation_deg)[-len(self.array) :]
+        angles = (self.azimuth_deg, self.elevation_deg)[: len(self.array)]  # a single axis lies flat
         return [(size, math.sin(math.radians(angle))) for size, angle in zip(self.array[-2:], angles)]
 
     def covariance(self) -> Tensor:
