@@ -1,132 +1,25 @@
-"""The posterior mean of a Gaussian mixture of Kronecker covariances. Koller, Fesl, Turan & Utschick (2022).
+"""The mean of a channel under a mixture of Kronecker covariances. Koller, Fesl, Turan & Utschick (2022)."""
 
-Components are learned by expectation-maximisation, Dempster, Laird & Rubin (1977); Kronecker factors as moments, the
-first round of the flip-flop of Dutilleul (1999).
-"""
-
-from collections.abc import Iterator
-from dataclasses import dataclass
+import itertools
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from fanfold.draws import PREPARATION_STREAM, draw, generator_of
-from fanfold.estimators.ofdm.covariance import ChannelCovariance, signal_power
-from fanfold.estimators.ofdm.noise_variance import NoiseVariance
+from fanfold.estimators.ofdm.filter_bank import FilterBank, Filtered
+from fanfold.estimators.ofdm.mixture import Mixture, learn_mixture
 from fanfold.observation import Estimate, Observation
 from fanfold.problems.ofdm_channel import OFDMChannel
-from fanfold.units import power
 
-CHUNK = 1000  # draws at a time
-LOADING = 0.01  # noise variance at which draws are told apart: channels without noise are singular
-
-
-@dataclass(frozen=True)
-class Mixture:
-    """Weights and covariances of the components, `E h hᴴ = space_k ⊗ F C_k Fᴴ` of channels of unit mean power.
-
-    F `(entries, modes)` has orthonormal columns, the strongest directions over the grid of one antenna.
-    """
-
-    weights: Tensor  # (components,)
-    space: Tensor  # (components, antennas, antennas), mean diagonal one
-    modes: Tensor  # (components, modes, modes): C_k
-    basis: Tensor  # (entries, modes): F
-    rounds: int = 0  # of expectation and maximisation that made it
-
-
-def learn_mixture(
-    problem: OFDMChannel,
-    components: int = 16,
-    samples: int = 20_000,
-    modes: int = 14,
-    seed: int = 0,
-    start: Mixture | None = None,
-) -> Iterator[tuple[Mixture, float]]:
-    """Expectation-maximisation without an end: the mixture after each round and its mean log-likelihood so far.
-
-    Args:
-        problem: Where channels come from; its pilots do not matter.
-        components: How many.
-        samples: Training channels.
-        modes: Directions over the grid that are kept, at most.
-        seed: Of the draws and of the first components.
-        start: Where to go on from.
-
-    Raises:
-        ValueError: If there are fewer draws than eight for each component.
-    """
-    if samples < 8 * components:
-        raise ValueError(f"{samples} draws for {components} components; pass at least {8 * components}.")
-    x, _ = draw(problem, samples, seed, PREPARATION_STREAM, 0)
-    h = x.unflatten(1, (problem.layout.antennas, -1))
-    whole = ChannelCovariance.learn(problem, samples, seed)
-    basis = torch.linalg.eigh(whole.grid)[1].flip(1)[:, : min(modes, h.shape[-1])]
-    c = h @ basis.conj().to(h.dtype)  # (draws, antennas, modes)
-    mixture = start or _first(c, basis, components, generator_of(seed, PREPARATION_STREAM, 1))
-    while True:
-        mixture, likelihood = _round(mixture, c)
-        yield mixture, likelihood
-
-
-def _first(c: Tensor, basis: Tensor, components: int, generator: torch.Generator) -> Mixture:
-    """Each component from a few draws near one of them, as their beams' powers say, drawn in to the whole."""
-    profile = power(torch.fft.fft(c[..., :1], dim=1, norm="ortho")).flatten(1).sqrt()
-    profile = profile / profile.norm(dim=1, keepdim=True)
-    centres = profile[torch.randperm(len(c), generator=generator)[:components]]
-    for _ in range(5):  # of k-means on the sphere
-        nearest = (profile @ centres.mT).argmax(1)
-        sums = torch.zeros_like(centres).index_add(0, nearest, profile)
-        centres = torch.where(sums.norm(dim=1, keepdim=True) > 0, sums, centres)
-        centres = centres / centres.norm(dim=1, keepdim=True)
-    share = nn.functional.one_hot((profile @ centres.mT).argmax(1), components).float()
-    return _moments(c, 0.9 * share + 0.1 / components, basis, 0)
-
-
-def _round(mixture: Mixture, c: Tensor) -> tuple[Mixture, float]:
-    parts = [_log_likelihoods(mixture, part) for part in c.split(CHUNK)]
-    log = torch.cat(parts) + mixture.weights.log()
-    return _moments(c, log.softmax(1).float(), mixture.basis, mixture.rounds + 1), log.logsumexp(1).mean().item()
-
-
-def _log_likelihoods(mixture: Mixture, c: Tensor) -> Tensor:
-    """`(draws, components)` of coefficients `(draws, antennas, modes)` in noise of variance LOADING, but a constant."""
-    of_space, U = torch.linalg.eigh(mixture.space)
-    of_modes, V = torch.linalg.eigh(mixture.modes)
-    d = of_space.clamp_min(0)[:, None] * of_modes.clamp_min(0)[:, :, None] + LOADING
-    by_antenna, found = c.mT.contiguous(), []
-    for k in range(len(d)):
-        z = V[k].mH.to(c.dtype) @ (by_antenna.flatten(0, 1) @ U[k].conj().to(c.dtype)).view_as(by_antenna)
-        found.append(-(power(z) / d[k].float()).sum((1, 2)).double() - d[k].log().sum())
-    return torch.stack(found, 1)
-
-
-def _moments(c: Tensor, share: Tensor, basis: Tensor, rounds: int) -> Mixture:
-    """Weights and Kronecker factors of draws that belong to components by so much, `(draws, components)`."""
-    antennas, modes, entries = c.shape[1], c.shape[2], len(basis)
-    space, over_modes = [], []
-    for k in range(share.shape[1]):
-        h = c * share[:, k, None, None].sqrt()
-        rows = h.transpose(1, 2).reshape(-1, antennas)
-        space.append(rows.mT @ rows.conj())
-        rows = h.reshape(-1, modes)
-        over_modes.append(rows.mT @ rows.conj())
-    counts = share.double().sum(0)
-    S, C = (torch.stack(list_).to(torch.complex128) for list_ in (space, over_modes))
-    S, C = (S + S.mH) / 2, (C + C.mH) / (2 * antennas * counts[:, None, None].clamp_min(1e-12))
-    trace = S.diagonal(dim1=1, dim2=2).real.mean(-1).clamp_min(1e-300)
-    S = S / trace[:, None, None]
-    little = 4 / counts.clamp_min(4)[:, None, None]  # components of few draws are drawn in to white ones
-    S = (1 - little) * S + little * torch.eye(antennas, dtype=S.dtype)
-    assert entries >= modes
-    return Mixture((counts + 1) / (counts + 1).sum(), S, C, basis, rounds)
+CHUNK = 64  # observations at a time: each takes an estimate of every component
+ROUNDING = torch.finfo(torch.float32).eps
 
 
 class KroneckerGMM(nn.Module):
     """The posterior mean of a mixture: LMMSE filters of all components, weighted by how well each explains the pilots.
 
     With one component it is LMMSE over space and grid. The error variance is that of the mixture, by the law of total
-    variance.
+    variance. Scale-equivariant: power and, where it is unknown, noise variance are measured for each observation.
 
     Args:
         problem: Layout and pilots.
@@ -137,55 +30,101 @@ class KroneckerGMM(nn.Module):
         ValueError: If the mixture is of another layout.
     """
 
+    grid_var: Tensor
+
     def __init__(self, problem: OFDMChannel, mixture: Mixture, *, known_power: bool = False):
         super().__init__()
-        antennas, entries = problem.layout.antennas, problem.layout.n // problem.layout.antennas
-        if mixture.space.shape[-1] != antennas or len(mixture.basis) != entries:
-            raise ValueError(
-                f"the mixture is of {mixture.space.shape[-1]} antennas and {len(mixture.basis)} resource elements, the "
-                f"problem has {antennas} and {entries}."
-            )
         self.known_power = known_power
-        pick = problem.mask.flatten().nonzero().flatten()
-        grid = mixture.basis @ mixture.modes @ mixture.basis.mH  # (components, entries, entries)
-        of_pilots, V = torch.linalg.eigh(grid[:, pick][:, :, pick])
-        of_space, U = torch.linalg.eigh(mixture.space)
-        self.register_buffer("log_weights", mixture.weights.log().float())
-        self.register_buffer("space", of_space.clamp_min(0).float())  # (components, antennas)
-        self.register_buffer("pilots", of_pilots.clamp_min(0).float())  # (components, pilots)
-        self.register_buffer("U", U.to(torch.complex64))
-        self.register_buffer("V", V.to(torch.complex64))
-        self.register_buffer("back", (grid[:, :, pick] @ V).to(torch.complex64))  # (components, entries, pilots)
-        self.register_buffer("own", grid.diagonal(dim1=1, dim2=2).real.float())  # (components, entries)
-        weights = mixture.weights[:, None, None]
-        self.noise_variance = NoiseVariance((weights * mixture.space).sum(0), (weights * grid).sum(0)[pick][:, pick])
+        self.bank = FilterBank(problem, *mixture.modes.shape[:2]).requires_grad_(requires_grad=False)
+        self.bank.set(mixture)
+        own = mixture.grid.diagonal(dim1=1, dim2=2).real.clamp_min(0)
+        self.register_buffer("grid_var", own.float())  # (components, entries)
 
     @classmethod
     def learn(
-        cls, problem: OFDMChannel, components: int = 16, samples: int = 20_000, rounds: int = 15, seed: int = 0
+        cls,
+        problem: OFDMChannel,
+        components: int = 16,
+        samples: int = 20_000,
+        rounds: int = 15,
+        seed: int = 0,
+        on_round: Callable[[Mixture, float], None] | None = None,
     ) -> "KroneckerGMM":
-        """After so many rounds of expectation-maximisation."""
-        steps = learn_mixture(problem, components, samples, seed=seed)
-        mixture = [next(steps) for _ in range(rounds)][-1][0]
+        """After so many rounds of expectation-maximisation.
+
+        Args:
+            problem: Where channels come from, and which pilots the estimator takes.
+            components: Of the mixture.
+            samples: Training channels.
+            rounds: Of expectation-maximisation.
+            seed: Of the draws and the first components.
+            on_round: Called after each round with the mixture, which can be saved and gone on from, and the mean
+                log-likelihood of the draws before it.
+        """
+        if rounds < 1:
+            raise ValueError(f"rounds is {rounds}; pass at least one.")
+        steps, mixture = learn_mixture(problem, components, samples, seed=seed), None
+        for mixture, likelihood in itertools.islice(steps, rounds):
+            if on_round:
+                on_round(mixture, likelihood)
+        assert mixture is not None
         return cls(problem, mixture)
 
     def forward(self, obs: Observation) -> Estimate:
-        """The channel `(batch, n)` and its error variance."""
-        noise_var = self.noise_variance(obs.y) if obs.noise_var is None else obs.noise_var
-        scale = torch.ones_like(noise_var) if self.known_power else signal_power(obs.y, noise_var)
-        scale = scale.reshape(-1, 1, 1)
-        y = obs.y.unflatten(-1, (self.U.shape[-1], -1)) / scale.sqrt()
-        own = self.space[:, :, None] * self.pilots[:, None] + (noise_var.reshape(-1, 1, 1) / scale)[:, None]
-        z = self.U.mH @ y[:, None] @ self.V.conj()  # (batch, components, antennas, pilots)
-        share = (self.log_weights - (power(z) / own + own.log()).sum((2, 3))).softmax(1)[..., None, None]
-        each = self.U @ (z * (self.space[:, :, None] / own)) @ self.back.mT
-        x = (share * each).sum(1)
-        var = (share * (self._variances(own) + power(each))).sum(1) - power(x)
-        var = torch.maximum(var, torch.finfo(var.dtype).eps * power(x)) * scale
-        return Estimate((x * scale.sqrt()).flatten(1), var.expand(x.shape).flatten(1))
+        """The channel `(..., n)` and its error variance.
 
-    def _variances(self, own: Tensor) -> Tensor:
+        Raises:
+            ValueError: If the pilots are not those that the estimator was made for.
+        """
+        y, noise_var = pairs_of(obs, self.bank)
+        parts = [
+            self.of_pairs(y[k : k + CHUNK], None if noise_var is None else noise_var[k : k + CHUNK])
+            for k in range(0, len(y), CHUNK)
+        ]
+        x, var = (torch.cat(part) for part in zip(*parts, strict=True))
+        return estimate_of(x, var, obs)
+
+    def of_pairs(self, y: Tensor, noise_var: Tensor | None) -> tuple[Tensor, Tensor]:
+        """In real pairs: y `(batch, m, 2)`, the noise variance `(batch, 1)` -> `(batch, n, 2)`, `(batch, n)`."""
+        bank = self.bank
+        z, noise_var, scale = bank.scaled(y, noise_var, known_power=self.known_power)
+        filtered = bank(z, noise_var)
+        x = bank.at_grid(bank.mean(filtered))
+        each = bank.each_mean(filtered).unflatten(-1, (2, -1)).square().sum(-2)
+        total = ((self._variances(filtered) + each) * filtered.shares[..., None, None]).sum(1).flatten(1)
+        size = x.square().sum(-1)
+        var = torch.maximum(total - size, ROUNDING * size)
+        return x * scale.sqrt()[..., None], var * scale
+
+    def _variances(self, filtered: Filtered) -> Tensor:
         """Of the errors of each component, `(batch, components, antennas, entries)`."""
-        of_antenna = (power(self.U) * self.space[:, None]).sum(2)
-        explained = (power(self.U) * self.space.square()[:, None]) @ own.reciprocal() @ power(self.back).mT
-        return (of_antenna[:, :, None] * self.own[:, None] - explained).clamp_min(0)
+        bank = self.bank
+        U = bank.U.square().sum(0).mT  # (components, antennas, eigenvectors)
+        back = torch.view_as_complex(bank.back.movedim(0, -1).contiguous()) @ torch.view_as_complex(
+            bank.basis.movedim(0, -1).contiguous()
+        )
+        own = (U @ bank.of_space[..., None]) * self.grid_var[:, None]
+        explained = (U * bank.of_space[:, None]) @ filtered.gains @ back.abs().square()
+        return (own - explained).clamp_min(0)
+
+
+def pairs_of(obs: Observation, bank: FilterBank) -> tuple[Tensor, Tensor | None]:
+    """Pilots as real pairs `(batch, m, 2)` in single precision, and their noise variance `(batch, 1)`, where known."""
+    wanted = bank.antennas * bank.pilots
+    if obs.y.shape[-1] != wanted:
+        raise ValueError(
+            f"y has {obs.y.shape[-1]} entries; this estimator takes the {bank.pilots} pilots of each of "
+            f"{bank.antennas} antennas, (..., {wanted})."
+        )
+    leading, y = obs.y.shape[:-1], obs.y.reshape(-1, wanted).to(torch.complex64)
+    noise_var = obs.noise_var
+    if noise_var is not None:
+        noise_var = noise_var.float().expand(*leading, 1).reshape(-1, 1)
+    return torch.view_as_real(y.resolve_conj()), noise_var
+
+
+def estimate_of(x: Tensor, var: Tensor, obs: Observation) -> Estimate:
+    """Pairs `(batch, n, 2)` and variances `(batch, n)` in the shape and precision of an observation."""
+    leading = obs.y.shape[:-1]
+    channel = torch.view_as_complex(x.contiguous()).to(obs.y.dtype)
+    return Estimate(channel.reshape(*leading, -1), var.to(channel.real.dtype).reshape(*leading, -1))
