@@ -303,11 +303,8 @@ class Trainer:
 
     def _new_optimiser(self) -> torch.optim.Optimizer:
         lr, estimator = self.training.lr, self.estimator
-        groups = (
-            estimator.parameter_groups(lr)
-            if isinstance(estimator, Unfolded)
-            else [{"params": [*estimator.parameters()], "lr": lr}]
-        )
+        own = getattr(estimator, "parameter_groups", None)  # of an estimator whose quantities learn at their own rates
+        groups = own(lr) if own is not None else [{"params": [*estimator.parameters()], "lr": lr}]
         for group in groups:
             group["full_lr"] = group["lr"]
         return torch.optim.AdamW(groups, weight_decay=self.training.weight_decay)
