@@ -8,7 +8,7 @@ from PIL import Image
 
 from fanfold import cli
 from fanfold.channel_commands import levels, png
-from fanfold.propagation import Dataset
+from fanfold.propagation import TR38901, Dataset
 from fanfold.propagation.sources import SHIPPED
 
 
@@ -81,6 +81,16 @@ def test_mistakes_are_named(args, said, tmp_path, monkeypatch, capsys):
     assert cli.run(args) == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "x").exists()
+
+
+def test_an_interrupted_drawing_says_how_it_goes_on(tmp_path, monkeypatch, capsys):
+    def stop(self, n, seed):
+        raise KeyboardInterrupt
+
+    pytest.importorskip("sionna")
+    monkeypatch.setattr(TR38901, "make", stop)
+    assert cli.run(drawn(tmp_path / "a")) == 1
+    assert "what was drawn is kept: the same command goes on" in capsys.readouterr().err
 
 
 def test_a_damaged_dataset_is_told_by_info(tmp_path, capsys):

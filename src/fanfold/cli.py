@@ -56,8 +56,8 @@ def run(args: list[str]) -> int:
             _suggest_choices(args[1:])
         return leave.code if isinstance(leave.code, int) else 2
     except KeyboardInterrupt:
-        if verb in ("simulate", "channels"):
-            return _complain("interrupted; what was drawn is kept: the same command goes on", 1)
+        if verb in (made := {"simulate": "simulated", "channels": "drawn"}):
+            return _complain(f"interrupted; what was {made[verb]} is kept: the same command goes on", 1)
         return _complain("interrupted; a run directory keeps its last checkpoint: fanfold resume RUN", 1)
     except (ValueError, ImportError) as error:
         return _complain(str(error), 2)
