@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import fanfold as ff
-from fanfold.estimators.ofdm import BeamMixer, ChannelCovariance, GridCNN, Wiener
+from fanfold.estimators.ofdm import BeamMixer, ChannelCovariance, GridCNN, UnfoldedADMM, UnfoldedOAMP, Wiener
 from fanfold.estimators.ofdm.beam_mixer import MixerSize
 from fanfold.fit import Validated
 
@@ -15,6 +15,8 @@ CHANNELS = ff.problems.OFDMChannel(pilots="comb-4", snr_db=(0, 20))
 MAKE = {
     "beam-mixer": lambda p, **k: BeamMixer(p, MixerSize(48, 6, 2, 6, 24, 16), **k),
     "grid-cnn": lambda p, **k: GridCNN(p, width=16, depth=3, **k),
+    "unfolded-admm": lambda p, **k: UnfoldedADMM(p, 3, 48, 6, samples=400, **k),
+    "unfolded-oamp": lambda p, **k: UnfoldedOAMP(p, 3, 48, 6, samples=400, **k),
 }
 networks = pytest.mark.parametrize("kind", MAKE)
 
@@ -47,7 +49,7 @@ def shaken(drawn):
     return nets
 
 
-@networks
+@pytest.mark.parametrize("kind", ["beam-mixer", "grid-cnn"])
 def test_untrained_it_is_lmmse(kind, prepared, drawn):
     (x, _), (_, obs) = drawn
     antennas, _, entries = CHANNELS.layout.shape
@@ -58,6 +60,30 @@ def test_untrained_it_is_lmmse(kind, prepared, drawn):
     filtered = Wiener(CHANNELS, ChannelCovariance(space, grid))(obs).x
     # single precision: antennas · pilots products, each rounded, of which the errors add at worst
     assert (prepared[kind](obs).x - filtered).abs().max() < 1e-7 * obs.y.shape[1] * filtered.abs().max()
+
+
+@pytest.mark.parametrize("kind", ["unfolded-admm", "unfolded-oamp"])
+def test_untrained_it_is_the_classical_algorithm(kind, drawn):
+    _, (_, obs) = drawn
+    net = MAKE[kind](CHANNELS, known_power=True)
+    s = ff.iterate(net.within.algorithm, net.within.layers)(ff.Observation(obs.y, net.A, obs.noise_var)).x
+    B, D = (torch.complex(*part).mT for part in (net.B, net.D))
+    expected = (B @ s.unflatten(1, (B.shape[1], D.shape[1])) @ D.mT).flatten(1)
+    # single precision, the sums of one product over all coefficients taken in another order
+    torch.testing.assert_close(net(obs).x, expected, rtol=0, atol=1e-7 * s.shape[1] * expected.abs().max().item())
+
+
+@pytest.mark.parametrize("kind", ["unfolded-admm", "unfolded-oamp"])
+def test_the_dictionary_says_what_channels_are_made_of(kind, drawn):
+    (x, _), _ = drawn
+    net = MAKE[kind](CHANNELS)
+    B, D = (torch.complex(*part).mT for part in (net.B, net.D))
+    levels = torch.ones(B.shape[1] * D.shape[1])
+    if kind == "unfolded-oamp":
+        levels = net.within.algorithm.prior.factors
+    power = (levels.reshape(B.shape[1], -1) * B.abs().square().sum(0)[:, None] * D.abs().square().sum(0)).sum()
+    # modes left out carry some of the power, and the mean square of a mode at the pilots is not that elsewhere
+    assert abs(power.item() / x.shape[1] - 1) < 0.05
 
 
 @networks
@@ -133,7 +159,7 @@ def test_training_lowers_the_error(kind):
     assert scores[-1] < scores[0] - 0.1
 
 
-@networks
+@pytest.mark.parametrize("kind", ["beam-mixer", "grid-cnn"])
 def test_it_runs_where_there_are_no_complex_numbers(kind, shaken, drawn, tmp_path):
     ort = pytest.importorskip("onnxruntime")
     _, (_, obs) = drawn

@@ -6,7 +6,10 @@ from fanfold.estimators.ofdm.covariance import ChannelCovariance
 from fanfold.estimators.ofdm.grid_cnn import GridCNN
 from fanfold.estimators.ofdm.interpolation import Interpolation
 from fanfold.estimators.ofdm.kronecker_gmm import KroneckerGMM
+from fanfold.estimators.ofdm.learned_filters import LearnedFilters
 from fanfold.estimators.ofdm.noise_variance import NoiseVariance
+from fanfold.estimators.ofdm.unfolded_admm import UnfoldedADMM
+from fanfold.estimators.ofdm.unfolded_oamp import UnfoldedOAMP
 from fanfold.estimators.ofdm.wiener import Wiener
 
 __all__ = [
@@ -16,6 +19,9 @@ __all__ = [
     "GridCNN",
     "Interpolation",
     "KroneckerGMM",
+    "LearnedFilters",
     "NoiseVariance",
+    "UnfoldedADMM",
+    "UnfoldedOAMP",
     "Wiener",
 ]

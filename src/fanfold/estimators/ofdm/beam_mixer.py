@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from fanfold.estimators.ofdm.grid_network import GridNetwork
+from fanfold.estimators.ofdm.grid_network import CorrectedLMMSE
 from fanfold.estimators.ofdm.pairs import beside, from_right, pair_of, swapped
 from fanfold.networks.layers import linear
 from fanfold.problems.ofdm_channel import OFDMChannel
@@ -31,7 +31,7 @@ class MixerSize:
     width: int = 112  # of the network that predicts gains
 
 
-class BeamMixer(GridNetwork):
+class BeamMixer(CorrectedLMMSE):
     """Channel estimate `x = LMMSE(y) + F Σ_t C_t (g_t ∘ u_t)` with `u_t = B_t (z, s_t)` of the pilots' delay modes z.
 
     Each stage turns the pilots' modes and what the stages before it gave, s, to learned beams and delays, B, reads the
@@ -65,7 +65,7 @@ class BeamMixer(GridNetwork):
         self.grid.copy_(pair_of(F.mT))
 
     def correction(self, z: Tensor, start: Tensor, noise_var: Tensor) -> tuple[Tensor, Tensor]:
-        """See `GridNetwork`; the summary is the mean over delays of what the last stage knows."""
+        """See `CorrectedLMMSE`; the summary is the mean over delays of what the last stage knows."""
         to_state = from_right(self.grid).mT  # adjoint of what leads from the state to the grid
         first = state = start @ to_state
         hidden = z

@@ -9,7 +9,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from fanfold.estimators.ofdm.grid_network import GridNetwork
+from fanfold.estimators.ofdm.grid_network import CorrectedLMMSE
 from fanfold.estimators.ofdm.pairs import from_right, pair_of, swapped
 from fanfold.networks.layers import conv, zero_conv
 from fanfold.problems.ofdm_channel import OFDMChannel
@@ -18,13 +18,13 @@ FLOOR = 0.1  # of powers over the expected error: below, there is nothing to see
 COMPRESSION = 0.4  # of logarithms of powers, to numbers of about one
 
 
-class GridCNN(GridNetwork):
+class GridCNN(CorrectedLMMSE):
     """Channel estimate `x = f + Bᴴ (s a + k ∘ B (e - f))` of LMMSE over all, f, and of each antenna by itself, e.
 
     B is the DFT over the array and s the error that LMMSE expects; the CNN sees B f, B (e - f) and their levels, and
     says what to add, a, and how much to keep of what the filter over space took, k. Neighbouring subcarriers are folded
-    into channels, so that a convolution sees more of them. A common phase, that of the sum of all entries of f, is taken
-    out before and put back after: a turn of the channel turns the estimate.
+    into channels, so that a convolution sees more of them. A common phase, that of the sum of all entries of f, is
+    taken out before and put back after: a turn of the channel turns the estimate.
 
     Args:
         problem: Layout and pilots.
@@ -67,7 +67,7 @@ class GridCNN(GridNetwork):
         self.register_buffer("dft", pair_of(_dft(self.array)), persistent=False)
 
     def correction(self, z: Tensor, start: Tensor, noise_var: Tensor) -> tuple[Tensor, Tensor]:
-        """See `GridNetwork`; the summary is the mean of the last picture but one."""
+        """See `CorrectedLMMSE`; the summary is the mean of the last picture but one."""
         gains = (self.mode_var + noise_var).reciprocal().repeat(1, 2).unsqueeze(1)
         noisier = (z * gains) @ from_right(self.from_modes)  # each antenna by itself
         error, turn = self.expected(noise_var).sqrt()[..., None, None], _phase(start)

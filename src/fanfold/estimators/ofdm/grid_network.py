@@ -22,7 +22,7 @@ LEAST_SHARE = 0.05  # of the measured power that is signal, however much noise t
 
 
 class GridNetwork(nn.Module):
-    """A channel estimate: separable LMMSE plus a correction that is zero before training.
+    """A channel estimate and its error variance.
 
     Scale-equivariant: the power is measured for each observation, and so is the noise variance where it is unknown. One
     network serves all noise variances that it was trained with. The error variance is one factor for each antenna times
@@ -72,13 +72,10 @@ class GridNetwork(nn.Module):
         self.noise_variance = NoiseVariance(torch.eye(self.antennas), torch.eye(self.pilots))
 
     @abstractmethod
-    def correction(self, z: Tensor, start: Tensor, noise_var: Tensor) -> tuple[Tensor, Tensor]:
-        """What is added to the start, and a summary `(batch, summary)`.
+    def estimate(self, y: Tensor, noise_var: Tensor) -> tuple[Tensor, Tensor]:
+        """The channel, packed `(batch, antennas, 2 entries)`, from packed pilots `(batch, antennas, 2 pilots)`.
 
-        Args:
-            z: Delay modes of the pilots, packed `(batch, antennas, 2 modes)`, with noise of variance `noise_var`.
-            start: The LMMSE estimate, packed `(batch, antennas, 2 entries)`.
-            noise_var: `(batch, 1)`; the channel has unit power.
+        Both at unit power, the noise variance `(batch, 1)`. Also a summary `(batch, summary)`.
         """
 
     @torch.no_grad()
@@ -139,7 +136,7 @@ class GridNetwork(nn.Module):
         return error.mean(-1) / expected.flatten() + 0.1 * likelihood
 
     def expected(self, noise_var: Tensor) -> Tensor:
-        """Mean error variance of the start `(batch, 1)` where the covariances are true; at unit power."""
+        """Mean error variance of separable LMMSE `(batch, 1)` where the covariances are true; at unit power."""
         d = self.beam_var.unsqueeze(-1) * self.mode_var
         left = 1 / (d + noise_var.unsqueeze(-1))  # of d: noise_var / (d + noise_var)
         share = self.beam_var.unsqueeze(-1) * self.from_modes.square().sum((0, 2)) / self.mode_var.clamp_min(1e-9)
@@ -151,11 +148,8 @@ class GridNetwork(nn.Module):
         scale = self._scale(y, noise_var)
         noise_var = (noise_var / scale).clamp_min(QUIETEST)
         y = packed((y / scale.sqrt().unsqueeze(-1)).unflatten(1, (self.antennas, self.pilots)))
-        z = y @ from_right(self.to_modes)
-        start = self._start(z, noise_var)
-        change, summary = self.correction(z, start, noise_var)
-        x = paired(start + change).flatten(1, 2)
-        return x, self._variance(summary, noise_var), scale, noise_var
+        x, summary = self.estimate(y, noise_var)
+        return paired(x).flatten(1, 2), self._variance(summary, noise_var), scale, noise_var
 
     def _scale(self, y: Tensor, noise_var: Tensor) -> Tensor:
         """The power of the channel `(batch, 1)`: that of the pilots less that of the noise."""
@@ -165,13 +159,6 @@ class GridNetwork(nn.Module):
         least = torch.maximum(LEAST_SHARE * measured, 1e-3 * noise_var).clamp_min(1e4 * torch.finfo(y.dtype).tiny)
         return torch.maximum(measured - noise_var, least)
 
-    def _start(self, z: Tensor, noise_var: Tensor) -> Tensor:
-        """`E[x | z]`, packed `(batch, antennas, 2 entries)`, where x is Gaussian with these covariances."""
-        across = from_right(self.beams)
-        c = (swapped(z) @ across).unflatten(-1, (2, -1))  # (batch, modes, 2, beams)
-        gains = self.beam_var / (self.beam_var * self.mode_var.unsqueeze(-1) + noise_var.unsqueeze(-1))
-        return swapped((c * gains.unsqueeze(-2)).flatten(-2) @ across.mT) @ from_right(self.from_modes)
-
     def _variance(self, summary: Tensor, noise_var: Tensor) -> Tensor:
         """`(batch, antennas · entries)`: what LMMSE expects times factors that are one before training."""
         level = noise_var.log() / math.log(1e6)
@@ -180,3 +167,31 @@ class GridNetwork(nn.Module):
         of_antenna, of_entry = factors.split([self.antennas, self.entries], -1)
         factor = (of_antenna.unsqueeze(-1) + of_entry.unsqueeze(-2)).exp()
         return (factor * self.expected(noise_var).unsqueeze(-1)).flatten(1)
+
+
+class CorrectedLMMSE(GridNetwork):
+    """Separable LMMSE plus a correction that is zero before training."""
+
+    @abstractmethod
+    def correction(self, z: Tensor, start: Tensor, noise_var: Tensor) -> tuple[Tensor, Tensor]:
+        """What is added to the start, and a summary `(batch, summary)`.
+
+        Args:
+            z: Delay modes of the pilots, packed `(batch, antennas, 2 modes)`, with noise of variance `noise_var`.
+            start: The LMMSE estimate, packed `(batch, antennas, 2 entries)`.
+            noise_var: `(batch, 1)`; the channel has unit power.
+        """
+
+    def estimate(self, y: Tensor, noise_var: Tensor) -> tuple[Tensor, Tensor]:
+        """See `GridNetwork`."""
+        z = y @ from_right(self.to_modes)
+        start = self._start(z, noise_var)
+        change, summary = self.correction(z, start, noise_var)
+        return start + change, summary
+
+    def _start(self, z: Tensor, noise_var: Tensor) -> Tensor:
+        """`E[x | z]`, packed `(batch, antennas, 2 entries)`, where x is Gaussian with these covariances."""
+        across = from_right(self.beams)
+        c = (swapped(z) @ across).unflatten(-1, (2, -1))  # (batch, modes, 2, beams)
+        gains = self.beam_var / (self.beam_var * self.mode_var.unsqueeze(-1) + noise_var.unsqueeze(-1))
+        return swapped((c * gains.unsqueeze(-2)).flatten(-2) @ across.mT) @ from_right(self.from_modes)
