@@ -1,12 +1,10 @@
 """Laws of the learned channel estimators."""
 
-import logging
-import warnings
-
 import pytest
 import torch
 
 import fanfold as ff
+from fanfold.deploy import to_onnx
 from fanfold.estimators.ofdm import BeamMixer, ChannelCovariance, GridCNN, UnfoldedADMM, UnfoldedOAMP, Wiener
 from fanfold.estimators.ofdm.beam_mixer import MixerSize
 from fanfold.fit import Validated
@@ -163,30 +161,13 @@ def test_training_lowers_the_error(kind):
 def test_it_runs_where_there_are_no_complex_numbers(kind, shaken, drawn, tmp_path):
     ort = pytest.importorskip("onnxruntime")
     _, (_, obs) = drawn
-    net, y = shaken[kind], torch.view_as_real(obs.y.resolve_conj())[:2].contiguous()
-
-    class OfPairs(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.net = net
-
-        def forward(self, y, noise_var):
-            return self.net.of_pairs(y, noise_var)
-
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    batch = {0: torch.export.Dim("batch")}
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
-        program = torch.onnx.export(
-            OfPairs(), (y, obs.noise_var[:2]), dynamic_shapes=(batch, batch), dynamo=True, verbose=False
-        )
-    program.save(tmp_path / "net.onnx")
-    session = ort.InferenceSession(tmp_path / "net.onnx", providers=["CPUExecutionProvider"])
-    names = [i.name for i in session.get_inputs()]
-    y = torch.view_as_real(obs.y.resolve_conj()).contiguous()  # another batch size
-    x, var = session.run(None, dict(zip(names, (y.numpy(), obs.noise_var.numpy()), strict=True)))
+    path = to_onnx(shaken[kind], obs[:2], tmp_path / "net.onnx")
+    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+    y = torch.view_as_real(obs.y.resolve_conj())  # another batch size
+    x, var = session.run(None, {"y": y.contiguous().numpy(), "noise_var": obs.noise_var.numpy()})
     with torch.no_grad():
-        here = net(obs)
+        here = shaken[kind](obs)
+    # of single precision, through tens of products taken in another order
     torch.testing.assert_close(torch.view_as_complex(torch.from_numpy(x)), here.x, rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(torch.from_numpy(var), here.var, rtol=1e-3, atol=0)
 
