@@ -11,6 +11,28 @@ from torch import Tensor, nn
 from fanfold.observation import Estimate, Observation
 
 
+class FromPairs(nn.Module):
+    """`(y, noise_var) -> (x_hat, var)` in pairs of reals, of an estimator that computes with them: `of_pairs`.
+
+    Args:
+        estimator: A module with `of_pairs(y (batch, m, 2), noise_var (batch, 1)) -> (x_hat (batch, n, 2), var)`.
+        example: An observation; where its noise variance is unknown, so it is to the exported network.
+    """
+
+    def __init__(self, estimator: nn.Module, example: Observation):
+        super().__init__()
+        self.estimator, self.known = estimator, example.noise_var is not None
+
+    def forward(self, y: Tensor, noise_var: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Estimates and their error variances `(batch, n)` from measurements."""
+        return self.estimator.of_pairs(y, noise_var)  # type: ignore[operator]
+
+    def arguments(self, obs: Observation) -> tuple[Tensor, ...]:
+        """What it takes, from an observation of a batch."""
+        y = torch.view_as_real(obs.y.resolve_conj()).contiguous()
+        return (y, obs.noise_var.expand(len(y), 1).contiguous()) if obs.noise_var is not None else (y,)
+
+
 class FromMeasurements(nn.Module):
     """`y -> x_hat` for one operator and noise variance: what `torch.export` and ONNX take.
 
@@ -35,26 +57,38 @@ class FromMeasurements(nn.Module):
 def to_onnx(estimator: Callable[[Observation], Estimate], example: Observation, path: str | Path) -> Path:
     """Write an ONNX file with input `y` (batch, m) and output `x_hat` (batch, n), for any batch size.
 
+    Runtimes have no complex type. An estimator that computes complex numbers as pairs of reals has inputs `y`
+    (batch, m, 2) and, if the noise variance is known, `noise_var` (batch, 1), and a second output `var` (batch, n).
+
     Args:
-        estimator: A real-valued estimator (runtimes have no complex type).
+        estimator: A real-valued estimator, or one with a method `of_pairs` as in `FromPairs`.
         example: An observation of at least two samples, its operator and noise variance.
         path: Where to write.
 
     Raises:
-        ValueError: If the estimator is complex.
+        ValueError: If the estimator is complex and has no form in pairs of reals.
     """
     if example.y.is_complex():
-        raise ValueError("ONNX runtimes have no complex type; export a real estimator.")
-    module = FromMeasurements(estimator, example).eval()
+        if not (isinstance(estimator, nn.Module) and hasattr(estimator, "of_pairs")):
+            raise ValueError("ONNX runtimes have no complex type; export a real estimator, or one with of_pairs.")
+        module = FromPairs(estimator, example).eval()
+        arguments, outputs = module.arguments(example), ["x_hat", "var"]
+    else:
+        module = FromMeasurements(estimator, example).eval()
+        arguments, outputs = (example.y,), ["x_hat"]
+    return _written(module, arguments, outputs, Path(path))
+
+
+def _written(module: nn.Module, arguments: tuple[Tensor, ...], outputs: list[str], path: Path) -> Path:
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it names every optional package that is missing
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # the exporter's notices about itself
         program = torch.onnx.export(
             module,
-            (example.y,),
-            input_names=["y"],
-            output_names=["x_hat"],
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            arguments,
+            input_names=["y", "noise_var"][: len(arguments)],
+            output_names=outputs,
+            dynamic_shapes=tuple({0: torch.export.Dim("batch")} for _ in arguments),
             dynamo=True,
             verbose=False,
             custom_translation_table={torch.ops.aten.linalg_inv.default: _inverse()},
@@ -63,7 +97,7 @@ def to_onnx(estimator: Callable[[Observation], Estimate], example: Observation, 
     for node in program.model.graph:
         node.metadata_props.clear()  # stack traces with paths of the machine that exported
     program.save(path)
-    return Path(path)
+    return path
 
 
 def _inverse() -> Callable:

@@ -3,12 +3,14 @@
 from collections.abc import Callable
 
 from fanfold.experiments import (
+    channel_estimation,
     crlb_still_holds,
     dense_weights,
     lista_family,
     mbdl_lista,
     mimo_detection,
     photographs,
+    pilot_overhead,
     posterior_mean,
     rf_calibration,
     rf_imaging,
@@ -22,12 +24,14 @@ from fanfold.experiments.base import Goal, Study
 from fanfold.suggest import did_you_mean
 
 EXPERIMENTS: dict[str, Callable[..., Study]] = {
+    "channel-estimation": channel_estimation.study,
     "crlb-still-holds": crlb_still_holds.study,
     "dense-weights": dense_weights.study,
     "lista-family": lista_family.study,
     "mbdl-lista": mbdl_lista.study,
     "mimo-detection": mimo_detection.study,
     "photographs": photographs.study,
+    "pilot-overhead": pilot_overhead.study,
     "posterior-mean": posterior_mean.study,
     "rf-calibration": rf_calibration.study,
     "rf-imaging": rf_imaging.study,

@@ -1,13 +1,15 @@
 """What the studies of channel estimation measure: errors against SNR and pilots, calibration, costs, one picture."""
 
-import time
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from fanfold.deploy import FromPairs, to_onnx
 from fanfold.deploy.cost import latency_us, multiply_accumulates, stored_numbers
 from fanfold.evaluate import TEST_STREAM, Estimator, errors_db
 from fanfold.guard.measures import normalised_square
@@ -94,7 +96,24 @@ def cost(estimator: Estimator, obs: Observation) -> dict[str, Any]:
         "stored kB, float32": 4e-3 * stored_numbers(estimator),
         "thousand multiply-accumulates": 1e-3 * multiply_accumulates(estimator, obs),
         "µs a call, PyTorch": latency.median,
+        "µs a call, ONNX Runtime": runtime_latency_us(estimator, obs),
     }
+
+
+def runtime_latency_us(estimator: Estimator, obs: Observation) -> float | None:
+    """Median microseconds of a call in ONNX Runtime on one thread; None of what has no form in pairs of reals."""
+    if not (isinstance(estimator, nn.Module) and hasattr(estimator, "of_pairs")):
+        return None
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    with tempfile.TemporaryDirectory() as folder:
+        two = Observation(obs.y.expand(2, -1), obs.A, obs.noise_var)
+        path = to_onnx(estimator, two, Path(folder) / "estimator.onnx")
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    inputs = {node.name: t.numpy() for node, t in zip(session.get_inputs(), FromPairs(estimator, obs).arguments(obs))}
+    return latency_us(lambda: session.run(None, inputs)).median
 
 
 def _module(estimator: Estimator) -> nn.Module:
@@ -106,14 +125,3 @@ def picture(h: Tensor, problem: OFDMChannel) -> Tensor:
     size = h.reshape(problem.layout.shape)[:, 0].abs() / (3 * problem.power) ** 0.5
     scale = max(1, 256 // max(size.shape))
     return size.clamp(0, 1).repeat_interleave(scale, 0).repeat_interleave(scale, 1)
-
-
-class Timer:
-    """Seconds since it was made."""
-
-    def __init__(self):
-        self.began = time.perf_counter()
-
-    def seconds(self) -> float:
-        """Until now."""
-        return time.perf_counter() - self.began

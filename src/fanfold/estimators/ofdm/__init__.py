@@ -1,7 +1,6 @@
 """Channel estimators for OFDM: classical, mixtures and learned ones. A new one is a file here and a row below."""
 
 from fanfold.estimators.ofdm.beam_mixer import BeamMixer
-from fanfold.estimators.ofdm.beam_wiener import BeamWiener
 from fanfold.estimators.ofdm.covariance import ChannelCovariance
 from fanfold.estimators.ofdm.grid_cnn import GridCNN
 from fanfold.estimators.ofdm.interpolation import Interpolation
@@ -14,7 +13,6 @@ from fanfold.estimators.ofdm.wiener import Wiener
 
 __all__ = [
     "BeamMixer",
-    "BeamWiener",
     "ChannelCovariance",
     "GridCNN",
     "Interpolation",
