@@ -42,7 +42,7 @@ class GridCNN(CorrectedLMMSE):
     def __init__(
         self,
         problem: OFDMChannel,
-        width: int = 64,
+        width: int = 48,
         depth: int = 4,
         fold: int = 4,
         modes: int = 48,
