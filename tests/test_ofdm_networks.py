@@ -173,6 +173,19 @@ def test_it_runs_where_there_are_no_complex_numbers(kind, shaken, drawn, tmp_pat
 
 
 @networks
+def test_slots_of_many_symbols_and_arrays_of_one_axis(kind):
+    problem = ff.problems.OFDMChannel("jakes:array=4,subcarriers=12,symbols=4", pilots="comb-2@0,3", snr_db=(10, 20))
+    net = MAKE[kind](problem)
+    generator = torch.Generator().manual_seed(0)
+    net.prepare(*problem.sample(400, generator))
+    x, obs = problem.sample(50, generator)
+    with torch.no_grad():
+        estimate = net(obs)
+    assert estimate.x.shape == estimate.var.shape == x.shape
+    assert ff.units.nmse_db(estimate.x, x) < -6  # pilots are at 10 dB or better: LMMSE does not leave twice their noise
+
+
+@networks
 def test_pilots_of_another_grid_are_refused(kind, prepared):
     _, obs = CHANNELS.shifted(pilots="comb-2").sample(2, torch.Generator().manual_seed(0))
     with pytest.raises(ValueError, match="6 pilots"):
