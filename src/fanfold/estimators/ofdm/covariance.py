@@ -58,7 +58,7 @@ class ChannelCovariance:
         apart = torch.arange(layout.subcarriers, dtype=torch.float64) * layout.spacing_hz
         lag = longest * (apart[:, None] - apart)
         frequency = torch.polar(torch.sinc(lag), -torch.pi * lag)
-        when = torch.arange(layout.symbols, dtype=torch.float64) * (1 + CYCLIC_PREFIX) / layout.spacing_hz
+        when = torch.arange(layout.symbols, dtype=torch.float64) * layout.symbol_seconds
         time = torch.special.bessel_j0(2 * torch.pi * doppler_hz * (when[:, None] - when).abs())
         eye = torch.eye(layout.antennas, dtype=torch.complex128)
         return cls(eye, torch.kron(time.to(frequency.dtype), frequency))
@@ -67,8 +67,22 @@ class ChannelCovariance:
 CYCLIC_PREFIX = 144 / 2048  # of a symbol's useful length, normal prefix: 3GPP TS 38.211, 5.3.1
 
 
+def by_antenna(y: Tensor, antennas: int, pilots: int) -> Tensor:
+    """Observations `(..., antennas · pilots)` as `(batch, antennas, pilots)`.
+
+    Raises:
+        ValueError: If they are not as many.
+    """
+    if y.shape[-1] != antennas * pilots:
+        raise ValueError(
+            f"y has {y.shape[-1]} entries; this estimator takes the {pilots} pilots of each of {antennas} antennas, "
+            f"(..., {antennas * pilots})."
+        )
+    return y.reshape(-1, antennas, pilots)
+
+
 def signal_power(y: Tensor, noise_var: Tensor, least: float = 0.05) -> Tensor:
-    """Power of the channel at the pilots `(batch, 1)`: that of y `(batch, m)` less the noise, at least some of it."""
+    """Power of the channel at the pilots `(..., 1)`: that of y `(..., m)` less the noise, at least some of it."""
     measured = power(y).mean(-1, keepdim=True).clamp_min(torch.finfo(y.dtype).tiny)
     return torch.maximum(measured - noise_var, least * measured)
 

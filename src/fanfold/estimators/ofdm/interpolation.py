@@ -7,6 +7,7 @@ import torch
 from scipy.interpolate import CubicSpline
 from torch import Tensor, nn
 
+from fanfold.estimators.ofdm.covariance import by_antenna
 from fanfold.observation import Estimate, Observation
 from fanfold.problems.ofdm_channel import OFDMChannel
 
@@ -35,14 +36,17 @@ class Interpolation(nn.Module):
         self.register_buffer("gain", W.square().sum(1).float())
 
     def forward(self, obs: Observation) -> Estimate:
-        """The channel `(batch, n)` and, where the noise variance is known, its error variance."""
-        y = obs.y.unflatten(-1, (self.antennas, -1))
+        """The channel `(..., n)` and, where the noise variance is known, its error variance.
+
+        Raises:
+            ValueError: If the pilots are not those that the estimator was made for.
+        """
+        y = by_antenna(obs.y, self.antennas, self.W.shape[1])
         W = self.W.to(y.real.dtype).mT
-        x = torch.complex(y.real @ W, y.imag @ W)
+        x = torch.complex(y.real @ W, y.imag @ W).reshape(*obs.y.shape[:-1], -1)
         if obs.noise_var is None:
-            return Estimate(x.flatten(-2))
-        var = (obs.noise_var[..., None] * self.gain.to(W.dtype)).expand(x.shape)
-        return Estimate(x.flatten(-2), var.flatten(-2))
+            return Estimate(x)
+        return Estimate(x, (obs.noise_var * self.gain.to(W.dtype).repeat(self.antennas)).expand(x.shape))
 
 
 def interpolation_matrix(mask: Tensor, method: Method = "linear") -> Tensor:

@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from fanfold.estimators.ofdm.covariance import by_antenna
+
 ROUNDS = 8
 MOST = 3.0  # times its mean that a power may count: a channel stronger than its covariance says somewhere is no noise
 
@@ -36,8 +38,13 @@ class NoiseVariance(nn.Module):
         self.register_buffer("d", d.flatten())
 
     def forward(self, y: Tensor) -> Tensor:
-        """`(batch, 1)` from pilots `(batch, antennas · pilots)`, complex."""
-        return self.of_pairs(torch.view_as_real(y.resolve_conj()))
+        """`(..., 1)` from pilots `(..., antennas · pilots)`, complex.
+
+        Raises:
+            ValueError: If they are of another layout.
+        """
+        flat = by_antenna(y, self.U.shape[0], self.V.shape[0]).flatten(1)
+        return self.of_pairs(torch.view_as_real(flat.resolve_conj())).reshape(*y.shape[:-1], 1)
 
     def of_pairs(self, y: Tensor) -> Tensor:
         """The same from real pairs `(batch, antennas · pilots, 2)`, as runtimes without complex numbers have them."""

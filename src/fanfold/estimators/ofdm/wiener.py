@@ -5,11 +5,13 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from fanfold.estimators.ofdm.covariance import ChannelCovariance, signal_power
+from fanfold.estimators.ofdm.covariance import ChannelCovariance, by_antenna, signal_power
 from fanfold.estimators.ofdm.interpolation import interpolation_matrix
 from fanfold.estimators.ofdm.noise_variance import NoiseVariance
 from fanfold.observation import Estimate, Observation
 from fanfold.problems.ofdm_channel import OFDMChannel
+
+LEAST_NOISE = 1e-9  # over the channel's power: covariances of few draws are singular
 
 Over = Literal["grid", "space", "space-grid"]
 
@@ -73,16 +75,20 @@ class Wiener(nn.Module):
         self._filters: dict[float, Tensor] = {}
 
     def forward(self, obs: Observation) -> Estimate:
-        """The channel `(batch, n)` and its error variance."""
+        """The channel `(..., n)` and its error variance.
+
+        Raises:
+            ValueError: If the pilots are not those that the filter was made for.
+        """
+        leading, y = obs.y.shape[:-1], by_antenna(obs.y, len(self.space), len(self.pilots)).to(self.U.dtype)
         noise_var = self.noise_variance(obs.y) if obs.noise_var is None else obs.noise_var
         scale = torch.ones_like(noise_var) if self.known_power else signal_power(obs.y, noise_var)
-        relative = (noise_var / scale).double().reshape(-1, 1, 1)
-        y = obs.y.unflatten(-1, (len(self.space), -1)).to(self.U.dtype)
+        relative = (noise_var / scale).double().clamp_min(LEAST_NOISE).reshape(-1, 1, 1)
         own = self.space[:, None] * self.pilots + relative  # variances in the eigenbases
         z = (self.U.mH @ y @ self.V.conj()) * self.space[:, None] / own
         x = self.U @ z @ self.back.mT
         var = (self._variance(own) * scale.reshape(-1, 1, 1)).expand(x.shape)
-        return Estimate(x.flatten(-2).to(obs.y.dtype), var.flatten(-2).to(obs.y.real.dtype))
+        return Estimate(x.reshape(*leading, -1).to(obs.y.dtype), var.reshape(*leading, -1).to(obs.y.real.dtype))
 
     def _variance(self, own: Tensor) -> Tensor:
         """Of the errors, `(…, antennas, entries)`."""
@@ -99,6 +105,6 @@ class Wiener(nn.Module):
         if self.over != "grid":
             raise ValueError("one matrix an antenna exists only over the grid; take Wiener(…, over='grid').")
         if noise_var not in self._filters:
-            W = (self.back / (self.pilots + noise_var)) @ self.V.mH
+            W = (self.back / (self.pilots + max(noise_var, LEAST_NOISE))) @ self.V.mH
             self._filters[noise_var] = W.to(torch.complex64)
         return self._filters[noise_var]
