@@ -6,6 +6,7 @@ import torch
 
 from fanfold.problems import OFDMChannel
 from fanfold.propagation import pilot_mask
+from fanfold.propagation.pilots import gold_qpsk
 
 
 def columns(name, subcarriers=24, symbols=1):
@@ -119,3 +120,18 @@ def test_a_mask_that_does_not_fit_is_said(tmp_path):
         pilot_mask(str(file), 1, 24)
     with pytest.raises(ValueError, match="cannot be read"):
         pilot_mask("nowhere.npy", 1, 24)
+
+
+def test_subcarriers_are_taken_one_by_one():
+    assert columns("0,5,23") == [0, 5, 23]
+    assert rows("0,5,23@2,11") == [2, 11]
+
+
+@pytest.mark.parametrize("initial", [1, 12345, 2**31 - 1])
+def test_pilot_symbols_are_the_gold_sequence_of_sionna(initial):
+    utils = pytest.importorskip("sionna.phy.nr.utils")
+    bits = torch.as_tensor(np.asarray(utils.generate_prng_seq(200, initial)), dtype=torch.float32)
+    signs = torch.view_as_real(gold_qpsk(100, initial)).flatten().sign()
+    assert torch.equal(signs, 1 - 2 * bits)
+    with pytest.raises(ValueError, match="31 bits"):
+        gold_qpsk(1, 2**31)
