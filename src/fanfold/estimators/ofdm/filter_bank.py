@@ -14,14 +14,15 @@ from fanfold.estimators.ofdm.noise_variance import NoiseVariance
 from fanfold.problems.ofdm_channel import OFDMChannel
 
 QUIETEST = 1e-6  # noise variance over power: rounding in single precision is not far below
+LEAST_PROBABILITY = 1e-12  # of a component: what is less counts for nothing, and subnormal numbers are slow
 LEAST_SHARE = 0.05  # of the measured power that is signal, however much noise there is said to be
 
 
 class Filtered(NamedTuple):
-    """What the components make of pilots, real parts of antennas before imaginary ones."""
+    """What the components make of pilots."""
 
-    z: Tensor  # (batch, components, 2 antennas, modes): the pilots in the eigenbases
-    gains: Tensor  # (batch, components, antennas, modes): from z to what `back` takes
+    z: Tensor  # (batch, components, 2, modes, antennas): the pilots in the eigenbases, real and imaginary
+    gains: Tensor  # (batch, components, modes, antennas): from z to what `back` takes
     shares: Tensor  # (batch, components): P(component | pilots)
 
 
@@ -49,15 +50,15 @@ class FilterBank(nn.Module):
         self.antennas, self.entries, self.pilots, self.modes, self.rank = antennas, entries, pilots, modes, rank
         self.register_buffer("pick", problem.mask.flatten().nonzero().flatten(), persistent=False)
         self.register_buffer("seen", torch.zeros(2, pilots, rank))  # from pilots to their modes
-        self.register_buffer("spectrum", torch.ones(components, antennas, rank))  # variances of z
+        self.register_buffer("spectrum", torch.ones(components, rank, antennas))  # variances of z
         self.register_buffer("of_space", torch.ones(components, antennas))
         self.U = nn.Parameter(torch.zeros(2, components, antennas, antennas))  # eigenbases over space, adjoint
-        self.V = nn.Parameter(torch.zeros(2, components, rank, rank))
-        self.back = nn.Parameter(torch.zeros(2, components, rank, modes))
-        self.basis = nn.Parameter(torch.zeros(2, modes, entries))
+        self.V = nn.Parameter(torch.zeros(2, components, rank, rank))  # over modes of the pilots, adjoint
+        self.back = nn.Parameter(torch.zeros(2, components, modes, rank))
+        self.basis = nn.Parameter(torch.zeros(2, entries, modes))
         self.log_weights = nn.Parameter(torch.zeros(components))
-        self.gain_deviation = nn.Parameter(torch.zeros(components, antennas, rank))
-        self.likelihood_deviation = nn.Parameter(torch.zeros(components, antennas, rank))
+        self.gain_deviation = nn.Parameter(torch.zeros(components, rank, antennas))
+        self.likelihood_deviation = nn.Parameter(torch.zeros(components, rank, antennas))
         self.noise_variance = NoiseVariance(torch.eye(antennas), torch.eye(pilots))
 
     @torch.no_grad()
@@ -83,11 +84,11 @@ class FilterBank(nn.Module):
         of_space, of_modes = of_space.clamp_min(0), of_modes.clamp_min(0)
         self.seen.copy_(_pair(Q.conj()))
         self.U.copy_(_pair(U.mH))
-        self.V.copy_(_pair(V.conj()))
-        self.back.copy_(_pair((mixture.modes @ R.mH @ V).mT))
-        self.basis.copy_(_pair(mixture.basis.mT))
+        self.V.copy_(_pair(V.mH))
+        self.back.copy_(_pair(mixture.modes @ R.mH @ V))
+        self.basis.copy_(_pair(mixture.basis))
         self.of_space.copy_(of_space)
-        self.spectrum.copy_(of_space[:, :, None] * of_modes[:, None])
+        self.spectrum.copy_(of_space[:, None] * of_modes[:, :, None])
         self.log_weights.copy_(mixture.weights.log())
         self.gain_deviation.zero_()
         self.likelihood_deviation.zero_()
@@ -97,7 +98,7 @@ class FilterBank(nn.Module):
     def scaled(
         self, y: Tensor, noise_var: Tensor | None, *, known_power: bool = False
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """At unit power: modes of the pilots `(batch, 2 antennas, rank)` and noise variance; the power `(batch, 1)`.
+        """At unit power: modes of the pilots `(batch, rank, 2 antennas)` and noise variance; the power `(batch, 1)`.
 
         Args:
             y: `(batch, antennas · pilots, 2)`.
@@ -111,51 +112,40 @@ class FilterBank(nn.Module):
             least = torch.maximum(LEAST_SHARE * measured, 1e-3 * noise_var)
             scale = torch.maximum(measured - noise_var, least).clamp_min(1e4 * torch.finfo(y.dtype).tiny)
         y = (y / scale.sqrt()[..., None]).unflatten(1, (self.antennas, self.pilots))
-        z = torch.cat([y[..., 0], y[..., 1]], -1) @ from_right(self.seen)
-        z = z.unflatten(-1, (2, -1)).transpose(1, 2).flatten(1, 2)
-        return z, (noise_var / scale).clamp_min(QUIETEST), scale
+        z = (torch.cat([y[..., 0], y[..., 1]], -1) @ from_right(self.seen)).unflatten(-1, (2, -1))
+        return z.permute(0, 3, 2, 1).flatten(2), (noise_var / scale).clamp_min(QUIETEST), scale
 
     def forward(self, z: Tensor, noise_var: Tensor) -> Filtered:
         """From the modes of the pilots at unit power."""
         v = noise_var[..., None, None]
-        rows = z.unflatten(1, (2, -1)).transpose(1, 2).flatten(2)  # (batch, antennas, 2 rank)
-        z = (rows @ from_right(self.V).transpose(0, 1).flatten(1)).unflatten(-1, (-1, 2, self.rank))
-        z = self._each(from_left(self.U), z.permute(0, 2, 3, 1, 4).flatten(2, 3))
+        to_eigen = from_left(self.U).permute(2, 0, 1).flatten(1)  # (2 antennas, components · 2 antennas)
+        z = (z @ to_eigen).unflatten(-1, (len(self.log_weights), 2, -1)).permute(0, 2, 3, 1, 4).flatten(2, 3)
+        z = (from_left(self.V) @ z).unflatten(2, (2, -1))
         own = self.spectrum * self.likelihood_deviation.exp() + v
-        power = z.square().unflatten(2, (2, -1)).sum(2)
-        shares = (self.log_weights - (power / own + own.log()).sum((2, 3))).softmax(1)
-        gains = self.of_space[:, :, None] / (self.spectrum * self.gain_deviation.exp() + v)
+        shares = (self.log_weights - (z.square().sum(2) / own + own.log()).sum((2, 3))).softmax(1)
+        shares = torch.where(shares > LEAST_PROBABILITY, shares, 0.0)
+        gains = self.of_space[:, None] / (self.spectrum * self.gain_deviation.exp() + v)
         return Filtered(z, gains, shares)
 
     def mean(self, filtered: Filtered) -> Tensor:
-        """The mixture's mean, as modes over the grid: `(batch, 2 antennas, modes)`."""
-        kept = filtered.gains * filtered.shares[..., None, None]
-        kept = self._each(from_left(self.U).mT, self._kept(filtered.z, kept))
-        rows = kept.unflatten(2, (2, -1)).permute(0, 3, 1, 2, 4).flatten(2)  # (batch, antennas, components · 2 rank)
-        x = rows @ from_right(self.back).flatten(0, 1)
-        return x.unflatten(-1, (2, -1)).transpose(1, 2).flatten(1, 2)
+        """The mixture's mean, as modes over the grid: `(batch, modes, 2 antennas)`."""
+        kept = self._kept(filtered.z, filtered.gains * filtered.shares[..., None, None])
+        return kept.permute(0, 3, 1, 2, 4).flatten(2) @ from_left(self.U).flatten(0, 1)
 
     def each_mean(self, filtered: Filtered) -> Tensor:
-        """The mean of each component at the grid, `(batch, components, antennas, 2 entries)`."""
-        kept = self._each(from_left(self.U).mT, self._kept(filtered.z, filtered.gains))
-        rows = kept.unflatten(2, (2, -1)).transpose(2, 3).flatten(3)
-        return rows @ (from_right(self.back) @ from_right(self.basis))
+        """The mean of each component at the grid, `(batch, components, 2, entries, antennas)`."""
+        x = self._kept(filtered.z, filtered.gains).transpose(2, 3).flatten(3) @ from_left(self.U)
+        x = x.unflatten(-1, (2, -1)).transpose(-3, -2).flatten(-3, -2)
+        return (from_left(self.basis) @ x).unflatten(-2, (2, -1))
 
     def at_grid(self, x: Tensor) -> Tensor:
-        """Modes `(batch, 2 antennas, modes)` to pairs at the grid `(batch, antennas · entries, 2)`."""
-        rows = x.unflatten(1, (2, -1)).transpose(1, 2).flatten(2)
-        return (rows @ from_right(self.basis)).unflatten(-1, (2, -1)).transpose(-1, -2).flatten(1, 2)
+        """Modes `(batch, modes, 2 antennas)` to pairs at the grid `(batch, antennas · entries, 2)`."""
+        h = from_left(self.basis) @ x.unflatten(-1, (2, -1)).transpose(1, 2).flatten(1, 2)
+        return h.mT.unflatten(-1, (2, -1)).transpose(-1, -2).flatten(1, 2)
 
-    @staticmethod
-    def _kept(z: Tensor, gains: Tensor) -> Tensor:
-        return (z.unflatten(2, (2, -1)) * gains[:, :, None]).flatten(2, 3)
-
-    @staticmethod
-    def _each(M: Tensor, z: Tensor) -> Tensor:
-        """The matrix of each component `(components, a, b)` times its own `(batch, components, b, columns)`."""
-        columns = z.shape[-1]
-        out = M @ z.permute(1, 2, 0, 3).flatten(2)
-        return out.unflatten(-1, (-1, columns)).permute(2, 0, 1, 3)
+    def _kept(self, z: Tensor, gains: Tensor) -> Tensor:
+        """Filtered and turned to modes over the grid, `(batch, components, 2, modes, antennas)`."""
+        return (from_left(self.back) @ (z * gains.unsqueeze(2)).flatten(2, 3)).unflatten(2, (2, -1))
 
 
 def from_right(M: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from fanfold.estimators.ofdm.filter_bank import FilterBank, Filtered
+from fanfold.estimators.ofdm.filter_bank import FilterBank, Filtered, from_left
 from fanfold.estimators.ofdm.mixture import Mixture, learn_mixture
 from fanfold.observation import Estimate, Observation
 from fanfold.problems.ofdm_channel import OFDMChannel
@@ -90,22 +90,19 @@ class KroneckerGMM(nn.Module):
         z, noise_var, scale = bank.scaled(y, noise_var, known_power=self.known_power)
         filtered = bank(z, noise_var)
         x = bank.at_grid(bank.mean(filtered))
-        each = bank.each_mean(filtered).unflatten(-1, (2, -1)).square().sum(-2)
-        total = ((self._variances(filtered) + each) * filtered.shares[..., None, None]).sum(1).flatten(1)
+        each = bank.each_mean(filtered).square().sum(2)  # (batch, components, entries, antennas)
+        total = ((self._variances(filtered) + each) * filtered.shares[..., None, None]).sum(1)
         size = x.square().sum(-1)
-        var = torch.maximum(total - size, ROUNDING * size)
+        var = torch.maximum(total.transpose(1, 2).flatten(1) - size, ROUNDING * size)
         return x * scale.sqrt()[..., None], var * scale
 
     def _variances(self, filtered: Filtered) -> Tensor:
-        """Of the errors of each component, `(batch, components, antennas, entries)`."""
+        """Of the errors of each component, `(batch, components, entries, antennas)`."""
         bank = self.bank
-        U = bank.U.square().sum(0).mT  # (components, antennas, eigenvectors)
-        back = torch.view_as_complex(bank.back.movedim(0, -1).contiguous()) @ torch.view_as_complex(
-            bank.basis.movedim(0, -1).contiguous()
-        )
-        own = (U @ bank.of_space[..., None]) * self.grid_var[:, None]
-        explained = (U * bank.of_space[:, None]) @ filtered.gains @ back.abs().square()
-        return (own - explained).clamp_min(0)
+        U = bank.U.square().sum(0)  # (components, eigenvectors, antennas)
+        back = (from_left(bank.basis) @ from_left(bank.back)[..., : bank.rank]).unflatten(-2, (2, -1)).square().sum(-3)
+        own = self.grid_var[..., None] * (bank.of_space[:, None] @ U)
+        return (own - back @ filtered.gains @ (bank.of_space[..., None] * U)).clamp_min(0)
 
 
 def pairs_of(obs: Observation, bank: FilterBank) -> tuple[Tensor, Tensor | None]:

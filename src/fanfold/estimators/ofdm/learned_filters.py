@@ -1,0 +1,220 @@
+"""Learned filters: the mean of a Gaussian mixture, unfolded and trained end to end. Koller et al. (2022), the mixture.
+
+A mixture has few components and an array sees clusters anywhere: after the mixture's mean, each stage looks at the
+powers over beams and delays and predicts gains there, as a mixture with a component for each place would.
+"""
+
+import itertools
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from fanfold.estimators.ofdm.filter_bank import FilterBank, from_left
+from fanfold.estimators.ofdm.kronecker_gmm import estimate_of, pairs_of
+from fanfold.estimators.ofdm.mixture import Mixture, mixtures_of
+from fanfold.networks.layers import conv, linear, zero_conv
+from fanfold.observation import Estimate, Observation
+from fanfold.problems.ofdm_channel import OFDMChannel
+from fanfold.units import power
+
+COMPRESSION = 0.3  # of logarithms of powers, to numbers of about one
+MIXTURE_LR = 0.1  # learning rate of the mixture's own quantities, over that of the networks
+FLOOR = 0.03  # of powers over the noise variance: log of less tells nothing
+
+
+@dataclass(frozen=True)
+class FilterSize:
+    """Of `LearnedFilters`."""
+
+    components: int = 8  # of the mixture
+    rounds: int = 12  # of expectation-maximisation that start it
+    modes: int = 12  # directions over the grid of one antenna
+    stages: int = 2
+    corrected: int = 8  # modes, the strongest, that stages correct
+    width: int = 48  # channels of the networks that predict gains
+    depth: int = 3  # their convolutions, at least two
+    oversampling: int = 2  # beams for each antenna along an axis
+
+
+class LearnedFilters(nn.Module):
+    """Channel estimate `x = Σ_k P(k | y) W_k y`, then `x ← x + B' (g ∘ B (z - x) + c ∘ B x)` in each stage.
+
+    Filters, weights and likelihoods of the components start as those of a mixture that expectation-maximisation
+    learned; z are the modes of the pilots, B learned beams, at first an oversampled DFT over the array. The gains g and
+    c are predicted from the powers in the beams and are zero before training: untrained, this is `KroneckerGMM`, bit
+    for bit. A turn of the channel's phase turns the estimate; the scale, and the noise variance where it is unknown,
+    are measured for each observation. Train for all SNRs at once.
+
+    Args:
+        problem: Layout and pilots.
+        size: Of the mixture and of the networks.
+        seed: Of expectation-maximisation and of the starting weights.
+        mixture: To start from; learned from the draws that training prepares with if None.
+        known_power: Whether entries of the channel are known to have unit mean power, which is then not measured.
+    """
+
+    training_defaults = {
+        "steps": 4000, "batch": 64, "lr": 2e-3, "validate_every": 400, "validation_samples": 1000,
+    }  # fmt: skip
+    to_modes: Tensor
+
+    def __init__(
+        self,
+        problem: OFDMChannel,
+        size: FilterSize | None = None,
+        seed: int = 0,
+        mixture: Mixture | None = None,
+        *,
+        known_power: bool = False,
+    ):
+        super().__init__()
+        size, layout = size or FilterSize(), problem.layout
+        if mixture is not None:
+            size = FilterSize(**(vars(size) | {"components": len(mixture.weights), "modes": mixture.modes.shape[-1]}))
+        self.size, self.seed, self.known_power = size, seed, known_power
+        self.bank = FilterBank(problem, size.components, size.modes)
+        self.corrected = min(size.corrected, self.bank.rank)
+        *groups, columns, rows = (1, *layout.array)
+        self.groups = math.prod(groups)
+        generator = torch.Generator().manual_seed(seed)
+        self.register_buffer("to_modes", torch.zeros(2, self.bank.modes, self.bank.rank))
+        self.stages = nn.ModuleList(
+            _Stage((columns, rows), self.groups * self.corrected, size, generator) for _ in range(size.stages)
+        )
+        summary = (size.width if size.stages else 0) + size.components + 2
+        self.hidden = linear(summary, 32, generator)
+        self.spread = linear(32, layout.antennas + self.bank.entries, None)
+        self.given = mixture is not None
+        if mixture is not None:
+            self.start(mixture)
+
+    @torch.no_grad()
+    def prepare(self, x: Tensor, obs: Observation) -> None:
+        """Learn the mixture from channels `(draws, antennas · entries)`, unless one was given."""
+        if self.given:
+            return
+        h = x.unflatten(1, (self.bank.antennas, -1))
+        h = h / power(h).mean((1, 2), keepdim=True).clamp_min(torch.finfo(h.dtype).tiny).sqrt()
+        steps = mixtures_of(h, self.size.components, self.size.modes, self.seed)
+        *_, (mixture, _) = itertools.islice(steps, self.size.rounds)
+        self.start(mixture)
+
+    @torch.no_grad()
+    def start(self, mixture: Mixture) -> None:
+        """Filters of a mixture; and how modes of the pilots tell of those of the grid, on average."""
+        self.bank.set(mixture)
+        Q = torch.view_as_complex(self.bank.seen.double().movedim(0, -1).contiguous()).conj()  # (pilots, rank)
+        R = Q.mH @ mixture.basis[self.bank.pick]
+        over_modes = mixture.mean()[1]
+        loaded = R @ over_modes @ R.mH
+        loaded = loaded + 1e-5 * loaded.diagonal().real.mean() * torch.eye(len(loaded))
+        back = torch.linalg.solve(loaded, R @ over_modes, left=True).mT.conj()  # (modes, rank)
+        self.to_modes.copy_(torch.view_as_real(back.resolve_conj()).movedim(-1, 0))
+
+    def forward(self, obs: Observation) -> Estimate:
+        """The channel `(..., n)` and its error variance.
+
+        Raises:
+            ValueError: If the pilots are not those that the network was made for.
+        """
+        x, var = self.of_pairs(*pairs_of(obs, self.bank))
+        return estimate_of(x, var, obs)
+
+    def parameter_groups(self, lr: float) -> list[dict]:
+        """What a mixture knows moves more slowly than networks, which know nothing yet."""
+        networks = [p for part in (self.stages, self.hidden, self.spread) for p in part.parameters()]
+        return [
+            {"params": networks, "lr": lr},
+            {"params": [*self.bank.parameters()], "lr": MIXTURE_LR * lr},
+        ]
+
+    def of_pairs(self, y: Tensor, noise_var: Tensor | None) -> tuple[Tensor, Tensor]:
+        """In real pairs: y `(batch, m, 2)`, the noise variance `(batch, 1)` -> `(batch, n, 2)`, `(batch, n)`."""
+        x, var, scale, _ = self._at_unit_power(y, noise_var)
+        return x * scale.sqrt()[..., None], var * scale
+
+    def losses(self, obs: Observation, x: Tensor) -> Tensor:
+        """Squared error over what the mixture expects, so that every SNR counts, and the variance's likelihood."""
+        x_hat, var, scale, noise_var = self._at_unit_power(*pairs_of(obs, self.bank))
+        error = (x_hat - torch.view_as_real(x.resolve_conj()) / scale.sqrt()[..., None]).square().sum(-1)
+        expected = self._expected(noise_var).mean(1)
+        likelihood = (error.detach() / var + var.log()).mean(-1) - expected.log()
+        return error.mean(-1) / expected + 0.1 * likelihood
+
+    def _at_unit_power(self, y: Tensor, noise_var: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Estimate, error variance, the scale that was measured and the noise variance over it."""
+        bank = self.bank
+        modes, noise_var, scale = bank.scaled(y, noise_var, known_power=self.known_power)
+        filtered = bank(modes, noise_var)
+        x = bank.mean(filtered)
+        expected = (self._expected(noise_var) * filtered.shares.detach()).sum(1, keepdim=True)
+        level = COMPRESSION * noise_var.log()
+        summary = [filtered.shares, COMPRESSION * expected.log(), level]
+        if len(self.stages):
+            x, seen = self._corrected(x, modes, noise_var, filtered.shares)
+            summary.append(seen)
+        hidden = nn.functional.gelu(self.hidden(torch.cat([part.detach() for part in summary], -1)))
+        of_antenna, of_entry = self.spread(hidden).split([bank.antennas, bank.entries], -1)
+        var = (of_antenna[..., None] + of_entry[:, None] + expected.log()[..., None]).exp()
+        return bank.at_grid(x), var.flatten(1), scale, noise_var
+
+    def _expected(self, noise_var: Tensor) -> Tensor:
+        """Mean error variance at the pilots that each component of the mixture at the start expects, `(batch, k)`."""
+        d = self.bank.spectrum.flatten(1)
+        left = (d / (d + noise_var[..., None])).mean(-1) * (self.bank.rank / self.bank.pilots)
+        return noise_var * left
+
+    def _corrected(self, x: Tensor, modes: Tensor, noise_var: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
+        """All stages, from the mixture's mean; also what the last network saw, `(batch, width)`."""
+        z = modes.unflatten(-1, (2, -1)).transpose(1, 2).flatten(1, 2)  # (batch, 2 rank, antennas)
+        z = from_left(self.to_modes[:, : self.corrected]) @ z
+        z = self._planes(z.unflatten(1, (2, -1)).transpose(1, 2))
+        now = first = self._planes(x[:, : self.corrected].unflatten(-1, (2, -1)))
+        seen = x.new_zeros(())
+        for stage in self.stages:
+            change, seen = stage(z, now, noise_var, shares)
+            now = now + change
+        change = (now - first).unflatten(1, (-1, self.groups)).unflatten(-1, (2, -1)).transpose(2, 3).flatten(2)
+        return torch.cat([x[:, : self.corrected] + change, x[:, self.corrected :]], 1), seen
+
+    def _planes(self, z: Tensor) -> Tensor:
+        """`(batch, modes, 2, antennas)` to rows `(batch, modes · groups, 2 · plane)`."""
+        return z.unflatten(-1, (self.groups, -1)).transpose(2, 3).flatten(3).flatten(1, 2)
+
+
+class _Stage(nn.Module):
+    """Gains over beams from their powers; a correction that is zero at the start."""
+
+    def __init__(self, plane: tuple[int, int], channels: int, size: FilterSize, generator: torch.Generator):
+        super().__init__()
+        self.beams = tuple(size.oversampling * n if n > 1 else 1 for n in plane)
+        turn = torch.kron(*(_dft(n, beams) for n, beams in zip(plane, self.beams, strict=True)))
+        self.forth = nn.Parameter(torch.view_as_real(turn).movedim(-1, 0).contiguous())
+        self.back = nn.Parameter(torch.view_as_real(turn.mH.resolve_conj()).movedim(-1, 0).contiguous())
+        self.first = conv(2 * channels, size.width, 3, generator)
+        self.told = linear(size.components + 1, size.width, None)
+        parts: list[nn.Module] = [nn.SiLU()]
+        for _ in range(size.depth - 2):
+            parts += [conv(size.width, size.width, 3, generator), nn.SiLU()]
+        self.trunk, self.head = nn.Sequential(*parts), zero_conv(size.width, 2 * channels, 3)
+
+    def forward(self, z: Tensor, x: Tensor, noise_var: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
+        forth = from_left(self.forth).mT
+        rest, now = ((part @ forth).unflatten(-1, (2, *self.beams)) for part in (z - x, x))
+        v = noise_var[..., None, None]
+        of_rest, of_now = (part.square().sum(2) / v for part in (rest, now))
+        levels = [COMPRESSION * (of_rest + FLOOR).log(), COMPRESSION * (of_now + FLOOR).log()]
+        told = self.told(torch.cat([COMPRESSION * noise_var.log(), shares], -1))
+        hidden = self.trunk(self.first(torch.cat(levels, 1)) + told[..., None, None])
+        add, shrink = self.head(hidden).chunk(2, 1)
+        shrink = shrink / (1 + of_now)  # what is far above the noise is left as it is
+        change = rest * add.unsqueeze(2) + now * shrink.unsqueeze(2)
+        return change.flatten(2) @ from_left(self.back).mT, hidden.mean((2, 3))
+
+
+def _dft(antennas: int, beams: int) -> Tensor:
+    """`(beams, antennas)`, orthonormal columns."""
+    angle = -2 * math.pi / beams * torch.arange(beams)[:, None] * torch.arange(antennas)
+    return torch.polar(torch.full_like(angle, beams**-0.5, dtype=torch.float32), angle.float())
