@@ -246,8 +246,14 @@ def test_silence_is_estimated_as_silence():
 
 
 def test_one_pilot_leaves_nothing_to_interpolate():
+    mask = torch.zeros(14, 12, dtype=torch.bool)
+    mask[2, 5] = True
     with pytest.raises(ValueError, match="at least two pilots"):
+        interpolation_matrix(mask)
+    with pytest.raises(ValueError, match="nothing to interpolate"):
         Interpolation(ff.problems.OFDMChannel(pilots="comb-24"))
+    with pytest.raises(ValueError, match="linear, nearest or spline"):
+        Interpolation(gaussian(), "cubic")  # pyrefly: ignore
 
 
 def test_covariances_and_observations_of_another_layout_are_refused():
