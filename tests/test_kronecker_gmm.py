@@ -8,6 +8,7 @@ import torch
 import fanfold as ff
 from fanfold.draws import generator_of
 from fanfold.estimators.ofdm import ChannelCovariance, KroneckerGMM, Wiener
+from fanfold.estimators.ofdm.full_gaussian import FullGaussian
 from fanfold.estimators.ofdm.mixture import Mixture, learn_mixture, mixtures_of
 from fanfold.noise import circular
 
@@ -197,3 +198,21 @@ def test_wrong_input_is_refused():
         KroneckerGMM(STUDY, mixture_of(2))
     with pytest.raises(ValueError, match="10 draws for 2 components"):
         learn_mixture(STUDY, 2, 10)
+
+
+def test_the_whole_covariance_is_lmmse_where_it_has_factors_and_better_where_not():
+    one = mixture_of(1)
+    x, _, obs = drawn(one, 50, 0.1)
+    full = FullGaussian(CHANNELS, one.basis, torch.kron(one.space[0], one.modes[0]))(obs)
+    factored = KroneckerGMM(CHANNELS, one)(obs)
+    close = 1e-6 * obs.y.shape[1]  # of single precision, whose errors add over the pilots at worst
+    torch.testing.assert_close(full.x, factored.x, rtol=close, atol=close)
+    torch.testing.assert_close(full.var, factored.var, rtol=close, atol=close)
+    two = mixture_of(2)
+    x, _, obs = drawn(two, 2000, 0.1)
+    parts = [w * torch.kron(S, C) for w, S, C in zip(two.weights, two.space, two.modes, strict=True)]
+    space, modes = two.mean()
+    best = ff.units.nmse_db(FullGaussian(CHANNELS, two.basis, parts[0] + parts[1])(obs).x, x)
+    blind = Mixture(torch.ones(1, dtype=torch.float64), space[None], modes[None], two.basis)
+    assert best < ff.units.nmse_db(KroneckerGMM(CHANNELS, blind)(obs).x, x)
+    assert ff.units.nmse_db(KroneckerGMM(CHANNELS, two)(obs).x, x) < best

@@ -2,6 +2,7 @@
 
 from fanfold.estimators.ofdm.beam_mixer import BeamMixer
 from fanfold.estimators.ofdm.covariance import ChannelCovariance
+from fanfold.estimators.ofdm.full_gaussian import FullGaussian
 from fanfold.estimators.ofdm.grid_cnn import GridCNN
 from fanfold.estimators.ofdm.interpolation import Interpolation
 from fanfold.estimators.ofdm.kronecker_gmm import KroneckerGMM
@@ -14,6 +15,7 @@ from fanfold.estimators.ofdm.wiener import Wiener
 __all__ = [
     "BeamMixer",
     "ChannelCovariance",
+    "FullGaussian",
     "GridCNN",
     "Interpolation",
     "KroneckerGMM",

@@ -99,7 +99,7 @@ def mixtures_of(
     """The same of given channels `(draws, antennas, entries)`."""
     if components < 1 or len(h) < 8 * components:
         raise ValueError(f"{len(h)} draws for {components} components; pass at least {max(8, 8 * components)}.")
-    basis = _basis(h, modes) if start is None else start.basis
+    basis = grid_basis(h, modes) if start is None else start.basis
     c = h @ basis.conj().to(h.dtype)  # (draws, antennas, modes)
     return _rounds(start or _first(c, basis, components, generator_of(seed, PREPARATION_STREAM, 1)), c)
 
@@ -110,7 +110,8 @@ def _rounds(mixture: Mixture, c: Tensor) -> Iterator[tuple[Mixture, float]]:
         yield mixture, likelihood
 
 
-def _basis(h: Tensor, modes: int) -> Tensor:
+def grid_basis(h: Tensor, modes: int) -> Tensor:
+    """The strongest directions over the grid of one antenna, `(entries, modes)`, complex128, orthonormal columns."""
     rows = h.flatten(0, 1)
     over_grid = sum(part.mT @ part.conj() for part in rows.split(100 * CHUNK))
     assert isinstance(over_grid, Tensor)

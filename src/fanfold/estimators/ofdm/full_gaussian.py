@@ -1,0 +1,83 @@
+"""LMMSE with the whole covariance of a channel, antennas and grid together. Kay (1993), ch. 12."""
+
+import torch
+from torch import Tensor, nn
+
+from fanfold.draws import PREPARATION_STREAM, draw
+from fanfold.estimators.ofdm.covariance import signal_power
+from fanfold.estimators.ofdm.mixture import grid_basis
+from fanfold.estimators.ofdm.noise_variance import NoiseVariance
+from fanfold.observation import Estimate, Observation
+from fanfold.problems.ofdm_channel import OFDMChannel
+from fanfold.units import power
+
+CHUNK = 2000  # draws at a time
+QUIETEST = 1e-6  # noise variance over power: rounding in single precision is not far below
+
+
+class FullGaussian(nn.Module):
+    """What one Gaussian can do: the filter of `C = E h hᴴ` over all antennas and resource elements, no factors.
+
+    A reference, not a product: it stores `2 (antennas · modes)²` numbers and more. The covariance is learned over the
+    antennas and the strongest modes of the grid of one antenna. Scale-equivariant, as `KroneckerGMM` is.
+
+    Args:
+        problem: Layout and pilots.
+        basis: Modes over the grid of one antenna, `(entries, modes)`, orthonormal columns.
+        covariance: Of their coefficients, antennas slowest, `(antennas · modes, antennas · modes)`.
+
+    Raises:
+        ValueError: If the covariance does not fit the layout and the modes.
+    """
+
+    spectrum: Tensor
+    own: Tensor
+
+    def __init__(self, problem: OFDMChannel, basis: Tensor, covariance: Tensor):
+        super().__init__()
+        antennas, modes = problem.layout.antennas, basis.shape[1]
+        if len(covariance) != antennas * modes:
+            raise ValueError(f"the covariance is of {len(covariance)} numbers; {antennas} antennas have {modes} each.")
+        at_pilots = basis[problem.mask.flatten().nonzero().flatten()]
+        Q = torch.linalg.qr(at_pilots)[0]
+        seen = torch.kron(torch.eye(antennas), (Q.mH @ at_pilots).contiguous())
+        of_z = seen @ covariance @ seen.mH
+        spectrum, E = torch.linalg.eigh((of_z + of_z.mH) / 2)
+        blocks = covariance.unflatten(0, (antennas, modes)).unflatten(2, (antennas, modes))
+        of_antenna = blocks.diagonal(dim1=0, dim2=2).permute(2, 0, 1)
+        own = ((basis @ of_antenna) * basis.conj()).sum(-1).real
+        self.antennas, self.pilots = antennas, len(at_pilots)
+        self.register_buffer("Q", Q.conj().resolve_conj().to(torch.complex64))
+        self.register_buffer("E", E.conj().resolve_conj().to(torch.complex64))
+        back = basis @ (covariance @ seen.mH @ E).unflatten(0, (antennas, modes))
+        self.register_buffer("back", back.flatten(0, 1).to(torch.complex64))
+        self.register_buffer("spectrum", spectrum.clamp_min(0).float())
+        self.register_buffer("own", own.flatten().float())
+        space = blocks.diagonal(dim1=1, dim2=3).sum(-1)
+        grid = at_pilots @ of_antenna.mean(0) @ at_pilots.mH
+        self.noise_variance = NoiseVariance(space / space.diagonal().real.mean(), grid)
+
+    @classmethod
+    def learn(cls, problem: OFDMChannel, samples: int = 20_000, modes: int = 14, seed: int = 0) -> "FullGaussian":
+        """From draws of a problem."""
+        antennas, basis, total = problem.layout.antennas, None, 0
+        for index, first in enumerate(range(0, samples, CHUNK)):
+            x, _ = draw(problem, min(CHUNK, samples - first), seed, PREPARATION_STREAM, index)
+            h = x.unflatten(1, (antennas, -1))
+            basis = grid_basis(h, modes) if basis is None else basis
+            c = (h @ basis.conj().to(h.dtype)).flatten(1)
+            total = total + (c.mT @ c.conj()).to(torch.complex128) / samples
+        if basis is None or not isinstance(total, Tensor):
+            raise ValueError(f"samples is {samples}; pass at least one.")
+        return cls(problem, basis, (total + total.mH) / 2)
+
+    def forward(self, obs: Observation) -> Estimate:
+        """The channel `(batch, n)` and its error variance."""
+        noise_var = self.noise_variance(obs.y) if obs.noise_var is None else obs.noise_var
+        scale = signal_power(obs.y, noise_var)
+        y = obs.y.to(torch.complex64) / scale.sqrt()
+        z = (y.unflatten(-1, (self.antennas, self.pilots)) @ self.Q).flatten(-2) @ self.E
+        gains = 1 / (self.spectrum + (noise_var / scale).clamp_min(QUIETEST))
+        x = (z * gains) @ self.back.mT
+        var = (self.own - gains @ power(self.back).mT).clamp_min(torch.finfo(gains.dtype).eps)
+        return Estimate((x * scale.sqrt()).to(obs.y.dtype), (var * scale).expand(x.shape))
