@@ -1,103 +1,116 @@
-"""Links and grids are one another's views, and a whole slot of several moving users is estimated from its pilots."""
+"""Channels go to the field's shape and back, and users on orthogonal pilots are told apart."""
 
 import pytest
 import torch
 
-from fanfold.estimators.ofdm import ChannelCovariance, Interpolation, Wiener
-from fanfold.estimators.ofdm.resource_grid import GridEstimator
-from fanfold.noise import circular
-from fanfold.observation import Estimate
-from fanfold.problems import OFDMChannel
-from fanfold.propagation import source_of
-from fanfold.propagation.grid import GridPilots, GridShape, from_links, to_links
-from fanfold.units import nmse_db
+import fanfold as ff
+from fanfold.estimators.ofdm import ChannelCovariance, Wiener
+from fanfold.problems.resource_grid import estimates_in_field, field_of, links_of, observations_of, pilot_grid
+from fanfold.propagation import pilot_mask
 
-SHAPE = GridShape(2, 3, 4, 2, 2, 5, 6)
-MOVING = (
-    "jakes:array=1x1x2,subcarriers=12,frequency=0.99,speed_mps=60"  # J0 falls to .46 between pilots 9 symbols apart
-)
+BATCH, RX, ANTENNAS, TX, STREAMS, SYMBOLS, SUBCARRIERS = SHAPE = (3, 2, 4, 2, 2, 2, 12)
 
 
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
+def channels(seed=0, shape=SHAPE):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.complex64)
 
 
-def test_links_and_grid_are_the_same_numbers():
-    h = circular(tuple(SHAPE), generator(), torch.complex64)
-    links = to_links(h)
-    assert links.shape == (2 * 3 * 2 * 2, 4 * 5 * 6)
-    assert torch.equal(from_links(links, SHAPE), h)
-    assert torch.equal(links[((1 * 3 + 2) * 2 + 1) * 2 + 0], h[1, 2, :, 1, 0].flatten())
+def pilots_of(modulus=1.0):
+    """QPSK on a comb of its own for each of four streams."""
+    generator = torch.Generator().manual_seed(1)
+    masks = [pilot_mask(f"comb-4:offset={k}@0,1", SYMBOLS, SUBCARRIERS) for k in range(TX * STREAMS)]
+    turns = torch.randint(4, (len(masks), SYMBOLS, SUBCARRIERS), generator=generator)
+    pilots = modulus * torch.stack(masks) * torch.exp(0.5j * torch.pi * (turns + 0.5))
+    return pilots.reshape(TX, STREAMS, SYMBOLS, SUBCARRIERS)
 
 
-def test_least_squares_without_noise_is_the_channel_at_the_pilots():
-    pilots = GridPilots(2j * GridPilots.combs(4, 14, 12).values)
-    h = circular((3, 1, 2, 4, 1, 14, 12), generator(), torch.complex64)
-    y = (h * pilots.values).sum((3, 4))
-    for k, (at_pilots, var) in enumerate(pilots.least_squares(y, torch.tensor([1.0, 2.0, 4.0]))):
-        wanted = h[:, 0, :, k, 0][..., pilots.masks[k]].flatten(1)
-        torch.testing.assert_close(at_pilots, wanted)
-        assert var.flatten().tolist() == [0.25, 0.5, 1.0]
+def received(H, pilots):
+    return torch.einsum("brmtskf,tskf->brmkf", H, pilots)
 
 
-def test_combs_are_those_of_sionna():
+def test_links_go_to_the_field_and_back():
+    H = channels()
+    links = links_of(H)
+    assert torch.equal(field_of(links, SHAPE), H)
+    assert torch.equal(links[5], H[0, 1, :, 0, 1].flatten())  # batch, rx, tx and stream, the last one fastest
+
+
+@pytest.mark.parametrize("modulus", [1.0, 2.0])
+def test_every_user_has_its_own_channel_at_its_pilots(modulus):
+    H, pilots = channels(), pilots_of(modulus)
+    found = observations_of(received(H, pilots), pilots)
+    for (tx, stream), obs in found.items():
+        x = links_of(H[:, :, :, tx : tx + 1, stream : stream + 1])
+        torch.testing.assert_close(obs.y, obs.A @ x)  # rounding of a product and a quotient
+        mask = pilot_mask(f"comb-4:offset={2 * tx + stream}@0,1", SYMBOLS, SUBCARRIERS)
+        assert obs.A.m == ANTENNAS * mask.sum()
+    assert len(found) == TX * STREAMS
+
+
+def test_the_noise_of_a_division_by_pilots_is_told():
+    pilots, noise_var = pilots_of(2.0), torch.rand(BATCH, RX, generator=torch.Generator().manual_seed(0))
+    obs = observations_of(received(channels(), pilots), pilots, noise_var)[1, 0]
+    torch.testing.assert_close(obs.noise_var, noise_var.reshape(-1, 1) / 4)
+    many = torch.zeros(200, 1, 16, SYMBOLS, SUBCARRIERS, dtype=torch.complex64)
+    many = many + ff.noise.circular(tuple(many.shape), torch.Generator().manual_seed(2), many.dtype, 0.3)
+    obs = observations_of(many, pilots, 0.3)[0, 0]
+    power = obs.y.abs().square()
+    assert abs(power.mean() / obs.noise_var - 1) < 4 / power.numel() ** 0.5  # |w|² is exponential: its std is its mean
+
+
+def test_estimates_go_back_as_the_receiver_takes_them():
+    problem = ff.problems.OFDMChannel("rayleigh:array=4,subcarriers=12")
+    H = problem.sample(BATCH * RX * 4, torch.Generator().manual_seed(0))[0]
+    shape = (BATCH, RX, ANTENNAS, 4, 1, 1, SUBCARRIERS)
+    H = field_of(H, shape)
+    names = [f"comb-4:offset={k}" for k in range(4)]
+    pilots = torch.stack([pilot_mask(name, 1, SUBCARRIERS) for name in names])[:, None].to(torch.complex64)
+    covariance = ChannelCovariance.learn(problem, 500)
+    estimates = {}
+    for (tx, stream), obs in observations_of(received(H, pilots), pilots, 0.1).items():
+        estimates[tx, stream] = Wiener(problem.shifted(pilots=names[tx]), covariance)(obs)
+    h_hat, err_var = estimates_in_field(estimates, shape)
+    assert h_hat.shape == err_var.shape == shape
+    assert torch.equal(h_hat[1, 1, :, 2, 0].flatten(), estimates[2, 0].x[1 * RX + 1])
+    assert torch.equal(err_var[1, 1, :, 2, 0].flatten(), estimates[2, 0].var[1 * RX + 1])
+
+
+def test_pilots_of_sionna_are_where_its_mapper_puts_them():
     ofdm = pytest.importorskip("sionna.phy.ofdm")
     grid = ofdm.ResourceGrid(14, 24, 30e3, 4, 1, pilot_pattern="kronecker", pilot_ofdm_symbol_indices=[2, 11])
-    theirs = torch.zeros(4, 14, 24, dtype=torch.bool)
-    sent = torch.as_tensor(grid.pilot_pattern.pilots).reshape(4, 2, 24).abs() > 0
-    theirs[:, [2, 11]] = sent.cpu()
-    pilots = GridPilots.combs(4, 14, 24)
-    assert torch.equal(pilots.masks, theirs)
-    assert pilots.overhead == pytest.approx(2 / 14)
+    pattern = grid.pilot_pattern
+    ours = pilot_grid(pattern.mask, pattern.pilots)
+    data = torch.zeros(1, 4, 1, grid.num_data_symbols, dtype=torch.complex64)
+    assert torch.equal(ours, ofdm.ResourceGridMapper(grid)(data)[0])
+    H = channels(shape=(2, 1, 4, 4, 1, 14, 24))
+    found = observations_of(received(H, ours), ours, 0.1)
+    assert torch.allclose(found[3, 0].noise_var, torch.tensor(0.1 / 4))  # each sends on every fourth subcarrier only
+    torch.testing.assert_close(found[3, 0].y, found[3, 0].A @ links_of(H[:, :, :, 3:]))
 
 
-def slots(users, n, noise_var):
-    pilots = GridPilots.combs(users, 14, 12)
-    h = source_of(MOVING).draw(n * users, generator()).unflatten(0, (n, users))  # (n, users, antennas, 14, 12)
-    h = h.permute(0, 2, 1, 3, 4)[:, None, :, :, None]  # [batch, rx, rx_ant, tx, stream, symbol, subcarrier]
-    y = (h * pilots.values).sum((3, 4))
-    return pilots, h, y + circular(tuple(y.shape), generator(1), y.dtype, torch.tensor(noise_var))
-
-
-def of_each(users, make):
-    problems = [OFDMChannel(MOVING, f"comb-{users}:offset={k}@2,11") for k in range(users)]
-    return [make(problem) for problem in problems]
-
-
-def test_a_slot_of_two_moving_users_is_estimated_with_the_error_that_is_told():
-    model = source_of(MOVING)
-    space, time, frequency = torch.eye(2, dtype=torch.complex128), *model.correlations()[-2:]
-    covariance = ChannelCovariance(space, torch.kron(time, frequency))
-    pilots, h, y = slots(2, 400, 0.05)
-    estimator = GridEstimator(pilots, of_each(2, lambda p: Wiener(p, covariance, "grid", known_power=True)))
-    h_hat, err_var = estimator(y, 0.05)
-    assert h_hat.shape == err_var.shape == h.shape
-    assert h_hat.dtype == h.dtype
-    error = (h_hat - h).abs().square()
-    # 1600 independent links, each with an error of some 10 independent modes: 1/sqrt(16000) = .8 %, five times that
-    assert (error / err_var).mean().item() == pytest.approx(1, abs=0.04)
-    linear, _ = GridEstimator(pilots, of_each(2, Interpolation))(y, 0.05)
-    assert nmse_db(h_hat, h) < nmse_db(linear, h) - 1  # it knows how fast the channel turns
-
-
-def test_wrong_grids_are_said():
-    pilots = GridPilots.combs(2, 14, 12)
-    for wrong, said in (
-        (pilots.values.real, "float32"),
-        (pilots.values.sum(0, keepdim=True).expand(2, -1, -1, -1), "symbol 2, subcarrier 0"),
-        (pilots.values * torch.tensor([1.0, 0.0])[:, None, None, None], "stream 1 has no pilot"),
-        (pilots.values * torch.linspace(1, 2, 12), "magnitudes"),
-    ):
-        with pytest.raises(ValueError, match=said):
-            GridPilots(wrong)
-    with pytest.raises(ValueError, match="seven axes"):
-        to_links(torch.zeros(2, 3, 4))
-    with pytest.raises(ValueError, match="links of shape"):
-        from_links(torch.zeros(2, 3), SHAPE)
-    with pytest.raises(ValueError, match=r"\(14, 12\)"):
-        pilots.least_squares(torch.zeros(1, 1, 2, 14, 24, dtype=torch.complex64), 0.1)
-    with pytest.raises(ValueError, match="one for each"):
-        GridEstimator(pilots, [])
-    silent = GridEstimator(pilots, 2 * [lambda obs: Estimate(obs.y)])
+def test_what_does_not_fit_is_said():
+    H, pilots = channels(), pilots_of()
+    grid = received(H, pilots)
+    with pytest.raises(ValueError, match="two streams"):
+        observations_of(grid, torch.ones_like(pilots))
+    with pytest.raises(ValueError, match="stream 1 of transmitter 0 has no pilots"):
+        observations_of(grid, pilots * torch.tensor([1, 0])[:, None, None])
+    with pytest.raises(ValueError, match="powers from"):
+        observations_of(grid, pilots * torch.arange(1, 13))
+    with pytest.raises(ValueError, match="pilots have shape"):
+        observations_of(grid, pilots[..., :6])
+    with pytest.raises(ValueError, match="noise_var has shape"):
+        observations_of(grid, pilots, torch.ones(BATCH))
+    with pytest.raises(ValueError, match="complex"):
+        observations_of(grid.real, pilots)
+    with pytest.raises(ValueError, match="rx_ant"):
+        links_of(H[0])
+    with pytest.raises(ValueError, match="has links"):
+        field_of(links_of(H)[:-1], SHAPE)
+    with pytest.raises(ValueError, match="as many set entries"):
+        pilot_grid(pilots != 0, torch.ones(TX, STREAMS, 5))
+    estimates = {key: ff.Estimate(obs.y) for key, obs in observations_of(grid, pilots).items()}
     with pytest.raises(ValueError, match="no error variance"):
-        silent(torch.zeros(1, 1, 2, 14, 12, dtype=torch.complex64), 0.1)
+        estimates_in_field(estimates, SHAPE)
+    with pytest.raises(ValueError, match=r"\(1, 1\)"):
+        estimates_in_field({k: v for k, v in estimates.items() if k != (1, 1)}, SHAPE)

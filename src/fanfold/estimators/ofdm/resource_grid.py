@@ -1,54 +1,41 @@
 """Channel estimates of a whole resource grid, of several users and streams, by estimators of single links."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 
-import torch
 from torch import Tensor
 
 from fanfold.observation import Estimate, Observation
-from fanfold.propagation.grid import GridPilots, GridShape, from_links
+from fanfold.problems.resource_grid import estimates_in_field, observations_of
 
 
 class GridEstimator:
-    """Least squares at the pilots of each stream, then that stream's estimator on every link.
+    """Least squares at the pilots of each stream, then that stream's estimator on each of its links.
 
     Args:
-        pilots: Of all streams.
-        estimators: One for each stream, transmitters slowest, since each has its own pilots; of the whole grid.
+        pilots: `(tx, stream, symbol, subcarrier)`, complex, zero where a stream sends none; see `observations_of`.
+        estimators: By transmitter and stream, since each has its own pilots; of the whole grid, with error variances.
 
     Raises:
-        ValueError: If there are not as many as streams.
+        ValueError: If a stream has no estimator.
     """
 
-    def __init__(self, pilots: GridPilots, estimators: Sequence[Callable[[Observation], Estimate]]):
-        tx, stream = pilots.values.shape[:2]
-        if len(estimators) != tx * stream:
-            raise ValueError(f"there are {len(estimators)} estimators for {tx} x {stream} streams; pass one for each.")
+    def __init__(self, pilots: Tensor, estimators: Mapping[tuple[int, int], Callable[[Observation], Estimate]]):
+        missing = [(t, s) for t in range(pilots.shape[0]) for s in range(pilots.shape[1]) if (t, s) not in estimators]
+        if missing:
+            raise ValueError(f"(transmitter, stream) {missing[0]} has no estimator; {len(missing)} are missing.")
         self.pilots, self.estimators = pilots, estimators
 
-    def __call__(self, y: Tensor, noise_var: Tensor | float) -> tuple[Tensor, Tensor]:
-        """Channel estimates and error variances, both `[batch, rx, rx_ant, tx, stream, symbol, subcarrier]`.
+    def __call__(self, received: Tensor, noise_var: Tensor | float | None = None) -> tuple[Tensor, Tensor]:
+        """Estimates and error variances, both `[batch, rx, rx_ant, tx, stream, symbol, subcarrier]`.
 
         Args:
-            y: Received grid `[batch, rx, rx_ant, symbol, subcarrier]`.
-            noise_var: Of y; a number, or one for each of the batch `(batch,)`.
+            received: `[batch, rx, rx_ant, symbol, subcarrier]`.
+            noise_var: Of a received resource element, a number or `(batch, rx)`; None if unknown.
 
         Raises:
             ValueError: If the grid is not that of the pilots, or an estimator gives no error variance.
         """
-        batch, rx, rx_ant, symbol, subcarrier = y.shape
-        tx, stream = self.pilots.values.shape[:2]
-        found = [
-            estimator(Observation(at_pilots, noise_var=var))
-            for estimator, (at_pilots, var) in zip(self.estimators, self.pilots.least_squares(y, noise_var))
-        ]
-        shape = GridShape(batch, rx, rx_ant, tx, stream, symbol, subcarrier)
-        x = torch.stack([estimate.x for estimate in found], 1).flatten(0, 1)
-        var = torch.stack([_variance(estimate) for estimate in found], 1).flatten(0, 1)
-        return from_links(x, shape), from_links(var, shape)
-
-
-def _variance(estimate: Estimate) -> Tensor:
-    if estimate.var is None:
-        raise ValueError("an estimator gives no error variance, which an equaliser needs; take one that does.")
-    return estimate.var.expand(estimate.x.shape)
+        observed = observations_of(received, self.pilots, noise_var)
+        estimates = {key: self.estimators[key](obs) for key, obs in observed.items()}
+        batch, rx, antennas, symbols, subcarriers = received.shape
+        return estimates_in_field(estimates, (batch, rx, antennas, *self.pilots.shape[:2], symbols, subcarriers))
