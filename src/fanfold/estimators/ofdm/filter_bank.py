@@ -76,7 +76,7 @@ class FilterBank(nn.Module):
                 f"the mixture has {given[0]} {names.format(*given[1:])}; wanted are {wanted[0]} "
                 f"{names.format(*wanted[1:])}."
             )
-        at_pilots = mixture.basis[self.pick]
+        at_pilots = mixture.basis[self.pick.cpu()]
         Q = torch.linalg.qr(at_pilots)[0]
         R = Q.mH @ at_pilots
         of_modes, V = torch.linalg.eigh(R @ mixture.modes @ R.mH)
@@ -93,7 +93,7 @@ class FilterBank(nn.Module):
         self.gain_deviation.zero_()
         self.likelihood_deviation.zero_()
         space, over_modes = mixture.mean()
-        self.noise_variance = NoiseVariance(space, at_pilots @ over_modes @ at_pilots.mH)
+        self.noise_variance = NoiseVariance(space, at_pilots @ over_modes @ at_pilots.mH).to(self.U.device)
 
     def scaled(
         self, y: Tensor, noise_var: Tensor | None, *, known_power: bool = False

@@ -95,7 +95,7 @@ class LearnedFilters(nn.Module):
         """Learn the mixture from channels `(draws, antennas · entries)`, unless one was given."""
         if self.given:
             return
-        h = x.unflatten(1, (self.bank.antennas, -1))
+        h = x.cpu().unflatten(1, (self.bank.antennas, -1))
         h = h / power(h).mean((1, 2), keepdim=True).clamp_min(torch.finfo(h.dtype).tiny).sqrt()
         steps = mixtures_of(h, self.size.components, self.size.modes, self.seed)
         *_, (mixture, _) = itertools.islice(steps, self.size.rounds)
@@ -105,8 +105,8 @@ class LearnedFilters(nn.Module):
     def start(self, mixture: Mixture) -> None:
         """Filters of a mixture; and how modes of the pilots tell of those of the grid, on average."""
         self.bank.set(mixture)
-        Q = torch.view_as_complex(self.bank.seen.double().movedim(0, -1).contiguous()).conj()  # (pilots, rank)
-        R = Q.mH @ mixture.basis[self.bank.pick]
+        Q = torch.view_as_complex(self.bank.seen.cpu().double().movedim(0, -1).contiguous()).conj()  # (pilots, rank)
+        R = Q.mH @ mixture.basis[self.bank.pick.cpu()]
         over_modes = mixture.mean()[1]
         loaded = R @ over_modes @ R.mH
         loaded = loaded + 1e-5 * loaded.diagonal().real.mean() * torch.eye(len(loaded))
