@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from fanfold.experiments import (
     channel_estimation,
+    coded_link,
     crlb_still_holds,
     dense_weights,
     lista_family,
@@ -25,6 +26,7 @@ from fanfold.suggest import did_you_mean
 
 EXPERIMENTS: dict[str, Callable[..., Study]] = {
     "channel-estimation": channel_estimation.study,
+    "coded-link": coded_link.study,
     "crlb-still-holds": crlb_still_holds.study,
     "dense-weights": dense_weights.study,
     "lista-family": lista_family.study,
