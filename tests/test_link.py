@@ -1,0 +1,76 @@
+"""An uplink obeys theory where there is some, and better channel estimates lose fewer blocks."""
+
+import math
+
+import pytest
+import torch
+
+from fanfold.estimators.ofdm import ChannelCovariance, Interpolation, Wiener
+from fanfold.experiments.link_chain import PERFECT, SLOT, Uplink, lmmse_equalise, simulate
+from fanfold.experiments.link_level import crossing, needs, rayleigh_ber
+from fanfold.noise import circular
+from fanfold.propagation.models import Jakes
+from fanfold.table import Table
+
+MOVING = "jakes:array=1x2x4,subcarriers=24,frequency=0.97,speed_mps=50"
+
+
+def test_the_equaliser_is_that_of_sionna():
+    mimo = pytest.importorskip("sionna.phy.mimo")
+    generator = torch.Generator().manual_seed(0)
+    h, y = circular((50, 8, 3), generator, torch.complex64), circular((50, 8), generator, torch.complex64)
+    noise = 0.1 + torch.rand(50, 8, generator=generator)
+    x, var = lmmse_equalise(y, h, noise)
+    theirs, their_var = mimo.lmmse_equalizer(y, h, torch.diag_embed(noise).to(y.dtype))
+    torch.testing.assert_close(x, theirs, rtol=1e-3, atol=1e-3)  # two inverses in single precision
+    torch.testing.assert_close(var, their_var, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("antennas", [1, 2, 4])
+def test_the_closed_form_is_the_mean_over_fading(antennas):
+    generator = torch.Generator().manual_seed(1)
+    gain = circular((200_000, antennas), generator, torch.complex128).abs().square().sum(1)
+    for snr in (0.5, 2.0):
+        p = torch.special.erfc((gain * snr / 2).sqrt()) / 2  # of a bit of QPSK
+        assert rayleigh_ber(snr, antennas) == pytest.approx(p.mean().item(), abs=4 * p.std().item() / len(p) ** 0.5)
+
+
+def test_bits_of_a_known_rayleigh_channel_fail_as_theory_says():
+    pytest.importorskip("sionna.phy")
+    link = Uplink("rayleigh:array=1x1x2,subcarriers=24", users=1)
+    for row in simulate(link, {}, [0.0, 5.0], 1, 3):
+        wanted = rayleigh_ber(10 ** (row["snr_db"] / 10), 2)
+        assert row["ber"] == pytest.approx(wanted, abs=2 * row["ber_ci"])  # 3.9 standard deviations
+
+
+def test_a_moving_slot_with_lmmse_loses_fewer_blocks_than_with_least_squares():
+    pytest.importorskip("sionna.phy")
+    link = Uplink(MOVING, users=2)
+    model = link.problems[0].channels
+    assert isinstance(model, Jakes)
+    time, frequency = model.correlations()[-2:]
+    covariance = ChannelCovariance(torch.eye(8, dtype=torch.complex128), torch.kron(time, frequency))
+    makers = {"LS": Interpolation, "LMMSE": lambda p: Wiener(p, covariance, "grid", known_power=True)}
+    table = simulate(link, link.estimators(makers), [-2.0], 1, 0)
+    ber, bler = ({row["estimate"]: row[key] for row in table} for key in ("ber", "bler"))
+    assert ber[PERFECT] < ber["LMMSE"] < ber["LS"]
+    assert bler[PERFECT] <= bler["LMMSE"] < bler["LS"]
+
+
+def test_pilots_are_taken_off_the_efficiency():
+    link = Uplink("umi", users=4)
+    assert link.efficiency(0.0) == pytest.approx(4 * 2 * 0.5 * 13 / 14)  # users, bits, rate, symbols with data
+    assert link.efficiency(0.25) == pytest.approx(0.75 * link.efficiency(0.0))
+    assert Uplink(MOVING, users=2, bits=4).efficiency(0.0) == pytest.approx(2 * 4 * 0.5 * 12 / 14)
+
+
+def test_where_a_curve_crosses():
+    assert crossing([(0.0, 4.0), (2.0, 2.0), (4.0, 0.0)], 1.0) == pytest.approx(3.0)
+    assert crossing([(0.0, 4.0), (2.0, 2.0)], 1.0) is None
+    rows = [{"estimate": "a", "snr_db": s, "bler": b, "blocks": 100} for s, b in ((0.0, 1.0), (1.0, 0.01))]
+    assert needs(Table(rows))["a"] == pytest.approx(math.log(0.1) / math.log(0.01))
+
+
+def test_a_source_of_other_symbols_is_said():
+    with pytest.raises(ValueError, match=f"7 symbols; a slot has {SLOT}"):
+        Uplink("rayleigh:array=1x1x2,symbols=7,subcarriers=24")
