@@ -3,10 +3,12 @@
 from collections.abc import Callable
 
 from fanfold.experiments import (
+    channel_drift,
     channel_estimation,
     coded_link,
     crlb_still_holds,
     dense_weights,
+    link_level,
     lista_family,
     mbdl_lista,
     mimo_detection,
@@ -25,10 +27,12 @@ from fanfold.experiments.base import Goal, Study
 from fanfold.suggest import did_you_mean
 
 EXPERIMENTS: dict[str, Callable[..., Study]] = {
+    "channel-drift": channel_drift.study,
     "channel-estimation": channel_estimation.study,
     "coded-link": coded_link.study,
     "crlb-still-holds": crlb_still_holds.study,
     "dense-weights": dense_weights.study,
+    "link-level": link_level.study,
     "lista-family": lista_family.study,
     "mbdl-lista": mbdl_lista.study,
     "mimo-detection": mimo_detection.study,

@@ -66,10 +66,14 @@ class OFDMChannel(Described):
     def sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Observation]:
         """Channels `(n, antennas · symbols · subcarriers)` and their noisy pilots."""
         x = self.power**0.5 * self.channels.draw(n, generator, self.part).flatten(1)
+        return x, self.observe(x, generator)
+
+    def observe(self, x: Tensor, generator: torch.Generator) -> Observation:
+        """Noisy pilots of channels `(n, antennas · symbols · subcarriers)`."""
         noise_var = self._noise_var(len(x), generator)
         y = self.A @ x
         y = y + circular(tuple(y.shape), generator, y.dtype, noise_var)
-        return x, Observation(y, self.A, noise_var if self.known_noise else None)
+        return Observation(y, self.A, noise_var if self.known_noise else None)
 
     def _noise_var(self, n: int, generator: torch.Generator) -> Tensor:
         if not isinstance(self.snr_db, tuple):
