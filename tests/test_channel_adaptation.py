@@ -1,0 +1,77 @@
+"""Adapting channel networks to another place, and the counting of pilots."""
+
+import pytest
+import torch
+from torch import nn
+
+import fanfold as ff
+from fanfold.draws import generator_of
+from fanfold.estimators.ofdm import BeamMixer
+from fanfold.estimators.ofdm.adaptation import Adapted, FewChannels, unbiased_risk
+from fanfold.estimators.ofdm.beam_mixer import MixerSize
+from fanfold.experiments.pilot_overhead import crossing
+from fanfold.observation import Estimate, Observation
+from fanfold.problems import OFDMChannel
+from fanfold.units import power
+
+SMALL = MixerSize(6, 6, 1, 6, 16, 24)
+PLACE = "kronecker:array=2x2x2,subcarriers=12,delay_spread_ns=300"
+
+
+class Shrunk(nn.Module):
+    """Pilots times a gain that depends on them, put back on the grid."""
+
+    def forward(self, obs: Observation) -> Estimate:
+        gain = power(obs.y).mean(-1, keepdim=True).sqrt().clamp_max(1.0)
+        return Estimate(obs.A.H @ (gain * obs.y))
+
+
+def test_the_risk_without_channels_is_that_with_them():
+    problem = OFDMChannel(PLACE, "comb-2", snr_db=3.0)
+    x, obs = problem.sample(20_000, generator_of(0))
+    claimed = unbiased_risk(Shrunk(), obs, generator_of(1)).double()
+    true = (power(problem.A @ (Shrunk()(obs).x - x)).mean(-1) / obs.noise_var).double()
+    difference = claimed - true
+    assert true.mean() > 0.2  # there is a risk to tell
+    assert abs(difference.mean()) < 4 * difference.std() / len(x) ** 0.5  # four standard errors
+
+
+def test_known_channels_are_observed_anew_and_others_once():
+    problem = OFDMChannel(PLACE, "comb-2")
+    known, unknown = (FewChannels(problem, 10, kind) for kind in (True, False))
+    for few, observations in ((known, 400), (unknown, 8)):
+        x, obs = few.sample(400, generator_of(0))
+        assert len(x.real.unique(dim=0)) == 8  # a fifth of ten is held out
+        assert len(obs.y.real.unique(dim=0)) == observations
+    assert not torch.isin(known.held_out().pairs[0].real, known.pairs[0].real).any()
+
+
+def test_few_channels_are_at_least_five():
+    with pytest.raises(ValueError, match="at least five"):
+        FewChannels(OFDMChannel(PLACE), 4)
+
+
+def test_adapting_keeps_what_was_learned_in_closed_form_and_lowers_the_error():
+    from_here = OFDMChannel(PLACE, "comb-2", snr_db=(0.0, 20.0))
+    there = from_here.shifted(source="rician:k_db=15,array=2x2x2,subcarriers=12,delay_spread_ns=300")
+    net = ff.fit(BeamMixer(from_here, SMALL), from_here, steps=60, batch=64, validate_every=30, validation_samples=200)
+    x, obs = there.shifted(snr_db=10.0).sample(1000, generator_of(7))
+    before, start = ff.units.nmse_db(net(obs).x, x), net.beams.clone()
+    adapted = ff.fit(Adapted(net, True), FewChannels(there, 200), steps=150, batch=64, lr=3e-3, validate_every=50)
+    assert torch.equal(start, adapted.net.beams)
+    assert ff.units.nmse_db(adapted(obs).x, x) < before - 0.3
+
+
+def test_adapting_to_unknown_channels_needs_the_noise_variance():
+    problem = OFDMChannel(PLACE, known_noise=False)
+    x, obs = problem.sample(2, generator_of(0))
+    with pytest.raises(ValueError, match="noise_var"):
+        Adapted(BeamMixer(problem, SMALL), False).losses(obs, x)
+
+
+def test_pilots_for_an_error_lie_where_the_curve_crosses_it():
+    curve = [(4, -10.0), (8, -14.0), (16, -18.0)]
+    assert crossing(curve, -14.0) == pytest.approx(8)
+    assert crossing(curve, -16.0) == pytest.approx(8 * 2**0.5)  # linear in dB over the logarithm
+    assert crossing(curve, -18.5) is None
+    assert crossing(curve, -3.0) == 4
