@@ -5,7 +5,6 @@ from collections.abc import Callable
 from fanfold.experiments import (
     channel_drift,
     channel_estimation,
-    coded_link,
     crlb_still_holds,
     dense_weights,
     link_level,
@@ -29,7 +28,6 @@ from fanfold.suggest import did_you_mean
 EXPERIMENTS: dict[str, Callable[..., Study]] = {
     "channel-drift": channel_drift.study,
     "channel-estimation": channel_estimation.study,
-    "coded-link": coded_link.study,
     "crlb-still-holds": crlb_still_holds.study,
     "dense-weights": dense_weights.study,
     "link-level": link_level.study,
