@@ -92,6 +92,15 @@ def test_over_space_the_antennas_are_filtered_at_the_pilots():
     assert (x[:, :, problem.mask.flatten()] - W @ y).abs().max() < 1e-5 * y.abs().max()  # eps times 12 antennas, and 8
 
 
+@OVER
+def test_what_a_receiver_stores_is_the_filter(over):
+    problem = gaussian(SLOT)
+    _, obs = drawn(problem)
+    filtered = Wiener(problem, truth(problem), over, known_power=True)
+    x = filtered.stored(0.1)(obs.y.unflatten(1, (problem.layout.antennas, -1))).flatten(1)
+    assert (x - filtered(obs).x).abs().max() < 1e-4 * x.abs().max()  # products of single precision, of 24 or so
+
+
 def test_one_filter_an_antenna_exists_only_over_the_grid():
     with pytest.raises(ValueError, match="over='grid'"):
         Wiener(gaussian(), truth(gaussian())).filter_of(0.1)

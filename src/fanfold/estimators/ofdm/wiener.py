@@ -1,6 +1,6 @@
 """LMMSE channel estimation, over time and frequency, over space, over all. Edfors et al. (1998); Kay (1993), ch. 12."""
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,20 @@ LEAST_NOISE = 1e-9  # over the channel's power: covariances of few draws are sin
 Over = Literal["grid", "space", "space-grid"]
 
 
+class Stored(NamedTuple):
+    """A filter over space and grid for one noise variance: a few matrices, complex64, that a receiver keeps."""
+
+    to_modes: Tensor  # (pilots, pilots)
+    to_beams: Tensor  # (antennas, antennas)
+    gains: Tensor  # (antennas, pilots), real
+    from_beams: Tensor  # (antennas, antennas)
+    from_modes: Tensor  # (pilots, entries)
+
+    def __call__(self, y: Tensor) -> Tensor:
+        """The channel `(..., antennas, entries)` from pilots `(..., antennas, pilots)`."""
+        return self.from_beams @ (self.gains * (self.to_beams @ (y @ self.to_modes))) @ self.from_modes
+
+
 class Wiener(nn.Module):
     """The LMMSE filter of a covariance `space ⊗ grid`, in closed form; of the grid alone, of space alone or of both.
 
@@ -23,7 +37,7 @@ class Wiener(nn.Module):
     `C[:, p] (C[p, p] + noise_var I)⁻¹`. Over space the antennas are filtered at the pilots, and what lies between is
     interpolated linearly. Over both the filter is applied in the eigenbases of the two factors, so that no matrix of
     the whole channel is ever made and each observation may have a noise variance of its own. Filters are kept for each
-    noise variance: `filter_of` is what a receiver stores.
+    noise variance: `filter_of` is what a receiver stores for each antenna alone, `stored` for all of them.
 
     The error variance is that of Gaussian channels of this covariance; over space alone, at the pilots.
 
@@ -108,3 +122,10 @@ class Wiener(nn.Module):
             W = (self.back / (self.pilots + max(noise_var, LEAST_NOISE))) @ self.V.mH
             self._filters[noise_var] = W.to(torch.complex64)
         return self._filters[noise_var]
+
+    def stored(self, noise_var: float) -> Stored:
+        """The filter for one noise variance and channels of unit power, over whatever this one is."""
+        gains = self.space[:, None] / (self.space[:, None] * self.pilots + max(noise_var, LEAST_NOISE))
+        parts = (part.to(torch.complex64).contiguous() for part in (self.V.conj(), self.U.mH, self.U, self.back.mT))
+        to_modes, to_beams, from_beams, from_modes = (part.resolve_conj() for part in parts)
+        return Stored(to_modes, to_beams, gains.float(), from_beams, from_modes)
