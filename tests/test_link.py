@@ -1,6 +1,8 @@
 """An uplink obeys theory where there is some, and better channel estimates lose fewer blocks."""
 
 import math
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -37,7 +39,7 @@ def test_the_closed_form_is_the_mean_over_fading(antennas):
 
 def test_bits_of_a_known_rayleigh_channel_fail_as_theory_says():
     pytest.importorskip("sionna.phy")
-    link = Uplink("rayleigh:array=1x1x2,subcarriers=24", users=1)
+    link = Uplink("rayleigh:array=1x1x2,subcarriers=24", users=1, most=200)
     for row in simulate(link, {}, [0.0, 5.0], 1, 3):
         wanted = rayleigh_ber(10 ** (row["snr_db"] / 10), 2)
         assert row["ber"] == pytest.approx(wanted, abs=2 * row["ber_ci"])  # 3.9 standard deviations
@@ -45,7 +47,7 @@ def test_bits_of_a_known_rayleigh_channel_fail_as_theory_says():
 
 def test_a_moving_slot_with_lmmse_loses_fewer_blocks_than_with_least_squares():
     pytest.importorskip("sionna.phy")
-    link = Uplink(MOVING, users=2)
+    link = Uplink(MOVING, users=2, most=96)
     model = link.problems[0].channels
     assert isinstance(model, Jakes)
     time, frequency = model.correlations()[-2:]
@@ -74,3 +76,14 @@ def test_where_a_curve_crosses():
 def test_a_source_of_other_symbols_is_said():
     with pytest.raises(ValueError, match=f"7 symbols; a slot has {SLOT}"):
         Uplink("rayleigh:array=1x1x2,symbols=7,subcarriers=24")
+
+
+def test_the_page_runs_and_prints_what_it_says(capsys):
+    pytest.importorskip("sionna.phy")
+    page = (Path(__file__).parent.parent / "docs/link-level.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    names: dict = {}
+    for block in blocks:
+        exec(block, names)
+    said = re.findall(r"^print\(.*\)  # (.*)$", "".join(blocks), re.MULTILINE)
+    assert capsys.readouterr().out.splitlines() == said

@@ -40,6 +40,7 @@ class Uplink:
     rate: float = 0.5  # of the code
     at: tuple[int, ...] = (2, 11)
     iterations: int = 12  # of the decoder
+    most: int = 512  # test channels a round, where a source has no end
 
     def __post_init__(self):
         if self.symbols not in (1, SLOT):
@@ -87,9 +88,9 @@ class Uplink:
             for name, make in makers.items()
         }
 
-    def channels(self, generator: torch.Generator, most: int = 512) -> Tensor:
+    def channels(self, generator: torch.Generator) -> Tensor:
         """Test channels, each once, in random company: `[batch, 1, rx_ant, tx, 1, symbol, subcarrier]`."""
-        h = self.problems[0].channels.draw(most, generator, "test")
+        h = self.problems[0].channels.draw(self.most, generator, "test")
         h = h[: len(h) // self.users * self.users].unflatten(0, (-1, self.users))
         return h.transpose(1, 2)[:, None, :, :, None]
 
