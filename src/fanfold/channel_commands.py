@@ -1,7 +1,5 @@
 """The verb `channels` of the command line: draw a dataset of channels, or say what one holds."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from io import BytesIO
 from pathlib import Path
@@ -13,10 +11,10 @@ from PIL import Image
 from rich.text import Text
 from torch import Tensor
 
-from fanfold.console import Watch, notes, out, show
+from fanfold.console import drawing_watch, notes, out, show
 from fanfold.propagation import Dataset, Layout, source_of
 from fanfold.propagation.dataset import replace_whole
-from fanfold.propagation.drawing import DrawingEvent, DrawingStarted, ShardDrawn, draw_channels
+from fanfold.propagation.drawing import draw_channels
 from fanfold.propagation.statistics import Statistics, statistics
 from fanfold.propagation.tr38901 import TR38901
 from fanfold.table import Table
@@ -42,7 +40,7 @@ class Draw(TR38901):
     def __call__(self) -> Result:
         """Draw, with progress."""
         recipe = TR38901(**{f.name: getattr(self, f.name) for f in fields(TR38901)})
-        with _watching(str(self.out)) as watch:
+        with drawing_watch(str(self.out)) as watch:
             dataset = draw_channels(
                 recipe, self.n, self.out, seed=self.seed, shard_draws=self.shard_draws, on_event=watch
             )
@@ -88,38 +86,6 @@ def channels(action: Annotated[Action, tyro.conf.arg(name="")]) -> Result:
         action: Which.
     """
     return action()
-
-
-class _DrawingWatch(Watch):
-    """Shows a drawing as it goes: a bar on a terminal, a line for each tenth elsewhere."""
-
-    def __call__(self, event: DrawingEvent) -> None:  # type: ignore[override]
-        if isinstance(event, DrawingStarted):
-            self.draws, self.next_line = event.draws, event.there + event.draws / 10
-            self.progress.update(self.task, total=event.draws, completed=event.there)
-            if self.bar:
-                self.progress.start()
-            else:
-                notes.print(f"{self.title}: {event.there} of {event.draws} draws are there", markup=False)
-        elif isinstance(event, ShardDrawn):
-            self.progress.update(self.task, completed=event.done)
-            if not self.bar and event.done >= self.next_line:
-                self.next_line = event.done + self.draws / 10
-                notes.print(f"{self.title}: {event.done} of {self.draws}", markup=False)
-        else:
-            self.stop()
-            notes.print(
-                f"{self.title}: {event.draws} draws, {event.made} of them now, {event.seconds:.1f} s", markup=False
-            )
-
-
-@contextmanager
-def _watching(title: str) -> Iterator[Callable[[DrawingEvent], None]]:
-    watch = _DrawingWatch(title)
-    try:
-        yield watch
-    finally:
-        watch.stop()
 
 
 def facts_of(source: Any) -> Result:

@@ -21,7 +21,7 @@ from fanfold import algorithms, problems, recipe
 from fanfold.algorithms import FISTA, Algorithm
 from fanfold.applying import apply_to_file
 from fanfold.channel_commands import channels  # noqa: F401 - a verb
-from fanfold.console import Watch, notes, show, simulation_watch, watching
+from fanfold.console import StudyWatch, notes, show, simulation_watch, watching
 from fanfold.estimators import NeuralSettings
 from fanfold.evaluate import evaluate as evaluate_estimators
 from fanfold.experiments import Study, find_experiment
@@ -406,7 +406,7 @@ def _present(study: Study, out_dir: Path) -> Result:
 
 
 def _watch(title: str) -> Callable[[Event], None]:
-    return Watch(title)
+    return StudyWatch(title)
 
 
 def _trained(path: Path, leads: bool) -> Result:

@@ -8,6 +8,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table as RichTable
 
 from fanfold.fit import Event, Finished, Started, Stepped, Validated, summary
+from fanfold.propagation.drawing import DrawingEvent, DrawingFinished, DrawingStarted, ShardDrawn
 from fanfold.simulating import Simulated, SimulationEvent, SimulationStarted
 from fanfold.table import Table
 
@@ -87,6 +88,39 @@ class SimulationWatch(Watch):
             )  # fmt: skip
 
 
+class DrawingWatch(Watch):
+    """Shows a drawing of channels as it goes: a bar on a terminal, a line for each tenth elsewhere."""
+
+    def __call__(self, event: DrawingEvent) -> None:  # type: ignore[override]
+        if isinstance(event, DrawingStarted):
+            self.draws, self.next_line = event.draws, event.there + event.draws / 10
+            self.progress.update(self.task, total=event.draws, completed=event.there)
+            if self.bar:
+                self.progress.start()
+            else:
+                notes.print(f"{self.title}: {event.there} of {event.draws} draws are there", markup=False)
+        elif isinstance(event, ShardDrawn):
+            self.progress.update(self.task, completed=event.done)
+            if not self.bar and event.done >= self.next_line:
+                self.next_line = event.done + self.draws / 10
+                notes.print(f"{self.title}: {event.done} of {self.draws}", markup=False)
+        else:
+            self.stop()
+            notes.print(
+                f"{self.title}: {event.draws} draws, {event.made} of them now, {event.seconds:.1f} s", markup=False
+            )
+
+
+class StudyWatch(DrawingWatch):
+    """Shows what goes on in a study: a training, or a drawing before it."""
+
+    def __call__(self, event: Event | DrawingEvent) -> None:  # type: ignore[override]
+        if isinstance(event, DrawingStarted | ShardDrawn | DrawingFinished):
+            DrawingWatch.__call__(self, event)
+        else:
+            Watch.__call__(self, event)
+
+
 def failures(counts: Mapping[str, int]) -> str:
     """Failed runs by kind, after a comma."""
     return "".join(f", {count} {kind}" for kind, count in counts.items())
@@ -96,6 +130,16 @@ def failures(counts: Mapping[str, int]) -> str:
 def simulation_watch(title: str) -> Iterator[SimulationWatch]:
     """A `SimulationWatch` whose bar goes away however the block ends."""
     watch = SimulationWatch(title)
+    try:
+        yield watch
+    finally:
+        watch.stop()
+
+
+@contextmanager
+def drawing_watch(title: str) -> Iterator[DrawingWatch]:
+    """A `DrawingWatch` whose bar goes away however the block ends."""
+    watch = DrawingWatch(title)
     try:
         yield watch
     finally:

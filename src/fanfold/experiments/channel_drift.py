@@ -10,6 +10,7 @@ import itertools
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import nn
 
@@ -50,7 +51,7 @@ class Size:
 
 
 QUICK = Size(True, 0, 150, 250, {100: 150}, (10.0,), 120, MixerSize(8, 8, 1, 8, 24, 40), batch=32)
-FULL = Size(False, 6000, 800, 2400, {10: 60, 100: 300, 1000: 600}, (0.0, 10.0, 20.0), 600)
+FULL = Size(False, 6000, 600, 2000, {10: 60, 100: 300, 1000: 600}, (0.0, 10.0, 20.0), 600)
 
 
 @dataclass
@@ -66,7 +67,7 @@ class Drifted:
         return next(row["nmse_db"] for row in self.rows if tuple(row[k] for k in names) == key)
 
 
-def kinds(size: Size) -> tuple[dict[str, str], list[tuple[str, str]]]:
+def kinds(size: Size, watch: Watcher) -> tuple[dict[str, str], list[tuple[str, str]]]:
     """Sources by name, and which is trained on and which met."""
     shape = "array=2x4x4,subcarriers=24" if size.shipped else "array=2x4x8,subcarriers=48"
     models = {
@@ -76,8 +77,9 @@ def kinds(size: Size) -> tuple[dict[str, str], list[tuple[str, str]]]:
     }
     if size.shipped:
         return models | {"UMi": "umi"}, [("UMi", "line of sight"), ("correlated", "UMi")]
+    drawing: Any = watch("drawing channels")
     sources = models | {
-        name: cached_channels(TR38901(model), size.draws, seed=5).path
+        name: cached_channels(TR38901(model), size.draws, seed=5, on_event=drawing).path
         for name, model in (("UMi", "umi"), ("UMa", "uma"), ("CDL-C", "cdl-c"), ("CDL-D", "cdl-d"))
     }
     rayleigh = [("i.i.d. Rayleigh", name) for name in ("line of sight", "correlated")]
@@ -102,7 +104,7 @@ def study(*, quick: bool, seed: int, watch: Watcher) -> Study:
 
 def measure(size: Size, seed: int, watch: Watcher) -> tuple[Drifted, list[tuple[str, str]]]:
     """Train specialists and a network for all, meet other channels, adapt."""
-    sources, pairs = kinds(size)
+    sources, pairs = kinds(size, watch)
     problems = {name: OFDMChannel(source, PILOTS, snr_db=TRAINED_DB) for name, source in sources.items()}
     drifted = Drifted()
 

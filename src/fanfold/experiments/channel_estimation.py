@@ -48,7 +48,7 @@ def study(*, quick: bool, seed: int, watch: Watcher) -> Study:
     """The experiment: on the shipped channels with little training if quick."""
     began = time.perf_counter()
     size = QUICK if quick else FULL
-    problem = study_channels(size)
+    problem = study_channels(size, watch)
     pilots = ("comb-2", "comb-4") if quick else ("comb-2", "comb-4", "comb-6", "comb-12")
     methods = Methods(problem, size, seed, watch)
     measured = measure(problem, pilots, SNRS, methods, size.tests, seed)

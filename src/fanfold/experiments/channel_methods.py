@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import nn
@@ -53,7 +54,7 @@ class Size:
     source_seed: int = field(default=11)
 
 
-def study_channels(size: Size) -> OFDMChannel:
+def study_channels(size: Size, watch: Watcher) -> OFDMChannel:
     """The problem: UMi from TR 38.901, 64 antennas and 48 subcarriers at 30 kHz, or the shipped draw.
 
     Raises:
@@ -61,7 +62,8 @@ def study_channels(size: Size) -> OFDMChannel:
     """
     if not size.draws:
         return OFDMChannel("umi", snr_db=TRAINED_DB)
-    drawn = cached_channels(TR38901("umi"), size.draws, seed=size.source_seed)
+    drawing: Any = watch("drawing UMi")
+    drawn = cached_channels(TR38901("umi"), size.draws, seed=size.source_seed, on_event=drawing)
     return OFDMChannel(drawn.path, snr_db=TRAINED_DB)
 
 

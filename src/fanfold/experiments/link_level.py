@@ -15,6 +15,7 @@ from fanfold.experiments.base import Goal, Study
 from fanfold.experiments.channel_methods import BOTH, FREQUENCY, LS, Size, gmm_name, study_channels
 from fanfold.experiments.link_chain import PERFECT, Make, Uplink, simulate
 from fanfold.experiments.unfolding_figure import Watcher
+from fanfold.problems import OFDMChannel
 from fanfold.report.page import Section
 from fanfold.report.plots import Series, line_chart
 from fanfold.table import Table
@@ -38,8 +39,8 @@ def study(*, quick: bool, seed: int, watch: Watcher) -> Study:
     """
     began = time.perf_counter()
     size = QUICK if quick else FULL
-    makers = methods(size, seed, quick=quick)
-    source = study_channels(size).source
+    problem = study_channels(size, watch)
+    makers, source = methods(problem, size, seed, quick=quick), problem.source
     tables, goals = {}, [theory(seed)]
     for bits, snrs_db in (QUICK_SNRS if quick else FULL_SNRS).items():
         link = Uplink(source, bits=bits)
@@ -57,9 +58,8 @@ def study(*, quick: bool, seed: int, watch: Watcher) -> Study:
     )
 
 
-def methods(size: Size, seed: int, *, quick: bool) -> dict[str, Make]:
+def methods(problem: OFDMChannel, size: Size, seed: int, *, quick: bool) -> dict[str, Make]:
     """The estimates, by name, made for each user's pilots; power control keeps channels at unit power."""
-    problem = study_channels(size)
     covariance = ChannelCovariance.learn(problem, size.samples, seed)
     learned = learn_mixture(problem, size.components, size.samples, seed=seed)
     mixture = [next(learned) for _ in range(size.rounds)][-1][0]

@@ -38,7 +38,7 @@ def study(*, quick: bool, seed: int, watch: Watcher) -> Study:
     """The experiment: on the shipped channels with little training if quick."""
     began = time.perf_counter()
     size = QUICK if quick else FULL
-    problem = study_channels(size)
+    problem = study_channels(size, watch)
     patterns = (
         ("comb-2", "comb-3", "comb-6") if quick else ("comb-2", "comb-3", "comb-4", "comb-6", "comb-8", "comb-12")
     )
