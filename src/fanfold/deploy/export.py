@@ -4,11 +4,17 @@ import logging
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
 
 from fanfold.observation import Estimate, Observation
+
+
+def has_pairs(estimator: object) -> TypeGuard[nn.Module]:
+    """Whether a complex estimator computes in pairs of reals; one that inherits `of_pairs` may say it does not."""
+    return isinstance(estimator, nn.Module) and hasattr(estimator, "of_pairs") and getattr(estimator, "in_pairs", True)
 
 
 class FromPairs(nn.Module):
@@ -69,7 +75,7 @@ def to_onnx(estimator: Callable[[Observation], Estimate], example: Observation, 
         ValueError: If the estimator is complex and has no form in pairs of reals.
     """
     if example.y.is_complex():
-        if not (isinstance(estimator, nn.Module) and hasattr(estimator, "of_pairs")):
+        if not has_pairs(estimator):
             raise ValueError("ONNX runtimes have no complex type; export a real estimator, or one with of_pairs.")
         module = FromPairs(estimator, example).eval()
         arguments, outputs = module.arguments(example), ["x_hat", "var"]

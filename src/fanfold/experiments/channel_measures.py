@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fanfold.deploy import FromPairs, to_onnx
 from fanfold.deploy.cost import latency_us, multiply_accumulates, stored_numbers
+from fanfold.deploy.export import FromPairs, has_pairs, to_onnx
 from fanfold.evaluate import TEST_STREAM, Estimator, errors_db
 from fanfold.guard.measures import normalised_square
 from fanfold.observation import Estimate, Observation
@@ -102,7 +102,7 @@ def cost(estimator: Estimator, obs: Observation) -> dict[str, Any]:
 
 def runtime_latency_us(estimator: Estimator, obs: Observation) -> float | None:
     """Median microseconds of a call in ONNX Runtime on one thread; None of what has no form in pairs of reals."""
-    if not (isinstance(estimator, nn.Module) and hasattr(estimator, "of_pairs")):
+    if not has_pairs(estimator):
         return None
     import onnxruntime
 

@@ -62,6 +62,7 @@ class BeamDelayNetwork(GridNetwork):
     """
 
     training_defaults = {"steps": 2000, "batch": 64, "lr": 5e-3, "validate_every": 250, "validation_samples": 1000}
+    in_pairs = False  # the algorithm inside computes with complex numbers, so that it does not export
     B: Tensor
     D: Tensor
 
