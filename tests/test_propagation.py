@@ -317,12 +317,13 @@ def test_a_full_disk_is_an_error_that_keeps_what_was_there(whole, monkeypatch):
         raise OSError(28, "No space left on device")
 
     (Path(whole.path) / "00001.npy").unlink()
+    (Path(whole.path) / ".00001.npy.4711").write_bytes(b"of a process that was killed")
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
         with pytest.raises(OSError, match=r"cannot write .*00001\.npy"):
             draw_channels(Toy(), 25, whole.path, seed=3, shard_draws=10)
     assert draw_channels(Toy(), 25, whole.path, seed=3, shard_draws=10).fingerprint == whole.fingerprint
-    assert not list(Path(whole.path).glob("*.part"))
+    assert not list(Path(whole.path).glob(".*.npy.*"))
 
 
 @pytest.mark.parametrize(("draws", "shard_draws", "seed"), [(1, 10, 0), (10, 0, 0), (10, 10, -1)])

@@ -12,8 +12,8 @@ from rich.text import Text
 from torch import Tensor
 
 from fanfold.console import drawing_watch, notes, out, show
+from fanfold.files import write_whole
 from fanfold.propagation import Dataset, Layout, source_of
-from fanfold.propagation.dataset import replace_whole
 from fanfold.propagation.drawing import draw_channels
 from fanfold.propagation.statistics import Statistics, statistics
 from fanfold.propagation.tr38901 import TR38901
@@ -70,7 +70,7 @@ class Info:
         one = source.draw(1, generator)[0, :, 0]
         out.print(shaded(one))
         if self.picture is not None:
-            replace_whole(self.picture, png(one))
+            write_whole(self.picture, png(one))
             notes.print(f"written: {self.picture}")
         return {"source": self.source, "facts": told, "statistics": asdict(measured)}
 

@@ -26,6 +26,7 @@ from fanfold.estimators import NeuralSettings
 from fanfold.evaluate import evaluate as evaluate_estimators
 from fanfold.experiments import Study, find_experiment
 from fanfold.experiments.demo import study as demo_study
+from fanfold.files import write_whole
 from fanfold.fit import Event, Training, fit
 from fanfold.fit import resume as resume_run
 from fanfold.linops import dot_test
@@ -36,7 +37,7 @@ from fanfold.problems import CompressedSensing, Problem
 from fanfold.report.page import Section, write_page
 from fanfold.report.plots import require_matplotlib
 from fanfold.report.run_page import write_run_page
-from fanfold.runs import Run, installed, write_whole
+from fanfold.runs import Run, installed
 from fanfold.simulating import simulate as run_simulation
 from fanfold.suggest import did_you_mean
 from fanfold.table import Table, plain

@@ -9,7 +9,6 @@ weights.safetensors      the trained network
 
 import hashlib
 import json
-import os
 import platform
 import tomllib
 from collections.abc import Mapping
@@ -25,6 +24,7 @@ from torch import Tensor, nn
 
 from fanfold import recipe
 from fanfold.estimators import Neural
+from fanfold.files import write_whole
 from fanfold.problems import Problem
 from fanfold.suggest import did_you_mean
 from fanfold.unfold import Unfolded
@@ -158,25 +158,6 @@ def installed(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all, and an older one stays until then.
-
-    Raises:
-        OSError: If the disk is full, say; the older file is unharmed.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise OSError(error.errno, f"cannot write {path} ({error.strerror}); what was there is unharmed") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:

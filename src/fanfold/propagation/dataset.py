@@ -9,7 +9,6 @@ of 16-bit integers would serve strong entries better by a few dB and faded ones 
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -160,21 +159,3 @@ def whole_hash(manifest: dict[str, Any]) -> str:
     """SHA-256 of what tells a dataset: layout, recipe, seed and the hashes of its shards."""
     told = {key: manifest.get(key) for key in ("layout", "recipe", "seed", "sha256")}
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
-
-
-def replace_whole(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all, on the disk when this returns.
-
-    Raises:
-        OSError: If the disk is full, say; what was there is unharmed.
-    """
-    temporary = path.with_name(f".{path.name}.part")  # what a crash left of it is written over
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OSError(error.errno, f"cannot write {path} ({error.strerror}); what was there is unharmed") from error

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fanfold.files import write_whole
 from fanfold.propagation.base import Layout
 from fanfold.propagation.dataset import (
     MANIFEST,
@@ -27,7 +28,6 @@ from fanfold.propagation.dataset import (
     Dataset,
     file_hash,
     read_manifest,
-    replace_whole,
     whole_hash,
 )
 
@@ -142,6 +142,8 @@ def drawing_events(
         )
     folder, began, facts = Path(path), time.perf_counter(), _facts(recipe, draws, seed, shard_draws)
     with _alone(folder):
+        for left in folder.glob(".*.npy.*"):  # half-written by a process that was killed
+            left.unlink()
         manifest = _begun(folder, facts)
         there = manifest["shards"]
         sizes = [min(shard_draws, draws - first) for first in range(0, draws, shard_draws)]
@@ -234,7 +236,7 @@ def _store(file: Path, recipe: Recipe, draws: int, seed: int) -> tuple[str, floa
         raise ValueError(f"{type(recipe).__name__} drew channels that are not finite (seed {seed}).")
     content = io.BytesIO()
     np.save(content, torch.view_as_real(drawn).half().numpy())
-    replace_whole(file, content.getvalue())
+    write_whole(file, content.getvalue())
     return file_hash(file), power
 
 
@@ -244,4 +246,4 @@ def _write(folder: Path, manifest: dict[str, Any]) -> None:
     told = {"shards": list(shards), "sha256": [s[0] for s in shards.values()]}
     whole = manifest | told | {"raw_power": [round(s[1], 6) for s in shards.values()]}
     text = json.dumps(whole | {"hash": whole_hash(whole)}, indent=1)
-    replace_whole(folder / MANIFEST, (text + "\n").encode())
+    write_whole(folder / MANIFEST, (text + "\n").encode())

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fanfold.runs import write_whole
+from fanfold.files import write_whole
 from fanfold.table import Table, plain
 
 STYLE = """
