@@ -1,5 +1,7 @@
 """Patterns of pilots are those of the standard and say what is wrong with others."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -68,6 +70,17 @@ def test_a_mask_of_ones_own_is_taken_as_it_is(tmp_path):
     assert np.array_equal(pilot_mask(str(tmp_path / "mask.npy"), 1, 24).numpy(), mask)
     problem = OFDMChannel(pilots=str(tmp_path / "mask.npy"))
     assert problem.sample(3, torch.Generator().manual_seed(0))[1].y.shape == (3, 32 * mask.sum())
+
+
+def test_a_mask_that_is_written_anew_is_read_anew(tmp_path):
+    file, mask = tmp_path / "mask.npy", np.zeros((1, 24), dtype=bool)
+    mask[0, ::4] = True
+    np.save(file, mask)
+    before = OFDMChannel(pilots=str(file)).A.m
+    mask[0, ::2] = True
+    np.save(file, mask)
+    os.utime(file, ns=(1, 1))  # whatever the clock's resolution
+    assert OFDMChannel(pilots=str(file)).A.m == 2 * before
 
 
 @pytest.mark.parametrize(

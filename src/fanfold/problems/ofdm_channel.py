@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -57,7 +58,8 @@ class OFDMChannel(Described):
     @property
     def A(self) -> LinearOperator:  # noqa: N802
         """From the channel `(antennas · symbols · subcarriers)` to its pilots `(antennas · pilots)`."""
-        return _operator(self.layout, self.pilots)
+        changed_ns = Path(self.pilots).stat().st_mtime_ns if Path(self.pilots).is_file() else 0
+        return _operator(self.layout, self.pilots, changed_ns)
 
     def held_out(self) -> "OFDMChannel":
         """Channels kept for testing: those of other topologies."""
@@ -83,6 +85,6 @@ class OFDMChannel(Described):
 
 
 @lru_cache(maxsize=32)
-def _operator(layout: Layout, pilots: str) -> LinearOperator:
+def _operator(layout: Layout, pilots: str, changed_ns: int) -> LinearOperator:
     mask = pilot_mask(pilots, layout.symbols, layout.subcarriers)
     return Mask(mask.expand(layout.antennas, -1, -1).flatten().nonzero().flatten(), layout.n, torch.complex64)
