@@ -136,9 +136,9 @@ def test_the_shipped_draw_is_small_whole_and_of_unit_power():
 
 def test_parts_share_no_draw_and_a_test_draws_each_once():
     source = source_of("umi")
-    train, test = source.rows("train"), source.rows("test")
-    assert not set(train) & set(test)
-    assert len(train) + len(test) == source.count
+    train, validation, test = (source.rows(part) for part in ("train", "validation", "test"))
+    assert [*train, *validation, *test] == [*range(source.count)]
+    assert len(validation) == len(test) / 2 == source.count / 20
     h = source.draw(10_000, rng(0), "test").flatten(1)
     assert len(h) == len(test) == len(torch.view_as_real(h).unique(dim=0))
     stored = source.read(torch.tensor(list(train))).flatten(1)

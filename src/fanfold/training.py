@@ -196,7 +196,8 @@ class Trainer:
         if self.pool:
             x, obs = self.pool.part(held_out=True)
         else:
-            x, obs = draw(problem.held_out(), training.validation_samples, training.seed, VALIDATION_STREAM, 0)
+            kept = getattr(problem, "validation", problem.held_out)()  # of stored draws some that are not for testing
+            x, obs = draw(kept, training.validation_samples, training.seed, VALIDATION_STREAM, 0)
         self.validation = (x.to(device), obs.to(device))
         self.optimiser = self._new_optimiser()
 

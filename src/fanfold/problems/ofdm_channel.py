@@ -65,6 +65,10 @@ class OFDMChannel(Described):
         """Channels kept for testing: those of other topologies."""
         return self.shifted(part="test")
 
+    def validation(self) -> "OFDMChannel":
+        """Channels of yet other topologies, by which the best weights are chosen."""
+        return self.shifted(part="validation")
+
     def sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Observation]:
         """Channels `(n, antennas · symbols · subcarriers)` and their noisy pilots."""
         x = self.power**0.5 * self.channels.draw(n, generator, self.part).flatten(1)

@@ -7,7 +7,7 @@ from typing import Literal, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-Part = Literal["train", "test"]
+Part = Literal["train", "validation", "test"]
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,18 @@ class Layout:
         return 15 / 14 / self.spacing_hz
 
 
+def rows_of(part: Part, topologies: int, held_out_share: float) -> range:
+    """Which topologies a part has: the last share is for testing, half as many before it are for validation.
+
+    Of so few that none would be left to train on, those to train on are for validation too.
+    """
+    test = topologies - max(1, round(held_out_share * topologies))
+    validation = test - min(round(held_out_share / 2 * topologies), test - 1)
+    if part == "test":
+        return range(test, topologies)
+    return range(validation, test) if part == "validation" and validation < test else range(validation)
+
+
 @runtime_checkable
 class Source(Protocol):
     """Where channels come from."""
@@ -62,6 +74,6 @@ class Source(Protocol):
     def draw(self, n: int, generator: torch.Generator, part: Part = "train") -> Tensor:
         """Channels `(n, antennas, symbols, subcarriers)`, complex64, mean power one.
 
-        Stored ones are picked at random from that part, those to test each at most once; others are fresh.
+        Stored ones are picked at random from that part, those not trained on each at most once; others are fresh.
         """
         ...

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fanfold.propagation.base import Layout, Part
+from fanfold.propagation.base import Layout, Part, rows_of
 
 MANIFEST = "channels.json"
 VERSION = 1
@@ -82,11 +82,10 @@ class Dataset:
 
     def rows(self, part: Part) -> range:
         """Which draws a part holds."""
-        held_out = max(1, round(self.held_out_share * self.count))
-        return range(self.count - held_out) if part == "train" else range(self.count - held_out, self.count)
+        return rows_of(part, self.count, self.held_out_share)
 
     def draw(self, n: int, generator: torch.Generator, part: Part = "train") -> Tensor:
-        """`n` channels of a part; to train on with replacement, to test each at most once."""
+        """`n` channels of a part; to train on with replacement, else each at most once."""
         return self.read(picked(self.rows(part), n, generator, part))
 
     def read(self, pick: Tensor) -> Tensor:
@@ -104,8 +103,8 @@ class Dataset:
 
 
 def picked(rows: range, n: int, generator: torch.Generator, part: Part) -> Tensor:
-    """`n` of the rows at random: to train on with replacement, to test each at most once."""
-    if part == "test":
+    """`n` of the rows at random: to train on with replacement, else each at most once."""
+    if part != "train":
         return rows.start + torch.randperm(len(rows), generator=generator)[:n]
     return rows.start + torch.randint(len(rows), (n,), generator=generator)
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fanfold.propagation.base import Layout, Part
+from fanfold.propagation.base import Layout, Part, rows_of
 from fanfold.propagation.dataset import picked
 
 SUFFIXES = (".npz", ".npy", ".h5", ".hdf5", ".mat")
@@ -82,13 +82,12 @@ class UserFile:
         return self._ordered[1]
 
     def rows(self, part: Part) -> range:
-        """Which draws a part holds; no topology is in both."""
-        topologies = len(self.channels) // self._links
-        cut = (topologies - max(1, round(self.held_out_share * topologies))) * self._links
-        return range(cut) if part == "train" else range(cut, len(self.channels))
+        """Which draws a part holds; no topology is in two."""
+        rows = rows_of(part, len(self.channels) // self._links, self.held_out_share)
+        return range(rows.start * self._links, rows.stop * self._links)
 
     def draw(self, n: int, generator: torch.Generator, part: Part = "train") -> Tensor:
-        """`n` channels of a part; to train on with replacement, to test each at most once."""
+        """`n` channels of a part; to train on with replacement, else each at most once."""
         return self.channels[picked(self.rows(part), n, generator, part)]
 
 
