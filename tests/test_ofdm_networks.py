@@ -147,10 +147,10 @@ def test_training_lowers_the_error(kind):
     ff.fit(
         net,
         problem,
-        steps=120,
+        steps=240,
         batch=32,
         lr=8e-3,
-        validate_every=120,
+        validate_every=240,
         validation_samples=100,
         on_event=lambda e: scores.append(e.nmse_db) if isinstance(e, Validated) else None,
     )
