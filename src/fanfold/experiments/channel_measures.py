@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from fanfold.deploy.cost import latency_us, multiply_accumulates, stored_numbers
 from fanfold.deploy.export import FromPairs, has_pairs, to_onnx
 from fanfold.evaluate import TEST_STREAM, Estimator, errors_db
-from fanfold.guard.measures import normalised_square
+from fanfold.guard.measures import mean_normalised_square, normalised_square
 from fanfold.observation import Estimate, Observation
 from fanfold.problems import OFDMChannel
 from fanfold.training import draw
 
 Build = Callable[[OFDMChannel], Mapping[str, Estimator]]
+MEAN_RATIO = "mean of error² / variance"
 PICTURE_DB = 10.0  # SNR of the channel that is shown
 
 
@@ -76,10 +77,13 @@ def answer(estimator: Estimator, obs: Observation, batch: int = 250) -> Estimate
 
 
 def score(estimator: Estimator, x: Tensor, obs: Observation, snr_db: float) -> dict[str, Any]:
-    """Errors in dB with their interval, and `Σ error² / Σ variance`, which is 1 where the variance is right."""
+    """Errors in dB with their interval, and two ratios of error and variance that are 1 where the variance is right."""
     estimate = answer(estimator, obs)
-    ratio = normalised_square(estimate, x)[0] if estimate.var is not None else None
-    return {"snr_db": snr_db} | errors_db(estimate.x, x) | {"error² / variance": ratio}
+    mean = spread = of_sums = None
+    if estimate.var is not None:
+        (mean, spread), (of_sums, _) = mean_normalised_square(estimate, x), normalised_square(estimate, x)
+    ratios = {MEAN_RATIO: mean, "its standard error": spread, "Σ error² / Σ variance": of_sums}
+    return {"snr_db": snr_db} | errors_db(estimate.x, x) | ratios
 
 
 def cost(estimator: Estimator, obs: Observation) -> dict[str, Any]:

@@ -104,6 +104,16 @@ def normalised_square(estimate: Estimate, x: Tensor) -> tuple[float, float]:
     return ratio.item(), ((error - ratio * var).std() / (len(x) ** 0.5 * var.mean())).item()
 
 
+def mean_normalised_square(estimate: Estimate, x: Tensor) -> tuple[float, float]:
+    """Mean of `|x - x_hat|² / var` over entries and samples, and its standard error over samples.
+
+    Like `normalised_square`, 1 where the variance is right, but each entry counts alike: a few samples whose variance
+    is far too small may decide it, and the standard error tells.
+    """
+    ratio = (power(x - estimate.x).double() / _variance(estimate).double()).flatten(1).mean(-1)
+    return ratio.mean().item(), (ratio.std() / len(x) ** 0.5).item()
+
+
 def error_by_variance(estimate: Estimate, x: Tensor, bins: int = 12) -> Table:
     """Root mean squared errors against the root of the variances that were said, in bins of equal counts of these."""
     error, var = power(x - estimate.x).double().flatten(), _variance(estimate).double().expand(x.shape).flatten()
