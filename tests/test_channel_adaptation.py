@@ -6,15 +6,14 @@ from torch import nn
 
 import fanfold as ff
 from fanfold.draws import generator_of
-from fanfold.estimators.ofdm import BeamMixer
+from fanfold.estimators.ofdm import BeamMixer, MixerSettings
 from fanfold.estimators.ofdm.adaptation import Adapted, FewChannels, unbiased_risk
-from fanfold.estimators.ofdm.beam_mixer import MixerSize
 from fanfold.experiments.pilot_overhead import crossing
 from fanfold.observation import Estimate, Observation
 from fanfold.problems import OFDMChannel
 from fanfold.units import power
 
-SMALL = MixerSize(6, 6, 1, 6, 16, 24)
+SMALL = MixerSettings(6, 6, 1, 6, 16, 24)
 PLACE = "kronecker:array=2x2x2,subcarriers=12,delay_spread_ns=300"
 
 

@@ -31,9 +31,10 @@ def test_the_blocks_run_and_print_what_the_page_says(tmp_path, monkeypatch, caps
 def test_the_commands_of_the_page_are_some(tmp_path, monkeypatch):
     pytest.importorskip("sionna")
     monkeypatch.chdir(tmp_path)
-    short = "--layers 1 --steps 1 --batch 2 --validate-every 1 --validation-samples 2 --threads 1"
-    for line in blocks("sh")[0].replace("--n 10000", "--n 20").splitlines():
-        words = shlex.split(f"{line} {short}" if " train " in line else line)
+    short = "--steps 1 --batch 2 --validate-every 1 --validation-samples 2 --threads 1"
+    for line in "".join(blocks("sh")).replace("--n 10000", "--n 20").splitlines():
+        few = {"train": short, "evaluate": "--samples 20", "report": "--samples 20"}.get(line.split()[1], "")
+        words = shlex.split(f"{line} {few} {'--layers 1' if ' oamp ' in line else ''}")
         assert words[0] == "fanfold"
         assert cli.run(words[1:]) == 0
     assert (tmp_path / "umi-64.png").is_file()

@@ -8,13 +8,12 @@ import torch
 
 import fanfold as ff
 from fanfold.deploy.export import to_onnx
-from fanfold.estimators.ofdm import KroneckerGMM, LearnedFilters
-from fanfold.estimators.ofdm.learned_filters import FilterSize
+from fanfold.estimators.ofdm import FilterSettings, KroneckerGMM, LearnedFilters
 from fanfold.estimators.ofdm.mixture import learn_mixture
 from fanfold.fit import Validated
 
 CHANNELS = ff.problems.OFDMChannel(pilots="comb-4", snr_db=(0, 20))
-SMALL = FilterSize(components=3, rounds=3, modes=6, stages=2, corrected=4, width=16)
+SMALL = FilterSettings(components=3, rounds=3, modes=6, stages=2, corrected=4, width=16)
 
 
 @pytest.fixture(scope="module")
@@ -50,13 +49,13 @@ def test_untrained_it_is_the_mixture_bit_for_bit(mixture, drawn, known):
 
 def test_without_stages_it_is_the_mixture_too(mixture, drawn):
     _, obs = drawn
-    net = LearnedFilters(CHANNELS, FilterSize(stages=0), mixture=mixture)
+    net = LearnedFilters(CHANNELS, FilterSettings(stages=0), mixture=mixture)
     assert torch.equal(net(obs).x, KroneckerGMM(CHANNELS, mixture)(obs).x)
 
 
 def test_it_starts_from_expectation_maximisation_of_the_draws_it_is_prepared_with(drawn):
     x, obs = CHANNELS.sample(200, torch.Generator().manual_seed(2))
-    nets = [LearnedFilters(CHANNELS, SMALL, seed=seed) for seed in (0, 0, 1)]
+    nets = [LearnedFilters(CHANNELS, dataclasses.replace(SMALL, network_seed=seed)) for seed in (0, 0, 1)]
     for net in nets:
         net.prepare(x, obs)
     first, again, other = (net(drawn[1]).x for net in nets)

@@ -5,16 +5,26 @@ import torch
 
 import fanfold as ff
 from fanfold.deploy import to_onnx
-from fanfold.estimators.ofdm import BeamMixer, ChannelCovariance, GridCNN, UnfoldedADMM, UnfoldedOAMP, Wiener
-from fanfold.estimators.ofdm.beam_mixer import MixerSize
+from fanfold.estimators.ofdm import (
+    ADMMSettings,
+    BeamMixer,
+    ChannelCovariance,
+    CNNSettings,
+    GridCNN,
+    MixerSettings,
+    OAMPSettings,
+    UnfoldedADMM,
+    UnfoldedOAMP,
+    Wiener,
+)
 from fanfold.fit import Validated
 
 CHANNELS = ff.problems.OFDMChannel(pilots="comb-4", snr_db=(0, 20))
 MAKE = {
-    "beam-mixer": lambda p, **k: BeamMixer(p, MixerSize(48, 6, 2, 6, 24, 16), **k),
-    "grid-cnn": lambda p, **k: GridCNN(p, width=16, depth=3, **k),
-    "unfolded-admm": lambda p, **k: UnfoldedADMM(p, 3, 48, 6, samples=400, **k),
-    "unfolded-oamp": lambda p, **k: UnfoldedOAMP(p, 3, 48, 6, samples=400, **k),
+    "beam-mixer": lambda p, **k: BeamMixer(p, MixerSettings(48, 6, 2, 6, 24, 16, **k)),
+    "grid-cnn": lambda p, **k: GridCNN(p, CNNSettings(width=16, depth=3, **k)),
+    "unfolded-admm": lambda p, **k: UnfoldedADMM(p, ADMMSettings(3, 48, 6, samples=400, **k)),
+    "unfolded-oamp": lambda p, **k: UnfoldedOAMP(p, OAMPSettings(3, 48, 6, samples=400, **k)),
 }
 networks = pytest.mark.parametrize("kind", MAKE)
 

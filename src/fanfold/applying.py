@@ -1,14 +1,15 @@
 """A trained run on a file of measurements: estimates, their variances and, if asked for, intervals around them."""
 
+import math
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fanfold.draws import VALIDATION_STREAM, draw
-from fanfold.estimators import Neural
 from fanfold.estimators.neural import Regression
+from fanfold.estimators.ofdm import ChannelNetworkSettings
 from fanfold.guard import conformal
 from fanfold.observation import Observation
 from fanfold.problems import Problem
@@ -20,7 +21,14 @@ CALIBRATION_DRAWS = 10_000  # of an interval, where draws are to be had
 
 @torch.no_grad()
 def apply_to_file(
-    run: Run, y: Path, out: Path, strength: float = 1.0, coverage: float | None = None, *, joint: bool = False
+    run: Run,
+    y: Path,
+    out: Path,
+    strength: float = 1.0,
+    coverage: float | None = None,
+    *,
+    joint: bool = False,
+    noise_var: float | None = None,
 ) -> dict[Path, Tensor]:
     """Estimate x from measurements in a file.
 
@@ -31,6 +39,8 @@ def apply_to_file(
         strength: How far to trust what was learned, in [0, 1].
         coverage: Of conformal intervals, calibrated on held-out draws of the problem; none if None.
         joint: Whether intervals hold all entries of a sample at once.
+        noise_var: Of the measurements; that of the problem if None, and where draws differ in it a network of channels
+            measures it.
 
     Returns:
         What each written file holds.
@@ -39,14 +49,14 @@ def apply_to_file(
         ValueError: If the file cannot be read or does not fit, or the problem's observations hold more than y.
     """
     net, problem = run.estimator(), run.problem()
-    if isinstance(net, Unfolded | Regression):
+    if isinstance(net, Unfolded | Regression):  # the others have no classical algorithm within
         net.strength = strength
     elif strength != 1:
-        raise ValueError("a class posterior has no classical algorithm to go back to: leave --strength at 1.")
-    obs = _observe(y, net, problem)
+        raise ValueError("this network has no classical algorithm to go back to: leave --strength at 1.")
+    obs = _observe(y, net, problem, noise_var)
     estimate = net(obs)
     files = {out: estimate.x}
-    if isinstance(net, Neural) and estimate.var is not None:
+    if not isinstance(net, Unfolded) and estimate.var is not None:
         files[_beside(out, "var")] = estimate.var
     if coverage is not None:
         x, seen = draw(problem.held_out(), CALIBRATION_DRAWS, run.environment["seed"], VALIDATION_STREAM, 1)
@@ -61,17 +71,23 @@ def apply_to_file(
     return files
 
 
-def _observe(y: Path, net: Unfolded | Neural, problem: Problem) -> Observation:
+def _observe(y: Path, net: nn.Module, problem: Problem, told: float | None) -> Observation:
     """Measurements of a file, with the operator and the noise variance of the problem."""
     example = problem.sample(2, torch.Generator().manual_seed(0))[1]
     A, noise_var = example.A, example.noise_var
-    if isinstance(net, Unfolded):  # which may well do without
+    if told is not None:
+        if not 0 <= told < math.inf:
+            raise ValueError(f"the noise variance is {told}; pass a finite one from zero on.")
+        noise_var = torch.as_tensor(told, dtype=example.y.real.dtype)
+    elif isinstance(net, Unfolded):  # which may well do without
         noise_var = getattr(problem, "noise_var", None)
     elif noise_var is not None and noise_var.ndim:
-        raise ValueError(
-            f"each measurement of {type(problem).__name__} has a noise variance of its own, which {y} does not hold: "
-            "apply the network in Python, net(Observation(y, None, noise_var))."
-        )
+        if not isinstance(getattr(net, "settings", None), ChannelNetworkSettings):  # which measure it
+            raise ValueError(
+                f"each measurement of {type(problem).__name__} has a noise variance of its own, which {y} does not "
+                "hold: pass --noise-var, or apply the network in Python, net(Observation(y, None, noise_var))."
+            )
+        noise_var = None
     if A is not None and A.varies:
         raise ValueError(
             f"each measurement of {type(problem).__name__} has an operator of its own, which {y} does not hold: apply "
@@ -85,6 +101,8 @@ def _observe(y: Path, net: Unfolded | Neural, problem: Problem) -> Observation:
         raise ValueError(f"{y} holds {measured.dtype} and the problem's measurements are real; pass real ones.")
     if A is None or measured.is_complex() == example.y.is_complex():
         measured = measured.to(example.y.dtype)
+    if noise_var is not None and example.noise_var is not None and example.noise_var.ndim:
+        noise_var = noise_var.expand(*measured.shape[:-1], 1)  # as it is drawn
     return Observation(measured, A, noise_var)
 
 

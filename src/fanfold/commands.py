@@ -17,12 +17,11 @@ from typing import Annotated, Any
 import torch
 import tyro
 
-from fanfold import algorithms, problems, recipe
+from fanfold import algorithms, estimators, problems, recipe
 from fanfold.algorithms import FISTA, Algorithm
 from fanfold.applying import apply_to_file
 from fanfold.channel_commands import channels  # noqa: F401 - a verb
 from fanfold.console import StudyWatch, notes, show, simulation_watch, watching
-from fanfold.estimators import NeuralSettings
 from fanfold.evaluate import evaluate as evaluate_estimators
 from fanfold.experiments import Study, find_experiment
 from fanfold.experiments.demo import study as demo_study
@@ -54,8 +53,7 @@ def _choice_of(registry: dict[str, type]) -> Any:
     )
 
 
-END_TO_END = {"neural": NeuralSettings}
-ProblemChoice, AlgorithmChoice = _choice_of(problems.REGISTRY), _choice_of(algorithms.REGISTRY | END_TO_END)
+ProblemChoice, AlgorithmChoice = _choice_of(problems.REGISTRY), _choice_of(algorithms.REGISTRY | estimators.REGISTRY)
 Flat = tyro.conf.arg(name="")
 
 
@@ -109,11 +107,11 @@ def train(
     """Train a network: fanfold train PROBLEM ALGORITHM [flags] or, end to end, fanfold train PROBLEM neural [flags].
 
     --config FILE gives other defaults. What is not given of --steps, --batch, --lr, --validate-every and
-    --validation-samples is 1900, 512, 4e-3, 200 and 10 000 for neural.
+    --validation-samples is 1900, 512, 4e-3, 200 and 10 000 for neural, and as each network of channels says.
 
     Args:
         problem: What to estimate.
-        algorithm: What to unfold, or neural.
+        algorithm: What to unfold, or neural, or a network of channels such as beam-mixer.
         training: How to train.
         layers: How many iterations to unfold.
         learn: What may move, as QUANTITY=SHARING: step=per-layer, W=tied, "threshold=per-layer vector". Every
@@ -122,7 +120,7 @@ def train(
         run_dir: Where config, metrics, checkpoints and weights go; runs/PROBLEM-ALGORITHM-N if not given.
         device: "cpu" or "cuda".
     """
-    if isinstance(algorithm, NeuralSettings):
+    if isinstance(algorithm, tuple(estimators.REGISTRY.values())):
         return _train_end_to_end(problem, algorithm, training, learn, run_dir, device)
     algorithm = _told_by(problem, algorithm)
     wanted = dict(_learned(word) for word in learn) or scalar_quantities(algorithm, problem)
@@ -137,22 +135,32 @@ def train(
 
 def _train_end_to_end(
     problem: Problem,
-    settings: NeuralSettings,
+    settings: Any,
     training: TrainingFlags,
     learn: tuple[str, ...],
     run_dir: Path | None,
     device: str,
 ) -> Result:
     if learn:
-        raise ValueError("--learn names quantities of an algorithm; neural learns all of its network.")
+        raise ValueError("--learn names quantities of an algorithm to unfold; this network learns all of its own.")
     _check_device(device)
     leads = join_world(torch.device(device)).leads
     net = settings.build(problem).to(device)
-    path = run_dir or _free_path(f"{type(problem).__name__}-neural".lower())
+    path = run_dir or _free_path(f"{type(problem).__name__}-{_name_of(settings)}".lower())
     given = {k: v for k, v in vars(training).items() if v != getattr(TrainingFlags, k)}  # the rest is the network's
     with watching(str(path)) as watch:
         fit(net, problem, run_dir=path, on_event=watch if leads else None, **given)
     return _trained(path, leads)
+
+
+def _name_of(settings: Any) -> str:
+    return next(name for name, kind in estimators.REGISTRY.items() if type(settings) is kind)
+
+
+def _trained_name(network: dict[str, Any]) -> str | None:
+    """The estimator or algorithm that a config names."""
+    named = (name for name in estimators.REGISTRY if name in network)
+    return next(named, network.get("algorithm", {}).get("name"))
 
 
 def _check_device(device: str) -> None:
@@ -183,7 +191,7 @@ def train_from(config: dict[str, Any]):
             raise ValueError(f"the config has [{section}]; it takes {', '.join(known)}.{did_you_mean(section, known)}")
     network = dict(config.get("network", {}))
     for key in network:
-        if key not in (settings := ("algorithm", "layers", "learn", "checkpoint", "neural")):
+        if key not in (settings := ("algorithm", "layers", "learn", "checkpoint", *estimators.REGISTRY)):
             hint = did_you_mean(key, settings)
             raise ValueError(f"[network] has no setting {key!r}; it has {', '.join(settings)}.{hint}")
     default = {
@@ -197,10 +205,10 @@ def train_from(config: dict[str, Any]):
     return with_defaults(train, {k: v for k, v in default.items() if v is not None})
 
 
-def _algorithm_of(network: dict[str, Any]) -> Algorithm | NeuralSettings | None:
+def _algorithm_of(network: dict[str, Any]) -> Any:
     """What a config's [network] names: an algorithm to unfold, the settings of an end-to-end network, or neither."""
-    if "neural" in network:
-        return recipe.build({"name": "neural"} | network["neural"], END_TO_END)
+    if (settings := recipe.estimator_settings(network)) is not None:
+        return settings
     return recipe.build(network["algorithm"], algorithms.REGISTRY) if "algorithm" in network else None
 
 
@@ -270,7 +278,7 @@ def runs(directory: Annotated[Path, tyro.conf.Positional] = Path("runs")) -> Res
             {
                 "run": str(run.path),
                 "problem": config.get("problem", {}).get("name"),
-                "algorithm": "neural" if "neural" in network else network.get("algorithm", {}).get("name"),
+                "algorithm": _trained_name(network),
                 "layers": network.get("layers"),
                 "step": last.get("step", 0),
                 "of": config["training"]["steps"],
@@ -323,6 +331,7 @@ def apply(
     strength: float = 1.0,
     coverage: float | None = None,
     joint: bool = False,
+    noise_var: float | None = None,
 ) -> Result:
     """Estimate x from your own measurements with a trained run.
 
@@ -334,8 +343,9 @@ def apply(
         strength: How far to trust what was learned: 0 is the classical algorithm, 1 the trained network.
         coverage: Of intervals around each estimate, such as 0.9, calibrated on held-out draws; none if not given.
         joint: Intervals hold all entries of a sample at once, with that probability.
+        noise_var: Of your measurements, if it is another than the problem's; networks of channels can measure it.
     """
-    files = apply_to_file(Run.open(run), y, out, strength, coverage, joint=joint)
+    files = apply_to_file(Run.open(run), y, out, strength, coverage, joint=joint, noise_var=noise_var)
     rows = [{"written": str(p), "shape": str(tuple(v.shape)), "dtype": str(v.dtype)} for p, v in files.items()]
     show(Table(rows))
     return {"out": str(out), "shape": list(files[out].shape), "files": [str(path) for path in files]}

@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from fanfold import recipe
-from fanfold.estimators import Neural
 from fanfold.machine import World, join_world, sensible_threads, threads
 from fanfold.problems import Problem
 from fanfold.runs import Run, environment
@@ -103,14 +102,14 @@ def _create_run(
     config: dict[str, Any] = {"training": dataclasses.asdict(training)}
     try:
         config |= {"problem": recipe.describe_problem(problem)}
-        if isinstance(estimator, Unfolded | Neural):
+        if isinstance(estimator, Unfolded) or hasattr(estimator, "settings"):
             config |= {"network": recipe.describe_network(estimator)}
     except ValueError:  # classes of the user's own: the run can be resumed from Python, which has them
         config |= {"note": "made from Python with classes that are not registered"}
     return Run.create(path, config, environment(training.seed, problem, device, training.threads, world.size))
 
 
-def resume(run_dir: str | Path, on_event: Callable[[Event], None] | None = None) -> Unfolded | Neural:
+def resume(run_dir: str | Path, on_event: Callable[[Event], None] | None = None) -> nn.Module:
     """Go on with a run that stopped, to the same numbers as without the break, and return the trained network."""
     run = Run.open(run_dir)
     settings = run.config["training"]

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 
+from torch import nn
+
 from fanfold.algorithms import AMP, FISTA, GAMP, OAMP, Algorithm
 from fanfold.channels import GaussianNoise
 from fanfold.estimators import (
@@ -11,12 +13,12 @@ from fanfold.estimators import (
     MUSIC,
     MaximumAPosteriori,
     MaximumLikelihood,
-    Neural,
 )
 from fanfold.estimators.neural import Regression
+from fanfold.estimators.ofdm import ChannelCovariance, Interpolation, Wiener
 from fanfold.estimators.sparse import MCP, OMP, DebiasedLasso, Lasso
 from fanfold.evaluate import Estimator
-from fanfold.problems import DirectionOfArrival, Problem
+from fanfold.problems import DirectionOfArrival, OFDMChannel, Problem
 from fanfold.problems.likelihood import KnownPosterior, Likelihood
 from fanfold.training import draw
 from fanfold.unfold import Unfolded, iterate, run
@@ -45,11 +47,12 @@ def lam_grid(problem: Problem, seed: int = 0, points: int = 18) -> list[float]:
 ALPHAS = (0.9, 1.0, 1.1, 1.2, 1.3, 1.5, 1.8)  # thresholds of AMP, in standard deviations of its effective noise
 
 
-def peers_of(net: Unfolded | Neural, problem: Problem) -> dict[str, Estimator]:
+def peers_of(net: nn.Module, problem: Problem) -> dict[str, Estimator]:
     """A network beside its untrained self and the tuned classical peers at its depth.
 
     Beside an end-to-end network stand the best linear estimator, which it started from, and, where the problem knows
-    enough, maximum likelihood, maximum a posteriori, the subspace methods of an array, and the exact posterior mean.
+    enough, maximum likelihood, maximum a posteriori, the subspace methods of an array, and the exact posterior mean. Of
+    OFDM channels there are least squares, and LMMSE with the covariance of training draws.
     """
     if isinstance(net, Unfolded):
         named = {"unfolded": net, f"untrained {type(net.algorithm).__name__}": iterate(net.algorithm, net.depth)}
@@ -59,11 +62,23 @@ def peers_of(net: Unfolded | Neural, problem: Problem) -> dict[str, Estimator]:
         peers["best linear estimator"] = net.linear_part
     if isinstance(problem, Likelihood) and hasattr(problem, "grid"):
         peers |= {"maximum likelihood": MaximumLikelihood(problem), "most probable": MaximumAPosteriori(problem)}
+    if isinstance(problem, OFDMChannel):
+        peers |= channel_peers(problem)
     if isinstance(problem, DirectionOfArrival):
         peers |= {"MUSIC": MUSIC(problem.sensors, problem.sources), "ESPRIT": ESPRIT(problem.sensors, problem.sources)}
     if isinstance(problem, KnownPosterior) and getattr(problem, "sources", 1) == 1:  # several have no quadrature
         peers["exact posterior"] = problem.posterior
     return peers
+
+
+def channel_peers(problem: OFDMChannel, seed: int = 0) -> dict[str, Estimator]:
+    """Least squares, LMMSE over the grid of each antenna, and LMMSE over antennas and grid."""
+    covariance = ChannelCovariance.learn(problem, seed=seed)
+    return {
+        "least squares, linear": Interpolation(problem),
+        "LMMSE, grid": Wiener(problem, covariance, "grid"),
+        "LMMSE, space ⊗ grid": Wiener(problem, covariance),
+    }
 
 
 def classical_peers(problem: Problem, iterations: int, seed: int = 0) -> dict[str, Estimator]:

@@ -6,10 +6,11 @@ Only what stands in the registries can be named, so that nothing that is loaded 
 import dataclasses
 from typing import Any
 
-from fanfold import algorithms, channels, penalties, priors, problems
+from torch import nn
+
+from fanfold import algorithms, channels, estimators, penalties, priors, problems
 from fanfold.algorithms import Algorithm
 from fanfold.equilibrium import Equilibrium, equilibrium
-from fanfold.estimators import Neural, NeuralSettings
 from fanfold.problems import Problem
 from fanfold.suggest import did_you_mean
 from fanfold.unfold import Unfolded, unfold
@@ -27,7 +28,7 @@ def describe(thing: Any, registry: dict[str, type]) -> dict[str, Any]:
             return {"name": name} | {k: v for k, v in fields.items() if v is not None}
     raise ValueError(
         f"{type(thing).__name__} is not registered, so a run directory cannot name it: "
-        "add it to the REGISTRY of its package (algorithms, problems, priors, channels, penalties) first."
+        "add it to the REGISTRY of its package (algorithms, estimators, problems, priors, channels, penalties) first."
     )
 
 
@@ -69,30 +70,38 @@ def _built(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def describe_network(net: Unfolded | Neural) -> dict[str, Any]:
+def describe_network(net: nn.Module) -> dict[str, Any]:
     """A network without its weights.
 
     Raises:
         ValueError: If it was made with functions or classes of the user's own.
     """
-    if isinstance(net, Neural):
-        if net.settings is None:
+    if not isinstance(net, Unfolded):
+        settings = getattr(net, "settings", None)
+        if settings is None:
             raise ValueError("a network of the user's own cannot be named in a run directory.")
-        return {"neural": _plain(net.settings)}
+        fields = describe(settings, estimators.REGISTRY)
+        return {fields.pop("name"): fields}
     data = {"algorithm": describe(net.algorithm, algorithms.REGISTRY), "layers": net.layers, "learn": net.learn}
     if isinstance(net, Equilibrium):
         return data | {"equilibrium": {k: getattr(net, k) for k in ("tolerance", "max_iterations", "gradient")}}
     return data | ({"checkpoint": True} if net.checkpoint else {})
 
 
-def build_network(data: dict[str, Any], problem: Problem) -> Unfolded | Neural:
+def build_network(data: dict[str, Any], problem: Problem) -> nn.Module:
     """The untrained network that `describe_network` described, bound to the problem's operator, if it has one."""
-    if "neural" in data:
-        return build({"name": "neural"} | data["neural"], {"neural": NeuralSettings}).build(problem)
+    if (settings := estimator_settings(data)) is not None:
+        return settings.build(problem)
     algorithm: Algorithm = build(data["algorithm"], algorithms.REGISTRY)
     if "equilibrium" in data:
         return equilibrium(algorithm, problem, data["learn"], **data["equilibrium"])
     return unfold(algorithm, problem, data["layers"], data["learn"], checkpoint=data.get("checkpoint", False))
+
+
+def estimator_settings(data: dict[str, Any]) -> Any:
+    """Settings of the estimator that a network's description names, or None if it names an algorithm to unfold."""
+    named = next((name for name in estimators.REGISTRY if name in data), None)
+    return None if named is None else build({"name": named} | data[named], estimators.REGISTRY)
 
 
 def describe_problem(problem: Problem) -> dict[str, Any]:

@@ -23,11 +23,9 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from fanfold import recipe
-from fanfold.estimators import Neural
 from fanfold.files import write_whole
 from fanfold.problems import Problem
 from fanfold.suggest import did_you_mean
-from fanfold.unfold import Unfolded
 
 
 class Run:
@@ -97,7 +95,7 @@ class Run:
         """The problem that the run trains on."""
         return recipe.build_problem(self._section("problem"))
 
-    def network(self) -> Unfolded | Neural:
+    def network(self) -> nn.Module:
         """The untrained network of the run, on the operator that it was made for.
 
         Raises:
@@ -112,7 +110,7 @@ class Run:
             )
         return recipe.build_network(self._section("network"), problem)
 
-    def estimator(self) -> Unfolded | Neural:
+    def estimator(self) -> nn.Module:
         """The trained network.
 
         Raises:
@@ -133,7 +131,7 @@ class Run:
         return config[name]
 
 
-def load(path: str | Path) -> Unfolded | Neural:
+def load(path: str | Path) -> nn.Module:
     """The trained network of a run directory."""
     return Run.open(path).estimator()
 

@@ -1,8 +1,11 @@
 """What one call costs: multiply-accumulates of its matrix products, numbers it stores, microseconds it takes."""
 
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -10,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from fanfold.deploy.export import FromPairs, has_pairs, to_onnx
 from fanfold.observation import Estimate, Observation
 
 COMPLEX = 4  # real multiply-accumulates in a complex one
@@ -67,3 +71,40 @@ def latency_us(call: Callable[[], object], calls: int = 200) -> Latency:
         call()
         spent.append(1e6 * (time.perf_counter() - began))
     return Latency(statistics.median(spent), sorted(spent)[int(0.99 * (len(spent) - 1))])
+
+
+def call_costs(estimator: Callable[[Observation], Estimate], obs: Observation) -> dict[str, float | None]:
+    """Of one call: trained numbers, numbers stored, multiply-accumulates, microseconds on one thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        latency = latency_us(lambda: estimator(obs), 30)
+    finally:
+        torch.set_num_threads(before)
+    trained = estimator.parameters() if isinstance(estimator, nn.Module) else ()
+    return {
+        "parameters": sum(p.numel() * (2 if p.is_complex() else 1) for p in trained),
+        "stored kB, float32": 4e-3 * stored_numbers(estimator),
+        "thousand multiply-accumulates": 1e-3 * multiply_accumulates(estimator, obs),
+        "µs a call, PyTorch": latency.median,
+        "µs a call, ONNX Runtime": runtime_latency_us(estimator, obs),
+    }
+
+
+def runtime_latency_us(estimator: Callable[[Observation], Estimate], obs: Observation) -> float | None:
+    """Median microseconds of a call in ONNX Runtime on one thread.
+
+    None of what has no form in pairs of reals, or where ONNX or its runtime is not installed.
+    """
+    if not has_pairs(estimator) or not all(find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime")):
+        return None
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    with tempfile.TemporaryDirectory() as folder:
+        two = Observation(obs.y.expand(2, -1), obs.A, obs.noise_var)
+        path = to_onnx(estimator, two, Path(folder) / "estimator.onnx")
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    inputs = {node.name: t.numpy() for node, t in zip(session.get_inputs(), FromPairs(estimator, obs).arguments(obs))}
+    return latency_us(lambda: session.run(None, inputs)).median

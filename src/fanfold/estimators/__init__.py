@@ -1,5 +1,6 @@
 """Estimators: everything that maps an observation to an estimate."""
 
+from fanfold.estimators import ofdm
 from fanfold.estimators.back_projection_unet import BackProjectionUNet
 from fanfold.estimators.calibration import fit_factors, fit_responses
 from fanfold.estimators.flow_posterior import FlowPosterior
@@ -17,10 +18,14 @@ from fanfold.estimators.sphere import SphereDecoder
 from fanfold.estimators.subspace import ESPRIT, MUSIC, RootMUSIC
 from fanfold.estimators.threshold_maps import ThresholdMapFISTA
 
+# settings of estimators that learn end to end; each builds its network for a problem
+REGISTRY: dict[str, type] = {"neural": NeuralSettings} | ofdm.REGISTRY
+
 __all__ = [
     "ESPRIT",
     "LMMSE",
     "MUSIC",
+    "REGISTRY",
     "BackProjectionUNet",
     "FlowPosterior",
     "HybridEP",

@@ -6,7 +6,7 @@ the mean of networks that differ in their start (Lakshminarayanan, Pritzel & Blu
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -79,7 +79,7 @@ def neural(
         head = _head(loss, levels)
         net = Regression(features, x, head, members=members, width=width, network=network, seed=seed)
     if isinstance(loss, str) and network is None:
-        net.settings = asdict(NeuralSettings(loss, members, tuple(levels), width or 0, seed))
+        net.settings = NeuralSettings(loss, members, tuple(levels), width or 0, seed)
     return net
 
 
@@ -113,7 +113,7 @@ class Neural(nn.Module):
     """
 
     training_defaults = {"steps": 1900, "batch": 512, "lr": 4e-3, "validate_every": 200, "validation_samples": 10_000}
-    settings: dict[str, Any] | None = None  # that build it again, unless it was made with functions of the user's own
+    settings: NeuralSettings | None = None  # that build it again, unless it was made with functions of the user's own
 
     def __init__(
         self,

@@ -9,14 +9,13 @@ import copy
 import itertools
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import nn
 
-from fanfold.estimators.ofdm import BeamMixer, ChannelCovariance, Interpolation, Wiener
+from fanfold.estimators.ofdm import BeamMixer, ChannelCovariance, Interpolation, MixerSettings, Wiener
 from fanfold.estimators.ofdm.adaptation import Adapted, FewChannels
-from fanfold.estimators.ofdm.beam_mixer import MixerSize
 from fanfold.evaluate import TEST_STREAM, Estimator
 from fanfold.experiments.base import Goal, Study
 from fanfold.experiments.channel_measures import score
@@ -46,11 +45,11 @@ class Size:
     adapting: Mapping[int, int]  # steps by number of channels of the new place
     snrs_db: Sequence[float]
     tests: int
-    net: MixerSize | None = None
+    net: MixerSettings | None = None  # the default ones
     batch: int = 64
 
 
-QUICK = Size(True, 0, 150, 250, {100: 150}, (10.0,), 120, MixerSize(8, 8, 1, 8, 24, 40), batch=32)
+QUICK = Size(True, 0, 150, 250, {100: 150}, (10.0,), 120, MixerSettings(8, 8, 1, 8, 24, 40), batch=32)
 FULL = Size(False, 6000, 600, 2000, {10: 60, 100: 300, 1000: 600}, (0.0, 10.0, 20.0), 600)
 
 
@@ -109,7 +108,8 @@ def measure(size: Size, seed: int, watch: Watcher) -> tuple[Drifted, list[tuple[
     drifted = Drifted()
 
     def network(problem: OFDMChannel, name: str, steps: int) -> nn.Module:
-        return trained(BeamMixer(problem, size.net, seed), name, problem, steps, size.batch, seed, watch)
+        net = BeamMixer(problem, replace(size.net or MixerSettings(), network_seed=seed))
+        return trained(net, name, problem, steps, size.batch, seed, watch)
 
     nets = {name: network(problem, name, size.steps) for name, problem in problems.items()}
     together = OFDMChannel("+".join(sources.values()), PILOTS, snr_db=TRAINED_DB)

@@ -9,7 +9,7 @@ are those of the project's own earlier measurement.
 import time
 
 from fanfold.experiments.base import Goal, Study
-from fanfold.experiments.channel_measures import MEAN_RATIO, PICTURE_DB, Measured, measure
+from fanfold.experiments.channel_measures import MEAN_RATIO, Measured, measure
 from fanfold.experiments.channel_methods import (
     BOTH,
     FILTERS,
@@ -23,6 +23,7 @@ from fanfold.experiments.channel_methods import (
     study_channels,
 )
 from fanfold.experiments.unfolding_figure import Watcher
+from fanfold.report.channel_page import PICTURE_DB
 from fanfold.report.page import Section
 from fanfold.report.plots import Series, line_chart, picture_row
 from fanfold.table import Table

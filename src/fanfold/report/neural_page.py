@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import nn
 
 from fanfold.bounds import error_decomposition
 from fanfold.draws import draw
-from fanfold.estimators import Neural
 from fanfold.estimators.neural import ClassPosterior
 from fanfold.evaluate import TEST_STREAM, evaluate
 from fanfold.peers import NETWORK, peers_of
@@ -17,14 +17,20 @@ from fanfold.report.page import Section
 from fanfold.report.plots import Series, line_chart
 from fanfold.table import Table
 
+LOSS_UNITS = "Loss in units of the best linear estimator's error (cross-entropy: nats)."
+
 
 def neural_sections(
-    net: Neural, problem: Problem, metrics: Sequence[dict[str, Any]], samples: int
+    net: nn.Module, problem: Problem, metrics: Sequence[dict[str, Any]], samples: int
 ) -> tuple[str, list[Section]]:
     """The verdict and the sections of the page."""
     table = evaluate(peers_of(net, problem), problem, samples=samples)
     about = f"{samples} fresh draws of the training problem; the limit is the error of the exact posterior mean."
-    sections = [Section("Error", about, table=_filled(table)), *_variances(net, problem, samples), _learning(metrics)]
+    sections = [
+        Section("Error", about, table=_filled(table)),
+        *_variances(net, problem, samples),
+        learning_section(metrics),
+    ]
     sections += [*_decomposition(net, problem), *_simulations(problem, metrics)]
     return _verdict(table), sections
 
@@ -35,7 +41,8 @@ def _filled(table: Table) -> Table:
     return Table([{name: row[name] for name in kept} for row in table])
 
 
-def _learning(metrics: Sequence[dict[str, Any]]) -> Section:
+def learning_section(metrics: Sequence[dict[str, Any]], text: str = LOSS_UNITS) -> Section:
+    """Losses while training, of batches and of held-out draws."""
     steps = [m for m in metrics if m["event"] == "stepped" and not m["skipped"]]
     held_out = [m for m in metrics if m["event"] == "validated"]
     thinned = steps[:: max(1, len(steps) // 200)]
@@ -43,12 +50,11 @@ def _learning(metrics: Sequence[dict[str, Any]]) -> Section:
         Series("a batch", [m["step"] for m in thinned], [m["loss"] for m in thinned]),
         Series("held out", [m["step"] for m in held_out], [m["loss"] for m in held_out], "learned"),
     ]
-    text = "Loss in units of the best linear estimator's error (cross-entropy: nats)."
     return Section("Learning curve", text, [line_chart(series, "step", "loss")], details=Table(thinned))
 
 
 @torch.no_grad()
-def _variances(net: Neural, problem: Problem, samples: int) -> list[Section]:
+def _variances(net: nn.Module, problem: Problem, samples: int) -> list[Section]:
     """Squared errors over predicted variances, where a network predicts some: 1 on average if they hold."""
     x, obs = draw(problem.held_out(), samples, 0, TEST_STREAM, 0)
     estimate = net(obs)
@@ -64,7 +70,7 @@ def _variances(net: Neural, problem: Problem, samples: int) -> list[Section]:
     return [Section("Predicted variances", text, table=Table(rows[:20]))]
 
 
-def _decomposition(net: Neural, problem: Problem) -> list[Section]:
+def _decomposition(net: nn.Module, problem: Problem) -> list[Section]:
     """Bias² and variance at a few draws of the prior, where the model of the measurements is known and Gaussian."""
     if not isinstance(problem, Likelihood) or not hasattr(problem, "mean") or isinstance(net, ClassPosterior):
         return []

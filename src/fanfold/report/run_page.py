@@ -8,10 +8,10 @@ import torch
 
 from fanfold.certificate import certify, has_evolution
 from fanfold.draws import draw
-from fanfold.estimators import Neural
 from fanfold.evaluate import TEST_STREAM, evaluate
 from fanfold.peers import peers_of
-from fanfold.problems import Problem
+from fanfold.problems import OFDMChannel, Problem
+from fanfold.report.channel_page import channel_sections
 from fanfold.report.neural_page import neural_sections
 from fanfold.report.page import Section, write_page
 from fanfold.report.plots import Series, line_chart
@@ -27,8 +27,11 @@ def write_run_page(run: Run, path: Path, samples: int) -> Path:
         ValueError: If the run has no weights yet.
     """
     net, problem = run.estimator(), run.problem()
-    if isinstance(net, Neural):
-        verdict, sections = neural_sections(net, problem, run.metrics(), samples)
+    if not isinstance(net, Unfolded):
+        if isinstance(problem, OFDMChannel):
+            verdict, sections = channel_sections(net, problem, run.metrics(), samples)
+        else:
+            verdict, sections = neural_sections(net, problem, run.metrics(), samples)
         return write_page(path, f"fanfold run {run.path.name}", verdict, sections, _facts(run))
     table = evaluate(peers_of(net, problem), problem, samples=samples)
     layers = list(range(1, net.depth + 1))

@@ -5,6 +5,7 @@ fanfold's own idea.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from fanfold.algorithms import Algorithm
 from fanfold.estimators.ofdm.covariance import ChannelCovariance
 from fanfold.estimators.ofdm.grid_network import GridNetwork
 from fanfold.estimators.ofdm.pairs import from_right, pair_of, swapped
+from fanfold.estimators.ofdm.settings import ChannelNetworkSettings
 from fanfold.linops import Kronecker
 from fanfold.observation import Observation
 from fanfold.problems.ofdm_channel import OFDMChannel
@@ -44,6 +46,16 @@ def beam_delay_dictionary(
     return B, covariance.grid[:, pick] @ U / values.clamp_min(1e-6 * values[0]).sqrt()
 
 
+@dataclass(frozen=True)
+class BeamDelaySettings(ChannelNetworkSettings):
+    """Of a `BeamDelayNetwork`; each algorithm adds its own."""
+
+    iterations: int = 6  # of the algorithm, the layers of the network
+    beams: int = 128  # atoms over the array
+    modes: int = 12  # of delay, at each beam
+    samples: int = 4000  # draws that the covariances are learned from
+
+
 class BeamDelayNetwork(GridNetwork):
     """An unfolded algorithm for `y = (B ⊗ D_p) s + w`, between a learned turn of y and a learned way back, `(B ⊗ D) s`.
 
@@ -52,13 +64,11 @@ class BeamDelayNetwork(GridNetwork):
 
     Args:
         problem: Layout, pilots and, for covariances, draws.
+        settings: Of the network.
         algorithm: What is unfolded.
-        layers: Of the network.
         learn: Which of the algorithm's quantities deviate; see `unfold`.
         B: Beams `(antennas, beams)`.
         D: Delays `(entries, delays)`.
-        seed: Of the starting weights.
-        known_power: Whether entries of the channel are known to have unit mean power, which is then not measured.
     """
 
     training_defaults = {"steps": 2000, "batch": 64, "lr": 5e-3, "validate_every": 250, "validation_samples": 1000}
@@ -69,19 +79,17 @@ class BeamDelayNetwork(GridNetwork):
     def __init__(
         self,
         problem: OFDMChannel,
+        settings: BeamDelaySettings,
         algorithm: Algorithm,
-        layers: int,
         learn: Mapping[str, str],
         B: Tensor,
         D: Tensor,
-        *,
-        seed: int,
-        known_power: bool,
     ):
-        super().__init__(problem, 2, D.shape[1], seed, known_power=known_power)
+        super().__init__(problem, settings, summary=2, modes=D.shape[1])
         self.A = Kronecker(B.to(torch.complex64), D[self.pick].to(torch.complex64))
         carrier = Observation.unchecked(torch.zeros(self.A.m, dtype=torch.complex64), self.A)
-        self.within = unfold(algorithm, carrier, layers, learn)
+        self.within = unfold(algorithm, carrier, settings.iterations, learn)
+        self.fingerprint = self.A.fingerprint()  # weights belong to a dictionary
         self.register_buffer("B", pair_of(B.mT), persistent=False)
         self.register_buffer("D", pair_of(D.mT), persistent=False)
         shapes = {

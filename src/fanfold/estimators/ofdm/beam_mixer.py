@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from fanfold.estimators.ofdm.grid_network import CorrectedLMMSE
 from fanfold.estimators.ofdm.pairs import beside, from_right, pair_of, swapped
+from fanfold.estimators.ofdm.settings import ChannelNetworkSettings
 from fanfold.networks.layers import linear
 from fanfold.problems.ofdm_channel import OFDMChannel
 
@@ -20,7 +21,7 @@ COMPRESSION = 0.4  # of logarithms of powers, to numbers of about one
 
 
 @dataclass(frozen=True)
-class MixerSize:
+class MixerSettings(ChannelNetworkSettings):
     """Of a `BeamMixer`."""
 
     modes: int = 12  # of delay, seen at the pilots
@@ -29,6 +30,9 @@ class MixerSize:
     delays: int = 16  # learned mixtures of the modes of the observation and of the estimate so far
     beams: int = 64  # learned, for each polarisation or panel
     width: int = 112  # of the network that predicts gains
+
+    def _built(self, problem: OFDMChannel) -> "BeamMixer":
+        return BeamMixer(problem, self)
 
 
 class BeamMixer(CorrectedLMMSE):
@@ -41,23 +45,19 @@ class BeamMixer(CorrectedLMMSE):
 
     Args:
         problem: Layout and pilots; the first axes of the array but the last two are polarisations and panels.
-        size: Of the network.
-        seed: Of the starting weights.
-        known_power: Whether entries of the channel are known to have unit mean power, which is then not measured.
+        settings: Sizes and what is known; the defaults if None.
     """
 
-    def __init__(
-        self, problem: OFDMChannel, size: MixerSize | None = None, seed: int = 0, *, known_power: bool = False
-    ):
-        size = size or MixerSize()
-        super().__init__(problem, size.width, size.modes, seed, known_power=known_power)
-        self.size, generator = size, torch.Generator().manual_seed(seed)
-        self.state = min(size.state, self.entries)
+    def __init__(self, problem: OFDMChannel, settings: MixerSettings | None = None):
+        settings = settings or MixerSettings()
+        super().__init__(problem, settings, summary=settings.width, modes=settings.modes)
+        generator = torch.Generator().manual_seed(settings.network_seed)
+        self.state = min(settings.state, self.entries)
         array = self.array if len(self.array) > 2 else (1, *self.array)
         self.groups = torch.Size(array[:-2]).numel()
         self.grid = nn.Parameter(torch.zeros(2, self.state, self.entries))
-        make = (self.antennas // self.groups, self.groups, self.modes, self.state, size, generator)
-        self.stages = nn.ModuleList(Stage(*make) for _ in range(size.stages))
+        make = (self.antennas // self.groups, self.groups, self.modes, self.state, settings, generator)
+        self.stages = nn.ModuleList(Stage(*make) for _ in range(settings.stages))
 
     def learn_grid(self, covariance: Tensor) -> None:
         """The directions of most power over the grid."""
@@ -77,7 +77,9 @@ class BeamMixer(CorrectedLMMSE):
 class Stage(nn.Module):
     """One turn to beams and delays and back, with gains between; it adds nothing before training."""
 
-    def __init__(self, antennas: int, groups: int, modes: int, state: int, size: MixerSize, generator: torch.Generator):
+    def __init__(
+        self, antennas: int, groups: int, modes: int, state: int, size: MixerSettings, generator: torch.Generator
+    ):
         super().__init__()
         self.groups, self.delays, self.beams = groups, size.delays, size.beams
         self.to_delays = _isometry(modes + state, size.delays, generator)

@@ -5,17 +5,32 @@ which there are few, are channels. The residual form is that of Zhang, Zuo, Chen
 """
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from fanfold.estimators.ofdm.grid_network import CorrectedLMMSE
 from fanfold.estimators.ofdm.pairs import from_right, pair_of, swapped
+from fanfold.estimators.ofdm.settings import ChannelNetworkSettings
 from fanfold.networks.layers import conv, zero_conv
 from fanfold.problems.ofdm_channel import OFDMChannel
 
 FLOOR = 0.1  # of powers over the expected error: below, there is nothing to see
 COMPRESSION = 0.4  # of logarithms of powers, to numbers of about one
+
+
+@dataclass(frozen=True)
+class CNNSettings(ChannelNetworkSettings):
+    """Of a `GridCNN`."""
+
+    width: int = 48  # channels between convolutions
+    depth: int = 4  # convolutions, two or more
+    fold: int = 4  # subcarriers folded into one place of the picture; a divisor of their number
+    modes: int = 48  # strongest directions of the covariance between pilots that are looked at
+
+    def _built(self, problem: OFDMChannel) -> "GridCNN":
+        return GridCNN(problem, self)
 
 
 class GridCNN(CorrectedLMMSE):
@@ -28,37 +43,23 @@ class GridCNN(CorrectedLMMSE):
 
     Args:
         problem: Layout and pilots.
-        width: Channels between convolutions.
-        depth: Convolutions, two or more.
-        fold: Subcarriers folded into one place of the picture; a divisor of their number.
-        modes: Strongest directions of the covariance between pilots that are looked at.
-        seed: Of the starting weights.
-        known_power: Whether entries of the channel are known to have unit mean power, which is then not measured.
+        settings: Sizes and what is known; the defaults if None.
 
     Raises:
         ValueError: If `fold` does not divide the subcarriers, or a count is too small.
     """
 
-    def __init__(
-        self,
-        problem: OFDMChannel,
-        width: int = 48,
-        depth: int = 4,
-        fold: int = 4,
-        modes: int = 48,
-        seed: int = 0,
-        *,
-        known_power: bool = False,
-    ):
-        subcarriers = problem.layout.subcarriers
+    def __init__(self, problem: OFDMChannel, settings: CNNSettings | None = None):
+        settings = settings or CNNSettings()
+        width, depth, fold, subcarriers = settings.width, settings.depth, settings.fold, problem.layout.subcarriers
         if width < 1 or depth < 2 or fold < 1 or subcarriers % fold:
             raise ValueError(
                 f"width {width}, depth {depth}, fold {fold}: take depth >= 2 and a fold that divides the "
                 f"{subcarriers} subcarriers."
             )
-        super().__init__(problem, width, modes, seed, known_power=known_power)
+        super().__init__(problem, settings, summary=width, modes=settings.modes)
         self.rows, self.fold, self.symbols = self.array[-1], fold, problem.layout.symbols
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(settings.network_seed)
         channels = 2 * self.antennas // self.rows * self.symbols * fold
         parts: list[nn.Module] = []
         for layer in range(depth - 1):

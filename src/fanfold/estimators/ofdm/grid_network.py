@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from fanfold.estimators.ofdm.noise_variance import NoiseVariance
 from fanfold.estimators.ofdm.pairs import from_right, packed, pair_of, paired, swapped
+from fanfold.estimators.ofdm.settings import ChannelNetworkSettings
 from fanfold.networks.layers import linear
 from fanfold.observation import Estimate, Observation
 from fanfold.problems.ofdm_channel import OFDMChannel
@@ -30,10 +31,9 @@ class GridNetwork(nn.Module):
 
     Args:
         problem: Layout and pilots; the covariances come from its draws when training begins.
+        settings: Of the network.
         summary: Numbers that a subclass tells of each observation for its error variance.
         modes: Strongest directions of the covariance between pilots that are looked at, all of them if there are fewer.
-        seed: Of the starting weights.
-        known_power: Whether entries of the channel are known to have unit mean power, which is then not measured.
 
     Raises:
         ValueError: If a count is not positive.
@@ -48,14 +48,15 @@ class GridNetwork(nn.Module):
     mode_var: Tensor
     rest_var: Tensor
 
-    def __init__(self, problem: OFDMChannel, summary: int, modes: int, seed: int, *, known_power: bool):
+    def __init__(self, problem: OFDMChannel, settings: ChannelNetworkSettings, *, summary: int, modes: int):
         super().__init__()
         layout, mask = problem.layout, problem.mask.flatten()
         if modes < 1:
             raise ValueError(f"modes is {modes}; pass at least one.")
         self.antennas, self.entries, self.pilots = layout.antennas, len(mask), int(mask.sum())
-        self.array, self.known_power, self.modes = layout.array, known_power, min(modes, self.pilots)
-        generator = torch.Generator().manual_seed(seed)
+        self.array, self.modes = layout.array, min(modes, self.pilots)
+        self.settings, self.known_power = settings, settings.known_power
+        generator = torch.Generator().manual_seed(settings.network_seed)
         shapes = {
             "to_modes": (2, self.pilots, self.modes),
             "from_modes": (2, self.modes, self.entries),

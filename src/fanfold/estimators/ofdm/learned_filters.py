@@ -6,7 +6,7 @@ powers over beams and delays and predicts gains there, as a mixture with a compo
 
 import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from fanfold.estimators.ofdm.filter_bank import FilterBank, from_left
 from fanfold.estimators.ofdm.kronecker_gmm import estimate_of, pairs_of
 from fanfold.estimators.ofdm.mixture import Mixture, mixtures_of
+from fanfold.estimators.ofdm.settings import ChannelNetworkSettings
 from fanfold.networks.layers import conv, linear, zero_conv
 from fanfold.observation import Estimate, Observation
 from fanfold.problems.ofdm_channel import OFDMChannel
@@ -25,7 +26,7 @@ FLOOR = 0.03  # of powers over the noise variance: log of less tells nothing
 
 
 @dataclass(frozen=True)
-class FilterSize:
+class FilterSettings(ChannelNetworkSettings):
     """Of `LearnedFilters`."""
 
     components: int = 8  # of the mixture
@@ -36,6 +37,9 @@ class FilterSize:
     width: int = 48  # channels of the networks that predict gains
     depth: int = 3  # their convolutions, at least two
     oversampling: int = 2  # beams for each antenna along an axis
+
+    def _built(self, problem: OFDMChannel) -> "LearnedFilters":
+        return LearnedFilters(problem, self)
 
 
 class LearnedFilters(nn.Module):
@@ -49,10 +53,8 @@ class LearnedFilters(nn.Module):
 
     Args:
         problem: Layout and pilots.
-        size: Of the mixture and of the networks.
-        seed: Of expectation-maximisation and of the starting weights.
+        settings: Sizes and what is known; the seed is that of expectation-maximisation too. The defaults if None.
         mixture: To start from; learned from the draws that training prepares with if None.
-        known_power: Whether entries of the channel are known to have unit mean power, which is then not measured.
     """
 
     training_defaults = {
@@ -63,27 +65,24 @@ class LearnedFilters(nn.Module):
     def __init__(
         self,
         problem: OFDMChannel,
-        size: FilterSize | None = None,
-        seed: int = 0,
+        settings: FilterSettings | None = None,
         mixture: Mixture | None = None,
-        *,
-        known_power: bool = False,
     ):
         super().__init__()
-        size, layout = size or FilterSize(), problem.layout
+        settings, layout = settings or FilterSettings(), problem.layout
         if mixture is not None:
-            size = FilterSize(**(vars(size) | {"components": len(mixture.weights), "modes": mixture.modes.shape[-1]}))
-        self.size, self.seed, self.known_power = size, seed, known_power
-        self.bank = FilterBank(problem, size.components, size.modes)
-        self.corrected = min(size.corrected, self.bank.rank)
+            settings = replace(settings, components=len(mixture.weights), modes=mixture.modes.shape[-1])
+        self.settings, self.known_power = settings, settings.known_power
+        self.bank = FilterBank(problem, settings.components, settings.modes)
+        self.corrected = min(settings.corrected, self.bank.rank)
         *groups, columns, rows = (1, *layout.array)
         self.groups = math.prod(groups)
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(settings.network_seed)
         self.register_buffer("to_modes", torch.zeros(2, self.bank.modes, self.bank.rank))
         self.stages = nn.ModuleList(
-            _Stage((columns, rows), self.groups * self.corrected, size, generator) for _ in range(size.stages)
+            _Stage((columns, rows), self.groups * self.corrected, settings, generator) for _ in range(settings.stages)
         )
-        summary = (size.width if size.stages else 0) + size.components + 2
+        summary = (settings.width if settings.stages else 0) + settings.components + 2
         self.hidden = linear(summary, 32, generator)
         self.spread = linear(32, layout.antennas + self.bank.entries, None)
         self.given = mixture is not None
@@ -97,8 +96,8 @@ class LearnedFilters(nn.Module):
             return
         h = x.cpu().unflatten(1, (self.bank.antennas, -1))
         h = h / power(h).mean((1, 2), keepdim=True).clamp_min(torch.finfo(h.dtype).tiny).sqrt()
-        steps = mixtures_of(h, self.size.components, self.size.modes, self.seed)
-        *_, (mixture, _) = itertools.islice(steps, self.size.rounds)
+        steps = mixtures_of(h, self.settings.components, self.settings.modes, self.settings.network_seed)
+        *_, (mixture, _) = itertools.islice(steps, self.settings.rounds)
         self.start(mixture)
 
     @torch.no_grad()
@@ -187,7 +186,7 @@ class LearnedFilters(nn.Module):
 class _Stage(nn.Module):
     """Gains over beams from their powers; a correction that is zero at the start."""
 
-    def __init__(self, plane: tuple[int, int], channels: int, size: FilterSize, generator: torch.Generator):
+    def __init__(self, plane: tuple[int, int], channels: int, size: FilterSettings, generator: torch.Generator):
         super().__init__()
         self.beams = tuple(size.oversampling * n if n > 1 else 1 for n in plane)
         turn = torch.kron(*(_dft(n, beams) for n, beams in zip(plane, self.beams, strict=True)))

@@ -8,7 +8,7 @@ import dataclasses
 from fanfold.algorithms import ADMM
 from fanfold.algorithms.admm import State
 from fanfold.algorithms.misfit import prox_misfit
-from fanfold.estimators.ofdm.beam_delay import BeamDelayNetwork, beam_delay_dictionary
+from fanfold.estimators.ofdm.beam_delay import BeamDelayNetwork, BeamDelaySettings, beam_delay_dictionary
 from fanfold.estimators.ofdm.covariance import ChannelCovariance
 from fanfold.penalties import L1
 from fanfold.problems.ofdm_channel import OFDMChannel
@@ -27,34 +27,28 @@ class WhitenedADMM(ADMM):
         return State(z, s.u + x - z)
 
 
+@dataclasses.dataclass(frozen=True)
+class ADMMSettings(BeamDelaySettings):
+    """Of an `UnfoldedADMM`."""
+
+    lam: float = 1.0  # weight of `Σ |s|`, the coefficients s having unit power
+    rho: float = 4.0  # weight of ADMM's two halves on each other
+
+    def _built(self, problem: OFDMChannel) -> "UnfoldedADMM":
+        return UnfoldedADMM(problem, self)
+
+
 class UnfoldedADMM(BeamDelayNetwork):
     """Channel estimate by a few steps of ADMM over beams and delays; untrained it is the classical algorithm.
 
     Args:
         problem: Layout, pilots and, for the dictionary, draws.
-        layers: Of the network.
-        beams: Atoms over the array.
-        modes: Delay modes at each beam.
-        lam: Weight of `Σ |s|`, the coefficients s having unit power.
-        rho: Weight of ADMM's two halves on each other.
-        samples: Draws that the covariances are learned from.
-        seed: Of these draws.
-        known_power: Whether entries of the channel are known to have unit mean power, which is then not measured.
+        settings: Sizes and what is known; the defaults if None.
     """
 
-    def __init__(
-        self,
-        problem: OFDMChannel,
-        layers: int = 6,
-        beams: int = 128,
-        modes: int = 12,
-        lam: float = 1.0,
-        rho: float = 4.0,
-        samples: int = 4000,
-        seed: int = 0,
-        *,
-        known_power: bool = False,
-    ):
-        dictionary = beam_delay_dictionary(problem, ChannelCovariance.learn(problem, samples, seed), beams, modes)
-        algorithm = WhitenedADMM(L1(lam), rho, relaxation=1.6)
-        super().__init__(problem, algorithm, layers, LEARN, *dictionary, seed=seed, known_power=known_power)
+    def __init__(self, problem: OFDMChannel, settings: ADMMSettings | None = None):
+        settings = settings or ADMMSettings()
+        covariance = ChannelCovariance.learn(problem, settings.samples, settings.network_seed)
+        dictionary = beam_delay_dictionary(problem, covariance, settings.beams, settings.modes)
+        algorithm = WhitenedADMM(L1(settings.lam), settings.rho, relaxation=1.6)
+        super().__init__(problem, settings, algorithm, LEARN, *dictionary)

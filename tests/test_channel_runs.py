@@ -1,0 +1,100 @@
+"""Channel networks in run directories and on the command line."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import fanfold as ff
+from fanfold import cli
+from fanfold.estimators import ofdm
+from fanfold.fit import Validated
+from fanfold.problems import CompressedSensing, OFDMChannel
+
+PLACE = "kronecker:array=2x2x2,subcarriers=12,delay_spread_ns=300"
+CHANNELS = OFDMChannel(PLACE, "comb-2", snr_db=(0.0, 20.0))
+SMALL = {
+    "beam-mixer": ofdm.MixerSettings(6, 6, 1, 6, 8, 12, network_seed=3),
+    "learned-filters": ofdm.FilterSettings(2, 2, modes=4, stages=1, corrected=3, width=8, depth=2),
+    "grid-cnn": ofdm.CNNSettings(width=8, depth=2, known_power=True),
+    "beam-delay-admm": ofdm.ADMMSettings(2, 16, 4, samples=200),
+    "beam-delay-oamp": ofdm.OAMPSettings(2, 16, 4, samples=200),
+}
+QUICK = {"steps": 8, "batch": 8, "validate_every": 4, "validation_samples": 20, "threads": 1}
+every_network = pytest.mark.parametrize("name", ofdm.REGISTRY)
+
+
+@every_network
+def test_a_run_directory_keeps_a_network_and_resumes_to_the_same_numbers(name, tmp_path):
+    make = SMALL[name].build
+    whole = ff.fit(make(CHANNELS), CHANNELS, run_dir=tmp_path / "whole", **QUICK)
+    _, obs = CHANNELS.held_out().sample(5, torch.Generator().manual_seed(0))
+    kept = ff.load(tmp_path / "whole")
+    assert kept.settings == SMALL[name]
+    assert torch.equal(kept(obs).x, whole(obs).x)
+    assert torch.equal(kept(obs).var, whole(obs).var)
+
+    class Stop(Exception):  # noqa: N818
+        pass
+
+    def stop(event):
+        if isinstance(event, Validated) and event.step == 4:
+            raise Stop
+
+    with pytest.raises(Stop):
+        ff.fit(make(CHANNELS), CHANNELS, run_dir=tmp_path / "cut", on_event=stop, **QUICK)
+    resumed = ff.resume(tmp_path / "cut")
+    weights = resumed.state_dict()
+    assert all(torch.equal(weights[key], value) for key, value in whole.state_dict().items())
+    assert torch.equal(resumed(obs).x, whole(obs).x)
+
+
+@every_network
+def test_a_network_of_channels_estimates_nothing_else(name):
+    with pytest.raises(ValueError, match="train it on ofdm-channel"):
+        SMALL[name].build(CompressedSensing(n=8, m=4))
+
+
+def test_weights_belong_to_the_dictionary_that_they_were_trained_with(tmp_path):
+    ff.fit(SMALL["beam-delay-admm"].build(CHANNELS), CHANNELS, run_dir=tmp_path / "run", **QUICK)
+    config = tmp_path / "run/config.toml"
+    config.write_text(config.read_text().replace("delay_spread_ns=300", "delay_spread_ns=900"))
+    with pytest.raises(ValueError, match="hash"):
+        ff.load(tmp_path / "run")
+
+
+def test_the_command_line_trains_evaluates_applies_and_reports(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sizes = ["--width", "16", "--modes", "6", "--beams", "8"]
+    quick = [*sizes, "--steps", "20", "--batch", "16", "--validation-samples", "50", "--run-dir", "run"]
+    where = ["--source", PLACE, "--pilots", "comb-2", "--snr-db", "0", "20"]
+    assert cli.run(["train", "ofdm-channel", "beam-mixer", *where, *quick]) == 0
+    capsys.readouterr()
+    assert cli.run(["evaluate", "run", "--samples", "400", "--snr-db", "10", "--json"]) == 0
+    rows = {row["estimator"]: row["nmse_db"] for row in json.loads(capsys.readouterr().out)["rows"]}
+    assert set(rows) == {"network", "least squares, linear", "LMMSE, grid", "LMMSE, space ⊗ grid"}
+    assert rows["network"] < rows["least squares, linear"] - 1
+    assert cli.run(["report", "run", "--samples", "100"]) == 0
+    page = (tmp_path / "run/report.html").read_text()
+    assert page.count("<section>") == 5
+    assert "Error against SNR" in page
+    assert cli.run(["runs", "."]) == 0
+    assert "beam-mixer" in capsys.readouterr().out
+    assert cli.run(["train", "ofdm-channel", "beam-mixer", "--config", "run/config.toml", "--run-dir", "again"]) == 0
+    assert cli.run(["train", "compressed-sensing", "beam-mixer"]) == 2
+    assert "train it on ofdm-channel" in capsys.readouterr().err
+
+
+def test_a_file_of_pilots_is_estimated_with_a_noise_variance_or_without(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    net = ff.fit(SMALL["beam-mixer"].build(CHANNELS), CHANNELS, run_dir="run", **QUICK)
+    _, obs = CHANNELS.held_out().sample(4, torch.Generator().manual_seed(0))
+    np.save("y.npy", obs.y.numpy())
+    for told, flags in ((None, []), (torch.full((4, 1), 0.1), ["--noise-var", "0.1"])):
+        assert cli.run(["apply", "run", "y.npy", *flags]) == 0
+        estimate = net(replace(obs, noise_var=told))
+        assert np.array_equal(np.load("x_hat.npy"), estimate.x.detach().numpy())
+        assert np.array_equal(np.load("x_hat_var.npy"), estimate.var.detach().numpy())
+    assert cli.run(["apply", "run", "y.npy", "--noise-var", "-1"]) == 2
