@@ -7,7 +7,7 @@ from torch import nn
 import fanfold as ff
 from fanfold.draws import generator_of
 from fanfold.estimators.ofdm import BeamMixer, MixerSettings
-from fanfold.estimators.ofdm.adaptation import Adapted, FewChannels, unbiased_risk
+from fanfold.estimators.ofdm.adaptation import Adapted, FewChannels, turns, unbiased_risk
 from fanfold.experiments.pilot_overhead import crossing
 from fanfold.observation import Estimate, Observation
 from fanfold.problems import OFDMChannel
@@ -37,12 +37,39 @@ def test_the_risk_without_channels_is_that_with_them():
 
 def test_known_channels_are_observed_anew_and_others_once():
     problem = OFDMChannel(PLACE, "comb-2")
-    known, unknown = (FewChannels(problem, 10, kind) for kind in (True, False))
+    known, unknown = (FewChannels(problem, 10, kind, varied=False) for kind in (True, False))
     for few, observations in ((known, 400), (unknown, 8)):
         x, obs = few.sample(400, generator_of(0))
         assert len(x.real.unique(dim=0)) == 8  # a fifth of ten is held out
         assert len(obs.y.real.unique(dim=0)) == observations
     assert not torch.isin(known.held_out().pairs[0].real, known.pairs[0].real).any()
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_varied_channels_are_many_of_the_same_power_with_the_noise_that_is_said(known):
+    few = FewChannels(OFDMChannel(PLACE, "comb-2", snr_db=(0.0, 20.0)), 40, known)
+    x, obs = few.sample(4000, generator_of(0))
+    assert len(x.real.unique(dim=0)) == 4000
+    drawn, _ = few.pairs
+    # 32 channels of 96 entries, all but alike in power, in shares that add up to one and phases without a preference
+    assert power(x).mean() == pytest.approx(power(drawn).mean().item(), rel=0.05)
+    left = power(obs.y - few.A @ x).mean(-1) / obs.noise_var.flatten()
+    assert left.mean() == pytest.approx(1, abs=0.1)  # 32 noises of 48 entries: four times 1 / √1536
+    kept, _ = few.held_out().sample(100, generator_of(0))
+    assert len(kept.real.unique(dim=0)) == 8
+
+
+def test_a_turn_is_linear_in_columns_rows_and_subcarriers_and_the_same_elsewhere():
+    layout = OFDMChannel("jakes:array=2x3x4,subcarriers=5,symbols=2").layout
+    turn = turns(layout, 3, generator_of(0)).reshape(3, *layout.array, 2, 5)
+    assert torch.allclose(turn.abs(), torch.ones(()))
+    assert torch.equal(turn[:, 0], turn[:, 1])
+    assert torch.equal(turn[..., 0, :], turn[..., 1, :])
+    for axis in (2, 3, 5):
+        steps = turn.movedim(axis, 0)[1:] * turn.movedim(axis, 0)[:-1].conj()
+        # single precision of phases of a few radians
+        assert torch.allclose(steps, steps[:1].expand_as(steps), atol=1e-5)
+        assert (steps.angle().abs() > 1e-3).any()
 
 
 def test_few_channels_are_at_least_five():

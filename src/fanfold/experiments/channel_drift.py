@@ -7,6 +7,7 @@ Sources: TR 38.901; the text that the project implements, on mismatch.
 
 import copy
 import itertools
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,9 +22,10 @@ from fanfold.experiments.base import Goal, Study
 from fanfold.experiments.channel_measures import score
 from fanfold.experiments.channel_methods import LS, ROBUST, TRAINED_DB, trained
 from fanfold.experiments.unfolding_figure import Watcher
-from fanfold.fit import fit
+from fanfold.fit import Event, Finished, fit
 from fanfold.problems import OFDMChannel
 from fanfold.propagation.drawing import cached_channels
+from fanfold.propagation.models import LIGHT
 from fanfold.propagation.tr38901 import TR38901
 from fanfold.report.page import Section
 from fanfold.report.plots import Series, line_chart
@@ -31,7 +33,8 @@ from fanfold.table import Table
 from fanfold.training import draw
 
 SPECIALIST, BROAD = "network for this kind", "network for all kinds"
-PILOTS = "comb-4"
+RAYLEIGH, STANDING, MOVING = "i.i.d. Rayleigh", "i.i.d. Rayleigh, standing", "time-varying"
+SPEED_MPS = 50.0  # of the time-varying kind: 580 Hz of Doppler at 3.5 GHz
 
 
 @dataclass(frozen=True)
@@ -49,8 +52,26 @@ class Size:
     batch: int = 64
 
 
-QUICK = Size(True, 0, 150, 250, {100: 150}, (10.0,), 120, MixerSettings(8, 8, 1, 8, 24, 40), batch=32)
-FULL = Size(False, 6000, 600, 2000, {10: 60, 100: 300, 1000: 600}, (0.0, 10.0, 20.0), 600)
+QUICK = Size(True, 0, 150, 250, {100: 400}, (10.0,), 120, MixerSettings(8, 8, 1, 8, 24, 40), batch=32)
+FULL = Size(False, 6000, 1000, 8000, {10: 100, 100: 900, 1000: 600}, (0.0, 10.0, 20.0), 600)
+
+
+@dataclass(frozen=True)
+class Ground:
+    """Kinds of channels of one layout, which can be mixed, and drifts among them."""
+
+    sources: Mapping[str, str]
+    pilots: str
+    drifts: Sequence[tuple[str, str]]  # the kind trained on, the kind met
+    doppler_hz: float = 0.0  # that robust LMMSE is made for
+
+    def problems(self) -> dict[str, OFDMChannel]:
+        """By kind."""
+        return {name: OFDMChannel(source, self.pilots, snr_db=TRAINED_DB) for name, source in self.sources.items()}
+
+    def together(self) -> OFDMChannel:
+        """All kinds in equal parts."""
+        return OFDMChannel("+".join(self.sources.values()), self.pilots, snr_db=TRAINED_DB)
 
 
 @dataclass
@@ -66,30 +87,43 @@ class Drifted:
         return next(row["nmse_db"] for row in self.rows if tuple(row[k] for k in names) == key)
 
 
-def kinds(size: Size, watch: Watcher) -> tuple[dict[str, str], list[tuple[str, str]]]:
-    """Sources by name, and which is trained on and which met."""
+def grounds(size: Size, watch: Watcher) -> list[Ground]:
+    """One of channels that stand still for a symbol, one of slots of 14."""
     shape = "array=2x4x4,subcarriers=24" if size.shipped else "array=2x4x8,subcarriers=48"
     models = {
-        "i.i.d. Rayleigh": f"kronecker:space=0,delay_spread_ns=100,{shape}",  # of antennas; all have the same delays
+        RAYLEIGH: f"kronecker:space=0,delay_spread_ns=100,{shape}",  # of antennas; all have the same delays
         "line of sight": f"rician:k_db=10,delay_spread_ns=100,{shape}",
         "correlated": f"kronecker:angle_spread_deg=10,delay_spread_ns=100,{shape}",
     }
     if size.shipped:
-        return models | {"UMi": "umi"}, [("UMi", "line of sight"), ("correlated", "UMi")]
+        still = Ground(models | {"UMi": "umi"}, "comb-4", [("UMi", "line of sight"), ("correlated", "UMi")])
+        return [still, slots("array=1x2x2,subcarriers=12")]
     drawing: Any = watch("drawing channels")
     sources = models | {
         name: cached_channels(TR38901(model), size.draws, seed=5, on_event=drawing).path
         for name, model in (("UMi", "umi"), ("UMa", "uma"), ("CDL-C", "cdl-c"), ("CDL-D", "cdl-d"))
     }
-    rayleigh = [("i.i.d. Rayleigh", name) for name in ("line of sight", "correlated")]
-    return sources, [*rayleigh, ("CDL-C", "UMi"), ("UMi", "UMa"), ("UMi", "CDL-D")]
+    rayleigh = [(RAYLEIGH, name) for name in ("line of sight", "correlated")]
+    still = Ground(sources, "comb-4", [*rayleigh, ("CDL-C", "UMi"), ("UMi", "UMa"), ("UMi", "CDL-D")])
+    return [still, slots("array=1x2x4,subcarriers=24")]
+
+
+def slots(shape: str) -> Ground:
+    """Channels that stand still or move, with pilots on two symbols of a slot."""
+    shape += ",symbols=14,delay_spread_ns=100"
+    sources = {STANDING: f"kronecker:space=0,{shape}", MOVING: f"jakes:speed_mps={SPEED_MPS:g},{shape}"}
+    doppler_hz = SPEED_MPS * OFDMChannel(sources[MOVING]).layout.carrier_hz / LIGHT
+    return Ground(sources, "comb-4@2,11", [(STANDING, MOVING)], doppler_hz)
 
 
 def study(*, quick: bool, seed: int, watch: Watcher) -> Study:
     """The experiment: two drifts on the shipped channels with small networks if quick."""
     began = time.perf_counter()
     size = QUICK if quick else FULL
-    drifted, pairs = measure(size, seed, watch)
+    drifted, pairs = Drifted(), []
+    for ground in grounds(size, watch):
+        measure(drifted, ground, size, seed, watch)
+        pairs += ground.drifts
     return Study(
         "channel-drift",
         "One network for all kinds of channels is nearly as good as one for each; a hundred channels win half back.",
@@ -97,41 +131,38 @@ def study(*, quick: bool, seed: int, watch: Watcher) -> Study:
         time.perf_counter() - began,
         goals(drifted, pairs, size),
         sections(drifted, pairs, size),
-        {"seed": seed, "tests": size.tests, "pilots": PILOTS},
+        {"seed": seed, "tests": size.tests},
     )
 
 
-def measure(size: Size, seed: int, watch: Watcher) -> tuple[Drifted, list[tuple[str, str]]]:
+def measure(drifted: Drifted, ground: Ground, size: Size, seed: int, watch: Watcher) -> None:
     """Train specialists and a network for all, meet other channels, adapt."""
-    sources, pairs = kinds(size, watch)
-    problems = {name: OFDMChannel(source, PILOTS, snr_db=TRAINED_DB) for name, source in sources.items()}
-    drifted = Drifted()
+    problems = ground.problems()
 
     def network(problem: OFDMChannel, name: str, steps: int) -> nn.Module:
         net = BeamMixer(problem, replace(size.net or MixerSettings(), network_seed=seed))
         return trained(net, name, problem, steps, size.batch, seed, watch)
 
     nets = {name: network(problem, name, size.steps) for name, problem in problems.items()}
-    together = OFDMChannel("+".join(sources.values()), PILOTS, snr_db=TRAINED_DB)
-    broad = network(together, "all kinds", size.broad_steps)
+    broad = network(ground.together(), "all kinds", size.broad_steps)
     filters = {name: ChannelCovariance.learn(problem, 4000, seed) for name, problem in problems.items()}
     for name, problem in problems.items():
+        robust = ChannelCovariance.robust(problem.layout, doppler_hz=ground.doppler_hz)
         own: dict[str, Estimator] = {
             LS: Interpolation(problem),
-            ROBUST: Wiener(problem, ChannelCovariance.robust(problem.layout), "grid"),
+            ROBUST: Wiener(problem, robust, "grid"),
             "LMMSE": Wiener(problem, filters[name]),
             SPECIALIST: nets[name],
             BROAD: broad,
         }
         judge(drifted, name, problem, name, own, size, seed)
-    for there, here in pairs:
+    for there, here in ground.drifts:
         problem = problems[here]
         moved: dict[str, Estimator] = {"LMMSE": Wiener(problem, filters[there]), SPECIALIST: nets[there]}
         for (count, steps), labels in itertools.product(size.adapting.items(), (True, False)):
             few = FewChannels(problem, count, labels, seed)
             moved[adapted_name(count, labels=labels)] = adapt(nets[there], few, steps, watch)
         judge(drifted, there, problem, here, moved, size, seed)
-    return drifted, pairs
 
 
 def adapted_name(count: int, *, labels: bool) -> str:
@@ -140,8 +171,28 @@ def adapted_name(count: int, *, labels: bool) -> str:
 
 
 def adapt(net: nn.Module, few: FewChannels, steps: int, watch: Watcher) -> nn.Module:
-    """A copy, after so many more steps."""
+    """A copy, after so many more steps on varied channels.
+
+    Where channels are known another copy takes a third of the steps on the channels as they are, which is better where
+    every user is in one place; the one that errs less on the fifth that is held out is kept.
+    """
+    tried = [_adapted(net, few, steps, watch)]
+    if few.known:
+        tried.append(_adapted(net, replace(few, varied=False), max(1, steps // 3), watch))
+    return min(tried, key=lambda found: found[1])[0]
+
+
+def _adapted(net: nn.Module, few: FewChannels, steps: int, watch: Watcher) -> tuple[nn.Module, float]:
+    """Also its loss on the held-out fifth."""
     adapted, name = Adapted(copy.deepcopy(net), few.known, few.seed), adapted_name(few.count, labels=few.known)
+    kept, tell = math.inf, watch(f"{name}{', varied' if few.varied else ''}, {few.problem.source}")
+
+    def listen(event: Event) -> None:
+        nonlocal kept
+        if isinstance(event, Finished) and event.loss is not None:
+            kept = event.loss
+        tell(event)
+
     fit(
         adapted,
         few,
@@ -151,9 +202,9 @@ def adapt(net: nn.Module, few: FewChannels, steps: int, watch: Watcher) -> nn.Mo
         validate_every=max(1, steps // 6),
         validation_samples=max(64, few.count // 5),
         seed=few.seed,
-        on_event=watch(f"{name}, {few.problem.source}"),
+        on_event=listen,
     )
-    return adapted
+    return adapted, kept
 
 
 def judge(
@@ -176,7 +227,7 @@ def judge(
 def goals(d: Drifted, pairs: Sequence[tuple[str, str]], size: Size) -> list[Goal]:
     """The network for all kinds is within 1 dB of each specialist; a hundred channels win back half of the loss.
 
-    Of the small version, whose networks have hardly begun: the former beats least squares, the latter win back 30 %.
+    Of the small version, whose networks have hardly begun, the former beats least squares by 2 dB.
     """
     found = []
     for name in dict.fromkeys(row["tested on"] for row in d.rows):
@@ -187,8 +238,7 @@ def goals(d: Drifted, pairs: Sequence[tuple[str, str]], size: Size) -> list[Goal
         shares = [won_back(d, there, here, adapted_name(100, labels=True), s) for s in size.snrs_db]
         won = [share for share in shares if share is not None]
         if won:
-            target = 30.0 if size.shipped else 50.0
-            found.append(Goal(f"loss from {there} to {here} won back by 100 channels", "%", ">=", target, min(won)))
+            found.append(Goal(f"loss from {there} to {here} won back by 100 channels", "%", ">=", 50.0, min(won)))
     return found
 
 

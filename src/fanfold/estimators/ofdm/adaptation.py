@@ -1,9 +1,10 @@
 """Adapting a trained channel network to where it is deployed, from few channels, or from their noisy pilots alone.
 
 Without channels the risk at the pilots is estimated without bias, Stein (1981), with a probed divergence, Ramani, Blu &
-Unser (2008).
+Unser (2008). Few channels are made many: turned, delayed and added up, fanfold's own idea.
 """
 
+import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -15,10 +16,15 @@ from fanfold.draws import generator_of
 from fanfold.linops import LinearOperator
 from fanfold.observation import Estimate, Observation
 from fanfold.problems.ofdm_channel import OFDMChannel
-from fanfold.propagation import Part
+from fanfold.propagation import Layout, Part
 from fanfold.units import power
 
 STEP = 0.05  # of the probe, in standard deviations of the noise
+SUMS = 0.5  # share of varied channels that are sums of two
+TILT = 0.1  # standard deviation of the change of a direction cosine, along the columns and along the rows
+LATER = 200e-9  # s, that of the change of the delay
+
+Pairs = tuple[Tensor, Observation]
 
 
 @dataclass(frozen=True)
@@ -26,7 +32,8 @@ class FewChannels:
     """A problem whose channels are `count` draws of another; a fifth is held out.
 
     Known channels are observed anew each time. Where they are not known there is one observation of each, which
-    `sample` returns together with the channel for whoever wants to compare.
+    `sample` returns together with the channel for whoever wants to compare. Those to train on are varied: half of them
+    are sums of two, and all come from a little elsewhere and a little later or sooner.
 
     Raises:
         ValueError: If there are fewer than five.
@@ -37,6 +44,7 @@ class FewChannels:
     known: bool = True  # the channels
     seed: int = 0
     part: Part = "train"
+    varied: bool = True  # those to train on
 
     def __post_init__(self):
         if self.count < 5:
@@ -59,7 +67,24 @@ class FewChannels:
         """`n` of the channels, at random, and their observation."""
         x, obs = self.pairs
         pick = torch.randint(len(x), (n,), generator=generator)
-        return x[pick], self.problem.observe(x[pick], generator) if self.known else obs[pick]
+        x, obs = x[pick], obs[pick]
+        if self.varied and self.part == "train":
+            other = torch.randint(len(x), (n,), generator=generator)
+            x, obs = self._vary((x, obs), (x[other], obs[other]), generator)
+        return x, self.problem.observe(x, generator) if self.known else obs
+
+    def _vary(self, one: Pairs, two: Pairs, generator: torch.Generator) -> Pairs:
+        """Channels and observations turned alike, which leaves the noise as white as it was, and some of them added."""
+        (x, obs), (x2, obs2) = one, two
+        turn = turns(self.problem.layout, len(x), generator)
+        share = torch.rand(len(x), 1, generator=generator)
+        share = torch.where(torch.rand(len(x), 1, generator=generator) < SUMS, share, torch.ones(()))
+        phase = torch.polar((1 - share).sqrt(), 2 * math.pi * torch.rand(len(x), 1, generator=generator))
+        noise_var = obs.noise_var
+        if noise_var is not None and obs2.noise_var is not None:
+            noise_var = share * noise_var + (1 - share) * obs2.noise_var
+        y = (self.A @ turn) * (share.sqrt() * obs.y + phase * obs2.y)
+        return turn * (share.sqrt() * x + phase * x2), Observation(y, obs.A, noise_var)
 
     def shifted(self, **changes: Any) -> "FewChannels":
         """The same number of draws of a changed problem."""
@@ -68,6 +93,21 @@ class FewChannels:
     def held_out(self) -> "FewChannels":
         """The fifth that is kept."""
         return replace(self, part="test")
+
+
+def turns(layout: Layout, n: int, generator: torch.Generator) -> Tensor:
+    """Phases `(n, layout.n)` of a small change of direction and of delay, alike in all polarisations and symbols.
+
+    Columns and rows are half a wavelength apart.
+    """
+    phase = torch.zeros(n, *layout.array, 1, layout.subcarriers)
+    for axis, size in list(enumerate(layout.array, start=1))[-2:]:
+        steps = math.pi * TILT * torch.randn(n, 1, generator=generator) * torch.arange(size)
+        phase = phase + steps.reshape(n, *(size if k == axis else 1 for k in range(1, phase.ndim)))
+    late = LATER * layout.spacing_hz * torch.randn(n, 1, generator=generator) * torch.arange(layout.subcarriers)
+    phase = phase - 2 * math.pi * late.reshape(n, *[1] * (phase.ndim - 2), layout.subcarriers)
+    phase = phase.expand(n, *layout.array, layout.symbols, layout.subcarriers).reshape(n, layout.n)
+    return torch.polar(torch.ones_like(phase), phase)
 
 
 class Adapted(nn.Module):
