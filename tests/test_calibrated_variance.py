@@ -19,6 +19,7 @@ from fanfold.guard import (
     error_by_variance,
     gaussian_crps,
     interval_score,
+    mean_normalised_square,
     normalised_square,
     pit,
     uniform_histogram,
@@ -55,8 +56,9 @@ def test_a_scale_brings_any_multiple_back(factor):
     right = calibrate_variance(wrong, GAUSSIAN, samples=10_000)
     assert right.factors.item() == pytest.approx(1 / factor, rel=0.02)  # 1e5 squares, somewhat dependent: ~ 0.5 %
     assert torch.equal(right(obs).x, wrong(obs).x)
-    value, error = normalised_square(right(obs), x)
-    assert abs(value - 1) < 4 * math.hypot(error, error)  # that of the calibration draws, and of the test
+    for measure in (normalised_square, mean_normalised_square):
+        value, error = measure(right(obs), x)
+        assert abs(value - 1) < 4 * math.hypot(error, error)  # that of the calibration draws, and of the test
 
 
 def test_a_monotone_map_is_right_at_each_size():

@@ -9,9 +9,11 @@ import torch
 
 import fanfold as ff
 from fanfold import cli
+from fanfold.deploy import to_onnx
 from fanfold.estimators import ofdm
 from fanfold.fit import Validated
 from fanfold.problems import CompressedSensing, OFDMChannel
+from fanfold.runs import Run
 
 PLACE = "kronecker:array=2x2x2,subcarriers=12,delay_spread_ns=300"
 CHANNELS = OFDMChannel(PLACE, "comb-2", snr_db=(0.0, 20.0))
@@ -63,6 +65,27 @@ def test_weights_belong_to_the_dictionary_that_they_were_trained_with(tmp_path):
     config.write_text(config.read_text().replace("delay_spread_ns=300", "delay_spread_ns=900"))
     with pytest.raises(ValueError, match="hash"):
         ff.load(tmp_path / "run")
+
+
+def test_channels_that_were_drawn_anew_are_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    H = torch.randn(80, 8, 12, 2, generator=torch.Generator().manual_seed(0)).numpy()
+    np.savez("mine.npz", H=H[..., 0] + 1j * H[..., 1])
+    problem = OFDMChannel("mine.npz:array=2x2x2", "comb-2")
+    ff.fit(SMALL["beam-mixer"].build(problem), problem, run_dir="run", **QUICK)
+    assert Run.open("run").problem() == problem
+    np.savez("mine.npz", H=H[:40, ..., 0] + 1j * H[:40, ..., 1])
+    with pytest.raises(ValueError, match="trained on stored channels"):
+        Run.open("run").problem()
+
+
+def test_exporting_leaves_a_network_in_training(tmp_path):
+    pytest.importorskip("onnxruntime")
+    net = SMALL["grid-cnn"].build(CHANNELS).train()
+    net.trunk.eval()
+    to_onnx(net, CHANNELS.sample(2, torch.Generator().manual_seed(0))[1], tmp_path / "net.onnx")
+    assert net.training
+    assert not net.trunk.training
 
 
 def test_the_command_line_trains_evaluates_applies_and_reports(tmp_path, capsys, monkeypatch):

@@ -53,6 +53,20 @@ def test_says_what_a_dataset_holds(tmp_path, capsys):
     assert sum(set(line) <= set(" ░▒▓█") and len(line) == 24 for line in shown.splitlines()) == 32
 
 
+def test_a_draw_named_like_what_is_shipped_is_found_by_the_command_that_is_proposed(tmp_path, capsys, monkeypatch):
+    pytest.importorskip("sionna")
+    monkeypatch.chdir(tmp_path)
+    assert cli.run(drawn("umi")) == 0
+    assert "channels info ./umi" in " ".join(capsys.readouterr().err.split())
+    assert printed(capsys, ["channels", "info", "./umi", "--samples", "10"])["facts"]["model"] == "tdl-a"
+
+
+def test_what_cannot_be_shown_is_refused_or_black(tmp_path, capsys):
+    assert cli.run(["channels", "info", "umi", "--samples", "0"]) == 2
+    assert "samples is 0" in capsys.readouterr().err
+    assert not levels(torch.zeros(2, 3, dtype=torch.complex64)).any()
+
+
 def test_says_what_a_model_is(capsys):
     told = printed(capsys, ["channels", "info", "jakes:array=2x2,subcarriers=4", "--samples", "100"])
     assert told["facts"]["symbols"] == 14

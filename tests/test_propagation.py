@@ -17,6 +17,7 @@ from scipy.special import j0
 
 from fanfold.problems import OFDMChannel
 from fanfold.propagation import Dataset, Layout, Source, source_of
+from fanfold.propagation.base import rows_of
 from fanfold.propagation.dataset import MANIFEST, file_hash
 from fanfold.propagation.drawing import cached_channels, draw_channels, drawing_events, shard_seed
 from fanfold.propagation.models import LIGHT, MODELS
@@ -132,6 +133,81 @@ def test_the_shipped_draw_is_small_whole_and_of_unit_power():
     assert source.manifest["recipe"]["model"] == "umi"
     power = source.read(torch.arange(source.count)).abs().square().mean((1, 2, 3))
     assert (power - 1).abs().max() < 2 * HALF  # each entry is rounded by that much of itself
+
+
+def among(drawn: torch.Tensor, stored: torch.Tensor) -> torch.Tensor:
+    """Which of these channels are some of those."""
+    return torch.stack([(stored.flatten(1) == one).all(1).any() for one in drawn.flatten(1)])
+
+
+@pytest.mark.parametrize("name", ["umi", "kept.npz:array=2x2", "umi+rayleigh:array=2x4x4,subcarriers=24"])
+def test_every_part_draws_its_own_rows(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.savez("kept.npz", H=torch.randn(60, 4, 5, dtype=torch.complex64, generator=rng(0)).numpy())
+    source = source_of(name)
+    home = getattr(source, "sources", (source,))[0]  # of the mixture, the one that is stored
+    stored = home.channels if hasattr(home, "channels") else home.read(torch.arange(home.count))
+    parts = {part: stored[list(home.rows(part))] for part in ("train", "validation", "test")}
+    for part, own in parts.items():
+        drawn = source.draw(40, rng(1), part)
+        inside = among(drawn, own)
+        assert inside.sum() == len(drawn) / (2 if home is not source else 1)
+        for other, rows in parts.items():
+            assert other == part or not among(drawn, rows).any()
+
+
+@pytest.mark.parametrize(("count", "share"), [(2, 0.1), (2, 0.9), (3, 0.9), (10, 0.99), (40, 0.5), (41, 0.1)])
+def test_some_are_left_to_train_on_and_some_to_test(count, share):
+    train, validation, test = (rows_of(part, count, share) for part in ("train", "validation", "test"))
+    assert len(train) >= 1
+    assert len(test) >= 1
+    assert not set(train) & set(test)
+    assert not set(validation) & set(test)
+
+
+def test_a_mixture_is_in_equal_parts_for_testing_too():
+    source = source_of("umi+rayleigh:array=2x4x4,subcarriers=24")
+    for part, count in (("test", 128), ("validation", 64)):
+        drawn = source.draw(1000, rng(0), part)
+        assert len(drawn) == 2 * count
+        assert among(drawn, source.sources[0].read(torch.arange(1280))).sum() == count
+
+
+def test_a_plus_in_a_path_joins_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "d+e"
+    folder.mkdir()
+    np.savez(folder / "m.npz", H=np.ones((4, 4, 5), complex))
+    assert source_of("d+e/m.npz:array=2x2").layout.array == (2, 2)
+    mixed = source_of("d+e/m.npz:array=2x2+kronecker:array=2x2,subcarriers=5,delay_spread_ns=1e+2")
+    assert [type(s).__name__ for s in mixed.sources] == ["UserFile", "Kronecker"]
+    (tmp_path / "jakes").mkdir()
+    assert source_of("jakes").layout.symbols == 14  # a folder of that name is ./jakes
+    with pytest.raises(ValueError, match=r"no source of channels '\./none'"):
+        source_of("umi+./none")
+    long = "+".join(f"rician:array=2x4,subcarriers=12,k_db={k},azimuth_deg=60,elevation_deg=30" for k in range(9))
+    assert len(source_of(long).sources) == 9
+    problem = OFDMChannel("rayleigh:array=2,subcarriers=624", ",".join(map(str, range(0, 624, 6))))
+    assert problem.mask.sum() == 104
+
+
+def test_parts_are_three():
+    with pytest.raises(ValueError, match="part is 'Test'"):
+        OFDMChannel(part="Test")
+    assert (OFDMChannel().validation().part, OFDMChannel().held_out().part) == ("validation", "test")
+
+
+@pytest.mark.parametrize("snr_db", [np.int64(7), np.float32(7), torch.tensor(7.0)])
+def test_an_snr_is_a_number_of_any_library(snr_db):
+    assert OFDMChannel(snr_db=snr_db).snr_db == 7.0
+
+
+def test_the_power_is_that_of_the_channels_and_the_noise_follows_it():
+    x, obs = OFDMChannel(power=4.0, snr_db=10).sample(500, rng(0))
+    assert (x.abs() ** 2).mean() == pytest.approx(4, rel=1e-3)  # each draw has it, to float16's 2^-11
+    assert obs.noise_var.item() == pytest.approx(0.4)
+    with pytest.raises(ValueError, match="finite"):
+        OFDMChannel(power=float("inf"))
 
 
 def test_parts_share_no_draw_and_a_test_draws_each_once():
@@ -275,8 +351,18 @@ def test_a_damaged_manifest_and_other_versions_are_refused(whole, tmp_path):
     manifest.write_text(json.dumps(good)[:50])
     with pytest.raises(ValueError, match=r"channels.json is damaged"):
         Dataset(whole.path)
+    manifest.write_text("[]")
+    with pytest.raises(ValueError, match="no manifest of channels"):
+        Dataset(whole.path)
     with pytest.raises(ValueError, match="no dataset of channels"):
         Dataset(str(tmp_path / "nowhere"))
+
+
+def test_a_shard_with_fewer_draws_is_refused(whole):
+    shard = Path(whole.path) / "00001.npy"
+    np.save(shard, np.load(shard)[:4])
+    with pytest.raises(ValueError, match="holds 19 draws and its manifest says 25"):
+        Dataset(whole.path)
 
 
 @pytest.mark.parametrize(
@@ -346,6 +432,13 @@ def test_the_cache_draws_once(tmp_path, monkeypatch):
     assert cached_channels(Toy(str(log)), 20, seed=1).path == first.path
     assert cached_channels(Toy(str(log)), 20, seed=2).path != first.path
     assert len(log.read_text().split()) == 2
+    shard = Path(first.path) / "00000.npy"
+    shard.write_bytes(shard.read_bytes()[:100])
+    assert cached_channels(Toy(str(log)), 20, seed=1).fingerprint == first.fingerprint  # mended
+
+
+def test_shards_of_other_datasets_have_other_seeds():
+    assert len({shard_seed(seed, number) for seed in range(6) for number in range(6)}) == 36
 
 
 # Files of the user's own
@@ -356,12 +449,13 @@ PLAIN = FIELD[:, 0, :, 0, 0, 0]  # draws, antennas, subcarriers
 
 
 def saved(path: Path, **arrays) -> str:
-    if path.suffix == ".npz":
-        np.savez(path, **arrays)
+    if path.suffix.lower() == ".npz":
+        with path.open("wb") as file:
+            np.savez(file, **arrays)
     elif path.suffix == ".npy":
         np.save(path, next(iter(arrays.values())))
-    elif path.suffix == ".mat":
-        savemat(path, arrays)
+    elif path.suffix.lower() == ".mat":
+        savemat(path, arrays, appendmat=False)
     else:
         h5py = pytest.importorskip("h5py")
         with h5py.File(path, "w") as file:
@@ -374,7 +468,7 @@ def unit(H: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(H / np.sqrt((abs(H) ** 2).mean())).to(torch.complex64)
 
 
-@pytest.mark.parametrize("suffix", [".npz", ".npy", ".mat", ".h5"])
+@pytest.mark.parametrize("suffix", [".npz", ".npy", ".mat", ".h5", ".NPZ", ".MAT"])
 def test_every_format_is_read_and_scaled_to_unit_power(suffix, tmp_path):
     source = source_of(saved(tmp_path / f"measured{suffix}", H=PLAIN) + ":array=2x2,spacing_hz=15e3")
     assert source.layout == Layout((2, 2), 1, 5, 15e3)
@@ -383,7 +477,7 @@ def test_every_format_is_read_and_scaled_to_unit_power(suffix, tmp_path):
 
 def test_matlab_files_of_version_7_3_are_read_in_matlabs_order(tmp_path):
     h5py = pytest.importorskip("h5py")
-    path = tmp_path / "measured.mat"
+    path = tmp_path / "measured.MAT"
     with h5py.File(path, "w", userblock_size=512) as file:
         record = np.empty(PLAIN.T.shape, dtype=[("real", "f8"), ("imag", "f8")])
         record["real"], record["imag"] = PLAIN.T.real, PLAIN.T.imag
@@ -404,6 +498,12 @@ def test_axes_and_names_are_settings(tmp_path):
     path = saved(tmp_path / "two.npz", delays=np.zeros((2, 3, 4)), channels=pairs.transpose(1, 0, 2, 3, 4))
     source = source_of(f"{path}:name=channels,axes=fsadc")
     assert torch.allclose(source.channels, unit(FIELD[:, 0, :, 0, 0]), atol=10 * EPS)
+
+
+@pytest.mark.parametrize("scale", [1e200, 1e-200])
+def test_any_scale_is_brought_to_unit_power(scale, tmp_path):
+    source = source_of(saved(tmp_path / "loud.npz", H=PLAIN / abs(PLAIN).max() * scale))
+    assert torch.allclose(source.channels, unit(PLAIN)[:, :, None], atol=10 * EPS)
 
 
 def test_draws_may_be_scaled_each_by_itself(tmp_path):
@@ -436,7 +536,8 @@ BAD[2, 1, 3] = np.nan
         ({"H": PLAIN}, "axes=af", "one letter for each dimension"),
         ({"H": PLAIN}, "axes=daf,normalise=never", "pass file or draw"),
         ({"H": LINKS[:, 0, :, 0, 0, 0]}, "axes=dacf", "two entries"),
-        ({"H": PLAIN[:1]}, "", "holds one draw"),
+        ({"H": PLAIN[:1]}, "", "holds 1 draws"),
+        ({"H": PLAIN[:0]}, "", r"shape \(0, 4, 5\) is empty"),
         ({"H": BAD}, "", r"not finite, first at \(2, 1, 0, 3\)"),
         ({"H": PLAIN * (np.arange(6) > 0)[:, None, None]}, "normalise=draw", "without power, first draw 0"),
     ],

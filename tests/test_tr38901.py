@@ -96,6 +96,24 @@ def test_delays_are_those_of_the_profile():
     assert delay_spread_ns(whole, recipe.layout) == pytest.approx(300, rel=5 * 2 / (300 * 64) ** 0.5)
 
 
+def test_delays_of_a_cluster_model_grow_with_the_spread_asked_for():
+    spreads = [
+        delay_spread_ns(recipe.make(200, 0)[0].to(torch.complex128), recipe.layout)
+        for recipe in (TR38901("cdl-a", subcarriers=12, array=(1, 1, 1), delay_spread_ns=ns) for ns in (100.0, 300.0))
+    ]
+    # each draw has unit power and elements look ahead, so that it is not that of the profile: but it is proportional
+    assert spreads[1] == pytest.approx(3 * spreads[0], rel=0.2)
+
+
+def test_a_recipe_is_made_again_from_its_manifest():
+    import json
+
+    recipe = TR38901("inh", array=(1, 2, 2), speed_mps=(1.0, 2.0), panels=(1, 2))
+    again = TR38901(**json.loads(json.dumps(recipe.describe())))
+    assert again == recipe
+    assert hash(again) == hash(recipe)
+
+
 def test_doppler_is_that_of_the_speed():
     recipe = TR38901("tdl-b", array=(1, 1, 8), symbols=14, subcarriers=1, speed_mps=60.0, spacing_khz=15)
     h = recipe.make(500, 3)[0][..., 0]  # 500 draws of eight antennas, which share the angles of a draw's waves

@@ -44,7 +44,8 @@ class Draw(TR38901):
             dataset = draw_channels(
                 recipe, self.n, self.out, seed=self.seed, shard_draws=self.shard_draws, on_event=watch
             )
-        notes.print(f"next: fanfold channels info {self.out} · fanfold train ofdm-channel --source {self.out} …")
+        folder = self.out if self.out.is_absolute() else f"./{self.out}"  # by itself `umi` is what is shipped
+        notes.print(f"next: fanfold channels info {folder} · fanfold train ofdm-channel beam-mixer --source {folder}")
         return {"out": str(self.out), "draws": dataset.count, "hash": dataset.fingerprint, "recipe": recipe.describe()}
 
 
@@ -59,6 +60,8 @@ class Info:
 
     def __call__(self) -> Result:
         """Verify, measure and show."""
+        if self.samples < 1:
+            raise ValueError(f"samples is {self.samples}; pass one or more.")
         source = source_of(self.source)
         if isinstance(source, Dataset):
             source.verify()
@@ -106,7 +109,8 @@ def facts_of(source: Any) -> Result:
         told |= {k: manifest[k] for k in ("seed", "normalisation") if k in manifest}
         told |= manifest.get("drawn_by", {}) | ({"hash": source.fingerprint} if source.fingerprint else {})
         if powers := manifest.get("raw_power"):
-            told["power_before"] = round(sum(powers) / len(powers), 3)
+            shares = [len(shard) / source.count for shard in source.shards]
+            told["power_before"] = round(sum(p * share for p, share in zip(powers, shares, strict=True)), 3)
     return told
 
 
@@ -142,7 +146,7 @@ def _plain(value: Any) -> str:
 
 def levels(h: Tensor) -> Tensor:
     """Magnitudes `(antennas, subcarriers)` from 0, 30 dB below the strongest, to 1."""
-    strength = 20 * (h.abs() / h.abs().max()).log10()
+    strength = 20 * (h.abs() / h.abs().max().clamp_min(torch.finfo(h.real.dtype).tiny)).log10()
     return (1 + strength / RANGE_DB).clamp(0, 1)
 
 

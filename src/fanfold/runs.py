@@ -92,8 +92,19 @@ class Run:
         write_whole(self.path / "metrics.jsonl", "".join(kept).encode())
 
     def problem(self) -> Problem:
-        """The problem that the run trains on."""
-        return recipe.build_problem(self._section("problem"))
+        """The problem that the run trains on.
+
+        Raises:
+            ValueError: If what it draws from was stored, and is not now what it was.
+        """
+        problem = recipe.build_problem(self._section("problem"))
+        told, now = self.environment.get("data"), getattr(problem, "fingerprint", None)
+        if told is not None and told != now:
+            raise ValueError(
+                f"{self.path} was trained on stored channels with hash {told[:12]} and those there now have "
+                f"{str(now)[:12]}: some of its test draws may have been trained on. Bring the old back, or train anew."
+            )
+        return problem
 
     def network(self) -> nn.Module:
         """The untrained network of the run, on the operator that it was made for.
@@ -140,6 +151,7 @@ def environment(seed: int, problem: Problem, device: torch.device, threads: int,
     """What must be known to repeat a run, beyond its config."""
     return {
         "operator": None if problem.A is None else problem.A.fingerprint(),
+        "data": getattr(problem, "fingerprint", None),
         "seed": seed,
         "device": str(device),
         "threads": threads,

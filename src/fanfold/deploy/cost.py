@@ -17,6 +17,7 @@ from fanfold.deploy.export import FromPairs, has_pairs, to_onnx
 from fanfold.observation import Estimate, Observation
 
 COMPLEX = 4  # real multiply-accumulates in a complex one
+VECTORS = {torch.ops.aten.mv: 0, torch.ops.aten.dot: 0, torch.ops.aten.addmv: 1}  # and where their first factor stands
 
 
 class Latency(NamedTuple):
@@ -32,10 +33,11 @@ class _Count(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
         packet = func._overloadpacket
+        each = COMPLEX if isinstance(out, Tensor) and out.is_complex() else 1
         if packet in flop_registry:
-            complex_valued = isinstance(out, Tensor) and out.is_complex()
-            each = flop_registry[packet](*args, **(kwargs or {}), out_val=out) // 2
-            self.total += each * (COMPLEX if complex_valued else 1)
+            self.total += each * flop_registry[packet](*args, **(kwargs or {}), out_val=out) // 2
+        elif packet in VECTORS:
+            self.total += each * args[VECTORS[packet]].numel()
         return out
 
 
@@ -43,8 +45,8 @@ class _Count(TorchDispatchMode):
 def multiply_accumulates(estimator: Callable[[Observation], Estimate], obs: Observation) -> float:
     """Real multiply-accumulates a sample in matrix products and convolutions; a complex one counts as four.
 
-    What else a call does, element by element, is not counted; nor what was computed before and kept: the estimator is
-    called once beforehand.
+    What else a call does is not counted, element by element or in solvers, eigenvectors and Fourier transforms; nor
+    what was computed before and kept: the estimator is called once beforehand.
     """
     estimator(obs)
     with _Count() as count:
@@ -74,7 +76,11 @@ def latency_us(call: Callable[[], object], calls: int = 200) -> Latency:
 
 
 def call_costs(estimator: Callable[[Observation], Estimate], obs: Observation) -> dict[str, float | None]:
-    """Of one call: trained numbers, numbers stored, multiply-accumulates, microseconds on one thread."""
+    """Of a call with the first of these observations: trained numbers, numbers stored, multiply-accumulates, time.
+
+    The times are microseconds on one thread, the rest is of real numbers.
+    """
+    obs = _first(obs)
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -91,6 +97,14 @@ def call_costs(estimator: Callable[[Observation], Estimate], obs: Observation) -
     }
 
 
+def _first(obs: Observation) -> Observation:
+    """One observation as a batch, `(1, m)`."""
+    noise_var = obs.noise_var
+    if noise_var is not None and noise_var.ndim:
+        noise_var = noise_var.expand(*obs.y.shape[:-1], 1).reshape(-1, 1)[:1]
+    return Observation(obs.y.reshape(-1, obs.y.shape[-1])[:1], obs.A, noise_var)
+
+
 def runtime_latency_us(estimator: Callable[[Observation], Estimate], obs: Observation) -> float | None:
     """Median microseconds of a call in ONNX Runtime on one thread.
 
@@ -103,7 +117,7 @@ def runtime_latency_us(estimator: Callable[[Observation], Estimate], obs: Observ
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     with tempfile.TemporaryDirectory() as folder:
-        two = Observation(obs.y.expand(2, -1), obs.A, obs.noise_var)
+        two = Observation(obs.y.expand(2, -1), obs.A, obs.noise_var)  # a batch of one would be traced as such
         path = to_onnx(estimator, two, Path(folder) / "estimator.onnx")
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     inputs = {node.name: t.numpy() for node, t in zip(session.get_inputs(), FromPairs(estimator, obs).arguments(obs))}

@@ -77,12 +77,17 @@ def to_onnx(estimator: Callable[[Observation], Estimate], example: Observation, 
     if example.y.is_complex():
         if not has_pairs(estimator):
             raise ValueError("ONNX runtimes have no complex type; export a real estimator, or one with of_pairs.")
-        module = FromPairs(estimator, example).eval()
+        module = FromPairs(estimator, example)
         arguments, outputs = module.arguments(example), ["x_hat", "var"]
     else:
-        module = FromMeasurements(estimator, example).eval()
+        module = FromMeasurements(estimator, example)
         arguments, outputs = (example.y,), ["x_hat"]
-    return _written(module, arguments, outputs, Path(path))
+    modes = {part: part.training for part in module.modules()}
+    try:
+        return _written(module.eval(), arguments, outputs, Path(path))
+    finally:  # the estimator is the user's own
+        for part, training in modes.items():
+            part.training = training
 
 
 def _written(module: nn.Module, arguments: tuple[Tensor, ...], outputs: list[str], path: Path) -> Path:

@@ -1,8 +1,10 @@
 """Channel estimation in OFDM: y = h[pilots] + w at each antenna, the channel h wanted everywhere."""
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -11,7 +13,7 @@ from fanfold.linops import LinearOperator, Mask
 from fanfold.noise import circular
 from fanfold.observation import Observation
 from fanfold.problems.base import Described
-from fanfold.propagation import Layout, Part, Source, pilot_mask, source_of
+from fanfold.propagation import Layout, Part, Source, Stored, pilot_mask, source_of
 
 
 @dataclass(frozen=True)
@@ -32,12 +34,11 @@ class OFDMChannel(Described):
 
     def __post_init__(self):
         if not isinstance(self.snr_db, int | float):
-            low, high = self.snr_db
-            if not low <= high:
-                raise ValueError(f"snr_db is from {low} to {high}; pass the lower end first.")
-            object.__setattr__(self, "snr_db", (float(low), float(high)))
-        if not self.power > 0:
-            raise ValueError(f"power is {self.power}; it is E|h|² of an entry, greater than zero.")
+            object.__setattr__(self, "snr_db", _range_of(self.snr_db))
+        if not 0 < self.power < math.inf:
+            raise ValueError(f"power is {self.power}; it is E|h|² of an entry, finite and greater than zero.")
+        if self.part not in get_args(Part):
+            raise ValueError(f"part is {self.part!r}; pass {', '.join(get_args(Part))}.")
         _ = self.A
 
     @property
@@ -58,8 +59,15 @@ class OFDMChannel(Described):
     @property
     def A(self) -> LinearOperator:  # noqa: N802
         """From the channel `(antennas · symbols · subcarriers)` to its pilots `(antennas · pilots)`."""
-        changed_ns = Path(self.pilots).stat().st_mtime_ns if Path(self.pilots).is_file() else 0
+        of_file = self.pilots.endswith(".npy") and Path(self.pilots).is_file()
+        changed_ns = Path(self.pilots).stat().st_mtime_ns if of_file else 0
         return _operator(self.layout, self.pilots, changed_ns)
+
+    @property
+    def fingerprint(self) -> str | None:
+        """Of the channels that are stored, None if all are drawn afresh."""
+        sources = getattr(self.channels, "sources", (self.channels,))
+        return "+".join(s.fingerprint for s in sources if isinstance(s, Stored)) or None
 
     def held_out(self) -> "OFDMChannel":
         """Channels kept for testing: those of other topologies."""
@@ -86,6 +94,17 @@ class OFDMChannel(Described):
             return torch.tensor(self.power * 10 ** (-self.snr_db / 10))
         low, high = self.snr_db
         return self.power * 10 ** (-(low + (high - low) * torch.rand(n, 1, generator=generator)) / 10)
+
+
+def _range_of(snr_db: Any) -> float | tuple[float, float]:
+    """A number of another library, or the lower and the upper end."""
+    try:
+        return float(snr_db)
+    except (TypeError, ValueError):
+        low, high = snr_db
+    if not low <= high:
+        raise ValueError(f"snr_db is from {low} to {high}; pass the lower end first.")
+    return float(low), float(high)
 
 
 @lru_cache(maxsize=32)

@@ -1,6 +1,6 @@
 """Channels of a radio link: models, stored draws and pilots. A new source is a file here and a row in the registry."""
 
-from fanfold.propagation.base import Layout, Part, Source
+from fanfold.propagation.base import Layout, Part, Source, Stored
 from fanfold.propagation.dataset import Dataset
 from fanfold.propagation.drawing import cached_channels, draw_channels
 from fanfold.propagation.pilots import pilot_mask
@@ -13,6 +13,7 @@ __all__ = [
     "Layout",
     "Part",
     "Source",
+    "Stored",
     "cached_channels",
     "draw_channels",
     "pilot_mask",

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, get_args, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -26,7 +26,7 @@ class Layout:
             raise ValueError(
                 f"an array of {self.array} with {self.symbols} symbols of {self.subcarriers} subcarriers is empty."
             )
-        if min(self.spacing_hz, self.carrier_hz) <= 0:
+        if not all(0 < hz < math.inf for hz in (self.spacing_hz, self.carrier_hz)):
             raise ValueError(f"spacing {self.spacing_hz} Hz and carrier {self.carrier_hz} Hz; pass positive ones.")
 
     @property
@@ -53,13 +53,32 @@ class Layout:
 def rows_of(part: Part, topologies: int, held_out_share: float) -> range:
     """Which topologies a part has: the last share is for testing, half as many before it are for validation.
 
-    Of so few that none would be left to train on, those to train on are for validation too.
+    One at least is for testing and one to train on; where no other is left, this one is for validation too.
+
+    Raises:
+        ValueError: If there is no such part.
     """
-    test = topologies - max(1, round(held_out_share * topologies))
+    if part not in get_args(Part):
+        raise ValueError(f"there is no part {part!r} of channels; pass {', '.join(get_args(Part))}.")
+    test = topologies - min(max(1, round(held_out_share * topologies)), topologies - 1)
     validation = test - min(round(held_out_share / 2 * topologies), test - 1)
     if part == "test":
         return range(test, topologies)
     return range(validation, test) if part == "validation" and validation < test else range(validation)
+
+
+@runtime_checkable
+class Stored(Protocol):
+    """A source whose channels are so many."""
+
+    def rows(self, part: Part) -> range:
+        """Which of them a part holds."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Of all of them; another one tells that they changed."""
+        ...
 
 
 @runtime_checkable

@@ -42,6 +42,9 @@ class Dataset:
         if not self.manifest.get("finished", True):
             there, wanted = self.count, self.manifest["draws"]
             raise ValueError(f"{self.path} is unfinished: {there} of {wanted} draws are there; {AGAIN}.")
+        if self.count != self.manifest["draws"]:
+            wanted = self.manifest["draws"]
+            raise ValueError(f"{self.path} holds {self.count} draws and its manifest says {wanted}; {AGAIN}.")
         if self.count < 2:
             raise ValueError(f"{self.path} holds {self.count} draws; one to train on and one to test are the least.")
 
@@ -122,8 +125,10 @@ def read_manifest(path: Path) -> dict[str, Any]:
         manifest = json.loads(file.read_text())
     except ValueError as error:
         raise ValueError(f"{file} is damaged: {error}; remove the folder and draw it anew.") from error
-    if manifest.get("version") != VERSION:
-        raise ValueError(f"{path} is of version {manifest.get('version')}; this fanfold reads {VERSION}.")
+    if not isinstance(manifest, dict) or not manifest.keys() >= {"version", "layout", "shards", "draws"}:
+        raise ValueError(f"{file} is no manifest of channels; remove the folder and draw it anew.")
+    if manifest["version"] != VERSION:
+        raise ValueError(f"{path} is of version {manifest['version']}; this fanfold reads {VERSION}.")
     return manifest
 
 

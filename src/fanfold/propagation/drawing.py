@@ -118,9 +118,15 @@ def cached_channels(
     key = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fanfold" / "channels"
     path = cache / f"{told.get('model', 'channels')}-{key}"
-    if (path / MANIFEST).is_file() and read_manifest(path)["finished"]:
-        return Dataset(str(path))
-    return draw_channels(recipe, draws, path, seed=seed, on_event=on_event)
+    try:
+        if (path / MANIFEST).is_file():
+            return Dataset(str(path))
+    except ValueError:  # unfinished or damaged: what is missing is drawn
+        pass
+    try:
+        return draw_channels(recipe, draws, path, seed=seed, on_event=on_event)
+    except ValueError as error:
+        raise ValueError(f"{error} That folder is a cache: remove it and try again.") from error
 
 
 def drawing_events(

@@ -6,7 +6,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from fanfold.propagation.base import Layout, Part, Source
+from fanfold.propagation.base import Layout, Part, Source, Stored
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,13 @@ class Mixed:
         return self.sources[0].layout
 
     def draw(self, n: int, generator: torch.Generator, part: Part = "train") -> Tensor:
-        """`n` channels, or as many as the sources still have for testing."""
+        """`n` channels; not to train on, as many as every source has, so that none counts for more than another."""
         first = torch.randint(len(self.sources), (), generator=generator).item()  # whose turn it is for the remainder
         each, rest = divmod(n, len(self.sources))
         sizes = [each + ((k - first) % len(self.sources) < rest) for k in range(len(self.sources))]
+        if part != "train":
+            most = min((len(source.rows(part)) for source in self.sources if isinstance(source, Stored)), default=n)
+            sizes = [min(size, most) for size in sizes]
         drawn = [source.draw(size, generator, part) for source, size in zip(self.sources, sizes, strict=True) if size]
         together = torch.cat(drawn)
         return together[torch.randperm(len(together), generator=generator)]

@@ -163,6 +163,8 @@ def _of_file(pilots: str, symbols: int, subcarriers: int) -> Tensor:
             mask = np.load(stream)
     except (ValueError, OSError, EOFError) as error:
         raise ValueError(f"the pilots {pilots} cannot be read ({error}); is it a whole .npy file?") from error
+    if not isinstance(mask, np.ndarray):
+        raise ValueError(f"the pilots {pilots} are several arrays; pass a .npy file, which holds one.")
     if mask.dtype != np.bool_ or mask.shape != (symbols, subcarriers):
         raise ValueError(
             f"{pilots} holds {mask.dtype} of shape {mask.shape}; pass a mask that is bool, ({symbols}, {subcarriers}), "

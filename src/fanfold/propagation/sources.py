@@ -1,5 +1,6 @@
 """Sources by name: a shipped draw, a model with its settings, a dataset, a file of the user's, or several of them."""
 
+import os.path
 import re
 from functools import lru_cache
 from pathlib import Path
@@ -27,18 +28,35 @@ def source_of(name: str) -> Source:
     Raises:
         ValueError: If there is none of that name, or a setting is unknown or wrong.
     """
-    if name in SHIPPED or Path(name).is_dir():
-        folder = SHIPPED.get(name, Path(name)).resolve()
-        return _dataset(str(folder), _changed(folder / MANIFEST))
-    if not Path(name).is_file() and len(names := JOIN.split(name)) > 1:
-        return Mixed(tuple(source_of(part.strip()) for part in names), tuple(part.strip() for part in names))
+    if len(names := _parts(name)) > 1:
+        return Mixed(tuple(source_of(part) for part in names), tuple(names))
     head, text = _split(name)
     if head in MODELS:
         return made(MODELS[head], head, text)
+    if name in SHIPPED or os.path.isdir(name):
+        folder = SHIPPED.get(name, Path(name)).resolve()
+        return _dataset(str(folder), _changed(folder / MANIFEST))
     if Path(head).suffix.lower() in SUFFIXES:
         file = Path(head).resolve()
         return _user_file(head, text, str(file), _changed(file))
     raise ValueError(f"there is no source of channels {name!r}; {_hint(head)}")
+
+
+def _parts(name: str) -> list[str]:
+    """The sources that a name joins; a `+` within the name of a folder or file joins nothing."""
+    found, pending = [], ""
+    for piece in JOIN.split(name):
+        pending = f"{pending}+{piece}" if pending else piece
+        if _is_source(pending.strip()):
+            found.append(pending.strip())
+            pending = ""
+    return [part.strip() for part in JOIN.split(name)] if pending else found
+
+
+def _is_source(name: str) -> bool:
+    head, _ = _split(name)
+    there = head in MODELS or name in SHIPPED
+    return there or os.path.isdir(name) or os.path.isfile(head)
 
 
 @lru_cache(maxsize=32)
@@ -67,4 +85,6 @@ def _hint(head: str) -> str:
     if head in tr38901.MODELS:
         return f"draw it first (fanfold channels draw {head} --n 10000 --out {head}) and pass that folder: ./{head}."
     known, suffixes = [*SHIPPED, *MODELS], ", ".join(SUFFIXES)
+    if "/" in head or "\\" in head:
+        return f"there is no folder or file {Path(head).absolute()}."
     return f"pass {', '.join(known)}, the folder of a dataset, or a file ({suffixes}).{did_you_mean(head, known)}"

@@ -60,6 +60,9 @@ class TR38901:
     correlation: float = 0.0  # of TDL-A to C: of neighbouring antennas, exponential along each axis of the array
 
     def __post_init__(self):
+        for name in ("array", "panels", "speed_mps"):  # lists, where a manifest told them
+            if isinstance(value := getattr(self, name), list):
+                object.__setattr__(self, name, tuple(value))
         if self.model not in MODELS:
             raise ValueError(
                 f"unknown model {self.model!r}; there are {', '.join(MODELS)}.{did_you_mean(self.model, MODELS)}"

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fanfold.propagation.base import Layout, Part, rows_of
-from fanfold.propagation.dataset import picked
+from fanfold.propagation.dataset import file_hash, picked
 
 SUFFIXES = (".npz", ".npy", ".h5", ".hdf5", ".mat")
 AXES = {3: "daf", 4: "dasf", 7: "ddaddsf"}  # of an array of so many dimensions, where the user does not say
@@ -45,8 +45,9 @@ class UserFile:
     def __post_init__(self):
         if not 0 < self.held_out_share < 1:
             raise ValueError(f"held_out_share is {self.held_out_share}; it is between 0 and 1.")
-        if len(self.channels) < 2 * self._links:
-            raise ValueError(f"{self.path} holds one draw; one to train on and one to test are the least.")
+        count = len(self.channels) // self._links
+        if count < 2:
+            raise ValueError(f"{self.path} holds {count} draws; one to train on and one to test are the least.")
         _ = self.layout
 
     @cached_property
@@ -65,12 +66,18 @@ class UserFile:
         bad = np.argwhere(~np.isfinite(H))
         if len(bad):
             raise ValueError(f"{self.path} holds a channel that is not finite, first at {tuple(map(int, bad[0]))}.")
+        H = H / max(np.abs(H).max(initial=0.0), np.finfo(np.float64).tiny)  # squares neither overflow nor vanish
         power = np.square(np.abs(H), dtype=np.float64).mean((1, 2, 3), keepdims=True)
         if self.normalise == "file":
             power = power.mean(keepdims=True)
         if not power.all():
             raise ValueError(f"{self.path} holds a channel without power, first draw {int(power.argmin())}.")
         return torch.from_numpy((H / np.sqrt(power)).astype(np.complex64))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the file."""
+        return file_hash(Path(self.path))
 
     @cached_property
     def _ordered(self) -> tuple[np.ndarray, int]:
@@ -117,6 +124,8 @@ def _ordered(source: UserFile) -> tuple[np.ndarray, int]:
     draws, symbols = axes.count("d"), axes.count("s")
     if symbols > 1:
         raise ValueError(f"axes is {axes!r}; one axis of symbols at most.")
+    if not H.size:
+        raise ValueError(f"{source.path}: {name or 'the array'} of shape {H.shape} is empty.")
     links = math.prod(H.shape[1:draws])
     H = H.reshape(-1, *H.shape[draws:])
     return H if symbols else H[:, :, None], links
@@ -146,12 +155,13 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
     """Every array of a file by name."""
     if not path.is_file():
         raise ValueError(f"there is no file {path}.")
+    suffix = path.suffix.lower()
     try:
-        if path.suffix in (".npy", ".npz"):
+        if suffix in (".npy", ".npz"):
             with path.open("rb") as stream:  # closed also where np.load gives up
                 file = np.load(stream)
                 return {"": file} if isinstance(file, np.ndarray) else dict(file)
-        if path.suffix == ".mat" and not _is_hdf5(path):
+        if suffix == ".mat" and not _is_hdf5(path):
             from scipy.io import loadmat
 
             return {name: value for name, value in loadmat(path).items() if isinstance(value, np.ndarray)}
@@ -159,7 +169,7 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
     except ImportError:
         raise
     except Exception as error:  # of many kinds, from three libraries
-        raise ValueError(f"{path} cannot be read as {path.suffix} ({error}); is it whole?") from error
+        raise ValueError(f"{path} cannot be read as {suffix} ({error}); is it whole?") from error
 
 
 def _is_hdf5(path: Path) -> bool:
@@ -179,7 +189,7 @@ def _of_hdf5(path: Path) -> dict[str, np.ndarray]:
     def keep(name: str, item: Any) -> None:
         if isinstance(item, h5py.Dataset) and item.ndim:
             value = _complex(item[()])
-            found[name] = value.T if path.suffix == ".mat" else value  # MATLAB stores the first axis fastest
+            found[name] = value.T if path.suffix.lower() == ".mat" else value  # MATLAB stores the first axis fastest
 
     with h5py.File(path, "r") as file:
         file.visititems(keep)
