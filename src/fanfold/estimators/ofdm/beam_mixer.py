@@ -22,7 +22,7 @@ COMPRESSION = 0.4  # of logarithms of powers, to numbers of about one
 
 @dataclass(frozen=True)
 class MixerSettings(ChannelNetworkSettings):
-    """Of a `BeamMixer`."""
+    """A `BeamMixer`: LMMSE over antennas and grid, corrected by gains on learned beams and delays."""
 
     modes: int = 12  # of delay, seen at the pilots
     state: int = 12  # of delay, in which the correction grows

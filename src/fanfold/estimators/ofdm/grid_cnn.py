@@ -22,7 +22,7 @@ COMPRESSION = 0.4  # of logarithms of powers, to numbers of about one
 
 @dataclass(frozen=True)
 class CNNSettings(ChannelNetworkSettings):
-    """Of a `GridCNN`."""
+    """A `GridCNN`: LMMSE over antennas and grid, corrected by a residual CNN on beams and subcarriers."""
 
     width: int = 48  # channels between convolutions
     depth: int = 4  # convolutions, two or more

@@ -27,7 +27,7 @@ FLOOR = 0.03  # of powers over the noise variance: log of less tells nothing
 
 @dataclass(frozen=True)
 class FilterSettings(ChannelNetworkSettings):
-    """Of `LearnedFilters`."""
+    """`LearnedFilters`: a Gaussian mixture of channels, unfolded, and corrected by gains on beams."""
 
     components: int = 8  # of the mixture
     rounds: int = 12  # of expectation-maximisation that start it

@@ -29,7 +29,7 @@ class WhitenedADMM(ADMM):
 
 @dataclasses.dataclass(frozen=True)
 class ADMMSettings(BeamDelaySettings):
-    """Of an `UnfoldedADMM`."""
+    """An `UnfoldedADMM`: steps of ADMM for sparse beams and delays, thresholds and dictionary learned."""
 
     lam: float = 1.0  # weight of `Σ |s|`, the coefficients s having unit power
     rho: float = 4.0  # weight of ADMM's two halves on each other

@@ -35,7 +35,7 @@ class UnevenPrior(BernoulliGaussian):
 
 @dataclasses.dataclass(frozen=True)
 class OAMPSettings(BeamDelaySettings):
-    """Of an `UnfoldedOAMP`."""
+    """An `UnfoldedOAMP`: steps of OAMP for sparse beams and delays, prior and dictionary learned."""
 
     share: float = 0.3  # of coefficients that are not zero, as the prior says
     damping: float = 0.4  # share of the new message in what is sent on
