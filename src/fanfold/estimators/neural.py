@@ -25,7 +25,7 @@ MOST_LINEAR = 4096  # features: beyond, the linear part would cost more than the
 
 @dataclass(frozen=True)
 class NeuralSettings:
-    """A network that learns from draws alone: the posterior mean, a median, quantiles, mean and variance, or a class."""
+    """A network that learns from draws alone: the posterior mean, median, quantiles, mean and variance, or a class."""
 
     objective: LossName = "squared-error"  # the posterior mean, the median, quantiles, mean and variance, a class
     members: int = 1  # networks whose estimates are averaged
