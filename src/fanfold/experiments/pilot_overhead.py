@@ -29,7 +29,7 @@ from fanfold.report.plots import Series, line_chart
 from fanfold.table import Table
 
 QUICK = Size(0, 1000, 6, 8, {}, 120)
-FULL = Size(30_000, 20_000, 16, 12, {MIXER: 1500}, 2000)
+FULL = Size(30_000, 20_000, 16, 12, {MIXER: 3000}, 3000)
 SNRS = (0.0, 10.0, 20.0)
 REFERENCE = "comb-2"
 
