@@ -95,11 +95,11 @@ def calibration(m: Measured) -> list[Goal]:
 
 
 def costs(m: Measured) -> list[Goal]:
-    """The best network fits where it is to run."""
+    """The best network fits where it is to run, at the most pilots and the fewest."""
     best = m.best(list(NETWORKS), "comb-2", 10.0)
     rows = [row for row in m.costs if row["estimator"] == best]
     kilobytes = max(row["stored kB, float32"] for row in rows)
-    latency = min(row["µs a call, ONNX Runtime"] for row in rows)
+    latency = max(row["µs a call, ONNX Runtime"] for row in rows)
     return [
         Goal(f"weights of {best}", "kB", "<=", 1000.0, kilobytes),
         Goal(f"one call of {best} in ONNX Runtime, one thread", "µs", "<=", 500.0, latency),
