@@ -150,6 +150,17 @@ def test_the_error_variance_does_not_move_the_estimate(kind, shaken, drawn):
 
 
 @networks
+def test_no_error_variance_is_far_above_the_power_of_the_channel(kind, shaken, drawn):
+    _, (_, obs) = drawn
+    loud = obs.y.clone()
+    loud[:, ::7] *= 1e4  # as no channel is
+    with torch.no_grad():
+        var = shaken[kind](ff.Observation(loud, obs.A, obs.noise_var)).var
+    # at unit power, which is measured at the pilots
+    assert (var.amax(1) <= 2.01 * loud.abs().square().mean(1)).all()
+
+
+@networks
 def test_training_lowers_the_error(kind):
     problem = CHANNELS.shifted(snr_db=10)
     net = MAKE[kind](problem)

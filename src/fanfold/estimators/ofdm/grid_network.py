@@ -19,6 +19,7 @@ from fanfold.problems.ofdm_channel import OFDMChannel
 from fanfold.units import power
 
 QUIETEST = 1e-6  # noise variance over power: rounding in single precision is not far below
+MOST = 2.0  # error variance over the channel's power: whoever estimates nothing has one
 LEAST_SHARE = 0.05  # of the measured power that is signal, however much noise there is said to be
 
 
@@ -167,7 +168,7 @@ class GridNetwork(nn.Module):
         factors = self.spread(nn.functional.gelu(self.hidden(seen)))
         of_antenna, of_entry = factors.split([self.antennas, self.entries], -1)
         factor = (of_antenna.unsqueeze(-1) + of_entry.unsqueeze(-2)).exp()
-        return (factor * self.expected(noise_var).unsqueeze(-1)).flatten(1)
+        return (factor * self.expected(noise_var).unsqueeze(-1)).clamp_max(MOST).flatten(1)
 
 
 class CorrectedLMMSE(GridNetwork):
