@@ -2,15 +2,18 @@
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 import fanfold as ff
-from fanfold.draws import generator_of
+from fanfold.draws import Pool, generator_of
 from fanfold.estimators.ofdm import BeamMixer, MixerSettings
 from fanfold.estimators.ofdm.adaptation import Adapted, FewChannels, turns, unbiased_risk
 from fanfold.experiments.pilot_overhead import crossing
+from fanfold.fit import fit_events
 from fanfold.observation import Estimate, Observation
 from fanfold.problems import OFDMChannel
+from fanfold.training import Training
 from fanfold.units import power
 
 SMALL = MixerSettings(6, 6, 1, 6, 16, 24)
@@ -57,6 +60,52 @@ def test_varied_channels_are_many_of_the_same_power_with_the_noise_that_is_said(
     assert left.mean() == pytest.approx(1, abs=0.1)  # 32 noises of 48 entries: four times 1 / √1536
     kept, _ = few.held_out().sample(100, generator_of(0))
     assert len(kept.real.unique(dim=0)) == 8
+
+
+def test_of_stored_channels_none_is_taken_twice():
+    few = FewChannels(OFDMChannel("umi"), 100, varied=False)
+    trained, kept = (part.pairs[0].real for part in (few, few.held_out()))
+    assert len(torch.cat([trained, kept]).unique(dim=0)) == 100
+    with pytest.raises(ValueError, match="different channels"):
+        _ = FewChannels(OFDMChannel("umi"), 100_000).pairs
+
+
+def test_of_mixed_channels_none_is_taken_twice():
+    mixed = OFDMChannel("umi+kronecker:array=2x4x4,subcarriers=24,spacing_hz=30000")
+    x, _ = mixed.distinct(301, generator_of(3))
+    assert len(x.real.unique(dim=0)) == 301
+    stored = OFDMChannel("umi").channels
+    of_umi = torch.isin(x[:, 0].real, stored.read(torch.arange(stored.count))[:, 0, 0, 0].real)
+    assert abs(of_umi.sum().item() - 150.5) == 0.5
+
+
+def test_a_budget_of_stored_channels_holds_others_out():
+    pool = Pool(OFDMChannel("umi"), 200, 0)
+    parts = [pool.part(held_out=kind)[0].real for kind in (True, False)]
+    assert len(torch.cat(parts).unique(dim=0)) == 200
+
+
+def test_adapting_without_channels_resumes_to_the_same_numbers(tmp_path):
+    few = FewChannels(OFDMChannel(PLACE, "comb-2", snr_db=(0.0, 20.0)), 40, known=False)
+    settings = Training(steps=8, batch=8, validate_every=4, validation_samples=10)
+
+    def network() -> Adapted:
+        net = BeamMixer(few.problem, SMALL)
+        net.prepare(*few.problem.sample(300, generator_of(0)))
+        return Adapted(net, False)
+
+    whole, cut = (fit_events(network(), few, settings, tmp_path / name) for name in ("whole", "cut"))
+    for _ in whole:
+        pass
+    for event in cut:
+        if getattr(event, "step", 0) == 5:
+            break
+    cut.close()
+    for _ in fit_events(network(), few, settings, tmp_path / "cut", resume=True):
+        pass
+    one, two = (load_file(tmp_path / name / "checkpoint.safetensors") for name in ("whole", "cut"))
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[key], two[key]) for key in one)
 
 
 def test_a_turn_is_linear_in_columns_rows_and_subcarriers_and_the_same_elsewhere():

@@ -50,7 +50,9 @@ class Pool:
 
 
 def _distinct(problem: Problem, count: int, seed: int) -> tuple[Tensor, Observation]:
-    """So many pairs; of stored ones no pair twice, or those held out would not be new."""
+    """So many pairs; of stored ones none twice, or those held out would not be new."""
+    if (distinct := getattr(problem, "distinct", None)) is not None:
+        return distinct(count, generator_of(seed, TRAINING_STREAM, 0))
     every = getattr(problem, "every", None)
     if every is None:
         return draw(problem, count, seed, TRAINING_STREAM, 0)

@@ -13,7 +13,7 @@ from fanfold.linops import LinearOperator, Mask
 from fanfold.noise import circular
 from fanfold.observation import Observation
 from fanfold.problems.base import Described
-from fanfold.propagation import Layout, Part, Source, Stored, pilot_mask, source_of
+from fanfold.propagation import Layout, Part, Source, Stored, distinct, pilot_mask, source_of
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,15 @@ class OFDMChannel(Described):
     def sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Observation]:
         """Channels `(n, antennas · symbols · subcarriers)` and their noisy pilots."""
         x = self.power**0.5 * self.channels.draw(n, generator, self.part).flatten(1)
+        return x, self.observe(x, generator)
+
+    def distinct(self, n: int, generator: torch.Generator) -> tuple[Tensor, Observation]:
+        """As `sample`, but of stored channels none twice, so that some of them can be held out.
+
+        Raises:
+            ValueError: If fewer are stored.
+        """
+        x = self.power**0.5 * distinct(self.channels, n, generator, self.part).flatten(1)
         return x, self.observe(x, generator)
 
     def observe(self, x: Tensor, generator: torch.Generator) -> Observation:

@@ -3,6 +3,7 @@
 from fanfold.propagation.base import Layout, Part, Source, Stored
 from fanfold.propagation.dataset import Dataset
 from fanfold.propagation.drawing import cached_channels, draw_channels
+from fanfold.propagation.mixed import distinct
 from fanfold.propagation.pilots import pilot_mask
 from fanfold.propagation.sources import source_of
 from fanfold.propagation.tr38901 import TR38901
@@ -15,6 +16,7 @@ __all__ = [
     "Source",
     "Stored",
     "cached_channels",
+    "distinct",
     "draw_channels",
     "pilot_mask",
     "source_of",

@@ -75,6 +75,10 @@ class Stored(Protocol):
         """Which of them a part holds."""
         ...
 
+    def read(self, pick: Tensor) -> Tensor:
+        """Those of these rows `(n,)`: `(n, antennas, symbols, subcarriers)`, complex64."""
+        ...
+
     @property
     def fingerprint(self) -> str:
         """Of all of them; another one tells that they changed."""

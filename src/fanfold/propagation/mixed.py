@@ -35,12 +35,38 @@ class Mixed:
 
     def draw(self, n: int, generator: torch.Generator, part: Part = "train") -> Tensor:
         """`n` channels; not to train on, as many as every source has, so that none counts for more than another."""
-        first = torch.randint(len(self.sources), (), generator=generator).item()  # whose turn it is for the remainder
-        each, rest = divmod(n, len(self.sources))
-        sizes = [each + ((k - first) % len(self.sources) < rest) for k in range(len(self.sources))]
+        sizes = self._sizes(n, generator)
         if part != "train":
             most = min((len(source.rows(part)) for source in self.sources if isinstance(source, Stored)), default=n)
             sizes = [min(size, most) for size in sizes]
         drawn = [source.draw(size, generator, part) for source, size in zip(self.sources, sizes, strict=True) if size]
         together = torch.cat(drawn)
         return together[torch.randperm(len(together), generator=generator)]
+
+    def distinct(self, n: int, generator: torch.Generator, part: Part) -> Tensor:
+        """`n` channels of which no two are the same; see `distinct`."""
+        sizes = self._sizes(n, generator)
+        each = [distinct(source, size, generator, part) for source, size in zip(self.sources, sizes, strict=True)]
+        return torch.cat(each)[torch.randperm(n, generator=generator)]
+
+    def _sizes(self, n: int, generator: torch.Generator) -> list[int]:
+        """How many of each source."""
+        first = torch.randint(len(self.sources), (), generator=generator).item()  # whose turn it is for the remainder
+        each, rest = divmod(n, len(self.sources))
+        return [each + ((k - first) % len(self.sources) < rest) for k in range(len(self.sources))]
+
+
+def distinct(source: Source, n: int, generator: torch.Generator, part: Part = "train") -> Tensor:
+    """`n` channels of a part, `(n, antennas, symbols, subcarriers)`; of stored ones none twice, to train on too.
+
+    Raises:
+        ValueError: If the part holds fewer.
+    """
+    if isinstance(source, Mixed):
+        return source.distinct(n, generator, part)
+    if not isinstance(source, Stored):
+        return source.draw(n, generator, part)
+    rows = source.rows(part)
+    if n > len(rows):
+        raise ValueError(f"{n} different channels are wanted and {len(rows)} are stored ({part}); draw more.")
+    return source.read(rows.start + torch.randperm(len(rows), generator=generator)[:n])

@@ -95,7 +95,11 @@ class UserFile:
 
     def draw(self, n: int, generator: torch.Generator, part: Part = "train") -> Tensor:
         """`n` channels of a part; to train on with replacement, else each at most once."""
-        return self.channels[picked(self.rows(part), n, generator, part)]
+        return self.read(picked(self.rows(part), n, generator, part))
+
+    def read(self, pick: Tensor) -> Tensor:
+        """The channels of these rows `(n,)`."""
+        return self.channels[pick]
 
 
 def _ordered(source: UserFile) -> tuple[np.ndarray, int]:
