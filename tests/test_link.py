@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from fanfold.estimators.ofdm import ChannelCovariance, Interpolation, Wiener
+from fanfold.experiments.channel_methods import BOTH, LS
 from fanfold.experiments.link_chain import PERFECT, SLOT, Uplink, lmmse_equalise, simulate
-from fanfold.experiments.link_level import crossing, needs, rayleigh_ber
+from fanfold.experiments.link_level import QUICK, crossing, goals_of, needs, rayleigh_ber, verdict
 from fanfold.noise import circular
 from fanfold.propagation.models import Jakes
 from fanfold.table import Table
@@ -68,9 +69,40 @@ def test_pilots_are_taken_off_the_efficiency():
 
 def test_where_a_curve_crosses():
     assert crossing([(0.0, 4.0), (2.0, 2.0), (4.0, 0.0)], 1.0) == pytest.approx(3.0)
-    assert crossing([(0.0, 4.0), (2.0, 2.0)], 1.0) is None
+    assert crossing([(0.0, 4.0), (2.0, 2.0)], 1.0) == math.inf
+    assert crossing([(0.0, 0.5), (2.0, 0.1)], 1.0) == -math.inf
     rows = [{"estimate": "a", "snr_db": s, "bler": b, "blocks": 100} for s, b in ((0.0, 1.0), (1.0, 0.01))]
     assert needs(Table(rows))["a"] == pytest.approx(math.log(0.1) / math.log(0.01))
+
+
+def test_what_a_curve_that_does_not_cross_would_tell_is_a_goal_missed():
+    crossed = {LS: -2.0, BOTH: -6.0, "Kronecker-GMM, 6": -6.2, PERFECT: -11.0}
+    assert all(goal.passed for goal in goals_of(crossed, 2, QUICK))
+    for name in crossed:
+        for side in (math.inf, -math.inf):
+            assert not all(goal.passed for goal in goals_of(crossed | {name: side}, 2, QUICK))
+    assert "more than the highest" in verdict(crossed | {LS: math.inf})
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"users": 0}, {"most": 3}, {"bits": 3}, {"rate": 1.0}, {"at": (2, 2)}, {"at": (14,)}, {"iterations": 0}]
+)
+def test_a_link_that_cannot_be_is_refused(wrong):
+    with pytest.raises(ValueError, match="|".join(wrong)):
+        Uplink("umi", **wrong)
+
+
+def test_one_slot_has_no_interval():
+    pytest.importorskip("sionna.phy")
+    with pytest.raises(ValueError, match="takes two"):
+        simulate(Uplink("rayleigh:array=1x1x2,subcarriers=24", users=1, most=1), {}, [0.0], 1, 0)
+
+
+def test_slots_are_counted_while_they_are_sent():
+    pytest.importorskip("sionna.phy")
+    told = []
+    simulate(Uplink("rayleigh:array=1x1x2,subcarriers=24", users=1, most=4), {}, [0.0, 3.0], 2, 0, told.append)
+    assert [(event.done, event.total) for event in told] == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
 def test_a_source_of_other_symbols_is_said():

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table as RichTable
 
+from fanfold.experiments.link_chain import SlotsSent
 from fanfold.fit import Event, Finished, Started, Stepped, Validated, summary
 from fanfold.propagation.drawing import DrawingEvent, DrawingFinished, DrawingStarted, ShardDrawn
 from fanfold.simulating import Simulated, SimulationEvent, SimulationStarted
@@ -112,13 +113,24 @@ class DrawingWatch(Watch):
 
 
 class StudyWatch(DrawingWatch):
-    """Shows what goes on in a study: a training, or a drawing before it."""
+    """Shows what goes on in a study: a training, a drawing before it, slots of a link after it."""
 
-    def __call__(self, event: Event | DrawingEvent) -> None:  # type: ignore[override]
-        if isinstance(event, DrawingStarted | ShardDrawn | DrawingFinished):
+    def __call__(self, event: Event | DrawingEvent | SlotsSent) -> None:  # type: ignore[override]
+        if isinstance(event, SlotsSent):
+            self._sent(event)
+        elif isinstance(event, DrawingStarted | ShardDrawn | DrawingFinished):
             DrawingWatch.__call__(self, event)
         else:
             Watch.__call__(self, event)
+
+    def _sent(self, event: SlotsSent) -> None:
+        self.progress.update(self.task, completed=event.done, total=event.total)
+        if not self.bar:
+            notes.print(f"{self.title}: {event.done} of {event.total} rounds", markup=False)
+        elif event.done < event.total:
+            self.progress.start()
+        else:
+            self.stop()
 
 
 def failures(counts: Mapping[str, int]) -> str:

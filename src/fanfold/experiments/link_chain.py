@@ -20,7 +20,16 @@ from fanfold.table import Table
 
 SLOT = 14  # symbols
 PERFECT = "perfect"
+QAM = (2, 4, 6, 8)  # bits of a symbol
 Make = Callable[[OFDMChannel], Estimator]
+
+
+@dataclass(frozen=True)
+class SlotsSent:
+    """So many of the rounds of slots of a simulation are done."""
+
+    done: int
+    total: int
 
 
 @dataclass(frozen=True)
@@ -31,7 +40,7 @@ class Uplink:
     `at` with pilots. SNR is that of one user at one antenna and resource element, in pilots and data alike.
 
     Raises:
-        ValueError: If a source has neither 1 nor 14 symbols.
+        ValueError: If a source has neither 1 nor 14 symbols, or a number is not one that a link can have.
     """
 
     source: str = "umi"
@@ -43,6 +52,17 @@ class Uplink:
     most: int = 512  # test channels a round, where a source has no end
 
     def __post_init__(self):
+        if self.users < 1 or self.most < self.users or self.iterations < 1:
+            raise ValueError(
+                f"users {self.users}, most {self.most}, iterations {self.iterations}: take at least one user and one "
+                "iteration, and as many test channels as users."
+            )
+        if self.bits not in QAM or not 0 < self.rate < 1:
+            raise ValueError(
+                f"bits {self.bits}, rate {self.rate}: take {QAM} bits a symbol and a rate between 0 and 1."
+            )
+        if sorted(set(self.at)) != sorted(self.at) or not all(0 <= symbol < SLOT for symbol in self.at):
+            raise ValueError(f"at is {self.at}; name different symbols from 0 to {SLOT - 1}.")
         if self.symbols not in (1, SLOT):
             raise ValueError(f"{self.source} has {self.symbols} symbols; a slot has {SLOT}, or 1 that stands still.")
 
@@ -111,7 +131,12 @@ def lmmse_equalise(y: Tensor, h: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]
 
 
 def simulate(
-    link: Uplink, estimators: Mapping[str, GridEstimator], snrs_db: Sequence[float], rounds: int, seed: int
+    link: Uplink,
+    estimators: Mapping[str, GridEstimator],
+    snrs_db: Sequence[float],
+    rounds: int,
+    seed: int,
+    on_event: Callable[[SlotsSent], None] | None = None,
 ) -> Table:
     """Error rates with every estimate and with the perfect channel, on the same channels, bits and noise.
 
@@ -120,8 +145,9 @@ def simulate(
 
     Raises:
         ImportError: If Sionna is missing.
+        ValueError: If there are fewer than two slots, of which no interval can be told.
     """
-    rows = []
+    rows, done = [], 0
     with sionna_at(seed), torch.no_grad():
         coder = Coder(link)
         for snr_db in snrs_db:
@@ -130,12 +156,17 @@ def simulate(
                 generator = torch.Generator().manual_seed(1000 * seed + repeat)
                 for name, errors in _errors(link, coder, estimators, 10 ** (-snr_db / 10), generator).items():
                     found.setdefault(name, []).append(errors)
+                done += 1
+                if on_event:
+                    on_event(SlotsSent(done, rounds * len(snrs_db)))
             rows += [_row(link, name, snr_db, torch.cat(errors)) for name, errors in found.items()]
     return Table(rows)
 
 
 def _row(link: Uplink, name: str, snr_db: float, errors: Tensor) -> dict[str, Any]:
     """Of errors `(slots, users, 3)`: share of wrong coded bits, of wrong information bits, whether any of these is."""
+    if len(errors) < 2:
+        raise ValueError(f"{len(errors)} slots; an interval takes two, so pass more rounds or a larger `most`.")
     ber, coded, bler = errors.mean((0, 1)).tolist()
     ci = 1.96 * errors[..., 0].mean(1).std().item() / len(errors) ** 0.5  # users of a slot are not independent
     return {

@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Sequence
 from functools import cache
+from typing import Any
 
 from fanfold.estimators.ofdm import BeamMixer, ChannelCovariance, Interpolation, KroneckerGMM, MixerSettings, Wiener
 from fanfold.estimators.ofdm.mixture import learn_mixture
@@ -31,6 +32,7 @@ FULL_SNRS = {
 }
 TRAINED_DB = (-18.0, 8.0)  # SNRs that networks are trained for
 WANTED = 0.1  # block error rate
+NAMES = {2: "QPSK", 4: "16-QAM"}  # by bits of a symbol
 FADING = "rayleigh:array=1x1x4,subcarriers=24"
 
 
@@ -47,7 +49,8 @@ def study(*, quick: bool, seed: int, watch: Watcher) -> Study:
     tables, goals = {}, [theory(seed)]
     for bits, snrs_db in (QUICK_SNRS if quick else FULL_SNRS).items():
         link = Uplink(source, bits=bits)
-        table = simulate(link, link.estimators(makers), snrs_db, 1 if quick else 2, seed)
+        sending: Any = watch(f"sending slots, {NAMES[bits]}")
+        table = simulate(link, link.estimators(makers), snrs_db, 1 if quick else 2, seed, sending)
         tables[bits] = table
         goals += goals_of(needs(table), bits, size)
     return Study(
@@ -103,8 +106,8 @@ def theory(seed: int, snr_db: float = 0.0) -> Goal:
     )
 
 
-def needs(table: Table) -> dict[str, float | None]:
-    """SNR in dB at which each estimate reaches 10 % block errors; None if it does not."""
+def needs(table: Table) -> dict[str, float]:
+    """SNR in dB at which each estimate reaches 10 % block errors; see `crossing`."""
     curves: dict[str, list[tuple[float, float]]] = {}
     for row in table:
         least = 0.5 / row["blocks"]  # half an error where none was seen
@@ -112,21 +115,27 @@ def needs(table: Table) -> dict[str, float | None]:
     return {name: crossing(curve, math.log(WANTED)) for name, curve in curves.items()}
 
 
-def crossing(curve: Sequence[tuple[float, float]], wanted: float) -> float | None:
-    """Where a falling curve last goes through a value, linear between its points."""
+def crossing(curve: Sequence[tuple[float, float]], wanted: float) -> float:
+    """Where a falling curve last goes through a value, linear between its points.
+
+    Infinite where it ends above the value, minus infinity where it is below everywhere.
+    """
     points = sorted(curve)
     for (left, above), (right, below) in reversed(list(itertools.pairwise(points))):
         if above > wanted >= below:
             return left + (right - left) * (above - wanted) / (above - below)
-    return None
+    return math.inf if points[-1][1] > wanted else -math.inf
 
 
-def goals_of(needed: dict[str, float | None], bits: int, size: Size) -> list[Goal]:
-    """Order and savings. Estimates share channels, bits and noise, so that differences are far surer than each."""
-    found = {name: math.inf if value is None else value for name, value in needed.items()}
-    what, end = {2: "QPSK", 4: "16-QAM"}[bits], "at 10 % block errors"
+def goals_of(needed: dict[str, float], bits: int, size: Size) -> list[Goal]:
+    """Order and savings. Estimates share channels, bits and noise, so that differences are far surer than each.
+
+    A goal is missed where a curve does not cross, since then its difference is not known.
+    """
+    found = {name: value if math.isfinite(value) else math.nan for name, value in needed.items()}
+    what, end = NAMES[bits], "at 10 % block errors"
     gmm = gmm_name(size)
-    best = min((gmm, BOTH, *size.steps), key=found.__getitem__)
+    best = min((gmm, BOTH, *size.steps), key=needed.__getitem__)
     return [
         *(Goal(f"{what}: SNR that the {name} saves against LMMSE {end}", "dB", ">=", 0.0, found[BOTH] - found[name])
           for name in size.steps),
@@ -138,19 +147,25 @@ def goals_of(needed: dict[str, float | None], bits: int, size: Size) -> list[Goa
     ]  # fmt: skip
 
 
-def verdict(needed: dict[str, float | None]) -> str:
+def verdict(needed: dict[str, float]) -> str:
     """What came out, in a sentence."""
-    told = ", ".join(f"{name} {'none of these' if v is None else f'{v:.1f} dB'}" for name, v in needed.items())
+    told = ", ".join(f"{name} {_told(value)}" for name, value in needed.items())
     return (
         f"SNR of a user at an antenna for 10 % block errors, QPSK at rate 1/2, {Uplink.users} users: {told}. Do not "
         "trust the differences with other pilots or numbers of users."
     )
 
 
+def _told(needed: float) -> str:
+    if math.isfinite(needed):
+        return f"{needed:.1f} dB"
+    return "more than the highest of these" if needed > 0 else "less than the lowest of these"
+
+
 def sections(table: Table, bits: int) -> list[Section]:
     """Errors and spectral efficiency against SNR."""
     names = list(dict.fromkeys(row["estimate"] for row in table))
-    what, needed = {2: "QPSK", 4: "16-QAM"}[bits], needs(table)
+    what, needed = NAMES[bits], needs(table)
     found = []
     for key, label in (("bler", "block error rate"), ("ber", "uncoded bit error rate"), ("efficiency", "bit/s/Hz")):
         series = []
@@ -161,5 +176,5 @@ def sections(table: Table, bits: int) -> list[Section]:
         chart = line_chart(series, "SNR in dB", label, log_y=key != "efficiency")
         text = "All users together, pilots taken off." if key == "efficiency" else ""
         found.append(Section(f"{what}: {label}", text, [chart]))
-    rows = [{"estimate": name, "SNR in dB at 10 % block errors": value} for name, value in needed.items()]
+    rows = [{"estimate": name, "SNR at 10 % block errors": _told(value)} for name, value in needed.items()]
     return [*found, Section(f"{what}: SNR needed", "", table=Table(rows))]
