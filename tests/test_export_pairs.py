@@ -37,7 +37,7 @@ def test_what_computes_with_complex_numbers_is_refused(tmp_path):
     _, obs = problem.sample(2, generator_of(0))
     for estimator in (
         Interpolation(problem),
-        UnfoldedADMM(problem, ADMMSettings(iterations=1, beams=8, modes=3, samples=200)),
+        UnfoldedADMM(problem, ADMMSettings(iterations=1, beams=8, modes=3)),
     ):
         with pytest.raises(ValueError, match="no complex type"):
             to_onnx(estimator, Observation(obs.y, obs.A, obs.noise_var), tmp_path / "net.onnx")

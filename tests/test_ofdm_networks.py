@@ -23,8 +23,8 @@ CHANNELS = ff.problems.OFDMChannel(pilots="comb-4", snr_db=(0, 20))
 MAKE = {
     "beam-mixer": lambda p, **k: BeamMixer(p, MixerSettings(48, 6, 2, 6, 24, 16, **k)),
     "grid-cnn": lambda p, **k: GridCNN(p, CNNSettings(width=16, depth=3, **k)),
-    "unfolded-admm": lambda p, **k: UnfoldedADMM(p, ADMMSettings(3, 48, 6, samples=400, **k)),
-    "unfolded-oamp": lambda p, **k: UnfoldedOAMP(p, OAMPSettings(3, 48, 6, samples=400, **k)),
+    "unfolded-admm": lambda p, **k: UnfoldedADMM(p, ADMMSettings(3, 48, 6, **k)),
+    "unfolded-oamp": lambda p, **k: UnfoldedOAMP(p, OAMPSettings(3, 48, 6, **k)),
 }
 networks = pytest.mark.parametrize("kind", MAKE)
 
@@ -74,6 +74,7 @@ def test_untrained_it_is_lmmse(kind, prepared, drawn):
 def test_untrained_it_is_the_classical_algorithm(kind, drawn):
     _, (_, obs) = drawn
     net = MAKE[kind](CHANNELS, known_power=True)
+    net.prepare(*drawn[0])
     s = ff.iterate(net.within.algorithm, net.within.layers)(ff.Observation(obs.y, net.A, obs.noise_var)).x
     B, D = (torch.complex(*part).mT for part in (net.B, net.D))
     expected = (B @ s.unflatten(1, (B.shape[1], D.shape[1])) @ D.mT).flatten(1)
@@ -82,9 +83,9 @@ def test_untrained_it_is_the_classical_algorithm(kind, drawn):
 
 
 @pytest.mark.parametrize("kind", ["unfolded-admm", "unfolded-oamp"])
-def test_the_dictionary_says_what_channels_are_made_of(kind, drawn):
+def test_the_dictionary_says_what_channels_are_made_of(kind, prepared, drawn):
     (x, _), _ = drawn
-    net = MAKE[kind](CHANNELS)
+    net = prepared[kind]
     B, D = (torch.complex(*part).mT for part in (net.B, net.D))
     levels = torch.ones(B.shape[1] * D.shape[1])
     if kind == "unfolded-oamp":

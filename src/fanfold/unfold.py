@@ -113,7 +113,7 @@ class Unfolded(nn.Module):
         _check_count("layers", layers)
         A, learn = _check_operator(problem_or_obs), _without_groups(algorithm, learn)
         self.algorithm, self.layers, self.learn, self.checkpoint = algorithm, layers, learn, checkpoint
-        self.fingerprint, self._bound = A.fingerprint(), A
+        self._bound, self._hash = A, A.fingerprint()
         self._strength = 1.0
         self._kept: tuple[tuple, list[Theta], list] | None = None
         template = Observation.unchecked(torch.zeros(A.m, dtype=A.dtype, device=A.device), A)
@@ -123,6 +123,12 @@ class Unfolded(nn.Module):
                 for name, words in learn.items()
             }
         )
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the operator."""
+        self._hash = self._hash or self._bound.fingerprint()
+        return self._hash
 
     @property
     def strength(self) -> float:
@@ -168,6 +174,16 @@ class Unfolded(nn.Module):
         moved.load_state_dict(self.state_dict())
         moved.strength = self.strength
         return moved
+
+    def bind(self, A: LinearOperator) -> None:
+        """Take another operator of the same shape for its own; deviations stay. For a dictionary that is learned.
+
+        Raises:
+            ValueError: If its shape or type differs.
+        """
+        if (A.m, A.n, A.dtype) != (self._bound.m, self._bound.n, self._bound.dtype):
+            raise ValueError(f"the network was unfolded for {self._bound}, {self._bound.dtype}; {A} is {A.dtype}.")
+        self._bound, self._hash, self._kept = A, "", None
 
     def parameter_groups(self, lr: float) -> list[dict]:
         """Parameter groups for an optimiser, each with its quantity's share of the learning rate."""

@@ -4,6 +4,7 @@ Virtual channel representation: Sayeed (2002); Bajwa, Haupt, Sayeed & Nowak (201
 fanfold's own idea.
 """
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -11,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from fanfold.algorithms import Algorithm
-from fanfold.estimators.ofdm.covariance import ChannelCovariance
 from fanfold.estimators.ofdm.grid_network import GridNetwork
 from fanfold.estimators.ofdm.pairs import from_right, pair_of, swapped
 from fanfold.estimators.ofdm.settings import ChannelNetworkSettings
@@ -26,24 +26,31 @@ STEP = 0.2  # of an entry of the dictionary, against a relative deviation of the
 
 
 def beam_delay_dictionary(
-    problem: OFDMChannel, covariance: ChannelCovariance, beams: int, modes: int
+    array: tuple[int, ...], pick: Tensor, space: Tensor, grid: Tensor, beams: int, modes: int
 ) -> tuple[Tensor, Tensor]:
     """Beams `(antennas, beams)` and delay modes `(entries, modes)`, complex128, of coefficients of unit power.
 
     Beams are Fourier atoms, two for each antenna, along the last two axes of the array; polarisations and panels have
     their own. Those that carry most power are kept. Delay modes are orthogonal at the pilots: the eigenvectors of the
     covariance there, and what it says of the other resource elements.
+
+    Args:
+        array: Antennas along each axis.
+        pick: Which resource elements are pilots, `(pilots,)`.
+        space: Covariance over antennas `(antennas, antennas)`, complex128.
+        grid: Covariance over the grid of one antenna `(entries, entries)`, complex128.
+        beams: How many are kept, at most.
+        modes: How many are kept, at most.
     """
-    atoms = torch.eye(torch.Size(problem.layout.array[:-2]).numel(), dtype=torch.complex128)
-    for size in problem.layout.array[-2:]:
+    atoms = torch.eye(torch.Size(array[:-2]).numel(), dtype=torch.complex128)
+    for size in array[-2:]:
         atoms = torch.kron(atoms, _fourier(size))
-    kept = _powers(atoms, covariance.space).argsort(descending=True)[:beams].sort().values
-    powers = _powers(atoms[:, kept], covariance.space)
+    kept = _powers(atoms, space).argsort(descending=True)[:beams].sort().values
+    powers = _powers(atoms[:, kept], space)
     B = atoms[:, kept] * powers.sqrt()
     B = B * (len(B) / B.abs().square().sum()).sqrt()
-    pick = problem.mask.flatten().nonzero().flatten()
-    values, U = (part.flip(-1)[..., :modes] for part in torch.linalg.eigh(covariance.grid[pick][:, pick]))
-    return B, covariance.grid[:, pick] @ U / values.clamp_min(1e-6 * values[0]).sqrt()
+    values, U = (part.flip(-1)[..., :modes] for part in torch.linalg.eigh(grid[pick][:, pick]))
+    return B, grid[:, pick] @ U / values.clamp_min(1e-6 * values[0]).sqrt()
 
 
 @dataclass(frozen=True)
@@ -53,45 +60,34 @@ class BeamDelaySettings(ChannelNetworkSettings):
     iterations: int = 6  # of the algorithm, the layers of the network
     beams: int = 128  # atoms over the array
     modes: int = 12  # of delay, at each beam
-    samples: int = 4000  # draws that the covariances are learned from
 
 
 class BeamDelayNetwork(GridNetwork):
     """An unfolded algorithm for `y = (B ⊗ D_p) s + w`, between a learned turn of y and a learned way back, `(B ⊗ D) s`.
 
-    Both deviate from the dictionary's own by matrices along each axis that are zero before training, when the estimate
-    is that of the classical algorithm. The algorithm sees a channel of unit power.
+    The dictionary comes from the channels that training prepares with and is kept with the weights. Both turns deviate
+    from it by matrices along each axis that are zero before training, when the estimate is that of the classical
+    algorithm. The algorithm sees a channel of unit power.
 
     Args:
-        problem: Layout, pilots and, for covariances, draws.
+        problem: Layout and pilots.
         settings: Of the network.
-        algorithm: What is unfolded.
         learn: Which of the algorithm's quantities deviate; see `unfold`.
-        B: Beams `(antennas, beams)`.
-        D: Delays `(entries, delays)`.
     """
 
     training_defaults = {"steps": 2000, "batch": 64, "lr": 5e-3, "validate_every": 250, "validation_samples": 1000}
     in_pairs = False  # the algorithm inside computes with complex numbers, so that it does not export
     B: Tensor
     D: Tensor
+    settings: BeamDelaySettings
 
-    def __init__(
-        self,
-        problem: OFDMChannel,
-        settings: BeamDelaySettings,
-        algorithm: Algorithm,
-        learn: Mapping[str, str],
-        B: Tensor,
-        D: Tensor,
-    ):
-        super().__init__(problem, settings, summary=2, modes=D.shape[1])
-        self.A = Kronecker(B.to(torch.complex64), D[self.pick].to(torch.complex64))
-        carrier = Observation.unchecked(torch.zeros(self.A.m, dtype=torch.complex64), self.A)
-        self.within = unfold(algorithm, carrier, settings.iterations, learn)
-        self.fingerprint = self.A.fingerprint()  # weights belong to a dictionary
-        self.register_buffer("B", pair_of(B.mT), persistent=False)
-        self.register_buffer("D", pair_of(D.mT), persistent=False)
+    def __init__(self, problem: OFDMChannel, settings: BeamDelaySettings, learn: Mapping[str, str]):
+        super().__init__(problem, settings, summary=2, modes=settings.modes)
+        for name, part in self.atoms(torch.eye(self.antennas).cdouble(), torch.eye(self.entries).cdouble()).items():
+            self.register_buffer(name, part)
+        A = self._operator()
+        carrier = Observation.unchecked(torch.zeros(A.m, dtype=torch.complex64), A)
+        self.within, self._made = unfold(self.algorithm(), carrier, settings.iterations, learn), (self._state(), A)
         shapes = {
             "antennas": (2, self.antennas, self.antennas),
             "pilots": (2, self.pilots, self.pilots),
@@ -100,13 +96,46 @@ class BeamDelayNetwork(GridNetwork):
         }
         self.dictionary = nn.ParameterDict({name: torch.zeros(shape) for name, shape in shapes.items()})
 
+    @abstractmethod
+    def algorithm(self) -> Algorithm:
+        """What is unfolded, for the dictionary as it is."""
+
+    def atoms(self, space: Tensor, grid: Tensor) -> dict[str, Tensor]:
+        """Buffers made of covariances: beams B `(2, beams, antennas)`, delays D `(2, modes, entries)`."""
+        settings = self.settings
+        B, D = beam_delay_dictionary(self.array, self.pick.cpu(), space, grid, settings.beams, settings.modes)
+        return {"B": pair_of(B.mT), "D": pair_of(D.mT)}
+
+    def learn(self, space: Tensor, grid: Tensor) -> None:
+        """The dictionary."""
+        for name, part in self.atoms(space.cpu(), grid.cpu()).items():
+            getattr(self, name).copy_(part)
+
+    @property
+    def A(self) -> Kronecker:  # noqa: N802
+        """From coefficients to pilots, `B ⊗ D_p`; made anew when weights were loaded or moved to another device."""
+        state = self._state()
+        if any(now is not then or version != before for (now, version), (then, before) in zip(state, self._made[0])):
+            self._made = state, self._operator()
+            self.within.algorithm = self.algorithm()
+            self.within.bind(self._made[1])
+        return self._made[1]
+
+    def _operator(self) -> Kronecker:
+        B, D = (torch.complex(*part).mT for part in (self.B, self.D))
+        return Kronecker(B.contiguous(), D[self.pick])
+
+    def _state(self) -> list[tuple[Tensor, int]]:
+        """By which a change is noticed."""
+        return [(part, part._version) for part in (self.B, self.D)]
+
     def estimate(self, y: Tensor, noise_var: Tensor) -> tuple[Tensor, Tensor]:
         """See `GridNetwork`; the summary is what the estimate leaves of the pilots, and its own power."""
         y = y + STEP * (y @ from_right(self.dictionary["pilots"]))
         y = y + STEP * swapped(swapped(y) @ from_right(self.dictionary["antennas"]))
-        z = torch.complex(*y.chunk(2, -1)).flatten(1)
-        s = self.within(Observation.unchecked(z, self.A, noise_var)).x
-        left = power(z - self.A @ s).mean(-1, keepdim=True) / noise_var
+        z, A = torch.complex(*y.chunk(2, -1)).flatten(1), self.A
+        s = self.within(Observation.unchecked(z, A, noise_var)).x
+        left = power(z - A @ s).mean(-1, keepdim=True) / noise_var
         summary = torch.cat([left, power(s).mean(-1, keepdim=True)], -1).clamp_min(1e-6).log()
         s = s.unflatten(1, (self.B.shape[1], self.D.shape[1]))
         x = torch.cat([s.real, s.imag], -1) @ from_right(self._moved("delays", self.D))

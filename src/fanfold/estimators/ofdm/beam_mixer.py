@@ -59,9 +59,9 @@ class BeamMixer(CorrectedLMMSE):
         make = (self.antennas // self.groups, self.groups, self.modes, self.state, settings, generator)
         self.stages = nn.ModuleList(Stage(*make) for _ in range(settings.stages))
 
-    def learn_grid(self, covariance: Tensor) -> None:
+    def learn(self, space: Tensor, grid: Tensor) -> None:
         """The directions of most power over the grid."""
-        F = torch.linalg.eigh(covariance).eigenvectors.flip(1)[:, : self.state]
+        F = torch.linalg.eigh(grid).eigenvectors.flip(1)[:, : self.state]
         self.grid.copy_(pair_of(F.mT))
 
     def correction(self, z: Tensor, start: Tensor, noise_var: Tensor) -> tuple[Tensor, Tensor]:

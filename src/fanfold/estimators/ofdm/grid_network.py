@@ -98,10 +98,10 @@ class GridNetwork(nn.Module):
         seen = (grid[:, self.pick] @ U).abs().square().sum(0) / mode_var.clamp_min(1e-9 * mode_var[0])
         self.rest_var.copy_((1 - seen.sum() / self.entries).clamp_min(1e-9))
         self.noise_variance = NoiseVariance(space, at_pilots).to(x.device)
-        self.learn_grid(grid)
+        self.learn(space, grid)
 
-    def learn_grid(self, covariance: Tensor) -> None:
-        """What a subclass takes from the covariance over the grid of one antenna, `(entries, entries)`."""
+    def learn(self, space: Tensor, grid: Tensor) -> None:
+        """What else a subclass takes from the covariances over antennas and over the grid of one antenna."""
 
     def forward(self, obs: Observation) -> Estimate:
         """The channel `(..., antennas · entries)` and its error variance.

@@ -8,8 +8,7 @@ import dataclasses
 from fanfold.algorithms import ADMM
 from fanfold.algorithms.admm import State
 from fanfold.algorithms.misfit import prox_misfit
-from fanfold.estimators.ofdm.beam_delay import BeamDelayNetwork, BeamDelaySettings, beam_delay_dictionary
-from fanfold.estimators.ofdm.covariance import ChannelCovariance
+from fanfold.estimators.ofdm.beam_delay import BeamDelayNetwork, BeamDelaySettings
 from fanfold.penalties import L1
 from fanfold.problems.ofdm_channel import OFDMChannel
 
@@ -42,13 +41,15 @@ class UnfoldedADMM(BeamDelayNetwork):
     """Channel estimate by a few steps of ADMM over beams and delays; untrained it is the classical algorithm.
 
     Args:
-        problem: Layout, pilots and, for the dictionary, draws.
+        problem: Layout and pilots.
         settings: Sizes and what is known; the defaults if None.
     """
 
+    settings: ADMMSettings
+
     def __init__(self, problem: OFDMChannel, settings: ADMMSettings | None = None):
-        settings = settings or ADMMSettings()
-        covariance = ChannelCovariance.learn(problem, settings.samples, settings.network_seed)
-        dictionary = beam_delay_dictionary(problem, covariance, settings.beams, settings.modes)
-        algorithm = WhitenedADMM(L1(settings.lam), settings.rho, relaxation=1.6)
-        super().__init__(problem, settings, algorithm, LEARN, *dictionary)
+        super().__init__(problem, settings or ADMMSettings(), LEARN)
+
+    def algorithm(self) -> WhitenedADMM:
+        """The same for every dictionary."""
+        return WhitenedADMM(L1(self.settings.lam), self.settings.rho, relaxation=1.6)

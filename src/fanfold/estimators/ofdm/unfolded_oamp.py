@@ -10,8 +10,7 @@ from torch import Tensor
 
 from fanfold.algorithms import OAMP
 from fanfold.algorithms.base import Theta
-from fanfold.estimators.ofdm.beam_delay import BeamDelayNetwork, BeamDelaySettings, beam_delay_dictionary
-from fanfold.estimators.ofdm.covariance import ChannelCovariance
+from fanfold.estimators.ofdm.beam_delay import BeamDelayNetwork, BeamDelaySettings
 from fanfold.priors import BernoulliGaussian
 from fanfold.problems.ofdm_channel import OFDMChannel
 
@@ -48,17 +47,28 @@ class UnfoldedOAMP(BeamDelayNetwork):
     """Channel estimate by a few steps of OAMP over beams and delays; untrained it is the classical algorithm.
 
     Args:
-        problem: Layout, pilots and, for the dictionary, draws.
+        problem: Layout and pilots.
         settings: Sizes and what is known; the defaults if None.
     """
 
+    levels: Tensor
+    settings: OAMPSettings
+
     def __init__(self, problem: OFDMChannel, settings: OAMPSettings | None = None):
-        settings = settings or OAMPSettings()
-        covariance = ChannelCovariance.learn(problem, settings.samples, settings.network_seed)
-        B, D = beam_delay_dictionary(problem, covariance, settings.beams, settings.modes)
-        at_pilots = D[problem.mask.flatten()]
-        of_beams, of_delays = (part.abs().square().sum(0) for part in (B, at_pilots))
-        prior = UnevenPrior(settings.share, 1 / settings.share, torch.kron(of_beams, of_delays).float())
-        algorithm = OAMP(prior, damping=settings.damping)  # of columns of one norm: its errors are taken to be alike
-        dictionary = B / of_beams.sqrt(), D / of_delays.sqrt()
-        super().__init__(problem, settings, algorithm, LEARN, *dictionary)
+        super().__init__(problem, settings or OAMPSettings(), LEARN)
+
+    def algorithm(self) -> OAMP:
+        """Its prior knows how strong each coefficient of this dictionary is."""
+        share = self.settings.share
+        return OAMP(UnevenPrior(share, 1 / share, self.levels), damping=self.settings.damping)
+
+    def atoms(self, space: Tensor, grid: Tensor) -> dict[str, Tensor]:
+        """Columns of one norm at the pilots, since OAMP takes errors to be alike; `levels` are the powers they had."""
+        found = super().atoms(space, grid)
+        B, D = (part.square().sum(0) for part in (found["B"], found["D"]))
+        of_beams, of_delays = B.sum(-1), D[:, self.pick.cpu()].sum(-1)
+        return {
+            "B": found["B"] / of_beams.sqrt()[:, None],
+            "D": found["D"] / of_delays.sqrt()[:, None],
+            "levels": torch.kron(of_beams, of_delays),
+        }
