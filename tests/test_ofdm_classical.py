@@ -169,6 +169,15 @@ def test_not_to_know_the_noise_costs_little(snr_db):
     assert unknown < known + 0.3  # dB; of 192 pilots, and channels that are not Gaussian
 
 
+@pytest.mark.parametrize("snr_db", [5.0, 10.0, 20.0, 30.0])
+def test_where_pilots_are_nearly_white_noise_is_not_made_of_signal(snr_db):
+    told = gaussian("rayleigh:array=2x4x4,subcarriers=24", snr_db=snr_db)
+    filtered = Wiener(told, ChannelCovariance.learn(told, 1000))
+    x, obs = drawn(told, 200)
+    known, unknown = (nmse_db(filtered(o).x, x) for o in (obs, ff.Observation(obs.y, obs.A)))
+    assert unknown < known + 0.5  # dB
+
+
 @OVER
 def test_error_variances_are_calibrated_on_gaussian_channels(over):
     problem = gaussian("kronecker:array=2x2x3,subcarriers=16,space=0.8,delay_spread_ns=600", snr_db=(0, 20))

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from fanfold.draws import PREPARATION_STREAM, draw
 from fanfold.estimators.ofdm.covariance import signal_power
-from fanfold.estimators.ofdm.mixture import grid_basis
+from fanfold.estimators.ofdm.mixture import grid_basis, root_mean_square
 from fanfold.estimators.ofdm.noise_variance import NoiseVariance
 from fanfold.observation import Estimate, Observation
 from fanfold.problems.ofdm_channel import OFDMChannel
@@ -19,7 +19,8 @@ class FullGaussian(nn.Module):
     """What one Gaussian can do: the filter of `C = E h hᴴ` over all antennas and resource elements, no factors.
 
     A reference, not a product: it stores `2 (antennas · modes)²` numbers and more. The covariance is learned over the
-    antennas and the strongest modes of the grid of one antenna. Scale-equivariant, as `KroneckerGMM` is.
+    antennas and the strongest modes of the grid of one antenna: draws are to be many times `antennas · modes`, or it
+    knows the draws better than the channel, and its error variance is too small. Scale-equivariant, as `KroneckerGMM`.
 
     Args:
         problem: Layout and pilots.
@@ -60,24 +61,30 @@ class FullGaussian(nn.Module):
     @classmethod
     def learn(cls, problem: OFDMChannel, samples: int = 20_000, modes: int = 14, seed: int = 0) -> "FullGaussian":
         """From draws of a problem."""
-        antennas, basis, total = problem.layout.antennas, None, 0
+        antennas, basis, scale = problem.layout.antennas, None, torch.ones(())
+        total, mean_power = torch.zeros((), dtype=torch.complex128), 0.0
         for index, first in enumerate(range(0, samples, CHUNK)):
             x, _ = draw(problem, min(CHUNK, samples - first), seed, PREPARATION_STREAM, index)
             h = x.unflatten(1, (antennas, -1))
-            basis = grid_basis(h, modes) if basis is None else basis
+            if basis is None:
+                scale = root_mean_square(h)
+                basis = grid_basis(h / scale, modes)
+            h = h / scale
             c = (h @ basis.conj().to(h.dtype)).flatten(1)
-            total = total + (c.mT @ c.conj()).to(torch.complex128) / samples
-        if basis is None or not isinstance(total, Tensor):
+            total = total + (c.mT @ c.conj()).to(torch.complex128)
+            mean_power += power(h).sum(dtype=torch.float64).item() / h[0].numel()
+        if basis is None:
             raise ValueError(f"samples is {samples}; pass at least one.")
-        return cls(problem, basis, (total + total.mH) / 2)
+        return cls(problem, basis, (total + total.mH) / (2 * mean_power))
 
     def forward(self, obs: Observation) -> Estimate:
         """The channel `(batch, n)` and its error variance."""
         noise_var = self.noise_variance(obs.y) if obs.noise_var is None else obs.noise_var
         scale = signal_power(obs.y, noise_var)
-        y = obs.y.to(torch.complex64) / scale.sqrt()
+        y, relative = (obs.y / scale.sqrt()).to(torch.complex64), (noise_var / scale).float()
         z = (y.unflatten(-1, (self.antennas, self.pilots)) @ self.Q).flatten(-2) @ self.E
-        gains = 1 / (self.spectrum + (noise_var / scale).clamp_min(QUIETEST))
+        gains = 1 / (self.spectrum + relative.clamp_min(QUIETEST))
         x = (z * gains) @ self.back.mT
         var = (self.own - gains @ power(self.back).mT).clamp_min(torch.finfo(gains.dtype).eps)
-        return Estimate((x * scale.sqrt()).to(obs.y.dtype), (var * scale).expand(x.shape))
+        x, var = x * scale.sqrt(), (var * scale).to(obs.y.real.dtype)
+        return Estimate(x.to(obs.y.dtype), var.expand(x.shape))

@@ -4,6 +4,7 @@ Components are learned by expectation-maximisation, Dempster, Laird & Rubin (197
 first round of the flip-flop of Dutilleul (1999).
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,12 +97,25 @@ def learn_mixture(
 def mixtures_of(
     h: Tensor, components: int, modes: int = 14, seed: int = 0, start: Mixture | None = None
 ) -> Iterator[tuple[Mixture, float]]:
-    """The same of given channels `(draws, antennas, entries)`."""
+    """The same of given channels `(draws, antennas, entries)`, which are scaled to unit mean power together."""
     if components < 1 or len(h) < 8 * components:
         raise ValueError(f"{len(h)} draws for {components} components; pass at least {max(8, 8 * components)}.")
+    h = h / root_mean_square(h)
     basis = grid_basis(h, modes) if start is None else start.basis
     c = h @ basis.conj().to(h.dtype)  # (draws, antennas, modes)
     return _rounds(start or _first(c, basis, components, generator_of(seed, PREPARATION_STREAM, 1)), c)
+
+
+def root_mean_square(h: Tensor) -> Tensor:
+    """Of the entries of channels together, a number; of any scale, since the largest is divided out first.
+
+    Raises:
+        ValueError: If they have no power or one that is not finite.
+    """
+    largest = torch.view_as_real(h).abs().amax()
+    if not 0 < largest < math.inf:
+        raise ValueError(f"the largest entry of the channels is {largest.item()}; it is to be finite and not zero.")
+    return largest * power(h / largest).mean(dtype=torch.float64).sqrt().to(largest.dtype)
 
 
 def _rounds(mixture: Mixture, c: Tensor) -> Iterator[tuple[Mixture, float]]:

@@ -9,6 +9,8 @@ from fanfold.estimators.ofdm.covariance import by_antenna
 
 ROUNDS = 8
 MOST = 3.0  # times its mean that a power may count: a channel stronger than its covariance says somewhere is no noise
+DOUBTFUL = 4.0  # where v² is so many squared standard errors, that is v two of them, half of it is taken
+LEAST = 1e-5  # variance over the mean power of the pilots
 
 
 class NoiseVariance(nn.Module):
@@ -17,6 +19,9 @@ class NoiseVariance(nn.Module):
     In the eigenbasis of the Kronecker product the powers of y are exponential with means `s d + v`, and each round of
     Fisher scoring is a weighted least-squares fit of two numbers; powers far above their means are cut, as in
     M-estimates (Huber, 1981). Scale-equivariant: `v(c y) = |c|² v(y)`.
+
+    Where the pilots are nearly white, signal and noise cannot be told apart: a v below two of its standard errors is
+    shrunk to next to none, so that filters keep to the pilots, which there is little to gain over. Fanfold's own rule.
 
     Args:
         space: Covariance between antennas `(antennas, antennas)`, mean diagonal one.
@@ -67,8 +72,9 @@ class NoiseVariance(nn.Module):
             e, f = (w * d * p).sum(-1, keepdim=True), (w * p).sum(-1, keepdim=True)
             determinant = (a * c - b * b).clamp_min(1e-12 * a * c)
             s = ((c * e - b * f) / determinant).clamp(1e-4, 10.0)
-            v = ((a * f - b * e) / determinant).clamp(1e-5, 10.0)
-        return v
+            v = ((a * f - b * e) / determinant).clamp(LEAST, 10.0)
+        doubt = (a / determinant / v.square()).clamp_max(1e6)  # squared standard error of v, over v²
+        return (v / (1 + (DOUBTFUL * doubt).square())).clamp_min(LEAST)
 
 
 def _times(M: Tensor, re: Tensor, im: Tensor, *, left: bool) -> tuple[Tensor, Tensor]:

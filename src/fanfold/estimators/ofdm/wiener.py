@@ -1,6 +1,6 @@
 """LMMSE channel estimation, over time and frequency, over space, over all. Edfors et al. (1998); Kay (1993), ch. 12."""
 
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -48,7 +48,7 @@ class Wiener(nn.Module):
         known_power: Whether entries of the channel are known to have unit mean power, which is then not measured.
 
     Raises:
-        ValueError: If the covariance is of another layout, or there is nothing to interpolate between.
+        ValueError: If the covariance is of another layout, `over` is unknown, or there is nothing to interpolate between.
     """
 
     def __init__(
@@ -67,6 +67,8 @@ class Wiener(nn.Module):
                 f"the covariance is of {covariance.space.shape[0]} antennas and {covariance.grid.shape[0]} resource "
                 f"elements, the problem has {layout.antennas} and {entries}."
             )
+        if over not in get_args(Over):
+            raise ValueError(f"over is {over!r}; pass {', '.join(get_args(Over))}.")
         self.over, self.known_power = over, known_power
         pick = problem.mask.flatten().nonzero().flatten()
         space = covariance.space if over != "grid" else torch.eye(layout.antennas, dtype=torch.complex128)
@@ -75,16 +77,17 @@ class Wiener(nn.Module):
         if over == "space":
             at_pilots = torch.eye(len(pick), dtype=torch.complex128)
             back = interpolation_matrix(problem.mask).to(U.dtype)
-            self.own = back.square().sum(1).real  # of the entries, were they interpolated without noise
+            own = back.square().sum(1).real  # of the entries, were they interpolated without noise
         else:
             back = covariance.grid[:, pick]
-            self.own = covariance.grid.diagonal().real
+            own = covariance.grid.diagonal().real
         of_pilots, V = torch.linalg.eigh(at_pilots)
         self.register_buffer("space", of_space.clamp_min(0))
         self.register_buffer("pilots", of_pilots.clamp_min(0))
         self.register_buffer("U", U)
         self.register_buffer("V", V)
         self.register_buffer("back", back @ V)  # (entries, pilots)
+        self.register_buffer("own", own.clone())
         self.noise_variance = NoiseVariance(covariance.space, covariance.grid[pick][:, pick])
         self._filters: dict[float, Tensor] = {}
 
@@ -95,7 +98,7 @@ class Wiener(nn.Module):
             ValueError: If the pilots are not those that the filter was made for.
         """
         leading, y = obs.y.shape[:-1], by_antenna(obs.y, len(self.space), len(self.pilots)).to(self.U.dtype)
-        noise_var = self.noise_variance(obs.y) if obs.noise_var is None else obs.noise_var
+        noise_var = self.noise_variance(obs.y) if obs.noise_var is None else obs.noise_var.expand(*leading, 1)
         scale = torch.ones_like(noise_var) if self.known_power else signal_power(obs.y, noise_var)
         relative = (noise_var / scale).double().clamp_min(LEAST_NOISE).reshape(-1, 1, 1)
         own = self.space[:, None] * self.pilots + relative  # variances in the eigenbases
@@ -103,6 +106,10 @@ class Wiener(nn.Module):
         x = self.U @ z @ self.back.mT
         var = (self._variance(own) * scale.reshape(-1, 1, 1)).expand(x.shape)
         return Estimate(x.reshape(*leading, -1).to(obs.y.dtype), var.reshape(*leading, -1).to(obs.y.real.dtype))
+
+    def _apply(self, fn, recurse=True):
+        self._filters.clear()  # the filter moves to another device
+        return super()._apply(fn, recurse)
 
     def _variance(self, own: Tensor) -> Tensor:
         """Of the errors, `(…, antennas, entries)`."""
