@@ -190,14 +190,14 @@ def test_error_variances_are_calibrated_on_gaussian_channels(over):
     assert abs(error.mean() - 1) < 4 * error.std() / len(error) ** 0.5
 
 
-@OVER
+@pytest.mark.parametrize("over", ["grid", "space"])
 def test_no_filter_beats_that_over_all(over):
     problem = gaussian()
     x, obs = drawn(problem, 1000)
     best = power(Wiener(problem, truth(problem), known_power=True)(obs).x - x).mean(1)
     other = power(Wiener(problem, truth(problem), over, known_power=True)(obs).x - x).mean(1)
     worse = other - best
-    assert worse.mean() >= -4 * worse.std() / len(x) ** 0.5
+    assert worse.mean() > 4 * worse.std() / len(x) ** 0.5  # half of what is correlated is left out
 
 
 @pytest.mark.parametrize("snr_db", [0.0, 10.0, 20.0])
@@ -279,11 +279,39 @@ def test_covariances_and_observations_of_another_layout_are_refused():
     with pytest.raises(ValueError, match="4 antennas"):
         Wiener(problem, truth(other))
     _, obs = drawn(other, 2)
-    for name, estimator in estimators(problem).items():
+    for estimator in estimators(problem).values():
         with pytest.raises(ValueError, match="48"):
             estimator(obs)
-        assert name
     with pytest.raises(ValueError, match="square"):
         NoiseVariance(torch.eye(3)[:2], torch.eye(2))
+
+
+@pytest.mark.parametrize(
+    ("longest", "doppler"), [(0.0, 0.0), (math.inf, 0.0), (math.nan, 0.0), (1e-6, -1.0), (1e-6, math.nan)]
+)
+def test_robust_designs_are_of_finite_delays_and_shifts(longest, doppler):
     with pytest.raises(ValueError, match="longest_delay_s"):
-        ChannelCovariance.robust(problem.layout, 0.0)
+        ChannelCovariance.robust(gaussian().layout, longest, doppler)
+
+
+@pytest.mark.parametrize("noise_var", [-1.0, math.nan, math.inf])
+def test_filters_are_kept_for_finite_noise_variances(noise_var):
+    filtered = Wiener(gaussian(), truth(gaussian()), "grid")
+    for keep in (filtered.filter_of, filtered.stored):
+        with pytest.raises(ValueError, match="noise_var"):
+            keep(noise_var)
+
+
+def test_a_covariance_takes_draws_and_a_filter_something_to_go_over():
+    with pytest.raises(ValueError, match="samples is 0"):
+        ChannelCovariance.learn(gaussian(), 0)
+    with pytest.raises(ValueError, match="grid, space, space-grid"):
+        Wiener(gaussian(), truth(gaussian()), "time")  # pyrefly: ignore
+
+
+def test_on_one_subcarrier_every_interpolation_holds():
+    problem = gaussian("kronecker:array=2x2,subcarriers=1", snr_db=300.0)
+    problem = problem.shifted(pilots="comb-1")
+    x, obs = drawn(problem, 3)
+    for method in ("linear", "nearest", "spline"):
+        assert (Interpolation(problem, method)(obs).x - x).abs().max() < 1e-6

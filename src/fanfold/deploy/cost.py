@@ -105,12 +105,17 @@ def _first(obs: Observation) -> Observation:
     return Observation(obs.y.reshape(-1, obs.y.shape[-1])[:1], obs.A, noise_var)
 
 
+def runtime_installed() -> bool:
+    """Whether ONNX, what writes it and its runtime are there: the extra `export`."""
+    return all(find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime"))
+
+
 def runtime_latency_us(estimator: Callable[[Observation], Estimate], obs: Observation) -> float | None:
     """Median microseconds of a call in ONNX Runtime on one thread.
 
     None of what has no form in pairs of reals, or where ONNX or its runtime is not installed.
     """
-    if not has_pairs(estimator) or not all(find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime")):
+    if not has_pairs(estimator) or not runtime_installed():
         return None
     import onnxruntime
 

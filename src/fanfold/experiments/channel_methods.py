@@ -1,6 +1,6 @@
 """What the studies of channel estimation run: classical filters, a Gaussian mixture, networks for all SNRs."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,14 +8,15 @@ import torch
 from torch import nn
 
 from fanfold.estimators.ofdm import (
-    BeamMixer,
+    ADMMSettings,
     ChannelCovariance,
-    GridCNN,
+    ChannelNetworkSettings,
+    CNNSettings,
+    FilterSettings,
     Interpolation,
     KroneckerGMM,
-    LearnedFilters,
-    UnfoldedADMM,
-    UnfoldedOAMP,
+    MixerSettings,
+    OAMPSettings,
     Wiener,
 )
 from fanfold.estimators.ofdm.mixture import Mixture, learn_mixture
@@ -30,12 +31,12 @@ LS, SPLINE, ROBUST = "LS, linear", "LS, spline", "LMMSE, robust"
 FREQUENCY, SPACE, BOTH = "LMMSE, frequency", "LMMSE, space", "LMMSE, space ⊗ frequency"
 CNN, ADMM_NET, OAMP_NET = "residual CNN", "unfolded ADMM", "unfolded OAMP"
 FILTERS, MIXER = "learned filters (unfolded GMM)", "beam mixer"
-NETWORKS: dict[str, Callable[[OFDMChannel], nn.Module]] = {
-    CNN: lambda problem: GridCNN(problem),
-    ADMM_NET: lambda problem: UnfoldedADMM(problem),
-    OAMP_NET: lambda problem: UnfoldedOAMP(problem),
-    FILTERS: lambda problem: LearnedFilters(problem),
-    MIXER: lambda problem: BeamMixer(problem),
+NETWORKS: dict[str, type[ChannelNetworkSettings]] = {
+    CNN: CNNSettings,
+    ADMM_NET: ADMMSettings,
+    OAMP_NET: OAMPSettings,
+    FILTERS: FilterSettings,
+    MIXER: MixerSettings,
 }
 TRAINED_DB = (-2.0, 22.0)  # SNRs that every network is trained for
 
@@ -104,9 +105,10 @@ class Methods:
 
     def networks(self, problem: OFDMChannel) -> dict[str, Estimator]:
         """Trained for all SNRs at once."""
+        nets = {name: NETWORKS[name](network_seed=self.seed).build(problem) for name in self.size.steps}
         return {
-            name: trained(NETWORKS[name](problem), name, problem, steps, self.size.batch, self.seed, self.watch)
-            for name, steps in self.size.steps.items()
+            name: trained(net, name, problem, self.size.steps[name], self.size.batch, self.seed, self.watch)
+            for name, net in nets.items()
         }
 
 

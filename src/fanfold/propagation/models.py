@@ -60,23 +60,32 @@ class Kronecker(Rayleigh):
     The same in all symbols.
 
     Raises:
-        ValueError: If a correlation is not from 0 to below 1, or a spread is not positive.
+        ValueError: If a correlation is not from 0 to below 1, a spread is not positive, or both are given.
     """
 
-    space: tuple[float, ...] = (0.7,)  # of neighbours along each axis of the array; one number is for all axes
-    frequency: float = 0.95  # of neighbouring subcarriers
+    space: tuple[float, ...] | None = None  # of neighbours along each axis of the array, one number for all; 0.7
+    frequency: float | None = None  # of neighbouring subcarriers; 0.95
     delay_spread_ns: float | None = None  # instead of `frequency`
     angle_spread_deg: float | None = None  # instead of `space`
 
     def __post_init__(self):
         super().__post_init__()
-        if len(self.space) not in (1, len(self.array)):
-            raise ValueError(f"space is {self.space} for an array of {self.array}; pass one number, or one an axis.")
-        if not all(0 <= rho < 1 for rho in (*self.space, self.frequency)):
-            raise ValueError(f"space {self.space} and frequency {self.frequency}; correlations are from 0 to below 1.")
-        for name in ("delay_spread_ns", "angle_spread_deg"):
-            if (spread := getattr(self, name)) is not None and not spread > 0:
+        space, frequency = self._neighbours()
+        if len(space) not in (1, len(self.array)):
+            raise ValueError(f"space is {space} for an array of {self.array}; pass one number, or one an axis.")
+        if not all(0 <= rho < 1 for rho in (*space, frequency)):
+            raise ValueError(f"space {space} and frequency {frequency}; correlations are from 0 to below 1.")
+        for name, other in (("delay_spread_ns", "frequency"), ("angle_spread_deg", "space")):
+            if (spread := getattr(self, name)) is None:
+                continue
+            if not spread > 0:
                 raise ValueError(f"{name} is {spread}; pass a positive one.")
+            if getattr(self, other) is not None:
+                raise ValueError(f"{other} and {name} both tell the correlation; pass one of them.")
+
+    def _neighbours(self) -> tuple[tuple[float, ...], float]:
+        """Correlations along the axes of the array and along frequency, unless spreads tell them."""
+        return self.space or (0.7,), 0.95 if self.frequency is None else self.frequency
 
     def correlations(self) -> list[Tensor]:
         *_, time, _ = super().correlations()
@@ -84,7 +93,8 @@ class Kronecker(Rayleigh):
 
     def _over_space(self) -> list[Tensor]:
         if self.angle_spread_deg is None:
-            space = self.space * len(self.array) if len(self.space) == 1 else self.space
+            space, _ = self._neighbours()
+            space = space * len(self.array) if len(space) == 1 else space
             return [rho ** _lags(size).abs() + 0j for rho, size in zip(space, self.array)]
         sigma = math.radians(self.angle_spread_deg)
         around = [torch.exp(-((math.pi * _lags(size) * sigma) ** 2) / 2) + 0j for size in self.array[-2:]]
@@ -93,7 +103,7 @@ class Kronecker(Rayleigh):
     def _over_frequency(self) -> Tensor:
         lags = _lags(self.subcarriers)
         if self.delay_spread_ns is None:
-            return self.frequency ** lags.abs() + 0j
+            return self._neighbours()[1] ** lags.abs() + 0j
         return 1 / (1 + 2j * math.pi * self.delay_spread_ns * 1e-9 * self.spacing_hz * lags)
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fanfold.algorithms import Algorithm
 from fanfold.estimators.ofdm.grid_network import GridNetwork
 from fanfold.estimators.ofdm.pairs import from_right, pair_of, swapped
-from fanfold.estimators.ofdm.settings import ChannelNetworkSettings
+from fanfold.estimators.ofdm.settings import ChannelNetworkSettings, at_least
 from fanfold.linops import Kronecker
 from fanfold.observation import Observation
 from fanfold.problems.ofdm_channel import OFDMChannel
@@ -61,6 +61,9 @@ class BeamDelaySettings(ChannelNetworkSettings):
     beams: int = 128  # atoms over the array
     modes: int = 12  # of delay, at each beam
 
+    def __post_init__(self):
+        at_least(1, iterations=self.iterations, beams=self.beams, modes=self.modes)
+
 
 class BeamDelayNetwork(GridNetwork):
     """An unfolded algorithm for `y = (B ⊗ D_p) s + w`, between a learned turn of y and a learned way back, `(B ⊗ D) s`.
@@ -79,11 +82,12 @@ class BeamDelayNetwork(GridNetwork):
     in_pairs = False  # the algorithm inside computes with complex numbers, so that it does not export
     B: Tensor
     D: Tensor
-    settings: BeamDelaySettings
 
     def __init__(self, problem: OFDMChannel, settings: BeamDelaySettings, learn: Mapping[str, str]):
         super().__init__(problem, settings, summary=2, modes=settings.modes)
-        for name, part in self.atoms(torch.eye(self.antennas).cdouble(), torch.eye(self.entries).cdouble()).items():
+        self.sizes = settings.beams, settings.modes
+        white = (torch.eye(size, dtype=torch.complex128) for size in (self.antennas, self.entries))
+        for name, part in self.atoms(*white).items():
             self.register_buffer(name, part)
         A = self._operator()
         carrier = Observation.unchecked(torch.zeros(A.m, dtype=torch.complex64), A)
@@ -102,8 +106,7 @@ class BeamDelayNetwork(GridNetwork):
 
     def atoms(self, space: Tensor, grid: Tensor) -> dict[str, Tensor]:
         """Buffers made of covariances: beams B `(2, beams, antennas)`, delays D `(2, modes, entries)`."""
-        settings = self.settings
-        B, D = beam_delay_dictionary(self.array, self.pick.cpu(), space, grid, settings.beams, settings.modes)
+        B, D = beam_delay_dictionary(self.array, self.pick.cpu(), space, grid, *self.sizes)
         return {"B": pair_of(B.mT), "D": pair_of(D.mT)}
 
     def learn(self, space: Tensor, grid: Tensor) -> None:

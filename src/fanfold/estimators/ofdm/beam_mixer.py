@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fanfold.estimators.ofdm.grid_network import CorrectedLMMSE
 from fanfold.estimators.ofdm.pairs import beside, from_right, pair_of, swapped
-from fanfold.estimators.ofdm.settings import ChannelNetworkSettings
+from fanfold.estimators.ofdm.settings import ChannelNetworkSettings, at_least
 from fanfold.networks.layers import linear
 from fanfold.problems.ofdm_channel import OFDMChannel
 
@@ -30,6 +30,10 @@ class MixerSettings(ChannelNetworkSettings):
     delays: int = 16  # learned mixtures of the modes of the observation and of the estimate so far
     beams: int = 64  # learned, for each polarisation or panel
     width: int = 112  # of the network that predicts gains
+
+    def __post_init__(self):
+        sizes = {"delays": self.delays, "beams": self.beams, "width": self.width}
+        at_least(1, modes=self.modes, state=self.state, stages=self.stages, **sizes)
 
     def _built(self, problem: OFDMChannel) -> "BeamMixer":
         return BeamMixer(problem, self)

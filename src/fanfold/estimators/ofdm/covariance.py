@@ -3,6 +3,7 @@
 Robust designs: Li, Cimini & Sollenberger (1998), a uniform delay profile; a uniform angle gives Clarke's correlation.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -25,7 +26,13 @@ class ChannelCovariance:
 
     @classmethod
     def learn(cls, problem: OFDMChannel, samples: int = 20_000, seed: int = 0) -> "ChannelCovariance":
-        """Of draws of a problem; each factor is the mean over the axes of the other."""
+        """Of draws of a problem; each factor is the mean over the axes of the other.
+
+        Raises:
+            ValueError: If `samples` is not positive.
+        """
+        if samples < 1:
+            raise ValueError(f"samples is {samples}; pass at least one.")
         antennas, entries = problem.layout.antennas, problem.layout.n // problem.layout.antennas
         space = torch.zeros(antennas, antennas, dtype=torch.complex128)
         grid = torch.zeros(entries, entries, dtype=torch.complex128)
@@ -50,11 +57,14 @@ class ChannelCovariance:
             doppler_hz: Largest Doppler shift.
 
         Raises:
-            ValueError: If the longest delay is not positive.
+            ValueError: If the longest delay is not positive, the Doppler shift is negative, or one is not finite.
         """
         longest = CYCLIC_PREFIX / layout.spacing_hz if longest_delay_s is None else longest_delay_s
-        if not longest > 0:
-            raise ValueError(f"longest_delay_s is {longest}; it is in seconds, greater than zero.")
+        if not (0 < longest < math.inf and 0 <= doppler_hz < math.inf):
+            raise ValueError(
+                f"longest_delay_s is {longest}, doppler_hz {doppler_hz}; both are finite, a delay is greater than zero "
+                "and a Doppler shift not negative."
+            )
         apart = torch.arange(layout.subcarriers, dtype=torch.float64) * layout.spacing_hz
         lag = longest * (apart[:, None] - apart)
         frequency = torch.polar(torch.sinc(lag), -torch.pi * lag)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fanfold.estimators.ofdm.grid_network import CorrectedLMMSE
 from fanfold.estimators.ofdm.pairs import from_right, pair_of, swapped
-from fanfold.estimators.ofdm.settings import ChannelNetworkSettings
+from fanfold.estimators.ofdm.settings import ChannelNetworkSettings, at_least
 from fanfold.networks.layers import conv, zero_conv
 from fanfold.problems.ofdm_channel import OFDMChannel
 
@@ -28,6 +28,10 @@ class CNNSettings(ChannelNetworkSettings):
     depth: int = 4  # convolutions, two or more
     fold: int = 4  # subcarriers folded into one place of the picture; a divisor of their number
     modes: int = 48  # strongest directions of the covariance between pilots that are looked at
+
+    def __post_init__(self):
+        at_least(1, width=self.width, fold=self.fold, modes=self.modes)
+        at_least(2, depth=self.depth)
 
     def _built(self, problem: OFDMChannel) -> "GridCNN":
         return GridCNN(problem, self)
@@ -46,17 +50,14 @@ class GridCNN(CorrectedLMMSE):
         settings: Sizes and what is known; the defaults if None.
 
     Raises:
-        ValueError: If `fold` does not divide the subcarriers, or a count is too small.
+        ValueError: If `fold` does not divide the subcarriers.
     """
 
     def __init__(self, problem: OFDMChannel, settings: CNNSettings | None = None):
         settings = settings or CNNSettings()
         width, depth, fold, subcarriers = settings.width, settings.depth, settings.fold, problem.layout.subcarriers
-        if width < 1 or depth < 2 or fold < 1 or subcarriers % fold:
-            raise ValueError(
-                f"width {width}, depth {depth}, fold {fold}: take depth >= 2 and a fold that divides the "
-                f"{subcarriers} subcarriers."
-            )
+        if subcarriers % fold:
+            raise ValueError(f"fold is {fold}, which does not divide the {subcarriers} subcarriers.")
         super().__init__(problem, settings, summary=width, modes=settings.modes)
         self.rows, self.fold, self.symbols = self.array[-1], fold, problem.layout.symbols
         generator = torch.Generator().manual_seed(settings.network_seed)

@@ -35,9 +35,6 @@ class GridNetwork(nn.Module):
         settings: Of the network.
         summary: Numbers that a subclass tells of each observation for its error variance.
         modes: Strongest directions of the covariance between pilots that are looked at, all of them if there are fewer.
-
-    Raises:
-        ValueError: If a count is not positive.
     """
 
     training_defaults = {"steps": 8000, "batch": 128, "lr": 2e-3, "validate_every": 500, "validation_samples": 1000}
@@ -52,8 +49,6 @@ class GridNetwork(nn.Module):
     def __init__(self, problem: OFDMChannel, settings: ChannelNetworkSettings, *, summary: int, modes: int):
         super().__init__()
         layout, mask = problem.layout, problem.mask.flatten()
-        if modes < 1:
-            raise ValueError(f"modes is {modes}; pass at least one.")
         self.antennas, self.entries, self.pilots = layout.antennas, len(mask), int(mask.sum())
         self.array, self.modes = layout.array, min(modes, self.pilots)
         self.settings, self.known_power = settings, settings.known_power

@@ -77,6 +77,8 @@ def _along_frequency(pilots: np.ndarray, everywhere: np.ndarray, method: Method)
     if method == "nearest":
         return np.eye(len(pilots))[np.abs(everywhere[:, None] - pilots).argmin(1)]
     if method == "spline":
+        if len(pilots) == 1:
+            return np.ones((len(everywhere), 1))
         return CubicSpline(pilots, np.eye(len(pilots)))(everywhere)
     raise ValueError(f"unknown interpolation {method!r}; take linear, nearest or spline.")
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fanfold.estimators.ofdm.filter_bank import FilterBank, from_left
 from fanfold.estimators.ofdm.kronecker_gmm import estimate_of, pairs_of
 from fanfold.estimators.ofdm.mixture import Mixture, mixtures_of
-from fanfold.estimators.ofdm.settings import ChannelNetworkSettings
+from fanfold.estimators.ofdm.settings import ChannelNetworkSettings, at_least
 from fanfold.networks.layers import conv, linear, zero_conv
 from fanfold.observation import Estimate, Observation
 from fanfold.problems.ofdm_channel import OFDMChannel
@@ -22,6 +22,7 @@ from fanfold.units import power
 
 COMPRESSION = 0.3  # of logarithms of powers, to numbers of about one
 MIXTURE_LR = 0.1  # learning rate of the mixture's own quantities, over that of the networks
+MOST = 2.0  # error variance over the channel's power: whoever estimates nothing has one
 FLOOR = 0.03  # of powers over the noise variance: log of less tells nothing
 
 
@@ -37,6 +38,12 @@ class FilterSettings(ChannelNetworkSettings):
     width: int = 48  # channels of the networks that predict gains
     depth: int = 3  # their convolutions, at least two
     oversampling: int = 2  # beams for each antenna along an axis
+
+    def __post_init__(self):
+        sizes = {"corrected": self.corrected, "width": self.width, "oversampling": self.oversampling}
+        at_least(1, components=self.components, rounds=self.rounds, modes=self.modes, **sizes)
+        at_least(0, stages=self.stages)
+        at_least(2, depth=self.depth)
 
     def _built(self, problem: OFDMChannel) -> "LearnedFilters":
         return LearnedFilters(problem, self)
@@ -156,7 +163,7 @@ class LearnedFilters(nn.Module):
             summary.append(seen)
         hidden = nn.functional.gelu(self.hidden(torch.cat([part.detach() for part in summary], -1)))
         of_antenna, of_entry = self.spread(hidden).split([bank.antennas, bank.entries], -1)
-        var = (of_antenna[..., None] + of_entry[:, None] + expected.log()[..., None]).exp()
+        var = (of_antenna[..., None] + of_entry[:, None] + expected.log()[..., None]).exp().clamp_max(MOST)
         return bank.at_grid(x), var.flatten(1), scale, noise_var
 
     def _expected(self, noise_var: Tensor) -> Tensor:

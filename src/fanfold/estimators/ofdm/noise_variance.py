@@ -63,7 +63,7 @@ class NoiseVariance(nn.Module):
     def _scored(self, power: Tensor) -> Tensor:
         """Of powers `(batch, antennas · pilots)` whose mean is one."""
         d = self.d / self.d.mean()
-        s = v = torch.full_like(power[:, :1], 0.5)
+        s = v = spread = torch.full_like(power[:, :1], 0.5)
         for _ in range(ROUNDS):
             expected = s * d + v
             w = expected.square().reciprocal()
@@ -73,7 +73,8 @@ class NoiseVariance(nn.Module):
             determinant = (a * c - b * b).clamp_min(1e-12 * a * c)
             s = ((c * e - b * f) / determinant).clamp(1e-4, 10.0)
             v = ((a * f - b * e) / determinant).clamp(LEAST, 10.0)
-        doubt = (a / determinant / v.square()).clamp_max(1e6)  # squared standard error of v, over v²
+            spread = a / determinant  # squared standard error of v
+        doubt = (spread / v.square()).clamp_max(1e6)
         return (v / (1 + (DOUBTFUL * doubt).square())).clamp_min(LEAST)
 
 

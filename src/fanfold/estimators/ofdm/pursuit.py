@@ -77,12 +77,14 @@ class NoiseBeyondDelays(nn.Module):
 class BeamDelayOMP(nn.Module):
     """Orthogonal matching pursuit of paths until `‖y - A s‖² <= m · noise_var`, or their number is the largest.
 
+    Channels are taken to stand still over a slot: in one that moves, least squares is better.
+
     The channel is the sum of the paths that were found, with coefficients of least squares. There is no error variance:
     what paths off the grid leave is not known.
 
     Args:
         problem: Layout and pilots.
-        most: Paths.
+        most: Paths; half the pilots if these are fewer, since as many as pilots would fit any noise.
         beams: See `beam_delay_grid`.
         delays: See `beam_delay_grid`.
         longest_delay_s: See `beam_delay_grid`.
@@ -105,7 +107,7 @@ class BeamDelayOMP(nn.Module):
         B, D = beam_delay_grid(problem, beams, delays, longest_delay_s)
         norm = B.abs().square().sum(0).sqrt()
         seen = D[problem.mask.flatten()]
-        self.most, self.noise_variance = min(most, problem.A.m), NoiseBeyondDelays(problem, seen)
+        self.most, self.noise_variance = min(most, max(1, problem.A.m // 2)), NoiseBeyondDelays(problem, seen)
         self.register_buffer("B", (B / norm).to(torch.complex64))
         self.register_buffer("D", (D / len(seen) ** 0.5).to(torch.complex64))
         self.register_buffer("seen", (seen / len(seen) ** 0.5).to(torch.complex64))
@@ -158,7 +160,8 @@ class BeamDelayOMP(nn.Module):
 class BeamDelayOAMP(nn.Module):
     """OAMP of Bernoulli-Gaussian coefficients on a grid of beams and delays, whose settings each observation tells.
 
-    Grids much finer than the default's make it diverge: neighbouring atoms are then nearly one.
+    Channels are taken to stand still over a slot. Grids much finer than the default's make it diverge: neighbouring
+    atoms are then nearly one.
     The error variance takes the coefficients' errors to be independent, and the channel to be on the grid.
 
     Args:
@@ -204,7 +207,7 @@ class BeamDelayOAMP(nn.Module):
         A, back, squares = (operator.to(y.device) for operator in (self.A, self.back, self.squares))
         silent = scale <= torch.finfo(torch.float32).tiny  # OAMP finds no prior for it, but without noise
         relative = (noise_var / scale).clamp_max(LOUDEST).masked_fill(silent, 0.0)
-        s = self.algorithm(Observation(y / scale.sqrt(), A, relative))
+        s = self.algorithm(Observation.unchecked(y / scale.sqrt(), A, relative))
         assert s.var is not None  # OAMP tells it
         x, var, leading = scale.sqrt() * (back @ s.x), scale * (squares @ s.var), obs.y.shape[:-1]
         return Estimate(x.reshape(*leading, -1).to(obs.y.dtype), var.reshape(*leading, -1).to(obs.y.real.dtype))

@@ -8,6 +8,17 @@ from torch import nn
 from fanfold.problems import OFDMChannel, Problem
 
 
+def at_least(least: int, **counts: int) -> None:
+    """Refuse counts below the least.
+
+    Raises:
+        ValueError: That names the first of them.
+    """
+    for name, count in counts.items():
+        if not count >= least:
+            raise ValueError(f"{name} is {count}; pass at least {least}.")
+
+
 @dataclass(frozen=True, kw_only=True)
 class ChannelNetworkSettings:
     """Of a network that estimates OFDM channels; each kind adds its own."""

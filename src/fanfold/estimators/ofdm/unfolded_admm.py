@@ -4,6 +4,7 @@ Thresholds for each coefficient and layer are what a network has learned of wher
 """
 
 import dataclasses
+import math
 
 from fanfold.algorithms import ADMM
 from fanfold.algorithms.admm import State
@@ -33,6 +34,11 @@ class ADMMSettings(BeamDelaySettings):
     lam: float = 1.0  # weight of `Σ |s|`, the coefficients s having unit power
     rho: float = 4.0  # weight of ADMM's two halves on each other
 
+    def __post_init__(self):
+        super().__post_init__()
+        if not (0 < self.lam < math.inf and 0 < self.rho < math.inf):
+            raise ValueError(f"lam is {self.lam}, rho {self.rho}; both are finite and greater than zero.")
+
     def _built(self, problem: OFDMChannel) -> "UnfoldedADMM":
         return UnfoldedADMM(problem, self)
 
@@ -45,11 +51,11 @@ class UnfoldedADMM(BeamDelayNetwork):
         settings: Sizes and what is known; the defaults if None.
     """
 
-    settings: ADMMSettings
-
     def __init__(self, problem: OFDMChannel, settings: ADMMSettings | None = None):
-        super().__init__(problem, settings or ADMMSettings(), LEARN)
+        settings = settings or ADMMSettings()
+        self.lam, self.rho = settings.lam, settings.rho
+        super().__init__(problem, settings, LEARN)
 
     def algorithm(self) -> WhitenedADMM:
         """The same for every dictionary."""
-        return WhitenedADMM(L1(self.settings.lam), self.settings.rho, relaxation=1.6)
+        return WhitenedADMM(L1(self.lam), self.rho, relaxation=1.6)

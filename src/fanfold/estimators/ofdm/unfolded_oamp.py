@@ -39,6 +39,14 @@ class OAMPSettings(BeamDelaySettings):
     share: float = 0.3  # of coefficients that are not zero, as the prior says
     damping: float = 0.4  # share of the new message in what is sent on
 
+    def __post_init__(self):
+        super().__post_init__()
+        if not (0 < self.share < 1 and 0 < self.damping <= 1):
+            raise ValueError(
+                f"share is {self.share}, damping {self.damping}; share is between 0 and 1, damping at most 1, and both "
+                "are greater than zero."
+            )
+
     def _built(self, problem: OFDMChannel) -> "UnfoldedOAMP":
         return UnfoldedOAMP(problem, self)
 
@@ -52,15 +60,15 @@ class UnfoldedOAMP(BeamDelayNetwork):
     """
 
     levels: Tensor
-    settings: OAMPSettings
 
     def __init__(self, problem: OFDMChannel, settings: OAMPSettings | None = None):
-        super().__init__(problem, settings or OAMPSettings(), LEARN)
+        settings = settings or OAMPSettings()
+        self.share, self.damping = settings.share, settings.damping
+        super().__init__(problem, settings, LEARN)
 
     def algorithm(self) -> OAMP:
         """Its prior knows how strong each coefficient of this dictionary is."""
-        share = self.settings.share
-        return OAMP(UnevenPrior(share, 1 / share, self.levels), damping=self.settings.damping)
+        return OAMP(UnevenPrior(self.share, 1 / self.share, self.levels), damping=self.damping)
 
     def atoms(self, space: Tensor, grid: Tensor) -> dict[str, Tensor]:
         """Columns of one norm at the pilots, since OAMP takes errors to be alike; `levels` are the powers they had."""

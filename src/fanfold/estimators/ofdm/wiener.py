@@ -1,5 +1,6 @@
 """LMMSE channel estimation, over time and frequency, over space, over all. Edfors et al. (1998); Kay (1993), ch. 12."""
 
+import math
 from typing import Literal, NamedTuple, get_args
 
 import torch
@@ -48,7 +49,7 @@ class Wiener(nn.Module):
         known_power: Whether entries of the channel are known to have unit mean power, which is then not measured.
 
     Raises:
-        ValueError: If the covariance is of another layout, `over` is unknown, or there is nothing to interpolate between.
+        ValueError: If the covariance is of another layout, `over` is unknown, or nothing can be interpolated.
     """
 
     def __init__(
@@ -121,18 +122,28 @@ class Wiener(nn.Module):
         """`(entries, pilots)` complex64 for one noise variance, over the grid alone: `h = y @ filter.mT` an antenna.
 
         Raises:
-            ValueError: If the filter is over space too.
+            ValueError: If the filter is over space too, or the noise variance is negative or not finite.
         """
         if self.over != "grid":
             raise ValueError("one matrix an antenna exists only over the grid; take Wiener(…, over='grid').")
         if noise_var not in self._filters:
-            W = (self.back / (self.pilots + max(noise_var, LEAST_NOISE))) @ self.V.mH
+            W = (self.back / (self.pilots + _checked(noise_var))) @ self.V.mH
             self._filters[noise_var] = W.to(torch.complex64)
         return self._filters[noise_var]
 
     def stored(self, noise_var: float) -> Stored:
-        """The filter for one noise variance and channels of unit power, over whatever this one is."""
-        gains = self.space[:, None] / (self.space[:, None] * self.pilots + max(noise_var, LEAST_NOISE))
+        """The filter for one noise variance and channels of unit power, over whatever this one is.
+
+        Raises:
+            ValueError: If the noise variance is negative or not finite.
+        """
+        gains = self.space[:, None] / (self.space[:, None] * self.pilots + _checked(noise_var))
         parts = (part.to(torch.complex64).contiguous() for part in (self.V.conj(), self.U.mH, self.U, self.back.mT))
         to_modes, to_beams, from_beams, from_modes = (part.resolve_conj() for part in parts)
         return Stored(to_modes, to_beams, gains.float(), from_beams, from_modes)
+
+
+def _checked(noise_var: float) -> float:
+    if not 0 <= noise_var < math.inf:
+        raise ValueError(f"noise_var is {noise_var}; it is finite and not negative.")
+    return max(noise_var, LEAST_NOISE)
