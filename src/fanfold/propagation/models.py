@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 from functools import cache, reduce
+from typing import ClassVar
 
 import torch
 from scipy.special import j0
@@ -63,8 +64,10 @@ class Kronecker(Rayleigh):
         ValueError: If a correlation is not from 0 to below 1, a spread is not positive, or both are given.
     """
 
-    space: tuple[float, ...] | None = None  # of neighbours along each axis of the array, one number for all; 0.7
-    frequency: float | None = None  # of neighbouring subcarriers; 0.95
+    neighbours: ClassVar[tuple[float, float]] = 0.7, 0.95  # correlations over space and frequency if none are given
+
+    space: tuple[float, ...] | None = None  # of neighbours along each axis of the array, one number for all
+    frequency: float | None = None  # of neighbouring subcarriers
     delay_spread_ns: float | None = None  # instead of `frequency`
     angle_spread_deg: float | None = None  # instead of `space`
 
@@ -85,7 +88,8 @@ class Kronecker(Rayleigh):
 
     def _neighbours(self) -> tuple[tuple[float, ...], float]:
         """Correlations along the axes of the array and along frequency, unless spreads tell them."""
-        return self.space or (0.7,), 0.95 if self.frequency is None else self.frequency
+        space, frequency = self.neighbours
+        return self.space or (space,), frequency if self.frequency is None else self.frequency
 
     def correlations(self) -> list[Tensor]:
         *_, time, _ = super().correlations()
@@ -119,8 +123,8 @@ class Rician(Kronecker):
         ValueError: If an angle is not above 0 and up to 90 degrees, or as of `Kronecker`.
     """
 
-    space: tuple[float, ...] = (0.0,)
-    frequency: float = 0.0
+    neighbours = 0.0, 0.0
+
     k_db: float = 10.0  # power of the line of sight over that of the scattering
     azimuth_deg: float = 60.0  # the largest angle from broadside, over the columns
     elevation_deg: float = 30.0  # the same, over the rows
@@ -166,8 +170,9 @@ class Jakes(Kronecker):
         ValueError: If the speed is negative, or as of `Kronecker`.
     """
 
+    neighbours = 0.0, 0.95
+
     symbols: int = 14
-    space: tuple[float, ...] = (0.0,)
     speed_mps: float = 30.0
 
     def __post_init__(self):
