@@ -16,6 +16,8 @@ from fanfold.observation import Estimate
 from fanfold.priors import BernoulliGaussian, Prior
 from fanfold.units import power
 
+LEAST_SHARE = 1e-12  # of the noise variance in that of the error: gains of nearly silent samples do not underflow
+
 
 class State(NamedTuple):
     """Of OAMP; r and v go into the next linear step."""
@@ -85,7 +87,8 @@ class OAMP(Algorithm):
         _, d, V = obs.A.svd()
         e = s.z - d * (V.H @ s.r)
         least, known = self._rounding(power(s.z).mean(-1, keepdim=True)), self._noise_known(obs)
-        v, noise_var = (torch.maximum(a, least) for a in (s.v, s.noise_var))
+        noise_var = torch.maximum(s.noise_var, least)
+        v = torch.maximum(torch.maximum(s.v, least), LEAST_SHARE * noise_var)
         v, noise_var = variances(e, d, v, noise_var, theta.spread, noise_known=known)
         share = torch.where(v > s.seen, s.share * v.new_tensor(0.8), s.share) if self.adapt else s.share
         sigma2 = theta.noise_scale * noise_var

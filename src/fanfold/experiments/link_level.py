@@ -171,7 +171,7 @@ def sections(table: Table, bits: int) -> list[Section]:
         series = []
         for name in names:
             rows = [row for row in table if row["estimate"] == name and (key == "efficiency" or row[key] > 0)]
-            kind = "limit" if name == PERFECT else "classical"
+            kind = "limit" if name == PERFECT else "learned" if name == MIXER else "classical"
             series.append(Series(name, [r["snr_db"] for r in rows], [r[key] for r in rows], kind))
         chart = line_chart(series, "SNR in dB", label, log_y=key != "efficiency")
         text = "All users together, pilots taken off." if key == "efficiency" else ""
