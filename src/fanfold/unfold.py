@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from fanfold.algorithms.base import FREE, Algorithm, Nominal, State, Theta
+from fanfold.algorithms.base import FREE, Algorithm, Nominal, State, Theta, without_groups
 from fanfold.linops import LinearOperator
 from fanfold.loops import checkpointed, iterates, last
 from fanfold.observation import Estimate, Observation
@@ -111,10 +111,9 @@ class Unfolded(nn.Module):
     ):
         super().__init__()
         _check_count("layers", layers)
-        A, learn = _check_operator(problem_or_obs), _without_groups(algorithm, learn)
+        A, learn = _check_operator(problem_or_obs), without_groups(algorithm, learn)
         self.algorithm, self.layers, self.learn, self.checkpoint = algorithm, layers, learn, checkpoint
-        self._bound, self._hash = A, A.fingerprint()
-        self._strength = 1.0
+        self._bound, self._strength = A, 1.0
         self._kept: tuple[tuple, list[Theta], list] | None = None
         template = Observation.unchecked(torch.zeros(A.m, dtype=A.dtype, device=A.device), A)
         self.deviations = nn.ParameterDict(
@@ -127,8 +126,7 @@ class Unfolded(nn.Module):
     @property
     def fingerprint(self) -> str:
         """Hash of the operator."""
-        self._hash = self._hash or self._bound.fingerprint()
-        return self._hash
+        return self._bound.fingerprint()
 
     @property
     def strength(self) -> float:
@@ -176,14 +174,10 @@ class Unfolded(nn.Module):
         return moved
 
     def bind(self, A: LinearOperator) -> None:
-        """Take another operator of the same shape for its own; deviations stay. For a dictionary that is learned.
-
-        Raises:
-            ValueError: If its shape or type differs.
-        """
-        if (A.m, A.n, A.dtype) != (self._bound.m, self._bound.n, self._bound.dtype):
+        """Take another operator of the same shape for its own; deviations stay. For a dictionary that is learned."""
+        if (A.shape, A.dtype) != (self._bound.shape, self._bound.dtype):
             raise ValueError(f"the network was unfolded for {self._bound}, {self._bound.dtype}; {A} is {A.dtype}.")
-        self._bound, self._hash, self._kept = A, "", None
+        self._bound = A
 
     def parameter_groups(self, lr: float) -> list[dict]:
         """Parameter groups for an optimiser, each with its quantity's share of the learning rate."""
@@ -279,16 +273,6 @@ def _parse(name: str, words: str) -> tuple[str, str | None]:
     if SHARING not in chosen:
         raise ValueError(f"learn={{{name!r}: {words!r}}} does not say how layers share it: {' or '.join(SHARING)}.")
     return chosen[SHARING], chosen.get(GRANULARITY)
-
-
-def _without_groups(algorithm: Algorithm, learn: Mapping[str, str]) -> dict[str, str]:
-    """`learn` with each group's name replaced by its quantities; what is named by itself counts for more."""
-    groups: dict[str, list[str]] = {}
-    for name, nominal in algorithm.nominals.items():
-        if nominal.group is not None and nominal.group not in algorithm.nominals:
-            groups.setdefault(nominal.group, []).append(name)
-    spread = {member: words for name, words in learn.items() for member in groups.get(name, ())}
-    return spread | {name: words for name, words in learn.items() if name not in groups}
 
 
 def _lookup(algorithm: Algorithm, name: str) -> Nominal:

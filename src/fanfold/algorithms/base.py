@@ -89,6 +89,16 @@ def settings_of(part: Prior | Penalty, field: str = "prior") -> dict[str, Nomina
     }
 
 
+def without_groups(algorithm: Algorithm, learn: Mapping[str, str]) -> dict[str, str]:
+    """`learn` with each group's name replaced by its quantities; what is named by itself counts for more."""
+    groups: dict[str, list[str]] = {}
+    for name, nominal in algorithm.nominals.items():
+        if nominal.group is not None and nominal.group not in algorithm.nominals:
+            groups.setdefault(nominal.group, []).append(name)
+    spread = {member: words for name, words in learn.items() for member in groups.get(name, ())}
+    return spread | {name: words for name, words in learn.items() if name not in groups}
+
+
 def positive(**settings: float) -> None:
     """Refuse settings that are not positive finite numbers.
 
