@@ -40,6 +40,7 @@ class ALISTA(Algorithm):
     p: float = 0.0  # share of the entries that each step trusts more than the last; 0 trusts none
     p_max: float = 0.1  # largest share that is trusted
 
+    one_matrix = True
     nominals = {
         "W": Nominal(lambda alista, obs: analytic_matrix(obs.A), FREE, lr_scale=1.0),
         "step": Nominal(lambda alista, obs: safe_step(obs.A), POSITIVE),

@@ -30,6 +30,7 @@ class ALISTAAT(Algorithm):
     concavity: float = 0.5  # entries above 1 / concavity thresholds pass unshrunk; below 1
     ridge: float = 1.0  # noise against interference, in squares of A's singular values; 0 for no noise
 
+    one_matrix = True
     nominals = {
         "step": Nominal(lambda alista, obs: 1.0, POSITIVE),
         "alpha": Nominal(lambda alista, obs: alista.alpha, POSITIVE),

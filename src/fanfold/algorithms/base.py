@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -45,7 +45,16 @@ class Nominal:
     group: str | None = None
 
     def tensor(self, algorithm: "Algorithm", obs: Observation) -> Tensor:
-        """The value as a tensor of the observation's precision and device."""
+        """The value as a tensor of the observation's precision and device.
+
+        Raises:
+            ValueError: If each sample has its own A and the algorithm takes one.
+        """
+        if algorithm.one_matrix and obs.A is not None and obs.A.varies:
+            raise ValueError(
+                f"{type(algorithm).__name__} designs or learns matrices for one A, and here each sample has its own; "
+                "take ISTA, FISTA, TISTA, AMP or OAMP."
+            )
         value = self.value(algorithm, obs)
         if isinstance(value, Tensor):
             return value
@@ -57,7 +66,12 @@ class Algorithm(ABC):
 
     A subclass is a frozen dataclass whose fields are its settings, numbers or text. A step reads the
     observation, its state and `theta`, never a Python value that depends on data, so that it traces and exports.
+
+    Attributes:
+        one_matrix: Whether it designs or learns matrices that belong to one A, so that samples cannot have their own.
     """
+
+    one_matrix: ClassVar[bool] = False
 
     @property
     @abstractmethod

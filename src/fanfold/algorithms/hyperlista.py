@@ -48,6 +48,7 @@ class HyperLISTA(Algorithm):
     c2: float = 1.0
     c3: float = 0.02
 
+    one_matrix = True
     nominals = {
         "c1": Nominal(lambda hyper, obs: hyper.c1, POSITIVE),
         "c2": Nominal(lambda hyper, obs: hyper.c2, POSITIVE, vector=False),

@@ -20,6 +20,7 @@ class LAMP(Algorithm):
 
     alpha: float = 1.5  # threshold, in standard deviations of the effective noise
 
+    one_matrix = True
     nominals = {
         "B": Nominal(
             lambda lamp, obs: obs.A.once("lamp.B", lambda: obs.A.matrix().mH.resolve_conj()), FREE, lr_scale=1.0

@@ -39,6 +39,7 @@ class LISTA(Algorithm):
 
     lam: float = 0.1  # weight of the l1 norm
 
+    one_matrix = True
     nominals = {
         "W1": Nominal(lambda lista, obs: input_matrix(obs.A), FREE, lr_scale=1.0),
         "W2": Nominal(lambda lista, obs: recurrent_matrix(obs.A), FREE, lr_scale=1.0),

@@ -28,6 +28,7 @@ class LISTACP(Algorithm):
 
     lam: float = 0.1  # weight of the l1 norm
 
+    one_matrix = True
     nominals = {
         "W": Nominal(lambda lista, obs: input_matrix(obs.A), FREE, lr_scale=1.0),
         "threshold": Nominal(lambda lista, obs: lista.lam * obs.A.norm() ** -2, POSITIVE),

@@ -46,6 +46,7 @@ class LISTACPSS(Algorithm):
     p: float = 0.01  # share of the entries that each step trusts more than the last
     p_max: float = 0.1  # largest share that is trusted
 
+    one_matrix = True
     nominals = LISTACP.nominals
 
     def __post_init__(self):

@@ -45,6 +45,8 @@ class LVAMP(Algorithm):
         "noise_scale": Nominal(lambda *_: 1.0, POSITIVE, vector=False),
     }
 
+    one_matrix = True
+
     @property
     def nominals(self):
         return self.parts | settings_of(self.prior)
