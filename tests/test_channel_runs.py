@@ -82,6 +82,10 @@ def test_channels_that_were_drawn_anew_are_refused(tmp_path, monkeypatch):
     problem = OFDMChannel("mine.npz:array=2x2x2", "comb-2")
     ff.fit(SMALL["beam-mixer"].build(problem), problem, run_dir="run", **QUICK)
     assert Run.open("run").problem() == problem
+    monkeypatch.chdir(tmp_path / "run")
+    with pytest.raises(ValueError, match=f"mine.npz.*The run was made in {tmp_path}"):
+        Run.open(".").problem()
+    monkeypatch.chdir(tmp_path)
     np.savez("mine.npz", H=H[:40, ..., 0] + 1j * H[:40, ..., 1])
     with pytest.raises(ValueError, match="trained on stored channels"):
         Run.open("run").problem()

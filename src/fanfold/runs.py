@@ -9,6 +9,7 @@ weights.safetensors      the trained network
 
 import hashlib
 import json
+import os
 import platform
 import tomllib
 from collections.abc import Mapping
@@ -95,9 +96,15 @@ class Run:
         """The problem that the run trains on.
 
         Raises:
-            ValueError: If what it draws from was stored, and is not now what it was.
+            ValueError: If what it draws from was stored, and is not there or not what it was.
         """
-        problem = recipe.build_problem(self._section("problem"))
+        try:
+            problem = recipe.build_problem(self._section("problem"))
+        except ValueError as error:
+            made_in = self.environment.get("folder")
+            if made_in in (None, os.getcwd()):
+                raise
+            raise ValueError(f"{error} The run was made in {made_in}: paths that are relative start there.") from error
         told, now = self.environment.get("data"), getattr(problem, "fingerprint", None)
         if told is not None and told != now:
             raise ValueError(
@@ -152,6 +159,7 @@ def environment(seed: int, problem: Problem, device: torch.device, threads: int,
     return {
         "operator": None if problem.A is None else problem.A.fingerprint(),
         "data": getattr(problem, "fingerprint", None),
+        "folder": os.getcwd(),
         "seed": seed,
         "device": str(device),
         "threads": threads,
