@@ -167,8 +167,16 @@ def test_numbers_that_follow_each_matrix_deviate_alike(words):
 
 def test_matrices_made_of_one_channel_are_not_learned_for_all():
     p, _, _ = drawn()
-    with pytest.raises(ValueError, match="W1 of LISTA is made of A, which differs from sample to sample"):
+    with pytest.raises(
+        ValueError, match="LISTA designs or learns matrices for one A, and here each sample has its own"
+    ):
         ff.unfold(LISTA(), p, 4, {"W1": "tied"})
+
+    class Mine(LISTA):  # that does not say so of itself
+        one_matrix = False
+
+    with pytest.raises(ValueError, match="W1 of Mine is made of A, which differs from sample to sample"):
+        ff.unfold(Mine(), p, 4, {"W1": "tied"})
 
 
 def test_training_on_channels_pays_on_others_and_is_kept(tmp_path):
