@@ -79,6 +79,20 @@ def test_of_mixed_channels_none_is_taken_twice():
     assert abs(of_umi.sum().item() - 150.5) == 0.5
 
 
+def test_a_source_that_is_named_twice_has_no_distinct_channels():
+    with pytest.raises(ValueError, match="twice"):
+        _ = FewChannels(OFDMChannel("umi+umi"), 100).pairs
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_budget_of_few_channels_holds_others_out(known):
+    few = FewChannels(OFDMChannel("umi", snr_db=(0.0, 20.0)), 100, known)
+    parts = [Pool(few, 60, 0).part(held_out=kind)[0].real for kind in (True, False)]
+    assert len(torch.cat(parts).unique(dim=0)) == 60
+    with pytest.raises(ValueError, match="81 different"):
+        Pool(few, 81, 0)
+
+
 def test_a_budget_of_stored_channels_holds_others_out():
     pool = Pool(OFDMChannel("umi"), 200, 0)
     parts = [pool.part(held_out=kind)[0].real for kind in (True, False)]

@@ -1,6 +1,10 @@
 """Channel networks in run directories and on the command line."""
 
 import json
+import os
+import subprocess
+import sys
+import textwrap
 from dataclasses import replace
 
 import numpy as np
@@ -133,3 +137,39 @@ def test_a_file_of_pilots_is_estimated_with_a_noise_variance_or_without(tmp_path
         assert np.array_equal(np.load("x_hat.npy"), estimate.x.detach().numpy())
         assert np.array_equal(np.load("x_hat_var.npy"), estimate.var.detach().numpy())
     assert cli.run(["apply", "run", "y.npy", "--noise-var", "-1"]) == 2
+
+
+def test_processes_that_prepare_to_other_bits_train_the_first_one_s_network(tmp_path):
+    """As where eigenvectors of another machine have other signs."""
+    body = """
+        import os
+        import torch
+        import fanfold as ff
+        from fanfold.estimators.ofdm import ADMMSettings, UnfoldedADMM
+        from fanfold.problems import OFDMChannel
+
+        rank = int(os.environ["RANK"])
+
+        class Turned(UnfoldedADMM):
+            def learn(self, space, grid):
+                super().learn(space, grid)
+                if rank:
+                    self.D.neg_()
+
+        problem = OFDMChannel("kronecker:array=2x2,subcarriers=12", "comb-2", (0.0, 20.0))
+        net = ff.fit(Turned(problem, ADMMSettings(2, 8, 3)), problem, steps=2, batch=8, validate_every=2,
+                     validation_samples=10)
+        B, D = (torch.complex(*part).mT.contiguous() for part in (net.B, net.D))
+        apart = (net.A.matrix() - torch.kron(B, D[net.pick].contiguous())).abs().max().item()
+        torch.save({"D": net.D, "apart": apart, "weights": [p.detach() for p in net.parameters()]}, f"{rank}.pt")
+    """
+    (tmp_path / "script.py").write_text(textwrap.dedent(body))
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-addr=127.0.0.1",
+                f"--master-port={31500 + os.getpid() % 2000}"]  # fmt: skip
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*torchrun, "script.py"], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
+    assert torch.equal(first["D"], second["D"])
+    assert max(first["apart"], second["apart"]) < 1e-5  # single precision
+    assert all(torch.equal(a, b) for a, b in zip(first["weights"], second["weights"], strict=True))

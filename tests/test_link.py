@@ -4,6 +4,7 @@ import math
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -96,6 +97,17 @@ def test_one_slot_has_no_interval():
     pytest.importorskip("sionna.phy")
     with pytest.raises(ValueError, match="takes two"):
         simulate(Uplink("rayleigh:array=1x1x2,subcarriers=24", users=1, most=1), {}, [0.0], 1, 0)
+
+
+def test_too_few_test_channels_or_no_rounds_are_said(tmp_path):
+    pytest.importorskip("sionna.phy")
+    H = circular((20, 2, 24), torch.Generator().manual_seed(0), torch.complex64)
+    np.savez(tmp_path / "few.npz", H=H.numpy())
+    with pytest.raises(ValueError, match="keeps 2 channels for testing, 4 users"):
+        simulate(Uplink(f"{tmp_path}/few.npz"), {}, [0.0], 5, 0)
+    for rounds, snrs_db in ((0, [0.0]), (1, [])):
+        with pytest.raises(ValueError, match="at least one"):
+            simulate(Uplink("umi"), {}, snrs_db, rounds, 0)
 
 
 def test_slots_are_counted_while_they_are_sent():

@@ -174,8 +174,21 @@ def test_where_pilots_are_nearly_white_noise_is_not_made_of_signal(snr_db):
     told = gaussian("rayleigh:array=2x4x4,subcarriers=24", snr_db=snr_db)
     filtered = Wiener(told, ChannelCovariance.learn(told, 1000))
     x, obs = drawn(told, 200)
-    known, unknown = (nmse_db(filtered(o).x, x) for o in (obs, ff.Observation(obs.y, obs.A)))
-    assert unknown < known + 0.5  # dB
+    known, unknown = filtered(obs), filtered(ff.Observation(obs.y, obs.A))
+    assert nmse_db(unknown.x, x) < nmse_db(known.x, x) + 0.5  # dB
+    # the power is taken to be 15 dB above the noise, and is from 10 dB below that to 15 dB above
+    assert 1 / 40 < (power(unknown.x - x) / unknown.var).mean() < 20
+
+
+@pytest.mark.parametrize("snr_db", [-10.0, -5.0, 0.0])
+@pytest.mark.parametrize(
+    "source", ["array=1,subcarriers=48,delay_spread_ns=100", "array=2,subcarriers=48,delay_spread_ns=300"]
+)
+def test_of_few_pilots_in_noise_the_variance_is_found_too(source, snr_db):
+    told = gaussian("kronecker:" + source, snr_db=snr_db).shifted(pilots="comb-12")
+    filtered = Wiener(told, truth(told))
+    x, obs = drawn(told, 300)
+    assert nmse_db(filtered(ff.Observation(obs.y, obs.A)).x, x) < nmse_db(filtered(obs).x, x) + 1  # dB; 4 and 8 pilots
 
 
 @OVER

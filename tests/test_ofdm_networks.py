@@ -1,5 +1,7 @@
 """Laws of the learned channel estimators."""
 
+import copy
+
 import pytest
 import torch
 
@@ -93,6 +95,31 @@ def test_the_dictionary_says_what_channels_are_made_of(kind, prepared, drawn):
     power = (levels.reshape(B.shape[1], -1) * B.abs().square().sum(0)[:, None] * D.abs().square().sum(0)).sum()
     # modes left out carry some of the power, and the mean square of a mode at the pilots is not that elsewhere
     assert abs(power.item() / x.shape[1] - 1) < 0.05
+
+
+@pytest.mark.parametrize("kind", ["unfolded-admm", "unfolded-oamp"])
+def test_the_operator_follows_its_dictionary(kind, drawn):
+    def told(net):
+        B, D = (torch.complex(*part).mT for part in (net.B, net.D))
+        return torch.kron(B.contiguous(), D[net.pick].contiguous())
+
+    _, (_, obs) = drawn
+    net, other = (MAKE[kind](CHANNELS) for _ in range(2))
+    net(obs)
+    white = net.A.matrix()
+    net.prepare(*drawn[0])
+    assert not torch.equal(net.A.matrix(), white)
+    torch.testing.assert_close(net.A.matrix(), told(net), rtol=1e-5, atol=1e-7)  # products of single precision
+    other(obs)
+    other.load_state_dict(net.state_dict())
+    twin = copy.deepcopy(net)
+    with torch.no_grad():
+        twin.D *= 2
+        for changed in (other, twin):
+            torch.testing.assert_close(changed.A.matrix(), told(changed), rtol=1e-5, atol=1e-7)
+            assert changed.within.fingerprint == changed.A.fingerprint()
+        assert torch.equal(other(obs).x, net(obs).x)
+    torch.testing.assert_close(net.A.matrix(), told(net), rtol=1e-5, atol=1e-7)  # what a copy does stays there
 
 
 @networks

@@ -106,6 +106,16 @@ def test_one_observation_is_estimated_as_a_batch_is(kind):
     assert torch.allclose(alone.x, MAKE[kind](CHANNELS)(obs).x[1], atol=1e-4)
 
 
+@pytest.mark.parametrize("snr_db", [-5.0, 10.0])
+def test_a_pursuit_that_is_told_the_noise_does_not_fit_it(snr_db):
+    """Of a slot that stands still paths explain little: what they leave of half the draws is more than the noise."""
+    source = "jakes:array=2x2,subcarriers=24,delay_spread_ns=300,speed_mps=0"
+    problem = ff.problems.OFDMChannel(source, "dmrs-2:length=2,additional=1", snr_db)
+    x, obs = problem.held_out().sample(60, torch.Generator().manual_seed(1))
+    told, untold = (nmse_db(BeamDelayOMP(problem)(o).x, x) for o in (obs, ff.Observation(obs.y, obs.A)))
+    assert told < untold + 0.5
+
+
 @pytest.mark.parametrize("make", [DelayThreshold, BeamDelayOMP, BeamDelayOAMP])
 def test_real_channels_are_sparse_enough_to_beat_least_squares(make):
     problem = ff.problems.OFDMChannel(source="umi", snr_db=10.0)

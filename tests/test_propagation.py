@@ -100,6 +100,7 @@ def test_a_line_of_sight_without_scattering_is_a_steering_vector():
         ("kronecker:space=0.1x0.2", "one number, or one an axis"),
         ("kronecker:frequency=1", "below 1"),
         ("kronecker:delay_spread_ns=0", "positive"),
+        ("kronecker:delay_spread_ns=inf", "finite"),
         ("kronecker:space=0.5,angle_spread_deg=10", "one of them"),
         ("rician:frequency=0.5,delay_spread_ns=100", "one of them"),
         ("jakes:speed_mps=-1", "from zero on"),

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +40,14 @@ class World:
         value = local.detach().clone()
         dist.all_reduce(value)
         return self.size * local - (self.size * local).detach() + value
+
+    def of_first(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Copies of the first process's tensors, of the same names and shapes everywhere."""
+        copies = {name: t.detach().clone() for name, t in tensors.items()}
+        if self.size > 1:
+            for t in copies.values():
+                dist.broadcast(torch.view_as_real(t) if t.is_complex() else t, 0)
+        return copies
 
 
 def join_world(device: torch.device) -> World:

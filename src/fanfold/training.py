@@ -192,7 +192,8 @@ class Trainer:
         self.pool = Pool(problem, count, training.seed) if count else None
         self.layers: nn.Module = Layers(estimator)
         if world.size > 1:
-            self.layers = DistributedDataParallel(self.layers, find_unused_parameters=True)  # a shallow stage uses some
+            unused = {"find_unused_parameters": True}  # a shallow stage uses some
+            self.layers = DistributedDataParallel(self.layers, broadcast_buffers=False, **unused)
         if self.pool:
             x, obs = self.pool.part(held_out=True)
         else:
@@ -242,6 +243,8 @@ class Trainer:
             x, obs = draw(self.problem, PREPARATION, self.training.seed, PREPARATION_STREAM, 0)
         with torch.no_grad():
             prepare(x.to(self.device), obs.to(self.device))
+        if self.world.size > 1:  # eigenvectors of another machine may have another sign
+            load_parameters(self.estimator, self.world.of_first(parameters_of(self.estimator)))
 
     def _draw(self) -> tuple[Tensor, Observation]:
         training, size = self.training, self.training.batch * self.world.size

@@ -52,7 +52,7 @@ class Uplink:
     most: int = 512  # test channels a round, where a source has no end
 
     def __post_init__(self):
-        if self.users < 1 or self.most < self.users or self.iterations < 1:
+        if not (self.users >= 1 and self.most >= self.users and self.iterations >= 1):
             raise ValueError(
                 f"users {self.users}, most {self.most}, iterations {self.iterations}: take at least one user and one "
                 "iteration, and as many test channels as users."
@@ -109,8 +109,16 @@ class Uplink:
         }
 
     def channels(self, generator: torch.Generator) -> Tensor:
-        """Test channels, each once, in random company: `[batch, 1, rx_ant, tx, 1, symbol, subcarrier]`."""
+        """Test channels, each once, in random company: `[batch, 1, rx_ant, tx, 1, symbol, subcarrier]`.
+
+        Raises:
+            ValueError: If there are fewer than users.
+        """
         h = self.problems[0].channels.draw(self.most, generator, "test")
+        if len(h) < self.users:
+            raise ValueError(
+                f"{self.source} keeps {len(h)} channels for testing, {self.users} users take as many or more."
+            )
         h = h[: len(h) // self.users * self.users].unflatten(0, (-1, self.users))
         return h.transpose(1, 2)[:, None, :, :, None]
 
@@ -145,8 +153,10 @@ def simulate(
 
     Raises:
         ImportError: If Sionna is missing.
-        ValueError: If there are fewer than two slots, of which no interval can be told.
+        ValueError: If there is no round or SNR, or there are fewer than two slots, of which no interval can be told.
     """
+    if rounds < 1 or not snrs_db:
+        raise ValueError(f"{rounds} rounds at SNRs of {[*snrs_db]} dB; take at least one of each.")
     rows, done = [], 0
     with sionna_at(seed), torch.no_grad():
         coder = Coder(link)
@@ -166,7 +176,9 @@ def simulate(
 def _row(link: Uplink, name: str, snr_db: float, errors: Tensor) -> dict[str, Any]:
     """Of errors `(slots, users, 3)`: share of wrong coded bits, of wrong information bits, whether any of these is."""
     if len(errors) < 2:
-        raise ValueError(f"{len(errors)} slots; an interval takes two, so pass more rounds or a larger `most`.")
+        raise ValueError(
+            f"{len(errors)} slots; an interval takes two, so pass more rounds, a larger `most`, or more channels."
+        )
     ber, coded, bler = errors.mean((0, 1)).tolist()
     ci = 1.96 * errors[..., 0].mean(1).std().item() / len(errors) ** 0.5  # users of a slot are not independent
     return {

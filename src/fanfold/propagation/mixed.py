@@ -44,7 +44,14 @@ class Mixed:
         return together[torch.randperm(len(together), generator=generator)]
 
     def distinct(self, n: int, generator: torch.Generator, part: Part) -> Tensor:
-        """`n` channels of which no two are the same; see `distinct`."""
+        """`n` channels of which no two are the same; see `distinct`.
+
+        Raises:
+            ValueError: If a stored source is named twice, or holds too few.
+        """
+        stored = [source.fingerprint for source in self.sources if isinstance(source, Stored)]
+        if len(set(stored)) < len(stored):
+            raise ValueError("the mixture names a stored source twice, so that its channels cannot all differ.")
         sizes = self._sizes(n, generator)
         each = [distinct(source, size, generator, part) for source, size in zip(self.sources, sizes, strict=True)]
         return torch.cat(each)[torch.randperm(n, generator=generator)]

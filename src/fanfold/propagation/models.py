@@ -81,15 +81,15 @@ class Kronecker(Rayleigh):
         for name, other in (("delay_spread_ns", "frequency"), ("angle_spread_deg", "space")):
             if (spread := getattr(self, name)) is None:
                 continue
-            if not spread > 0:
-                raise ValueError(f"{name} is {spread}; pass a positive one.")
+            if not 0 < spread < math.inf:
+                raise ValueError(f"{name} is {spread}; pass a positive, finite one.")
             if getattr(self, other) is not None:
                 raise ValueError(f"{other} and {name} both tell the correlation; pass one of them.")
 
     def _neighbours(self) -> tuple[tuple[float, ...], float]:
         """Correlations along the axes of the array and along frequency, unless spreads tell them."""
         space, frequency = self.neighbours
-        return self.space or (space,), frequency if self.frequency is None else self.frequency
+        return (space,) if self.space is None else self.space, frequency if self.frequency is None else self.frequency
 
     def correlations(self) -> list[Tensor]:
         *_, time, _ = super().correlations()

@@ -74,6 +74,18 @@ class FewChannels:
             x, obs = self._vary((x, obs), (x[other], obs[other]), generator)
         return x, self.problem.observe(x, generator) if self.known else obs
 
+    def distinct(self, n: int, generator: torch.Generator) -> tuple[Tensor, Observation]:
+        """`n` of the channels as they are, none twice, and their observation.
+
+        Raises:
+            ValueError: If there are fewer.
+        """
+        x, obs = self.pairs
+        if n > len(x):
+            raise ValueError(f"{n} different channels are wanted and {len(x)} are there; leave simulations at 0.")
+        pick = torch.randperm(len(x), generator=generator)[:n]
+        return x[pick], self.problem.observe(x[pick], generator) if self.known else obs[pick]
+
     def _vary(self, one: Pairs, two: Pairs, generator: torch.Generator) -> Pairs:
         """Channels and observations turned alike, which leaves the noise as white as it was, and some of them added."""
         (x, obs), (x2, obs2) = one, two

@@ -112,6 +112,7 @@ def root_mean_square(h: Tensor) -> Tensor:
     Raises:
         ValueError: If they have no power or one that is not finite.
     """
+    h = h.resolve_conj()
     largest = torch.view_as_real(h).abs().amax()
     if not 0 < largest < math.inf:
         raise ValueError(f"the largest entry of the channels is {largest.item()}; it is to be finite and not zero.")

@@ -9,8 +9,8 @@ from fanfold.estimators.ofdm.covariance import by_antenna
 
 ROUNDS = 8
 MOST = 3.0  # times its mean that a power may count: a channel stronger than its covariance says somewhere is no noise
-DOUBTFUL = 4.0  # where v² is so many squared standard errors, that is v two of them, half of it is taken
-LEAST = 1e-5  # variance over the mean power of the pilots
+WHITE = 0.05  # 1 - r² of signal and noise as regressors: 0 for white pilots, 0.4 and more where delays can be told
+TAKEN = 0.03  # variance over the mean power of white pilots, of which nothing is known
 
 
 class NoiseVariance(nn.Module):
@@ -20,8 +20,8 @@ class NoiseVariance(nn.Module):
     Fisher scoring is a weighted least-squares fit of two numbers; powers far above their means are cut, as in
     M-estimates (Huber, 1981). Scale-equivariant: `v(c y) = |c|² v(y)`.
 
-    Where the pilots are nearly white, signal and noise cannot be told apart: a v below two of its standard errors is
-    shrunk to next to none, so that filters keep to the pilots, which there is little to gain over. Fanfold's own rule.
+    Where the pilots are white, signal and noise cannot be told apart. There v is taken to be 3 % of the mean power, by
+    which filters keep to the pilots: little can be gained over these but at low SNR. Fanfold's own rule.
 
     Args:
         space: Covariance between antennas `(antennas, antennas)`, mean diagonal one.
@@ -63,7 +63,7 @@ class NoiseVariance(nn.Module):
     def _scored(self, power: Tensor) -> Tensor:
         """Of powers `(batch, antennas · pilots)` whose mean is one."""
         d = self.d / self.d.mean()
-        s = v = spread = torch.full_like(power[:, :1], 0.5)
+        s = v = apart = torch.full_like(power[:, :1], 0.5)
         for _ in range(ROUNDS):
             expected = s * d + v
             w = expected.square().reciprocal()
@@ -72,10 +72,10 @@ class NoiseVariance(nn.Module):
             e, f = (w * d * p).sum(-1, keepdim=True), (w * p).sum(-1, keepdim=True)
             determinant = (a * c - b * b).clamp_min(1e-12 * a * c)
             s = ((c * e - b * f) / determinant).clamp(1e-4, 10.0)
-            v = ((a * f - b * e) / determinant).clamp(LEAST, 10.0)
-            spread = a / determinant  # squared standard error of v
-        doubt = (spread / v.square()).clamp_max(1e6)
-        return (v / (1 + (DOUBTFUL * doubt).square())).clamp_min(LEAST)
+            v = ((a * f - b * e) / determinant).clamp(1e-5, 10.0)
+            apart = determinant / (a * c)
+        sure = apart**4 / (apart**4 + WHITE**4)
+        return sure * v + (1 - sure) * TAKEN
 
 
 def _times(M: Tensor, re: Tensor, im: Tensor, *, left: bool) -> tuple[Tensor, Tensor]:

@@ -18,6 +18,7 @@ from fanfold.units import power
 
 CHUNK = 16  # observations at a time
 FEW = 0.25  # of the directions of the pilots: the median of all says more of the noise than so few
+LEAST_GAIN = 1.0  # of a path in the power it explains, over the noise variance: Akaike (1974), of one complex number
 LOUDEST = 1e4  # noise variance over the power of y
 
 
@@ -77,6 +78,8 @@ class NoiseBeyondDelays(nn.Module):
 class BeamDelayOMP(nn.Module):
     """Orthogonal matching pursuit of paths until `‖y - A s‖² <= m · noise_var`, or their number is the largest.
 
+    It ends too where a path explains less than the noise of one coefficient.
+
     Channels are taken to stand still over a slot: in one that moves, least squares is better.
 
     The channel is the sum of the paths that were found, with coefficients of least squares. There is no error variance:
@@ -127,14 +130,14 @@ class BeamDelayOMP(nn.Module):
         """`(batch, antennas, entries)`; the chosen columns are made orthonormal as they come."""
         scale = power(y).mean((1, 2)).clamp_min(torch.finfo(torch.float32).tiny).sqrt()
         y = (y / scale[:, None, None]).flatten(1)
-        enough = (noise_var[:, 0] / scale.square()).clamp_min(1e-10) * y.shape[1]  # rounding ends a pursuit too
+        v = (noise_var[:, 0] / scale.square()).clamp_min(1e-10)  # rounding ends a pursuit too
         batch, rows = len(y), torch.arange(len(y), device=y.device)
         Q, R = y.new_zeros(batch, y.shape[1], self.most), y.new_zeros(batch, self.most, self.most)
         R.diagonal(dim1=1, dim2=2).fill_(1)
         of_beam, of_delay = (rows.new_zeros(batch, self.most) for _ in range(2))
-        left = y
+        left, going = y, torch.ones(batch, dtype=torch.bool, device=y.device)
         for k in range(self.most):
-            going = power(left).sum(1) > enough
+            going = going & (power(left).sum(1) > v * y.shape[1])
             if not going.any():
                 break
             match = power(self.B.mH @ left.reshape(batch, len(self.B), -1) @ self.seen.conj())
@@ -147,10 +150,13 @@ class BeamDelayOMP(nn.Module):
                 q = q - (Q[:, :, :k] @ inside[:, :, None])[..., 0]
                 R[:, :k, k] += inside
             length = power(q).sum(1).sqrt()
-            going = going & (length > 1e-4)  # what is nearly a sum of others adds only rounding
-            Q[:, :, k] = torch.where(going[:, None], q / length.clamp_min(1e-4)[:, None], 0)
+            q = q / length.clamp_min(1e-4)[:, None]
+            found = (q.conj() * left).sum(1)
+            # what is nearly a sum of others adds only rounding, what is as weak as noise may be only that
+            going = going & (length > 1e-4) & (power(found) > LEAST_GAIN * v)
+            Q[:, :, k] = torch.where(going[:, None], q, 0)
             R[:, k, k] = torch.where(going, length, 1)
-            left = left - Q[:, :, k] * (Q[:, :, k].conj() * left).sum(1, keepdim=True)
+            left = torch.where(going[:, None], left - q * found[:, None], left)
         s = torch.linalg.solve_triangular(R, Q.mH @ y[:, :, None], upper=True)[..., 0]
         grid = y.new_zeros(batch, self.B.shape[1], self.seen.shape[1])
         grid = grid.index_put((rows[:, None].expand_as(of_beam), of_beam, of_delay), s, accumulate=True)
