@@ -69,7 +69,7 @@ def factors(folder: Path, text: str) -> tuple:
     return A.factors
 
 
-def close(a, b):
+def assert_close(a, b):
     """Up to the rounding of phases of some hundred turns in double precision."""
     torch.testing.assert_close(a, b, rtol=0, atol=1e-11)
 
@@ -79,7 +79,7 @@ def close(a, b):
 
 def test_a_linear_array_is_its_steering_matrix(tmp_path):
     (A,) = factors(tmp_path, ANGLE)
-    close(A, steering(uniform_linear(7), torch.linspace(-0.8, 0.8, 8, dtype=torch.float64), torch.complex128))
+    assert_close(A, steering(uniform_linear(7), torch.linspace(-0.8, 0.8, 8, dtype=torch.float64), torch.complex128))
 
 
 def test_positions_are_elements_anywhere(tmp_path):
@@ -87,16 +87,16 @@ def test_positions_are_elements_anywhere(tmp_path):
     listed = '[[axis]]\nkind = "positions"\npositions = [0, 0.4, 1.7]\nfield = [-0.2, 0.5]\nvoxels = 8\n'
     (A,), (B,) = factors(tmp_path, listed), factors(tmp_path, listed.replace("[0, 0.4, 1.7]", '"p.npy"'))
     sines = torch.linspace(-0.2, 0.5, 8, dtype=torch.float64)
-    close(A, steering(torch.tensor([0, 0.4, 1.7], dtype=torch.float64), sines, torch.complex128))
+    assert_close(A, steering(torch.tensor([0, 0.4, 1.7], dtype=torch.float64), sines, torch.complex128))
     assert torch.equal(A, B)
 
 
 def test_frequencies_see_the_path_there_and_back(tmp_path):
     (A,) = factors(tmp_path, RANGE)
     f, r = torch.linspace(1e9, 1.4e9, 5, dtype=torch.float64), torch.linspace(1, 2.2, 6, dtype=torch.float64)
-    close(A, torch.exp(-4j * math.pi * f[:, None] * r / LIGHT) / 5**0.5)
+    assert_close(A, torch.exp(-4j * math.pi * f[:, None] * r / LIGHT) / 5**0.5)
     of_bandwidth = RANGE.replace(RANGE.splitlines()[2], "first_hz = 1e9\nbandwidth_hz = 4e8\ncount = 5")
-    close(factors(tmp_path, of_bandwidth)[0], A)
+    assert_close(factors(tmp_path, of_bandwidth)[0], A)
 
 
 def test_fourier_rows_and_measured_matrices(tmp_path):
@@ -104,7 +104,7 @@ def test_fourier_rows_and_measured_matrices(tmp_path):
     np.save(tmp_path / "m.npy", measured.numpy())
     text = '[[axis]]\nkind = "fourier"\nrows = [0, 2, 5]\nvoxels = 8\n[[axis]]\nkind = "matrix"\nfile = "m.npy"\n'
     A, B = factors(tmp_path, text)
-    close(A, partial_fourier(8, torch.tensor([0, 2, 5]), torch.complex128))
+    assert_close(A, partial_fourier(8, torch.tensor([0, 2, 5]), torch.complex128))
     assert torch.equal(B, measured)
 
 
@@ -123,7 +123,7 @@ def test_a_near_field_set_up_is_the_born_operator_of_its_grid(tmp_path):
     path = (voxel - transmitter).norm() + (voxel - receiver).norm()
     row, column = (1 * 3 + 1) * 3 + 2, 2 * 4  # the last frequency; the last x, the first z
     expected = torch.exp(-2j * math.pi * 1e10 / LIGHT * path) / 18**0.5
-    close(found.A.matrix()[row, column], expected)
+    assert_close(found.A.matrix()[row, column], expected)
 
 
 @pytest.mark.parametrize("text", [ANGLE + RANGE, NEAR])

@@ -192,8 +192,8 @@ class Trainer:
         self.pool = Pool(problem, count, training.seed) if count else None
         self.layers: nn.Module = Layers(estimator)
         if world.size > 1:
-            unused = {"find_unused_parameters": True}  # a shallow stage uses some
-            self.layers = DistributedDataParallel(self.layers, broadcast_buffers=False, **unused)
+            # a shallow stage leaves parameters out, and buffers are the same everywhere since `prepare`
+            self.layers = DistributedDataParallel(self.layers, broadcast_buffers=False, find_unused_parameters=True)
         if self.pool:
             x, obs = self.pool.part(held_out=True)
         else:

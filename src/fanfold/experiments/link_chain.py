@@ -117,7 +117,7 @@ class Uplink:
         h = self.problems[0].channels.draw(self.most, generator, "test")
         if len(h) < self.users:
             raise ValueError(
-                f"{self.source} keeps {len(h)} channels for testing, {self.users} users take as many or more."
+                f"{self.source} keeps {len(h)} channels for testing, {self.users} users take one each; pass more."
             )
         h = h[: len(h) // self.users * self.users].unflatten(0, (-1, self.users))
         return h.transpose(1, 2)[:, None, :, :, None]

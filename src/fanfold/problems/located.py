@@ -5,6 +5,7 @@ posterior of the place with the gain integrated out.
 """
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -23,7 +24,7 @@ CHUNK, CELLS = 512, 4096  # samples whose posteriors are integrated at a time, a
 
 
 @dataclass(frozen=True, kw_only=True)
-class Located(Described):
+class Located(Described, ABC):
     """`y = a e^{i phi} s(place) + w`, `‖s‖² = m` wherever the source is; a subclass says what s is.
 
     All parameters are the place, then the phase (uniform on (-pi, pi)) and the amplitude as far as they are unknown.
@@ -54,28 +55,28 @@ class Located(Described):
     # What a subclass says
 
     @property
+    @abstractmethod
     def window(self) -> tuple[float, float]:
         """Least and largest place."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def resolution(self) -> float:
         """From the peak of `|s(place)ᴴ s(other)|` to where it is small: what separates two places."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def bend(self) -> float:
         """`‖s''‖`, the second derivative by the place, at most; with an unknown phase, of s turned as suits it best."""
-        raise NotImplementedError
 
     @property
     def dtype(self) -> torch.dtype:
         """Of observations."""
         return torch.complex64
 
+    @abstractmethod
     def waveform(self, place: Tensor) -> Tensor:
         """`s` for places `(...)`, `(..., m)`; differentiable."""
-        raise NotImplementedError
 
     # Parameters
 

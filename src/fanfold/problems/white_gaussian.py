@@ -1,5 +1,7 @@
 """What problems `y = mean(x) + w` with white Gaussian noise share, where all n parameters are to be estimated."""
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor
 
@@ -9,7 +11,7 @@ from fanfold.problems.base import Described
 from fanfold.units import from_db
 
 
-class WhiteGaussian(Described):
+class WhiteGaussian(Described, ABC):
     """The `Likelihood` of a subclass that has `n`, `snr_db`, `sample` and `mean`; its SNR is `1 / noise_var`."""
 
     @property
@@ -27,17 +29,17 @@ class WhiteGaussian(Described):
         """All of them."""
         return tuple(range(self.n))  # type: ignore[attr-defined]
 
+    @abstractmethod
     def sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Observation]:
         """`n` pairs of parameters and observation."""
-        raise NotImplementedError
 
     def sample_all(self, n: int, generator: torch.Generator) -> tuple[Tensor, Observation]:
         """The same: there are no nuisance parameters."""
         return self.sample(n, generator)
 
+    @abstractmethod
     def mean(self, x: Tensor) -> Tensor:
         """Of y, `(..., n)` -> `(..., m)`."""
-        raise NotImplementedError
 
     def log_prior(self, x: Tensor) -> Tensor:
         """`log p(x)`, `(..., n)` -> `(...)`: of independent entries, where a subclass does not say otherwise."""

@@ -51,7 +51,9 @@ class Mixed:
         """
         stored = [source.fingerprint for source in self.sources if isinstance(source, Stored)]
         if len(set(stored)) < len(stored):
-            raise ValueError("the mixture names a stored source twice, so that its channels cannot all differ.")
+            raise ValueError(
+                "the mixture names a stored source twice, so that its channels cannot all differ; name each once."
+            )
         sizes = self._sizes(n, generator)
         each = [distinct(source, size, generator, part) for source, size in zip(self.sources, sizes, strict=True)]
         return torch.cat(each)[torch.randperm(n, generator=generator)]

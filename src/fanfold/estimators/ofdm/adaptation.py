@@ -37,7 +37,7 @@ class FewChannels:
     are sums of two, and all come from a little elsewhere and a little later or sooner.
 
     Raises:
-        ValueError: If there are fewer than five, or as many are not stored.
+        ValueError: If there are fewer than five, or fewer are stored than are wanted.
     """
 
     problem: OFDMChannel

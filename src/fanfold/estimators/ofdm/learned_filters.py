@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fanfold.estimators.ofdm.filter_bank import FilterBank, from_left
+from fanfold.estimators.ofdm.grid_network import MOST
 from fanfold.estimators.ofdm.kronecker_gmm import estimate_of, pairs_of
 from fanfold.estimators.ofdm.mixture import Mixture, mixtures_of
 from fanfold.estimators.ofdm.settings import ChannelNetworkSettings, at_least
@@ -22,7 +23,6 @@ from fanfold.units import power
 
 COMPRESSION = 0.3  # of logarithms of powers, to numbers of about one
 MIXTURE_LR = 0.1  # learning rate of the mixture's own quantities, over that of the networks
-MOST = 2.0  # error variance over the channel's power: whoever estimates nothing has one
 FLOOR = 0.03  # of powers over the noise variance: log of less tells nothing
 
 
