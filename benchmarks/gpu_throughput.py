@@ -20,10 +20,10 @@ import torch
 
 import fanfold as ff
 from fanfold.algorithms import OAMP
-from fanfold.memory import PeakMemory
+from fanfold.core.table import as_text
+from fanfold.deploy.memory import PeakMemory
 from fanfold.problems import RFImaging
-from fanfold.table import as_text
-from fanfold.unfold import iterate
+from fanfold.unfolding.unfold import iterate
 
 LEARNED = ("p", "var", "noise_scale", "v_linear", "v_denoised", "spread", "damping")
 

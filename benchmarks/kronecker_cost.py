@@ -24,12 +24,12 @@ from pathlib import Path
 import torch
 
 from fanfold.algorithms import OAMP
-from fanfold.memory import PeakMemory
+from fanfold.core.table import as_text
+from fanfold.deploy.memory import PeakMemory
 from fanfold.observation import Observation
 from fanfold.problems import RFImaging
 from fanfold.report.plots import Series, line_chart
-from fanfold.table import as_text
-from fanfold.unfold import run
+from fanfold.unfolding.unfold import run
 
 TWO = [(16, 16), (32, 32), (64, 64), (128, 128), (256, 256)]
 THREE = [(8, 8, 8), (16, 16, 16), (32, 32, 32), (64, 64, 32)]

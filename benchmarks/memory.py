@@ -22,10 +22,10 @@ from torch import Tensor, nn
 
 import fanfold as ff
 from fanfold.algorithms import FREE, REGISTRY, Algorithm
-from fanfold.memory import PeakMemory
+from fanfold.core.table import as_text
+from fanfold.deploy.memory import PeakMemory
 from fanfold.observation import Observation
 from fanfold.problems import CompressedSensing
-from fanfold.table import as_text
 
 SHALLOW, DEEP = 15, 200
 PLAIN, REFERENCE, CHECKPOINTED, FIXED = f"{SHALLOW} plain", f"{DEEP} plain", f"{DEEP} checkpointed", "equilibrium"

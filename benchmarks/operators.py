@@ -22,17 +22,10 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from fanfold.linops import (
-    Born,
-    Kronecker,
-    LinearOperator,
-    ofdm_radar,
-    partial_fourier,
-    planar_array,
-)
+from fanfold.core.table import as_text
+from fanfold.deploy.memory import PeakMemory
+from fanfold.linops import Born, Kronecker, LinearOperator, ofdm_radar, partial_fourier, planar_array
 from fanfold.linops.born import KEPT
-from fanfold.memory import PeakMemory
-from fanfold.table import as_text
 
 BATCH, GOAL, DTYPE = 64, 1.3, torch.complex64
 DENSE = 2**23  # entries of a matrix that is compared with

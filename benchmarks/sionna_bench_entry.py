@@ -41,11 +41,11 @@ from sionna.phy.ofdm import (
 from sionna.phy.utils import ebnodb2no
 from torch import Tensor
 
+from fanfold.core.noise import circular
 from fanfold.estimators.ofdm import ChannelCovariance, Wiener
 from fanfold.estimators.ofdm.resource_grid import GridEstimator
-from fanfold.noise import circular
 from fanfold.problems import OFDMChannel
-from fanfold.problems.resource_grid import pilot_grid
+from fanfold.problems.radio.resource_grid import pilot_grid
 from fanfold.propagation import TR38901
 
 USERS, ANTENNAS, SYMBOLS, SUBCARRIERS, PILOT_SYMBOLS = 4, 16, 14, 624, (2, 11)

@@ -1,6 +1,6 @@
 """Records what every small study measures, and compares two records to the last digit.
 
-A change that should not move a number is held by this: record before and after it, on one machine and thread, and compare.
+A change that should not move a number is held by this: record before and after it, on one machine, and compare.
 
     python benchmarks/studies_before_after.py record before.json            # every study, small, and the demo
     python benchmarks/studies_before_after.py record before.json rf-imaging # one more, or one again
@@ -67,7 +67,9 @@ def compare(before: Path, after: Path) -> int:
             else:
                 same += 1
     missing = sorted(old.keys() ^ new.keys())
-    print(f"{same} rows the same to the last digit, {moved} moved, {skipped} times not compared; only in one: {missing}")
+    print(
+        f"{same} rows the same to the last digit, {moved} moved, {skipped} times not compared; only in one: {missing}"
+    )
     return moved + len(missing)
 
 

@@ -29,9 +29,9 @@ from torch import Tensor, nn
 
 import fanfold as ff
 from fanfold.algorithms import FISTA, ISTA
+from fanfold.core.table import as_text
+from fanfold.core.units import nmse_db
 from fanfold.problems import CompressedSensing
-from fanfold.table import as_text
-from fanfold.units import nmse_db
 
 LAYERS, LAM, BATCH, THREADS, TEST_DRAWS = 16, 0.1, 64, 1, 1000
 FANFOLD_RATE = 1e-3  # fanfold multiplies it by the lr_scale of 10 that steps and thresholds have:
@@ -158,7 +158,7 @@ class Case:
         }
 
     def fanfold(self, seed: int, **settings: Any) -> Peer:
-        """The network of `fanfold.unfold`, trained by `fanfold.fit`. Asking it includes the checks of its input."""
+        """The network of `ff.unfold`, trained by `ff.fit`. Asking it includes the checks of its input."""
         algorithm = FISTA(lam=LAM) if self.fast else ISTA(lam=LAM)
         net = ff.unfold(algorithm, self.problem, LAYERS, {"step": "per-layer", "threshold": "per-layer"})
         A = self.problem.A

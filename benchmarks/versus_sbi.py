@@ -27,11 +27,11 @@ import torch
 from torch import Tensor
 
 import fanfold as ff
-from fanfold.draws import Pool, draw
-from fanfold.evaluate import TEST_STREAM
+from fanfold.core.table import Table
+from fanfold.evaluation.evaluate import TEST_STREAM
 from fanfold.observation import Observation
 from fanfold.problems import LinearGaussian, MixtureSignal
-from fanfold.table import Table
+from fanfold.problems.draws import Pool, draw
 
 PROBLEMS: dict[str, Any] = {"linear Gaussian, d = 10": LinearGaussian(), "Gaussian mixture, d = 3": MixtureSignal()}
 GOALS = {("linear Gaussian, d = 10", 1000): 2.5, ("linear Gaussian, d = 10", 10_000): 0.6}  # excess of ours, per cent

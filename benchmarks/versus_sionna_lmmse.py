@@ -24,9 +24,9 @@ import torch
 from torch import Tensor
 
 import fanfold as ff
+from fanfold.core.table import as_text
+from fanfold.core.units import nmse_db
 from fanfold.estimators.ofdm import ChannelCovariance, Wiener
-from fanfold.table import as_text
-from fanfold.units import nmse_db
 
 CLOSE_DB, MOST_US = 0.01, 20.0
 SOURCE = "kronecker:delay_spread_ns=300,angle_spread_deg=10"

@@ -5,12 +5,13 @@ import warnings
 
 import torch
 
-from fanfold import iterate, run, unfold
+from fanfold import iterate, run
 from fanfold.algorithms import Algorithm
 from fanfold.deploy import FromMeasurements
 from fanfold.observation import Observation
 from fanfold.problems import CompressedSensing
-from fanfold.unfold import GRANULARITY
+from fanfold.unfolding import unfold
+from fanfold.unfolding.unfold import GRANULARITY
 from strict import StrictPromotion
 
 DTYPES = ("float32", "float64", "complex64", "complex128")

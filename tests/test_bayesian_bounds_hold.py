@@ -12,22 +12,12 @@ import torch
 
 from fanfold.algorithms import AMP, FISTA, OAMP
 from fanfold.bounds import bayes_limit, van_trees
-from fanfold.draws import draw
-from fanfold.estimators import (
-    ESPRIT,
-    LMMSE,
-    MUSIC,
-    Locator,
-    MaximumAPosteriori,
-    MaximumLikelihood,
-    RootMUSIC,
-    neural,
-)
-from fanfold.evaluate import TEST_STREAM
-from fanfold.experiments.crlb_estimators import CorrectedPeak, JamesStein, LeastSquares, Shrunk, periodogram_peak
-from fanfold.fit import fit
+from fanfold.core.units import power
+from fanfold.estimators import ESPRIT, LMMSE, MUSIC, Locator, MaximumAPosteriori, MaximumLikelihood, RootMUSIC, neural
+from fanfold.evaluation.evaluate import TEST_STREAM
+from fanfold.evaluation.peers import TUNING_STREAM
+from fanfold.experiments.limits.crlb_estimators import CorrectedPeak, JamesStein, LeastSquares, Shrunk, periodogram_peak
 from fanfold.observation import Estimate, Observation
-from fanfold.peers import TUNING_STREAM
 from fanfold.priors import Uniform
 from fanfold.problems import (
     CompressedSensing,
@@ -38,8 +28,9 @@ from fanfold.problems import (
     TimeDelay,
     Tone,
 )
-from fanfold.unfold import iterate
-from fanfold.units import power
+from fanfold.problems.draws import draw
+from fanfold.training.fit import fit
+from fanfold.unfolding.unfold import iterate
 
 DRAWS, SEED = 4000, 3
 Estimators = Mapping[str, Callable]

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from fanfold.bounds import bayes_limit, mmse, support_oracle
 from fanfold.bounds.state_evolution import amp, vamp
-from fanfold.noise import circular
+from fanfold.core.noise import circular
+from fanfold.core.units import db, power
 from fanfold.observation import Observation
 from fanfold.priors import BernoulliGaussian, Gaussian, Laplace
 from fanfold.problems import CompressedSensing, Photographs
 from fanfold.shrinkage import soft
-from fanfold.units import db, power
 
 PRIORS = (Gaussian(0.7), BernoulliGaussian(0.2, 1.5), Laplace(1.3))
 each_prior = pytest.mark.parametrize("prior", PRIORS, ids=lambda prior: type(prior).__name__)

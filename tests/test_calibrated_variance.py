@@ -8,8 +8,8 @@ import torch
 from scipy import integrate, stats
 
 import fanfold as ff
-from fanfold.draws import draw
-from fanfold.evaluate import TEST_STREAM
+from fanfold.evaluation.evaluate import TEST_STREAM
+from fanfold.evaluation.interval import Interval
 from fanfold.guard import (
     CalibratedVariance,
     calibrate_variance,
@@ -25,9 +25,9 @@ from fanfold.guard import (
     uniform_histogram,
 )
 from fanfold.guard.calibrated_variance import isotonic
-from fanfold.guard.interval import Interval
 from fanfold.observation import Estimate, Observation
 from fanfold.problems import CompressedSensing, LinearGaussian
+from fanfold.problems.draws import draw
 
 GAUSSIAN = LinearGaussian(snr_db=6.0)
 SPARSE = CompressedSensing(n=60, m=30, snr_db=20)

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
+from fanfold.core.units import power
 from fanfold.estimators import fit_factors, fit_responses
 from fanfold.linops import Kronecker
 from fanfold.problems import RFImaging
-from fanfold.training import draw
-from fanfold.units import power
+from fanfold.training.trainer import draw
 
 SHAPES = {"scene": (10, 8), "elements": (8, 6), "dtype": "complex128"}
 FITS = (fit_responses, fit_factors)

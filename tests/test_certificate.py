@@ -5,10 +5,10 @@ import torch
 
 import fanfold as ff
 from fanfold.algorithms import FISTA, OAMP
-from fanfold.certificate import certify, has_evolution
+from fanfold.bounds.convergence import certify, has_evolution
 from fanfold.observation import Estimate
 from fanfold.problems import CompressedSensing, RFImaging
-from fanfold.training import draw
+from fanfold.training.trainer import draw
 
 IID = CompressedSensing(n=500, m=250, sparsity=0.1, snr_db=30, seed=0)
 

@@ -6,15 +6,15 @@ from safetensors.torch import load_file
 from torch import nn
 
 import fanfold as ff
-from fanfold.draws import Pool, generator_of
+from fanfold.core.units import power
 from fanfold.estimators.ofdm import BeamMixer, MixerSettings
 from fanfold.estimators.ofdm.adaptation import Adapted, FewChannels, turns, unbiased_risk
-from fanfold.experiments.pilot_overhead import crossing
-from fanfold.fit import fit_events
+from fanfold.experiments.channels.pilot_overhead import crossing
 from fanfold.observation import Estimate, Observation
 from fanfold.problems import OFDMChannel
-from fanfold.training import Training
-from fanfold.units import power
+from fanfold.problems.draws import Pool, generator_of
+from fanfold.training.fit import fit_events
+from fanfold.training.trainer import Training
 
 SMALL = MixerSettings(6, 6, 1, 6, 16, 24)
 PLACE = "kronecker:array=2x2x2,subcarriers=12,delay_spread_ns=300"

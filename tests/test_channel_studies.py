@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from fanfold.experiments import channel_estimation
-from fanfold.experiments.channel_estimation import costs
-from fanfold.experiments.channel_measures import Measured
-from fanfold.experiments.channel_methods import ADMM_NET, MIXER, Methods, Size
+from fanfold.experiments.channels import channel_estimation
+from fanfold.experiments.channels.channel_estimation import costs
+from fanfold.experiments.channels.channel_measures import Measured
+from fanfold.experiments.channels.channel_methods import ADMM_NET, MIXER, Methods, Size
 from fanfold.problems import OFDMChannel
 
 TINY = Size(0, 300, 0, 0, {MIXER: 1}, 0, batch=8)

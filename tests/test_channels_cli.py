@@ -6,8 +6,8 @@ import pytest
 import torch
 from PIL import Image
 
-from fanfold import cli
-from fanfold.channel_commands import levels, png
+from fanfold.cli import main as cli
+from fanfold.cli.channels import levels, png
 from fanfold.propagation import TR38901, Dataset
 from fanfold.propagation.sources import SHIPPED
 

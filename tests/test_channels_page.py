@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fanfold import cli
+from fanfold.cli import main as cli
 
 PAGE = (Path(__file__).parent.parent / "docs/channels.md").read_text()
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 import fanfold as ff
-from fanfold import cli
-from fanfold.runs import Run, load
+from fanfold.cli import main as cli
+from fanfold.runs.directory import Run, load
 
 SMALL = ["--n", "40", "--m", "20", "--snr-db", "30", "--layers", "4"]
 SHORT = ["--steps", "20", "--batch", "16", "--validate-every", "10", "--validation-samples", "50", "--threads", "1"]
@@ -39,9 +39,7 @@ def fanfold(*args: str, cwd: Path) -> subprocess.CompletedProcess:
 
 
 def test_help_needs_no_torch(tmp_path):
-    body = (
-        "import sys; from fanfold import cli; cli.run(['--help']); print(*{'torch', 'numpy'} & set(sys.modules), '.')"
-    )
+    body = "import sys; from fanfold.cli import main; main.run(['--help']); print(*{'torch', 'numpy'} & set(sys.modules), '.')"
     done = subprocess.run([sys.executable, "-c", body], cwd=tmp_path, capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "."
     assert all(verb in done.stdout for verb in cli.VERBS)
@@ -183,7 +181,7 @@ def test_runs_lists_what_is_there(trained, capsys):
 
 def test_resume_finishes_a_run_that_was_cut(trained, tmp_path, capsys):
     settings = Run.open(trained).config["training"]
-    from fanfold.fit import Training, Validated, fit_events
+    from fanfold.training.fit import Training, Validated, fit_events
 
     problem = Run.open(trained).problem()
     events = fit_events(Run.open(trained).network(), problem, Training(**settings), tmp_path / "cut")
@@ -257,7 +255,8 @@ def test_every_registered_problem_and_algorithm_is_a_subcommand(capsys):
 
 def test_work_is_done_on_threads_that_the_machine_can_bear(monkeypatch):
     """Not only training: every verb, as two threads on a busy core wait for each other."""
-    from fanfold import commands, machine
+    from fanfold.cli import commands
+    from fanfold.core import machine
 
     seen = []
     monkeypatch.setattr(machine, "sensible_threads", lambda: 2)

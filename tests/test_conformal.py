@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fanfold as ff
-from fanfold.draws import draw
-from fanfold.evaluate import TEST_STREAM
+from fanfold.evaluation.evaluate import TEST_STREAM
 from fanfold.guard import Conformal, conformal, coverage, coverage_by_size, interval_score
 from fanfold.guard.quantiles import average_quantile, chance, conformal_quantile, fewest, group_quantiles, rank
 from fanfold.observation import Estimate, Observation
 from fanfold.problems import CompressedSensing, LinearGaussian
+from fanfold.problems.draws import draw
 
 LINEAR = LinearGaussian(snr_db=6.0)
 CALIBRATION, TESTS = 4000, 20_000

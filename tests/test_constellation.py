@@ -7,10 +7,10 @@ import torch
 from scipy.stats import norm
 
 from fanfold.bounds import mmse
-from fanfold.noise import circular
+from fanfold.core.noise import circular
+from fanfold.core.units import power
 from fanfold.priors import Constellation
 from fanfold.priors.constellation import BITS
-from fanfold.units import power
 
 PRECISE = (torch.float64, torch.complex128)
 DTYPES = (torch.float32, torch.float64, torch.complex64, torch.complex128)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fanfold.bounds import biased_cramer_rao, cramer_rao, gaussian_fisher, score_fisher
-from fanfold.noise import circular
+from fanfold.core.noise import circular
 from fanfold.observation import Observation
 from fanfold.problems import DirectionOfArrival, LinearGaussian, TimeDelay, Tone
 

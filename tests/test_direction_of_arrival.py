@@ -5,12 +5,12 @@ import math
 import pytest
 import torch
 
-from fanfold import recipe
 from fanfold.bounds import gaussian_fisher
+from fanfold.core.units import from_db, power
 from fanfold.observation import Observation
 from fanfold.problems import DirectionOfArrival, Problem
-from fanfold.problems.likelihood import KnownPosterior, Likelihood
-from fanfold.units import from_db, power
+from fanfold.problems.protocols import KnownModel, KnownPosterior
+from fanfold.runs import recipe
 
 EPS = torch.finfo(torch.float64).eps
 each_prior = pytest.mark.parametrize("angles", ["uniform", "smooth"])
@@ -202,7 +202,7 @@ def test_search_starts_from_possible_angles_and_profiles_their_signals(sources, 
 def test_is_a_problem_with_a_likelihood_that_a_run_can_name():
     p = DirectionOfArrival(sources=2, snr_db=(3.0, 0.0))
     assert isinstance(p, Problem)
-    assert isinstance(p, Likelihood)
+    assert isinstance(p, KnownModel)
     assert isinstance(p, KnownPosterior)
     assert recipe.build_problem(recipe.describe_problem(p)) == p
 

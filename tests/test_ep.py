@@ -5,12 +5,12 @@ import torch
 
 import fanfold as ff
 from fanfold.algorithms import EP, FISTA, OAMP
+from fanfold.core.units import nmse_db, power
 from fanfold.linops import Dense
 from fanfold.observation import Observation
 from fanfold.priors import BernoulliGaussian
 from fanfold.problems import CompressedSensing, RFImaging
-from fanfold.training import draw
-from fanfold.units import nmse_db, power
+from fanfold.training.trainer import draw
 
 POINTS = BernoulliGaussian(0.1)
 

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 import fanfold as ff
-from fanfold.adjoint import gmres
 from fanfold.algorithms import FREE, POSITIVE, REGISTRY, Algorithm, Nominal
-from fanfold.fit import Stepped, Training, fit_events
-from fanfold.memory import PeakMemory
+from fanfold.deploy.memory import PeakMemory
 from fanfold.observation import Estimate
-from fanfold.runs import load
+from fanfold.runs.directory import load
+from fanfold.training.fit import Stepped, Training, fit_events
+from fanfold.unfolding.adjoint import gmres
 from laws import observed
 
 SHORT = {"steps": 20, "batch": 16, "validate_every": 5, "validation_samples": 50, "threads": 1, "lr": 4e-3}

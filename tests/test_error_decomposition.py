@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fanfold.bounds import error_decomposition, van_trees
-from fanfold.noise import circular
+from fanfold.core.noise import circular
 from fanfold.observation import Estimate, Observation
 from fanfold.problems import DirectionOfArrival, LinearGaussian, Tone
 

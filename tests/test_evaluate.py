@@ -7,9 +7,9 @@ import pytest
 import torch
 
 import fanfold as ff
-from fanfold.evaluate import errors_db, named_estimators
-from fanfold.peers import classical_peers, lam_grid, tuned
-from fanfold.table import Table
+from fanfold.core.table import Table
+from fanfold.evaluation.evaluate import errors_db, named_estimators
+from fanfold.evaluation.peers import classical_peers, lam_grid, tuned
 
 CONDITIONS = {"snr_db": [20.0, 30.0], "sparsity": [0.05, 0.1]}
 

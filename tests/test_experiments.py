@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fanfold import cli
+from fanfold.cli import main as cli
 from fanfold.experiments import EXPERIMENTS
 from fanfold.experiments.base import Goal
 

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from fanfold.deploy import FromPairs, to_onnx
-from fanfold.draws import generator_of
 from fanfold.estimators.ofdm import ADMMSettings, BeamMixer, Interpolation, MixerSettings, UnfoldedADMM
 from fanfold.observation import Observation
 from fanfold.problems import OFDMChannel
+from fanfold.problems.draws import generator_of
 
 PLACE = "kronecker:array=2x2x2,subcarriers=12,delay_spread_ns=300"
 

@@ -14,11 +14,11 @@ import torch
 from torch import nn
 
 import fanfold as ff
-from fanfold.fit import Finished, Started, Stepped, Training, Validated, fit_events
-from fanfold.machine import World, sensible_threads
+from fanfold.core.machine import World, sensible_threads
 from fanfold.observation import Estimate, Observation
-from fanfold.runs import Run, load
-from fanfold.training import stages
+from fanfold.runs.directory import Run, load
+from fanfold.training.fit import Finished, Started, Stepped, Training, Validated, fit_events
+from fanfold.training.trainer import stages
 
 SCALARS = {"step": "per-layer", "threshold": "per-layer"}
 SHORT = {"steps": 30, "batch": 16, "validate_every": 10, "validation_samples": 50, "threads": 1, "lr": 4e-3}
@@ -254,7 +254,7 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(tmp_path):
         "import resource, signal\nsignal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         + textwrap.dedent("""
         from fanfold import fit
-        import fanfold.runs
+        import fanfold.runs.directory
         first = ff.problems.CompressedSensing(n=40, m=20, snr_db=30)
         def limit(event):
             if type(event).__name__ == "Stepped" and event.step == 15:

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 import fanfold as ff
-from fanfold.draws import draw
 from fanfold.estimators import FlowPosterior
 from fanfold.guard import sbc
 from fanfold.observation import Observation
 from fanfold.problems import CompressedSensing, LinearGaussian, MixtureSignal
+from fanfold.problems.draws import draw
 
 pytest.importorskip("zuko")
 GAUSSIAN, MIXTURE = LinearGaussian(n=3, m=5, snr_db=8.0), MixtureSignal(n=2, m=2)

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from fanfold.estimators.linear_image import back_projection
-from fanfold.unfold import run
-from fanfold.units import nmse_db
+from fanfold.core.units import nmse_db
+from fanfold.estimators.linear.image import back_projection
+from fanfold.unfolding.unfold import run
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs/gallery.md"

@@ -1,4 +1,4 @@
-"""GAMP follows its state evolution through every output channel, is AMP through the linear one, and learns."""
+"""GAMP follows its state evolution through every likelihood, is AMP through the linear one, and learns."""
 
 import math
 
@@ -7,27 +7,27 @@ import pytest
 import torch
 
 import fanfold as ff
-from fanfold import recipe
 from fanfold.algorithms import GAMP
 from fanfold.bounds import bayes_limit
 from fanfold.bounds.gamp_evolution import gamp, output_precision
 from fanfold.bounds.state_evolution import amp
-from fanfold.channels import GaussianNoise, Logistic, OneBit, Poisson, Quantised
+from fanfold.core.units import db, nmse_db, power
 from fanfold.deploy import to_onnx
+from fanfold.likelihoods import GaussianNoise, Logistic, OneBit, Poisson, Quantised
 from fanfold.priors import BernoulliGaussian, Gaussian, GaussianMixture
 from fanfold.problems import GeneralizedLinear
-from fanfold.units import db, nmse_db, power
+from fanfold.runs import recipe
 from laws import assert_close
 from strict import StrictPromotion
 
-CHANNELS = (GaussianNoise(), OneBit(), Quantised(3, 0.25), Logistic(), Poisson(100.0))
+LIKELIHOODS = (GaussianNoise(), OneBit(), Quantised(3, 0.25), Logistic(), Poisson(100.0))
 
 
-def problem(channel, **changes) -> GeneralizedLinear:
+def problem(likelihood, **changes) -> GeneralizedLinear:
     """n = 1000 and iid A; more measurements than unknowns where one says little."""
-    binary = isinstance(channel, OneBit | Logistic)
+    binary = isinstance(likelihood, OneBit | Logistic)
     settings = {"n": 1000, "m": 3000 if binary else 500, "snr_db": 10.0 if binary else 30.0, "ensemble": "iid"}
-    return GeneralizedLinear(channel=channel, **settings | changes)
+    return GeneralizedLinear(likelihood=likelihood, **settings | changes)
 
 
 def drawn(on: GeneralizedLinear, samples: int = 30):
@@ -35,7 +35,7 @@ def drawn(on: GeneralizedLinear, samples: int = 30):
 
 
 CASES = [
-    *[(channel, {}) for channel in CHANNELS],
+    *[(likelihood, {}) for likelihood in LIKELIHOODS],
     (GaussianNoise(), {"snr_db": 10.0}),
     (Quantised(2, 0.45), {"snr_db": 10.0, "m": 1000}),
     (GaussianNoise(), {"dtype": "complex64"}),
@@ -44,17 +44,17 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("channel", "changes"), CASES, ids=str)
-def test_error_settles_where_state_evolution_says(channel, changes):
+@pytest.mark.parametrize(("likelihood", "changes"), CASES, ids=str)
+def test_error_settles_where_state_evolution_says(likelihood, changes):
     """Within 0.5 dB, where draws (errors of single ones spread by 1 dB) leave 0.1 to 0.2 dB and the size of A the rest.
 
     The error is that of the estimate as it stands: noise dithers the single bit and so tells the scale.
     """
-    on = problem(channel, **changes)
-    x, obs = drawn(on, 30 if isinstance(channel, Logistic) else 100)
-    noise_var = on.noise_var if channel.uses_noise_var else 0.0
-    errors = gamp(on.prior, channel, on.m / on.n, noise_var, 25, is_complex=x.is_complex())
-    estimate = ff.run(GAMP(on.prior, channel), obs, 25)
+    on = problem(likelihood, **changes)
+    x, obs = drawn(on, 30 if isinstance(likelihood, Logistic) else 100)
+    noise_var = on.noise_var if likelihood.uses_noise_var else 0.0
+    errors = gamp(on.prior, likelihood, on.m / on.n, noise_var, 25, is_complex=x.is_complex())
+    estimate = ff.run(GAMP(on.prior, likelihood), obs, 25)
     assert nmse_db(estimate.x, x) == pytest.approx(db(errors[-1] / on.prior.power), abs=0.5)
     assert estimate.var is not None  # and it knows its error
     assert db(estimate.var.mean() / power(estimate.x - x).mean()).item() == pytest.approx(0, abs=0.5)
@@ -63,8 +63,8 @@ def test_error_settles_where_state_evolution_says(channel, changes):
 def test_every_iteration_is_where_state_evolution_says():
     on = problem(Quantised(3, 0.25))
     x, obs = drawn(on, 100)
-    errors = [db(e / on.prior.power) for e in (on.prior.power, *gamp(on.prior, on.channel, 0.5, on.noise_var, 10))]
-    estimates = ff.iterate(GAMP(on.prior, on.channel), 10).trajectory(obs)
+    errors = [db(e / on.prior.power) for e in (on.prior.power, *gamp(on.prior, on.likelihood, 0.5, on.noise_var, 10))]
+    estimates = ff.iterate(GAMP(on.prior, on.likelihood), 10).trajectory(obs)
     for estimate, before, error in zip(estimates, errors, errors[1:], strict=False):
         # on the way down a tenth of an iteration's gain besides: so much sooner or later is one sample than another
         assert nmse_db(estimate.x, x) == pytest.approx(error, abs=0.5 + 0.1 * (before - error))
@@ -76,9 +76,9 @@ def test_noiseless_bits_tell_everything_but_the_scale():
     generator = torch.Generator().manual_seed(3)
     x = on.prior.sample((40, on.n), generator)
     x = x * (on.n * on.prior.power / power(x).sum(-1, keepdim=True)).sqrt()
-    obs = ff.Observation(on.channel.sample(on.A @ x, generator), on.A, torch.tensor(0.0))
-    limit = gamp(on.prior, on.channel, 3.0, 0.0, 25)[-1] / on.prior.power
-    x_hat = ff.run(GAMP(on.prior, on.channel), obs, 25).x
+    obs = ff.Observation(on.likelihood.sample(on.A @ x, generator), on.A, torch.tensor(0.0))
+    limit = gamp(on.prior, on.likelihood, 3.0, 0.0, 25)[-1] / on.prior.power
+    x_hat = ff.run(GAMP(on.prior, on.likelihood), obs, 25).x
     assert nmse_db(x_hat, x) == pytest.approx(db(limit), abs=0.5)
     scale = torch.linspace(0.8, 1.25, 40)[:, None]  # no bit changes
     # x_hat - a x is the error of x_hat and, nearly orthogonal to it, (a - 1) x
@@ -112,9 +112,9 @@ def test_any_prior_meets_state_evolution(prior):
     on = problem(OneBit())
     generator = torch.Generator().manual_seed(3)
     x = prior.sample((40, on.n), generator)
-    obs = ff.Observation(on.channel.sample(on.A @ x, generator, 0.03), on.A, torch.tensor(0.03))
-    limit = gamp(prior, on.channel, 3.0, 0.03, 25)[-1] / prior.power
-    assert nmse_db(ff.run(GAMP(prior, on.channel), obs, 25).x, x) == pytest.approx(db(limit), abs=0.5)
+    obs = ff.Observation(on.likelihood.sample(on.A @ x, generator, 0.03), on.A, torch.tensor(0.03))
+    limit = gamp(prior, on.likelihood, 3.0, 0.03, 25)[-1] / prior.power
+    assert nmse_db(ff.run(GAMP(prior, on.likelihood), obs, 25).x, x) == pytest.approx(db(limit), abs=0.5)
 
 
 # State evolution itself
@@ -131,13 +131,13 @@ def test_evolution_with_gaussian_noise_is_amps(is_complex):
 def test_precision_of_the_output_is_that_of_draws(is_complex):
     draws, known, tau, noise_var = 50_000, 0.15, 0.05, 0.02
     dtype = torch.complex128 if is_complex else torch.float64
-    for channel in (OneBit(), Quantised(2, 0.3), Logistic()):
+    for likelihood in (OneBit(), Quantised(2, 0.3), Logistic()):
         generator = torch.Generator().manual_seed(4)
         p, w = (torch.randn(draws, generator=generator, dtype=dtype) for _ in range(2))
         p = known**0.5 * p
-        y = channel.sample(p + tau**0.5 * w, generator, noise_var)
-        score = power(channel.score(y, p, tau, noise_var)[0])
-        gap = output_precision(channel, known, tau, noise_var, is_complex=is_complex) - score.mean()
+        y = likelihood.sample(p + tau**0.5 * w, generator, noise_var)
+        score = power(likelihood.score(y, p, tau, noise_var)[0])
+        gap = output_precision(likelihood, known, tau, noise_var, is_complex=is_complex) - score.mean()
         assert abs(gap) < 5 * score.std() / draws**0.5
 
 
@@ -155,7 +155,7 @@ def test_more_bits_are_better_and_end_at_none():
 
 def test_limit_of_a_problem_is_where_its_evolution_settles():
     on = problem(OneBit())
-    assert bayes_limit(on) == pytest.approx(gamp(on.prior, on.channel, 3.0, on.noise_var, 50)[-1] / 0.1)
+    assert bayes_limit(on) == pytest.approx(gamp(on.prior, on.likelihood, 3.0, on.noise_var, 50)[-1] / 0.1)
     assert bayes_limit(problem(OneBit(), m=500, ensemble="row-orthogonal")) is None
 
 
@@ -164,23 +164,23 @@ def test_limit_of_a_problem_is_where_its_evolution_settles():
 
 @pytest.mark.parametrize("dtype", ["float32", "complex64"])
 @pytest.mark.parametrize("snr_db", [-20.0, 60.0, 150.0, math.inf])
-@pytest.mark.parametrize("channel", [*CHANNELS, Quantised(8, 0.02), Poisson(1e6)], ids=str)
-def test_estimates_are_sane_at_any_snr(channel, snr_db, dtype):
-    if isinstance(channel, Poisson) and dtype == "complex64":
+@pytest.mark.parametrize("likelihood", [*LIKELIHOODS, Quantised(8, 0.02), Poisson(1e6)], ids=str)
+def test_estimates_are_sane_at_any_snr(likelihood, snr_db, dtype):
+    if isinstance(likelihood, Poisson) and dtype == "complex64":
         pytest.skip("counts are real")
-    on = GeneralizedLinear(n=100, m=80, channel=channel, snr_db=snr_db, dtype=dtype)
+    on = GeneralizedLinear(n=100, m=80, likelihood=likelihood, snr_db=snr_db, dtype=dtype)
     x, obs = drawn(on, 20)
-    estimate = ff.run(GAMP(on.prior, channel), obs, 40)
+    estimate = ff.run(GAMP(on.prior, likelihood), obs, 40)
     assert nmse_db(estimate.x, x) < 1  # NaN is not; and hardly worse than saying nothing
     assert estimate.var is not None
     assert torch.isfinite(estimate.var).all()
 
 
-@pytest.mark.parametrize("channel", CHANNELS, ids=str)
-def test_gradients_of_a_deep_network_are_finite(channel):
-    on = GeneralizedLinear(n=60, m=50, channel=channel, snr_db=math.inf)
+@pytest.mark.parametrize("likelihood", LIKELIHOODS, ids=str)
+def test_gradients_of_a_deep_network_are_finite(likelihood):
+    on = GeneralizedLinear(n=60, m=50, likelihood=likelihood, snr_db=math.inf)
     x, obs = drawn(on, 10)
-    algorithm = GAMP(on.prior, channel, damping=0.9)
+    algorithm = GAMP(on.prior, likelihood, damping=0.9)
     net = ff.unfold(algorithm, on, 30, dict.fromkeys(algorithm.nominals, "per-layer"))
     power(net(obs).x - x).sum().backward()
     for name, d in net.deviations.items():
@@ -190,11 +190,11 @@ def test_gradients_of_a_deep_network_are_finite(channel):
 def test_damping_does_not_move_the_fixed_point_and_holds_where_gamp_diverges():
     on = problem(OneBit(), n=200, m=600, dtype="float64")
     _, obs = drawn(on, 10)
-    free, damped = (ff.run(GAMP(on.prior, on.channel, damping=d), obs, 200).x for d in (1.0, 0.6))
+    free, damped = (ff.run(GAMP(on.prior, on.likelihood, damping=d), obs, 200).x for d in (1.0, 0.6))
     assert nmse_db(damped, free) < -100
     on = problem(Quantised(3, 0.25), n=400, m=200, ensemble="conditioned", condition_number=8.0)
     x, obs = drawn(on, 10)
-    free, damped = (nmse_db(ff.run(GAMP(on.prior, on.channel, damping=d), obs, 100).x, x) for d in (1.0, 0.3))
+    free, damped = (nmse_db(ff.run(GAMP(on.prior, on.likelihood, damping=d), obs, 100).x, x) for d in (1.0, 0.3))
     assert damped < -10
     assert not free <= 10  # it may be NaN
 
@@ -203,20 +203,20 @@ def test_what_gamp_cannot_do_is_said():
     on = problem(OneBit(), n=20, m=40)
     _, obs = drawn(on, 2)
     with pytest.raises(ValueError, match="noise variance"):
-        ff.run(GAMP(on.prior, on.channel), ff.Observation(obs.y, obs.A), 2)
+        ff.run(GAMP(on.prior, on.likelihood), ff.Observation(obs.y, obs.A), 2)
     with pytest.raises(ValueError, match="damping"):
         GAMP(damping=1.5)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "complex64", "complex128"])
-@pytest.mark.parametrize("channel", CHANNELS, ids=str)
-def test_zero_deviation_is_gamp_through_every_channel(channel, dtype):
+@pytest.mark.parametrize("likelihood", LIKELIHOODS, ids=str)
+def test_zero_deviation_is_gamp_through_every_likelihood(likelihood, dtype):
     """And in one precision throughout. The registry's laws see Gaussian noise, which is the default."""
-    if isinstance(channel, Poisson) and dtype.startswith("complex"):
+    if isinstance(likelihood, Poisson) and dtype.startswith("complex"):
         pytest.skip("counts are real")
-    on = GeneralizedLinear(n=48, m=40, channel=channel, dtype=dtype)
+    on = GeneralizedLinear(n=48, m=40, likelihood=likelihood, dtype=dtype)
     x, obs = drawn(on, 3)
-    algorithm = GAMP(on.prior, channel, damping=0.9)
+    algorithm = GAMP(on.prior, likelihood, damping=0.9)
     net = ff.unfold(algorithm, on, 6, dict.fromkeys(algorithm.nominals, "per-layer"))
     assert torch.equal(net(obs).x, ff.run(algorithm, obs, 6).x)
     with StrictPromotion():
@@ -227,13 +227,13 @@ def test_zero_deviation_is_gamp_through_every_channel(channel, dtype):
 
 @pytest.mark.filterwarnings("ignore")  # the exporter's own
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("channel", CHANNELS[1:], ids=str)
-def test_every_channel_exports(channel, dtype, tmp_path):
-    if isinstance(channel, OneBit | Logistic) and dtype == "float64":
+@pytest.mark.parametrize("likelihood", LIKELIHOODS[1:], ids=str)
+def test_every_likelihood_exports(likelihood, dtype, tmp_path):
+    if isinstance(likelihood, OneBit | Logistic) and dtype == "float64":
         pytest.skip("ONNX Runtime has no error function in double precision")
-    on = GeneralizedLinear(n=48, m=40, channel=channel, dtype=dtype)
+    on = GeneralizedLinear(n=48, m=40, likelihood=likelihood, dtype=dtype)
     _, obs = drawn(on, 3)
-    estimator = ff.iterate(GAMP(on.prior, channel), 6)
+    estimator = ff.iterate(GAMP(on.prior, likelihood), 6)
     session = onnxruntime.InferenceSession(to_onnx(estimator, obs, tmp_path / "network.onnx"))
     (x_hat,) = session.run(["x_hat"], {"y": obs.y.numpy()})
     # sums of n products in another order, a few layers deep
@@ -243,11 +243,11 @@ def test_every_channel_exports(channel, dtype, tmp_path):
 # The problem
 
 
-@pytest.mark.parametrize("channel", CHANNELS, ids=str)
-def test_problems_and_networks_are_written_down_with_their_channel(channel):
-    on = problem(channel, n=20, m=10)
+@pytest.mark.parametrize("likelihood", LIKELIHOODS, ids=str)
+def test_problems_and_networks_are_written_down_with_their_likelihood(likelihood):
+    on = problem(likelihood, n=20, m=10)
     assert recipe.build_problem(recipe.describe_problem(on)) == on
-    net = ff.unfold(GAMP(on.prior, channel), on, 2, {"tau_p_scale": "per-layer"})
+    net = ff.unfold(GAMP(on.prior, likelihood), on, 2, {"tau_p_scale": "per-layer"})
     again = recipe.build_network(recipe.describe_network(net), on)
     assert again.algorithm == net.algorithm
     assert again.fingerprint == net.fingerprint
@@ -255,7 +255,7 @@ def test_problems_and_networks_are_written_down_with_their_channel(channel):
 
 def test_shifted_problems_share_their_operator():
     on = problem(OneBit(), n=20, m=40)
-    assert on.shifted(channel=Logistic()).A is on.A
+    assert on.shifted(likelihood=Logistic()).A is on.A
     assert on.shifted(snr_db=20.0).noise_var == pytest.approx(on.noise_var / 10)
     first, second = (drawn(on, 3)[1].y for _ in range(2))
     assert torch.equal(first, second)

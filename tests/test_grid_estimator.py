@@ -3,12 +3,12 @@
 import pytest
 import torch
 
+from fanfold.core.noise import circular
+from fanfold.core.units import nmse_db
 from fanfold.estimators.ofdm import ChannelCovariance, Interpolation, Wiener
 from fanfold.estimators.ofdm.resource_grid import GridEstimator
-from fanfold.noise import circular
 from fanfold.problems import OFDMChannel
 from fanfold.propagation.models import Jakes
-from fanfold.units import nmse_db
 
 USERS, SYMBOLS, SUBCARRIERS = 2, 14, 12
 MOVING = "jakes:array=1x1x2,subcarriers=12,frequency=0.99,speed_mps=60"  # J0 falls to .46 between symbols 2 and 11

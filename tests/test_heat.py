@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fanfold.problems import Heat, Problem
-from fanfold.problems.heat import assembled
+from fanfold.problems.simulators.heat import assembled
 
 # solving loses the condition number of the stiffness matrix, about cells², in digits; ten times that for safety
 TOLERANCE = 10 * 16**2 * np.finfo(float).eps

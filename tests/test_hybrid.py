@@ -6,8 +6,8 @@ import torch
 import fanfold as ff
 from fanfold.algorithms import OAMP
 from fanfold.estimators import BackProjectionUNet, HybridOAMP, MoDL, OnePhase
-from fanfold.estimators.linear_image import white_lmmse
-from fanfold.estimators.one_phase import stacked
+from fanfold.estimators.imaging.one_phase import stacked
+from fanfold.estimators.linear.image import white_lmmse
 from fanfold.linops import Dense
 from fanfold.networks import ContextCNN, ResidualCNN, UNet
 from fanfold.priors import BernoulliGaussian

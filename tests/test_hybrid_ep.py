@@ -8,7 +8,7 @@ import torch
 import fanfold as ff
 from fanfold.algorithms import EP
 from fanfold.estimators import HybridEP
-from fanfold.experiments.scene_methods import learn_maps, noisy, surprise
+from fanfold.experiments.rf.scene_methods import learn_maps, noisy, surprise
 from fanfold.priors import BernoulliGaussian
 from fanfold.priors.gaussian_field import GaussianField
 from fanfold.problems import CompressedSensing, RFImaging

@@ -8,12 +8,12 @@ import pytest
 import torch
 from scipy import integrate
 
-from fanfold.noise import circular
+from fanfold.core.noise import circular
 from fanfold.observation import Observation
 from fanfold.priors import BernoulliGaussian, Gaussian, GaussianMixture, Laplace, Uniform
 from fanfold.problems import LinearGaussian, MixtureSignal, Modulation, Problem, ScalarChannel
-from fanfold.problems.likelihood import KnownPosterior, Likelihood
-from fanfold.problems.modulation import CONSTELLATIONS, constellation
+from fanfold.problems.protocols import KnownModel, KnownPosterior
+from fanfold.problems.radio.modulation import CONSTELLATIONS, constellation
 
 KNOWN = {
     "linear": LinearGaussian(n=4, m=3, snr_db=3),
@@ -70,7 +70,7 @@ def test_the_posterior_variance_is_the_mean_squared_error(problem):
 
 
 @pytest.mark.parametrize(
-    "problem", [p for p in KNOWN.values() if isinstance(p, Likelihood)], ids=lambda p: type(p).__name__
+    "problem", [p for p in KNOWN.values() if isinstance(p, KnownModel)], ids=lambda p: type(p).__name__
 )
 def test_densities_integrate_to_their_posterior(problem):
     """Importance sampling from the prior: weights `p(y|x)` give the posterior mean, and their mean the evidence."""

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 import fanfold as ff
-from fanfold.draws import generator_of
+from fanfold.core.noise import circular
 from fanfold.estimators.ofdm import ChannelCovariance, KroneckerGMM, Wiener
 from fanfold.estimators.ofdm.full_gaussian import FullGaussian
 from fanfold.estimators.ofdm.mixture import Mixture, learn_mixture, mixtures_of
-from fanfold.noise import circular
+from fanfold.problems.draws import generator_of
 
 CHANNELS = ff.problems.OFDMChannel(source="rayleigh:array=2x2x2,subcarriers=12", pilots="comb-2")
 ANTENNAS, ENTRIES = 8, 12

@@ -9,7 +9,7 @@ import torch
 from fanfold.algorithms import FISTA, ISTA, LISTA, LISTACP, POSITIVE, REGISTRY, UNIT, Algorithm, Nominal
 from fanfold.observation import Estimate, Observation
 from fanfold.shrinkage import soft
-from fanfold.unfold import run
+from fanfold.unfolding.unfold import run
 from laws import DTYPES, LAWS
 
 

@@ -4,15 +4,15 @@ import pytest
 import torch
 
 from fanfold.algorithms import OAMP
+from fanfold.core.units import nmse_db, power
 from fanfold.estimators import LearnedResponses
-from fanfold.fit import fit
 from fanfold.linops import Kronecker
 from fanfold.observation import Observation
 from fanfold.priors import BernoulliGaussian
 from fanfold.problems import RFImaging
-from fanfold.training import draw
-from fanfold.unfold import unfold
-from fanfold.units import nmse_db, power
+from fanfold.training.fit import fit
+from fanfold.training.trainer import draw
+from fanfold.unfolding.unfold import unfold
 
 PRIOR = BernoulliGaussian(0.1)
 SMALL = {"scene": (10, 8), "elements": (9, 7), "phase_deg": 10.0, "gain_db": 1.0}

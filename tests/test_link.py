@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from fanfold.core.noise import circular
+from fanfold.core.table import Table
 from fanfold.estimators.ofdm import ChannelCovariance, Interpolation, Wiener
-from fanfold.experiments.channel_methods import BOTH, LS
-from fanfold.experiments.link_chain import PERFECT, SLOT, Uplink, lmmse_equalise, simulate
-from fanfold.experiments.link_level import QUICK, crossing, goals_of, needs, rayleigh_ber, verdict
-from fanfold.noise import circular
+from fanfold.evaluation.link import PERFECT, SLOT, Uplink, lmmse_equalise, simulate
+from fanfold.experiments.channels.channel_methods import BOTH, LS
+from fanfold.experiments.channels.link_level import QUICK, crossing, goals_of, needs, rayleigh_ber, verdict
 from fanfold.propagation.models import Jakes
-from fanfold.table import Table
 
 MOVING = "jakes:array=1x2x4,subcarriers=24,frequency=0.97,speed_mps=50"
 

@@ -9,6 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fanfold.adapters import from_deepinv, from_pylops
+from fanfold.core.units import power
 from fanfold.linops import (
     DCT,
     Compose,
@@ -20,10 +22,7 @@ from fanfold.linops import (
     Wavelet,
     covariance_inverse,
     dot_test,
-    from_deepinv,
-    from_pylops,
 )
-from fanfold.units import power
 
 DTYPES = (torch.float32, torch.float64, torch.complex64, torch.complex128)
 

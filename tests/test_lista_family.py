@@ -24,12 +24,12 @@ from fanfold.algorithms import (
 )
 from fanfold.algorithms.alista import analytic_matrix
 from fanfold.algorithms.lista_cpss import select, selected
-from fanfold.fit import Finished, Stepped, Training, fit_events
+from fanfold.core.units import nmse_db
 from fanfold.problems import CompressedSensing, ExactlySparse
 from fanfold.shrinkage import soft
-from fanfold.training import draw
-from fanfold.unfold import Unfolded, run
-from fanfold.units import nmse_db
+from fanfold.training.fit import Finished, Stepped, Training, fit_events
+from fanfold.training.trainer import draw
+from fanfold.unfolding.unfold import Unfolded, run
 from laws import DTYPES, LAWS, assert_close, observed
 
 OTHER_SETTINGS = [ALISTA(p=0.02), ALISTAAT(ridge=0.0), HyperLISTA(c1=1.0, c3=0.05)]

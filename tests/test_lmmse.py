@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
+from fanfold.core.noise import circular
+from fanfold.core.units import power
 from fanfold.estimators import LMMSE
 from fanfold.linops import DCT, Dense
-from fanfold.noise import circular
 from fanfold.observation import Observation
 from fanfold.problems import CompressedSensing, Pairs
-from fanfold.units import power
 
 DTYPES = (torch.float32, torch.float64, torch.complex64, torch.complex128)
 M, N, NOISE_VAR = 5, 8, 0.05

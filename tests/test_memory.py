@@ -7,9 +7,9 @@ import torch
 
 import fanfold as ff
 from fanfold.algorithms import FREE, REGISTRY
-from fanfold.fit import Stepped, Training, Validated, fit_events
-from fanfold.memory import PeakMemory
-from fanfold.runs import Run, load
+from fanfold.deploy.memory import PeakMemory
+from fanfold.runs.directory import Run, load
+from fanfold.training.fit import Stepped, Training, Validated, fit_events
 from laws import DTYPES, observed
 
 SHORT = {"steps": 20, "batch": 16, "validate_every": 5, "validation_samples": 50, "threads": 1, "lr": 4e-3}

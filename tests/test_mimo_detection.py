@@ -9,16 +9,16 @@ import torch
 from scipy.stats import norm
 
 import fanfold as ff
-from fanfold import commands
 from fanfold.algorithms import EP, FISTA, ISTA, LISTA, OAMP, OAMPNet2
+from fanfold.cli import commands
+from fanfold.core.units import from_db, power
 from fanfold.estimators import LMMSE, SphereDecoder, UnbiasedLMMSE, ZeroForcing, matched_filter_bound
-from fanfold.experiments.mimo_detection import error_rate, snr_at
+from fanfold.experiments.sparse.mimo_detection import error_rate, snr_at
 from fanfold.linops import Batched, Dense
 from fanfold.observation import Observation
 from fanfold.priors import Constellation
 from fanfold.problems import MIMODetection
-from fanfold.runs import Run
-from fanfold.units import from_db, power
+from fanfold.runs.directory import Run
 
 DETECTORS = (OAMP, OAMPNet2, EP)
 DTYPES = (torch.float32, torch.float64, torch.complex64, torch.complex128)

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from fanfold.algorithms import OAMP
+from fanfold.core.units import power
 from fanfold.priors import BernoulliGaussian
 from fanfold.priors.support_chain import SupportChain
 from fanfold.problems import Clustered, CompressedSensing, Mismatched, Problem
-from fanfold.recipe import build_problem, describe_problem
-from fanfold.units import power
+from fanfold.runs.recipe import build_problem, describe_problem
 
 DTYPES = ("float32", "float64", "complex64", "complex128")
 each_dtype = pytest.mark.parametrize("dtype", DTYPES)
@@ -220,8 +220,8 @@ def test_a_rising_chain_is_refused():
 
 
 def test_oamp_that_is_told_the_chain_beats_oamp_that_is_told_the_share():
-    from fanfold.unfold import run
-    from fanfold.units import nmse_db
+    from fanfold.core.units import nmse_db
+    from fanfold.unfolding.unfold import run
 
     p = Clustered()
     x, obs = p.sample(300, rng(0))
@@ -258,7 +258,7 @@ def test_draws_have_the_precision_asked_for(dtype):
 
 
 def contest(**fields):
-    from fanfold.experiments.contest import Contest
+    from fanfold.experiments.sparse.contest import Contest
 
     on = small()
     x, obs = on.sample(2, rng(0))
@@ -267,8 +267,8 @@ def contest(**fields):
 
 def outcomes_with(dense_db: float):
     """Results of a contest with OAMP, untrained and told, at 20 and 40 dB, and a dense network wherever."""
-    from fanfold.experiments.contest import CP, SCALARS, UNTRAINED, Result
-    from fanfold.experiments.dense_weights import FITTED_A, TRUE_A
+    from fanfold.experiments.sparse.contest import CP, SCALARS, UNTRAINED, Result
+    from fanfold.experiments.sparse.dense_weights import FITTED_A, TRUE_A
 
     kinds = {UNTRAINED: ("untrained", 20.0), TRUE_A: ("told", 40.0), FITTED_A: ("told", 39.9)}
     kinds |= {SCALARS: ("light", 20.5), CP: ("dense", dense_db)}
@@ -277,8 +277,8 @@ def outcomes_with(dense_db: float):
 
 @pytest.mark.parametrize(("dense_db", "word"), [(18.0, "loses by 2.00 dB"), (27.0, "wins by 7.00 dB")])
 def test_a_network_that_loses_to_untrained_oamp_is_reported_as_losing(dense_db, word):
-    from fanfold.experiments.contest import CP
-    from fanfold.experiments.dense_weights import goals_of, outcome, section, verdict
+    from fanfold.experiments.sparse.contest import CP
+    from fanfold.experiments.sparse.dense_weights import goals_of, outcome, section, verdict
 
     held, results = contest(), outcomes_with(dense_db)
     (row,) = (r for r in outcome(held, results) if r["method"] == CP)
@@ -293,7 +293,7 @@ def test_a_network_that_loses_to_untrained_oamp_is_reported_as_losing(dense_db, 
 
 
 def test_the_operator_that_pairs_tell_is_the_true_one():
-    from fanfold.experiments.dense_weights import PAIRS, fitted_operator
+    from fanfold.experiments.sparse.dense_weights import PAIRS, fitted_operator
 
     p = small(snr_db=40.0)
     M = p.true_A.matrix()
@@ -303,7 +303,7 @@ def test_the_operator_that_pairs_tell_is_the_true_one():
 
 
 def test_the_best_separable_prior_is_found():
-    from fanfold.experiments.contest import best_oamp
+    from fanfold.experiments.sparse.contest import best_oamp
 
     _, plain = best_oamp(CompressedSensing(n=100, m=50, sparsity=0.1), 8, 0)
     assert plain.prior.p in (0.05, 0.1, 0.15)

@@ -9,16 +9,16 @@ import pytest
 import torch
 
 import fanfold as ff
-from fanfold import cli
-from fanfold.draws import Pool, draw
-from fanfold.estimators.features import ridge
-from fanfold.evaluate import TEST_STREAM
-from fanfold.fit import Finished, Validated
-from fanfold.noise import circular
+from fanfold.cli import main as cli
+from fanfold.core.noise import circular
+from fanfold.estimators.posterior.features import ridge
+from fanfold.evaluation.evaluate import TEST_STREAM
 from fanfold.observation import Observation
 from fanfold.priors import Uniform
 from fanfold.problems import LinearGaussian, MixtureSignal, Modulation, Pairs, ScalarChannel
 from fanfold.problems.base import Described
+from fanfold.problems.draws import Pool, draw
+from fanfold.training.fit import Finished, Validated
 
 UNTRAINED = {"steps": 1, "lr": 1e-30}  # prepared from data, and not moved
 

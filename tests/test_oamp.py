@@ -7,9 +7,9 @@ import fanfold as ff
 from fanfold.algorithms import OAMP
 from fanfold.algorithms.residual import variances
 from fanfold.bounds.state_evolution import vamp
+from fanfold.core.units import db, nmse_db, power
 from fanfold.priors import BernoulliGaussian, Gaussian
-from fanfold.training import draw
-from fanfold.units import db, nmse_db, power
+from fanfold.training.trainer import draw
 from laws import LAWS
 
 VARIANTS = {

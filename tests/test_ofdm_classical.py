@@ -7,13 +7,13 @@ import pytest
 import torch
 
 import fanfold as ff
+from fanfold.core.noise import circular
+from fanfold.core.units import nmse_db, power
 from fanfold.estimators import LMMSE
 from fanfold.estimators.ofdm import ChannelCovariance, Interpolation, NoiseVariance, Wiener
 from fanfold.estimators.ofdm.interpolation import interpolation_matrix
 from fanfold.estimators.ofdm.noise_variance import MOST
-from fanfold.noise import circular
 from fanfold.propagation.models import Rayleigh
-from fanfold.units import nmse_db, power
 
 MODEL = "kronecker:array=2x2x3,subcarriers=16,space=0.8,delay_spread_ns=600"  # Gaussian, of known covariance
 SLOT = "jakes:array=1x2,subcarriers=12,symbols=14,speed_mps=60,delay_spread_ns=600"

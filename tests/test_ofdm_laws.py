@@ -6,9 +6,9 @@ import pytest
 import torch
 
 import fanfold as ff
+from fanfold.core.units import nmse_db, power
 from fanfold.estimators import ofdm
 from fanfold.linops import kronecker
-from fanfold.units import nmse_db, power
 
 CHANNELS = ff.problems.OFDMChannel("umi", "comb-4", snr_db=10.0)
 NETWORKS = {

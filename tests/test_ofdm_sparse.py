@@ -7,11 +7,11 @@ import pytest
 import torch
 
 import fanfold as ff
+from fanfold.core.noise import circular
+from fanfold.core.units import nmse_db, power
 from fanfold.estimators.ofdm import BeamDelayOAMP, BeamDelayOMP, DelayThreshold, Interpolation
 from fanfold.estimators.ofdm.delay_threshold import median_noise
 from fanfold.estimators.ofdm.pursuit import beam_delay_grid
-from fanfold.noise import circular
-from fanfold.units import nmse_db, power
 
 CHANNELS = ff.problems.OFDMChannel(source="kronecker:array=2x4x4,subcarriers=24", pilots="comb-2")
 PERIOD = 1 / CHANNELS.layout.spacing_hz / 2  # delays that the pilots tell apart

@@ -4,11 +4,11 @@ import pytest
 import torch
 
 import fanfold as ff
+from fanfold.core.units import nmse_db, power
 from fanfold.estimators.sparse import MCP, OMP, DebiasedLasso, Lasso
+from fanfold.evaluation.peers import classical_peers, library_peers
 from fanfold.linops import Dense
 from fanfold.observation import Observation
-from fanfold.peers import classical_peers, library_peers
-from fanfold.units import nmse_db, power
 from laws import observed
 
 ON = ff.problems.CompressedSensing(n=200, m=100, sparsity=0.05, snr_db=40)

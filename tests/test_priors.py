@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fanfold.bounds import mmse
-from fanfold.noise import circular
+from fanfold.core.noise import circular
+from fanfold.core.units import power
 from fanfold.priors import BernoulliGaussian, Constellation, Gaussian, GaussianMixture, Laplace
-from fanfold.units import power
 
 PRIORS = (
     Gaussian(0.7),

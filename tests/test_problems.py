@@ -9,10 +9,10 @@ import pywt.data
 import torch
 from PIL import Image
 
+from fanfold.core.units import db, power
 from fanfold.linops import DCT, Dense, Wavelet
 from fanfold.problems import CompressedSensing, Pairs, Photographs, Problem
-from fanfold.problems.photographs import load_picture
-from fanfold.units import db, power
+from fanfold.problems.sparse.photographs import load_picture
 
 DTYPES = ("float32", "float64", "complex64", "complex128")
 ENSEMBLES = ("iid", "unit-columns", "row-orthogonal", "conditioned")
@@ -106,7 +106,7 @@ def test_condition_number_matters_to_its_ensemble_only():
 @each_dtype
 @each_ensemble
 def test_operator_is_told_by_its_seed(ensemble, dtype):
-    from fanfold.problems.compressed_sensing import draw_operator
+    from fanfold.problems.sparse.compressed_sensing import draw_operator
 
     p = CompressedSensing(n=40, m=20, ensemble=ensemble, dtype=dtype)
     before = p.A.fingerprint()

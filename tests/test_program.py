@@ -15,11 +15,12 @@ import pytest
 import torch
 
 import fanfold as ff
-from fanfold import cli, recipe
+from fanfold.cli import main as cli
 from fanfold.problems import Box, Independent, Program, Simulations
 from fanfold.problems.simulators.base import seeds_of
-from fanfold.runs import Run
-from fanfold.simulating import simulation_events
+from fanfold.runs import recipe
+from fanfold.runs.directory import Run
+from fanfold.training.simulate import simulation_events
 
 PYTHON = f"{shlex.quote(sys.executable)} -I -S"  # starts in a few milliseconds
 UNIT = Box((-1.0, 0.0), (1.0, 1.0))
@@ -262,7 +263,7 @@ def test_an_interrupted_simulation_says_how_to_go_on(monkeypatch, tmp_path, caps
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("fanfold.simulating.completed", interrupt)
+    monkeypatch.setattr("fanfold.training.simulate.completed", interrupt)
     assert cli.run(["simulate", "modulation", "--count", "9", "--out", str(tmp_path / "store")]) == 1
     assert "what was simulated is kept: the same command goes on" in capsys.readouterr().err
 

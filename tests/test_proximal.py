@@ -5,12 +5,14 @@ import onnxruntime
 import pytest
 import torch
 
-from fanfold import iterate, recipe, run, unfold
+from fanfold import iterate, run
 from fanfold.algorithms import ADMM, ISTA, DouglasRachford, PrimalDual, ProximalGradient
+from fanfold.core.units import power
 from fanfold.deploy import to_onnx
 from fanfold.observation import Observation
 from fanfold.penalties import L1, MCP, REGISTRY, SCAD, GroupL1, Ridge
-from fanfold.units import power
+from fanfold.runs import recipe
+from fanfold.unfolding import unfold
 from laws import DTYPES, LAWS, assert_close, observed
 
 ITERATIONS = {ProximalGradient: 20_000, ADMM: 4000, DouglasRachford: 4000, PrimalDual: 20_000}

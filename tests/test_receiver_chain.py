@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fanfold.problems import Problem, ReceiverChain
-from fanfold.problems.receiver_chain import pilots
+from fanfold.problems.radio.receiver_chain import pilots
 
 INF = math.inf
 IDEAL = ReceiverChain(snr_db=INF, linewidth=0.0, saturation=INF, full_scale=INF, dtype="complex128")

@@ -5,7 +5,7 @@ import torch
 
 import fanfold as ff
 from fanfold.estimators.ofdm import ChannelCovariance, Wiener
-from fanfold.problems.resource_grid import estimates_in_field, field_of, links_of, observations_of, pilot_grid
+from fanfold.problems.radio.resource_grid import estimates_in_field, field_of, links_of, observations_of, pilot_grid
 from fanfold.propagation import pilot_mask
 
 BATCH, RX, ANTENNAS, TX, STREAMS, SYMBOLS, SUBCARRIERS = SHAPE = (3, 2, 4, 2, 2, 2, 12)

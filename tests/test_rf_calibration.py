@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from fanfold.algorithms import FISTA
-from fanfold.experiments.rf_calibration import (
+from fanfold.core.units import nmse_db, power
+from fanfold.experiments.rf.rf_calibration import (
     BOTH,
     END_TO_END,
     FACTORS,
@@ -20,8 +21,7 @@ from fanfold.experiments.rf_calibration import (
     won_back,
 )
 from fanfold.problems import RFImaging
-from fanfold.training import draw
-from fanfold.units import nmse_db, power
+from fanfold.training.trainer import draw
 
 SMALL = RFImaging("gaussian", (16, 16), (13, 13), phase_deg=20.0, gain_db=2.0)
 VALUES = {NOMINAL: -10.0, "one": -25.0, "two": -35.0, ORACLE: -30.0}

@@ -12,20 +12,20 @@ import numpy as np
 import pytest
 import torch
 
-from fanfold import cli
 from fanfold.algorithms import EP, FISTA, OAMP
 from fanfold.bounds import support_oracle
-from fanfold.estimators.linear_image import back_projection
-from fanfold.evaluate import TEST_STREAM
+from fanfold.cli import main as cli
+from fanfold.core.units import nmse_db, power
+from fanfold.estimators.linear.image import back_projection
+from fanfold.evaluation.evaluate import TEST_STREAM
 from fanfold.linops import Born, Kronecker, partial_fourier, steering, uniform_linear
-from fanfold.linops.geometry import LIGHT, read_geometry
 from fanfold.priors import BernoulliGaussian
 from fanfold.problems import RFGeometry
-from fanfold.recipe import build_problem, describe_problem
-from fanfold.runs import load
-from fanfold.training import draw
-from fanfold.unfold import run
-from fanfold.units import nmse_db, power
+from fanfold.problems.rf.geometry_file import LIGHT, read_geometry
+from fanfold.runs.directory import load
+from fanfold.runs.recipe import build_problem, describe_problem
+from fanfold.training.trainer import draw
+from fanfold.unfolding.unfold import run
 
 EXAMPLES = Path(__file__).parent.parent / "examples/rf"
 ANGLE = '[[axis]]\nkind = "linear-array"\nelements = 7\nfield = 0.8\nvoxels = 8\n'
@@ -365,7 +365,7 @@ def test_simulated_scenes_of_a_near_field_array_train(tmp_path, capsys, algorith
 
 
 def test_algorithms_begin_from_the_prior_of_the_training_scenes(calibrated):
-    from fanfold.commands import _told_by
+    from fanfold.cli.commands import _told_by
 
     problem = RFGeometry(str(calibrated / "array.toml"), str(calibrated / "pairs.npz"))
     x = torch.from_numpy(np.load(calibrated / "pairs.npz")["x"])[:480].to(torch.complex64)

@@ -7,10 +7,10 @@ import torch
 
 import fanfold as ff
 from fanfold.algorithms import EP, OAMP, TISTA
+from fanfold.deploy.memory import PeakMemory
 from fanfold.estimators import ZeroForcing
 from fanfold.linops import Batched, Born, Dense, Kronecker, dot_test, field_of_view, steering, uniform_linear
-from fanfold.memory import PeakMemory
-from fanfold.unfold import run
+from fanfold.unfolding.unfold import run
 
 
 def randn(*shape: int, dtype: torch.dtype = torch.complex64, seed: int = 0) -> torch.Tensor:

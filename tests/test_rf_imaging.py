@@ -4,9 +4,9 @@ import pytest
 import torch
 
 import fanfold as ff
-from fanfold.estimators.linear_image import back_projection, white_lmmse
+from fanfold.core.units import power
+from fanfold.estimators.linear.image import back_projection, white_lmmse
 from fanfold.problems import RFImaging
-from fanfold.units import power
 
 SENSING = ("gaussian", "fourier", "steering")
 TARGETS = ("points", "extended", "photographs")

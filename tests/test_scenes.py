@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from fanfold.experiments.base import Goal
-from fanfold.experiments.rf_scenes import FOUND, NMSE, PARAMETERS, Measured, curve_section, goals, means, verdict
-from fanfold.experiments.scene_data import SETTINGS, Field, Stored, Turned
-from fanfold.experiments.scene_methods import HYBRID, L1, MODL, RATES, UNET
-from fanfold.experiments.scene_scores import auc, bright, decibel, found, roc, ssim
+from fanfold.experiments.rf.rf_scenes import FOUND, NMSE, PARAMETERS, Measured, curve_section, goals, means, verdict
+from fanfold.experiments.rf.scene_data import SETTINGS, Field, Stored, Turned
+from fanfold.experiments.rf.scene_methods import HYBRID, L1, MODL, RATES, UNET
+from fanfold.experiments.rf.scene_scores import auc, bright, decibel, found, roc, ssim
 from fanfold.problems import RFImaging
 
 SMALL = {"scene": (12, 8), "elements": (9, 7), "sensing": "gaussian"}

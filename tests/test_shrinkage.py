@@ -8,7 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fanfold.noise import circular
+from fanfold.core.noise import circular
+from fanfold.core.units import power
 from fanfold.penalties import L1, MCP, SCAD, GroupL1, Ridge
 from fanfold.shrinkage import (
     firm,
@@ -20,7 +21,6 @@ from fanfold.shrinkage import (
     soft,
     soft_divergence,
 )
-from fanfold.units import power
 
 DTYPES = (torch.float32, torch.float64, torch.complex64, torch.complex128)
 PRECISE = (torch.float64, torch.complex128)

@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fanfold as ff
-from fanfold import recipe
 from fanfold.problems import BatchSimulator, Box, Independent, Modulation, Pairs, Problem, Simulations, Simulator
 from fanfold.problems.simulators.base import seeds_of
 from fanfold.problems.simulators.outcome import judge
 from fanfold.problems.simulators.store import writing
-from fanfold.simulating import SimulationFinished, SimulationStarted, simulation_events
+from fanfold.runs import recipe
+from fanfold.training.simulate import SimulationFinished, SimulationStarted, simulation_events
 
 UNIT = Box((0.0, 0.0), (1.0, 2.0))
 
@@ -440,7 +440,7 @@ def test_pairs_of_another_kind_are_refused_with_the_kinds_that_fit(tmp_path):
 
 
 def test_a_budget_of_stored_pairs_takes_none_twice(tmp_path):
-    from fanfold.draws import Pool
+    from fanfold.problems.draws import Pool
 
     pairs = ff.simulate(ONE, 100, tmp_path / "store")
     pool = Pool(pairs, 80, 0)

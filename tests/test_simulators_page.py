@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fanfold import cli
+from fanfold.cli import main as cli
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs/simulators.md").read_text()

@@ -5,11 +5,11 @@ import math
 import pytest
 import torch
 
+from fanfold.core.units import from_db
 from fanfold.estimators import ESPRIT, MUSIC, RootMUSIC
-from fanfold.estimators.subspace import null_spectrum, polynomial_roots
+from fanfold.estimators.arrays.subspace import null_spectrum, polynomial_roots
 from fanfold.observation import Observation
 from fanfold.problems import DirectionOfArrival
-from fanfold.units import from_db
 
 EPS = torch.finfo(torch.float64).eps
 METHODS = {

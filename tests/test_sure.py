@@ -4,14 +4,14 @@ import pytest
 import torch
 
 import fanfold as ff
-from fanfold.draws import draw
+from fanfold.core.noise import circular
+from fanfold.core.units import power
 from fanfold.guard import sure
 from fanfold.guard.sure import View
-from fanfold.noise import circular
 from fanfold.observation import Estimate, Observation
 from fanfold.problems import CompressedSensing, LinearGaussian
+from fanfold.problems.draws import draw
 from fanfold.shrinkage import soft
-from fanfold.units import power
 
 SAMPLES = 4000
 

@@ -5,14 +5,14 @@ import math
 import pytest
 import torch
 
-from fanfold import recipe
 from fanfold.bounds import cramer_rao, gaussian_fisher, van_trees
+from fanfold.core.units import power
 from fanfold.observation import Observation
 from fanfold.priors.base import gaussian_log_prob
 from fanfold.problems import Problem, TimeDelay, Tone
-from fanfold.problems.likelihood import KnownPosterior, Likelihood
-from fanfold.problems.quadrature import posterior_moments
-from fanfold.units import power
+from fanfold.problems.gaussian.quadrature import posterior_moments
+from fanfold.problems.protocols import KnownModel, KnownPosterior
+from fanfold.runs import recipe
 
 PROBLEMS = [
     Tone(),
@@ -46,7 +46,7 @@ def at(problem, places: torch.Tensor, phase: float = 0.0, amplitude: float = 1.0
 @each_problem
 def test_it_is_a_problem_with_a_known_model(problem):
     assert isinstance(problem, Problem)
-    assert isinstance(problem, Likelihood)
+    assert isinstance(problem, KnownModel)
     assert isinstance(problem, KnownPosterior)
     assert recipe.build_problem(recipe.describe_problem(problem)) == problem
     ranged = problem.shifted(snr_db=(-10.0, 30.0))

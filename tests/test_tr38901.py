@@ -10,11 +10,12 @@ from scipy.special import j0
 
 pytest.importorskip("sionna")
 
+from fanfold.adapters.sionna import SCENARIOS, _arrays, profile_paths, sionna_at
 from fanfold.propagation import Dataset, source_of
 from fanfold.propagation.drawing import draw_channels, shard_seed
 from fanfold.propagation.models import LIGHT
 from fanfold.propagation.statistics import delay_spread_ns
-from fanfold.propagation.tr38901 import MODELS, SCENARIOS, TR38901, _arrays, _profile, sionna_at
+from fanfold.propagation.tr38901 import MODELS, TR38901
 
 EPS = torch.finfo(torch.float32).eps
 TINY = {"array": (1, 1, 2), "subcarriers": 4}
@@ -75,7 +76,7 @@ def test_antennas_are_by_panel_polarisation_column_and_row():
         assert torch.allclose(moved[..., 3 - coordinate], torch.tensor(0.0), atol=1e-4)
 
 
-def test_delays_are_those_of_the_profile():
+def test_delays_are_those_of_theprofile_paths():
     """Of the standard's table 7.7.2-1 (TDL-A), times 300 ns: the correlation of subcarriers is its transform."""
     from sionna.phy.channel.tr38901 import TDL
 
@@ -131,7 +132,7 @@ def test_neighbours_of_a_tapped_delay_line_are_correlated_as_asked():
     draws, rho = 3000, 0.8
     recipe = TR38901("tdl-a", array=(2, 1, 3), correlation=rho)
     with sionna_at(0) as sionna, torch.no_grad():  # before each draw is scaled, which moves correlations
-        gains, _ = _profile(recipe, sionna)(draws)
+        gains, _ = profile_paths(recipe, sionna)(draws)
     h = gains.sum(2).to(torch.complex128).reshape(draws, 2, 3)
     sample = torch.einsum("bpr,bqs->prqs", h, h.conj()) / draws
     p, r = torch.arange(2), torch.arange(3)

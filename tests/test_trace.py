@@ -8,9 +8,9 @@ import torch
 import fanfold as ff
 from fanfold.bounds.assumptions import marchenko_pastur_distance, not_haar
 from fanfold.bounds.state_evolution import oamp_evolution, soft_risk, vamp
+from fanfold.core.units import power
 from fanfold.linops import Dense
 from fanfold.shrinkage import soft
-from fanfold.units import power
 
 AMP, OAMP, BG = ff.algorithms.AMP, ff.algorithms.OAMP, ff.priors.BernoulliGaussian
 
@@ -143,7 +143,7 @@ def test_spectrum_of_an_iid_matrix_is_marchenko_and_pasturs(m, n):
 @pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
 @pytest.mark.parametrize("v", [1e-3, 0.1])
 def test_risk_of_the_soft_threshold_is_that_of_draws(v, dtype):
-    from fanfold.noise import circular
+    from fanfold.core.noise import circular
 
     generator, count = torch.Generator().manual_seed(0), 400_000
     x = BG(0.1).sample((count,), generator, dtype)

@@ -8,8 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fanfold.noise import circular
-from fanfold.units import db, from_db, nmse, nmse_db, power, psnr_db, rms
+from fanfold.core.noise import circular
+from fanfold.core.units import db, from_db, nmse, nmse_db, power, psnr_db, rms
 
 DTYPES = (torch.float32, torch.float64, torch.complex64, torch.complex128)
 EPS = torch.finfo(torch.float64).eps

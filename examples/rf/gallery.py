@@ -15,16 +15,16 @@ import torch
 from torch import Tensor
 
 from fanfold.algorithms import EP, FISTA, OAMP, Algorithm
-from fanfold.estimators.linear_image import back_projection
-from fanfold.evaluate import TEST_STREAM, Estimator, errors_db
+from fanfold.core.units import nmse_db, power
+from fanfold.estimators.linear.image import back_projection
+from fanfold.evaluation.evaluate import TEST_STREAM, Estimator, errors_db
+from fanfold.evaluation.peers import TUNING_STREAM, lam_grid
 from fanfold.observation import Observation
-from fanfold.peers import TUNING_STREAM, lam_grid
 from fanfold.priors import BernoulliGaussian
 from fanfold.problems import Problem, RFGeometry, RFImaging
 from fanfold.report.plots import require_matplotlib
-from fanfold.training import draw
-from fanfold.unfold import iterate, run
-from fanfold.units import nmse_db, power
+from fanfold.training.trainer import draw
+from fanfold.unfolding.unfold import iterate, run
 
 HERE = Path(__file__).parent
 DOCS = HERE.parent.parent / "docs"

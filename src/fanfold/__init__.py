@@ -1,108 +1,100 @@
 """fanfold: learned estimators from measurement models. A network is an algorithm plus deviations.
 
+    algorithms    iterative estimators, one paper a file
+    adapters      operators of PyLops and deepinv, channels of Sionna
+    bounds        limits: Cramér–Rao, Van Trees, Ziv–Zakai, state evolution, the exact MMSE
+    deploy        export, cost, memory
+    estimators    everything that maps an observation to an estimate
+    guard         intervals with a promised coverage, calibrated variances, checks
+    likelihoods   p(y | z): Gaussian, one-bit, quantised, Poisson, logistic
+    linops        linear operators: A @ x, A.H @ y
+    noise         circular Gaussian noise
+    penalties     what proximal algorithms minimise beside the misfit
+    priors        what signals are like: posterior mean and variance
+    problems      draws of signals and their observations
+    propagation   radio channels: models, stored draws, pilots
+    shrinkage     thresholds and their derivatives
+    units         decibels and powers
+
 Names are imported when they are first used, so that `import fanfold` is quick and the command line's help needs no
 torch.
 """
 
-import sys
-from importlib import import_module
-from types import ModuleType
-from typing import TYPE_CHECKING
+from importlib import import_module as _import_module
+from typing import TYPE_CHECKING as _TYPE_CHECKING
 
-if TYPE_CHECKING:
+if _TYPE_CHECKING:
     from fanfold import (
+        adapters,
         algorithms,
         bounds,
-        channels,
         deploy,
         estimators,
         guard,
+        likelihoods,
         linops,
-        noise,
         penalties,
         priors,
         problems,
         propagation,
         shrinkage,
-        units,
     )
-    from fanfold.certificate import certify
-    from fanfold.equilibrium import equilibrium
+    from fanfold.bounds.convergence import certify
+    from fanfold.core import noise, units
     from fanfold.estimators import LMMSE, neural
-    from fanfold.evaluate import evaluate
-    from fanfold.fit import Training, fit, fit_events, resume
+    from fanfold.evaluation.evaluate import evaluate
     from fanfold.linops import dot_test
     from fanfold.observation import Estimate, Observation
-    from fanfold.runs import load
-    from fanfold.simulating import simulate
-    from fanfold.trace import run, watch
-    from fanfold.unfold import iterate, unfold
+    from fanfold.runs.directory import load
+    from fanfold.training.fit import fit, fit_events, resume
+    from fanfold.training.simulate import simulate
+    from fanfold.training.trainer import Training
+    from fanfold.unfolding.equilibrium import equilibrium
+    from fanfold.unfolding.unfold import iterate, unfold
+    from fanfold.unfolding.watch import run, watch
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "LMMSE": "fanfold.estimators",
-    "Estimate": "fanfold.observation",
-    "Observation": "fanfold.observation",
-    "Training": "fanfold.fit",
-    "certify": "fanfold.certificate",
-    "dot_test": "fanfold.linops",
-    "equilibrium": "fanfold.equilibrium",
-    "evaluate": "fanfold.evaluate",
-    "fit": "fanfold.fit",
-    "fit_events": "fanfold.fit",
-    "iterate": "fanfold.unfold",
-    "load": "fanfold.runs",
-    "neural": "fanfold.estimators",
-    "resume": "fanfold.fit",
-    "run": "fanfold.trace",
-    "simulate": "fanfold.simulating",
-    "unfold": "fanfold.unfold",
-    "watch": "fanfold.trace",
+    "LMMSE": "estimators",
+    "Estimate": "observation",
+    "Observation": "observation",
+    "Training": "training.trainer",
+    "certify": "bounds.convergence",
+    "dot_test": "linops",
+    "equilibrium": "unfolding.equilibrium",
+    "evaluate": "evaluation.evaluate",
+    "fit": "training.fit",
+    "fit_events": "training.fit",
+    "iterate": "unfolding.unfold",
+    "load": "runs.directory",
+    "neural": "estimators",
+    "noise": "core",
+    "resume": "training.fit",
+    "run": "unfolding.watch",
+    "simulate": "training.simulate",
+    "unfold": "unfolding.unfold",
+    "units": "core",
+    "watch": "unfolding.watch",
 }
-_MODULES = (
-    "algorithms",
-    "bounds",
-    "channels",
-    "deploy",
-    "estimators",
-    "guard",
-    "linops",
-    "noise",
-    "penalties",
-    "priors",
-    "problems",
-    "propagation",
-    "shrinkage",
-    "units",
-)
 
 __all__ = [
-    "LMMSE", "Estimate", "Observation", "Training", "algorithms", "bounds", "certify", "channels", "deploy",
-    "dot_test", "equilibrium", "estimators", "evaluate", "fit", "fit_events", "guard", "iterate", "linops", "load",
+    "LMMSE", "Estimate", "Observation", "Training", "adapters", "algorithms", "bounds", "certify", "deploy", "dot_test",
+    "equilibrium", "estimators", "evaluate", "fit", "fit_events", "guard", "iterate", "likelihoods", "linops", "load",
     "neural", "noise", "penalties", "priors", "problems", "propagation", "resume", "run", "shrinkage", "simulate",
     "unfold", "units", "watch",
 ]  # fmt: skip
 
 
-class _Package(ModuleType):
-    """Where a module and its main function share a name (`fit`, `unfold`), `fanfold.fit` is the function."""
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if not (name in _HOME and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package
-
-
 def __getattr__(name: str):
+    if name not in __all__:
+        raise AttributeError(f"module 'fanfold' has no attribute {name!r}")
+    if name in ("noise", "units"):
+        return _import_module(f"fanfold.core.{name}")
     if name in _HOME:
-        return getattr(import_module(_HOME[name]), name)
-    if name in _MODULES:
-        return import_module(f"fanfold.{name}")
-    raise AttributeError(f"module 'fanfold' has no attribute {name!r}")
+        return vars(_import_module(f"fanfold.{_HOME[name]}"))[name]
+    return _import_module(f"fanfold.{name}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return [*__all__, "__version__"]

@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Float, Inexact
 from torch import Tensor
 
-from fanfold.domain import POSITIVE, Domain
+from fanfold.core.domain import POSITIVE, Domain
+from fanfold.core.units import power
 from fanfold.shrinkage import Level, firm, group_soft, scad, soft
-from fanfold.units import power
 
 Signal = Inexact[Tensor, "*batch n"]
 

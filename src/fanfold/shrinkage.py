@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Inexact
 from torch import Tensor
 
-from fanfold.units import power
+from fanfold.core.units import power
 
 Level = float | Float[Tensor, "..."]
 

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from fanfold.algorithms.base import POSITIVE, UNIT, Algorithm, Nominal, positive
+from fanfold.core.units import power, rms
 from fanfold.observation import Estimate
 from fanfold.shrinkage import firm
-from fanfold.units import power, rms
 
 
 class State(NamedTuple):

@@ -6,9 +6,9 @@ from typing import NamedTuple
 from torch import Tensor
 
 from fanfold.algorithms.base import POSITIVE, Algorithm, Nominal, positive
+from fanfold.core.units import rms
 from fanfold.observation import Estimate
 from fanfold.shrinkage import soft, soft_divergence
-from fanfold.units import rms
 
 
 class State(NamedTuple):

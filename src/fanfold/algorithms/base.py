@@ -10,14 +10,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from fanfold.domain import FREE as FREE
-from fanfold.domain import POSITIVE as POSITIVE
-from fanfold.domain import UNIT as UNIT
-from fanfold.domain import Domain as Domain
+from fanfold.core.domain import FREE as FREE
+from fanfold.core.domain import POSITIVE as POSITIVE
+from fanfold.core.domain import UNIT as UNIT
+from fanfold.core.domain import Domain as Domain
+from fanfold.core.suggest import did_you_mean
 from fanfold.observation import Estimate, Observation
 from fanfold.penalties import Penalty
 from fanfold.priors import Prior
-from fanfold.suggest import did_you_mean
 
 State = Any  # a NamedTuple of tensors, each algorithm's own
 Theta = SimpleNamespace  # one tensor for each nominal, by name

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from fanfold.algorithms.base import POSITIVE, UNIT, Algorithm, Nominal, Theta, one_of, positive, settings_of
+from fanfold.core.units import power
 from fanfold.linops import LinearOperator, covariance_inverse
 from fanfold.observation import Estimate
 from fanfold.priors import Constellation, Prior
-from fanfold.units import power
 
 HELD = 2**24  # entries of the m x m matrices that are held at a time
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fanfold.algorithms.base import POSITIVE, UNIT, Algorithm, Nominal, settings_of
-from fanfold.channels import Channel, GaussianNoise
+from fanfold.likelihoods import GaussianNoise, Likelihood
 from fanfold.observation import Estimate
 from fanfold.priors import BernoulliGaussian, Prior
 
@@ -25,18 +25,18 @@ class State(NamedTuple):
 
 @dataclass(frozen=True)
 class GAMP(Algorithm):
-    """`y ~ p(y | A x)` entry by entry, with iid A: any prior, any output channel.
+    """`y ~ p(y | A x)` entry by entry, with iid A: any prior, any likelihood.
 
     With Gaussian noise it is AMP. Like AMP it diverges where A is far from iid, which damping delays.
     """
 
     prior: Prior = field(default_factory=BernoulliGaussian)
-    channel: Channel = field(default_factory=GaussianNoise)
+    likelihood: Likelihood = field(default_factory=GaussianNoise)
     damping: float = 1.0  # share of the new messages, in (0, 1]; learned from below 1 only
 
     @property
     def nominals(self):
-        noise = ("noise_scale",) if self.channel.uses_noise_var else ()
+        noise = ("noise_scale",) if self.likelihood.uses_noise_var else ()
         scales = (*noise, "tau_p_scale", "tau_r_scale")  # factors on variances
         fixed = {k: Nominal(lambda *_: 1.0, POSITIVE, vector=False) for k in scales}
         damping = Nominal(lambda gamp, _: gamp.damping, UNIT, vector=False)
@@ -47,7 +47,7 @@ class GAMP(Algorithm):
             raise ValueError(f"damping is {self.damping}; pass the share of the new messages, in (0, 1].")
 
     def start(self, obs):
-        if obs.noise_var is None and self.channel.uses_noise_var:
+        if obs.noise_var is None and self.likelihood.uses_noise_var:
             raise ValueError("GAMP needs the noise variance; pass Observation(y, A, noise_var).")
         zero = obs.y.new_zeros((*obs.y.shape[:-1], obs.A.n))
         level = zero.real[..., :1]
@@ -56,10 +56,10 @@ class GAMP(Algorithm):
     def step(self, s, obs, theta):
         A, y = obs.A, obs.y
         energy = A.gram_diagonal().sum(-1, keepdim=True)  # ‖A‖²
-        noise_var = theta.noise_scale * obs.noise_var if self.channel.uses_noise_var else 0.0
+        noise_var = theta.noise_scale * obs.noise_var if self.likelihood.uses_noise_var else 0.0
         tau_p = theta.tau_p_scale * energy * s.tau / A.m
         p = A @ s.mean - tau_p * s.s
-        score, curvature = self.channel.score(y, p, tau_p, noise_var)
+        score, curvature = self.likelihood.score(y, p, tau_p, noise_var)
         out = s.s + theta.damping * (score - s.s)
         tau_s = s.tau_s + theta.damping * (curvature.mean(-1, keepdim=True) - s.tau_s)
         tau_r = theta.tau_r_scale * A.n / (energy * torch.maximum(tau_s, tau_p.new_tensor(1e-6) / tau_p))

@@ -6,9 +6,9 @@ from torch.nn.functional import linear
 
 from fanfold.algorithms.amp import State
 from fanfold.algorithms.base import FREE, POSITIVE, Algorithm, Nominal, positive
+from fanfold.core.units import rms
 from fanfold.observation import Estimate
 from fanfold.shrinkage import soft, soft_divergence
-from fanfold.units import rms
 
 
 @dataclass(frozen=True)

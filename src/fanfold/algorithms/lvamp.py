@@ -8,10 +8,10 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from fanfold.algorithms.base import FREE, POSITIVE, Algorithm, Nominal, settings_of
+from fanfold.core.units import power
 from fanfold.linops import LinearOperator
 from fanfold.observation import Estimate
 from fanfold.priors import BernoulliGaussian, Prior
-from fanfold.units import power
 
 
 class State(NamedTuple):

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from fanfold.algorithms.base import POSITIVE, Algorithm, Nominal, Theta, one_of, positive, settings_of
 from fanfold.algorithms.residual import variances
+from fanfold.core.units import power
 from fanfold.linops import refuse_rank_deficient
 from fanfold.observation import Estimate
 from fanfold.priors import BernoulliGaussian, Prior
-from fanfold.units import power
 
 LEAST_SHARE = 1e-12  # of the noise variance in that of the error: gains of nearly silent samples do not underflow
 

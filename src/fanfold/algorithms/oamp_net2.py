@@ -6,9 +6,9 @@ from typing import NamedTuple
 from torch import Tensor
 
 from fanfold.algorithms.base import FREE, POSITIVE, Algorithm, Nominal, settings_of
+from fanfold.core.units import power
 from fanfold.observation import Estimate
 from fanfold.priors import BernoulliGaussian, Prior
-from fanfold.units import power
 
 
 class State(NamedTuple):

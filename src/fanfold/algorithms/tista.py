@@ -6,10 +6,10 @@ from typing import NamedTuple
 from torch import Tensor
 
 from fanfold.algorithms.base import POSITIVE, Algorithm, Nominal, settings_of
+from fanfold.core.units import power
 from fanfold.linops import refuse_rank_deficient
 from fanfold.observation import Estimate
 from fanfold.priors import BernoulliGaussian, Prior
-from fanfold.units import power
 
 
 class State(NamedTuple):

@@ -8,10 +8,10 @@ import math
 import torch
 from torch import Tensor
 
+from fanfold.core.units import power
 from fanfold.linops import LinearOperator
 from fanfold.observation import Observation
 from fanfold.priors import Prior
-from fanfold.units import power
 
 
 def marchenko_pastur_distance(A: LinearOperator) -> float:

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from fanfold.bounds.cramer_rao import cramer_rao
 from fanfold.bounds.fisher import gaussian_fisher
-from fanfold.noise import circular
+from fanfold.core.noise import circular
+from fanfold.core.table import Table, as_text
 from fanfold.observation import Estimate, Observation
-from fanfold.table import Table, as_text
 
 Measure = Callable[[Tensor, torch.Generator], Observation]
 NORMAL = 1.96  # standard errors in half a 95 % interval

@@ -14,7 +14,7 @@ from torch import Tensor
 from fanfold.bounds.assumptions import has_atoms
 from fanfold.bounds.panels import panels
 from fanfold.observation import Observation
-from fanfold.problems.likelihood import Likelihood
+from fanfold.problems.protocols import KnownModel
 
 CELLS = 2**18  # points whose likelihood is computed at a time
 ZOOMS = 30  # at most, of the box that a posterior is in
@@ -54,7 +54,7 @@ def exact_mmse(
     distribution about the linear regression of x on y; a variance from N effective samples is mended by `N / (N - 1)`.
 
     Args:
-        problem: One that satisfies `problems.likelihood.Likelihood`.
+        problem: One that satisfies `problems.likelihood.KnownModel`.
         samples: Observations drawn.
         method: "quadrature" or "importance"; None takes quadrature where there is one parameter.
         particles: Importance samples for each observation.
@@ -64,7 +64,7 @@ def exact_mmse(
         ValueError: If the likelihood is not known, there are too many parameters or atoms for quadrature, or too few
             effective samples.
     """
-    if not isinstance(problem, Likelihood):
+    if not isinstance(problem, KnownModel):
         raise ValueError(f"{type(problem).__name__} has no log_prior and log_likelihood; learn a bound: learned_bound.")
     n = len(problem.names)
     method = method or ("quadrature" if n == 1 else "importance")

@@ -11,29 +11,29 @@ def bayes_limit(problem) -> float | None:
     """NMSE of the posterior mean on a compressed-sensing problem as it grows; None where it is not known.
 
     Entries of variance `1 / m`, with or without columns made unit, follow AMP's evolution, or GAMP's where there is an
-    output channel. Row-orthogonal and conditioned matrices follow VAMP's on their singular values, and through an
-    output channel are not known. Where an evolution that knows nothing and one that
+    likelihood. Row-orthogonal and conditioned matrices follow VAMP's on their singular values, and through an
+    likelihood are not known. Where an evolution that knows nothing and one that
     starts from nearly all end in different errors, message passing stops above the posterior mean and neither is given.
     """
     prior = getattr(problem, "prior", None)
     if prior is None or not hasattr(problem, "ensemble"):
         return None
     prior, is_complex = cast(Prior, prior), problem.A.dtype.is_complex
-    channel = getattr(problem, "channel", None)
-    if channel is not None and problem.ensemble not in ("iid", "unit-columns"):
+    likelihood = getattr(problem, "likelihood", None)
+    if likelihood is not None and problem.ensemble not in ("iid", "unit-columns"):
         return None
     tiny = 1e-12 * prior.power
     noise_var = max(problem.noise_var, tiny)
 
     def settled(start: float) -> float:
-        if channel is not None:
-            noise = problem.noise_var if channel.uses_noise_var else 0.0
-            return gamp(prior, channel, problem.m / problem.n, noise, 50, is_complex=is_complex, start=start)[-1]
+        if likelihood is not None:
+            noise = problem.noise_var if likelihood.uses_noise_var else 0.0
+            return gamp(prior, likelihood, problem.m / problem.n, noise, 50, is_complex=is_complex, start=start)[-1]
         if problem.ensemble in ("iid", "unit-columns"):
             return amp(prior, problem.m / problem.n, noise_var, is_complex=is_complex, start=start)[-1]
         return vamp(prior, problem.A.svd().s, problem.n, noise_var, is_complex=is_complex, start=start)[-1]
 
-    least = 1e-9 if channel is None else 1e-4  # a channel's edges are not resolved to less
+    least = 1e-9 if likelihood is None else 1e-4  # a likelihood's edges are not resolved to less
     ignorant, informed = settled(1.0), settled(max(noise_var / prior.power, least))
     if abs(ignorant - informed) > 0.01 * ignorant:
         return None

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fanfold.core.units import power
 from fanfold.priors import Prior
 from fanfold.shrinkage import soft
-from fanfold.units import power
 
 
 @lru_cache(maxsize=4096)

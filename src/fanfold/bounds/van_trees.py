@@ -16,7 +16,7 @@ from torch.func import hessian, vmap
 from fanfold.bounds.assumptions import has_atoms
 from fanfold.bounds.cramer_rao import cramer_rao
 from fanfold.bounds.fisher import gaussian_fisher, score
-from fanfold.problems.likelihood import Likelihood
+from fanfold.problems.protocols import KnownModel
 
 DOUBT = 6.0  # standard errors at which an identity that the theorem needs counts as broken: 2e-9 by chance
 LINES = 64  # draws through which the ends of the support are looked for
@@ -55,7 +55,7 @@ def van_trees(problem: Any, samples: int = 4000, seed: int = 0) -> VanTrees:
     the score's mean square elsewhere. Parameters that are not wanted are nuisance: theirs is left out after inversion.
 
     Args:
-        problem: One that satisfies `problems.likelihood.Likelihood`.
+        problem: One that satisfies `problems.likelihood.KnownModel`.
         samples: Draws of the prior.
         seed: Of the draws.
 
@@ -63,7 +63,7 @@ def van_trees(problem: Any, samples: int = 4000, seed: int = 0) -> VanTrees:
         ValueError: If the problem's likelihood is not known, or its prior has atoms or a density that jumps: the error
             names the parameter and the bound to use instead.
     """
-    if not isinstance(problem, Likelihood):
+    if not isinstance(problem, KnownModel):
         raise ValueError(
             f"{type(problem).__name__} has no log_prior and log_likelihood; learn a bound from draws: learned_bound."
         )

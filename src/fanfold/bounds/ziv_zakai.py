@@ -14,8 +14,8 @@ from torch import Tensor
 
 from fanfold.bounds.assumptions import has_atoms
 from fanfold.bounds.panels import panels
-from fanfold.problems.likelihood import Likelihood
-from fanfold.units import power
+from fanfold.core.units import power
+from fanfold.problems.protocols import KnownModel
 
 PAIRS = 16_384  # pairs of values that are tested at a time
 TURNS = 128  # nodes of the integral over a phase
@@ -47,7 +47,7 @@ def ziv_zakai(problem: Any, equally_likely: bool = False, cells: int = 32) -> Zi
     unknown phase, where there is a formula only for equal odds.
 
     Args:
-        problem: One that satisfies `problems.likelihood.Likelihood`, with one parameter or a `Located` one whose place
+        problem: One that satisfies `problems.likelihood.KnownModel`, with one parameter or a `Located` one whose place
             alone is estimated.
         equally_likely: Take `2 min(p(x), p(x + h))` and equal odds instead, which is a lower bound too, never higher.
         cells: Of eight nodes each, over x; twice as many over h.
@@ -55,7 +55,7 @@ def ziv_zakai(problem: Any, equally_likely: bool = False, cells: int = 32) -> Zi
     Raises:
         ValueError: If the problem has other parameters, its model is not one of these, or its prior has atoms.
     """
-    if not isinstance(problem, Likelihood):
+    if not isinstance(problem, KnownModel):
         raise ValueError(f"{type(problem).__name__} has no log_prior and log_likelihood, which Ziv and Zakai's needs.")
     error, equal_only = _test_error(problem)
     density, ends = _prior(problem)

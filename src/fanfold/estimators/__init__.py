@@ -1,22 +1,22 @@
 """Estimators: everything that maps an observation to an estimate."""
 
 from fanfold.estimators import ofdm
-from fanfold.estimators.back_projection_unet import BackProjectionUNet
-from fanfold.estimators.calibration import fit_factors, fit_responses
-from fanfold.estimators.flow_posterior import FlowPosterior
-from fanfold.estimators.hybrid import HybridOAMP
-from fanfold.estimators.hybrid_ep import HybridEP
-from fanfold.estimators.learned_responses import LearnedResponses
-from fanfold.estimators.linear import UnbiasedLMMSE, ZeroForcing, matched_filter_bound
-from fanfold.estimators.lmmse import LMMSE
-from fanfold.estimators.locator import Locator
-from fanfold.estimators.maximum_likelihood import MaximumAPosteriori, MaximumLikelihood
-from fanfold.estimators.modl import MoDL
-from fanfold.estimators.neural import Neural, NeuralSettings, neural
-from fanfold.estimators.one_phase import OnePhase
-from fanfold.estimators.sphere import SphereDecoder
-from fanfold.estimators.subspace import ESPRIT, MUSIC, RootMUSIC
-from fanfold.estimators.threshold_maps import ThresholdMapFISTA
+from fanfold.estimators.arrays.calibration import fit_factors, fit_responses
+from fanfold.estimators.arrays.learned_responses import LearnedResponses
+from fanfold.estimators.arrays.locator import Locator
+from fanfold.estimators.arrays.subspace import ESPRIT, MUSIC, RootMUSIC
+from fanfold.estimators.detection.linear import UnbiasedLMMSE, ZeroForcing, matched_filter_bound
+from fanfold.estimators.detection.sphere import SphereDecoder
+from fanfold.estimators.imaging.back_projection_unet import BackProjectionUNet
+from fanfold.estimators.imaging.hybrid import HybridOAMP
+from fanfold.estimators.imaging.hybrid_ep import HybridEP
+from fanfold.estimators.imaging.modl import MoDL
+from fanfold.estimators.imaging.one_phase import OnePhase
+from fanfold.estimators.imaging.threshold_maps import ThresholdMapFISTA
+from fanfold.estimators.linear.lmmse import LMMSE
+from fanfold.estimators.posterior.flow_posterior import FlowPosterior
+from fanfold.estimators.posterior.maximum_likelihood import MaximumAPosteriori, MaximumLikelihood
+from fanfold.estimators.posterior.neural import Neural, NeuralSettings, neural
 
 # settings of estimators that learn end to end; each builds its network for a problem
 REGISTRY: dict[str, type] = {"neural": NeuralSettings} | ofdm.REGISTRY

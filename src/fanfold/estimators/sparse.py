@@ -1,7 +1,7 @@
 """Sparse recovery by well-kept libraries, sample by sample: what a network is held against. Extra `bench`.
 
 Real signals, and complex ones by the greedy pursuit, which these libraries lack. It stops when the residual is as small
-as the noise; the weights of the others are to be tuned, as `fanfold.peers` does.
+as the noise; the weights of the others are to be tuned, as `fanfold.evaluation.peers` does.
 """
 
 import warnings

@@ -2,28 +2,21 @@
 
 from collections.abc import Callable
 
-from fanfold.experiments import (
-    channel_drift,
-    channel_estimation,
-    crlb_still_holds,
+from fanfold.core.suggest import did_you_mean
+from fanfold.experiments.base import Goal, Study
+from fanfold.experiments.channels import channel_drift, channel_estimation, link_level, pilot_overhead
+from fanfold.experiments.limits import crlb_still_holds, single_tone, uncertainty
+from fanfold.experiments.rf import rf_calibration, rf_imaging, rf_scenes
+from fanfold.experiments.simulators import posterior_mean
+from fanfold.experiments.sparse import (
     dense_weights,
-    link_level,
     lista_family,
     mbdl_lista,
     mimo_detection,
     photographs,
-    pilot_overhead,
-    posterior_mean,
-    rf_calibration,
-    rf_imaging,
-    rf_scenes,
-    single_tone,
     sparse_limit,
-    uncertainty,
     unfolding_figure,
 )
-from fanfold.experiments.base import Goal, Study
-from fanfold.suggest import did_you_mean
 
 EXPERIMENTS: dict[str, Callable[..., Study]] = {
     "channel-drift": channel_drift.study,

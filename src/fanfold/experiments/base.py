@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from fanfold.core.table import Table, plain
 from fanfold.report.page import Section
-from fanfold.table import Table, plain
 
 CAVEAT = "do not trust the networks at another matrix, sparsity or SNR without evaluating there"
 

@@ -2,9 +2,9 @@
 
 import time
 
-from fanfold.experiments import photographs, unfolding_figure
 from fanfold.experiments.base import CAVEAT, Goal, Study
-from fanfold.experiments.unfolding_figure import Watcher
+from fanfold.experiments.sparse import photographs, unfolding_figure
+from fanfold.experiments.sparse.unfolding_figure import Watcher
 
 
 def study(*, seed: int, watch: Watcher) -> Study:

@@ -1,9 +1,7 @@
 """Guards: intervals with a promised coverage, calibrated variances, risk without the truth, and checks of each."""
 
-from fanfold.guard.calibrated_variance import CalibratedVariance, calibrate_variance
-from fanfold.guard.conformal import Conformal, conformal
-from fanfold.guard.interval import Interval
-from fanfold.guard.measures import (
+from fanfold.evaluation.interval import Interval
+from fanfold.evaluation.scores import (
     calibration_curve,
     coverage,
     coverage_by_size,
@@ -15,6 +13,8 @@ from fanfold.guard.measures import (
     pit,
     uniform_histogram,
 )
+from fanfold.guard.calibrated_variance import CalibratedVariance, calibrate_variance
+from fanfold.guard.conformal import Conformal, conformal
 from fanfold.guard.sbc import SBC, Sampler, sbc
 from fanfold.guard.sure import Risk, sure
 

@@ -7,8 +7,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from fanfold.core.units import power
 from fanfold.observation import Estimate, Observation
-from fanfold.units import power
 
 Scale = Literal["constant", "variance", "magnitude", "quantiles"]
 SCALES = ("constant", "variance", "magnitude", "quantiles")

@@ -10,11 +10,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from fanfold.evaluate import Estimator
+from fanfold.core.units import power
+from fanfold.evaluation.evaluate import Estimator
 from fanfold.guard.conformal import Pairs, answers, calibration_draws
 from fanfold.observation import Estimate, Observation
 from fanfold.problems import Problem
-from fanfold.units import power
 
 Map = Literal["scale", "monotone"]
 LEAST_IN_BIN = 200  # errors, so that the mean of their squares is known to a tenth

@@ -10,14 +10,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from fanfold.draws import draw
-from fanfold.evaluate import Estimator
+from fanfold.core.units import rms
+from fanfold.evaluation.evaluate import Estimator
+from fanfold.evaluation.interval import Interval
 from fanfold.guard import bands
-from fanfold.guard.interval import Interval
 from fanfold.guard.quantiles import average_quantile, chance, conformal_quantile, group_quantiles
 from fanfold.observation import Estimate, Observation, check_finite
 from fanfold.problems import Problem
-from fanfold.units import rms
+from fanfold.problems.draws import draw
 
 CALIBRATION_STREAM = 5  # of draws; 0 to 4 are for training, validation, testing, tuning and preparation
 LEARNING_SHARE = 0.2  # of the calibration draws, where a scale or the edges of groups are learned

@@ -10,11 +10,11 @@ import torch
 from scipy.stats import binom, chisquare, kstest
 from torch import Tensor
 
-from fanfold.draws import generator_of
+from fanfold.evaluation.scores import Histogram
 from fanfold.guard.conformal import Pairs, calibration_draws
-from fanfold.guard.measures import Histogram
 from fanfold.observation import Observation
 from fanfold.problems import Problem
+from fanfold.problems.draws import generator_of
 
 POSTERIOR_STREAM = 7  # of draws
 

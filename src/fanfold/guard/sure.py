@@ -10,10 +10,10 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from fanfold.draws import generator_of
-from fanfold.evaluate import Estimator
+from fanfold.core.units import power
+from fanfold.evaluation.evaluate import Estimator
 from fanfold.observation import Observation
-from fanfold.units import power
+from fanfold.problems.draws import generator_of
 
 Space = Literal["signal", "measurements"]
 Divergence = Literal["autograd", "differences"]

@@ -1,13 +1,12 @@
 """Linear operators: `A @ x`, `A.H @ y`, `svd`, `norm`, `gram_diagonal`, for batches, real and complex."""
 
-from fanfold.linops.adapters import from_deepinv, from_pylops
-from fanfold.linops.base import SVD, LinearOperator, dot_test
+from fanfold.linops.base import SVD, Compose, Dense, LinearOperator
 from fanfold.linops.basis import DCT, Wavelet
 from fanfold.linops.batched import Batched
 from fanfold.linops.born import Born
-from fanfold.linops.compose import Compose
-from fanfold.linops.dense import Dense
 from fanfold.linops.diagonal import Diagonal
+from fanfold.linops.dot_product import dot_test
+from fanfold.linops.foreign import Foreign
 from fanfold.linops.inverse import covariance_inverse
 from fanfold.linops.kronecker import Kronecker
 from fanfold.linops.mask import Mask
@@ -30,6 +29,7 @@ __all__ = [
     "Compose",
     "Dense",
     "Diagonal",
+    "Foreign",
     "Kronecker",
     "LinearOperator",
     "Mask",
@@ -38,8 +38,6 @@ __all__ = [
     "covariance_inverse",
     "dot_test",
     "field_of_view",
-    "from_deepinv",
-    "from_pylops",
     "ofdm_radar",
     "partial_fourier",
     "planar_array",

@@ -1,4 +1,4 @@
-"""The linear operator that every algorithm sees: A @ x, A.H @ y, and its spectrum."""
+"""The linear operator that every algorithm sees: A @ x, A.H @ y, its spectrum; adjoints, products and matrices."""
 
 import hashlib
 from abc import ABC, abstractmethod
@@ -7,7 +7,11 @@ from functools import cached_property
 from typing import Any, ClassVar, NamedTuple, TypeVar, overload
 
 import torch
+from jaxtyping import Inexact
 from torch import Tensor
+from torch.nn.functional import linear
+
+from fanfold.linops.checks import refuse_non_finite
 
 T = TypeVar("T")
 
@@ -77,8 +81,6 @@ class LinearOperator(ABC):
     def __matmul__(self, x: "LinearOperator") -> "LinearOperator": ...
     def __matmul__(self, x) -> Any:
         if isinstance(x, LinearOperator):
-            from fanfold.linops.compose import Compose
-
             return Compose(self, x)
         if x.shape[-1] != self.n:
             hint = " Transposed?" if x.shape[-1] == self.m else ""
@@ -111,8 +113,6 @@ class LinearOperator(ABC):
         return self.once("svd", self._svd)
 
     def _svd(self) -> SVD:
-        from fanfold.linops.dense import Dense
-
         U, s, Vh = torch.linalg.svd(self.matrix(), full_matrices=False)
         return SVD(Dense(U), s, Dense(Vh.mH.contiguous()))
 
@@ -188,41 +188,63 @@ class Adjoint(LinearOperator):
         return self._of.to(device, dtype).H
 
 
-def refuse_non_finite(entries: Tensor, what: str = "the operator") -> None:
-    """Refuse NaN and Inf in what defines an operator.
+class Compose(LinearOperator):
+    """`A B x`: what `A @ B` gives for two operators.
 
     Raises:
-        ValueError: Names the first bad entry.
+        ValueError: If the shapes, dtypes or devices do not fit.
     """
-    bad = (~torch.isfinite(entries)).nonzero()
-    if len(bad):
-        raise ValueError(f"{what} is not finite: its first bad entry is at {tuple(bad[0].tolist())}.")
+
+    def __init__(self, A: LinearOperator, B: LinearOperator):
+        if A.n != B.m:
+            raise ValueError(f"cannot compose {A} after {B}: {B.m} entries come out and {A.n} are expected.")
+        if (A.dtype, A.device) != (B.dtype, B.device):
+            raise ValueError(f"cannot compose {A} after {B}: bring both to one dtype and device with .to().")
+        super().__init__((A.m, B.n), A.dtype, A.device)
+        self._A, self._B = A, B
+
+    def _apply(self, x):
+        return self._A @ (self._B @ x)
+
+    def _adjoint(self, y):
+        return self._B.H @ (self._A.H @ y)
+
+    def parts(self):
+        return (self._A, self._B)
+
+    def to(self, device=None, dtype=None):
+        return Compose(self._A.to(device, dtype), self._B.to(device, dtype))
 
 
-def dot_test(A: LinearOperator, generator: torch.Generator | None = None, tolerance: float | None = None) -> float:
-    """Check that `A.H` is the adjoint of `A`: `⟨A x, y⟩ = ⟨x, Aᴴ y⟩` for random x and y.
-
-    Args:
-        A: The operator under test.
-        generator: Source of the random signals; seed 0 if None.
-        tolerance: Allowed relative gap. By default `8 eps sqrt(m + n)`: rounding of the two inner products.
-
-    Returns:
-        The relative gap `|⟨Ax, y⟩ - ⟨x, Aᴴy⟩| / (‖Ax‖‖y‖ + ‖x‖‖Aᴴy‖)`.
+class Dense(LinearOperator):
+    """`A x` for a matrix of shape `(m, n)`, real or complex.
 
     Raises:
-        ValueError: If the gap exceeds the tolerance.
+        ValueError: If the matrix is not two-dimensional, is empty, or holds NaN or Inf.
     """
-    generator = generator or torch.Generator().manual_seed(0)
-    x = torch.randn(A.n, generator=generator, dtype=A.dtype).to(A.device)
-    y = torch.randn(A.m, generator=generator, dtype=A.dtype).to(A.device)
-    Ax, Aty = A @ x, A.H @ y
-    scale = Ax.norm() * y.norm() + x.norm() * Aty.norm()
-    gap = ((torch.vdot(y, Ax) - torch.vdot(Aty, x)).abs() / scale.clamp_min(torch.finfo(A.dtype).tiny)).item()
-    allowed = 8 * torch.finfo(A.dtype).eps * (A.m + A.n) ** 0.5 if tolerance is None else tolerance
-    if not gap <= allowed:
-        raise ValueError(
-            f"A.H is not the adjoint of {A}: the relative gap between <Ax, y> and <x, A.H y> is {gap:.2e}, "
-            f"allowed {allowed:.2e}; check conjugation and scaling in _adjoint."
-        )
-    return gap
+
+    def __init__(self, matrix: Inexact[Tensor, "m n"]):
+        if matrix.ndim != 2 or 0 in matrix.shape:
+            raise ValueError(f"a dense operator takes a matrix of shape (m, n), not {tuple(matrix.shape)}.")
+        refuse_non_finite(matrix)
+        super().__init__((matrix.shape[0], matrix.shape[1]), matrix.dtype, matrix.device)
+        self._A = matrix
+        self._conj = matrix.conj().resolve_conj()  # the matrix itself when real
+
+    def _apply(self, x):
+        return linear(x, self._A)
+
+    def _adjoint(self, y):
+        return torch.matmul(y, self._conj)
+
+    def _matrix(self):
+        return self._A
+
+    def parts(self):
+        return (self._A,)
+
+    def to(self, device=None, dtype=None):
+        device, dtype = torch.device(device or self.device), dtype or self.dtype
+        if (device, dtype) == (self.device, self.dtype):
+            return self
+        return self.once(("to", device, dtype), lambda: Dense(self._A.to(device, dtype)))

@@ -13,8 +13,7 @@ import scipy.fft
 import torch
 from torch import Tensor
 
-from fanfold.linops.base import SVD, LinearOperator
-from fanfold.linops.dense import Dense
+from fanfold.linops.base import SVD, Dense, LinearOperator
 
 
 class Basis(LinearOperator):

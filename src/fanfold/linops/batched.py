@@ -6,7 +6,8 @@ import torch
 from jaxtyping import Inexact
 from torch import Tensor
 
-from fanfold.linops.base import SVD, LinearOperator, refuse_non_finite
+from fanfold.linops.base import SVD, LinearOperator
+from fanfold.linops.checks import refuse_non_finite
 
 
 class Batched(LinearOperator):

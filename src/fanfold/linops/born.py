@@ -6,7 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fanfold.linops.base import LinearOperator, refuse_non_finite
+from fanfold.linops.base import LinearOperator
+from fanfold.linops.checks import refuse_non_finite
 from fanfold.linops.product import linear_map
 
 KEPT = 2**22  # entries of a matrix that is kept

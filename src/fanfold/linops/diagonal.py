@@ -4,7 +4,8 @@ import torch
 from jaxtyping import Inexact
 from torch import Tensor
 
-from fanfold.linops.base import SVD, LinearOperator, refuse_non_finite
+from fanfold.linops.base import SVD, LinearOperator
+from fanfold.linops.checks import refuse_non_finite
 from fanfold.linops.mask import Mask
 
 

@@ -5,7 +5,8 @@ import math
 import torch
 from torch import Tensor
 
-from fanfold.linops.base import SVD, LinearOperator, refuse_non_finite
+from fanfold.linops.base import SVD, LinearOperator
+from fanfold.linops.checks import refuse_non_finite
 from fanfold.linops.product import linear_map
 
 

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fanfold.linops.base import refuse_non_finite
+from fanfold.linops.checks import refuse_non_finite
 from fanfold.linops.kronecker import Kronecker
 
 

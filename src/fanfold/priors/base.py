@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float, Inexact
 from torch import Tensor
 
-from fanfold.domain import Domain
-from fanfold.units import power
+from fanfold.core.domain import Domain
+from fanfold.core.units import power
 
 Signal = Inexact[Tensor, "*batch"]
 Variance = float | Float[Tensor, "..."]

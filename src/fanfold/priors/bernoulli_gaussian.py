@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fanfold.domain import POSITIVE, UNIT
-from fanfold.noise import circular
+from fanfold.core.domain import POSITIVE, UNIT
+from fanfold.core.noise import circular
+from fanfold.core.units import power
 from fanfold.priors.base import Prior, Signal, Variance, gaussian_log_prob
-from fanfold.units import power
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import torch
 
-from fanfold.domain import POSITIVE
-from fanfold.noise import circular
+from fanfold.core.domain import POSITIVE
+from fanfold.core.noise import circular
+from fanfold.core.units import power
 from fanfold.priors.base import Prior, gaussian_log_prob
-from fanfold.units import power
 
 
 @dataclass(frozen=True)

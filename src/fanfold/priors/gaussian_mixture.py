@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fanfold.domain import FREE, POSITIVE
-from fanfold.noise import circular
+from fanfold.core.domain import FREE, POSITIVE
+from fanfold.core.noise import circular
+from fanfold.core.units import power
 from fanfold.priors.base import Prior, Variance, gaussian_log_prob
-from fanfold.units import power
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fanfold.noise import circular
+from fanfold.core.noise import circular
+from fanfold.core.units import power
 from fanfold.priors.base import Prior, Variance, gaussian_log_prob
-from fanfold.units import power
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,28 +1,28 @@
 """Problems: draws of signals and their observations. A new one is a file here and a row in the registry."""
 
 from fanfold.problems.base import Problem
-from fanfold.problems.clustered import Clustered
-from fanfold.problems.compressed_sensing import CompressedSensing
-from fanfold.problems.direction_of_arrival import DirectionOfArrival
-from fanfold.problems.exactly_sparse import ExactlySparse
-from fanfold.problems.generalized_linear import GeneralizedLinear
-from fanfold.problems.heat import Heat
-from fanfold.problems.linear_gaussian import LinearGaussian
-from fanfold.problems.mimo_detection import MIMODetection
-from fanfold.problems.mismatched import Mismatched
-from fanfold.problems.mixture_signal import MixtureSignal
-from fanfold.problems.modulation import Modulation
-from fanfold.problems.ofdm_channel import OFDMChannel
+from fanfold.problems.gaussian.linear_gaussian import LinearGaussian
+from fanfold.problems.gaussian.mixture_signal import MixtureSignal
+from fanfold.problems.gaussian.scalar_channel import ScalarChannel
+from fanfold.problems.located.direction_of_arrival import DirectionOfArrival
+from fanfold.problems.located.time_delay import TimeDelay
+from fanfold.problems.located.tone import Tone
 from fanfold.problems.pairs import Pairs
-from fanfold.problems.photographs import Photographs
-from fanfold.problems.receiver_chain import ReceiverChain
-from fanfold.problems.rf_geometry import RFGeometry
-from fanfold.problems.rf_imaging import RFImaging
-from fanfold.problems.scalar_channel import ScalarChannel
+from fanfold.problems.radio.mimo_detection import MIMODetection
+from fanfold.problems.radio.modulation import Modulation
+from fanfold.problems.radio.ofdm_channel import OFDMChannel
+from fanfold.problems.radio.receiver_chain import ReceiverChain
+from fanfold.problems.rf.imaging import RFImaging
+from fanfold.problems.rf.own_array import RFGeometry
 from fanfold.problems.simulators import BatchSimulator, Box, Independent, Program, Simulations, Simulator
-from fanfold.problems.time_delay import TimeDelay
-from fanfold.problems.tone import Tone
-from fanfold.problems.varied import Varied
+from fanfold.problems.simulators.heat import Heat
+from fanfold.problems.sparse.clustered import Clustered
+from fanfold.problems.sparse.compressed_sensing import CompressedSensing
+from fanfold.problems.sparse.exactly_sparse import ExactlySparse
+from fanfold.problems.sparse.generalized_linear import GeneralizedLinear
+from fanfold.problems.sparse.mismatched import Mismatched
+from fanfold.problems.sparse.photographs import Photographs
+from fanfold.problems.sparse.varied import Varied
 
 REGISTRY: dict[str, type] = {
     "clustered": Clustered,

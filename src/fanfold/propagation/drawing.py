@@ -20,16 +20,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fanfold.files import write_whole
+from fanfold.core.files import write_whole
 from fanfold.propagation.base import Layout
-from fanfold.propagation.dataset import (
-    MANIFEST,
-    VERSION,
-    Dataset,
-    file_hash,
-    read_manifest,
-    whole_hash,
-)
+from fanfold.propagation.dataset import MANIFEST, VERSION, Dataset, file_hash, read_manifest, whole_hash
 
 NORMALISATION = "each draw to unit mean power over antennas, symbols and subcarriers"
 

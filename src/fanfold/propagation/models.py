@@ -9,7 +9,7 @@ import torch
 from scipy.special import j0
 from torch import Tensor
 
-from fanfold.noise import circular
+from fanfold.core.noise import circular
 from fanfold.propagation.base import Layout, Part
 
 LIGHT = 299_792_458.0  # m/s

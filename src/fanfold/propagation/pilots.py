@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fanfold.suggest import did_you_mean
+from fanfold.core.suggest import did_you_mean
 
 SLOT = 14  # symbols, normal cyclic prefix
 FRONT = 2  # dmrs-TypeA-Position pos2: the third symbol of a slot

@@ -4,7 +4,7 @@ import dataclasses
 import types
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from fanfold.suggest import did_you_mean
+from fanfold.core.suggest import did_you_mean
 
 T = TypeVar("T")
 

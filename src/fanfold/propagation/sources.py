@@ -5,6 +5,7 @@ import re
 from functools import lru_cache
 from pathlib import Path
 
+from fanfold.core.suggest import did_you_mean
 from fanfold.propagation import tr38901
 from fanfold.propagation.base import Source
 from fanfold.propagation.dataset import MANIFEST, Dataset
@@ -12,7 +13,6 @@ from fanfold.propagation.mixed import Mixed
 from fanfold.propagation.models import MODELS
 from fanfold.propagation.settings import made
 from fanfold.propagation.user_files import SUFFIXES, UserFile
-from fanfold.suggest import did_you_mean
 
 SHIPPED = {"umi": Path(__file__).parent / "data" / "umi"}  # 32 antennas and 24 subcarriers
 JOIN = re.compile(r"(?<![0-9][eE])\+")  # not that of 1e+3

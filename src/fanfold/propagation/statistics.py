@@ -6,8 +6,8 @@ from math import pi
 import torch
 from torch import Tensor
 
+from fanfold.core.units import db
 from fanfold.propagation.base import Layout, Part, Source
-from fanfold.units import db
 
 SHARE = 0.99  # of the power, for a rank
 

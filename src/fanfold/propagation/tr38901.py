@@ -1,30 +1,20 @@
 """Channels of 3GPP TR 38.901 V19.2, sections 7.2 to 7.7, drawn by Sionna (package sionna-no-rt)."""
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import reduce
 from importlib.metadata import PackageNotFoundError, version
-from types import ModuleType
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from fanfold.machine import threads
+from fanfold.adapters.sionna import MISSING, PACKAGE, SCENARIOS, profile_paths, scenario_paths, sionna_at
+from fanfold.core.machine import threads
+from fanfold.core.suggest import did_you_mean
 from fanfold.propagation.base import Layout
-from fanfold.suggest import did_you_mean
 
-SCENARIOS = ("umi", "uma", "inh")
 PROFILES = tuple(f"{kind}-{letter}" for kind in ("cdl", "tdl") for letter in "abcde")
 MODELS = (*SCENARIOS, *PROFILES)
-NOMINAL_DELAY_SPREAD_NS = 100.0  # table 7.7.3-1
-
-PACKAGE = "sionna-no-rt"
-MISSING = "channels of TR 38.901 are drawn by Sionna, which is not installed: pip install 'fanfold[channels]'"
-
-Paths = tuple[Tensor, Tensor]  # gains (draws, antennas, paths, symbols), delays (draws, paths) in seconds
 
 
 @dataclass(frozen=True)
@@ -82,6 +72,21 @@ class TR38901:
         """Least and greatest, in m/s."""
         return self.speed_mps if isinstance(self.speed_mps, tuple) else (self.speed_mps, self.speed_mps)
 
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Of the array: panels, polarisations, columns and rows."""
+        return self.layout.array
+
+    @property
+    def carrier_hz(self) -> float:
+        """Of the middle subcarrier."""
+        return self.layout.carrier_hz
+
+    @property
+    def symbol_seconds(self) -> float:
+        """From one OFDM symbol to the next."""
+        return self.layout.symbol_seconds
+
     def describe(self) -> dict[str, Any]:
         """The settings as plain data."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
@@ -107,7 +112,7 @@ class TR38901:
             ImportError: If Sionna is not installed.
         """
         with torch.no_grad(), threads(1), sionna_at(seed) as sionna:
-            paths = _scenario(self, sionna) if self.model in SCENARIOS else _profile(self, sionna)
+            paths = scenario_paths(self, sionna) if self.model in SCENARIOS else profile_paths(self, sionna)
             each = _together(self.layout)
             drawn = torch.cat([self.response(*paths(each)) for _ in range(0, n, each)])[:n]
         power = drawn.abs().square().mean((1, 2, 3), keepdim=True)
@@ -152,107 +157,3 @@ def _check(recipe: TR38901) -> None:
             f"correlation is {recipe.correlation}; it is of tdl-a to tdl-c, from 0 to below 1: the line of sight of "
             "tdl-d and tdl-e is the same at all antennas, and the other models have angles."
         )
-
-
-@contextmanager
-def sionna_at(seed: int) -> Iterator[ModuleType]:
-    """Sionna on the CPU in single precision, its random numbers from this seed; all as it was afterwards."""
-    gpus = list(range(torch.cuda.device_count()))
-    with torch.random.fork_rng(gpus):  # the import alone reseeds torch
-        try:
-            import sionna.phy as sionna
-        except ImportError as error:
-            raise ImportError(MISSING) from error
-        config = sionna.config
-        generators = [config.torch_rng(device) for device in config.available_devices]
-        before = config.device, config.precision, config.seed, config.py_rng.getstate()
-        states = config.np_rng.bit_generator.state, [g.get_state() for g in generators]
-        try:
-            config.device, config.precision, config.seed = "cpu", "single", seed
-            yield sionna
-        finally:
-            config.device, config.precision, config.seed, python = before
-            config.py_rng.setstate(python)
-            config.np_rng.bit_generator.state = states[0]
-            for device, state in zip(config.available_devices, states[1]):
-                config.torch_rng(device).set_state(state)
-
-
-def _arrays(recipe: TR38901) -> dict[str, Any]:
-    from sionna.phy.channel.tr38901 import PanelArray
-
-    polarisations, columns, rows = recipe.array
-    base = PanelArray(
-        rows, columns, "dual" if polarisations == 2 else "single", "cross" if polarisations == 2 else "V", "38.901",
-        carrier_frequency=recipe.layout.carrier_hz, num_cols=recipe.panels[0], num_rows=recipe.panels[1],
-        panel_horizontal_spacing=(columns - 1) / 2 + recipe.panel_gap,
-        panel_vertical_spacing=(rows - 1) / 2 + recipe.panel_gap,
-    )  # fmt: skip
-    user = PanelArray(1, 1, "single", "V", "omni", carrier_frequency=recipe.layout.carrier_hz)
-    return {"ut_array": user, "bs_array": base, "carrier_frequency": recipe.layout.carrier_hz, "direction": "uplink"}
-
-
-def _only_link(gains: Tensor, delays: Tensor) -> Paths:
-    return gains[:, 0, :, 0, 0], delays[:, 0, 0]
-
-
-def _profile(recipe: TR38901, sionna: ModuleType) -> Callable[[int], Paths]:
-    from sionna.phy.channel.tr38901 import CDL, TDL
-
-    letter, spread = recipe.model[-1].upper(), (recipe.delay_spread_ns or NOMINAL_DELAY_SPREAD_NS) * 1e-9
-    speeds: Any = dict(zip(("min_speed", "max_speed"), recipe.speeds))
-    if recipe.model.startswith("cdl"):
-        model = CDL(letter, spread, **_arrays(recipe), **speeds)
-    else:
-        given: Any = {"rx_corr_mat": _exponential(recipe)} if recipe.correlation else {}
-        antennas, carrier = recipe.layout.antennas, recipe.layout.carrier_hz
-        model = TDL(letter, spread, carrier, num_rx_ant=antennas, **speeds, **given)
-    return lambda n: _only_link(*model(n, recipe.symbols, 1 / recipe.layout.symbol_seconds))
-
-
-def _exponential(recipe: TR38901) -> Tensor:
-    """Correlation `ρ^|i - j|` along each axis of the array, their Kronecker product over all."""
-    steps = [torch.arange(float(size)) for size in recipe.layout.array]
-    return reduce(torch.kron, [recipe.correlation ** (s[:, None] - s).abs() for s in steps])
-
-
-def _scenario(recipe: TR38901, sionna: ModuleType) -> Callable[[int], Paths]:
-    from sionna.phy.channel import tr38901
-
-    kind: Any = {"umi": tr38901.UMi, "uma": tr38901.UMa, "inh": tr38901.InH}[recipe.model]
-    loss = {} if recipe.model == "inh" else {"o2i_model": "low"}
-    model = kind(**_arrays(recipe), **loss, enable_pathloss=False, enable_shadow_fading=False)
-    sight = {"random": "random", "force": True, "forbid": False}[recipe.line_of_sight]
-
-    def paths(n: int) -> Paths:
-        places = _office(recipe, sionna, n) if recipe.model == "inh" else _sector(recipe, n)
-        model.set_topology(*places, los=sight)
-        return _only_link(*model(recipe.symbols, 1 / recipe.layout.symbol_seconds))
-
-    return paths
-
-
-def _sector(recipe: TR38901, n: int) -> tuple[Tensor, ...]:
-    from sionna.phy.channel import gen_single_sector_topology
-
-    slow, fast = recipe.speeds
-    outdoors: Any = {"indoor_probability": 0.0} if recipe.line_of_sight == "force" else {}
-    return gen_single_sector_topology(n, 1, recipe.model, min_ut_velocity=slow, max_ut_velocity=fast, **outdoors)
-
-
-def _office(recipe: TR38901, sionna: ModuleType, n: int) -> tuple[Tensor, ...]:
-    """A user anywhere in the office and the sector that serves it; users do not move there, ours do."""
-    from sionna.sys import gen_tr38901_indoor_office_topology
-
-    user, base, user_turn, base_turn, _, indoors, *_ = gen_tr38901_indoor_office_topology(n, 1)
-    away = user[:, :1, :2] - base[..., :2]
-    turn = torch.atan2(away[..., 1], away[..., 0]) - base_turn[..., 0]
-    off = torch.remainder(turn + math.pi, 2 * math.pi) - math.pi
-    distance = away.norm(dim=-1)
-    near = distance <= distance.amin(1, keepdim=True) + 1e-3  # the sectors of one site
-    best = torch.where(near, off.abs(), torch.inf).argmin(1, keepdim=True)[..., None].expand(-1, -1, 3)
-    slow, fast = recipe.speeds
-    angle, pace = torch.rand(2, n, 1, generator=sionna.config.torch_rng("cpu"))
-    angle, pace = 2 * math.pi * angle, slow + (fast - slow) * pace
-    speed = torch.stack([pace * angle.cos(), pace * angle.sin(), torch.zeros(n, 1)], -1)
-    return user[:, :1], base.gather(1, best), user_turn[:, :1], base_turn.gather(1, best), speed, indoors[:, :1]

@@ -6,18 +6,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fanfold.core.table import Table
+from fanfold.core.units import nmse_db
 from fanfold.deploy.cost import call_costs
-from fanfold.draws import draw
-from fanfold.evaluate import TEST_STREAM, Estimator, evaluate
-from fanfold.guard.measures import mean_normalised_square
+from fanfold.evaluation.evaluate import TEST_STREAM, Estimator, evaluate
+from fanfold.evaluation.peers import NETWORK, peers_of
+from fanfold.evaluation.scores import mean_normalised_square
 from fanfold.observation import Estimate, Observation
-from fanfold.peers import NETWORK, peers_of
 from fanfold.problems import OFDMChannel
+from fanfold.problems.draws import draw
 from fanfold.report.neural_page import learning_section
 from fanfold.report.page import Section
 from fanfold.report.plots import Series, line_chart, picture_row
-from fanfold.table import Table
-from fanfold.units import nmse_db
 
 PICTURE_DB = 10.0  # SNR of the channel that is shown
 AROUND = (-10.0, -5.0, 0.0, 5.0, 10.0)  # dB, of SNRs about the one that was trained for

@@ -7,15 +7,15 @@ import torch
 from torch import nn
 
 from fanfold.bounds import error_decomposition
-from fanfold.draws import draw
-from fanfold.estimators.neural import ClassPosterior
-from fanfold.evaluate import TEST_STREAM, evaluate
-from fanfold.peers import NETWORK, peers_of
+from fanfold.core.table import Table
+from fanfold.estimators.posterior.neural import ClassPosterior
+from fanfold.evaluation.evaluate import TEST_STREAM, evaluate
+from fanfold.evaluation.peers import NETWORK, peers_of
 from fanfold.problems import Problem, Simulations
-from fanfold.problems.likelihood import Likelihood
+from fanfold.problems.draws import draw
+from fanfold.problems.protocols import KnownModel
 from fanfold.report.page import Section
 from fanfold.report.plots import Series, line_chart
-from fanfold.table import Table
 
 LOSS_UNITS = "Loss in units of the best linear estimator's error (cross-entropy: nats)."
 
@@ -72,7 +72,7 @@ def _variances(net: nn.Module, problem: Problem, samples: int) -> list[Section]:
 
 def _decomposition(net: nn.Module, problem: Problem) -> list[Section]:
     """Bias² and variance at a few draws of the prior, where the model of the measurements is known and Gaussian."""
-    if not isinstance(problem, Likelihood) or not hasattr(problem, "mean") or isinstance(net, ClassPosterior):
+    if not isinstance(problem, KnownModel) or not hasattr(problem, "mean") or isinstance(net, ClassPosterior):
         return []
     if isinstance(problem.snr_db, tuple):  # type: ignore[attr-defined] - each draw has its own noise
         return []

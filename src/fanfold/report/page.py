@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fanfold.files import write_whole
-from fanfold.table import Table, plain
+from fanfold.core.files import write_whole
+from fanfold.core.table import Table, plain
 
 STYLE = """
 :root { color-scheme: light; --ink: #1c2733; --quiet: #5b6875; --line: #e4e8ec; --accent: #c2410c; }

@@ -6,18 +6,18 @@ from typing import Any
 
 import torch
 
-from fanfold.certificate import certify, has_evolution
-from fanfold.draws import draw
-from fanfold.evaluate import TEST_STREAM, evaluate
-from fanfold.peers import peers_of
+from fanfold.bounds.convergence import certify, has_evolution
+from fanfold.core.table import Table
+from fanfold.evaluation.evaluate import TEST_STREAM, evaluate
+from fanfold.evaluation.peers import peers_of
 from fanfold.problems import OFDMChannel, Problem
+from fanfold.problems.draws import draw
 from fanfold.report.channel_page import channel_sections
 from fanfold.report.neural_page import neural_sections
 from fanfold.report.page import Section, write_page
 from fanfold.report.plots import Series, line_chart
-from fanfold.runs import Run
-from fanfold.table import Table
-from fanfold.unfold import Unfolded
+from fanfold.runs.directory import Run
+from fanfold.unfolding.unfold import Unfolded
 
 
 def write_run_page(run: Run, path: Path, samples: int) -> Path:

@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fanfold.draws import generator_of
+from fanfold.core.units import power
 from fanfold.linops import LinearOperator
 from fanfold.observation import Estimate, Observation
-from fanfold.problems.ofdm_channel import OFDMChannel
+from fanfold.problems.draws import generator_of
+from fanfold.problems.radio.ofdm_channel import OFDMChannel
 from fanfold.propagation import Layout, Part
-from fanfold.units import power
 
 STEP = 0.05  # of the probe, in standard deviations of the noise
 SUMS = 0.5  # share of varied channels that are sums of two

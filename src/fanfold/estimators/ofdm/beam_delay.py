@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from fanfold.algorithms import Algorithm
+from fanfold.core.units import power
 from fanfold.estimators.ofdm.grid_network import GridNetwork
 from fanfold.estimators.ofdm.pairs import from_right, pair_of, swapped
 from fanfold.estimators.ofdm.settings import ChannelNetworkSettings, at_least
 from fanfold.linops import Kronecker
 from fanfold.observation import Observation
-from fanfold.problems.ofdm_channel import OFDMChannel
-from fanfold.unfold import unfold
-from fanfold.units import power
+from fanfold.problems.radio.ofdm_channel import OFDMChannel
+from fanfold.unfolding.unfold import unfold
 
 OVERSAMPLING, ROUNDS = 2, 200
 STEP = 0.2  # of an entry of the dictionary, against a relative deviation of the algorithm's numbers

@@ -14,7 +14,7 @@ from fanfold.estimators.ofdm.grid_network import CorrectedLMMSE
 from fanfold.estimators.ofdm.pairs import beside, from_right, pair_of, swapped
 from fanfold.estimators.ofdm.settings import ChannelNetworkSettings, at_least
 from fanfold.networks.layers import linear
-from fanfold.problems.ofdm_channel import OFDMChannel
+from fanfold.problems.radio.ofdm_channel import OFDMChannel
 
 FLOOR = 0.1  # of powers over the noise variance: below, there is nothing but noise to see
 COMPRESSION = 0.4  # of logarithms of powers, to numbers of about one

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fanfold.draws import PREPARATION_STREAM, draw
-from fanfold.problems.ofdm_channel import OFDMChannel
+from fanfold.core.units import power
+from fanfold.problems.draws import PREPARATION_STREAM, draw
+from fanfold.problems.radio.ofdm_channel import OFDMChannel
 from fanfold.propagation import Layout
-from fanfold.units import power
 
 CHUNK = 2000  # draws at a time
 

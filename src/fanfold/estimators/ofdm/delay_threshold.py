@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from fanfold.estimators.ofdm.covariance import by_antenna
 from fanfold.estimators.ofdm.interpolation import Method, interpolation_matrix
 from fanfold.observation import Estimate, Observation
-from fanfold.problems.ofdm_channel import OFDMChannel
+from fanfold.problems.radio.ofdm_channel import OFDMChannel
 
 
 class DelayThreshold(nn.Module):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fanfold.estimators.ofdm.mixture import Mixture
 from fanfold.estimators.ofdm.noise_variance import NoiseVariance
-from fanfold.problems.ofdm_channel import OFDMChannel
+from fanfold.problems.radio.ofdm_channel import OFDMChannel
 
 QUIETEST = 1e-6  # noise variance over power: rounding in single precision is not far below
 LEAST_PROBABILITY = 1e-12  # of a component: what is less counts for nothing, and subnormal numbers are slow

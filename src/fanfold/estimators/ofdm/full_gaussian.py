@@ -3,13 +3,13 @@
 import torch
 from torch import Tensor, nn
 
-from fanfold.draws import PREPARATION_STREAM, draw
+from fanfold.core.units import power
 from fanfold.estimators.ofdm.covariance import signal_power
 from fanfold.estimators.ofdm.mixture import grid_basis, root_mean_square
 from fanfold.estimators.ofdm.noise_variance import NoiseVariance
 from fanfold.observation import Estimate, Observation
-from fanfold.problems.ofdm_channel import OFDMChannel
-from fanfold.units import power
+from fanfold.problems.draws import PREPARATION_STREAM, draw
+from fanfold.problems.radio.ofdm_channel import OFDMChannel
 
 CHUNK = 2000  # draws at a time
 QUIETEST = 1e-6  # noise variance over power: rounding in single precision is not far below

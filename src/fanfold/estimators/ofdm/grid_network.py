@@ -10,13 +10,13 @@ from abc import abstractmethod
 import torch
 from torch import Tensor, nn
 
+from fanfold.core.units import power
 from fanfold.estimators.ofdm.noise_variance import NoiseVariance
 from fanfold.estimators.ofdm.pairs import from_right, packed, pair_of, paired, swapped
 from fanfold.estimators.ofdm.settings import ChannelNetworkSettings
 from fanfold.networks.layers import linear
 from fanfold.observation import Estimate, Observation
-from fanfold.problems.ofdm_channel import OFDMChannel
-from fanfold.units import power
+from fanfold.problems.radio.ofdm_channel import OFDMChannel
 
 QUIETEST = 1e-6  # noise variance over power: rounding in single precision is not far below
 MOST = 2.0  # error variance over the channel's power: whoever estimates nothing has one

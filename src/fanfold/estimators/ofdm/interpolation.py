@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fanfold.estimators.ofdm.covariance import by_antenna
 from fanfold.observation import Estimate, Observation
-from fanfold.problems.ofdm_channel import OFDMChannel
+from fanfold.problems.radio.ofdm_channel import OFDMChannel
 
 Method = Literal["linear", "nearest", "spline"]
 

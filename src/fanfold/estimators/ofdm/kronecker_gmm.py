@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from fanfold.estimators.ofdm.filter_bank import FilterBank, Filtered, from_left
 from fanfold.estimators.ofdm.mixture import Mixture, learn_mixture
 from fanfold.observation import Estimate, Observation
-from fanfold.problems.ofdm_channel import OFDMChannel
+from fanfold.problems.radio.ofdm_channel import OFDMChannel
 
 CHUNK = 64  # observations at a time: each takes an estimate of every component
 ROUNDING = torch.finfo(torch.float32).eps

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from fanfold.core.units import power
 from fanfold.estimators.ofdm.filter_bank import FilterBank, from_left
 from fanfold.estimators.ofdm.grid_network import MOST
 from fanfold.estimators.ofdm.kronecker_gmm import estimate_of, pairs_of
@@ -18,8 +19,7 @@ from fanfold.estimators.ofdm.mixture import Mixture, mixtures_of
 from fanfold.estimators.ofdm.settings import ChannelNetworkSettings, at_least
 from fanfold.networks.layers import conv, linear, zero_conv
 from fanfold.observation import Estimate, Observation
-from fanfold.problems.ofdm_channel import OFDMChannel
-from fanfold.units import power
+from fanfold.problems.radio.ofdm_channel import OFDMChannel
 
 COMPRESSION = 0.3  # of logarithms of powers, to numbers of about one
 MIXTURE_LR = 0.1  # learning rate of the mixture's own quantities, over that of the networks

@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from fanfold.draws import PREPARATION_STREAM, draw, generator_of
-from fanfold.problems.ofdm_channel import OFDMChannel
-from fanfold.units import power
+from fanfold.core.units import power
+from fanfold.problems.draws import PREPARATION_STREAM, draw, generator_of
+from fanfold.problems.radio.ofdm_channel import OFDMChannel
 
 CHUNK = 500  # draws at a time
 LOADING = 0.01  # noise variance at which draws are told apart: channels without noise are singular

@@ -7,14 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from fanfold.algorithms import OAMP
+from fanfold.core.units import power
 from fanfold.estimators.ofdm.covariance import CYCLIC_PREFIX, by_antenna
 from fanfold.estimators.ofdm.delay_threshold import BeamDelayTransform, median_noise
 from fanfold.linops import Kronecker
 from fanfold.observation import Estimate, Observation
 from fanfold.priors import BernoulliGaussian
-from fanfold.problems.ofdm_channel import OFDMChannel
-from fanfold.unfold import iterate
-from fanfold.units import power
+from fanfold.problems.radio.ofdm_channel import OFDMChannel
+from fanfold.unfolding.unfold import iterate
 
 CHUNK = 16  # observations at a time
 FEW = 0.25  # of the directions of the pilots: the median of all says more of the noise than so few

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from torch import Tensor
 
 from fanfold.observation import Estimate, Observation
-from fanfold.problems.resource_grid import estimates_in_field, observations_of
+from fanfold.problems.radio.resource_grid import estimates_in_field, observations_of
 
 
 class GridEstimator:

@@ -11,7 +11,7 @@ from fanfold.algorithms.admm import State
 from fanfold.algorithms.misfit import prox_misfit
 from fanfold.estimators.ofdm.beam_delay import BeamDelayNetwork, BeamDelaySettings
 from fanfold.penalties import L1
-from fanfold.problems.ofdm_channel import OFDMChannel
+from fanfold.problems.radio.ofdm_channel import OFDMChannel
 
 LEARN = {"lam": "per-layer vector", "rho": "per-layer", "relaxation": "per-layer"}
 

@@ -12,7 +12,7 @@ from fanfold.algorithms import OAMP
 from fanfold.algorithms.base import Theta
 from fanfold.estimators.ofdm.beam_delay import BeamDelayNetwork, BeamDelaySettings
 from fanfold.priors import BernoulliGaussian
-from fanfold.problems.ofdm_channel import OFDMChannel
+from fanfold.problems.radio.ofdm_channel import OFDMChannel
 
 LEARN = {"prior": "per-layer vector", "damping": "per-layer", "variances": "per-layer", "noise_var": "per-layer"}
 

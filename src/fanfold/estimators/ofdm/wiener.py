@@ -10,7 +10,7 @@ from fanfold.estimators.ofdm.covariance import ChannelCovariance, by_antenna, si
 from fanfold.estimators.ofdm.interpolation import interpolation_matrix
 from fanfold.estimators.ofdm.noise_variance import NoiseVariance
 from fanfold.observation import Estimate, Observation
-from fanfold.problems.ofdm_channel import OFDMChannel
+from fanfold.problems.radio.ofdm_channel import OFDMChannel
 
 LEAST_NOISE = 1e-9  # over the channel's power: covariances of few draws are singular
 

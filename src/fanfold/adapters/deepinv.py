@@ -1,0 +1,27 @@
+"""Operators of deepinv as fanfold operators, differentiable in the signal."""
+
+import math
+from typing import Any
+
+import torch
+
+from fanfold.linops.base import LinearOperator
+from fanfold.linops.foreign import Foreign
+
+
+def from_deepinv(physics: Any, extent: tuple[int, ...], dtype: torch.dtype = torch.float32) -> LinearOperator:
+    """A deepinv `LinearPhysics` (its `A` and `A_adjoint`) as a fanfold operator on flattened images.
+
+    Args:
+        physics: The deepinv operator.
+        extent: Shape of one image without the batch axis, such as `(channels, height, width)`.
+        dtype: Of the images.
+    """
+    image = torch.zeros(1, *extent, dtype=dtype)
+    measured = physics.A(image).shape[1:]
+    return Foreign(
+        lambda rows: physics.A(rows.reshape(-1, *extent)).flatten(1),
+        lambda rows: physics.A_adjoint(rows.reshape(-1, *measured)).flatten(1),
+        (math.prod(measured), math.prod(extent)),
+        dtype,
+    )

@@ -1,0 +1,77 @@
+"""A convergence certificate: what every layer reaches, what it claims, and what state evolution says it can reach."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from fanfold.bounds.state_evolution import vamp
+from fanfold.core.table import Table
+from fanfold.core.units import db, power
+from fanfold.observation import Estimate
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """Of an estimator with layers on draws of one problem.
+
+    Attributes:
+        table: For each layer the mean error variance of an unknown against its power, in dB: by state evolution, by the
+            variances that the layer claims (None where it claims none), and as it is.
+        holds: Whether the last layer is where evolution ends and its claim is right, both to `tolerance_db`.
+        verdict: The same in words, with the numbers.
+        limit_db: Where state evolution settles, NMSE in dB.
+    """
+
+    table: Table
+    holds: bool
+    verdict: str
+    limit_db: float
+
+
+def has_evolution(problem: Any) -> bool:
+    """Whether state evolution can be run: a prior, one operator for all samples, and Gaussian noise."""
+    prior, A = getattr(problem, "prior", None), getattr(problem, "A", None)
+    known = prior is not None and A is not None and not A.varies and not hasattr(problem, "likelihood")
+    return known and getattr(problem, "noise_var", 0) > 0
+
+
+def certify(estimates: list[Estimate], x: torch.Tensor, problem: Any, tolerance_db: float = 1.0) -> Certificate:
+    """Hold the layers of a network, or the iterations of an algorithm, against state evolution of VAMP.
+
+    State evolution is what the best message passing reaches on a large random operator with these singular values
+    (Rangan, Schniter & Fletcher, 2019, eqs. 50-53). Structured operators of finite size, such as Kronecker products,
+    need not follow it: this says whether an estimator does.
+
+    Args:
+        estimates: Of every layer, as `trajectory` gives them.
+        x: The true signals, `(samples, n)`.
+        problem: With prior, operator and noise variance.
+        tolerance_db: How far the end may be above evolution, and the claim from the truth.
+
+    Raises:
+        ValueError: If the problem has no state evolution, or there are no layers.
+    """
+    if not has_evolution(problem):
+        raise ValueError("state evolution needs a known prior, one operator and Gaussian noise; this problem lacks it.")
+    if not estimates:
+        raise ValueError("there are no layers to certify; pass the estimates of a trajectory.")
+    prior, A = problem.prior, problem.A
+    s = A.svd().s
+    s = s[s > s.max() * A.m * torch.finfo(s.dtype).eps]
+    predicted = vamp(prior, s, A.n, problem.noise_var, max(30, len(estimates)), is_complex=A.dtype.is_complex)
+    rows: list[dict[str, Any]] = []
+    for layer, (estimate, evolved) in enumerate(zip(estimates, predicted, strict=False), start=1):
+        claimed = None if estimate.var is None else db(max(estimate.var.mean().item() / prior.power, 1e-30))
+        measured = db((power(estimate.x - x).sum() / power(x).sum()).item())
+        rows.append({"layer": layer, "state evolution": db(evolved / prior.power), "claimed": claimed, "is": measured})
+    end, limit = rows[-1], db(predicted[-1] / prior.power)
+    short = end["is"] - limit
+    misled = None if end["claimed"] is None else end["is"] - end["claimed"]
+    holds = bool(short <= tolerance_db and (misled is None or abs(misled) <= tolerance_db))
+    claim = "no variance is claimed" if misled is None else f"claims {end['claimed']:.1f} dB"
+    verdict = (
+        f"{'Converged' if holds else 'Not certified'}: layer {len(rows)} is at {end['is']:.1f} dB, {short:.1f} dB from "
+        f"where state evolution settles ({limit:.1f} dB), and {claim}."
+    )
+    return Certificate(Table(rows), holds, verdict, limit)

@@ -1,0 +1,171 @@
+"""The verb `channels` of the command line: draw a dataset of channels, or say what one holds."""
+
+from dataclasses import asdict, dataclass, fields
+from io import BytesIO
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import tyro
+from PIL import Image
+from rich.text import Text
+from torch import Tensor
+
+from fanfold.cli.console import drawing_watch, notes, out, show
+from fanfold.core.files import write_whole
+from fanfold.core.table import Table
+from fanfold.propagation import Dataset, Layout, source_of
+from fanfold.propagation.drawing import draw_channels
+from fanfold.propagation.statistics import Statistics, statistics
+from fanfold.propagation.tr38901 import TR38901
+
+Result = dict[str, Any]
+RANGE_DB = 30.0  # from black to white
+SHADES = " ░▒▓█"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draw(TR38901):
+    """Draw channels of TR 38.901 into a folder: fanfold channels draw MODEL --n N --out DIR [flags].
+
+    Each draw is scaled to unit mean power. With the same flags again it goes on and draws only what is missing.
+    """
+
+    model: Annotated[str, tyro.conf.Positional] = "umi"  # umi, uma, inh, cdl-a to cdl-e or tdl-a to tdl-e
+    n: int  # how many draws; the last tenth is kept for testing
+    out: Path  # the folder
+    seed: int = 0
+    shard_draws: int = 1000  # draws in one file
+
+    def __call__(self) -> Result:
+        """Draw, with progress."""
+        recipe = TR38901(**{f.name: getattr(self, f.name) for f in fields(TR38901)})
+        with drawing_watch(str(self.out)) as watch:
+            dataset = draw_channels(
+                recipe, self.n, self.out, seed=self.seed, shard_draws=self.shard_draws, on_event=watch
+            )
+        folder = self.out if self.out.is_absolute() else f"./{self.out}"  # by itself `umi` is what is shipped
+        notes.print(f"next: fanfold channels info {folder} · fanfold train ofdm-channel beam-mixer --source {folder}")
+        return {"out": str(self.out), "draws": dataset.count, "hash": dataset.fingerprint, "recipe": recipe.describe()}
+
+
+@dataclass(frozen=True)
+class Info:
+    """Say what a source of channels holds: fanfold channels info DIR, or of another source by its name."""
+
+    source: Annotated[str, tyro.conf.Positional]  # a dataset, umi, rician:k_db=3, measured.mat:array=2x4x8, …
+    samples: int = 1000  # draws for the statistics
+    draw: int = 0  # the draw whose picture is shown
+    picture: Path | None = None  # a .png file for it, antennas down and subcarriers across, 30 dB from black to white
+
+    def __call__(self) -> Result:
+        """Verify, measure and show."""
+        if self.samples < 1:
+            raise ValueError(f"samples is {self.samples}; pass one or more.")
+        source = source_of(self.source)
+        if isinstance(source, Dataset):
+            source.verify()
+        generator = torch.Generator().manual_seed(self.draw)
+        measured = statistics(source, self.samples, torch.Generator().manual_seed(0))
+        told = facts_of(source)
+        show(Table([{"what": k, "value": _plain(v)} for k, v in (told | _measures(measured, source.layout)).items()]))
+        show(Table(_profile(measured)))
+        one = source.draw(1, generator)[0, :, 0]
+        out.print(shaded(one))
+        if self.picture is not None:
+            write_whole(self.picture, png(one))
+            notes.print(f"written: {self.picture}")
+        return {"source": self.source, "facts": told, "statistics": asdict(measured)}
+
+
+sub = tyro.conf.subcommand
+Action = Annotated[Draw, sub("draw", prefix_name=False)] | Annotated[Info, sub("info", prefix_name=False)]
+
+
+def channels(action: Annotated[Action, tyro.conf.arg(name="")]) -> Result:
+    """Draw channels of a radio link into a dataset, or say what one holds.
+
+    Args:
+        action: Which.
+    """
+    return action()
+
+
+def facts_of(source: Any) -> Result:
+    """What a source says of itself, as plain data."""
+    layout: Layout = source.layout
+    told: Result = {
+        "array": list(layout.array),
+        "antennas": layout.antennas,
+        "symbols": layout.symbols,
+        "subcarriers": layout.subcarriers,
+        "spacing_khz": layout.spacing_hz / 1e3,
+        "carrier_ghz": layout.carrier_hz / 1e9,
+    }
+    if isinstance(source, Dataset):
+        told |= {"draws": source.count, "test_draws": len(source.rows("test"))}
+        manifest = source.manifest
+        told |= {k: v for k, v in manifest.get("recipe", {}).items() if k not in told and v is not None}
+        told |= {k: manifest[k] for k in ("seed", "normalisation") if k in manifest}
+        told |= manifest.get("drawn_by", {}) | ({"hash": source.fingerprint} if source.fingerprint else {})
+        if powers := manifest.get("raw_power"):
+            shares = [len(shard) / source.count for shard in source.shards]
+            told["power_before"] = round(sum(p * share for p, share in zip(powers, shares, strict=True)), 3)
+    return told
+
+
+def _measures(measured: Statistics, layout: Layout) -> Result:
+    ranks = {f"{name} rank (99 %)": f"{rank} of {measured.sizes[name]}" for name, rank in measured.ranks.items()}
+    if layout.symbols == 1:
+        del ranks["time rank (99 %)"]
+    return {
+        "power": f"{measured.power:.3f}, of a draw {measured.weakest_db:.1f} to {measured.strongest_db:.1f} dB",
+        "delay spread": f"{measured.delay_spread_ns:.0f} ns",
+    } | ranks
+
+
+def _profile(measured: Statistics) -> list[Result]:
+    """Share of the power in the strongest eigenvectors, a row for each number of them."""
+    deepest = max(len(shares) for shares in measured.shares.values())
+    names = [name for name, shares in measured.shares.items() if len(shares) > 1]
+    return [
+        {"eigenvectors": 2**k} | {f"{name} %": _percent(measured.shares[name], k) for name in names}
+        for k in range(deepest)
+    ]
+
+
+def _percent(shares: list[float], k: int) -> float | None:
+    return 100 * shares[k] if k < len(shares) else None
+
+
+def _plain(value: Any) -> str:
+    return (
+        " × ".join(map(str, value)) if isinstance(value, list) else f"{value:g}" if isinstance(value, float) else value
+    )
+
+
+def levels(h: Tensor) -> Tensor:
+    """Magnitudes `(antennas, subcarriers)` from 0, 30 dB below the strongest, to 1."""
+    strength = 20 * (h.abs() / h.abs().max().clamp_min(torch.finfo(h.real.dtype).tiny)).log10()
+    return (1 + strength / RANGE_DB).clamp(0, 1)
+
+
+def shaded(h: Tensor) -> Text:
+    """A picture of one channel in characters, a line for each antenna; on a terminal, for two."""
+    grey = levels(h)
+    if not out.is_terminal:
+        return Text("\n".join("".join(SHADES[round(v * 4)] for v in row) for row in grey.tolist()))
+    text, shades = Text(), (grey * 255).round().int().tolist()
+    for upper, lower in zip(shades[::2], [*shades[1::2], [0] * grey.shape[1]]):
+        for top, bottom in zip(upper, lower):
+            text.append("▀", style=f"rgb({top},{top},{top}) on rgb({bottom},{bottom},{bottom})")
+        text.append("\n")
+    return text
+
+
+def png(h: Tensor, size: int = 8) -> bytes:
+    """The same picture as a PNG, `size` pixels for each entry."""
+    pixels = (levels(h) * 255).round().byte()
+    stream = BytesIO()
+    Image.fromarray(pixels.numpy(), "L").resize((size * h.shape[1], size * h.shape[0]), 0).save(stream, format="PNG")
+    return stream.getvalue()

@@ -1,0 +1,1 @@
+"""What knows nothing of estimation: units, noise, domains of quantities, tables, files, streams of draws, threads."""

@@ -1,0 +1,1 @@
+"""Estimators of directions and of an array's responses."""

@@ -1,0 +1,207 @@
+"""MUSIC: Schmidt (1986). Root-MUSIC: Barabell (1983). ESPRIT: Roy & Kailath (1989). Smoothing: Pillai & Kwon (1989).
+
+All see `Y = A S + W` through the sample covariance of a uniform linear array and tell its signal subspace, spanned by
+as many steering vectors `exp(i x m)` as there are sources, from the noise subspace. They must be told the number of
+sources, and neither powers, nor the noise variance, nor a prior.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from fanfold.core.units import power
+from fanfold.observation import Estimate, Observation
+
+LIFT = 1e-12  # of the null spectrum: parts double roots on the circle along the radius, where angles do not change
+NEWTON_STEPS = 20
+
+
+@dataclass(frozen=True)
+class Subspace(ABC):
+    """Electrical angles of sources on a uniform linear array, in radians within ±pi, in rising order.
+
+    Takes y `(..., sensors * snapshots)`, the snapshots of a sensor together, and any number of these. The estimate does
+    not change with the scale of y, and turns with the array's phases. Computes in double precision.
+
+    With few snapshots or coherent sources the covariance has too low a rank: `subarray` averages it over all stretches
+    of so many sensors (spatial smoothing), and `forward_backward` with the same read backwards.
+
+    Raises:
+        ValueError: If there are not fewer sources than sensors in a stretch, or, of y, if it does not fit the array or
+            the covariance of so few snapshots cannot have the rank of the sources.
+    """
+
+    sensors: int
+    sources: int
+    subarray: int = 0  # sensors in a stretch; 0 takes the whole array
+    forward_backward: bool = True
+
+    def __post_init__(self):
+        if not 0 <= self.subarray <= self.sensors:
+            raise ValueError(f"subarray is {self.subarray}; pass at most the {self.sensors} sensors, or 0 for all.")
+        if not 1 <= self.sources < self.stretch:
+            what = "the array" if self.stretch == self.sensors else "a stretch"
+            raise ValueError(
+                f"{self.sources} sources but {self.stretch} sensors in {what}: no noise subspace is left; pass at "
+                "least one source and at most one less than sensors."
+            )
+
+    @property
+    def stretch(self) -> int:
+        """Sensors that the covariance is of."""
+        return self.subarray or self.sensors
+
+    def __call__(self, obs: Observation) -> Estimate:
+        """The angles, `(..., sources)`, without a variance."""
+        values, vectors = torch.linalg.eigh(self.covariance(obs.y))
+        flat = vectors.reshape(-1, self.stretch, self.stretch)
+        angles = self.angles(flat).sort(-1).values
+        return Estimate(angles.reshape(*values.shape[:-1], self.sources).to(obs.y.real.dtype))
+
+    @abstractmethod
+    def angles(self, vectors: Tensor) -> Tensor:
+        """From eigenvectors `(batch, L, L)` in columns, by rising eigenvalue: `(batch, sources)`, in any order."""
+
+    def covariance(self, y: Tensor) -> Tensor:
+        """Sample covariance, smoothed, of unit power: `(..., L, L)`."""
+        if not y.is_complex():
+            raise ValueError(f"y is {y.dtype}; snapshots of an array are complex.")
+        snapshots, left = divmod(y.shape[-1], self.sensors)
+        if left or not snapshots:
+            raise ValueError(
+                f"y has {y.shape[-1]} entries, no multiple of {self.sensors} sensors; pass (..., sensors * snapshots)."
+            )
+        stretches = self.sensors - self.stretch + 1
+        rank = snapshots * stretches * (2 if self.forward_backward else 1)
+        if rank < self.sources:
+            fix = "pass more snapshots, a subarray" + ("" if self.forward_backward else " or forward_backward=True")
+            raise ValueError(
+                f"{snapshots} snapshot(s) give a covariance of rank {rank} at most, too low for {self.sources} "
+                f"sources; {fix}."
+            )
+        Y = y.to(torch.complex128).unflatten(-1, (self.sensors, snapshots))
+        Y = Y / power(Y).mean((-2, -1), keepdim=True).sqrt().clamp_min(torch.finfo(torch.float64).tiny)
+        parts = Y.unfold(-2, self.stretch, 1)  # (..., stretches, snapshots, L)
+        parts = parts.flatten(-3, -2)
+        R = parts.mT @ parts.conj() / parts.shape[-2]
+        return (R + R.conj().flip(-2, -1)) / 2 if self.forward_backward else R
+
+
+@dataclass(frozen=True)
+class MUSIC(Subspace):
+    """The deepest minima of the null spectrum `‖Eᴴ a(x)‖²`, E the noise subspace: on a grid, then by Newton's method.
+
+    Where two sources make one minimum the others are taken from what minima are left, between sidelobes: that is how
+    MUSIC fails. Minima are looked for within `limits`, whose ends count as such.
+    """
+
+    limits: tuple[float, float] = (-math.pi, math.pi)
+    grid: int = 0  # points; 0 takes 16 to a sensor
+
+    def angles(self, vectors: Tensor) -> Tensor:
+        low, high = self.limits
+        lags = null_spectrum(vectors[..., : -self.sources])
+        whole = high - low >= 2 * math.pi - 1e-9
+        points = self.grid or 16 * self.stretch
+        x = torch.linspace(low, high, points + 1, dtype=torch.float64, device=lags.device)
+        step, x = (high - low) / points, x[:-1] if whole else x
+        f = _values(lags, x.expand(len(lags), -1))[0]
+        if whole:
+            left, right = f.roll(1, -1), f.roll(-1, -1)
+        else:
+            wall = torch.full_like(f[:, :1], math.inf)
+            left, right = torch.cat([wall, f[:, :-1]], -1), torch.cat([f[:, 1:], wall], -1)
+        depth = torch.where((f <= left) & (f < right), f, 2 * self.stretch + f)  # what is no minimum comes last
+        at = x[depth.topk(self.sources, largest=False).indices]
+        at = _newton(lags, at, at - step, at + step)
+        return _wrapped(at) if whole else at.clamp(low, high)
+
+
+@dataclass(frozen=True)
+class RootMUSIC(Subspace):
+    """The roots of the null spectrum's polynomial that lie nearest to the unit circle, inside."""
+
+    def angles(self, vectors: Tensor) -> Tensor:
+        lags = null_spectrum(vectors[..., : -self.sources])
+        lags[:, 0] += LIFT * lags[:, 0].abs()
+        # Σ_l c_l z^l with c_-l = conj c_l, times z^(L-1), lowest power first
+        polynomial = torch.cat([lags[:, 1:].flip(-1).conj(), lags], -1)
+        roots = polynomial_roots(polynomial)
+        order = roots.abs().argsort(-1)
+        count = self.stretch - 1  # each root inside has one outside
+        inside = order[:, count - self.sources : count]
+        return roots.gather(-1, inside).angle()
+
+
+@dataclass(frozen=True)
+class ESPRIT(Subspace):
+    """The turn that takes the signal subspace on all sensors but the last to that on all but the first.
+
+    By least squares, or by total least squares, which allows both for errors.
+    """
+
+    fit: Literal["total", "least-squares"] = "total"
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.fit not in ("total", "least-squares"):
+            raise ValueError(f"fit is {self.fit!r}; take 'total' or 'least-squares'.")
+
+    def angles(self, vectors: Tensor) -> Tensor:
+        E = vectors[..., -self.sources :]
+        first, second = E[..., :-1, :], E[..., 1:, :]
+        if self.fit == "least-squares":
+            turn = torch.linalg.lstsq(first, second).solution
+        else:
+            both = torch.cat([first, second], -1)
+            V = torch.linalg.eigh(both.mH @ both)[1][..., : self.sources]  # what both nearly lack
+            above, below = V[..., : self.sources, :], V[..., self.sources :, :]
+            turn = -torch.linalg.solve(below, above, left=False)
+        return torch.linalg.eigvals(turn).angle()
+
+
+def null_spectrum(noise: Tensor) -> Tensor:
+    """`f(x) = ‖Eᴴ a(x)‖² = Re(c_0 + 2 Σ_l c_l exp(i l x))`: E `(batch, L, k)` -> c `(batch, L)`, conjugate lags.
+
+    By the sum of the diagonals of `E Eᴴ`, an autocorrelation.
+    """
+    L = noise.shape[-2]
+    spectrum = power(torch.fft.fft(noise, 2 * L, dim=-2)).sum(-1)
+    return torch.fft.ifft(spectrum, dim=-1)[..., :L].conj()
+
+
+def polynomial_roots(coefficients: Tensor) -> Tensor:
+    """Roots of `Σ_k c_k z^k`: `(batch, n + 1)` -> `(batch, n)`, eigenvalues of the companion matrix."""
+    n = coefficients.shape[-1] - 1
+    C = coefficients.new_zeros(len(coefficients), n, n)
+    C[:, 1:, :-1] = torch.eye(n - 1, dtype=C.dtype, device=C.device)
+    C[:, :, -1] = -coefficients[:, :-1] / coefficients[:, -1:]
+    return torch.linalg.eigvals(C)
+
+
+def _values(lags: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The trigonometric polynomial and its first two derivatives at x `(batch, points)`."""
+    l = torch.arange(lags.shape[-1], dtype=x.dtype, device=x.device)  # noqa: E741
+    weight = torch.where(l > 0, 2.0, 1.0).to(x)
+    terms = lags.unsqueeze(-2) * torch.polar(torch.ones_like(x), x).unsqueeze(-1) ** l * weight
+    return terms.real.sum(-1), -(l * terms.imag).sum(-1), -(l.square() * terms.real).sum(-1)
+
+
+def _newton(lags: Tensor, x: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """The minimum within a bracket: Newton's steps on the slope, halving where these lead out of what is left of it."""
+    for _ in range(NEWTON_STEPS):
+        _, slope, curvature = _values(lags, x)
+        low, high = torch.where(slope < 0, x, low), torch.where(slope > 0, x, high)
+        new = x - slope / torch.where(curvature > 0, curvature, 1.0)
+        inside = (curvature > 0) & (new >= low) & (new <= high)
+        x = torch.where(inside, new, (low + high) / 2)
+    return x
+
+
+def _wrapped(x: Tensor) -> Tensor:
+    """Into -pi … pi."""
+    return torch.remainder(x + math.pi, 2 * math.pi) - math.pi

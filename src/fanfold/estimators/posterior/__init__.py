@@ -1,0 +1,1 @@
+"""Estimators of posteriors: from draws alone, or from a known likelihood."""

@@ -1,0 +1,158 @@
+"""What a network sees of an observation: real, standardised numbers, learned from data once before training."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from fanfold.core.units import power
+from fanfold.observation import Observation
+from fanfold.problems.kinds import AXES
+
+CHANNEL = {"vector": -1, "sequence": -2, "image": -3, "set": -1}  # the axis of what is standardised apart
+
+MOST_NUMBERS = 100_000_000  # that a linear part is fitted to at once: a gigabyte in double precision
+
+
+def rows_to_fit(features: int) -> int:
+    """How many draws a linear part of so many features is fitted to."""
+    return min(200_000, MOST_NUMBERS // max(1, features))
+
+
+class Features(nn.Module):
+    """`y` as real features of zero mean and unit variance, with the log of the noise variance where it is known.
+
+    Complex numbers become pairs along the axis of features (vectors, sets) or channels (sequences, images).
+
+    Args:
+        obs: Any observation of the problem.
+        kind: "vector" `(..., m)`, "sequence" `(..., channels, length)`, "image" `(..., channels, h, w)` or
+            "set" `(..., count, features)`.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, obs: Observation, kind: str):
+        super().__init__()
+        if kind not in AXES:
+            raise ValueError(f"unknown kind of observation {kind!r}; it is one of {', '.join(AXES)}.")
+        if obs.y.ndim < 1 + AXES[kind]:
+            raise ValueError(f"y has shape {tuple(obs.y.shape)}, too few axes for a batch of the kind {kind!r}.")
+        self.kind, self.given_noise = kind, obs.noise_var is not None
+        self.single = tuple(obs.y.shape[-AXES[kind] :])
+        self.dtype = obs.y.real.dtype
+        shape = self._raw(obs).shape[-AXES[kind] :]
+        self.shape = tuple(shape)
+        along = [1] * len(shape)
+        along[CHANNEL[kind]] = shape[CHANNEL[kind]]
+        self.register_buffer("mean", torch.zeros(along, dtype=obs.y.real.dtype))
+        self.register_buffer("scale", torch.ones(along, dtype=obs.y.real.dtype))
+
+    def prepare(self, obs: Observation) -> None:
+        """Mean and scale of each feature or channel, from data; what never changes is left at scale 1."""
+        z = self._raw(obs).double().flatten(0, -1 - AXES[self.kind])
+        axes = [axis for axis in range(z.ndim) if axis != z.ndim + CHANNEL[self.kind]]
+        mean, scale = z.mean(axes, keepdim=True), z.std(axes, keepdim=True)
+        scale = torch.where(scale > 1e-12 * mean.abs(), scale, 1.0)
+        self.mean.copy_(mean[0])
+        self.scale.copy_(scale[0])
+
+    def forward(self, obs: Observation) -> Tensor:
+        """`(batch, *shape)`; leading axes of y, if several, become one."""
+        z = (self._raw(obs) - self.mean) / self.scale
+        return z.flatten(0, -1 - AXES[self.kind]) if z.ndim > AXES[self.kind] else z.unsqueeze(0)
+
+    def leading(self, obs: Observation) -> tuple[int, ...]:
+        """The batch axes of an observation.
+
+        Raises:
+            ValueError: If an observation has another shape than those that the estimator was made for.
+        """
+        axes = AXES[self.kind]
+        variable = self.kind == "set"  # sets may differ in their count
+        one = tuple(obs.y.shape[-axes:])
+        if obs.y.ndim < axes or one[variable:] != self.single[variable:]:
+            wanted = ", ".join(map(str, self.single))
+            raise ValueError(f"y has shape {tuple(obs.y.shape)}; this estimator takes (..., {wanted}).")
+        if self.given_noise and obs.noise_var is None:
+            raise ValueError("this estimator was made for observations with a noise_var; pass it in the Observation.")
+        return tuple(obs.y.shape[:-axes])
+
+    def _raw(self, obs: Observation) -> Tensor:
+        y, axis = obs.y, CHANNEL[self.kind]
+        z = torch.cat([y.real, y.imag], axis) if y.is_complex() else y
+        z = z.to(self.dtype)  # of the network, whatever the measurements come in
+        if not self.given_noise:
+            return z
+        assert obs.noise_var is not None
+        lead = z.ndim - AXES[self.kind]
+        level = torch.log(obs.noise_var.to(z.dtype).clamp_min(torch.finfo(z.dtype).tiny))
+        level = level.reshape(*level.shape[:lead], -1)[..., :1]  # one for each sample, however it was expanded
+        level = level.reshape(*level.shape[:-1], *[1] * AXES[self.kind])
+        one = list(z.shape)
+        one[axis] = 1
+        return torch.cat([z, level.expand(one)], axis)
+
+
+class LinearFit(NamedTuple):
+    """The best linear estimator of x `(..., d)` from features `(..., m)`: `x = centre + W z`."""
+
+    centre: Tensor  # (d,)
+    W: Tensor  # (d, m)
+    var: Tensor  # (d,) of the errors of samples left out, and no less than 1e-12 of that of x itself
+    error: Tensor  # (samples, d) of the samples that it was fitted to
+
+
+def fit_linear(z: Tensor | None, x: Tensor) -> LinearFit:
+    """The best linear estimator from data, or the mean where there are no features.
+
+    Args:
+        z: Features `(samples, m)` in double precision, of any mean: channels are standardised, their places are not.
+        x: `(samples, d)` in double precision.
+
+    Raises:
+        ValueError: If an entry of x never changes.
+    """
+    mean = x.mean(0)
+    error, own = x - mean, (x - mean).square().mean(0)
+    if (own == 0).any():
+        where = int((own == 0).nonzero()[0])
+        raise ValueError(f"parameter {where} has the same value in all {len(x)} draws; leave it out of x.")
+    if z is None:
+        return LinearFit(mean, x.new_zeros(x.shape[-1], 0), own, error)
+    W, var = ridge(z - z.mean(0), error)
+    return LinearFit(mean - W @ z.mean(0), W, torch.maximum(var, 1e-12 * own), error - (z - z.mean(0)) @ W.mT)
+
+
+def ridge(z: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Ridge regression of x on z, both of zero mean, with the weight of least leave-one-out error in closed form.
+
+    Allen (1974), "PRESS": the error of a sample that is left out is its residual over `1 - leverage`.
+
+    Args:
+        z: `(samples, m)`.
+        x: `(samples, d)`.
+
+    Returns:
+        The map `(d, m)` and the variance `(d,)` of the errors of samples left out.
+    """
+    count = len(z)
+    values, V = torch.linalg.eigh(z.mT @ z / count)
+    values = values.clamp_min(0)
+    turned, target = z @ V, V.mT @ (z.mT @ x) / count
+    floor = values[-1].clamp_min(torch.finfo(z.dtype).tiny)
+    best: tuple[float, Tensor, Tensor] | None = None
+    for weight in torch.logspace(-12, 1, 27, dtype=z.dtype):
+        shrunk = 1 / (values + weight * floor)
+        leverage = (turned.square() * shrunk).sum(-1, keepdim=True) / count
+        if leverage.max() >= 1 - 1e-9:  # a sample that alone decides its own estimate tells nothing
+            continue
+        W = (V * shrunk) @ target
+        var = power((x - z @ W) / (1 - leverage)).mean(0)
+        score = torch.log(var.clamp_min(torch.finfo(z.dtype).tiny)).sum().item()
+        if best is None or score < best[0]:
+            best = (score, W.mT, var)
+    if best is None:
+        return torch.zeros(x.shape[-1], z.shape[-1], dtype=z.dtype), power(x).mean(0)
+    return best[1], best[2]

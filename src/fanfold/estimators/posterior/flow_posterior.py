@@ -1,0 +1,183 @@
+"""An amortised posterior: a conditional normalising flow trained on pairs. Papamakarios & Murray (2016); Durkan et al.
+
+(2019), spline flows; Papamakarios, Pavlakou & Murray (2017), masked autoregressive flows. The flows are zuko's.
+"""
+
+import math
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from fanfold.estimators.posterior.features import Features, fit_linear, rows_to_fit
+from fanfold.networks import DeepSet, PooledCNN
+from fanfold.observation import Estimate, Observation
+from fanfold.problems.base import Problem
+
+Flow = Literal["spline", "affine"]
+MOST_LINEAR = 4096  # features: beyond, the linear part would cost more than the flow
+MOST_ROWS = 1 << 16  # that go through the flow at once
+FULLY_AUTOREGRESSIVE = 2  # parameters; with more, a draw would take as many passes
+
+
+class FlowPosterior(nn.Module):
+    """`q(x|y)`: the posterior itself, to draw from, trained by `fit` with the loss `-log q(x|y)`.
+
+    `x = linear(y) + L f⁻¹(z; y)` with `z ~ N(0, I)`: the best linear estimator, its error's covariance `L Lᵀ` and a
+    flow f that starts as the identity, so that before training it is the posterior of the Gaussian with the same
+    moments. Whether training has brought it to the posterior, `guard.sbc` says. It gives some probability to what lies
+    outside the support of a bounded prior. Complex parameters go in as real and imaginary parts. Not scale-equivariant.
+
+    Args:
+        problem: Two draws tell the shapes.
+        flow: "spline" (rational-quadratic) or "affine" (masked autoregressive).
+        transforms: Layers of the flow.
+        width: Of the two hidden layers of each transform's network.
+        context: Numbers that a sequence, picture or set is summed up by; a vector goes in as it is.
+        draws: Of the posterior, for the mean and the variance of an estimate; even.
+        seed: Of the starting weights, and of these draws.
+
+    Raises:
+        ValueError: If a setting is out of range.
+        ImportError: If zuko is missing.
+    """
+
+    training_defaults = {"steps": 3000, "batch": 256, "lr": 1e-3, "validate_every": 500, "validation_samples": 500}
+
+    linear: Tensor
+    centre: Tensor
+    factor: Tensor
+
+    def __init__(
+        self,
+        problem: Problem,
+        flow: Flow = "spline",
+        *,
+        transforms: int = 3,
+        width: int = 64,
+        context: int = 32,
+        draws: int = 64,
+        seed: int = 0,
+    ):
+        super().__init__()
+        if flow not in ("spline", "affine"):
+            raise ValueError(f"unknown flow {flow!r}; take spline or affine.")
+        if min(transforms, width, context) < 1 or draws < 2 or draws % 2:
+            raise ValueError("transforms, width and context are at least 1, and draws an even number from 2.")
+        x, obs = problem.sample(2, torch.Generator().manual_seed(0))
+        self.features = Features(obs, getattr(problem, "kind", "vector"))
+        self.complex, self.draws, self.seed = x.is_complex(), draws, seed
+        d = x.shape[-1] * (2 if self.complex else 1)
+        shape = self.features.shape
+        count = math.prod(shape)
+        self.embedding = self._make_embedding(shape, context, seed)
+        summary = count if self.features.kind == "vector" else context
+        self.flow = make_flow(flow, d, summary, transforms, width, seed)
+        linear = 0 if self.features.kind == "set" or count > MOST_LINEAR else count
+        for name, start in (
+            ("linear", torch.zeros(d, linear)),
+            ("centre", torch.zeros(d)),
+            ("factor", torch.eye(d)),
+        ):
+            self.register_buffer(name, start)
+        self.to(self.features.mean.dtype)
+
+    def _make_embedding(self, shape: tuple[int, ...], context: int, seed: int) -> nn.Module:
+        if self.features.kind == "vector":
+            return nn.Identity()
+        if self.features.kind == "set":
+            return DeepSet(shape[-1], context, seed=seed)
+        return PooledCNN(shape, context, seed=seed)
+
+    def prepare(self, x: Tensor, obs: Observation) -> None:
+        """Standardise y, and x by the linear estimator and its error's covariance; training calls it once."""
+        rows = rows_to_fit(self.linear.shape[-1])
+        x, obs = x[:rows], obs[:rows]
+        self.features.prepare(obs)
+        z = self.features(obs).flatten(1).double() if self.linear.shape[-1] else None
+        fit = fit_linear(z, self._real(x).double())
+        scale, error = fit.var.sqrt(), fit.error  # of samples left out: those fitted err less
+        turned = error / error.square().mean(0).sqrt().clamp_min(torch.finfo(error.dtype).tiny)
+        correlation = turned.mT @ turned / len(error)
+        loading = 1e-6 * torch.eye(len(scale), dtype=error.dtype, device=error.device)
+        self.linear.copy_(fit.W)
+        self.centre.copy_(fit.centre)
+        self.factor.copy_(scale[:, None] * torch.linalg.cholesky(correlation + loading))
+
+    def log_prob(self, obs: Observation, x: Tensor) -> Tensor:
+        """`log q(x|y)` of x `(..., n)`, a density over real numbers: `(...)`."""
+        leading, (base, context) = self.features.leading(obs), self._given(obs)
+        x = self._real(x).reshape(len(base), -1)
+        whitened = torch.linalg.solve_triangular(self.factor, (x - base).mT, upper=False).mT
+        log_q = self.flow(context).log_prob(whitened) - self.factor.diagonal().log().sum()
+        return log_q.reshape(leading)
+
+    def losses(self, obs: Observation, x: Tensor) -> Tensor:
+        """`-log q(x|y)` in nats, `(batch,)`."""
+        return -self.log_prob(obs, x).flatten()
+
+    @torch.no_grad()
+    def sample(self, obs: Observation, count: int, generator: torch.Generator) -> Tensor:
+        """Independent draws of the posterior of each observation, `(count, ..., n)`."""
+        leading, (base, context) = self.features.leading(obs), self._given(obs)
+        z = torch.randn(count, *base.shape, generator=generator, dtype=base.dtype, device=generator.device)
+        x = self._push(z.to(base.device), base, context)
+        return self._signal(x).reshape(count, *leading, -1)
+
+    def forward(self, obs: Observation) -> Estimate:
+        """Mean and variance of the posterior `(..., n)`, from the same base draws for every observation.
+
+        They come in pairs z and -z and have exactly the covariance I, so that a Gaussian posterior comes out exact.
+        """
+        leading, (base, context) = self.features.leading(obs), self._given(obs)
+        generator, d = torch.Generator().manual_seed(self.seed), base.shape[-1]
+        half = torch.randn(max(self.draws // 2, d), d, generator=generator, dtype=torch.float64)
+        half = torch.linalg.qr(half).Q * len(half) ** 0.5
+        z = torch.cat([half, -half])[:, None].to(base).expand(-1, len(base), -1)
+        x = self._push(z, base, context)
+        var = x.var(0, correction=0)
+        var = sum(var.chunk(2, -1)) if self.complex else var
+        assert isinstance(var, Tensor)
+        return Estimate(self._signal(x.mean(0)).reshape(*leading, -1), var.reshape(*leading, -1))
+
+    def _given(self, obs: Observation) -> tuple[Tensor, Tensor]:
+        """The linear estimate and what the flow sees of the observation, one row a sample."""
+        z = self.features(obs)
+        base = self.centre.expand(len(z), -1)
+        if self.linear.shape[-1]:
+            base = base + z.flatten(1) @ self.linear.mT
+        return base, self.embedding(z)
+
+    def _push(self, z: Tensor, base: Tensor, context: Tensor) -> Tensor:
+        """Base draws `(count, batch, d)` through the flow, so many at a time."""
+        inverse = self.flow(context).transform.inv
+        block = max(1, MOST_ROWS // len(base))
+        return torch.cat([base + inverse(part) @ self.factor.mT for part in z.split(block)])
+
+    def _real(self, x: Tensor) -> Tensor:
+        return torch.cat([x.real, x.imag], -1) if self.complex else x
+
+    def _signal(self, x: Tensor) -> Tensor:
+        return torch.complex(*x.chunk(2, -1)) if self.complex else x
+
+
+def make_flow(kind: Flow, features: int, context: int, transforms: int, width: int, seed: int) -> nn.Module:
+    """A flow of zuko, whose networks end in zeros: it starts as the identity.
+
+    Raises:
+        ImportError: If zuko is missing.
+    """
+    try:
+        from zuko import flows
+    except ImportError as error:
+        raise ImportError("a flow posterior needs zuko: pip install 'fanfold[posterior]'") from error
+    passes = None if features <= FULLY_AUTOREGRESSIVE else 2  # two: coupling layers
+    make = flows.NSF if kind == "spline" else flows.MAF
+    with torch.random.fork_rng(devices=[]):  # zuko starts from the global generator
+        torch.manual_seed(seed)
+        flow = make(features, context, transforms=transforms, hidden_features=(width, width), passes=passes)
+    transforms_made: Any = flow.transform.transforms
+    for transform in transforms_made:
+        nn.init.zeros_(transform.hyper[-1].weight)
+        nn.init.zeros_(transform.hyper[-1].bias)
+    return flow

@@ -1,0 +1,1 @@
+"""Measuring estimators: sweeps over conditions, their classical peers, scores of intervals, coded links."""

@@ -1,0 +1,56 @@
+"""What a calibrated estimator says: an estimate with a region around it, and in words what the region promises."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from fanfold.core.units import power
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate x `(..., n)` with an interval, or for complex signals a disc, around each entry.
+
+    Attributes:
+        x: The estimate.
+        radius: Half the width of each interval, or the radius of each disc; real, `(..., n)`.
+        low: Lower ends `(..., n)`; None for complex signals.
+        high: Upper ends `(..., n)`; None for complex signals.
+        coverage: The promised probability.
+        joint: Whether all entries of a sample are held at once with that probability, or each by itself.
+        axes: How many trailing axes one sample has.
+        promise: The same in words.
+        ellipsoid: Where the region is an ellipsoid, its half axes over `√n`; the intervals are then its bounding box.
+    """
+
+    x: Tensor
+    radius: Tensor
+    low: Tensor | None
+    high: Tensor | None
+    coverage: float
+    joint: bool
+    axes: int
+    promise: str
+    ellipsoid: Tensor | None = None
+
+    def covers(self, x: Tensor) -> Tensor:
+        """Whether the region holds x `(..., n)`: `(..., n)`, or `(...)` where it is for all entries at once."""
+        axes = tuple(range(-self.axes, 0))
+        if self.ellipsoid is not None:
+            return (power(x - self.x) / self.ellipsoid.square()).mean(axes) <= 1
+        inside = self.entries_cover(x)
+        return inside.flatten(-self.axes).all(-1) if self.joint else inside
+
+    def entries_cover(self, x: Tensor) -> Tensor:
+        """Whether each interval or disc by itself holds its entry, `(..., n)`."""
+        if self.low is None or self.high is None:
+            return (x - self.x).abs() <= self.radius
+        return (self.low <= x) & (x <= self.high)
+
+    @property
+    def width(self) -> Tensor:
+        """Of each interval, or the diameter of each disc, `(..., n)`."""
+        return 2 * self.radius
+
+    def __str__(self) -> str:
+        return self.promise

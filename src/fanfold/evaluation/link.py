@@ -1,0 +1,243 @@
+"""An uplink slot of several users: code, pilots, estimates, equaliser. Björnson, Hoydis & Sanguinetti (2017), B.19.
+
+Codes and constellations are Sionna's: LDPC of 5G NR, QAM with Gray labels.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fanfold.adapters.sionna import sionna_at
+from fanfold.core.noise import circular
+from fanfold.core.table import Table
+from fanfold.estimators.ofdm.resource_grid import GridEstimator
+from fanfold.evaluation.evaluate import Estimator
+from fanfold.problems import OFDMChannel
+
+SLOT = 14  # symbols
+PERFECT = "perfect"
+QAM = (2, 4, 6, 8)  # bits of a symbol
+Make = Callable[[OFDMChannel], Estimator]
+
+
+@dataclass(frozen=True)
+class SlotsSent:
+    """So many of the rounds of slots of a simulation are done."""
+
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Uplink:
+    """`y = Σ_u h_u x_u + w` at every resource element of a slot: users of one antenna, equal power, a comb offset each.
+
+    A source of one symbol stands still for the slot: one symbol of pilots, 13 of data. Others have 14 symbols, those in
+    `at` with pilots. SNR is that of one user at one antenna and resource element, in pilots and data alike.
+
+    Raises:
+        ValueError: If a source has neither 1 nor 14 symbols, or a number is not one that a link can have.
+    """
+
+    source: str = "umi"
+    users: int = 4
+    bits: int = 2  # of a symbol: 2 is QPSK, 4 is 16-QAM
+    rate: float = 0.5  # of the code
+    at: tuple[int, ...] = (2, 11)
+    iterations: int = 12  # of the decoder
+    most: int = 512  # test channels a round, where a source has no end
+
+    def __post_init__(self):
+        if not (self.users >= 1 and self.most >= self.users and self.iterations >= 1):
+            raise ValueError(
+                f"users {self.users}, most {self.most}, iterations {self.iterations}: take at least one user and one "
+                "iteration, and as many test channels as users."
+            )
+        if self.bits not in QAM or not 0 < self.rate < 1:
+            raise ValueError(
+                f"bits {self.bits}, rate {self.rate}: take {QAM} bits a symbol and a rate between 0 and 1."
+            )
+        if sorted(set(self.at)) != sorted(self.at) or not all(0 <= symbol < SLOT for symbol in self.at):
+            raise ValueError(f"at is {self.at}; name different symbols from 0 to {SLOT - 1}.")
+        if self.symbols not in (1, SLOT):
+            raise ValueError(f"{self.source} has {self.symbols} symbols; a slot has {SLOT}, or 1 that stands still.")
+
+    @property
+    def symbols(self) -> int:
+        """Of the source."""
+        return OFDMChannel(self.source).layout.symbols
+
+    @cached_property
+    def problems(self) -> list[OFDMChannel]:
+        """Of each user, with its pilots."""
+        places = "" if self.symbols == 1 else "@" + ",".join(map(str, self.at))
+        return [OFDMChannel(self.source, f"comb-{self.users}:offset={k}{places}") for k in range(self.users)]
+
+    @cached_property
+    def pilots(self) -> Tensor:
+        """Of all users: ones, `(tx, 1, symbol, subcarrier)`."""
+        return torch.stack([p.mask for p in self.problems]).to(torch.complex64)[:, None]
+
+    @property
+    def data_symbols(self) -> int:
+        """In the slot."""
+        return SLOT - 1 if self.symbols == 1 else SLOT - len(self.at)
+
+    @property
+    def coded_bits(self) -> int:
+        """Of a user's codeword, which fills its slot."""
+        return self.data_symbols * self.problems[0].layout.subcarriers * self.bits
+
+    @property
+    def payload(self) -> int:
+        """Information bits of a codeword."""
+        return int(self.rate * self.coded_bits)
+
+    def efficiency(self, bler: float) -> float:
+        """Information bits that arrive for each resource element of the slot, of all users: bit/s/Hz, pilots off."""
+        return self.users * self.payload * (1 - bler) / (SLOT * self.problems[0].layout.subcarriers)
+
+    def estimators(self, makers: Mapping[str, Make]) -> dict[str, GridEstimator]:
+        """Each made for every user's pilots."""
+        return {
+            name: GridEstimator(self.pilots, {(k, 0): make(p) for k, p in enumerate(self.problems)})
+            for name, make in makers.items()
+        }
+
+    def channels(self, generator: torch.Generator) -> Tensor:
+        """Test channels, each once, in random company: `[batch, 1, rx_ant, tx, 1, symbol, subcarrier]`.
+
+        Raises:
+            ValueError: If there are fewer than users.
+        """
+        h = self.problems[0].channels.draw(self.most, generator, "test")
+        if len(h) < self.users:
+            raise ValueError(
+                f"{self.source} keeps {len(h)} channels for testing, {self.users} users take one each; pass more."
+            )
+        h = h[: len(h) // self.users * self.users].unflatten(0, (-1, self.users))
+        return h.transpose(1, 2)[:, None, :, :, None]
+
+
+def lmmse_equalise(y: Tensor, h: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """Unbiased LMMSE symbols of unit power and the variances of their errors, both `(..., users)`.
+
+    Args:
+        y: Received `(..., antennas)`.
+        h: Channels `(..., antennas, users)`.
+        noise: Variance at each antenna `(..., antennas)`: of the noise and of errors of the channel estimates.
+    """
+    weighted = (h / noise[..., None]).mH  # Hᴴ R⁻¹
+    A = torch.linalg.inv(weighted @ h + torch.eye(h.shape[-1], dtype=h.dtype))
+    left = A.diagonal(dim1=-2, dim2=-1).real  # 1 - diag(G H)
+    kept = (1 - left).clamp_min(torch.finfo(left.dtype).eps)
+    return (A @ (weighted @ y[..., None]))[..., 0] / kept, left / kept
+
+
+def simulate(
+    link: Uplink,
+    estimators: Mapping[str, GridEstimator],
+    snrs_db: Sequence[float],
+    rounds: int,
+    seed: int,
+    on_event: Callable[[SlotsSent], None] | None = None,
+) -> Table:
+    """Error rates with every estimate and with the perfect channel, on the same channels, bits and noise.
+
+    Returns:
+        Rows with estimate, snr_db, ber (uncoded), ber_ci (95 %), coded_ber, bler, efficiency and blocks.
+
+    Raises:
+        ImportError: If Sionna is missing.
+        ValueError: If there is no round or SNR, or there are fewer than two slots, of which no interval can be told.
+    """
+    if rounds < 1 or not snrs_db:
+        raise ValueError(f"{rounds} rounds at SNRs of {[*snrs_db]} dB; take at least one of each.")
+    rows, done = [], 0
+    with sionna_at(seed), torch.no_grad():
+        coder = Coder(link)
+        for snr_db in snrs_db:
+            found: dict[str, list[Tensor]] = {}
+            for repeat in range(rounds):  # the same draws at every SNR, so that curves are smooth
+                generator = torch.Generator().manual_seed(1000 * seed + repeat)
+                for name, errors in _errors(link, coder, estimators, 10 ** (-snr_db / 10), generator).items():
+                    found.setdefault(name, []).append(errors)
+                done += 1
+                if on_event:
+                    on_event(SlotsSent(done, rounds * len(snrs_db)))
+            rows += [_row(link, name, snr_db, torch.cat(errors)) for name, errors in found.items()]
+    return Table(rows)
+
+
+def _row(link: Uplink, name: str, snr_db: float, errors: Tensor) -> dict[str, Any]:
+    """Of errors `(slots, users, 3)`: share of wrong coded bits, of wrong information bits, whether any of these is."""
+    if len(errors) < 2:
+        raise ValueError(
+            f"{len(errors)} slots; an interval takes two, so pass more rounds, a larger `most`, or more channels."
+        )
+    ber, coded, bler = errors.mean((0, 1)).tolist()
+    ci = 1.96 * errors[..., 0].mean(1).std().item() / len(errors) ** 0.5  # users of a slot are not independent
+    return {
+        "estimate": name,
+        "snr_db": snr_db,
+        "ber": ber,
+        "ber_ci": ci,
+        "coded_ber": coded,
+        "bler": bler,
+        "efficiency": link.efficiency(bler),
+        "blocks": errors[..., 0].numel(),
+    }
+
+
+def _errors(
+    link: Uplink,
+    coder: "Coder",
+    estimators: Mapping[str, GridEstimator],
+    noise_var: float,
+    generator: torch.Generator,
+) -> dict[str, Tensor]:
+    h, v = link.channels(generator), torch.tensor(noise_var)
+    received = (h * link.pilots).sum((3, 4))
+    received = received + circular(tuple(received.shape), generator, received.dtype, v)
+    payload = torch.randint(2, (len(h), link.users, link.payload), generator=generator).float()
+    coded = coder.encode(payload)
+    x = coder.map(coded).unflatten(-1, (link.data_symbols, -1)).permute(0, 2, 3, 1)  # (slots, symbol, subcarrier, user)
+    at_data = _data(link, h)
+    y = (at_data @ x[..., None])[..., 0]
+    y = y + circular(tuple(y.shape), generator, y.dtype, v)
+    known = {PERFECT: (at_data, v.expand(at_data.shape[:-1]))}
+    for name, estimator in estimators.items():
+        h_hat, err_var = estimator(received, noise_var)
+        known[name] = _data(link, h_hat), noise_var + _data(link, err_var).sum(-1)
+    found = {}
+    for name, (h_hat, noise) in known.items():
+        x_hat, var = lmmse_equalise(y, h_hat, noise)
+        logits = coder.demap(*(t.expand(x.shape).permute(0, 3, 1, 2).flatten(2) for t in (x_hat, var)))
+        raw, wrong = ((logits > 0) != (coded > 0)).float(), (coder.decode(logits) != payload).float()
+        found[name] = torch.stack([raw.mean(-1), wrong.mean(-1), wrong.amax(-1)], -1)
+    return found
+
+
+def _data(link: Uplink, h: Tensor) -> Tensor:
+    """At the symbols with data: `(slots, symbols or 1, subcarriers, antennas, users)`."""
+    h = h[:, 0, :, :, 0]
+    if link.symbols > 1:
+        h = h[..., [s for s in range(SLOT) if s not in link.at], :]
+    return h.permute(0, 3, 4, 1, 2)
+
+
+class Coder:
+    """Sionna's code and constellation of a link: min-sum decoding, which needs no exact noise variance."""
+
+    def __init__(self, link: Uplink):
+        from sionna.phy.fec.ldpc import LDPC5GDecoder, LDPC5GEncoder
+        from sionna.phy.mapping import Demapper, Mapper
+
+        self.encode = LDPC5GEncoder(link.payload, link.coded_bits, num_bits_per_symbol=link.bits)
+        self.decode = LDPC5GDecoder(self.encode, cn_update="offset-minsum", num_iter=link.iterations)
+        self.map = Mapper("qam", link.bits)
+        self.demap = Demapper("maxlog", "qam", link.bits)

@@ -1,0 +1,180 @@
+"""How good intervals and predicted variances are: coverage, width, calibration curves, scores, PIT.
+
+Gneiting, Balabdaoui & Raftery (2007); Gneiting & Raftery (2007). Gaussian predictions `N(x_hat, var)` are of real
+parameters; the calibration curve also takes complex ones, whose regions are discs.
+"""
+
+import itertools
+import math
+from collections.abc import Sequence
+from statistics import NormalDist
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from scipy.stats import binom, chisquare
+from torch import Tensor
+
+from fanfold.core.table import Table
+from fanfold.core.units import power
+from fanfold.evaluation.interval import Interval
+from fanfold.observation import Estimate
+
+LEVELS = tuple(i / 20 for i in range(1, 20))
+
+
+class Share(NamedTuple):
+    """How often something holds, with its standard error over samples, whose entries may depend on each other."""
+
+    value: float
+    standard_error: float
+
+
+def coverage(interval: Interval, x: Tensor) -> Share:
+    """How often the intervals hold x `(samples, ...)`: over entries, or over samples where these are held at once."""
+    return share(interval.covers(x))
+
+
+def share(inside: Tensor) -> Share:
+    """Of what is true: `(samples, ...)`."""
+    inside = inside.reshape(len(inside), -1)
+    each = inside.sum(-1).double() / inside.shape[-1]
+    return Share(each.mean().item(), each.std().item() / len(each) ** 0.5)
+
+
+def coverage_by_size(inside: Tensor, size: Tensor, parts: int = 3) -> list[Share]:
+    """Coverage within parts of equal counts of a size, such as terciles of what is predicted.
+
+    Args:
+        inside: Whether each entry or sample is covered, `(samples, ...)`.
+        size: `(samples, ...)` too; the parts are those of all entries together.
+        parts: 3 for terciles.
+    """
+    return coverage_by_part(inside, equal_parts(size, parts), parts)
+
+
+def equal_parts(size: Tensor, parts: int) -> Tensor:
+    """Which part each size falls into, of so many with equal counts, from the smallest sizes to the largest."""
+    values = size.flatten().cpu().numpy()
+    edges = [len(values) * i // parts for i in range(parts + 1)]
+    order = np.argpartition(values, edges[1:-1])  # all is not sorted: there may be many millions
+    part = np.empty(len(values), np.uint8)
+    for i, (first, last) in enumerate(itertools.pairwise(edges)):
+        part[order[first:last]] = i
+    return torch.from_numpy(part).reshape(size.shape).to(size.device)
+
+
+def coverage_by_part(inside: Tensor, part: Tensor, parts: int) -> list[Share]:
+    """Coverage within parts that are numbered from 0, `(samples, ...)` both; NaN where one is empty."""
+    inside, part, found = inside.reshape(len(inside), -1), part.reshape(len(part), -1), []
+    for i in range(parts):
+        mine = part == i
+        count, held = mine.sum(-1).double(), (mine & inside).sum(-1).double()
+        value = held.sum() / count.sum()
+        spread = (held - value * count).square().sum().sqrt() / count.sum()  # entries of a sample are one draw
+        found.append(Share(value.item(), spread.item()))
+    return found
+
+
+def calibration_curve(estimate: Estimate, x: Tensor, levels: Sequence[float] = LEVELS) -> Table:
+    """Coverage of Gaussian intervals `x_hat ± z √var` against what they promise.
+
+    Complex entries are taken as circular: discs of radius `√(-var log(1 - level))`.
+
+    Returns:
+        Rows with `nominal`, `measured`, and the 95 % band `low … high` in which a calibrated coverage lies: binomial,
+        for as many draws as there are samples.
+    """
+    var = _variance(estimate)
+    ratio = power(x - estimate.x) / var.clamp_min(torch.finfo(var.dtype).tiny)
+    count, rows = len(x), []
+    for level in levels:
+        limit = -math.log1p(-level) if x.is_complex() else NormalDist().inv_cdf((1 + level) / 2) ** 2
+        low, high = binom.interval(0.95, count, level)
+        measured = (ratio <= limit).sum().item() / ratio.numel()
+        rows.append({"nominal": level, "measured": measured, "low": low / count, "high": high / count})
+    return Table(rows)
+
+
+def normalised_square(estimate: Estimate, x: Tensor) -> tuple[float, float]:
+    """`Σ|x - x_hat|² / Σ var` and its standard error over samples: 1 where the variance is the error that is made."""
+    error = power(x - estimate.x).double().flatten(1).sum(-1)
+    var = _variance(estimate).double().expand(x.shape).flatten(1).sum(-1)
+    ratio = error.sum() / var.sum()
+    return ratio.item(), ((error - ratio * var).std() / (len(x) ** 0.5 * var.mean())).item()
+
+
+def mean_normalised_square(estimate: Estimate, x: Tensor) -> tuple[float, float]:
+    """Mean of `|x - x_hat|² / var` over entries and samples, and its standard error over samples.
+
+    Like `normalised_square`, 1 where the variance is right, but each entry counts alike: a few samples whose variance
+    is far too small may decide it, and the standard error tells.
+    """
+    ratio = (power(x - estimate.x).double() / _variance(estimate).double()).flatten(1).mean(-1)
+    return ratio.mean().item(), (ratio.std() / len(x) ** 0.5).item()
+
+
+def error_by_variance(estimate: Estimate, x: Tensor, bins: int = 12) -> Table:
+    """Root mean squared errors against the root of the variances that were said, in bins of equal counts of these."""
+    error, var = power(x - estimate.x).double().flatten(), _variance(estimate).double().expand(x.shape).flatten()
+    parts = var.argsort().tensor_split(bins)
+    roots = [(var[rows].mean().sqrt().item(), error[rows].mean().sqrt().item()) for rows in parts]
+    return Table([{"said": said, "made": made} for said, made in roots])
+
+
+def interval_score(interval: Interval, x: Tensor) -> Tensor:
+    """Width plus `2 / alpha` times the distance to x outside; less is better, `(..., n)`. Gneiting & Raftery, eq. 43.
+
+    Proper for the central interval of each entry. Complex entries have none.
+    """
+    if interval.low is None or interval.high is None:
+        raise ValueError("the interval score is of real parameters; a disc has none.")
+    alpha = 1 - interval.coverage
+    outside = (interval.low - x).clamp_min(0) + (x - interval.high).clamp_min(0)
+    return interval.high - interval.low + 2 / alpha * outside
+
+
+def gaussian_crps(estimate: Estimate, x: Tensor) -> Tensor:
+    """Continuous ranked probability score of `N(x_hat, var)`, in the unit of x, `(..., n)`; less is better.
+
+    `σ (z (2 Φ(z) - 1) + 2 φ(z) - 1 / √π)` with `z = (x - x_hat) / σ`. Gneiting et al. (2005), eq. 5.
+    """
+    z, sigma = _standardised(estimate, x)
+    density = torch.exp(-0.5 * z.square()) / math.sqrt(2 * math.pi)
+    return sigma * (z * (2 * torch.special.ndtr(z) - 1) + 2 * density - 1 / math.sqrt(math.pi))
+
+
+def pit(estimate: Estimate, x: Tensor) -> Tensor:
+    """Probability integral transform `Φ((x - x_hat) / √var)`: uniform where `N(x_hat, var)` is right, `(..., n)`."""
+    return torch.special.ndtr(_standardised(estimate, x)[0])
+
+
+class Histogram(NamedTuple):
+    """Counts of what should be uniform."""
+
+    counts: Tensor  # (bins,)
+    low: float  # the 95 % band of each count if it is
+    high: float
+    p_value: float  # of Pearson's chi-square test
+
+
+def uniform_histogram(u: Tensor, bins: int = 20) -> Histogram:
+    """Of independent numbers in [0, 1], `(N,)`, that should be uniform."""
+    if u.ndim != 1:
+        raise ValueError(f"u is {tuple(u.shape)}; pass one entry of each sample, (samples,): others depend on it.")
+    counts = torch.bincount((u * bins).long().clamp(0, bins - 1), minlength=bins)
+    low, high = binom.interval(0.95, len(u), 1 / bins)
+    return Histogram(counts, float(low), float(high), float(chisquare(counts.numpy()).pvalue))
+
+
+def _standardised(estimate: Estimate, x: Tensor) -> tuple[Tensor, Tensor]:
+    if x.is_complex():
+        raise ValueError("this measure is of real parameters; x is complex: take real and imaginary parts.")
+    sigma = _variance(estimate).clamp_min(torch.finfo(x.dtype).tiny).sqrt()
+    return (x - estimate.x) / sigma, sigma
+
+
+def _variance(estimate: Estimate) -> Tensor:
+    if estimate.var is None:
+        raise ValueError("this measure needs a variance; this estimate has var None.")
+    return estimate.var

@@ -1,0 +1,1 @@
+"""Studies of channel estimation and links."""

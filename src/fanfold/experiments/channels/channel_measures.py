@@ -1,0 +1,74 @@
+"""What the studies of channel estimation measure: errors against SNR and pilots, calibration, costs, one picture."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from fanfold.deploy.cost import call_costs
+from fanfold.evaluation.evaluate import TEST_STREAM, Estimator, errors_db
+from fanfold.evaluation.scores import mean_normalised_square, normalised_square
+from fanfold.observation import Observation
+from fanfold.problems import OFDMChannel
+from fanfold.report.channel_page import PICTURE_DB, answer, picture
+from fanfold.training.trainer import draw
+
+Build = Callable[[OFDMChannel], Mapping[str, Estimator]]
+MEAN_RATIO = "mean of error² / variance"
+
+
+@dataclass
+class Measured:
+    """Of every estimator at every pilot pattern and SNR."""
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    costs: list[dict[str, Any]] = field(default_factory=list)
+    pictures: dict[str, dict[str, Tensor]] = field(default_factory=dict)  # |h| of one test draw, by pilots
+
+    def nmse(self, estimator: str, pilots: str, snr_db: float) -> float:
+        """NMSE in dB, a ratio of sums."""
+        return self.of(estimator, pilots, snr_db)["nmse_db"]
+
+    def of(self, estimator: str, pilots: str, snr_db: float) -> dict[str, Any]:
+        """The row of an estimator there."""
+        key = estimator, pilots, snr_db
+        return next(row for row in self.rows if (row["estimator"], row["pilots"], row["snr_db"]) == key)
+
+    def names(self) -> list[str]:
+        """Estimators, in the order in which they were measured."""
+        return list(dict.fromkeys(row["estimator"] for row in self.rows))
+
+    def best(self, names: Sequence[str], pilots: str, snr_db: float) -> str:
+        """Which of these errs least there."""
+        there = {row["estimator"] for row in self.rows if row["pilots"] == pilots}
+        return min((name for name in names if name in there), key=lambda name: self.nmse(name, pilots, snr_db))
+
+
+def measure(
+    problem: OFDMChannel, pilots: Sequence[str], snrs_db: Sequence[float], build: Build, tests: int, seed: int
+) -> Measured:
+    """Build estimators for each pilot pattern and hold them against test draws."""
+    measured = Measured()
+    for pattern in pilots:
+        here = problem.shifted(pilots=pattern)
+        estimators = build(here)
+        for snr_db in snrs_db:
+            x, obs = draw(here.shifted(snr_db=snr_db).held_out(), tests, seed, TEST_STREAM, 0)
+            for name, estimator in estimators.items():
+                measured.rows.append({"estimator": name, "pilots": pattern, **score(estimator, x, obs, snr_db)})
+        x, obs = draw(here.shifted(snr_db=PICTURE_DB).held_out(), 8, seed, TEST_STREAM, 0)
+        measured.costs += [{"estimator": k, "pilots": pattern} | call_costs(e, obs[:1]) for k, e in estimators.items()]
+        shown = {"channel": x[0]} | {name: answer(e, obs[:1]).x[0] for name, e in estimators.items()}
+        measured.pictures[pattern] = {name: picture(h, here) for name, h in shown.items()}
+    return measured
+
+
+def score(estimator: Estimator, x: Tensor, obs: Observation, snr_db: float) -> dict[str, Any]:
+    """Errors in dB with their interval, and two ratios of error and variance that are 1 where the variance is right."""
+    estimate = answer(estimator, obs)
+    mean = spread = of_sums = None
+    if estimate.var is not None:
+        (mean, spread), (of_sums, _) = mean_normalised_square(estimate, x), normalised_square(estimate, x)
+    ratios = {MEAN_RATIO: mean, "its standard error": spread, "Σ error² / Σ variance": of_sums}
+    return {"snr_db": snr_db} | errors_db(estimate.x, x) | ratios

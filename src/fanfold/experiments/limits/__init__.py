@@ -1,0 +1,1 @@
+"""Studies of bounds and of uncertainty."""

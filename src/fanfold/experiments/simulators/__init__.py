@@ -1,0 +1,1 @@
+"""Studies of end-to-end estimators."""

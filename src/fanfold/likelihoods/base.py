@@ -1,0 +1,89 @@
+"""What every likelihood says of z = A x given a measurement y of it."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float, Inexact
+from torch import Tensor
+
+Signal = Inexact[Tensor, "*batch"]
+Variance = float | Float[Tensor, "..."]
+
+
+class Likelihood(ABC):
+    """`y ~ p(y | z)`, entry by entry, with noise of variance `noise_var` somewhere inside.
+
+    All that message passing asks is the score `(E[z | y] - p) / tau` of `z ~ N(p, tau)` and its negative slope in p,
+    the curvature `(1 - Var[z | y] / tau) / tau`: derivatives of the log evidence, the `g_out` of Rangan (2011). In
+    this form they keep their digits when y says little (Var near tau) and when tau is small.
+
+    Attributes:
+        outcomes: Every value that a measurement (of each axis) can take; None where they are too many to list.
+        uses_noise_var: Whether `noise_var` plays a part.
+        scalar: Whether the axes of a complex signal go through one by one; else `_score` sees complex numbers.
+    """
+
+    outcomes: Sequence[float] | None = None
+    uses_noise_var: ClassVar[bool] = True
+    scalar: ClassVar[bool] = True
+
+    @abstractmethod
+    def _sample(self, z: Tensor, generator: torch.Generator, noise_var: float) -> Tensor: ...
+
+    @abstractmethod
+    def _score(self, y: Tensor, p: Tensor, tau: Tensor, noise_var: Tensor) -> tuple[Tensor, Tensor]: ...
+
+    @abstractmethod
+    def _log_evidence(self, y: Tensor, p: Tensor, tau: Tensor, noise_var: Tensor) -> Tensor: ...
+
+    def sample(self, z: Signal, generator: torch.Generator, noise_var: float = 0.0) -> Signal:
+        """Measurements of z, of its shape and dtype."""
+        if z.is_complex() and self.scalar:
+            return torch.view_as_complex(self._sample(torch.view_as_real(z), generator, noise_var / 2))
+        return self._sample(z, generator, noise_var)
+
+    def score(
+        self, y: Signal, p: Signal, tau: Variance, noise_var: Variance = 0.0
+    ) -> tuple[Signal, Float[Tensor, "*batch"]]:
+        """Score and curvature of each entry.
+
+        Args:
+            y: Measurements.
+            p: Mean of z before them.
+            tau: Its variance, positive, broadcasting against `p`.
+            noise_var: Of the likelihood, likewise.
+        """
+        tau, noise_var = self._tensors(p, tau, noise_var)
+        if not (p.is_complex() and self.scalar):
+            return self._score(y, p, tau, noise_var)
+        score, curvature = self._score(*_axes(y, p, tau, noise_var))
+        return torch.view_as_complex(score / 2), curvature.sum(-1) / 4  # each axis has half of tau
+
+    def posterior(
+        self, y: Signal, p: Signal, tau: Variance, noise_var: Variance = 0.0
+    ) -> tuple[Signal, Float[Tensor, "*batch"]]:
+        """Mean and variance of `z ~ N(p, tau)` given y."""
+        score, curvature = self.score(y, p, tau, noise_var)
+        return p + tau * score, tau * (1 - tau * curvature)
+
+    def log_evidence(self, y: Signal, p: Signal, tau: Variance, noise_var: Variance = 0.0) -> Float[Tensor, "*batch"]:
+        """Log probability (or density) of each measurement where `z ~ N(p, tau)`."""
+        tau, noise_var = self._tensors(p, tau, noise_var)
+        if not (p.is_complex() and self.scalar):
+            return self._log_evidence(y, p, tau, noise_var)
+        return self._log_evidence(*_axes(y, p, tau, noise_var)).sum(-1)
+
+    def log_likelihood(self, y: Signal, z: Signal, noise_var: Variance = 0.0) -> Float[Tensor, "*batch"]:
+        """`log p(y | z)`."""
+        return self.log_evidence(y, z, 0.0, noise_var)
+
+    @staticmethod
+    def _tensors(p: Tensor, *variances: Variance) -> list[Tensor]:
+        return [torch.as_tensor(v, dtype=p.real.dtype, device=p.device) for v in variances]
+
+
+def _axes(y: Tensor, p: Tensor, tau: Tensor, noise_var: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Real and imaginary parts, with half of each variance."""
+    return torch.view_as_real(y), torch.view_as_real(p), tau[..., None] / 2, noise_var[..., None] / 2

@@ -1,0 +1,30 @@
+"""The linear likelihood: y = z + w."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from fanfold.core.noise import circular
+from fanfold.core.units import power
+from fanfold.likelihoods.base import Likelihood
+
+
+@dataclass(frozen=True)
+class GaussianNoise(Likelihood):
+    """`y = z + w` with `w ~ N(0, noise_var)`, circular if complex: GAMP with it is AMP."""
+
+    scalar = False
+
+    def _sample(self, z, generator, noise_var):
+        return z + circular(tuple(z.shape), generator, z.dtype, noise_var)
+
+    def _score(self, y, p, tau, noise_var):
+        precision = 1 / (tau + noise_var)
+        return (y - p) * precision, precision.expand(p.shape)
+
+    def _log_evidence(self, y, p, tau, noise_var):
+        var = tau + noise_var
+        if p.is_complex():
+            return -power(y - p) / var - torch.log(math.pi * var)
+        return -power(y - p) / (2 * var) - torch.log(2 * math.pi * var) / 2

@@ -1,0 +1,34 @@
+"""Whether `A.H` is the adjoint of `A`. Claerbout (2014), the dot-product test."""
+
+import torch
+
+from fanfold.linops.base import LinearOperator
+
+
+def dot_test(A: LinearOperator, generator: torch.Generator | None = None, tolerance: float | None = None) -> float:
+    """Check that `A.H` is the adjoint of `A`: `⟨A x, y⟩ = ⟨x, Aᴴ y⟩` for random x and y.
+
+    Args:
+        A: The operator under test.
+        generator: Source of the random signals; seed 0 if None.
+        tolerance: Allowed relative gap. By default `8 eps sqrt(m + n)`: rounding of the two inner products.
+
+    Returns:
+        The relative gap `|⟨Ax, y⟩ - ⟨x, Aᴴy⟩| / (‖Ax‖‖y‖ + ‖x‖‖Aᴴy‖)`.
+
+    Raises:
+        ValueError: If the gap exceeds the tolerance.
+    """
+    generator = generator or torch.Generator().manual_seed(0)
+    x = torch.randn(A.n, generator=generator, dtype=A.dtype).to(A.device)
+    y = torch.randn(A.m, generator=generator, dtype=A.dtype).to(A.device)
+    Ax, Aty = A @ x, A.H @ y
+    scale = Ax.norm() * y.norm() + x.norm() * Aty.norm()
+    gap = ((torch.vdot(y, Ax) - torch.vdot(Aty, x)).abs() / scale.clamp_min(torch.finfo(A.dtype).tiny)).item()
+    allowed = 8 * torch.finfo(A.dtype).eps * (A.m + A.n) ** 0.5 if tolerance is None else tolerance
+    if not gap <= allowed:
+        raise ValueError(
+            f"A.H is not the adjoint of {A}: the relative gap between <Ax, y> and <x, A.H y> is {gap:.2e}, "
+            f"allowed {allowed:.2e}; check conjugation and scaling in _adjoint."
+        )
+    return gap

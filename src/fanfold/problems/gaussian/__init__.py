@@ -1,0 +1,1 @@
+"""Models whose posterior is known in closed form or by quadrature."""

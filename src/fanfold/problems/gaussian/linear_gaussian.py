@@ -1,0 +1,67 @@
+"""Linear Gaussian model, where the posterior mean is linear. Kay (1993), theorem 10.3."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fanfold.core.noise import circular
+from fanfold.linops import Dense
+from fanfold.observation import Estimate, Observation
+from fanfold.priors import Gaussian
+from fanfold.problems.gaussian.white_gaussian import WhiteGaussian
+from fanfold.problems.sparse.compressed_sensing import draw_operator
+
+
+@dataclass(frozen=True)
+class LinearGaussian(WhiteGaussian):
+    """`y = A x + w` with n unknowns `x ~ N(0, I)`, m measurements and a random A with columns of unit norm on average.
+
+    The SNR is that of an unknown, `1 / noise_var`. To an end-to-end estimator A is not shown; `show_operator` puts it
+    into the observations, so that LMMSE and iterative algorithms apply.
+    """
+
+    n: int = 10  # unknowns
+    m: int = 10  # measurements
+    snr_db: float = 0.0  # 1 / noise_var
+    show_operator: bool = False  # whether observations carry A
+    seed: int = 0  # of A
+
+    def __post_init__(self):
+        if self.n < 1 or self.m < 1:
+            raise ValueError(f"n is {self.n} and m is {self.m}; pass positive sizes.")
+
+    @property
+    def A(self) -> Dense | None:  # noqa: N802
+        return self.operator if self.show_operator else None
+
+    @property
+    def operator(self) -> Dense:
+        """The operator, shown or not: iid entries of variance `1 / m`."""
+        small, large = sorted((self.n, self.m))
+        square = draw_operator(small, large, "iid", 1.0, self.seed, "float32").matrix()
+        square = square if self.m <= self.n else square.mT * (self.n / self.m) ** 0.5
+        return Dense(square)
+
+    @property
+    def prior(self) -> Gaussian:  # type: ignore[override]
+        """Of each unknown."""
+        return Gaussian(1.0)
+
+    def sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Observation]:
+        """`n` pairs: x `(n, unknowns)` and y `(n, m)`."""
+        A = self.operator
+        x = self.prior.sample((n, self.n), generator)
+        y = A @ x + circular((n, self.m), generator, var=self.noise_var)
+        return x, Observation(y, A if self.show_operator else None, torch.tensor(self.noise_var))
+
+    def mean(self, x: Tensor) -> Tensor:
+        """`A x`."""
+        return x @ self.operator.matrix().to(x.dtype).mT
+
+    def posterior(self, obs: Observation) -> Estimate:
+        """`(Aᵀ A + noise_var I)⁻¹ Aᵀ y` and the diagonal of the posterior covariance."""
+        A = self.operator.matrix().double()
+        covariance = torch.linalg.inv(A.mT @ A / self.noise_var + torch.eye(self.n, dtype=A.dtype))
+        mean = obs.y.double() @ A @ covariance / self.noise_var
+        return Estimate(mean.to(obs.y.dtype), covariance.diagonal().to(obs.y.dtype).expand(mean.shape))

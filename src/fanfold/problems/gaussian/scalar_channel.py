@@ -1,0 +1,47 @@
+"""Entries of a known prior in Gaussian noise: y = x + w, whose posterior mean is the prior's own."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fanfold.core.noise import circular
+from fanfold.core.units import from_db
+from fanfold.observation import Estimate, Observation
+from fanfold.priors import BernoulliGaussian, Prior
+from fanfold.problems.gaussian.white_gaussian import WhiteGaussian
+
+
+@dataclass(frozen=True)
+class ScalarChannel(WhiteGaussian):
+    """`y = x + w`, n independent entries `x ~ prior`; the SNR is `E|x|² / noise_var`."""
+
+    prior: Prior = BernoulliGaussian()  # noqa: RUF009 # type: ignore[assignment]
+    snr_db: float = 10.0  # E|x|² / noise_var
+    n: int = 1  # entries
+
+    A = None
+
+    def __post_init__(self):
+        if self.n < 1:
+            raise ValueError(f"n is {self.n}; pass at least 1.")
+
+    @property
+    def noise_var(self) -> float:
+        """`E|w|²`."""
+        return self.prior.power / from_db(self.snr_db)
+
+    def sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Observation]:
+        """`n` pairs: x and y `(n, entries)`."""
+        x = self.prior.sample((n, self.n), generator)
+        y = x + circular((n, self.n), generator, var=self.noise_var)
+        return x, Observation(y, None, torch.tensor(self.noise_var))
+
+    def mean(self, x: Tensor) -> Tensor:
+        """It is x."""
+        return x
+
+    def posterior(self, obs: Observation) -> Estimate:
+        """`E[x|y]` and `Var[x|y]` of each entry, in double precision."""
+        mean, var = self.prior.posterior(obs.y.double(), self.noise_var)
+        return Estimate(mean.to(obs.y.dtype), var.to(obs.y.dtype))

@@ -1,0 +1,1 @@
+"""Sources at unknown places: tones, delays, directions."""

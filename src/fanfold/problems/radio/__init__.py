@@ -1,0 +1,1 @@
+"""Radio receivers: OFDM channels, detection, modulation, analogue impairments."""

@@ -1,0 +1,122 @@
+"""Channel estimation in OFDM: y = h[pilots] + w at each antenna, the channel h wanted everywhere."""
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+from torch import Tensor
+
+from fanfold.core.noise import circular
+from fanfold.linops import LinearOperator, Mask
+from fanfold.observation import Observation
+from fanfold.problems.base import Described
+from fanfold.propagation import Layout, Part, Source, Stored, distinct, pilot_mask, source_of
+
+
+@dataclass(frozen=True)
+class OFDMChannel(Described):
+    """The channel h of one link over antennas, OFDM symbols and subcarriers, from noisy pilots: `y = A h + w`.
+
+    A keeps the resource elements that carry pilots, of unit modulus and already divided out, at every antenna. Channels
+    have unit mean power, so that the SNR of an antenna and resource element is `1 / noise_var`. The unknowns are the
+    entries of h, antennas slowest and subcarriers fastest: `x.reshape(-1, *layout.shape)`.
+    """
+
+    source: str = "umi"  # of channels: a shipped draw, a model, the folder of a dataset or a file of the user's
+    pilots: str = "comb-2"
+    snr_db: float | tuple[float, float] = 10.0  # of all draws, or the range from which each takes its own
+    known_noise: bool = True  # whether the receiver is told the noise variance
+    power: float = 1.0  # E|h|² of an entry, which no estimator is told
+    part: Part = "train"
+
+    def __post_init__(self):
+        if not isinstance(self.snr_db, int | float):
+            object.__setattr__(self, "snr_db", _range_of(self.snr_db))
+        if not 0 < self.power < math.inf:
+            raise ValueError(f"power is {self.power}; it is E|h|² of an entry, finite and greater than zero.")
+        if self.part not in get_args(Part):
+            raise ValueError(f"part is {self.part!r}; pass {', '.join(get_args(Part))}.")
+        _ = self.A
+
+    @property
+    def channels(self) -> Source:
+        """Where channels come from."""
+        return source_of(self.source)
+
+    @property
+    def layout(self) -> Layout:
+        """Shape and numerology of a channel."""
+        return self.channels.layout
+
+    @property
+    def mask(self) -> Tensor:
+        """Where the pilots are: `(symbols, subcarriers)`, boolean."""
+        return pilot_mask(self.pilots, self.layout.symbols, self.layout.subcarriers)
+
+    @property
+    def A(self) -> LinearOperator:  # noqa: N802
+        """From the channel `(antennas · symbols · subcarriers)` to its pilots `(antennas · pilots)`."""
+        of_file = self.pilots.endswith(".npy") and Path(self.pilots).is_file()
+        changed_ns = Path(self.pilots).stat().st_mtime_ns if of_file else 0
+        return _operator(self.layout, self.pilots, changed_ns)
+
+    @property
+    def fingerprint(self) -> str | None:
+        """Of the channels that are stored, None if all are drawn afresh."""
+        sources = getattr(self.channels, "sources", (self.channels,))
+        return "+".join(s.fingerprint for s in sources if isinstance(s, Stored)) or None
+
+    def held_out(self) -> "OFDMChannel":
+        """Channels kept for testing: those of other topologies."""
+        return self.shifted(part="test")
+
+    def validation(self) -> "OFDMChannel":
+        """Channels of yet other topologies, by which the best weights are chosen."""
+        return self.shifted(part="validation")
+
+    def sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Observation]:
+        """Channels `(n, antennas · symbols · subcarriers)` and their noisy pilots."""
+        x = self.power**0.5 * self.channels.draw(n, generator, self.part).flatten(1)
+        return x, self.observe(x, generator)
+
+    def distinct(self, n: int, generator: torch.Generator) -> tuple[Tensor, Observation]:
+        """As `sample`, but of stored channels none twice, so that some of them can be held out.
+
+        Raises:
+            ValueError: If fewer are stored.
+        """
+        x = self.power**0.5 * distinct(self.channels, n, generator, self.part).flatten(1)
+        return x, self.observe(x, generator)
+
+    def observe(self, x: Tensor, generator: torch.Generator) -> Observation:
+        """Noisy pilots of channels `(n, antennas · symbols · subcarriers)`."""
+        noise_var = self._noise_var(len(x), generator)
+        y = self.A @ x
+        y = y + circular(tuple(y.shape), generator, y.dtype, noise_var)
+        return Observation(y, self.A, noise_var if self.known_noise else None)
+
+    def _noise_var(self, n: int, generator: torch.Generator) -> Tensor:
+        if not isinstance(self.snr_db, tuple):
+            return torch.tensor(self.power * 10 ** (-self.snr_db / 10))
+        low, high = self.snr_db
+        return self.power * 10 ** (-(low + (high - low) * torch.rand(n, 1, generator=generator)) / 10)
+
+
+def _range_of(snr_db: Any) -> float | tuple[float, float]:
+    """A number of another library, or the lower and the upper end."""
+    try:
+        return float(snr_db)
+    except (TypeError, ValueError):
+        low, high = snr_db
+    if not low <= high:
+        raise ValueError(f"snr_db is from {low} to {high}; pass the lower end first.")
+    return float(low), float(high)
+
+
+@lru_cache(maxsize=32)
+def _operator(layout: Layout, pilots: str, changed_ns: int) -> LinearOperator:
+    mask = pilot_mask(pilots, layout.symbols, layout.subcarriers)
+    return Mask(mask.expand(layout.antennas, -1, -1).flatten().nonzero().flatten(), layout.n, torch.complex64)

@@ -1,0 +1,1 @@
+"""RF imaging by textbook arrays and by the user's own."""

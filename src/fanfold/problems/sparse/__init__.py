@@ -1,0 +1,1 @@
+"""Sparse recovery and other linear measurements of one vector."""

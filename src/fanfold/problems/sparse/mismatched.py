@@ -1,0 +1,80 @@
+"""A problem whose measurements come from another operator than the one that estimators are given."""
+
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fanfold.linops import Dense, LinearOperator
+from fanfold.observation import Observation
+from fanfold.problems.base import Described
+from fanfold.problems.sparse.compressed_sensing import CompressedSensing
+
+OWN = ("error", "error_seed")  # fields beside the problem
+
+
+@dataclass(frozen=True)
+class Mismatched(Described):
+    """Draws of a problem measured by `A + E`, with observations that carry the believed `A`: `y = (A + E) x + w`.
+
+    E is Gaussian, fixed, and of Frobenius norm `error ‖A‖_F`: gains, positions and phases that were measured once,
+    a little wrongly. The noise variance is that of w alone. No prior is given, as limits for A would not hold here.
+    """
+
+    problem: CompressedSensing = field(default_factory=CompressedSensing)
+    error: float = 0.1  # Frobenius norm of E over that of A
+    error_seed: int = 0  # of E
+
+    def __post_init__(self):
+        if not 0 <= self.error < float("inf"):
+            raise ValueError(f"error is {self.error}; it is the relative size of the error in A, not negative.")
+
+    @property
+    def A(self) -> LinearOperator:  # noqa: N802
+        """The operator that estimators are given."""
+        return self.problem.A
+
+    @property
+    def true_A(self) -> LinearOperator:  # noqa: N802
+        """The operator that measures."""
+        return self.A if self.error == 0 else perturbed(self.A, self.error, self.error_seed)
+
+    @property
+    def noise_var(self) -> float:
+        """`E|w|²`."""
+        return self.problem.noise_var
+
+    def shifted(self, **changes: Any) -> Self:
+        """The same problem with some fields changed, its own or those of what it draws from."""
+        own = {name: value for name, value in changes.items() if name in ("problem", *OWN)}
+        inner = {name: value for name, value in changes.items() if name not in own}
+        problem = own.pop("problem", self.problem)
+        return replace(self, problem=problem.shifted(**inner) if inner else problem, **own)
+
+    def held_out(self) -> "Mismatched":
+        """The same error over held-out draws."""
+        return Mismatched(self.problem.held_out(), self.error, self.error_seed)
+
+    def sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Observation]:
+        """`n` signals and their observation by `A + E`, carrying A."""
+        x, obs = self.problem.sample(n, generator)
+        noise = obs.y - self.A @ x
+        return x, Observation(obs.y if self.error == 0 else self.true_A @ x + noise, self.A, obs.noise_var)
+
+    def told(self, obs: Observation) -> Observation:
+        """The observation for someone who knows the operator that measured."""
+        return Observation.unchecked(obs.y, self.true_A, obs.noise_var)
+
+
+@lru_cache(maxsize=32)
+def perturbed(A: LinearOperator, error: float, seed: int) -> LinearOperator:
+    """`A + E` with `‖E‖_F = error ‖A‖_F`; E is drawn in double precision from a stream that no A has."""
+    state = np.random.SeedSequence((seed, 1)).generate_state(1, np.uint64)[0]
+    generator = torch.Generator().manual_seed(int(state >> np.uint64(1)))
+    precise = torch.complex128 if A.dtype.is_complex else torch.float64
+    E = torch.randn(A.shape, generator=generator, dtype=precise)
+    M = A.matrix().to(precise)
+    return Dense((M + E * (error * torch.linalg.matrix_norm(M) / torch.linalg.matrix_norm(E))).to(A.dtype))

@@ -1,0 +1,175 @@
+"""Fixed points as networks: one tied step, iterated until nothing changes. Bai, Kolter & Koltun (2019), eqs. 7-10."""
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import keystr, tree_flatten_with_path
+
+from fanfold.algorithms.base import Algorithm, State, Theta
+from fanfold.observation import Estimate, Observation
+from fanfold.unfolding.adjoint import Adjoint, Through, detached, flat, replaced, sample_numbers
+from fanfold.unfolding.unfold import HasOperator, Unfolded
+
+
+def equilibrium(
+    algorithm: Algorithm,
+    problem_or_obs: HasOperator,
+    learn: Mapping[str, str] | None = None,
+    *,
+    tolerance: float = 1e-4,
+    max_iterations: int = 1000,
+    gradient: Literal["implicit", "jacobian-free"] = "implicit",
+) -> "Equilibrium":
+    """The fixed point `s = step(s, θ)` of an algorithm whose named quantities may deviate from their nominal values.
+
+    The memory of training is that of one step, whatever the number of iterations: by the implicit function theorem the
+    gradient needs the fixed point alone. Untrained, it is the algorithm run until nothing changes.
+
+    Args:
+        algorithm: What is iterated.
+        problem_or_obs: Whatever carries the operator A; the network is bound to it.
+        learn: As in `unfold`, with every quantity "tied": all iterations are one step. What the fixed point does not
+            depend on is better left alone: of ISTA's step and threshold only the ratio matters, and long steps diverge.
+        tolerance: Relative change of every part of the state, for every sample, at which it counts as fixed; also of
+            the equation that the gradient solves.
+        max_iterations: Steps after which it stops anyway, with a warning that says why.
+        gradient: "implicit" is exact at a fixed point. "jacobian-free" differentiates the last step alone: cheaper,
+            a descent direction where the step contracts (Fung et al., 2022, theorem 3.1).
+
+    Raises:
+        ValueError: As `unfold`; also if a quantity is not tied or a setting is out of range.
+    """
+    return Equilibrium(algorithm, problem_or_obs, learn or {}, tolerance, max_iterations, gradient)
+
+
+class Equilibrium(Unfolded):
+    """The fixed point of one step with learned deviations; made by `equilibrium`.
+
+    What a state carries beside tensors of the samples, such as the counter of FISTA's momentum, is not differentiated:
+    the fixed point does not depend on it.
+
+    Attributes:
+        iterations: How many steps the last call took.
+    """
+
+    def __init__(
+        self,
+        algorithm: Algorithm,
+        problem_or_obs: HasOperator,
+        learn: Mapping[str, str],
+        tolerance: float,
+        max_iterations: int,
+        gradient: Literal["implicit", "jacobian-free"],
+    ):
+        for name, words in learn.items():
+            if "per-layer" in words.split():
+                raise ValueError(f"an equilibrium iterates one step, so {name} cannot be {words!r}: say 'tied'.")
+        if not 0 < tolerance < 1 or max_iterations < 2:
+            raise ValueError(
+                f"tolerance is {tolerance} and max_iterations {max_iterations}; pass a number between 0 and 1, and at "
+                "least 2."
+            )
+        if gradient not in ("implicit", "jacobian-free"):
+            raise ValueError(f"gradient is {gradient!r}; pass 'implicit' or 'jacobian-free'.")
+        super().__init__(algorithm, problem_or_obs, 1, learn)
+        self.tolerance, self.max_iterations, self.gradient, self.iterations = tolerance, max_iterations, gradient, 0
+        self._said: set[str] = set()
+        self._learns = False
+
+    @property
+    def depth(self) -> int:
+        return min(self.max_iterations, 100)
+
+    def trajectory(self, obs: Observation, depth: int | None = None, latest: int | None = None) -> list[Estimate]:
+        """The estimate, as a network of one layer gives it."""
+        (theta,), self._learns = self._thetas(obs), torch.is_grad_enabled()
+        start = self.algorithm.start(obs)
+        s, settled = self._settle(start, obs, detached(theta))
+        s = self._at_rest(s, start, obs, theta)
+        after = self.algorithm.step(s, obs, theta)
+        if torch.is_grad_enabled() and self.gradient == "implicit":
+            began, numbers = sample_numbers(start, obs), sample_numbers(after, obs)
+            moving = [k for k, v in numbers.items() if k not in began or not torch.equal(began[k], v)]
+            adjoint = Adjoint(self.algorithm, s, obs, theta, moving, settled, self.tolerance)
+            after = replaced(after, dict(zip(moving, Through.apply(adjoint, *(numbers[k] for k in moving)))))
+        return [self.algorithm.read(after)]
+
+    @torch.no_grad()
+    def _at_rest(self, s: State, start: State, obs: Observation, theta: Theta) -> State:
+        """The fixed point with the counters of the start, if it is as fixed with them.
+
+        FISTA's has no momentum there, and far fewer products solve the equation of the gradient.
+        """
+        counters = {keystr(path): v for path, v in tree_flatten_with_path(start)[0] if not isinstance(v, Tensor)}
+        if not counters:
+            return s
+        rest = replaced(s, counters)
+        after = self.algorithm.step(rest, obs, theta)
+        return rest if (_change(rest, after, obs, {})[0] <= 10 * self.tolerance).all() else s
+
+    @torch.no_grad()
+    def _settle(self, s: State, obs: Observation, theta: Theta) -> tuple[State, Tensor]:
+        """The state one step before the last, and which samples have settled."""
+        changes, lengths, scales = [], [], {}
+        for _ in range(self.max_iterations - 1):
+            s, before = self.algorithm.step(s, obs, theta), s
+            change, length = _change(before, s, obs, scales)
+            going = (change > self.tolerance) & torch.isfinite(change)
+            changes.append(change[going].max().item() if going.any() else 0.0)
+            lengths.append(length)
+            if not going.any():
+                break
+        self.iterations = len(changes) + 1
+        settled, lost = change <= self.tolerance, int((~torch.isfinite(change)).sum())
+        if lost:
+            self._say(lost, obs, "diverges", f"to numbers that are not finite within {len(changes)} iterations.")
+        if going.any():
+            self._say(int(going.sum()), obs, *self._reason(changes, lengths, obs))
+        return s, settled
+
+    def _say(self, count: int, obs: Observation, what: str, more: str) -> None:
+        training = what in self._said and self._learns
+        self._said.add(what)
+        if not training:  # which says each thing once
+            who = f"{type(self.algorithm).__name__} has not reached a fixed point for {count} of"
+            warnings.warn(
+                f"{who} {obs.y.shape[:-1].numel()} samples: it {what}, {more} Their gradients are those of the last "
+                "step alone.",
+                stacklevel=6,
+            )
+
+    def _reason(self, changes: Sequence[float], lengths: Sequence[Tensor], obs: Observation) -> tuple[str, str]:
+        count, now = len(changes), changes[-1]
+        if now <= 100 * torch.finfo(obs.y.dtype).eps:
+            return "goes on in the last digits", f"by {now:.1e}; raise tolerance, which is {self.tolerance:.0e}."
+        late, early = slice(count - count // 8 - 1, count), slice(count // 2 - count // 8, count // 2 + 1)
+        if max(lengths[late]) > 1.1 * max(lengths[early]):
+            return "diverges", f"in steps that have grown to {max(lengths[late]):.1e}."
+        fall = max(changes[late]) / max(changes[early])  # over half of the iterations
+        if fall < 0.9:
+            needed = count + 0.5 * count * math.log(self.tolerance / now) / math.log(fall)
+            return "converges slowly", f"by changes of {now:.1e}; raise max_iterations to about {needed:.0f}."
+        return "goes round", f"in changes of {now:.1e} that do not fall; damp it, or take fewer layers with unfold."
+
+    def extra_repr(self) -> str:
+        """What the network is made of."""
+        return f"{self.algorithm}, learn={self.learn}, strength={self.strength}, tolerance={self.tolerance}"
+
+
+def _change(before: State, s: State, obs: Observation, scales: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Largest relative change of a part of the state, for each sample, and the longest step in absolute terms.
+
+    A part that has all but vanished counts as zero.
+    """
+    changes, steps, old = [], [], sample_numbers(before, obs)
+    for name, new in sample_numbers(s, obs).items():
+        size = torch.linalg.vector_norm(flat(new, obs), dim=-1)
+        scales[name] = torch.maximum(scales.get(name, size), size)
+        floor = (scales[name] * torch.finfo(size.dtype).eps).clamp_min(torch.finfo(size.dtype).tiny)
+        steps.append(torch.linalg.vector_norm(flat(new - old[name], obs), dim=-1) if name in old else size)
+        changes.append(steps[-1] / torch.maximum(size, floor))
+    return torch.stack(changes).amax(0), torch.stack(steps).max()

@@ -1,0 +1,299 @@
+"""Running an algorithm, and unfolding it into a network whose zero deviation is the algorithm.
+
+Unfolding: Gregor & LeCun (2010); Monga, Li & Eldar (2021). The deviations are fanfold's own idea.
+"""
+
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from fanfold.algorithms.base import FREE, Algorithm, Nominal, State, Theta, without_groups
+from fanfold.core.suggest import did_you_mean
+from fanfold.linops import LinearOperator
+from fanfold.observation import Estimate, Observation
+from fanfold.unfolding.loops import checkpointed, iterates, last
+
+
+class HasOperator(Protocol):
+    """A problem or an observation: whatever carries the operator `A`."""
+
+    @property
+    def A(self) -> LinearOperator | None: ...  # noqa: N802
+
+
+def run(algorithm: Algorithm, obs: Observation, iterations: int) -> Estimate:
+    """The estimate after so many steps of the classical algorithm.
+
+    Raises:
+        ValueError: If `iterations` is not positive or the observation carries no operator.
+    """
+    return Iterated(algorithm, iterations)(obs)
+
+
+@dataclass(frozen=True)
+class Iterated:
+    """A classical algorithm run for a fixed number of iterations, as an estimator."""
+
+    algorithm: Algorithm
+    iterations: int
+
+    def __post_init__(self):
+        _check_count("iterations", self.iterations)
+
+    def __call__(self, obs: Observation) -> Estimate:
+        """The last estimate."""
+        return self.algorithm.read(last(self._states(obs)))
+
+    def trajectory(self, obs: Observation) -> list[Estimate]:
+        """The estimate after each iteration."""
+        return [self.algorithm.read(s) for s in self._states(obs)]
+
+    def _states(self, obs: Observation) -> Iterator[State]:
+        _check_operator(obs)
+        return iterates(self.algorithm, obs, [self.algorithm.nominal_theta(obs)] * self.iterations)
+
+
+def iterate(algorithm: Algorithm, iterations: int) -> Iterated:
+    """The classical algorithm as an estimator: `iterate(ISTA(), 100)(obs)` is `run(ISTA(), obs, 100)`."""
+    return Iterated(algorithm, iterations)
+
+
+def unfold(
+    algorithm: Algorithm,
+    problem_or_obs: HasOperator,
+    layers: int,
+    learn: Mapping[str, str] | None = None,
+    *,
+    checkpoint: bool = False,
+) -> "Unfolded":
+    """T steps of an algorithm as T layers whose named quantities may deviate from their nominal values.
+
+    Args:
+        algorithm: What the untrained network is, bit for bit.
+        problem_or_obs: Whatever carries the operator A; the network is bound to it.
+        layers: T.
+        learn: For each quantity that may move, how it is shared and how fine it is: "tied" (one deviation for
+            all layers) or "per-layer", and optionally "scalar", "vector" (one for each unknown) or "matrix"
+            (quantities that are matrices). `{"threshold": "per-layer vector"}` is one threshold a coefficient
+            and layer. Without a word on granularity a deviation has the shape of its quantity. Nothing is
+            learned by default. The name of a group stands for all its quantities: `{"prior": "per-layer"}`.
+        checkpoint: Train in the memory of a few layers, taking every step two more times. The numbers and the weights
+            are the same.
+
+    Raises:
+        ValueError: If a quantity or a word is unknown, a granularity does not fit, `layers` is not positive or
+            there is no operator.
+    """
+    return Unfolded(algorithm, problem_or_obs, layers, learn or {}, checkpoint=checkpoint)
+
+
+class Unfolded(nn.Module):
+    """T layers of an algorithm with learned deviations; made by `unfold`.
+
+    Attributes:
+        strength: In [0, 1], scales every deviation: 0 is the classical algorithm, 1 the trained network.
+        checkpoint: Whether the backward pass takes the steps again instead of remembering them.
+        fingerprint: Hash of the operator that the network belongs to; another one is refused.
+    """
+
+    def __init__(
+        self,
+        algorithm: Algorithm,
+        problem_or_obs: HasOperator,
+        layers: int,
+        learn: Mapping[str, str],
+        *,
+        checkpoint: bool = False,
+    ):
+        super().__init__()
+        _check_count("layers", layers)
+        A, learn = _check_operator(problem_or_obs), without_groups(algorithm, learn)
+        self.algorithm, self.layers, self.learn, self.checkpoint = algorithm, layers, learn, checkpoint
+        self._bound, self._strength = A, 1.0
+        self._kept: tuple[tuple, list[Theta], list] | None = None
+        template = Observation.unchecked(torch.zeros(A.m, dtype=A.dtype, device=A.device), A)
+        self.deviations = nn.ParameterDict(
+            {
+                name: _zero_deviation(name, words, _lookup(algorithm, name), algorithm, template, layers)
+                for name, words in learn.items()
+            }
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the operator."""
+        return self._bound.fingerprint()
+
+    @property
+    def strength(self) -> float:
+        """How far the network leaves the algorithm: 0 not at all, 1 as trained."""
+        return self._strength
+
+    @strength.setter
+    def strength(self, value: float) -> None:
+        if not 0 <= value <= 1:
+            raise ValueError(f"strength is {value}; pass a number from 0 (the algorithm) to 1 (the trained network).")
+        self._strength = float(value)
+
+    @property
+    def depth(self) -> int:
+        """How many iterations of a classical algorithm stand beside it in comparisons."""
+        return self.layers
+
+    def forward(self, obs: Observation) -> Estimate:
+        """The estimate of the last layer."""
+        return self.trajectory(obs, latest=1)[0]
+
+    def trajectory(self, obs: Observation, depth: int | None = None, latest: int | None = None) -> list[Estimate]:
+        """The estimate of every layer, or of the first `depth` layers; of these only the `latest` ones if so wished."""
+        thetas = self._thetas(obs)[:depth]
+        skip = 0 if latest is None else max(0, len(thetas) - latest)
+        if self.checkpoint and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            return checkpointed(self.algorithm, obs, thetas, skip)
+        states = iterates(self.algorithm, obs, thetas)
+        return [self.algorithm.read(s) for s in itertools.islice(states, skip, None)]
+
+    def moved_to(self, problem_or_obs: HasOperator) -> "Unfolded":
+        """These deviations on another operator, such as a larger array of the same kind: train small, use large.
+
+        Raises:
+            ValueError: If one has an entry for each unknown or is a matrix, or there is a CNN: they belong to their A.
+        """
+        if len(self.state_dict()) > len(self.deviations):
+            raise ValueError(f"{type(self).__name__} holds more than numbers; only numbers can be moved.")
+        for name, d in self.deviations.items():
+            if d[0].numel() > 1:
+                raise ValueError(f"{name} was learned as {tuple(d.shape[1:])} for this A; only numbers can be moved.")
+        moved = Unfolded(self.algorithm, problem_or_obs, self.layers, self.learn, checkpoint=self.checkpoint)
+        moved.load_state_dict(self.state_dict())
+        moved.strength = self.strength
+        return moved
+
+    def bind(self, A: LinearOperator) -> None:
+        """Take another operator of the same shape for its own; deviations stay. For a dictionary that is learned."""
+        if (A.shape, A.dtype) != (self._bound.shape, self._bound.dtype):
+            raise ValueError(f"the network was unfolded for {self._bound}, {self._bound.dtype}; {A} is {A.dtype}.")
+        self._bound = A
+
+    def parameter_groups(self, lr: float) -> list[dict]:
+        """Parameter groups for an optimiser, each with its quantity's share of the learning rate."""
+        return [
+            {"params": [d], "lr": lr * self.algorithm.nominals[name].lr_scale} for name, d in self.deviations.items()
+        ]
+
+    def _thetas(self, obs: Observation) -> list[Theta]:
+        A = _check_operator(obs)
+        if A is not self._bound:
+            self._check_bound(A)
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return self._layer_thetas(obs)
+        # Adding deviations to matrices is dear: without gradients what was added last is kept while nothing changes.
+        values = [nominal.value(self.algorithm, obs) for nominal in self.algorithm.nominals.values()]
+        same = tuple(id(v) if isinstance(v, Tensor) else v for v in values)
+        versions = [(id(d), d.data_ptr(), d._version) for d in self.deviations.values()]
+        key = (same, self._strength, obs.y.dtype, obs.y.device, *versions)
+        if self._kept is None or self._kept[0] != key:
+            self._kept = (key, self._layer_thetas(obs), values)  # the values too, so that no other gets their id
+        return self._kept[1]
+
+    def _layer_thetas(self, obs: Observation) -> list[Theta]:
+        fixed = vars(self.algorithm.nominal_theta(obs))
+        moved = {name: self._effective(name, fixed[name]) for name in self.deviations}
+        return [Theta(**fixed | {name: values[t] for name, values in moved.items()}) for t in range(self.layers)]
+
+    def _effective(self, name: str, v: Tensor) -> list[Tensor]:
+        """The quantity in every layer."""
+        d = self.deviations[name] if self._strength == 1 else self.deviations[name] * self._strength
+        values = self.algorithm.nominals[name].domain.deviate(v, d).unbind(0)
+        return list(values) * (self.layers if len(values) == 1 else 1)
+
+    def _check_bound(self, A: LinearOperator) -> None:
+        if A.fingerprint() != self.fingerprint:
+            raise ValueError(
+                f"the network belongs to another operator: it was unfolded for A with hash {self.fingerprint[:12]} and "
+                f"got {A} with hash {A.fingerprint()[:12]}. Use that A, or unfold and train for this one."
+            )
+        self._bound = A
+
+    def _apply(self, fn, recurse=True):
+        self._kept = None  # parameters move to another device or precision
+        return super()._apply(fn, recurse)
+
+    def extra_repr(self) -> str:
+        """What the network is made of."""
+        return f"{self.algorithm}, layers={self.layers}, learn={self.learn}, strength={self.strength}"
+
+
+SHARING, GRANULARITY = ("tied", "per-layer"), ("scalar", "vector", "matrix")
+
+
+def _zero_deviation(
+    name: str, words: str, nominal: Nominal, algorithm: Algorithm, template: Observation, layers: int
+) -> nn.Parameter:
+    sharing, granularity = _parse(name, words)
+    v = nominal.tensor(algorithm, template)
+    A = template.A
+    assert A is not None
+    each_sample = A.varies and v.ndim > 0
+    if each_sample:
+        if v.shape[-1] != 1:
+            raise ValueError(
+                f"{name} of {type(algorithm).__name__} is made of A, which differs from sample to sample here; learn "
+                "quantities that are numbers."
+            )
+        v = v[0, 0]
+    natural = GRANULARITY[v.ndim]
+    granularity = granularity or natural
+    splits = natural == "scalar" and nominal.vector
+    if granularity != natural and not (granularity == "vector" and splits):
+        choice = "scalar or vector" if splits else natural
+        raise ValueError(
+            f"{name} of {type(algorithm).__name__} is a {natural}; learn it as {choice}, not {granularity}."
+        )
+    shape = (A.n,) if (granularity, natural) == ("vector", "scalar") else tuple(v.shape)
+    shape = (1, *(shape or (1,))) if each_sample else shape  # one deviation for the numbers (..., 1) of all samples
+    dtype = v.dtype if nominal.domain is FREE else v.dtype.to_real()
+    return nn.Parameter(torch.zeros((layers if sharing == "per-layer" else 1, *shape), dtype=dtype, device=v.device))
+
+
+def _parse(name: str, words: str) -> tuple[str, str | None]:
+    chosen: dict[tuple[str, ...], str] = {}
+    for word in words.split():
+        axis = next((axis for axis in (SHARING, GRANULARITY) if word in axis), None)
+        if axis is None or axis in chosen:
+            raise ValueError(
+                f"cannot read learn={{{name!r}: {words!r}}}: say {' or '.join(SHARING)}, and optionally "
+                f"{', '.join(GRANULARITY)}, such as 'per-layer vector'.{did_you_mean(word, SHARING + GRANULARITY)}"
+            )
+        chosen[axis] = word
+    if SHARING not in chosen:
+        raise ValueError(f"learn={{{name!r}: {words!r}}} does not say how layers share it: {' or '.join(SHARING)}.")
+    return chosen[SHARING], chosen.get(GRANULARITY)
+
+
+def _lookup(algorithm: Algorithm, name: str) -> Nominal:
+    if name not in algorithm.nominals:
+        groups = (nominal.group for nominal in algorithm.nominals.values() if nominal.group is not None)
+        known = list(dict.fromkeys([*algorithm.nominals, *groups]))
+        raise ValueError(
+            f"{type(algorithm).__name__} has no quantity {name!r}; it has {', '.join(known)}."
+            f"{did_you_mean(name, known)}"
+        )
+    return algorithm.nominals[name]
+
+
+def _check_count(name: str, value: int) -> None:
+    if value < 1:
+        raise ValueError(f"{name} is {value}; pass at least 1.")
+
+
+def _check_operator(carrier: HasOperator) -> LinearOperator:
+    if carrier.A is None:
+        raise ValueError(
+            "an iterative algorithm needs the operator A; this observation has none (only a simulator exists)."
+        )
+    return carrier.A
