@@ -29,7 +29,7 @@ from fanfold.deploy.memory import PeakMemory
 from fanfold.observation import Observation
 from fanfold.problems import RFImaging
 from fanfold.report.plots import Series, line_chart
-from fanfold.unfolding.unfold import run
+from fanfold.unfolding.unfold import iterate
 
 TWO = [(16, 16), (32, 32), (64, 64), (128, 128), (256, 256)]
 THREE = [(8, 8, 8), (16, 16, 16), (32, 32, 32), (64, 64, 32)]
@@ -88,7 +88,7 @@ def cost(scene: tuple[int, ...], repetitions: int) -> Cost:
     x, obs = on.sample(batch, torch.Generator().manual_seed(0))
     assert on.prior is not None
     oamp, V = OAMP(on.prior), on.A.svd().V
-    steps = microseconds(lambda: run(oamp, obs, ITERATIONS), batch * ITERATIONS, repetitions)
+    steps = microseconds(lambda: iterate(oamp, ITERATIONS)(obs), batch * ITERATIONS, repetitions)
     products = microseconds(lambda: V @ (V.H @ x), batch, repetitions)
     dense = None
     if on.A.m * on.A.n <= DENSE:

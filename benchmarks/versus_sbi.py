@@ -27,8 +27,8 @@ import torch
 from torch import Tensor
 
 import fanfold as ff
+from fanfold.core.streams import Stream
 from fanfold.core.table import Table
-from fanfold.evaluation.evaluate import TEST_STREAM
 from fanfold.observation import Observation
 from fanfold.problems import LinearGaussian, MixtureSignal
 from fanfold.problems.draws import Pool, draw
@@ -74,7 +74,7 @@ def ours(problem: Any, count: int, seed: int, into: Measured, **settings: Any) -
     net = ff.neural(problem, seed=seed, **settings)
     ff.fit(net, problem, simulations=count, steps=STEPS[count], validate_every=25, seed=seed, threads=1)
     into.seconds.append(time.process_time() - began)
-    _, obs = draw(problem, TEST_DRAWS, seed, TEST_STREAM, 0)
+    _, obs = draw(problem, TEST_DRAWS, seed, Stream.TESTING, 0)
     with torch.no_grad():
         into.excess.append(excess(net(obs).x, problem, obs))
     options = onnxruntime.SessionOptions()
@@ -97,7 +97,7 @@ def npe(problem: Any, count: int, seed: int, into: Measured) -> None:
     inference.append_simulations(x, y).train(show_train_summary=False)
     posterior = inference.build_posterior()
     into.seconds.append(time.process_time() - began)
-    _, obs = draw(problem, TEST_DRAWS, seed, TEST_STREAM, 0)
+    _, obs = draw(problem, TEST_DRAWS, seed, Stream.TESTING, 0)
     drawn = posterior.sample_batched((SAMPLES,), x=obs.y, show_progress_bars=False)
     into.excess.append(excess(drawn.mean(0), problem, obs, drawn.var(0) / SAMPLES))
     one = obs.y[:1]

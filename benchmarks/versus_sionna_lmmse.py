@@ -81,7 +81,7 @@ def timed(rows: dict[str, Callable[[], object]], rounds: int) -> dict[str, tuple
 def errors(source: str, comb: str, snr_db: float, draws: int) -> dict[str, float]:
     """NMSE in dB."""
     problem = ff.problems.OFDMChannel(source, comb, snr_db)
-    covariance = ChannelCovariance.learn(problem, 4000)
+    covariance = ChannelCovariance.of(problem, 4000)
     x, obs = problem.held_out().sample(draws, torch.Generator().manual_seed(0))
     y, noise_var = obs.y.unflatten(1, (problem.layout.antennas, -1)), 10 ** (-snr_db / 10)
     ours = {over: Wiener(problem, covariance, over, known_power=True) for over in ("grid", "space-grid")}
@@ -97,7 +97,7 @@ def errors(source: str, comb: str, snr_db: float, draws: int) -> dict[str, float
 def times(source: str, comb: str, rounds: int) -> dict[str, tuple[float, float]]:
     """Of one observation, in µs."""
     problem = ff.problems.OFDMChannel(source, comb, 10.0)
-    covariance = ChannelCovariance.learn(problem, 4000)
+    covariance = ChannelCovariance.of(problem, 4000)
     _, obs = problem.sample(1, torch.Generator().manual_seed(0))
     y = obs.y.unflatten(1, (problem.layout.antennas, -1))
     grid, both = (Wiener(problem, covariance, over, known_power=True) for over in ("grid", "space-grid"))

@@ -5,7 +5,7 @@ import warnings
 
 import torch
 
-from fanfold import iterate, run
+from fanfold import iterate
 from fanfold.algorithms import Algorithm
 from fanfold.deploy import FromMeasurements
 from fanfold.observation import Observation
@@ -41,7 +41,7 @@ def check_zero_deviation_is_the_algorithm(algorithm: Algorithm, dtype: str) -> N
     """`torch.equal`, with and without gradients, in every sharing and granularity, also for one sample."""
     _, batch = observed(dtype)
     for obs in (batch, Observation(batch.y[0], batch.A, batch.noise_var)):
-        classical = run(algorithm, obs, LAYERS).x
+        classical = iterate(algorithm, LAYERS)(obs).x
         assert classical.abs().sum() > 0, "an estimate of nothing but zeros would make this law empty"
         for learn in every_learn(algorithm, obs):
             net = unfold(algorithm, obs, LAYERS, learn)
@@ -54,9 +54,9 @@ def check_zero_deviation_is_the_algorithm(algorithm: Algorithm, dtype: str) -> N
 def check_zero_strength_is_the_algorithm(algorithm: Algorithm, dtype: str) -> None:
     _, obs = observed(dtype)
     net = moved(algorithm, obs)
-    assert not torch.equal(net(obs).x, run(algorithm, obs, LAYERS).x)
+    assert not torch.equal(net(obs).x, iterate(algorithm, LAYERS)(obs).x)
     net.strength = 0.0
-    assert torch.equal(net(obs).x, run(algorithm, obs, LAYERS).x)
+    assert torch.equal(net(obs).x, iterate(algorithm, LAYERS)(obs).x)
 
 
 def check_precision_is_kept(algorithm: Algorithm, dtype: str) -> None:
@@ -114,8 +114,8 @@ def check_it_traces(algorithm: Algorithm, dtype: str) -> None:
 def check_batches_are_independent(algorithm: Algorithm, dtype: str) -> None:
     """A sample's estimate does not depend on its neighbours, beyond the order of sums in matrix products."""
     _, obs = observed(dtype, samples=4)
-    alone = torch.stack([run(algorithm, Observation(y, obs.A, obs.noise_var), LAYERS).x for y in obs.y])
-    assert_close(run(algorithm, obs, LAYERS).x, alone)
+    alone = torch.stack([iterate(algorithm, LAYERS)(Observation(y, obs.A, obs.noise_var)).x for y in obs.y])
+    assert_close(iterate(algorithm, LAYERS)(obs).x, alone)
 
 
 def check_silence_gives_finite_numbers(algorithm: Algorithm, dtype: str) -> None:
@@ -134,7 +134,7 @@ def check_silence_gives_finite_numbers(algorithm: Algorithm, dtype: str) -> None
 
 def estimate_or_refusal(algorithm: Algorithm, obs: Observation, iterations: int) -> torch.Tensor | str:
     try:
-        return run(algorithm, obs, iterations).x
+        return iterate(algorithm, iterations)(obs).x
     except ValueError as refusal:
         return str(refusal)
 

@@ -12,10 +12,9 @@ import torch
 
 from fanfold.algorithms import AMP, FISTA, OAMP
 from fanfold.bounds import bayes_limit, van_trees
+from fanfold.core.streams import Stream
 from fanfold.core.units import power
 from fanfold.estimators import ESPRIT, LMMSE, MUSIC, Locator, MaximumAPosteriori, MaximumLikelihood, RootMUSIC, neural
-from fanfold.evaluation.evaluate import TEST_STREAM
-from fanfold.evaluation.peers import TUNING_STREAM
 from fanfold.experiments.limits.crlb_estimators import CorrectedPeak, JamesStein, LeastSquares, Shrunk, periodogram_peak
 from fanfold.observation import Estimate, Observation
 from fanfold.priors import Uniform
@@ -109,7 +108,7 @@ KNOWN: dict[str, tuple] = {
 def test_mse_never_beats_the_mmse_and_a_cheat_is_caught(name):
     problem, make = KNOWN[name]
     estimators = make(problem)
-    x, obs = draw(problem, DRAWS, SEED, TEST_STREAM, 0)
+    x, obs = draw(problem, DRAWS, SEED, Stream.TESTING, 0)
     exact = problem.posterior(obs)
     least = exact.var.sum(-1)
     with torch.no_grad():
@@ -127,7 +126,7 @@ def test_mse_never_beats_the_mmse_and_a_cheat_is_caught(name):
 def test_two_directions_are_never_known_better_than_van_trees_allows(snr_db):
     p = DirectionOfArrival(sensors=5, snapshots=4, sources=2, snr_db=snr_db, angles="smooth", separation=0.8)
     bound = van_trees(p, samples=200)
-    x, obs = draw(p, 2000, SEED, TEST_STREAM, 0)
+    x, obs = draw(p, 2000, SEED, Stream.TESTING, 0)
     size = (p.sensors, p.sources)
     estimators = {
         "MLE": MaximumLikelihood(p),
@@ -154,7 +153,7 @@ def test_two_directions_are_never_known_better_than_van_trees_allows(snr_db):
 def test_sparse_recovery_never_beats_the_bayes_limit(ensemble):
     p = CompressedSensing(n=500, m=250, snr_db=20.0, ensemble=ensemble)
     limit = bayes_limit(p)
-    x, obs = draw(p, 400, SEED, TEST_STREAM, 0)
+    x, obs = draw(p, 400, SEED, Stream.TESTING, 0)
     estimators = {
         "OAMP, told the prior": iterate(OAMP(p.prior), 20),
         "AMP": iterate(AMP(1.2), 20),
@@ -176,7 +175,7 @@ def test_sparse_recovery_never_beats_the_bayes_limit(ensemble):
 @pytest.mark.parametrize("snr_db", [-20.0, 10.0])
 def test_the_untrained_network_of_the_study_is_the_peak_of_the_periodogram(snr_db):
     p = Tone(n=4, snr_db=snr_db)
-    _, obs = draw(p, 500, SEED, TEST_STREAM, 0)
+    _, obs = draw(p, 500, SEED, Stream.TESTING, 0)
 
     def height(x):
         return (p.waveform(x).conj() * obs.y.unsqueeze(-2)).sum(-1).abs()
@@ -202,6 +201,6 @@ def test_shrinkage_has_the_best_factor():
     p = LinearGaussian(n=6, m=8, snr_db=-5.0)
     plain = LeastSquares(p)
     shrunk = Shrunk(plain, p, SEED)
-    x, obs = draw(p, 4000, SEED, TUNING_STREAM, 0)
+    x, obs = draw(p, 4000, SEED, Stream.TUNING, 0)
     best = power(shrunk(obs).x - x).sum()
     assert all(best < power(f * shrunk.factor * plain(obs).x - x).sum() for f in (0.99, 1.01))

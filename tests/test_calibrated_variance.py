@@ -8,7 +8,7 @@ import torch
 from scipy import integrate, stats
 
 import fanfold as ff
-from fanfold.evaluation.evaluate import TEST_STREAM
+from fanfold.core.streams import Stream
 from fanfold.evaluation.interval import Interval
 from fanfold.guard import (
     CalibratedVariance,
@@ -34,7 +34,7 @@ SPARSE = CompressedSensing(n=60, m=30, snr_db=20)
 
 
 def draws_of(problem, count):
-    return draw(problem, count, 0, TEST_STREAM, 0)
+    return draw(problem, count, 0, Stream.TESTING, 0)
 
 
 def pairs(count, seed=0):

@@ -6,13 +6,14 @@ from safetensors.torch import load_file
 from torch import nn
 
 import fanfold as ff
+from fanfold.core.streams import generator_of
 from fanfold.core.units import power
 from fanfold.estimators.ofdm import BeamMixer, MixerSettings
 from fanfold.estimators.ofdm.adaptation import Adapted, FewChannels, turns, unbiased_risk
 from fanfold.experiments.channels.pilot_overhead import crossing
 from fanfold.observation import Estimate, Observation
 from fanfold.problems import OFDMChannel
-from fanfold.problems.draws import Pool, generator_of
+from fanfold.problems.draws import Pool
 from fanfold.training.fit import fit_events
 from fanfold.training.trainer import Training
 

@@ -39,7 +39,7 @@ def fanfold(*args: str, cwd: Path) -> subprocess.CompletedProcess:
 
 
 def test_help_needs_no_torch(tmp_path):
-    body = "import sys; from fanfold.cli import main; main.run(['--help']); print(*{'torch', 'numpy'} & set(sys.modules), '.')"
+    body = "import sys\nfrom fanfold.cli import main\nmain.run(['--help'])\nprint(*{'torch', 'numpy'} & {*sys.modules}, '.')"
     done = subprocess.run([sys.executable, "-c", body], cwd=tmp_path, capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "."
     assert all(verb in done.stdout for verb in cli.VERBS)
@@ -129,7 +129,7 @@ def test_apply_estimates_from_a_file(trained, tmp_path, capsys):
     with torch.no_grad():
         assert torch.equal(torch.from_numpy(np.load(out)), load(trained)(obs).x)
     assert cli.run(["apply", str(trained), str(tmp_path / "y.npy"), "--out", str(out), "--strength", "0"]) == 0
-    assert torch.equal(torch.from_numpy(np.load(out)), ff.run(ff.algorithms.ISTA(), obs, 4).x)
+    assert torch.equal(torch.from_numpy(np.load(out)), ff.iterate(ff.algorithms.ISTA(), 4)(obs).x)
     assert x.shape == (3, 40)
 
 

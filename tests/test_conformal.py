@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fanfold as ff
-from fanfold.evaluation.evaluate import TEST_STREAM
+from fanfold.core.streams import Stream
 from fanfold.guard import Conformal, conformal, coverage, coverage_by_size, interval_score
 from fanfold.guard.quantiles import average_quantile, chance, conformal_quantile, fewest, group_quantiles, rank
 from fanfold.observation import Estimate, Observation
@@ -21,7 +21,7 @@ CALIBRATION, TESTS = 4000, 20_000
 
 
 def draws_of(problem, count=TESTS):
-    return draw(problem, count, 0, TEST_STREAM, 0)
+    return draw(problem, count, 0, Stream.TESTING, 0)
 
 
 def within(share, target, count=CALIBRATION):

@@ -21,15 +21,17 @@ def test_a_kronecker_product_is_treated_as_its_matrix():
     dense = Observation(obs.y, Dense(obs.A.matrix()), obs.noise_var)
     for improper in ("keep", "forget"):
         ep = EP(POINTS, damping=1.0, improper=improper)
-        torch.testing.assert_close(ff.run(ep, obs, 4).x, ff.run(ep, dense, 4).x, rtol=1e-6, atol=1e-6 * x.abs().max())
+        torch.testing.assert_close(
+            ff.iterate(ep, 4)(obs).x, ff.iterate(ep, 4)(dense).x, rtol=1e-6, atol=1e-6 * x.abs().max()
+        )
 
 
 def test_it_meets_oamp_where_oamp_is_optimal():
     """On an iid matrix cavities differ by little: both end at the Bayes error."""
     on = CompressedSensing(n=200, m=100, sparsity=0.1, snr_db=30, seed=0)
     x, obs = draw(on, 100, 0, 2, 0)
-    ours = nmse_db(ff.run(EP(POINTS, damping=1.0), obs, 12).x, x)
-    assert ours == pytest.approx(nmse_db(ff.run(OAMP(POINTS), obs, 20).x, x), abs=0.5)
+    ours = nmse_db(ff.iterate(EP(POINTS, damping=1.0), 12)(obs).x, x)
+    assert ours == pytest.approx(nmse_db(ff.iterate(OAMP(POINTS), 20)(obs).x, x), abs=0.5)
 
 
 def test_neighbouring_directions_are_told_apart_where_others_fail():
@@ -40,10 +42,10 @@ def test_neighbouring_directions_are_told_apart_where_others_fail():
     def median(estimate):
         return (10 * torch.log10(power(estimate.x - x).sum(-1) / power(x).sum(-1))).median().item()
 
-    told = median(ff.run(EP(POINTS, damping=1.0, improper="forget"), obs, 10))
-    wrong = median(ff.run(EP(BernoulliGaussian(0.3), damping=0.95, improper="forget", noise="estimated"), obs, 12))
-    assert told < median(ff.run(FISTA(0.01), obs, 300)) - 5
-    assert told < median(ff.run(OAMP(POINTS, damping=0.7), obs, 30)) - 5
+    told = median(ff.iterate(EP(POINTS, damping=1.0, improper="forget"), 10)(obs))
+    wrong = median(ff.iterate(EP(BernoulliGaussian(0.3), damping=0.95, improper="forget", noise="estimated"), 12)(obs))
+    assert told < median(ff.iterate(FISTA(0.01), 300)(obs)) - 5
+    assert told < median(ff.iterate(OAMP(POINTS, damping=0.7), 30)(obs)) - 5
     assert wrong == pytest.approx(told, abs=0.5)
 
 
@@ -63,7 +65,7 @@ def test_variances_are_honest():
     """Their mean is the mean squared error, within a factor of 1.3: 60 scenes with 26 points each leave 5 %."""
     on = RFImaging("gaussian", (16, 16), (12, 12), seed=0)
     x, obs = draw(on, 60, 0, 2, 0)
-    found = ff.run(EP(POINTS, damping=1.0), obs, 12)
+    found = ff.iterate(EP(POINTS, damping=1.0), 12)(obs)
     error = power(found.x - x).mean(-1).median() / found.var.mean(-1).median()
     assert 1 / 1.3 < error < 1.3
 
@@ -79,8 +81,8 @@ def test_batches_too_large_for_memory_are_taken_in_parts(monkeypatch):
     on = RFImaging("steering", (8, 6), (6, 5), dtype="complex128")
     _, obs = draw(on, 7, 0, 2, 0)
     ep = EP(POINTS, damping=1.0, noise="estimated")
-    whole = ff.run(ep, obs, 3)
+    whole = ff.iterate(ep, 3)(obs)
     monkeypatch.setattr("fanfold.algorithms.ep.HELD", 2 * on.A.m**2)
-    parts = ff.run(ep, obs, 3)
+    parts = ff.iterate(ep, 3)(obs)
     torch.testing.assert_close(parts.x, whole.x)
     torch.testing.assert_close(parts.var, whole.var)

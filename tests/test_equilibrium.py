@@ -74,10 +74,10 @@ def test_untrained_it_is_the_algorithm_run_until_nothing_changes(name, dtype):
     algorithm = REGISTRY[name]()
     net = ff.equilibrium(algorithm, obs, dict.fromkeys(algorithm.nominals, "tied"), tolerance=1e-3)
     with_gradient = net(obs).x
-    assert torch.equal(with_gradient, ff.run(algorithm, obs, net.iterations).x)
+    assert torch.equal(with_gradient, ff.iterate(algorithm, net.iterations)(obs).x)
     with torch.no_grad():
         assert torch.equal(net(obs).x, with_gradient)
-    later = ff.run(algorithm, obs, 4 * net.iterations).x
+    later = ff.iterate(algorithm, 4 * net.iterations)(obs).x
     assert (later - with_gradient).norm() <= 1e-3 * net.iterations * later.norm()  # 1 / (1 - ρ) is below k
 
 
@@ -219,7 +219,7 @@ def test_it_learns_to_beat_the_algorithm_run_to_its_end(algorithm, learn):
     problem = ff.problems.CompressedSensing(n=60, m=30, snr_db=30)
     net = ff.fit(ff.equilibrium(algorithm, problem, learn), problem, **SHORT | {"steps": 40, "lr": 6e-3})
     x, obs = problem.sample(300, torch.Generator().manual_seed(9))
-    classical = ff.units.nmse_db(ff.run(algorithm, obs, 2000).x, x)
+    classical = ff.units.nmse_db(ff.iterate(algorithm, 2000)(obs).x, x)
     assert ff.units.nmse_db(net(obs).x, x) < classical - 1
 
 

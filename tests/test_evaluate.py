@@ -20,7 +20,7 @@ def problem(**changes):
 
 @pytest.fixture(scope="module")
 def table() -> Table:
-    estimators = {"FISTA": ff.iterate(ff.algorithms.FISTA(), 5), "LMMSE": ff.LMMSE.learn(problem())}
+    estimators = {"FISTA": ff.iterate(ff.algorithms.FISTA(), 5), "LMMSE": ff.LMMSE.of(problem())}
     return ff.evaluate(estimators, problem(), samples=100, **CONDITIONS)
 
 

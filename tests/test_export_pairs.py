@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
+from fanfold.core.streams import generator_of
 from fanfold.deploy import FromPairs, to_onnx
 from fanfold.estimators.ofdm import ADMMSettings, BeamMixer, Interpolation, MixerSettings, UnfoldedADMM
 from fanfold.observation import Observation
 from fanfold.problems import OFDMChannel
-from fanfold.problems.draws import generator_of
 
 PLACE = "kronecker:array=2x2x2,subcarriers=12,delay_spread_ns=300"
 

@@ -56,7 +56,7 @@ def test_a_network_is_never_worse_than_the_algorithm_on_held_out_draws():
     net = network()
     ff.fit(net, problem(), **SHORT | {"lr": 10.0})
     x, obs = problem().sample(200, torch.Generator().manual_seed(9))
-    untrained = ff.run(ff.algorithms.ISTA(), obs, 4).x
+    untrained = ff.iterate(ff.algorithms.ISTA(), 4)(obs).x
     assert ff.units.nmse_db(net(obs).x, x) <= ff.units.nmse_db(untrained, x) + 0.2  # 200 draws instead of 50
 
 

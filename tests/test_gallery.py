@@ -9,7 +9,7 @@ import torch
 
 from fanfold.core.units import nmse_db
 from fanfold.estimators.linear.image import back_projection
-from fanfold.unfolding.unfold import run
+from fanfold.unfolding.unfold import iterate
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs/gallery.md"
@@ -59,7 +59,7 @@ def test_ep_has_the_error_that_the_page_prints(gallery, array):
     x, obs = gallery.tests_of(array, "points")
     ((algorithm,), iterations) = gallery.candidates(gallery.problem_of(array, "points"))["EP, 12 iterations"]
     # as printed; the order of sums on another machine moves single voxels between zero and not, at the noise, by less
-    assert nmse_db(run(algorithm, obs, iterations).x, x) == pytest.approx(printed(array, "points")[3], abs=0.3)
+    assert nmse_db(iterate(algorithm, iterations)(obs).x, x) == pytest.approx(printed(array, "points")[3], abs=0.3)
 
 
 def test_the_dynamic_range_is_the_peak_over_the_mean_squared_error(gallery):

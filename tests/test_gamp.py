@@ -54,7 +54,7 @@ def test_error_settles_where_state_evolution_says(likelihood, changes):
     x, obs = drawn(on, 30 if isinstance(likelihood, Logistic) else 100)
     noise_var = on.noise_var if likelihood.uses_noise_var else 0.0
     errors = gamp(on.prior, likelihood, on.m / on.n, noise_var, 25, is_complex=x.is_complex())
-    estimate = ff.run(GAMP(on.prior, likelihood), obs, 25)
+    estimate = ff.iterate(GAMP(on.prior, likelihood), 25)(obs)
     assert nmse_db(estimate.x, x) == pytest.approx(db(errors[-1] / on.prior.power), abs=0.5)
     assert estimate.var is not None  # and it knows its error
     assert db(estimate.var.mean() / power(estimate.x - x).mean()).item() == pytest.approx(0, abs=0.5)
@@ -78,7 +78,7 @@ def test_noiseless_bits_tell_everything_but_the_scale():
     x = x * (on.n * on.prior.power / power(x).sum(-1, keepdim=True)).sqrt()
     obs = ff.Observation(on.likelihood.sample(on.A @ x, generator), on.A, torch.tensor(0.0))
     limit = gamp(on.prior, on.likelihood, 3.0, 0.0, 25)[-1] / on.prior.power
-    x_hat = ff.run(GAMP(on.prior, on.likelihood), obs, 25).x
+    x_hat = ff.iterate(GAMP(on.prior, on.likelihood), 25)(obs).x
     assert nmse_db(x_hat, x) == pytest.approx(db(limit), abs=0.5)
     scale = torch.linspace(0.8, 1.25, 40)[:, None]  # no bit changes
     # x_hat - a x is the error of x_hat and, nearly orthogonal to it, (a - 1) x
@@ -102,7 +102,7 @@ def test_with_gaussian_noise_it_is_amp_with_the_posterior_mean(dtype):
         slope = var.mean(-1, keepdim=True) / tau
         v = y - A @ x_hat + v * slope * A.n / A.m  # Onsager
         tau = on.noise_var + var.mean(-1, keepdim=True) * A.n / A.m
-        assert_close(ff.run(GAMP(on.prior), obs, iterations).x, x_hat)
+        assert_close(ff.iterate(GAMP(on.prior), iterations)(obs).x, x_hat)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_any_prior_meets_state_evolution(prior):
     x = prior.sample((40, on.n), generator)
     obs = ff.Observation(on.likelihood.sample(on.A @ x, generator, 0.03), on.A, torch.tensor(0.03))
     limit = gamp(prior, on.likelihood, 3.0, 0.03, 25)[-1] / prior.power
-    assert nmse_db(ff.run(GAMP(prior, on.likelihood), obs, 25).x, x) == pytest.approx(db(limit), abs=0.5)
+    assert nmse_db(ff.iterate(GAMP(prior, on.likelihood), 25)(obs).x, x) == pytest.approx(db(limit), abs=0.5)
 
 
 # State evolution itself
@@ -170,7 +170,7 @@ def test_estimates_are_sane_at_any_snr(likelihood, snr_db, dtype):
         pytest.skip("counts are real")
     on = GeneralizedLinear(n=100, m=80, likelihood=likelihood, snr_db=snr_db, dtype=dtype)
     x, obs = drawn(on, 20)
-    estimate = ff.run(GAMP(on.prior, likelihood), obs, 40)
+    estimate = ff.iterate(GAMP(on.prior, likelihood), 40)(obs)
     assert nmse_db(estimate.x, x) < 1  # NaN is not; and hardly worse than saying nothing
     assert estimate.var is not None
     assert torch.isfinite(estimate.var).all()
@@ -190,11 +190,11 @@ def test_gradients_of_a_deep_network_are_finite(likelihood):
 def test_damping_does_not_move_the_fixed_point_and_holds_where_gamp_diverges():
     on = problem(OneBit(), n=200, m=600, dtype="float64")
     _, obs = drawn(on, 10)
-    free, damped = (ff.run(GAMP(on.prior, on.likelihood, damping=d), obs, 200).x for d in (1.0, 0.6))
+    free, damped = (ff.iterate(GAMP(on.prior, on.likelihood, damping=d), 200)(obs).x for d in (1.0, 0.6))
     assert nmse_db(damped, free) < -100
     on = problem(Quantised(3, 0.25), n=400, m=200, ensemble="conditioned", condition_number=8.0)
     x, obs = drawn(on, 10)
-    free, damped = (nmse_db(ff.run(GAMP(on.prior, on.likelihood, damping=d), obs, 100).x, x) for d in (1.0, 0.3))
+    free, damped = (nmse_db(ff.iterate(GAMP(on.prior, on.likelihood, damping=d), 100)(obs).x, x) for d in (1.0, 0.3))
     assert damped < -10
     assert not free <= 10  # it may be NaN
 
@@ -203,7 +203,7 @@ def test_what_gamp_cannot_do_is_said():
     on = problem(OneBit(), n=20, m=40)
     _, obs = drawn(on, 2)
     with pytest.raises(ValueError, match="noise variance"):
-        ff.run(GAMP(on.prior, on.likelihood), ff.Observation(obs.y, obs.A), 2)
+        ff.iterate(GAMP(on.prior, on.likelihood), 2)(ff.Observation(obs.y, obs.A))
     with pytest.raises(ValueError, match="damping"):
         GAMP(damping=1.5)
 
@@ -218,7 +218,7 @@ def test_zero_deviation_is_gamp_through_every_likelihood(likelihood, dtype):
     x, obs = drawn(on, 3)
     algorithm = GAMP(on.prior, likelihood, damping=0.9)
     net = ff.unfold(algorithm, on, 6, dict.fromkeys(algorithm.nominals, "per-layer"))
-    assert torch.equal(net(obs).x, ff.run(algorithm, obs, 6).x)
+    assert torch.equal(net(obs).x, ff.iterate(algorithm, 6)(obs).x)
     with StrictPromotion():
         x_hat = net(obs).x
         power(x_hat - x).sum().backward()
@@ -281,7 +281,7 @@ def test_a_wrong_prior_is_unlearned_on_single_bits():
     net = ff.unfold(wrong, on, 6, dict.fromkeys(learned, "per-layer"))
     x, obs = drawn(on, 300)
     limit = bayes_limit(on)
-    matched = nmse_db(ff.run(GAMP(on.prior, OneBit()), obs, 6).x, x)
+    matched = nmse_db(ff.iterate(GAMP(on.prior, OneBit()), 6)(obs).x, x)
     assert nmse_db(net(obs).x.detach(), x) > db(limit) + 3
     ff.fit(net, on, steps=80, lr=1e-2, loss_layers=4, validation_samples=200, threads=1)
     trained = nmse_db(net(obs).x.detach(), x)

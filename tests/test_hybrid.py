@@ -46,7 +46,7 @@ def test_untrained_it_is_the_algorithm_bit_for_bit(correct, dtype, settings):
     on = imaging(dtype=dtype)
     _, obs = draws(on)
     oamp = OAMP(BernoulliGaussian(0.3, 0.1), settings=settings)
-    ours, classical = hybrid(on, correct, oamp=oamp)(obs), ff.run(oamp, obs, 4)
+    ours, classical = hybrid(on, correct, oamp=oamp)(obs), ff.iterate(oamp, 4)(obs)
     assert torch.equal(ours.x, classical.x)
     assert torch.equal(ours.var, classical.var)
 
@@ -57,7 +57,7 @@ def test_untrained_it_is_the_algorithm_on_real_signals(correct, dtype):
     on = CompressedSensing(n=64, m=40, dtype=dtype)
     _, obs = draws(on)
     net = HybridOAMP(OAMP(), on, (8, 8), 4, correct=correct)
-    assert torch.equal(net(obs).x, ff.run(OAMP(), obs, 4).x)
+    assert torch.equal(net(obs).x, ff.iterate(OAMP(), 4)(obs).x)
 
 
 @pytest.mark.parametrize("correct", KINDS)
@@ -67,7 +67,7 @@ def test_zero_strength_is_the_algorithm_whatever_was_learned(correct):
     net = moved(hybrid(on, correct))
     trained = net(obs).x
     net.strength = 0.0
-    classical = ff.run(OAMP(BernoulliGaussian(0.3, 0.1)), obs, 4).x
+    classical = ff.iterate(OAMP(BernoulliGaussian(0.3, 0.1)), 4)(obs).x
     assert torch.equal(net(obs).x, classical)
     assert not torch.equal(trained, classical)
 

@@ -41,7 +41,7 @@ def draws(on, n: int = 6):
 def test_untrained_and_at_strength_zero_it_is_ep_bit_for_bit(dtype, sensing):
     on = imaging(dtype=dtype, sensing=sensing)
     _, obs = draws(on)
-    classical = ff.run(EP(BernoulliGaussian(0.3, 0.1), damping=1.0), obs, 4)
+    classical = ff.iterate(EP(BernoulliGaussian(0.3, 0.1), damping=1.0), 4)(obs)
     net = hybrid(on)
     assert torch.equal(net(obs).x, classical.x)
     assert torch.equal(net(obs).var, classical.var)
@@ -54,7 +54,7 @@ def test_untrained_and_at_strength_zero_it_is_ep_bit_for_bit(dtype, sensing):
 def test_untrained_it_is_ep_on_real_signals():
     on = CompressedSensing(n=64, m=40)
     _, obs = draws(on)
-    classical = ff.run(EP(BernoulliGaussian(0.3, 0.1), damping=1.0), obs, 4)
+    classical = ff.iterate(EP(BernoulliGaussian(0.3, 0.1), damping=1.0), 4)(obs)
     assert torch.equal(hybrid(on)(obs).x, classical.x)
 
 

@@ -7,10 +7,10 @@ import torch
 
 import fanfold as ff
 from fanfold.core.noise import circular
+from fanfold.core.streams import generator_of
 from fanfold.estimators.ofdm import ChannelCovariance, KroneckerGMM, Wiener
 from fanfold.estimators.ofdm.full_gaussian import FullGaussian
 from fanfold.estimators.ofdm.mixture import Mixture, learn_mixture, mixtures_of
-from fanfold.problems.draws import generator_of
 
 CHANNELS = ff.problems.OFDMChannel(source="rayleigh:array=2x2x2,subcarriers=12", pilots="comb-2")
 ANTENNAS, ENTRIES = 8, 12
@@ -140,8 +140,8 @@ def test_learning_goes_on_from_what_was_saved_to_the_same_numbers(tmp_path):
 def test_a_mixture_beats_one_component_and_tells_of_its_rounds():
     told = []
     learn = {"samples": 600, "rounds": 5}
-    one = KroneckerGMM.learn(STUDY, 1, **learn)
-    several = KroneckerGMM.learn(STUDY, 6, **learn, on_round=lambda m, likelihood: told.append((m.rounds, likelihood)))
+    one = KroneckerGMM.of(STUDY, 1, **learn)
+    several = KroneckerGMM.of(STUDY, 6, **learn, on_round=lambda m, likelihood: told.append((m.rounds, likelihood)))
     assert [rounds for rounds, _ in told] == [1, 2, 3, 4, 5]
     assert told[-1][1] > told[0][1]
     x, obs = STUDY.held_out().sample(60, generator_of(3))

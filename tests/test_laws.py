@@ -9,7 +9,7 @@ import torch
 from fanfold.algorithms import FISTA, ISTA, LISTA, LISTACP, POSITIVE, REGISTRY, UNIT, Algorithm, Nominal
 from fanfold.observation import Estimate, Observation
 from fanfold.shrinkage import soft
-from fanfold.unfolding.unfold import run
+from fanfold.unfolding.unfold import iterate
 from laws import DTYPES, LAWS
 
 
@@ -61,7 +61,7 @@ def test_untrained_lista_is_ista_to_rounding(kind, dtype):
     from laws import assert_close, observed
 
     _, obs = observed(dtype)
-    assert_close(run(kind(0.1), obs, 12).x, run(ISTA(0.1), obs, 12).x)
+    assert_close(iterate(kind(0.1), 12)(obs).x, iterate(ISTA(0.1), 12)(obs).x)
 
 
 @pytest.mark.parametrize("dtype", ["float64", "complex128"])
@@ -71,7 +71,7 @@ def test_fixed_point_is_the_lasso(kind, dtype):
     from laws import observed
 
     _, obs = observed(dtype)
-    x = run(kind(0.1), obs, 20_000 if kind is not FISTA else 4000).x
+    x = iterate(kind(0.1), 20_000 if kind is not FISTA else 4000)(obs).x
     slope = obs.A.H @ (obs.y - obs.A @ x)
     active = x != 0
     assert active.any()
@@ -85,7 +85,7 @@ def test_amp_is_scale_equivariant():
 
     _, obs = observed("float64")
     tiny = Observation(obs.y * 1e-6, obs.A, obs.noise_var)
-    torch.testing.assert_close(run(AMP(), tiny, 8).x * 1e6, run(AMP(), obs, 8).x, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(iterate(AMP(), 8)(tiny).x * 1e6, iterate(AMP(), 8)(obs).x, rtol=1e-9, atol=1e-12)
 
 
 def test_soft_threshold_of_a_vector_is_finite_where_it_kills_everything():

@@ -29,7 +29,7 @@ from fanfold.problems import CompressedSensing, ExactlySparse
 from fanfold.shrinkage import soft
 from fanfold.training.fit import Finished, Stepped, Training, fit_events
 from fanfold.training.trainer import draw
-from fanfold.unfolding.unfold import Unfolded, run
+from fanfold.unfolding.unfold import Unfolded, iterate
 from laws import DTYPES, LAWS, assert_close, observed
 
 OTHER_SETTINGS = [ALISTA(p=0.02), ALISTAAT(ridge=0.0), HyperLISTA(c1=1.0, c3=0.05)]
@@ -58,7 +58,7 @@ def test_lista_leaves_its_plateau():
     on = CompressedSensing(snr_db=40)
     x, obs = draw(on, 200, 0, 2, 0)
     net, _ = trained(LISTA(), on, 4, LISTA.nominals, steps=60, lr=4e-3, batch=512)
-    assert nmse_db(run(LISTA(), obs, 4).x, x) > -3
+    assert nmse_db(iterate(LISTA(), 4)(obs).x, x) > -3
     with torch.no_grad():
         assert nmse_db(net(obs).x, x) < -4.4
 
@@ -90,7 +90,7 @@ def test_a_measurement_of_nothing_gives_nothing_and_a_finite_gradient(kind):
 def test_learned_vamp_works_at_every_depth(layers):
     on = CompressedSensing(n=100, m=60, snr_db=30)
     x, obs = draw(on, 100, 0, 2, 0)
-    before = nmse_db(run(LVAMP(), obs, layers).x, x)
+    before = nmse_db(iterate(LVAMP(), layers)(obs).x, x)
     net, steps = trained(LVAMP(), on, layers, LVAMP().nominals, steps=20, lr=1e-4)
     assert not any(step.skipped for step in steps)
     with torch.no_grad():
@@ -121,14 +121,14 @@ def test_matrix_of_adaptive_alista_is_the_constrained_minimiser_with_its_ridge(r
     W = W / (W @ A).diagonal()[:, None]
     if ridge == 0:
         torch.testing.assert_close(W, analytic_matrix(obs.A))
-    torch.testing.assert_close(run(ALISTAAT(alpha=1e-12, ridge=ridge), obs, 1).x, obs.y @ W.mT)
+    torch.testing.assert_close(iterate(ALISTAAT(alpha=1e-12, ridge=ridge), 1)(obs).x, obs.y @ W.mT)
 
 
 @pytest.mark.parametrize("dtype", ["float64", "complex128"])
 def test_fixed_point_of_alista_balances_its_matrix_and_its_threshold(dtype):
     """Where it rests, `W (y - A x)` is `lam x / |x|` where x is not zero, and within lam elsewhere."""
     _, obs = observed(dtype)
-    x = run(ALISTA(lam=0.1), obs, 20_000).x
+    x = iterate(ALISTA(lam=0.1), 20_000)(obs).x
     pull = (obs.y - obs.A @ x) @ analytic_matrix(obs.A).mT
     active = x != 0
     assert active.any()
@@ -142,7 +142,7 @@ def test_a_sparse_signal_is_recovered_without_noise(algorithm, dtype):
     """Linear convergence to the signal itself: nothing biases these as a fixed threshold does the Lasso."""
     on = CompressedSensing(n=200, m=120, sparsity=0.04, snr_db=math.inf, dtype=dtype)
     x, obs = draw(on, 20, 0, 2, 0)
-    assert nmse_db(run(algorithm, obs, 200).x, x) < -120
+    assert nmse_db(iterate(algorithm, 200)(obs).x, x) < -120
 
 
 @pytest.mark.parametrize("algorithm", [ALISTAAT(), HyperLISTA(), LAMP()], ids=str)
@@ -150,28 +150,32 @@ def test_scale_equivariance(algorithm):
     """Scaled by a power of two, so that rounding is the same and no entry crosses a threshold."""
     _, obs = observed("float64")
     tiny = ff.Observation(obs.y * 2.0**-20, obs.A, obs.noise_var)
-    torch.testing.assert_close(run(algorithm, tiny, 8).x * 2.0**20, run(algorithm, obs, 8).x, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(
+        iterate(algorithm, 8)(tiny).x * 2.0**20, iterate(algorithm, 8)(obs).x, rtol=1e-9, atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_untrained_lamp_is_amp_and_learned_vamp_is_oamp(dtype):
     _, obs = observed(dtype)
-    assert_close(run(LAMP(), obs, 6).x, run(AMP(), obs, 6).x)
-    assert_close(run(LVAMP(), obs, 6).x, run(OAMP(spread=1e-30), obs, 6).x)  # trusts the variance that it predicts
+    assert_close(iterate(LAMP(), 6)(obs).x, iterate(AMP(), 6)(obs).x)
+    assert_close(
+        iterate(LVAMP(), 6)(obs).x, iterate(OAMP(spread=1e-30), 6)(obs).x
+    )  # trusts the variance that it predicts
 
 
 def test_learned_vamp_finds_its_way_without_the_noise_variance():
     on = CompressedSensing(snr_db=30)
     x, obs = draw(on, 100, 0, 2, 0)
     blind = ff.Observation(obs.y, obs.A)
-    assert nmse_db(run(LVAMP(), blind, 24).x, x) < nmse_db(run(LVAMP(), obs, 24).x, x) + 1
+    assert nmse_db(iterate(LVAMP(), 24)(blind).x, x) < nmse_db(iterate(LVAMP(), 24)(obs).x, x) + 1
 
 
 def test_tista_reads_its_error_off_the_residual():
     """After one step, where r is x plus noise of the variance it computes; 100 000 entries leave some per cent."""
     on = CompressedSensing(snr_db=30)
     x, obs = draw(on, 200, 0, 2, 0)
-    first = run(TISTA(), obs, 1)
+    first = iterate(TISTA(), 1)(obs)
     assert first.var is not None
     assert first.var.mean() == pytest.approx((first.x - x).square().mean().item(), rel=0.1)
 
@@ -201,15 +205,15 @@ def test_support_grows_with_the_layers_up_to_its_limit():
 def test_support_selection_removes_the_bias_of_the_threshold():
     on = CompressedSensing(snr_db=40)
     x, obs = draw(on, 100, 0, 2, 0)
-    plain, selecting = (nmse_db(run(a, obs, 200).x, x) for a in (LISTACP(0.3), LISTACPSS(0.3)))
+    plain, selecting = (nmse_db(iterate(a, 200)(obs).x, x) for a in (LISTACP(0.3), LISTACPSS(0.3)))
     assert selecting < plain - 3
-    assert nmse_db(run(ALISTA(0.1, p=0.01), obs, 100).x, x) < nmse_db(run(ALISTA(0.1), obs, 100).x, x) - 3
+    assert nmse_db(iterate(ALISTA(0.1, p=0.01), 100)(obs).x, x) < nmse_db(iterate(ALISTA(0.1), 100)(obs).x, x) - 3
 
 
 def test_untrained_adaptive_alista_passes_ista_by_far():
     on = CompressedSensing(snr_db=40)
     x, obs = draw(on, 100, 0, 2, 0)
-    assert nmse_db(run(ALISTAAT(), obs, 16).x, x) < -40 < -10 < nmse_db(run(ISTA(), obs, 16).x, x)
+    assert nmse_db(iterate(ALISTAAT(), 16)(obs).x, x) < -40 < -10 < nmse_db(iterate(ISTA(), 16)(obs).x, x)
 
 
 # The problem of the textbook's example

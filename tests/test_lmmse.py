@@ -89,7 +89,7 @@ def test_learning_converges_to_the_moments_of_the_problem(dtype):
     problem = CompressedSensing(n=n, m=8, sparsity=p, dtype=str(dtype).removeprefix("torch."))
     fourth = p * (2 if dtype.is_complex else 3)  # E|x|⁴ of a Bernoulli-Gaussian
     for samples in (500, 20_000):
-        lmmse = LMMSE.learn(problem, samples)
+        lmmse = LMMSE.of(problem, samples)
         gap = (lmmse.covariance - p * torch.eye(n, dtype=dtype)).abs()
         # 5 standard errors of E|x_i|² and of E x_i x_j*; the loading and the mean's square are of order 1 / samples
         assert gap.diagonal().max() < 5 * ((fourth - p**2) / samples) ** 0.5 + 20 * p / samples
@@ -104,7 +104,7 @@ def test_learning_finds_the_mean_and_covariance_of_correlated_signals(dtype, tmp
     x = mean + randn(50, N, dtype=dtype, seed=4) @ root.mT
     np.savez(tmp_path / "pairs.npz", x=x.numpy(), y=x[:, :M].numpy())
     problem, samples = Pairs(str(tmp_path / "pairs.npz")), 20_000
-    lmmse = LMMSE.learn(problem, samples)
+    lmmse = LMMSE.of(problem, samples)
     train = x[: len(problem.rows())]
     centred = train - train.mean(0)
     products = centred[:, :, None] * centred[:, None, :].conj()  # of (x - mean)(x - mean)ᴴ, row by row
@@ -122,7 +122,7 @@ def test_learned_lmmse_is_as_good_as_the_one_that_knows(dtype, generator):
     problem = CompressedSensing(n=16, m=8, sparsity=0.2, snr_db=20, dtype=str(dtype).removeprefix("torch."))
     x, obs = problem.sample(4000, generator)
     knows = power(LMMSE(None, 0.2 * torch.eye(16, dtype=dtype))(obs).x - x).sum()
-    excess = [power(LMMSE.learn(problem, samples)(obs).x - x).sum() / knows - 1 for samples in (40, 400, 20_000)]
+    excess = [power(LMMSE.of(problem, samples)(obs).x - x).sum() / knows - 1 for samples in (40, 400, 20_000)]
     # each of the m coefficients and the mean of an entry costs 1 / samples: 9 / 20 000; the cross term with the error
     # of the 4000 draws is of the root of that, over sqrt(4000)
     assert excess[2] < 9 / 20_000 + 5 * (9 / 20_000) ** 0.5 / 4000**0.5
@@ -131,7 +131,7 @@ def test_learned_lmmse_is_as_good_as_the_one_that_knows(dtype, generator):
 
 def test_learning_repeats_with_its_seed():
     problem = CompressedSensing(n=16, m=8)
-    first, again, other = (LMMSE.learn(problem, 100, seed) for seed in (4, 4, 5))
+    first, again, other = (LMMSE.of(problem, 100, seed) for seed in (4, 4, 5))
     assert torch.equal(first.covariance, again.covariance)
     assert not torch.equal(first.covariance, other.covariance)
 

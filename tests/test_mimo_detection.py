@@ -130,10 +130,10 @@ def test_rows_of_an_observation_keep_their_matrices():
 def test_an_algorithm_on_a_batch_of_channels_is_a_loop_over_them(kind):
     p, _, obs = drawn()
     algorithm = kind() if kind in (ISTA, FISTA) else kind(p.prior)
-    whole = ff.run(algorithm, obs, 6).x
+    whole = ff.iterate(algorithm, 6)(obs).x
     for b in range(len(obs.y)):
         # rounding of a few layers of products with matrices of condition number 100
-        torch.testing.assert_close(whole[b : b + 1], ff.run(algorithm, alone(obs, b), 6).x, rtol=0, atol=1e-9)
+        torch.testing.assert_close(whole[b : b + 1], ff.iterate(algorithm, 6)(alone(obs, b)).x, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("dtype", ["complex64", "complex128"])
@@ -143,8 +143,8 @@ def test_tied_is_classical_for_every_channel(kind, dtype):
     p, _, obs = drawn(dtype=dtype, constellation="16-qam")
     algorithm = kind(p.prior)
     net = ff.unfold(algorithm, p, 6, dict.fromkeys(algorithm.nominals, "tied"))
-    assert torch.equal(net(obs).x, ff.run(algorithm, obs, 6).x)
-    assert torch.equal(net(obs[:2]).x, ff.run(algorithm, obs[:2], 6).x)
+    assert torch.equal(net(obs).x, ff.iterate(algorithm, 6)(obs).x)
+    assert torch.equal(net(obs[:2]).x, ff.iterate(algorithm, 6)(obs[:2]).x)
 
 
 @pytest.mark.parametrize("words", ["tied scalar", "per-layer vector", "per-layer"])
@@ -153,11 +153,11 @@ def test_numbers_that_follow_each_matrix_deviate_alike(words):
     net = ff.unfold(ISTA(), p, 4, {"step": words})
     shapes = {"tied scalar": (1, 1, 1), "per-layer vector": (4, 1, 4), "per-layer": (4, 1, 1)}
     assert net.deviations["step"].shape == shapes[words]
-    assert torch.equal(net(obs).x, ff.run(ISTA(), obs, 4).x)
+    assert torch.equal(net(obs).x, ff.iterate(ISTA(), 4)(obs).x)
     with torch.no_grad():
         net.deviations["step"] += 0.1
     moved = net(obs).x
-    assert not torch.equal(moved, ff.run(ISTA(), obs, 4).x)
+    assert not torch.equal(moved, ff.iterate(ISTA(), 4)(obs).x)
     for b in range(len(obs.y)):
         one = ff.unfold(ISTA(), alone(obs, b), 4, {"step": "tied"})
         with torch.no_grad():
@@ -184,7 +184,7 @@ def test_training_on_channels_pays_on_others_and_is_kept(tmp_path):
     untrained = OAMPNet2(p.prior)
     net = ff.unfold(untrained, p, 5, {"gamma": "per-layer", "theta": "per-layer"})
     ff.fit(net, p, steps=40, lr=1e-2, seed=1, threads=1, run_dir=tmp_path / "run")
-    assert power(net(obs).x - x).sum() < 0.9 * power(ff.run(untrained, obs, 5).x - x).sum()
+    assert power(net(obs).x - x).sum() < 0.9 * power(ff.iterate(untrained, 5)(obs).x - x).sum()
     again = Run.open(tmp_path / "run").estimator()
     assert torch.equal(again(obs).x, net(obs).x)
 
@@ -302,26 +302,26 @@ def test_lmmse_on_a_batch_of_channels_is_a_loop_over_them():
 def test_almost_no_noise_is_detected_without_error(kind, name):
     """Twice as many antennas as users and 80 dB: interference is gone with the first linear step."""
     p, x, obs = drawn(50, users=4, antennas=8, constellation=name, snr_db=80.0)
-    assert torch.equal(p.prior.nearest(ff.run(kind(p.prior), obs, 10).x), x)
+    assert torch.equal(p.prior.nearest(ff.iterate(kind(p.prior), 10)(obs).x), x)
 
 
 def test_expectation_propagation_needs_no_noise_to_recover():
     p, x, obs = drawn(50, users=4, antennas=4, constellation="16-qam", snr_db=math.inf)
     assert obs.noise_var == 0
-    assert torch.equal(p.prior.nearest(ff.run(EP(p.prior), obs, 10).x), x)
+    assert torch.equal(p.prior.nearest(ff.iterate(EP(p.prior), 10)(obs).x), x)
 
 
 def test_an_unknown_noise_variance_is_refused():
     _, _, obs = drawn()
     with pytest.raises(ValueError, match="needs noise_var"):
-        ff.run(OAMPNet2(), Observation(obs.y, obs.A), 3)
+        ff.iterate(OAMPNet2(), 3)(Observation(obs.y, obs.A))
 
 
 def test_expectation_propagation_on_a_gaussian_prior_is_lmmse():
     """Where every factor is Gaussian from the start its moments are exact at the fixed point."""
     _, _, obs = drawn(users=4, antennas=5)
     exact = LMMSE(None, torch.eye(4, dtype=torch.complex128))(obs)
-    found = ff.run(EP(ff.priors.Gaussian(1.0)), obs, 3)
+    found = ff.iterate(EP(ff.priors.Gaussian(1.0)), 3)(obs)
     torch.testing.assert_close(found.x, exact.x)
     torch.testing.assert_close(found.var, exact.var)
 

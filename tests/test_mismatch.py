@@ -221,11 +221,11 @@ def test_a_rising_chain_is_refused():
 
 def test_oamp_that_is_told_the_chain_beats_oamp_that_is_told_the_share():
     from fanfold.core.units import nmse_db
-    from fanfold.unfolding.unfold import run
+    from fanfold.unfolding.unfold import iterate
 
     p = Clustered()
     x, obs = p.sample(300, rng(0))
-    told, share = (nmse_db(run(OAMP(prior), obs, 10).x, x) for prior in (p.chain, BernoulliGaussian(0.1)))
+    told, share = (nmse_db(iterate(OAMP(prior), 10)(obs).x, x) for prior in (p.chain, BernoulliGaussian(0.1)))
     assert told < share - 1
 
 

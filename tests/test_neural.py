@@ -11,8 +11,8 @@ import torch
 import fanfold as ff
 from fanfold.cli import main as cli
 from fanfold.core.noise import circular
+from fanfold.core.streams import Stream
 from fanfold.estimators.posterior.features import ridge
-from fanfold.evaluation.evaluate import TEST_STREAM
 from fanfold.observation import Observation
 from fanfold.priors import Uniform
 from fanfold.problems import LinearGaussian, MixtureSignal, Modulation, Pairs, ScalarChannel
@@ -130,7 +130,7 @@ def test_a_parameter_that_never_changes_is_refused():
 
 
 def excess(net, problem, draws: int = 20_000) -> float:
-    _, obs = draw(problem, draws, 0, TEST_STREAM, 0)
+    _, obs = draw(problem, draws, 0, Stream.TESTING, 0)
     exact = problem.posterior(obs)
     with torch.no_grad():
         found = net(obs).x
@@ -154,7 +154,7 @@ def test_squared_error_gives_the_posterior_mean():
 
 def test_gaussian_likelihood_gives_mean_and_variance(trained):
     problem, net = trained
-    x, obs = draw(problem, 20_000, 0, TEST_STREAM, 0)
+    x, obs = draw(problem, 20_000, 0, Stream.TESTING, 0)
     exact = problem.posterior(obs)
     with torch.no_grad():
         found = net(obs)
@@ -192,7 +192,7 @@ def test_absolute_error_gives_the_median_and_pinball_the_quantiles():
 def test_cross_entropy_gives_the_class_posterior():
     problem = Modulation(symbols=4, classes=("bpsk", "qpsk"))
     net = ff.fit(ff.neural(problem, "cross-entropy"), problem, steps=200, batch=256, threads=1)
-    x, obs = draw(problem, 20_000, 0, TEST_STREAM, 0)
+    x, obs = draw(problem, 20_000, 0, Stream.TESTING, 0)
     with torch.no_grad():
         p = net(obs).x
     exact = problem.posterior(obs).x
@@ -312,7 +312,7 @@ def test_a_run_directory_keeps_it_whole_and_resumes_to_the_same_numbers(tmp_path
 def test_the_command_line_trains_evaluates_applies_and_reports(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     quick = ["--steps", "30", "--validation-samples", "200", "--run-dir", "run"]
-    assert cli.run(["train", "linear-gaussian", "neural", "--objective", "gaussian", *quick]) == 0
+    assert cli.run(["train", "linear-gaussian", "neural", "--loss", "gaussian", *quick]) == 0
     assert cli.run(["evaluate", "run", "--samples", "200", "--json"]) == 0
     out = capsys.readouterr().out
     rows = {row["estimator"]: row for row in json.loads(out[out.index("{") :])["rows"]}

@@ -45,13 +45,13 @@ def test_error_settles_where_state_evolution_says(changes, snr_db):
     on = ff.problems.CompressedSensing(snr_db=snr_db, **changes)
     x, obs = on.sample(200, torch.Generator().manual_seed(3))
     errors = vamp(on.prior, on.A.svd().s, on.n, on.noise_var, 24, is_complex=x.is_complex())
-    assert nmse_db(ff.run(OAMP(on.prior), obs, 24).x, x) == pytest.approx(db(errors[-1] / on.prior.power), abs=0.5)
+    assert nmse_db(ff.iterate(OAMP(on.prior), 24)(obs).x, x) == pytest.approx(db(errors[-1] / on.prior.power), abs=0.5)
 
 
 def test_variance_that_it_carries_is_its_error():
     on = ff.problems.CompressedSensing(snr_db=30)
     x, obs = on.sample(200, torch.Generator().manual_seed(3))
-    estimate = ff.run(OAMP(on.prior), obs, 24)
+    estimate = ff.iterate(OAMP(on.prior), 24)(obs)
     assert estimate.var is not None
     assert estimate.var.mean() == pytest.approx((estimate.x - x).square().mean().item(), rel=0.15)
 
@@ -61,7 +61,7 @@ def test_estimated_noise_costs_little_and_holds_when_the_noise_grows():
     for shifted in (on, on.shifted(snr_db=30.0)):
         x, obs = shifted.sample(200, torch.Generator().manual_seed(3))
         blind = ff.Observation(obs.y, obs.A)  # nobody says how strong the noise is
-        given, estimated = (nmse_db(ff.run(OAMP(on.prior), o, 24).x, x) for o in (obs, blind))
+        given, estimated = (nmse_db(ff.iterate(OAMP(on.prior), 24)(o).x, x) for o in (obs, blind))
         assert estimated <= given + 0.2
 
 
@@ -74,8 +74,8 @@ def test_estimated_prior_costs_little_at_any_scale(wrong, scale):
     guess = BernoulliGaussian(0.3, wrong * scale**2)
     scaled = ff.Observation(scale * obs.y, obs.A)
     lost = OAMP(guess, noise="estimated", settings="estimated", trust=1e-3)
-    told = nmse_db(ff.run(OAMP(on.prior), obs, 24).x, x)
-    assert nmse_db(ff.run(lost, scaled, 24).x / scale, x) == pytest.approx(told, abs=0.3)
+    told = nmse_db(ff.iterate(OAMP(on.prior), 24)(obs).x, x)
+    assert nmse_db(ff.iterate(lost, 24)(scaled).x / scale, x) == pytest.approx(told, abs=0.3)
 
 
 @pytest.mark.parametrize(("dtype", "most_db"), [("float32", -100), ("float64", -105)])
@@ -84,7 +84,7 @@ def test_without_noise_it_goes_down_to_rounding_and_stays_there(dtype, most_db, 
     on = ff.problems.CompressedSensing(snr_db=float("inf"), dtype=dtype)
     x, obs = on.sample(100, torch.Generator().manual_seed(3))
     for iterations in (16, 60):
-        x_hat = ff.run(OAMP(on.prior, noise=noise), obs, iterations).x
+        x_hat = ff.iterate(OAMP(on.prior, noise=noise), iterations)(obs).x
         ratios = power(x_hat - x).sum(-1) / power(x).sum(-1)
         assert db(ratios.median().item()) <= most_db
 
@@ -97,7 +97,7 @@ def test_singular_operators_without_noise_stay_finite(linear):
         A[7] = A[3]
     x = BernoulliGaussian(0.1).sample((5, 40), generator, torch.float64)
     obs = ff.Observation(x @ A.T, ff.linops.Dense(A), torch.tensor(0.0))
-    assert torch.isfinite(ff.run(OAMP(linear=linear), obs, 40).x).all()
+    assert torch.isfinite(ff.iterate(OAMP(linear=linear), 40)(obs).x).all()
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
@@ -135,7 +135,7 @@ def test_priors_that_cannot_be_estimated_say_so():
     on = ff.problems.CompressedSensing(n=40, m=20)
     _, obs = on.sample(2, torch.Generator().manual_seed(0))
     with pytest.raises(ValueError, match="Laplace cannot be estimated"):
-        ff.run(OAMP(ff.priors.Laplace(), settings="estimated"), obs, 2)
+        ff.iterate(OAMP(ff.priors.Laplace(), settings="estimated"), 2)(obs)
 
 
 @pytest.mark.parametrize("sensing", ["gaussian", "steering", "fourier"])
@@ -144,5 +144,5 @@ def test_damping_that_adapts_beats_every_fixed_one_on_kronecker_products(sensing
     shapes = ((16, 16, 16), (12, 12, 12)) if sensing == "fourier" else ((32, 32), (24, 24))
     on = ff.problems.RFImaging(sensing, *shapes)
     x, obs = draw(on, 60, 0, 2, 0)
-    fixed = [nmse_db(ff.run(OAMP(on.prior, damping=d), obs, 30).x, x) for d in (1.0, 0.7, 0.5, 0.3)]
-    assert nmse_db(ff.run(OAMP(on.prior, adapt=True), obs, 30).x, x) < min(fixed) - 1
+    fixed = [nmse_db(ff.iterate(OAMP(on.prior, damping=d), 30)(obs).x, x) for d in (1.0, 0.7, 0.5, 0.3)]
+    assert nmse_db(ff.iterate(OAMP(on.prior, adapt=True), 30)(obs).x, x) < min(fixed) - 1

@@ -45,7 +45,7 @@ def drawn(problem, n=200, seed=0):
 
 def estimators(problem):
     known = isinstance(problem.channels, Rayleigh)
-    covariance = truth(problem) if known else ChannelCovariance.learn(problem, 1000)
+    covariance = truth(problem) if known else ChannelCovariance.of(problem, 1000)
     made = {over: Wiener(problem, covariance, over) for over in ("grid", "space", "space-grid")}
     made["robust"] = Wiener(problem, ChannelCovariance.robust(problem.layout), "grid")
     return made | {method: Interpolation(problem, method) for method in ("linear", "nearest", "spline")}
@@ -162,7 +162,7 @@ def test_estimates_grow_with_the_observation(source, known):
 @pytest.mark.parametrize("snr_db", [0.0, 10.0, 20.0])
 def test_not_to_know_the_noise_costs_little(snr_db):
     told = gaussian("umi", snr_db=snr_db)
-    filtered = Wiener(told, ChannelCovariance.learn(told, 1100))
+    filtered = Wiener(told, ChannelCovariance.of(told, 1100))
     x, obs = drawn(told.held_out(), 128)
     known = nmse_db(filtered(obs).x, x)
     unknown = nmse_db(filtered(ff.Observation(obs.y, obs.A)).x, x)
@@ -172,7 +172,7 @@ def test_not_to_know_the_noise_costs_little(snr_db):
 @pytest.mark.parametrize("snr_db", [5.0, 10.0, 20.0, 30.0])
 def test_where_pilots_are_nearly_white_noise_is_not_made_of_signal(snr_db):
     told = gaussian("rayleigh:array=2x4x4,subcarriers=24", snr_db=snr_db)
-    filtered = Wiener(told, ChannelCovariance.learn(told, 1000))
+    filtered = Wiener(told, ChannelCovariance.of(told, 1000))
     x, obs = drawn(told, 200)
     known, unknown = filtered(obs), filtered(ff.Observation(obs.y, obs.A))
     assert nmse_db(unknown.x, x) < nmse_db(known.x, x) + 0.5  # dB
@@ -224,7 +224,7 @@ def test_robust_lmmse_is_between_least_squares_and_lmmse(snr_db):
 
 def test_learned_covariances_are_those_of_the_model():
     problem, samples = gaussian(), 4000
-    learned, true = ChannelCovariance.learn(problem, samples), truth(problem)
+    learned, true = ChannelCovariance.of(problem, samples), truth(problem)
     # entries of a mean over samples and the other axis, whose entries are alike at worst: deviation 1 / sqrt(samples)
     assert (learned.space - true.space).abs().max() < 5 / samples**0.5
     assert (learned.grid - true.grid).abs().max() < 5 / samples**0.5
@@ -317,7 +317,7 @@ def test_filters_are_kept_for_finite_noise_variances(noise_var):
 
 def test_a_covariance_takes_draws_and_a_filter_something_to_go_over():
     with pytest.raises(ValueError, match="samples is 0"):
-        ChannelCovariance.learn(gaussian(), 0)
+        ChannelCovariance.of(gaussian(), 0)
     with pytest.raises(ValueError, match="grid, space, space-grid"):
         Wiener(gaussian(), truth(gaussian()), "time")  # pyrefly: ignore
 

@@ -25,8 +25,8 @@ MADE = {
     "lmmse-space": lambda p: ofdm.Wiener(p, covariance(p), "space"),
     "lmmse": lambda p: ofdm.Wiener(p, covariance(p)),
     "lmmse-known-power": lambda p: ofdm.Wiener(p, covariance(p), known_power=True),
-    "full": lambda p: ofdm.FullGaussian.learn(p, 500, modes=6),
-    "gmm": lambda p: ofdm.KroneckerGMM.learn(p, 3, 300, 2),
+    "full": lambda p: ofdm.FullGaussian.of(p, 500, modes=6),
+    "gmm": lambda p: ofdm.KroneckerGMM.of(p, 3, 300, 2),
     "omp": lambda p: ofdm.BeamDelayOMP(p, 8),
     "oamp": lambda p: ofdm.BeamDelayOAMP(p, 4),
 }
@@ -34,7 +34,7 @@ every = pytest.mark.parametrize("kind", [*MADE, *NETWORKS])
 
 
 def covariance(problem):
-    return ofdm.ChannelCovariance.learn(problem, 300)
+    return ofdm.ChannelCovariance.of(problem, 300)
 
 
 def prepared(problem, kind):

@@ -29,13 +29,13 @@ def test_each_sample_is_estimated_as_alone_or_refused(kind):
     M, obs = observed()
     if kind.one_matrix:
         with pytest.raises(ValueError, match=f"{kind.__name__} .* one A"):
-            ff.run(kind(), obs, 3)
+            ff.iterate(kind(), 3)(obs)
         with pytest.raises(ValueError, match="one A"):
             ff.unfold(kind(), obs, 3, learn={next(iter(kind().nominals)): "per-layer"})
         return
-    together = ff.run(kind(), obs, 3).x
+    together = ff.iterate(kind(), 3)(obs).x
     for y, m, x in zip(obs.y, M, together, strict=True):
-        alone = ff.run(kind(), ff.Observation(y, Dense(m), obs.noise_var), 3).x
+        alone = ff.iterate(kind(), 3)(ff.Observation(y, Dense(m), obs.noise_var)).x
         torch.testing.assert_close(x, alone, rtol=1e-9, atol=1e-9)  # of three steps in double precision
 
 

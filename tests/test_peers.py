@@ -16,7 +16,7 @@ ON = ff.problems.CompressedSensing(n=200, m=100, sparsity=0.05, snr_db=40)
 
 def test_lasso_of_the_library_is_the_fixed_point_of_ista():
     _, obs = observed("float64")
-    x = ff.run(ff.algorithms.ISTA(0.1), obs, 20_000).x
+    x = ff.iterate(ff.algorithms.ISTA(0.1), 20_000)(obs).x
     torch.testing.assert_close(Lasso(0.1)(obs).x, x, rtol=0, atol=1e-2 * x.abs().max().item())  # it stops at 1e-4
 
 

@@ -5,7 +5,7 @@ import onnxruntime
 import pytest
 import torch
 
-from fanfold import iterate, run
+from fanfold import iterate
 from fanfold.algorithms import ADMM, ISTA, DouglasRachford, PrimalDual, ProximalGradient
 from fanfold.core.units import power
 from fanfold.deploy import to_onnx
@@ -24,7 +24,7 @@ precise = pytest.mark.parametrize("dtype", ["float64", "complex128"])
 
 def settled(kind, penalty, obs: Observation) -> tuple[torch.Tensor, torch.Tensor]:
     """What it ends at, and the descent direction of the misfit there, `Aᴴ(y - A x)`."""
-    x = run(kind(penalty), obs, ITERATIONS[kind]).x
+    x = iterate(kind(penalty), ITERATIONS[kind])(obs).x
     return x, obs.A.H @ (obs.y - obs.A @ x)
 
 
@@ -97,7 +97,7 @@ def test_proximal_gradient_never_raises_the_objective(penalty):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_proximal_gradient_with_l1_is_ista_to_rounding(dtype):
     _, obs = observed(dtype)
-    assert_close(run(ProximalGradient(L1(0.1)), obs, 12).x, run(ISTA(0.1), obs, 12).x)
+    assert_close(iterate(ProximalGradient(L1(0.1)), 12)(obs).x, iterate(ISTA(0.1), 12)(obs).x)
 
 
 @precise
@@ -106,13 +106,13 @@ def test_admm_and_douglas_rachford_are_one_sequence(dtype):
     _, obs = observed(dtype)
     admm, splitting = ADMM(L1(0.1), rho=0.5), DouglasRachford(L1(0.1), gamma=2.0)
     for iterations in (1, 2, 10):
-        assert_close(run(splitting, obs, iterations).x, run(admm, obs, iterations).x)
+        assert_close(iterate(splitting, iterations)(obs).x, iterate(admm, iterations)(obs).x)
 
 
 def test_admm_is_quicker_than_proximal_gradient():
     _, obs = observed("float64")
     limit, _ = settled(ADMM, L1(0.1), obs)
-    admm, gradient = (run(kind(L1(0.1)), obs, 50).x for kind in (ADMM, ProximalGradient))
+    admm, gradient = (iterate(kind(L1(0.1)), 50)(obs).x for kind in (ADMM, ProximalGradient))
     assert (admm - limit).norm() < (gradient - limit).norm() / 3
 
 

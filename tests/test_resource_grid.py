@@ -65,7 +65,7 @@ def test_estimates_go_back_as_the_receiver_takes_them():
     H = field_of(H, shape)
     names = [f"comb-4:offset={k}" for k in range(4)]
     pilots = torch.stack([pilot_mask(name, 1, SUBCARRIERS) for name in names])[:, None].to(torch.complex64)
-    covariance = ChannelCovariance.learn(problem, 500)
+    covariance = ChannelCovariance.of(problem, 500)
     estimates = {}
     for (tx, stream), obs in observations_of(received(H, pilots), pilots, 0.1).items():
         estimates[tx, stream] = Wiener(problem.shifted(pilots=names[tx]), covariance)(obs)

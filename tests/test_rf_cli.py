@@ -15,9 +15,9 @@ import torch
 from fanfold.algorithms import EP, FISTA, OAMP
 from fanfold.bounds import support_oracle
 from fanfold.cli import main as cli
+from fanfold.core.streams import Stream
 from fanfold.core.units import nmse_db, power
 from fanfold.estimators.linear.image import back_projection
-from fanfold.evaluation.evaluate import TEST_STREAM
 from fanfold.linops import Born, Kronecker, partial_fourier, steering, uniform_linear
 from fanfold.priors import BernoulliGaussian
 from fanfold.problems import RFGeometry
@@ -25,7 +25,7 @@ from fanfold.problems.rf.geometry_file import LIGHT, read_geometry
 from fanfold.runs.directory import load
 from fanfold.runs.recipe import build_problem, describe_problem
 from fanfold.training.trainer import draw
-from fanfold.unfolding.unfold import run
+from fanfold.unfolding.unfold import iterate
 
 EXAMPLES = Path(__file__).parent.parent / "examples/rf"
 ANGLE = '[[axis]]\nkind = "linear-array"\nelements = 7\nfield = 0.8\nvoxels = 8\n'
@@ -419,13 +419,13 @@ def test_in_the_near_field_sparse_methods_beat_back_projection_and_ep_comes_clos
     """No Kronecker product: paths from each transmitter by each voxel to each receiver."""
     p = RFGeometry(str(EXAMPLES / "near_field.toml"), sparsity=0.03, snr_db=30)
     assert isinstance(p.A, Born)
-    x, obs = draw(p, 24, 0, TEST_STREAM, 0)
+    x, obs = draw(p, 24, 0, Stream.TESTING, 0)
     prior = p.prior
     assert prior is not None
     image = power(back_projection(obs).x - x).sum(-1)
     methods = {"FISTA": (FISTA(0.01), 300), "OAMP": (OAMP(prior, damping=0.3), 30)}
     methods["EP"] = (EP(prior, improper="forget", damping=0.7), 12)
-    errors = {name: power(run(a, obs, count).x - x).sum(-1) for name, (a, count) in methods.items()}
+    errors = {name: power(iterate(a, count)(obs).x - x).sum(-1) for name, (a, count) in methods.items()}
     for error in errors.values():
         gain = image - error
         assert gain.mean() > 5 * gain.std() / len(x) ** 0.5  # five standard errors

@@ -10,7 +10,7 @@ from fanfold.algorithms import EP, OAMP, TISTA
 from fanfold.deploy.memory import PeakMemory
 from fanfold.estimators import ZeroForcing
 from fanfold.linops import Batched, Born, Dense, Kronecker, dot_test, field_of_view, steering, uniform_linear
-from fanfold.unfolding.unfold import run
+from fanfold.unfolding.unfold import iterate
 
 
 def randn(*shape: int, dtype: torch.dtype = torch.complex64, seed: int = 0) -> torch.Tensor:
@@ -43,7 +43,7 @@ def test_factors_that_do_not_fit_the_data_are_named_with_the_data():
 @pytest.mark.parametrize("make", [lambda: OAMP(linear="pseudo-inverse"), TISTA])
 def test_what_divides_by_singular_values_names_the_factor_without_full_rank(make):
     with pytest.raises(ValueError, match=r"factor 2 \(3x5\) of Kronecker.* has rank 2, not 3.*'lmmse'"):
-        run(make(), observed(deficient()), 2)
+        iterate(make(), 2)(observed(deficient()))
 
 
 def test_zero_forcing_names_the_factor_without_full_rank():
@@ -59,12 +59,12 @@ def test_zero_forcing_names_the_factor_without_full_rank():
 )
 def test_matrices_without_full_rank_are_refused_too(A):
     with pytest.raises(ValueError, match="has rank 3, not 4"):
-        run(OAMP(linear="pseudo-inverse"), observed(A), 2)
+        iterate(OAMP(linear="pseudo-inverse"), 2)(observed(A))
 
 
 @pytest.mark.parametrize("algorithm", [OAMP(), OAMP(linear="matched-filter"), EP()], ids=["lmmse", "matched", "EP"])
 def test_what_does_not_invert_works_without_full_rank(algorithm):
-    x = run(algorithm, observed(deficient()), 3).x
+    x = iterate(algorithm, 3)(observed(deficient())).x
     assert torch.isfinite(x.abs()).all()
     assert x.abs().max() > 0
 
@@ -72,7 +72,7 @@ def test_what_does_not_invert_works_without_full_rank(algorithm):
 def test_ill_conditioned_factors_have_full_rank():
     """Arrays at 0.8 of their field of view: condition 2000 a factor, 4e6 together, above 1 / (m eps) of single."""
     factor = steering(uniform_linear(24), field_of_view(32, 0.8))
-    x = run(OAMP(linear="pseudo-inverse"), observed(Kronecker(factor, factor)), 1).x
+    x = iterate(OAMP(linear="pseudo-inverse"), 1)(observed(Kronecker(factor, factor))).x
     assert torch.isfinite(x.abs()).all()
 
 

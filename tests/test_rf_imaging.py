@@ -82,7 +82,7 @@ def test_scenes_of_three_axes():
     x, obs = sample(on, 3)
     assert x.shape == (3, 192)
     assert obs.y.shape == (3, 90)
-    assert torch.isfinite(torch.view_as_real(ff.run(ff.algorithms.OAMP(on.prior), obs, 8).x)).all()
+    assert torch.isfinite(torch.view_as_real(ff.iterate(ff.algorithms.OAMP(on.prior), 8)(obs).x)).all()
 
 
 @pytest.mark.parametrize(

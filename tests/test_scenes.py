@@ -7,7 +7,7 @@ import torch
 
 from fanfold.experiments.base import Goal
 from fanfold.experiments.rf.rf_scenes import FOUND, NMSE, PARAMETERS, Measured, curve_section, goals, means, verdict
-from fanfold.experiments.rf.scene_data import SETTINGS, Field, Stored, Turned
+from fanfold.experiments.rf.scene_data import SETTINGS, FewScenes, Field, Turned
 from fanfold.experiments.rf.scene_methods import HYBRID, L1, MODL, RATES, UNET
 from fanfold.experiments.rf.scene_scores import auc, bright, decibel, found, roc, ssim
 from fanfold.problems import RFImaging
@@ -70,11 +70,11 @@ def test_turned_scenes_are_scenes_measured_again():
 
 
 def test_stored_scenes_are_so_many_and_no_more():
-    on = Stored(RFImaging(**SMALL), 5, 0)
+    on = FewScenes(RFImaging(**SMALL), 5, 0)
     x, obs = on.sample(200, generator())
     assert len(torch.unique(torch.view_as_real(x).flatten(1), dim=0)) == 5
     assert len(torch.unique(torch.view_as_real(obs.y).flatten(1), dim=0)) == 5
-    again, _ = Stored(RFImaging(**SMALL), 5, 0).sample(200, generator())
+    again, _ = FewScenes(RFImaging(**SMALL), 5, 0).sample(200, generator())
     assert torch.equal(x, again)
     assert on.held_out() is on.of
 

@@ -34,7 +34,10 @@ def test_untrained_and_at_strength_zero_it_is_fista_bit_for_bit(dtype):
     real = dtype.startswith("float")
     on = CompressedSensing(n=144, m=100, dtype=dtype) if real else imaging(dtype=dtype)
     _, obs = draws(on)
-    net, classical = ThresholdMapFISTA(FISTA(0.02), on, (12, 12), 5, LEARNED, width=6), ff.run(FISTA(0.02), obs, 5).x
+    net, classical = (
+        ThresholdMapFISTA(FISTA(0.02), on, (12, 12), 5, LEARNED, width=6),
+        ff.iterate(FISTA(0.02), 5)(obs).x,
+    )
     assert torch.equal(net(obs).x, classical)
     trained = moved(net)(obs).x
     assert not torch.equal(trained, classical)

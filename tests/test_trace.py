@@ -37,7 +37,7 @@ def test_oamp_keeps_to_state_evolution(ensemble, dtype, snr_db, known):
     traced = quiet(OAMP(on.prior), obs, 16, x=x if known else None)
     assert not traced.broken
     assert len(traced.table) == 16
-    assert torch.equal(traced.estimate.x, ff.run(OAMP(on.prior), obs, 16).x)
+    assert torch.equal(traced.estimate.x, ff.iterate(OAMP(on.prior), 16)(obs).x)
 
 
 @pytest.mark.parametrize("known", [False, True])
@@ -159,15 +159,13 @@ def test_evolution_with_lmmse_steps_is_vamps():
     assert ours == pytest.approx(theirs, rel=1e-6)  # two forms of one formula, at the tolerance of its quadrature
 
 
-def test_a_traced_run_prints_its_layers_and_returns_its_estimate(capsys):
+def test_a_trace_reads_as_a_table_of_its_layers():
     on, x, obs = drawn()
-    estimate = ff.run(OAMP(on.prior), obs, 5, trace=True, x=x)
-    printed = capsys.readouterr()
-    assert not printed.out
-    assert "predicted_db" in printed.err
-    assert "true_db" in printed.err
-    assert len(printed.err.strip().splitlines()) == 1 + 5
-    assert torch.equal(estimate.x, ff.run(OAMP(on.prior), obs, 5).x)
+    trace = ff.watch(OAMP(on.prior), obs, 5, x=x)
+    assert "predicted_db" in str(trace)
+    assert "true_db" in str(trace)
+    assert len(str(trace).strip().splitlines()) == 1 + 5
+    assert torch.equal(trace.estimate.x, ff.iterate(OAMP(on.prior), 5)(obs).x)
 
 
 def test_what_has_no_evolution_is_refused():

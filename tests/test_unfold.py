@@ -103,7 +103,7 @@ def test_trajectory_ends_in_the_estimate():
     layers = net.trajectory(obs)
     assert len(layers) == 5
     assert torch.equal(layers[-1].x, net(obs).x)
-    assert torch.equal(layers[2].x, ff.run(ff.algorithms.AMP(), obs, 3).x)
+    assert torch.equal(layers[2].x, ff.iterate(ff.algorithms.AMP(), 3)(obs).x)
     assert len(net.trajectory(obs, depth=2)) == 2
 
 
@@ -137,7 +137,7 @@ def test_a_network_has_layers_and_a_run_has_iterations(count):
 
 def test_an_algorithm_needs_an_operator():
     with pytest.raises(ValueError, match="needs the operator"):
-        ff.run(ff.algorithms.ISTA(), ff.Observation(torch.ones(2, 3)), 3)
+        ff.iterate(ff.algorithms.ISTA(), 3)(ff.Observation(torch.ones(2, 3)))
 
 
 @pytest.mark.parametrize("kind", [ff.algorithms.ISTA, ff.algorithms.FISTA, ff.algorithms.LISTA, ff.algorithms.LISTACP])

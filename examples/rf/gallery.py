@@ -15,16 +15,17 @@ import torch
 from torch import Tensor
 
 from fanfold.algorithms import EP, FISTA, OAMP, Algorithm
+from fanfold.core.streams import Stream
 from fanfold.core.units import nmse_db, power
 from fanfold.estimators.linear.image import back_projection
-from fanfold.evaluation.evaluate import TEST_STREAM, Estimator, errors_db
-from fanfold.evaluation.peers import TUNING_STREAM, lam_grid
+from fanfold.evaluation.evaluate import Estimator, errors_db
+from fanfold.evaluation.peers import lam_grid
 from fanfold.observation import Observation
 from fanfold.priors import BernoulliGaussian
 from fanfold.problems import Problem, RFGeometry, RFImaging
 from fanfold.report.plots import require_matplotlib
 from fanfold.training.trainer import draw
-from fanfold.unfolding.unfold import iterate, run
+from fanfold.unfolding.unfold import iterate
 
 HERE = Path(__file__).parent
 DOCS = HERE.parent.parent / "docs"
@@ -55,7 +56,7 @@ def candidates(problem: Problem) -> dict[str, tuple[list[Algorithm], int]]:
     lams = lam_grid(problem, points=10)[2:]
     lams += [lams[-1] / 3, lams[-1] / 9]
     told = getattr(problem, "prior", None)
-    energy = power(draw(problem, 200, 0, TUNING_STREAM, 3)[0]).mean().item()
+    energy = power(draw(problem, 200, 0, Stream.TUNING, 3)[0]).mean().item()
     priors = [told] if told is not None else [BernoulliGaussian(p, energy / p) for p in (0.05, 0.1, 0.3, 0.7)]
     grid = itertools.product(priors, (1.0, 0.7, 0.5, 0.3), (1e-6, 0.03, 1.0))
     oamp: list[Algorithm] = [OAMP(prior, damping=damping, spread=spread) for prior, damping, spread in grid]
@@ -68,10 +69,10 @@ def estimators(problem: Problem) -> Iterator[tuple[str, Estimator]]:
     """Each method with the settings that are best on tuning draws."""
     yield METHODS[0], back_projection
     for name, (algorithms, iterations) in candidates(problem).items():
-        x, obs = draw(problem, 6, 0, TUNING_STREAM, 4)
+        x, obs = draw(problem, 6, 0, Stream.TUNING, 4)
 
         def error(a: Algorithm, iterations: int = iterations, x: Tensor = x, obs=obs) -> float:
-            value = nmse_db(run(a, obs, iterations).x, x)
+            value = nmse_db(iterate(a, iterations)(obs).x, x)
             return value if math.isfinite(value) else math.inf
 
         best = algorithms[0] if len(algorithms) == 1 else min(algorithms, key=error)
@@ -85,7 +86,7 @@ def dynamic_range_db(x_hat: Tensor, x: Tensor) -> float:
 
 def tests_of(array: str, scene: str) -> tuple[Tensor, Observation]:
     """The scenes that are shown and measured."""
-    return draw(problem_of(array, scene).shifted(pictures=("aero",)), TESTS, 0, TEST_STREAM, 0)
+    return draw(problem_of(array, scene).shifted(pictures=("aero",)), TESTS, 0, Stream.TESTING, 0)
 
 
 @torch.no_grad()

@@ -51,7 +51,7 @@ if _TYPE_CHECKING:
     from fanfold.training.trainer import Training
     from fanfold.unfolding.equilibrium import equilibrium
     from fanfold.unfolding.unfold import iterate, unfold
-    from fanfold.unfolding.watch import run, watch
+    from fanfold.unfolding.watch import watch
 
 __version__ = "0.1.0"
 
@@ -69,19 +69,16 @@ _HOME = {
     "iterate": "unfolding.unfold",
     "load": "runs.directory",
     "neural": "estimators",
-    "noise": "core",
     "resume": "training.fit",
-    "run": "unfolding.watch",
     "simulate": "training.simulate",
     "unfold": "unfolding.unfold",
-    "units": "core",
     "watch": "unfolding.watch",
 }
 
 __all__ = [
     "LMMSE", "Estimate", "Observation", "Training", "adapters", "algorithms", "bounds", "certify", "deploy", "dot_test",
     "equilibrium", "estimators", "evaluate", "fit", "fit_events", "guard", "iterate", "likelihoods", "linops", "load",
-    "neural", "noise", "penalties", "priors", "problems", "propagation", "resume", "run", "shrinkage", "simulate",
+    "neural", "noise", "penalties", "priors", "problems", "propagation", "resume", "shrinkage", "simulate",
     "unfold", "units", "watch",
 ]  # fmt: skip
 

@@ -7,12 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fanfold.core.streams import Stream
 from fanfold.estimators.ofdm import ChannelNetworkSettings
 from fanfold.estimators.posterior.neural import Regression
 from fanfold.guard import conformal
 from fanfold.observation import Observation
 from fanfold.problems import Problem
-from fanfold.problems.draws import VALIDATION_STREAM, draw
+from fanfold.problems.draws import draw
 from fanfold.runs.directory import Run
 from fanfold.unfolding.unfold import Unfolded
 
@@ -59,7 +60,7 @@ def apply_to_file(
     if not isinstance(net, Unfolded) and estimate.var is not None:
         files[_beside(out, "var")] = estimate.var
     if coverage is not None:
-        x, seen = draw(problem.held_out(), CALIBRATION_DRAWS, run.environment["seed"], VALIDATION_STREAM, 1)
+        x, seen = draw(problem.held_out(), CALIBRATION_DRAWS, run.environment["seed"], Stream.VALIDATION, 1)
         interval = conformal(net, (x, seen), coverage, "joint" if joint else "each")(obs)
         if interval.low is None or interval.high is None:
             files[_beside(out, "radius")] = interval.radius

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fanfold.bounds import bayes_limit, support_oracle
+from fanfold.core.streams import Stream
 from fanfold.core.table import Table
 from fanfold.core.units import db, power
 from fanfold.observation import Estimate, Observation
@@ -17,7 +18,6 @@ from fanfold.problems.protocols import KnownPosterior
 from fanfold.training.trainer import draw
 
 Estimator = Callable[[Observation], Estimate]
-TEST_STREAM = 2  # of draws; training and validation have 0 and 1
 
 
 @torch.no_grad()
@@ -54,7 +54,7 @@ def evaluate(
     for values in itertools.product(*conditions.values()):
         condition = dict(zip(conditions, values, strict=True))
         here = problem.shifted(**condition) if condition else problem
-        x, obs = draw(here.held_out(), samples, seed, TEST_STREAM, 0)
+        x, obs = draw(here.held_out(), samples, seed, Stream.TESTING, 0)
         limits = {"limit_db": _db_or_none(_bayes_limit(here, x, obs)), "oracle_db": _db_or_none(_oracle(here, x, obs))}
         for name, estimator in named.items():
             some = slice(getattr(estimator, "at_most", None))  # slow ones say how many draws they can bear

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from torch import nn
 
 from fanfold.algorithms import AMP, FISTA, GAMP, OAMP, Algorithm
+from fanfold.core.streams import Stream
 from fanfold.core.units import nmse_db
 from fanfold.estimators import ESPRIT, LMMSE, MUSIC, MaximumAPosteriori, MaximumLikelihood
 from fanfold.estimators.ofdm import ChannelCovariance, Interpolation, Wiener
@@ -16,23 +17,22 @@ from fanfold.likelihoods import GaussianNoise
 from fanfold.problems import DirectionOfArrival, OFDMChannel, Problem
 from fanfold.problems.protocols import KnownModel, KnownPosterior
 from fanfold.training.trainer import draw
-from fanfold.unfolding.unfold import Unfolded, iterate, run
+from fanfold.unfolding.unfold import Unfolded, iterate
 
 NETWORK = "network"  # an end-to-end one, among its peers
-TUNING_STREAM = 3  # of draws; training, validation and testing have 0, 1 and 2
 
 
 def tuned(
     make: Callable[[float], Algorithm], grid: Sequence[float], problem: Problem, iterations: int, seed: int = 0
 ) -> Algorithm:
     """The setting of a grid with the least error after so many iterations, on 500 training draws."""
-    x, obs = draw(problem, 500, seed, TUNING_STREAM, 0)
-    return min((make(value) for value in grid), key=lambda a: _finite(nmse_db(run(a, obs, iterations).x, x)))
+    x, obs = draw(problem, 500, seed, Stream.TUNING, 0)
+    return min((make(value) for value in grid), key=lambda a: _finite(nmse_db(iterate(a, iterations)(obs).x, x)))
 
 
 def lam_grid(problem: Problem, seed: int = 0, points: int = 18) -> list[float]:
     """Weights of an l1 norm from half to a thousandth of the one that makes every estimate zero, `max |Aᴴy|`."""
-    _, obs = draw(problem, 100, seed, TUNING_STREAM, 1)
+    _, obs = draw(problem, 100, seed, Stream.TUNING, 1)
     assert obs.A is not None
     top = (obs.A.H @ obs.y).abs().amax(-1).median().item()
     return [top * 0.5 * 500 ** (-i / (points - 1)) for i in range(points)]
@@ -67,7 +67,7 @@ def peers_of(net: nn.Module, problem: Problem) -> dict[str, Estimator]:
 
 def channel_peers(problem: OFDMChannel, seed: int = 0) -> dict[str, Estimator]:
     """Least squares, LMMSE over the grid of each antenna, and LMMSE over antennas and grid."""
-    covariance = ChannelCovariance.learn(problem, seed=seed)
+    covariance = ChannelCovariance.of(problem, seed=seed)
     return {
         "least squares, linear": Interpolation(problem),
         "LMMSE, grid": Wiener(problem, covariance, "grid"),
@@ -94,7 +94,7 @@ def classical_peers(problem: Problem, iterations: int, seed: int = 0) -> dict[st
     if prior is not None and noise_var is not None:
         peers["OAMP, true prior"] = iterate(OAMP(prior), iterations)
     if noise_var is not None:
-        peers["LMMSE"] = LMMSE.learn(problem, seed=seed)
+        peers["LMMSE"] = LMMSE.of(problem, seed=seed)
     return peers | library_peers(problem, seed)
 
 
@@ -106,7 +106,7 @@ def library_peers(problem: Problem, seed: int = 0) -> dict[str, Estimator]:
     A = problem.A
     if A is None or A.varies or A.dtype.is_complex or not (find_spec("sklearn") and find_spec("skglm")):
         return {}
-    x, obs = draw(problem, 50, seed, TUNING_STREAM, 2)
+    x, obs = draw(problem, 50, seed, Stream.TUNING, 2)
     grid = lam_grid(problem, seed, points=14)
 
     def best(make: Callable[[float], Estimator]) -> Estimator:

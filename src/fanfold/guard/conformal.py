@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from fanfold.core.streams import Stream
 from fanfold.core.units import rms
 from fanfold.evaluation.evaluate import Estimator
 from fanfold.evaluation.interval import Interval
@@ -19,7 +20,6 @@ from fanfold.observation import Estimate, Observation, check_finite
 from fanfold.problems import Problem
 from fanfold.problems.draws import draw
 
-CALIBRATION_STREAM = 5  # of draws; 0 to 4 are for training, validation, testing, tuning and preparation
 LEARNING_SHARE = 0.2  # of the calibration draws, where a scale or the edges of groups are learned
 Kind = Literal["each", "joint", "energy", "average"]
 KINDS = ("each", "joint", "energy", "average")
@@ -229,7 +229,7 @@ class Conformal:
 
 def calibration_draws(draws: Problem | Pairs, samples: int, seed: int) -> Pairs:
     """Pairs as they are, or fresh ones of a problem, which nothing was trained, tuned or tested on."""
-    x, obs = draws if isinstance(draws, tuple) else draw(draws.held_out(), samples, seed, CALIBRATION_STREAM, 0)
+    x, obs = draws if isinstance(draws, tuple) else draw(draws.held_out(), samples, seed, Stream.CALIBRATION, 0)
     if x.ndim < 2 or len(x) != len(obs.y):
         raise ValueError(f"x is {tuple(x.shape)} for {len(obs.y)} observations; pass (samples, ...) for as many.")
     return x, obs

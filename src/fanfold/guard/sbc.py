@@ -10,13 +10,11 @@ import torch
 from scipy.stats import binom, chisquare, kstest
 from torch import Tensor
 
+from fanfold.core.streams import Stream, generator_of
 from fanfold.evaluation.scores import Histogram
 from fanfold.guard.conformal import Pairs, calibration_draws
 from fanfold.observation import Observation
 from fanfold.problems import Problem
-from fanfold.problems.draws import generator_of
-
-POSTERIOR_STREAM = 7  # of draws
 
 
 class Sampler(Protocol):
@@ -103,11 +101,11 @@ def sbc(
     x, obs = calibration_draws(problem, samples, seed)
     if len(x) < 100:
         raise ValueError(f"samples is {len(x)}; pass at least 100, fewer tell nothing of a histogram.")
-    reference = real(x)[torch.randperm(len(x), generator=generator_of(seed, POSTERIOR_STREAM, 0))]
+    reference = real(x)[torch.randperm(len(x), generator=generator_of(seed, Stream.POSTERIOR, 0))]
     unit = real(x).std(0).clamp_min(torch.finfo(reference.dtype).tiny)
     ranks, nearer = [], []
     for i in range(0, len(x), batch):
-        rows, generator = slice(i, i + batch), generator_of(seed, POSTERIOR_STREAM, 1 + i)
+        rows, generator = slice(i, i + batch), generator_of(seed, Stream.POSTERIOR, 1 + i)
         z, truth = real(sampler.sample(obs[rows], draws, generator)), real(x[rows])
         if z.shape != (draws, *truth.shape):
             raise ValueError(f"the sampler gives {tuple(z.shape)}; pass draws of shape {(draws, *truth.shape)}.")

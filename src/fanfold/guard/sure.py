@@ -10,14 +10,13 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from fanfold.core.streams import Stream, generator_of
 from fanfold.core.units import power
 from fanfold.evaluation.evaluate import Estimator
 from fanfold.observation import Observation
-from fanfold.problems.draws import generator_of
 
 Space = Literal["signal", "measurements"]
 Divergence = Literal["autograd", "differences"]
-PROBE_STREAM = 6  # of draws
 STEP = 0.03  # of differences, in standard deviations of the noise: far below what bends, far above rounding
 
 
@@ -69,7 +68,7 @@ def sure(
     var = obs.noise_var.expand(*obs.y.shape[:-1], 1)[..., 0].double()
     slope = torch.zeros_like(var)
     for i in range(probes):
-        b = signs(obs.y, generator_of(seed, PROBE_STREAM, i))
+        b = signs(obs.y, generator_of(seed, Stream.PROBES, i))
         slope += (by_autograd if divergence == "autograd" else by_differences)(estimator, obs, view, b) / probes
     with torch.no_grad():
         x_hat = estimator(obs).x

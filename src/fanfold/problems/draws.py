@@ -1,13 +1,11 @@
 """Draws of a problem that can be repeated: numbered streams, and a fixed budget of pairs drawn once."""
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from fanfold.core.streams import Stream, generator_of
 from fanfold.observation import Observation
 from fanfold.problems import Problem
-
-TRAINING_STREAM, VALIDATION_STREAM, PREPARATION_STREAM = 0, 1, 4  # 2 and 3 are for testing and tuning
 
 MOST_HELD_OUT = 10_000  # more of a fixed budget would tell no better which weights are the best
 
@@ -15,12 +13,6 @@ MOST_HELD_OUT = 10_000  # more of a fixed budget would tell no better which weig
 def draw(problem: Problem, count: int, seed: int, stream: int, index: int) -> tuple[Tensor, Observation]:
     """Draw number `index` of a stream of draws; the same numbers give the same draw, whatever was drawn before."""
     return problem.sample(count, generator_of(seed, stream, index))
-
-
-def generator_of(*numbers: int) -> torch.Generator:
-    """A generator whose seed is made of several numbers."""
-    state = np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]
-    return torch.Generator().manual_seed(int(state >> np.uint64(1)))
 
 
 class Pool:
@@ -38,7 +30,7 @@ class Pool:
         size = min(size, self.train)
         epoch, place = divmod(step, self.train // size)
         if self._order is None or self._order[0] != epoch:
-            order = torch.randperm(self.train, generator=generator_of(self.seed, TRAINING_STREAM, 1 + epoch))
+            order = torch.randperm(self.train, generator=generator_of(self.seed, Stream.TRAINING, 1 + epoch))
             self._order = epoch, order
         rows = self._order[1][place * size : (place + 1) * size]
         return self.x[rows], self.obs[rows]
@@ -52,12 +44,12 @@ class Pool:
 def _distinct(problem: Problem, count: int, seed: int) -> tuple[Tensor, Observation]:
     """So many pairs; of stored ones none twice, or those held out would not be new."""
     if (distinct := getattr(problem, "distinct", None)) is not None:
-        return distinct(count, generator_of(seed, TRAINING_STREAM, 0))
+        return distinct(count, generator_of(seed, Stream.TRAINING, 0))
     every = getattr(problem, "every", None)
     if every is None:
-        return draw(problem, count, seed, TRAINING_STREAM, 0)
+        return draw(problem, count, seed, Stream.TRAINING, 0)
     x, obs = every()
     if count > len(x):
         raise ValueError(f"simulations is {count} and only {len(x)} pairs are stored to train on; simulate more.")
-    rows = torch.randperm(len(x), generator=generator_of(seed, TRAINING_STREAM, 0))[:count]
+    rows = torch.randperm(len(x), generator=generator_of(seed, Stream.TRAINING, 0))[:count]
     return x[rows], obs[rows]

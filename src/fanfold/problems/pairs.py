@@ -20,7 +20,7 @@ from fanfold.problems.kinds import AXES, Kind
 Part = Literal["train", "test"]
 
 
-class Stored(NamedTuple):
+class PairArrays(NamedTuple):
     """Contents of a file of pairs."""
 
     x: Tensor  # (samples, n)
@@ -83,7 +83,7 @@ class FromFile(Described):
         return self.shifted(part="test")
 
     @abstractmethod
-    def _stored(self) -> Stored: ...
+    def _stored(self) -> PairArrays: ...
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class Pairs(FromFile):
 
     kind: Kind = "vector"  # of an observation
 
-    def _stored(self) -> Stored:
+    def _stored(self) -> PairArrays:
         path = Path(self.path)
         if not path.is_file():
             raise ValueError(f"there is no file {self.path}; pass an .npz file with arrays x and y.")
@@ -135,7 +135,7 @@ def load_arrays(path: Path) -> dict[str, Tensor]:
     try:
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             names = file.files
-            arrays = {name: torch.as_tensor(file[name]) for name in Stored._fields if name in names}
+            arrays = {name: torch.as_tensor(file[name]) for name in PairArrays._fields if name in names}
     except (ValueError, OSError, EOFError, TypeError, BadZipFile, zlib.error) as error:
         raise ValueError(f"{path} is no readable .npz file of plain arrays: {error}") from error
     missing = {"x", "y"} - set(arrays)
@@ -145,7 +145,7 @@ def load_arrays(path: Path) -> dict[str, Tensor]:
 
 
 @lru_cache(maxsize=4)
-def _read(path: Path, modified_ns: int, kind: Kind) -> Stored:
+def _read(path: Path, modified_ns: int, kind: Kind) -> PairArrays:
     arrays = load_arrays(path)
     x, y = arrays["x"], arrays["y"]
     _check_shapes(x, y, kind)
@@ -161,7 +161,7 @@ def _read(path: Path, modified_ns: int, kind: Kind) -> Stored:
     if noise_var is not None and noise_var.numel() == 1:
         noise_var = noise_var.reshape(())
     Observation(y, A, noise_var)  # the same checks as for any observation
-    return Stored(x, y, A, noise_var)
+    return PairArrays(x, y, A, noise_var)
 
 
 def _check_shapes(x: Tensor, y: Tensor, kind: Kind) -> None:

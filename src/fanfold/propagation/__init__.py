@@ -1,6 +1,6 @@
 """Channels of a radio link: models, stored draws and pilots. A new source is a file here and a row in the registry."""
 
-from fanfold.propagation.base import Layout, Part, Source, Stored
+from fanfold.propagation.base import Layout, Part, Source, StoredSource
 from fanfold.propagation.dataset import Dataset
 from fanfold.propagation.drawing import cached_channels, draw_channels
 from fanfold.propagation.mixed import distinct
@@ -14,7 +14,7 @@ __all__ = [
     "Layout",
     "Part",
     "Source",
-    "Stored",
+    "StoredSource",
     "cached_channels",
     "distinct",
     "draw_channels",

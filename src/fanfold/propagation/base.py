@@ -68,7 +68,7 @@ def rows_of(part: Part, topologies: int, held_out_share: float) -> range:
 
 
 @runtime_checkable
-class Stored(Protocol):
+class StoredSource(Protocol):
     """A source whose channels are so many."""
 
     def rows(self, part: Part) -> range:

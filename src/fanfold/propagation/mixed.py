@@ -6,7 +6,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from fanfold.propagation.base import Layout, Part, Source, Stored
+from fanfold.propagation.base import Layout, Part, Source, StoredSource
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,9 @@ class Mixed:
         """`n` channels; not to train on, as many as every source has, so that none counts for more than another."""
         sizes = self._sizes(n, generator)
         if part != "train":
-            most = min((len(source.rows(part)) for source in self.sources if isinstance(source, Stored)), default=n)
+            most = min(
+                (len(source.rows(part)) for source in self.sources if isinstance(source, StoredSource)), default=n
+            )
             sizes = [min(size, most) for size in sizes]
         drawn = [source.draw(size, generator, part) for source, size in zip(self.sources, sizes, strict=True) if size]
         together = torch.cat(drawn)
@@ -49,7 +51,7 @@ class Mixed:
         Raises:
             ValueError: If a stored source is named twice, or holds too few.
         """
-        stored = [source.fingerprint for source in self.sources if isinstance(source, Stored)]
+        stored = [source.fingerprint for source in self.sources if isinstance(source, StoredSource)]
         if len(set(stored)) < len(stored):
             raise ValueError(
                 "the mixture names a stored source twice, so that its channels cannot all differ; name each once."
@@ -73,7 +75,7 @@ def distinct(source: Source, n: int, generator: torch.Generator, part: Part = "t
     """
     if isinstance(source, Mixed):
         return source.distinct(n, generator, part)
-    if not isinstance(source, Stored):
+    if not isinstance(source, StoredSource):
         return source.draw(n, generator, part)
     rows = source.rows(part)
     if n > len(rows):

@@ -6,10 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fanfold.core.streams import Stream
 from fanfold.core.table import Table
 from fanfold.core.units import nmse_db
 from fanfold.deploy.cost import call_costs
-from fanfold.evaluation.evaluate import TEST_STREAM, Estimator, evaluate
+from fanfold.evaluation.evaluate import Estimator, evaluate
 from fanfold.evaluation.peers import NETWORK, peers_of
 from fanfold.evaluation.scores import mean_normalised_square
 from fanfold.observation import Estimate, Observation
@@ -68,7 +69,7 @@ def picture(h: Tensor, problem: OFDMChannel) -> Tensor:
 
 
 def _one_channel(peers: Mapping[str, Estimator], problem: OFDMChannel) -> Section:
-    x, obs = draw(problem.shifted(snr_db=PICTURE_DB).held_out(), 1, 0, TEST_STREAM, 0)
+    x, obs = draw(problem.shifted(snr_db=PICTURE_DB).held_out(), 1, 0, Stream.TESTING, 0)
     estimates = {name: answer(estimator, obs).x for name, estimator in peers.items()}
     shown = {"channel": x[0]} | {name: x_hat[0] for name, x_hat in estimates.items()}
     captions = {name: f"{nmse_db(x_hat, x):.1f} dB" for name, x_hat in estimates.items()}
@@ -79,14 +80,14 @@ def _one_channel(peers: Mapping[str, Estimator], problem: OFDMChannel) -> Sectio
 def _variances(net: nn.Module, problem: OFDMChannel, snrs: Sequence[float], samples: int) -> Section:
     rows = []
     for snr_db in snrs:
-        x, obs = draw(problem.shifted(snr_db=snr_db).held_out(), samples, 0, TEST_STREAM, 0)
+        x, obs = draw(problem.shifted(snr_db=snr_db).held_out(), samples, 0, Stream.TESTING, 0)
         mean, error = mean_normalised_square(answer(net, obs), x)
         rows.append({"SNR in dB": snr_db, "mean of error² / variance": mean, "its standard error": error})
     return Section("Predicted variances", "Do they hold? Then the mean is 1.", table=Table(rows))
 
 
 def _costs(peers: Mapping[str, Estimator], problem: OFDMChannel) -> Section:
-    _, obs = draw(problem.held_out(), 1, 0, TEST_STREAM, 0)
+    _, obs = draw(problem.held_out(), 1, 0, Stream.TESTING, 0)
     text = "One observation on one thread. Multiply-accumulates are those of matrix products; a complex one is four."
     rows = [{"estimator": name} | call_costs(estimator, obs) for name, estimator in peers.items()]
     return Section("What a call costs", text, table=Table(rows))

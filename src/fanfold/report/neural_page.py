@@ -7,9 +7,10 @@ import torch
 from torch import nn
 
 from fanfold.bounds import error_decomposition
+from fanfold.core.streams import Stream
 from fanfold.core.table import Table
 from fanfold.estimators.posterior.neural import ClassPosterior
-from fanfold.evaluation.evaluate import TEST_STREAM, evaluate
+from fanfold.evaluation.evaluate import evaluate
 from fanfold.evaluation.peers import NETWORK, peers_of
 from fanfold.problems import Problem, Simulations
 from fanfold.problems.draws import draw
@@ -56,7 +57,7 @@ def learning_section(metrics: Sequence[dict[str, Any]], text: str = LOSS_UNITS) 
 @torch.no_grad()
 def _variances(net: nn.Module, problem: Problem, samples: int) -> list[Section]:
     """Squared errors over predicted variances, where a network predicts some: 1 on average if they hold."""
-    x, obs = draw(problem.held_out(), samples, 0, TEST_STREAM, 0)
+    x, obs = draw(problem.held_out(), samples, 0, Stream.TESTING, 0)
     estimate = net(obs)
     if estimate.var is None:
         return []

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 
 from fanfold.bounds.convergence import certify, has_evolution
+from fanfold.core.streams import Stream
 from fanfold.core.table import Table
-from fanfold.evaluation.evaluate import TEST_STREAM, evaluate
+from fanfold.evaluation.evaluate import evaluate
 from fanfold.evaluation.peers import peers_of
 from fanfold.problems import OFDMChannel, Problem
 from fanfold.problems.draws import draw
@@ -73,7 +74,7 @@ def _certificate(net: Unfolded, problem: Problem, samples: int) -> list[Section]
     """Where state evolution is known and the network carries variances."""
     if not has_evolution(problem):
         return []
-    x, obs = draw(problem.held_out(), samples, 0, TEST_STREAM, 0)
+    x, obs = draw(problem.held_out(), samples, 0, Stream.TESTING, 0)
     estimates = net.trajectory(obs)
     if estimates[-1].var is None:
         return []

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from fanfold.core.streams import Stream
 from fanfold.problems import Problem
 from fanfold.problems.draws import draw
 from fanfold.problems.simulators import Numbered, Simulations
@@ -25,7 +26,6 @@ from fanfold.problems.simulators.python import source_of
 from fanfold.problems.simulators.store import Contents, writing
 from fanfold.runs import recipe
 
-SIMULATION_STREAM = 7  # of draws; 0 to 6 are taken by training, tests and calibration
 CHUNK = 64  # draws of a problem that are made, and stored, together
 
 
@@ -251,7 +251,7 @@ class Drawn(Numbered):
     def _chunk(self, seed: int, number: int) -> list[Outcome]:
         first = number * CHUNK
         try:
-            x, obs = draw(self.problem, CHUNK, seed, SIMULATION_STREAM, number)
+            x, obs = draw(self.problem, CHUNK, seed, Stream.SIMULATION, number)
         except Exception as error:
             none = np.empty(0)
             return [Outcome(first + i, none, failure="crash", detail=one_line(error)) for i in range(CHUNK)]

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from fanfold.core.machine import World
+from fanfold.core.streams import Stream
 from fanfold.core.units import nmse_db, power
 from fanfold.observation import Observation
 from fanfold.problems import Problem
-from fanfold.problems.draws import PREPARATION_STREAM, TRAINING_STREAM, VALIDATION_STREAM, Pool, draw
+from fanfold.problems.draws import Pool, draw
 from fanfold.runs.directory import check_operator, load_parameters, parameters_of, read_tensors, write_tensors
 from fanfold.unfolding.unfold import Unfolded
 
@@ -35,7 +36,7 @@ class Training:
     lr: float = 1e-3  # learning rate, times the lr_scale of each quantity
     schedule: Literal["end-to-end", "layer-by-layer"] = "end-to-end"  # all layers at once, or one more each stage
     refine: float = 0.2  # layer-by-layer: factor on lr when a new layer's predecessors move with it
-    loss: Literal["batch", "sample"] = "batch"  # log10 of the batch's NMSE, or the mean of that of each sample
+    nmse_over: Literal["batch", "sample"] = "batch"  # log10 of the batch's NMSE, or the mean of that of each sample
     loss_layers: int = 1  # the loss is summed over that many last layers
     clip: float = 1.0  # largest norm of the gradient
     weight_decay: float = 0.0  # pull of the deviations towards zero, the algorithm
@@ -198,7 +199,7 @@ class Trainer:
             x, obs = self.pool.part(held_out=True)
         else:
             kept = getattr(problem, "validation", problem.held_out)()  # of stored draws some that are not for testing
-            x, obs = draw(kept, training.validation_samples, training.seed, VALIDATION_STREAM, 0)
+            x, obs = draw(kept, training.validation_samples, training.seed, Stream.VALIDATION, 0)
         self.validation = (x.to(device), obs.to(device))
         self.optimiser = self._new_optimiser()
 
@@ -240,7 +241,7 @@ class Trainer:
         if self.pool:
             x, obs = self.pool.part(held_out=False)
         else:
-            x, obs = draw(self.problem, PREPARATION, self.training.seed, PREPARATION_STREAM, 0)
+            x, obs = draw(self.problem, PREPARATION, self.training.seed, Stream.PREPARATION, 0)
         with torch.no_grad():
             prepare(x.to(self.device), obs.to(self.device))
         if self.world.size > 1:  # eigenvectors of another machine may have another sign
@@ -250,7 +251,7 @@ class Trainer:
         training, size = self.training, self.training.batch * self.world.size
         if self.pool:
             return self.pool.batch(size, self.step)
-        return draw(self.problem, size, training.seed, TRAINING_STREAM, self.step)
+        return draw(self.problem, size, training.seed, Stream.TRAINING, self.step)
 
     def _step(self, stage: Stage) -> Stepped:
         training, world = self.training, self.world
@@ -285,7 +286,7 @@ class Trainer:
 
     def _loss(self, x_hat: Tensor, x: Tensor) -> Tensor:
         """In units of 10 dB."""
-        if self.training.loss == "batch":
+        if self.training.nmse_over == "batch":
             return torch.log10(self.world.sum(power(x_hat - x).sum()) / self.world.sum(power(x).sum()))
         logs = log_ratios(x_hat, x)
         return self.world.sum(logs.sum()) / (len(logs) * self.world.size)
@@ -317,7 +318,7 @@ class Trainer:
     def _validate(self, depth: int) -> Validated:
         x, obs = self.validation
         x_hat = Layers(self.estimator)(obs, depth)[-1]
-        value = nmse_db(x_hat, x) if self.training.loss == "batch" else 10 * log_ratios(x_hat, x).mean().item()
+        value = nmse_db(x_hat, x) if self.training.nmse_over == "batch" else 10 * log_ratios(x_hat, x).mean().item()
         losses = getattr(self.estimator, "held_out_losses", own_losses(self.estimator))  # what decides, if another
         loss = None if losses is None else losses(obs, x).mean().item()
         score = value if loss is None else loss

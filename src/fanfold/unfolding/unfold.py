@@ -25,15 +25,6 @@ class HasOperator(Protocol):
     def A(self) -> LinearOperator | None: ...  # noqa: N802
 
 
-def run(algorithm: Algorithm, obs: Observation, iterations: int) -> Estimate:
-    """The estimate after so many steps of the classical algorithm.
-
-    Raises:
-        ValueError: If `iterations` is not positive or the observation carries no operator.
-    """
-    return Iterated(algorithm, iterations)(obs)
-
-
 @dataclass(frozen=True)
 class Iterated:
     """A classical algorithm run for a fixed number of iterations, as an estimator."""
@@ -58,7 +49,7 @@ class Iterated:
 
 
 def iterate(algorithm: Algorithm, iterations: int) -> Iterated:
-    """The classical algorithm as an estimator: `iterate(ISTA(), 100)(obs)` is `run(ISTA(), obs, 100)`."""
+    """The classical algorithm as an estimator: `iterate(ISTA(), 100)(obs)` is the estimate after 100 steps."""
     return Iterated(algorithm, iterations)
 
 

@@ -5,7 +5,6 @@ AMP with a soft threshold: Donoho, Maleki & Montanari (2009), eq. 4. OAMP: Ma & 
 
 import dataclasses
 import math
-import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from fanfold.observation import Estimate, Observation
 from fanfold.priors import Prior
 from fanfold.shrinkage import soft_divergence
 from fanfold.unfolding.loops import iterates
-from fanfold.unfolding.unfold import run as run_untraced
+from fanfold.unfolding.unfold import iterate
 
 
 @dataclass(frozen=True)
@@ -43,35 +42,8 @@ class Trace:
     table: Table
     broken: list[str]
 
-
-def run(
-    algorithm: Algorithm,
-    obs: Observation,
-    iterations: int,
-    *,
-    trace: bool = False,
-    x: Tensor | None = None,
-    prior: Prior | None = None,
-) -> Estimate:
-    """The estimate after so many steps of the classical algorithm.
-
-    Args:
-        algorithm: What is run.
-        obs: Measurements, with the operator.
-        iterations: How many steps.
-        trace: Print, layer by layer, what state evolution says and what came, and warn where they part; see `watch`.
-        x: As in `watch`.
-        prior: As in `watch`.
-
-    Raises:
-        ValueError: If `iterations` is not positive or the observation carries no operator; as `watch`.
-    """
-    if not trace:
-        return run_untraced(algorithm, obs, iterations)
-    traced = watch(algorithm, obs, iterations, x=x, prior=prior)
-    table = traced.table
-    print(as_text(table.columns, [[*row.values()] for row in table]), file=sys.stderr)
-    return traced.estimate
+    def __str__(self) -> str:
+        return as_text(self.table.columns, [[*row.values()] for row in self.table])
 
 
 @torch.no_grad()
@@ -100,7 +72,7 @@ def watch(
     if kind is None:
         known = " and ".join(w.__name__ for w in WATCHED)
         raise ValueError(f"{type(algorithm).__name__} has no state evolution here; {known} have.")
-    run_untraced(algorithm, obs, 1)  # checks the observation
+    iterate(algorithm, 1)(obs)  # checks the observation
     assert obs.A is not None
     states = [algorithm.start(obs), *iterates(algorithm, obs, [algorithm.nominal_theta(obs)] * iterations)]
     watched = WATCHED[kind](algorithm, obs, obs.A, prior, states)

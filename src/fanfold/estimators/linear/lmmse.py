@@ -29,7 +29,7 @@ class LMMSE:
         self._filters: dict[tuple[str, float], tuple[Tensor, Tensor]] = {}
 
     @classmethod
-    def learn(cls, problem: Problem, samples: int = 20_000, seed: int = 0) -> "LMMSE":
+    def of(cls, problem: Problem, samples: int = 20_000, seed: int = 0) -> "LMMSE":
         """With the mean and covariance of draws from a problem; those of few draws are loaded by `trace / samples`."""
         x, _ = problem.sample(samples, torch.Generator().manual_seed(seed))
         mean = x.mean(0)

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fanfold.core.streams import generator_of
 from fanfold.core.units import power
 from fanfold.linops import LinearOperator
 from fanfold.observation import Estimate, Observation
-from fanfold.problems.draws import generator_of
 from fanfold.problems.radio.ofdm_channel import OFDMChannel
 from fanfold.propagation import Layout, Part
 

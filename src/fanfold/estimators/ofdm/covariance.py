@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fanfold.core.streams import Stream
 from fanfold.core.units import power
-from fanfold.problems.draws import PREPARATION_STREAM, draw
+from fanfold.problems.draws import draw
 from fanfold.problems.radio.ofdm_channel import OFDMChannel
 from fanfold.propagation import Layout
 
@@ -25,7 +26,7 @@ class ChannelCovariance:
     grid: Tensor  # (entries, entries), entries = symbols · subcarriers
 
     @classmethod
-    def learn(cls, problem: OFDMChannel, samples: int = 20_000, seed: int = 0) -> "ChannelCovariance":
+    def of(cls, problem: OFDMChannel, samples: int = 20_000, seed: int = 0) -> "ChannelCovariance":
         """Of draws of a problem; each factor is the mean over the axes of the other.
 
         Raises:
@@ -37,7 +38,7 @@ class ChannelCovariance:
         space = torch.zeros(antennas, antennas, dtype=torch.complex128)
         grid = torch.zeros(entries, entries, dtype=torch.complex128)
         for index, first in enumerate(range(0, samples, CHUNK)):
-            x, _ = draw(problem, min(CHUNK, samples - first), seed, PREPARATION_STREAM, index)
+            x, _ = draw(problem, min(CHUNK, samples - first), seed, Stream.PREPARATION, index)
             h = x.unflatten(1, (antennas, entries))
             flat = h.reshape(-1, entries)  # (draws · antennas, entries)
             grid += (flat.mT @ flat.conj()).to(grid.dtype)

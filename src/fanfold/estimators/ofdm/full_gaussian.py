@@ -3,12 +3,13 @@
 import torch
 from torch import Tensor, nn
 
+from fanfold.core.streams import Stream
 from fanfold.core.units import power
 from fanfold.estimators.ofdm.covariance import signal_power
 from fanfold.estimators.ofdm.mixture import grid_basis, root_mean_square
 from fanfold.estimators.ofdm.noise_variance import NoiseVariance
 from fanfold.observation import Estimate, Observation
-from fanfold.problems.draws import PREPARATION_STREAM, draw
+from fanfold.problems.draws import draw
 from fanfold.problems.radio.ofdm_channel import OFDMChannel
 
 CHUNK = 2000  # draws at a time
@@ -59,12 +60,12 @@ class FullGaussian(nn.Module):
         self.noise_variance = NoiseVariance(space / space.diagonal().real.mean(), grid)
 
     @classmethod
-    def learn(cls, problem: OFDMChannel, samples: int = 20_000, modes: int = 14, seed: int = 0) -> "FullGaussian":
+    def of(cls, problem: OFDMChannel, samples: int = 20_000, modes: int = 14, seed: int = 0) -> "FullGaussian":
         """From draws of a problem."""
         antennas, basis, scale = problem.layout.antennas, None, torch.ones(())
         total, mean_power = torch.zeros((), dtype=torch.complex128), 0.0
         for index, first in enumerate(range(0, samples, CHUNK)):
-            x, _ = draw(problem, min(CHUNK, samples - first), seed, PREPARATION_STREAM, index)
+            x, _ = draw(problem, min(CHUNK, samples - first), seed, Stream.PREPARATION, index)
             h = x.unflatten(1, (antennas, -1))
             if basis is None:
                 scale = root_mean_square(h)

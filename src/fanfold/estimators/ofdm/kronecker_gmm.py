@@ -41,7 +41,7 @@ class KroneckerGMM(nn.Module):
         self.register_buffer("grid_var", own.float())  # (components, entries)
 
     @classmethod
-    def learn(
+    def of(
         cls,
         problem: OFDMChannel,
         components: int = 16,

@@ -13,8 +13,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from fanfold.core.streams import Stream, generator_of
 from fanfold.core.units import power
-from fanfold.problems.draws import PREPARATION_STREAM, draw, generator_of
+from fanfold.problems.draws import draw
 from fanfold.problems.radio.ofdm_channel import OFDMChannel
 
 CHUNK = 500  # draws at a time
@@ -90,7 +91,7 @@ def learn_mixture(
     Raises:
         ValueError: If there are fewer draws than eight for each component.
     """
-    x, _ = draw(problem, samples, seed, PREPARATION_STREAM, 0)
+    x, _ = draw(problem, samples, seed, Stream.PREPARATION, 0)
     return mixtures_of(x.unflatten(1, (problem.layout.antennas, -1)), components, modes, seed, start)
 
 
@@ -103,7 +104,7 @@ def mixtures_of(
     h = h / root_mean_square(h)
     basis = grid_basis(h, modes) if start is None else start.basis
     c = h @ basis.conj().to(h.dtype)  # (draws, antennas, modes)
-    return _rounds(start or _first(c, basis, components, generator_of(seed, PREPARATION_STREAM, 1)), c)
+    return _rounds(start or _first(c, basis, components, generator_of(seed, Stream.PREPARATION, 1)), c)
 
 
 def root_mean_square(h: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ LEAST_NOISE = 1e-9  # over the channel's power: covariances of few draws are sin
 Over = Literal["grid", "space", "space-grid"]
 
 
-class Stored(NamedTuple):
+class PrecomputedFilter(NamedTuple):
     """A filter over space and grid for one noise variance: a few matrices, complex64, that a receiver keeps."""
 
     to_modes: Tensor  # (pilots, pilots)
@@ -131,7 +131,7 @@ class Wiener(nn.Module):
             self._filters[noise_var] = W.to(torch.complex64)
         return self._filters[noise_var]
 
-    def stored(self, noise_var: float) -> Stored:
+    def stored(self, noise_var: float) -> PrecomputedFilter:
         """The filter for one noise variance and channels of unit power, over whatever this one is.
 
         Raises:
@@ -140,7 +140,7 @@ class Wiener(nn.Module):
         gains = self.space[:, None] / (self.space[:, None] * self.pilots + _checked(noise_var))
         parts = (part.to(torch.complex64).contiguous() for part in (self.V.conj(), self.U.mH, self.U, self.back.mT))
         to_modes, to_beams, from_beams, from_modes = (part.resolve_conj() for part in parts)
-        return Stored(to_modes, to_beams, gains.float(), from_beams, from_modes)
+        return PrecomputedFilter(to_modes, to_beams, gains.float(), from_beams, from_modes)
 
 
 def _checked(noise_var: float) -> float:

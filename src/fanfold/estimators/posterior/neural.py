@@ -35,7 +35,7 @@ MOST_LINEAR = 4096  # features: beyond, the linear part would cost more than the
 class NeuralSettings:
     """A network that learns from draws alone: the posterior mean, median, quantiles, mean and variance, or a class."""
 
-    objective: LossName = "squared-error"  # the posterior mean, the median, quantiles, mean and variance, a class
+    loss: LossName = "squared-error"  # the posterior mean, the median, quantiles, mean and variance, a class
     members: int = 1  # networks whose estimates are averaged
     levels: tuple[float, ...] = (0.05, 0.5, 0.95)  # of the quantiles, for pinball
     width: int = 0  # of the network; 0 takes a sensible one
@@ -44,7 +44,7 @@ class NeuralSettings:
     def build(self, problem: Problem) -> "Neural":
         """The untrained estimator."""
         width, seed = self.width or None, self.network_seed
-        return neural(problem, self.objective, members=self.members, levels=self.levels, width=width, seed=seed)
+        return neural(problem, self.loss, members=self.members, levels=self.levels, width=width, seed=seed)
 
 
 def neural(

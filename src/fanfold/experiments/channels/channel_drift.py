@@ -15,10 +15,11 @@ from typing import Any
 
 from torch import nn
 
+from fanfold.core.streams import Stream
 from fanfold.core.table import Table
 from fanfold.estimators.ofdm import BeamMixer, ChannelCovariance, Interpolation, MixerSettings, Wiener
 from fanfold.estimators.ofdm.adaptation import Adapted, FewChannels
-from fanfold.evaluation.evaluate import TEST_STREAM, Estimator
+from fanfold.evaluation.evaluate import Estimator
 from fanfold.experiments.base import Goal, Study
 from fanfold.experiments.channels.channel_measures import score
 from fanfold.experiments.channels.channel_methods import LS, ROBUST, TRAINED_DB, trained
@@ -145,7 +146,7 @@ def measure(drifted: Drifted, ground: Ground, size: Size, seed: int, watch: Watc
 
     nets = {name: network(problem, name, size.steps) for name, problem in problems.items()}
     broad = network(ground.together(), "all kinds", size.broad_steps)
-    filters = {name: ChannelCovariance.learn(problem, 4000, seed) for name, problem in problems.items()}
+    filters = {name: ChannelCovariance.of(problem, 4000, seed) for name, problem in problems.items()}
     for name, problem in problems.items():
         robust = ChannelCovariance.robust(problem.layout, doppler_hz=ground.doppler_hz)
         own: dict[str, Estimator] = {
@@ -218,7 +219,7 @@ def judge(
 ) -> None:
     """Add the errors of estimators that were trained on one kind and meet another."""
     for snr_db in size.snrs_db:
-        x, obs = draw(problem.shifted(snr_db=snr_db).held_out(), size.tests, seed, TEST_STREAM, 0)
+        x, obs = draw(problem.shifted(snr_db=snr_db).held_out(), size.tests, seed, Stream.TESTING, 0)
         for name, estimator in estimators.items():
             row = {"trained on": trained_on, "tested on": tested_on, "estimator": name}
             drifted.rows.append(row | score(estimator, x, obs, snr_db))

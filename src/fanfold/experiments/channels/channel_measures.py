@@ -6,8 +6,9 @@ from typing import Any
 
 from torch import Tensor
 
+from fanfold.core.streams import Stream
 from fanfold.deploy.cost import call_costs
-from fanfold.evaluation.evaluate import TEST_STREAM, Estimator, errors_db
+from fanfold.evaluation.evaluate import Estimator, errors_db
 from fanfold.evaluation.scores import mean_normalised_square, normalised_square
 from fanfold.observation import Observation
 from fanfold.problems import OFDMChannel
@@ -54,10 +55,10 @@ def measure(
         here = problem.shifted(pilots=pattern)
         estimators = build(here)
         for snr_db in snrs_db:
-            x, obs = draw(here.shifted(snr_db=snr_db).held_out(), tests, seed, TEST_STREAM, 0)
+            x, obs = draw(here.shifted(snr_db=snr_db).held_out(), tests, seed, Stream.TESTING, 0)
             for name, estimator in estimators.items():
                 measured.rows.append({"estimator": name, "pilots": pattern, **score(estimator, x, obs, snr_db)})
-        x, obs = draw(here.shifted(snr_db=PICTURE_DB).held_out(), 8, seed, TEST_STREAM, 0)
+        x, obs = draw(here.shifted(snr_db=PICTURE_DB).held_out(), 8, seed, Stream.TESTING, 0)
         measured.costs += [{"estimator": k, "pilots": pattern} | call_costs(e, obs[:1]) for k, e in estimators.items()]
         shown = {"channel": x[0]} | {name: answer(e, obs[:1]).x[0] for name, e in estimators.items()}
         measured.pictures[pattern] = {name: picture(h, here) for name, h in shown.items()}

@@ -78,7 +78,7 @@ class Methods:
 
     def __init__(self, problem: OFDMChannel, size: Size, seed: int, watch: Watcher):
         self.size, self.seed, self.watch = size, seed, watch
-        self.covariance = ChannelCovariance.learn(problem, size.samples, seed)
+        self.covariance = ChannelCovariance.of(problem, size.samples, seed)
         self.mixture: Mixture | None = None
         if size.components:
             learned = learn_mixture(problem, size.components, size.samples, seed=seed)

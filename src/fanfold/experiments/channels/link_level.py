@@ -75,7 +75,7 @@ def study(*, quick: bool, seed: int, watch: Watcher) -> Study:
 
 def methods(problem: OFDMChannel, size: Size, seed: int, watch: Watcher, *, quick: bool) -> dict[str, Make]:
     """The estimates, by name, made for each user's pilots; power control keeps channels at unit power."""
-    covariance = ChannelCovariance.learn(problem, size.samples, seed)
+    covariance = ChannelCovariance.of(problem, size.samples, seed)
     learned = learn_mixture(problem, size.components, size.samples, seed=seed)
     mixture = [next(learned) for _ in range(size.rounds)][-1][0]
 

@@ -8,9 +8,9 @@ import math
 import torch
 from torch import Tensor, nn
 
+from fanfold.core.streams import Stream
 from fanfold.core.units import power
 from fanfold.evaluation.evaluate import Estimator
-from fanfold.evaluation.peers import TUNING_STREAM
 from fanfold.networks import ResidualMLP
 from fanfold.observation import Estimate, Observation
 from fanfold.problems import LinearGaussian, Problem, Tone
@@ -24,7 +24,7 @@ class Shrunk:
 
     def __init__(self, estimator: Estimator, problem: Problem, seed: int, draws: int = 4000):
         self.estimator = estimator
-        x, obs = draw(problem, draws, seed, TUNING_STREAM, 0)
+        x, obs = draw(problem, draws, seed, Stream.TUNING, 0)
         x_hat = estimator(obs).x
         self.factor = ((x * x_hat).sum() / x_hat.square().sum()).item()
 

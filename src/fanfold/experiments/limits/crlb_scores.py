@@ -8,11 +8,12 @@ from torch import Tensor
 
 from fanfold.bounds import biased_cramer_rao, cramer_rao, gaussian_fisher, van_trees
 from fanfold.core.noise import circular
+from fanfold.core.streams import Stream, generator_of
 from fanfold.core.units import db
-from fanfold.evaluation.evaluate import TEST_STREAM, Estimator
+from fanfold.evaluation.evaluate import Estimator
 from fanfold.observation import Observation
 from fanfold.problems import LinearGaussian, Tone
-from fanfold.problems.draws import draw, generator_of
+from fanfold.problems.draws import draw
 
 EXACT = "posterior mean"
 Model = Tone | LinearGaussian
@@ -84,7 +85,7 @@ def limits_of(problem: Model, mmse: float) -> Limits:
 
 def shrinkage_bound(problem: LinearGaussian, factor: float, draws: int, seed: int) -> float:
     """The Cramér-Rao bound for a bias of `(factor - 1) x`, that of a shrunk unbiased estimate, mean over test draws."""
-    x, _ = draw(problem, draws, seed, TEST_STREAM, 0)
+    x, _ = draw(problem, draws, seed, Stream.TESTING, 0)
     slope = (factor - 1) * torch.eye(problem.n, dtype=torch.float64)
     square = biased_cramer_rao(fisher(problem), (factor - 1) * x, slope)
     return square.diagonal(dim1=-2, dim2=-1).mean().item()
@@ -93,7 +94,7 @@ def shrinkage_bound(problem: LinearGaussian, factor: float, draws: int, seed: in
 @torch.no_grad()
 def judge(name: str, estimators: Mapping[str, Estimator], problem: Model, draws: int, seed: int) -> list[Score]:
     """Errors on test draws, against the limits; the error that y leaves, `Var[x|y]`, is taken off draw by draw."""
-    x, obs = draw(problem, draws, seed, TEST_STREAM, 0)
+    x, obs = draw(problem, draws, seed, Stream.TESTING, 0)
     exact = problem.posterior(obs)
     assert exact.var is not None
     assert isinstance(problem.snr_db, float)
@@ -116,7 +117,7 @@ def judge(name: str, estimators: Mapping[str, Estimator], problem: Model, draws:
 def split(estimators: Mapping[str, Estimator], problem: Tone, points: int, repeats: int, seed: int) -> list[Split]:
     """Bias and variance over repeated noise at frequencies from the prior."""
     assert isinstance(problem.snr_db, float)
-    generator = generator_of(seed, TEST_STREAM, 1)
+    generator = generator_of(seed, Stream.TESTING, 1)
     x, _ = problem.sample_all(points, generator)
     y = problem.mean(x).unsqueeze(1)
     y = y + circular((points, repeats, problem.n), generator, y.dtype, problem.noise_var)

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from fanfold.bounds import cramer_rao, gaussian_fisher, ziv_zakai
+from fanfold.core.streams import Stream
 from fanfold.core.table import Table
 from fanfold.core.units import db
 from fanfold.estimators import Locator, MaximumAPosteriori, MaximumLikelihood
-from fanfold.evaluation.evaluate import TEST_STREAM, Estimator
+from fanfold.evaluation.evaluate import Estimator
 from fanfold.experiments.base import Goal, Study, mean_goal
 from fanfold.experiments.sparse.unfolding_figure import Watcher
 from fanfold.observation import Estimate, Observation
@@ -106,7 +107,7 @@ def measure(on: Located, net: Locator, size: Size, seed: int) -> list[Errors]:
     rows = []
     for snr_db in size.snr_db:
         here = on.shifted(snr_db=float(snr_db))
-        x, obs = draw(here, size.draws, seed, TEST_STREAM, 0)
+        x, obs = draw(here, size.draws, seed, Stream.TESTING, 0)
         best = here.posterior(obs)
         assert best.var is not None
         bound = crb(here)

@@ -10,19 +10,20 @@ import torch
 from torch import Tensor
 
 from fanfold.algorithms import OAMP
+from fanfold.core.streams import Stream
 from fanfold.core.table import Table
 from fanfold.core.units import power
 from fanfold.estimators import FlowPosterior, Locator
-from fanfold.evaluation.evaluate import TEST_STREAM, Estimator
+from fanfold.evaluation.evaluate import Estimator
 from fanfold.evaluation.scores import coverage_by_part, equal_parts, normalised_square, share
 from fanfold.experiments.sparse.unfolding_figure import Watcher
 from fanfold.guard import SBC, calibrate_variance, calibration_curve, conformal, sbc, sure
-from fanfold.guard.conformal import CALIBRATION_STREAM, answers
+from fanfold.guard.conformal import answers
 from fanfold.guard.sure import View
 from fanfold.observation import Estimate, Observation
 from fanfold.priors import BernoulliGaussian
 from fanfold.problems import CompressedSensing, LinearGaussian, MixtureSignal, Problem, Tone
-from fanfold.problems.draws import PREPARATION_STREAM, draw
+from fanfold.problems.draws import draw
 from fanfold.shrinkage import soft
 from fanfold.training.fit import fit
 from fanfold.unfolding.unfold import iterate, unfold
@@ -101,8 +102,8 @@ def cover(
     found: Measured, name: str, estimator: Estimator, on: Problem, size: Size, seed: int
 ) -> tuple[Estimate, Tensor]:
     """Coverage and width of every variant on the same draws, by tercile and by decile of the predicted magnitude."""
-    x_cal, obs_cal = draw(on, size.calibration, seed, CALIBRATION_STREAM, 0)
-    x, obs = draw(on, size.tests, seed, TEST_STREAM, 0)
+    x_cal, obs_cal = draw(on, size.calibration, seed, Stream.CALIBRATION, 0)
+    x, obs = draw(on, size.tests, seed, Stream.TESTING, 0)
     early, late = Recorded(answers(estimator, obs_cal)), Recorded(answers(estimator, obs))
     variants = {k: v for k, v in VARIANTS.items() if not (x.shape[-1] == 1 and v["kind"] == "joint")}
     if isinstance(on, LinearGaussian):
@@ -141,7 +142,7 @@ def compare_variances(
     found: Measured, estimator: Estimator, on: Problem, estimate: Estimate, x: Tensor, size: Size, seed: int
 ) -> None:
     """The variance that OAMP carries, as it is and calibrated: is it the error that is made, and do intervals cover?"""
-    x_cal, obs_cal = draw(on, size.calibration, seed, CALIBRATION_STREAM, 0)
+    x_cal, obs_cal = draw(on, size.calibration, seed, Stream.CALIBRATION, 0)
     early = Recorded(answers(estimator, obs_cal))
     kinds: dict[str, Estimate] = {"as carried": estimate}
     for name, kind in (("scaled", "scale"), ("monotone map", "monotone")):
@@ -177,7 +178,7 @@ def thresholds(size: Size, seed: int) -> list[dict[str, float]]:
 @torch.no_grad()
 def iterations(on: CompressedSensing, size: Size, seed: int) -> list[dict[str, float]]:
     """Risk of OAMP after each iteration, of the part of x that A sees, with and without the truth."""
-    x, obs = draw(on, size.risks, seed, TEST_STREAM, 1)
+    x, obs = draw(on, size.risks, seed, Stream.TESTING, 1)
     view, rows = View(obs, "signal"), []
     for count in range(1, LAYERS + 1):
         estimator = iterate(OAMP(on.prior), count)
@@ -211,7 +212,7 @@ def rank_flow(size: Size, seed: int, watch: Watcher) -> dict[str, SBC]:
     """Simulation-based calibration of a flow, before training, after it, and deliberately too narrow."""
     on = MixtureSignal(n=2, m=2, seed=seed)
     flow = FlowPosterior(on, transforms=2, seed=seed)
-    flow.prepare(*draw(on, size.calibration, seed, PREPARATION_STREAM, 0))
+    flow.prepare(*draw(on, size.calibration, seed, Stream.PREPARATION, 0))
     found = {"untrained (Gaussian)": sbc(flow, on, samples=size.ranks, seed=seed)}
     settings = {"validate_every": size.flow_steps, "validation_samples": 200, "threads": 1, "lr": 3e-3}
     fit(flow, on, steps=size.flow_steps, seed=seed, on_event=watch("flow"), **settings)

@@ -19,11 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from fanfold.algorithms import EP, FISTA, OAMP, Algorithm
+from fanfold.core.streams import Stream
 from fanfold.core.table import Table
 from fanfold.core.units import nmse_db
 from fanfold.estimators import BackProjectionUNet, LearnedResponses, fit_factors, fit_responses
-from fanfold.evaluation.evaluate import TEST_STREAM, Estimator, errors_db
-from fanfold.evaluation.peers import TUNING_STREAM
+from fanfold.evaluation.evaluate import Estimator, errors_db
 from fanfold.experiments.base import Goal, Study, mean_goal
 from fanfold.experiments.rf.rf_methods import LEARNED
 from fanfold.experiments.sparse.unfolding_figure import Watcher
@@ -35,7 +35,7 @@ from fanfold.report.page import Section
 from fanfold.report.plots import Series, line_chart
 from fanfold.training.fit import fit
 from fanfold.training.trainer import draw
-from fanfold.unfolding.unfold import iterate, run, unfold
+from fanfold.unfolding.unfold import iterate, unfold
 
 PRIOR = BernoulliGaussian(0.1)  # of the scenes, which all are told
 PAIRS, LAYERS = 100, 12
@@ -92,7 +92,7 @@ def best_on(pairs: Calibration, candidates: Iterator[Algorithm], iterations: int
     """The candidate with the least error on the pairs, bound to their operator."""
 
     def error(algorithm: Algorithm) -> float:
-        value = nmse_db(run(algorithm, pairs.obs, iterations).x, pairs.x)
+        value = nmse_db(iterate(algorithm, iterations)(pairs.obs).x, pairs.x)
         return value if math.isfinite(value) else math.inf
 
     assert pairs.A is not None
@@ -108,7 +108,7 @@ def oamps() -> Iterator[OAMP]:
 @torch.no_grad()
 def methods(on: RFImaging, count: int, steps: int, seed: int, watch: Watcher) -> dict[str, Estimator]:
     """What each makes of so many pairs."""
-    x, obs = draw(on, count, seed, TUNING_STREAM, 0)
+    x, obs = draw(on, count, seed, Stream.TUNING, 0)
     nominal = cast(Kronecker, on.A)
     operators = {
         NOMINAL: nominal,
@@ -120,7 +120,7 @@ def methods(on: RFImaging, count: int, steps: int, seed: int, watch: Watcher) ->
     pairs = Calibration.of(x, obs, nominal)
     lams = [0.5 * (nominal.H @ obs.y).abs().max().item() * 500 ** (-i / 9) for i in range(10)]
     found["FISTA, nominal operator"] = best_on(pairs, (FISTA(lam) for lam in lams), 100)
-    start = min(lams, key=lambda lam: nmse_db(run(FISTA(lam), pairs.obs, LAYERS).x, x))
+    start = min(lams, key=lambda lam: nmse_db(iterate(FISTA(lam), LAYERS)(pairs.obs).x, x))
     fista = unfold(FISTA(start), on, LAYERS, dict.fromkeys(("step", "threshold", "momentum"), "per-layer"))
     oamp, learn = OAMP(PRIOR, noise="estimated"), dict.fromkeys(LEARNED, "per-layer")
     found[UNFOLDED_FISTA] = trained(fista, pairs, steps, 4e-3, seed, watch)
@@ -153,7 +153,7 @@ def measure(
     """NMSE in dB of every method on fresh scenes; EP on a third of them."""
     on = RFImaging(sensing, seed=seed, **ERRORS[errors])  # type: ignore[arg-type]
     estimators = methods(on, count, steps, seed, watch)
-    x, obs = draw(on, samples, seed, TEST_STREAM, 0)
+    x, obs = draw(on, samples, seed, Stream.TESTING, 0)
     values = {}
     with torch.no_grad():
         for name, estimator in estimators.items():

@@ -19,9 +19,10 @@ from torch import Tensor, nn
 
 from fanfold.algorithms import EP, OAMP
 from fanfold.bounds.convergence import Certificate, certify
+from fanfold.core.streams import Stream
 from fanfold.core.table import Table
 from fanfold.core.units import nmse_db, power
-from fanfold.evaluation.evaluate import TEST_STREAM, errors_db
+from fanfold.evaluation.evaluate import errors_db
 from fanfold.experiments.base import Goal, Study, mean_goal
 from fanfold.experiments.rf.rf_methods import (
     ADAPTED,
@@ -100,7 +101,7 @@ def image(sensing: str, seed: int, steps: int, watch: Watcher, *, peers: bool = 
         if sensing != "fourier":
             estimators[TOLD] = iterate(EP(on.prior, damping=1.0, improper="forget"), LAYERS)
     imaged = Imaged(on, {}, {}, {})
-    x, obs = draw(on, 50, seed, TEST_STREAM, 0)
+    x, obs = draw(on, 50, seed, Stream.TESTING, 0)
     for name, estimator in estimators.items():
         some = slice(SOLVED if sensing == "fourier" and name == UNFOLDED_EP else None)
         began = time.process_time()
@@ -181,7 +182,7 @@ def goals(measured: Sequence[Imaged], *, quick: bool) -> list[Goal]:
 def microseconds_an_iteration(samples: int = 64, iterations: int = 10) -> float:
     """Median time of an OAMP iteration for each sample, n = 4096, m = 1728, one thread."""
     on = problem("fourier", 0)
-    _, obs = draw(on, samples, 0, TEST_STREAM, 1)
+    _, obs = draw(on, samples, 0, Stream.TESTING, 1)
     threads, times, oamp = torch.get_num_threads(), [], iterate(OAMP(WRONG), iterations)
     torch.set_num_threads(1)
     try:

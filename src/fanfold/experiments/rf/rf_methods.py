@@ -5,19 +5,20 @@ import itertools
 import torch
 
 from fanfold.algorithms import ADMM, EP, FISTA, OAMP
+from fanfold.core.streams import Stream
 from fanfold.core.units import nmse_db
 from fanfold.estimators import BackProjectionUNet
 from fanfold.estimators.linear.image import back_projection, white_lmmse
 from fanfold.estimators.sparse import OMP
 from fanfold.evaluation.evaluate import Estimator
-from fanfold.evaluation.peers import TUNING_STREAM, lam_grid, tuned
+from fanfold.evaluation.peers import lam_grid, tuned
 from fanfold.experiments.sparse.unfolding_figure import Watcher
 from fanfold.penalties import L1
 from fanfold.priors import BernoulliGaussian
 from fanfold.problems import RFImaging
 from fanfold.training.fit import fit
 from fanfold.training.trainer import draw
-from fanfold.unfolding.unfold import Unfolded, iterate, run, unfold
+from fanfold.unfolding.unfold import Unfolded, iterate, unfold
 
 WRONG = BernoulliGaussian(0.3)  # the guess that every training starts from; the truth is 0.1
 LEARNED = ("p", "var", "noise_scale", "v_linear", "v_denoised", "spread", "damping")
@@ -49,11 +50,11 @@ def linear_images(on: RFImaging) -> dict[str, Estimator]:
 def best_damped(on: RFImaging, iterations: int, seed: int) -> OAMP:
     """OAMP that is told prior and noise, with the damping and spread of a grid that do best on 100 draws."""
     assert on.prior is not None
-    x, obs = draw(on, 100, seed, TUNING_STREAM, 0)
+    x, obs = draw(on, 100, seed, Stream.TUNING, 0)
     grid = [OAMP(on.prior, damping=d, spread=s) for d, s in itertools.product(DAMPINGS, SPREADS)]
 
     def error(oamp: OAMP) -> float:
-        value = nmse_db(run(oamp, obs, iterations).x, x)
+        value = nmse_db(iterate(oamp, iterations)(obs).x, x)
         return value if value == value else float("inf")
 
     return min(grid, key=error)
@@ -107,6 +108,6 @@ def unfolded_ep(on: RFImaging, steps: int, seed: int, watch: Watcher) -> Unfolde
     ep = EP(WRONG, noise="estimated", damping=0.95, improper="forget")
     net = unfold(ep, small, LAYERS, dict.fromkeys(EP_LEARNED, "per-layer"))
     with torch.enable_grad():
-        fit(net, small, steps=steps, batch=32, lr=3e-3, loss="sample", loss_layers=4, validation_samples=60, seed=seed,
+        fit(net, small, steps=steps, batch=32, lr=3e-3, nmse_over="sample", loss_layers=4, validation_samples=60, seed=seed,
             on_event=watch(f"EP, {on.sensing}"))  # fmt: skip
     return net.moved_to(on)

@@ -16,11 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fanfold.core.streams import Stream
 from fanfold.core.table import Table
 from fanfold.core.units import nmse_db
-from fanfold.evaluation.evaluate import TEST_STREAM, Estimator, errors_db
+from fanfold.evaluation.evaluate import Estimator, errors_db
 from fanfold.experiments.base import Goal, Study, mean_goal
-from fanfold.experiments.rf.scene_data import SETTINGS, Setting, Stored, Turned
+from fanfold.experiments.rf.scene_data import SETTINGS, FewScenes, Setting, Turned
 from fanfold.experiments.rf.scene_methods import HYBRID, L1, MODL, NETWORKS, UNET, classical, trained
 from fanfold.experiments.rf.scene_scores import auc, bright, decibel, found, roc, ssim
 from fanfold.experiments.sparse.unfolding_figure import Watcher
@@ -53,7 +54,7 @@ class Measured:
 
 def test_scenes(setting: Setting, seed: int, count: int) -> tuple[Tensor, Any]:
     """Crops of a picture that nothing was trained or tuned on; extended targets are drawn anew."""
-    return draw(setting.problem(seed).shifted(pictures=("aero",)), count, seed, TEST_STREAM, 0)
+    return draw(setting.problem(seed).shifted(pictures=("aero",)), count, seed, Stream.TESTING, 0)
 
 
 def training_scenes(setting: Setting, seed: int) -> RFImaging | Turned:
@@ -171,7 +172,7 @@ def curve(setting: Setting, seed: int, watch: Watcher, counts: Sequence[int] = C
     x, obs = test_scenes(setting, seed, TEST_SCENES)
     steps, result = STEPS[setting.changes["targets"]], {}
     for count in counts:
-        on = Stored(training_scenes(setting, seed), count, seed)
+        on = FewScenes(training_scenes(setting, seed), count, seed)
         nets = {
             name: trained(name, setting, on, steps[name], seed, watch, f"{name}, {setting.title}, {count} scenes")[0]
             for name in NETWORKS

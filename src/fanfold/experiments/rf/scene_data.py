@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from fanfold.core.noise import circular
+from fanfold.core.streams import Stream
 from fanfold.core.units import power
 from fanfold.estimators import LMMSE
 from fanfold.estimators.imaging.one_phase import phase_of
-from fanfold.evaluation.peers import TUNING_STREAM
 from fanfold.observation import Observation
 from fanfold.problems import Problem, RFImaging
 from fanfold.training.trainer import draw
@@ -76,7 +76,7 @@ class Turned:
 
 
 @dataclass(frozen=True)
-class Stored:
+class FewScenes:
     """So many training scenes and no more, with their measurements; validation draws are fresh."""
 
     of: RFImaging | Turned
@@ -96,12 +96,12 @@ class Stored:
 
     def _pairs(self) -> tuple[Tensor, Observation]:
         if "pairs" not in self.__dict__:
-            self.__dict__["pairs"] = draw(self.of, self.count, self.seed, TUNING_STREAM, 7)
+            self.__dict__["pairs"] = draw(self.of, self.count, self.seed, Stream.TUNING, 7)
         return self.__dict__["pairs"]
 
-    def shifted(self, **changes: Any) -> "Stored":
+    def shifted(self, **changes: Any) -> "FewScenes":
         """The same number of other scenes."""
-        return Stored(self.of.shifted(**changes), self.count, self.seed)
+        return FewScenes(self.of.shifted(**changes), self.count, self.seed)
 
     def held_out(self) -> Problem:
         """Where validation draws come from."""
@@ -110,7 +110,7 @@ class Stored:
 
 def signal_power(on: Problem, seed: int) -> float:
     """`E|x|²`, from 1000 training draws."""
-    return power(draw(on, 1000, seed, TUNING_STREAM, 3)[0]).mean().item()
+    return power(draw(on, 1000, seed, Stream.TUNING, 3)[0]).mean().item()
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ class Field:
     @classmethod
     def of(cls, on: Problem, scene: tuple[int, ...], seed: int) -> "Field":
         """From 2000 training draws; the covariance of rows times that of columns, as Werner et al. (2008), eq. 3."""
-        x, _ = draw(on, 2000, seed, TUNING_STREAM, 3)
+        x, _ = draw(on, 2000, seed, Stream.TUNING, 3)
         x = (x * phase_of(x).conj()).real.double()
         z = (x - x.mean()).reshape(-1, *scene)
         rows, columns = (torch.einsum("bij,bkj->ik", a, a) for a in (z, z.mT))

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from fanfold.algorithms import EP, FISTA, OAMP
+from fanfold.core.streams import Stream
 from fanfold.core.units import nmse_db, power
 from fanfold.estimators import BackProjectionUNet, HybridEP, HybridOAMP, MoDL, OnePhase
 from fanfold.estimators.imaging.one_phase import stacked
 from fanfold.estimators.linear.image import back_projection, white_lmmse
 from fanfold.evaluation.evaluate import Estimator
-from fanfold.evaluation.peers import TUNING_STREAM, lam_grid
+from fanfold.evaluation.peers import lam_grid
 from fanfold.experiments.rf.scene_data import Field, Setting, signal_power
 from fanfold.experiments.sparse.unfolding_figure import Watcher
 from fanfold.observation import Observation
@@ -24,8 +25,8 @@ from fanfold.priors import BernoulliGaussian
 from fanfold.priors.gaussian_field import GaussianField
 from fanfold.problems import Problem, RFImaging
 from fanfold.training.fit import Finished, Stepped, fit
-from fanfold.training.trainer import TRAINING_STREAM, VALIDATION_STREAM, draw
-from fanfold.unfolding.unfold import run
+from fanfold.training.trainer import draw
+from fanfold.unfolding.unfold import iterate
 
 LEARNED = ("noise_scale", "v_linear", "v_denoised", "spread", "damping")
 LONG, EP_LONG = 300, 12
@@ -46,7 +47,7 @@ NETWORKS = (HYBRID, UNET, MODL)
 @torch.no_grad()
 def best(candidates: Sequence[Any], make: Callable[[Any], Estimator], on: RFImaging, seed: int, samples: int) -> Any:
     """The candidate with the least error on tuning draws."""
-    x, obs = draw(on, samples, seed, TUNING_STREAM, 0)
+    x, obs = draw(on, samples, seed, Stream.TUNING, 0)
 
     def error(candidate: Any) -> float:
         estimator = make(candidate)
@@ -63,7 +64,7 @@ def classical(setting: Setting, seed: int, *, quick: bool) -> dict[str, Estimato
     field = Field.of(on, on.scene, seed) if setting.photographs else None
 
     def iterated(algorithm: Any, iterations: int) -> Estimator:
-        within: Estimator = lambda obs: run(algorithm, obs, iterations)  # noqa: E731
+        within: Estimator = lambda obs: iterate(algorithm, iterations)(obs)  # noqa: E731
         return within if field is None else OnePhase(field.image, within)
 
     signal_var = signal_power(on, seed)
@@ -93,7 +94,7 @@ def best_ep(on: RFImaging, signal_var: float, seed: int) -> Estimator:
     """EP with the best Bernoulli-Gaussian prior and way with improper factors: p first, then the variance."""
 
     def make(ep: EP) -> Estimator:
-        return lambda obs: run(ep, obs, EP_LONG)
+        return lambda obs: iterate(ep, EP_LONG)(obs)
 
     told = [EP(BernoulliGaussian(p, signal_var / p), damping=0.9) for p in (0.05, 0.1, 0.3)]
     grid = told + [replace(ep, improper="forget") for ep in told]
@@ -169,7 +170,7 @@ def learn_maps(net: HybridEP, on: Problem, steps: int, seed: int, watch: Watcher
             loss.backward()
             optimiser.step()
             show(Stepped(stage * count + step + 1, loss.item(), math.nan, lr, skipped=False))
-    x, obs = draw(on.held_out(), 8, seed, VALIDATION_STREAM, 0)
+    x, obs = draw(on.held_out(), 8, seed, Stream.VALIDATION, 0)
     with torch.no_grad():
         show(Finished(3 * count, "steps", nmse_db(net(obs).x, x), 0, time.perf_counter() - began))
 
@@ -181,7 +182,7 @@ def white_noise(net: HybridEP, on: Problem, seed: int) -> Lesson:
     """Fresh scenes in noise as drawn."""
 
     def lesson(step: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        x, _ = draw(on, 16, seed, TRAINING_STREAM, step)
+        x, _ = draw(on, 16, seed, Stream.TRAINING, step)
         return x, *noisy(x, net.prior.power, generator)
 
     return lesson
@@ -189,7 +190,7 @@ def white_noise(net: HybridEP, on: Problem, seed: int) -> Lesson:
 
 def own_noise(net: HybridEP, on: Problem, seed: int, stage: int, scenes: int) -> Lesson:
     """Scenes as the layers of EP see them, with the maps of now; small batches, as EP fills the memory."""
-    x, obs = draw(on, scenes, seed, TRAINING_STREAM, 1_000_000 + stage)
+    x, obs = draw(on, scenes, seed, Stream.TRAINING, 1_000_000 + stage)
     parts = [net.cavities(obs[first : first + 4]) for first in range(0, scenes, 4)]
     r, v = (torch.cat(part, 1) for part in zip(*parts, strict=True))
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import torch
 
+from fanfold.core.streams import Stream
 from fanfold.core.table import Table
 from fanfold.estimators import neural
 from fanfold.estimators.posterior.neural import LossName
-from fanfold.evaluation.evaluate import TEST_STREAM
 from fanfold.experiments.base import Goal, Study, mean_goal
 from fanfold.experiments.sparse.unfolding_figure import Watcher
 from fanfold.priors import BernoulliGaussian, Uniform
@@ -72,7 +72,7 @@ def train(name: str, simulations: int, seed: int, watch: Watcher) -> Trained:
 def excess(estimator, problem: Problem, seed: int) -> float:
     """`E‖m̂ - E[x|y]‖² / E Var[x|y]` on test draws; of classes `E KL(P(·|y), p̂) / E H(P(·|y))`."""
     assert isinstance(problem, KnownPosterior)
-    _, obs = draw(problem, TEST_DRAWS, seed, TEST_STREAM, 0)
+    _, obs = draw(problem, TEST_DRAWS, seed, Stream.TESTING, 0)
     exact, found = problem.posterior(obs), estimator(obs).x.double()
     assert exact.var is not None
     mean = exact.x.double()

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from fanfold.algorithms import ISTA, LISTA, LISTACP, LVAMP, OAMP, Algorithm
 from fanfold.algorithms.base import Theta
+from fanfold.core.streams import Stream
 from fanfold.core.units import nmse_db, power, psnr_db
 from fanfold.estimators import LMMSE
 from fanfold.evaluation.evaluate import Estimator
-from fanfold.evaluation.peers import TUNING_STREAM, lam_grid, tuned
+from fanfold.evaluation.peers import lam_grid, tuned
 from fanfold.experiments.sparse.unfolding_figure import Watcher
 from fanfold.observation import Observation
 from fanfold.priors import BernoulliGaussian, GaussianMixture
@@ -82,7 +83,7 @@ def separable_priors(on: Problem, seed: int) -> list[BernoulliGaussian | Gaussia
 
     The mixture is fitted by expectation maximisation to unknowns of training draws taken together.
     """
-    x, _ = draw(on, 2000, seed, TUNING_STREAM, 3)
+    x, _ = draw(on, 2000, seed, Stream.TUNING, 3)
     x = x.flatten()[None, :: max(1, x.numel() // 20_000)].double()
     mean_square = power(x).mean().item()
     mixture = GaussianMixture((1.0,) * 8, (0.0,) * 8, tuple(mean_square * 10.0**k for k in range(-5, 3)))
@@ -102,7 +103,7 @@ def best_oamp(on: Problem, layers: int, seed: int) -> tuple[OAMP, OAMP]:
     The second is the best with a Bernoulli-Gaussian prior that is given: what networks start from, whose p and var
     learn.
     """
-    x, obs = draw(on, 200, seed, TUNING_STREAM, 0)
+    x, obs = draw(on, 200, seed, Stream.TUNING, 0)
     errors: dict[OAMP, float] = {}
     for prior, noise, settings in itertools.product(separable_priors(on, seed), WAYS, WAYS):
         oamp = OAMP(prior, noise=noise, settings=settings)
@@ -152,7 +153,7 @@ def trained(entrant: Entrant, contest: Contest, seed: int, watch: Watcher) -> tu
 
     Where a network scales the noise variance it begins with the one that training pairs show: an error of A is noise.
     """
-    x, obs = draw(contest.on, 500, seed, TUNING_STREAM, 0)
+    x, obs = draw(contest.on, 500, seed, Stream.TUNING, 0)
     assert obs.A is not None
     assert obs.noise_var is not None
     excess = (power(obs.y - obs.A @ x).mean() / obs.noise_var).log()
@@ -184,7 +185,7 @@ def hold(contest: Contest, seed: int, watch: Watcher, *, quick: bool = False) ->
 
     oamp, start = best_oamp(contest.on, contest.layers, seed)
     enter(UNTRAINED, "untrained", iterate(oamp, contest.layers))
-    enter(LINEAR, "untrained", LMMSE.learn(contest.on, 20_000 if quick else 100_000, seed))
+    enter(LINEAR, "untrained", LMMSE.of(contest.on, 20_000 if quick else 100_000, seed))
     for name, estimator in contest.others.items():
         enter(name, "told", estimator)
     for entrant in line_up(contest, start, seed, quick=quick):

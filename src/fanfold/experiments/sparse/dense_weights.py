@@ -14,9 +14,9 @@ from collections.abc import Sequence
 import torch
 
 from fanfold.algorithms import OAMP
+from fanfold.core.streams import Stream
 from fanfold.core.table import Table
-from fanfold.evaluation.evaluate import TEST_STREAM, Estimator
-from fanfold.evaluation.peers import TUNING_STREAM
+from fanfold.evaluation.evaluate import Estimator
 from fanfold.experiments.base import Goal, Study
 from fanfold.experiments.sparse.contest import CP, SCALARS, TWO, UNTRAINED, VECTORS, Contest, Kind, Results, best, hold
 from fanfold.experiments.sparse.unfolding_figure import Watcher
@@ -38,7 +38,7 @@ PAIRS = 20_000  # that A is fitted to: about as many draws as the light network 
 
 def fitted_operator(on: Problem, seed: int) -> LinearOperator:
     """A by least squares on pairs: `A = (Σ y xᴴ) (Σ x xᴴ)⁻¹`, what calibration would find."""
-    x, obs = draw(on, PAIRS, seed, TUNING_STREAM, 4)
+    x, obs = draw(on, PAIRS, seed, Stream.TUNING, 4)
     x, y = x.double(), obs.y.double()
     return Dense(torch.linalg.solve(x.mT @ x, x.mT @ y).mT.contiguous().to(obs.y.dtype))
 
@@ -57,7 +57,7 @@ def clusters(seed: int, samples: int) -> list[Contest]:
     on = Clustered(seed=seed)
     marginals = SupportChain(on.chain.p, on.chain.var, persistence=0.0)
     others = {CHAIN: iterate(OAMP(on.chain), 10), MARGINALS: iterate(OAMP(marginals), 10)}
-    return [Contest("clusters", on.persistence, on, 10, *draw(on, samples, seed, TEST_STREAM, 0), others)]
+    return [Contest("clusters", on.persistence, on, 10, *draw(on, samples, seed, Stream.TESTING, 0), others)]
 
 
 def wrong_operators(seed: int, samples: int, errors: Sequence[float], size: int = 200) -> list[Contest]:
@@ -67,7 +67,7 @@ def wrong_operators(seed: int, samples: int, errors: Sequence[float], size: int 
         on = Mismatched(CompressedSensing(n=size, m=size // 2, sparsity=0.1, snr_db=40, seed=seed), error, seed)
         oamp = iterate(OAMP(on.problem.prior), 10)
         others = {TRUE_A: told(oamp, on.true_A), FITTED_A: told(oamp, fitted_operator(on, seed))}
-        contests.append(Contest("error of A", error, on, 10, *draw(on, samples, seed, TEST_STREAM, 0), others))
+        contests.append(Contest("error of A", error, on, 10, *draw(on, samples, seed, Stream.TESTING, 0), others))
     return contests
 
 
@@ -85,7 +85,7 @@ def photographs(seed: int, ratios: Sequence[float]) -> list[Contest]:
 def few_layers(seed: int, samples: int, depths: Sequence[int], size: int = 500) -> list[Contest]:
     """The standard problem, where every assumption holds, with few layers."""
     on = CompressedSensing(n=size, m=size // 2, sparsity=0.1, snr_db=40, seed=seed)
-    test = draw(on, samples, seed, TEST_STREAM, 0)
+    test = draw(on, samples, seed, Stream.TESTING, 0)
     return [Contest("layers", t, on, t, *test, {TRUE_PRIOR: iterate(OAMP(on.prior), t)}) for t in depths]
 
 

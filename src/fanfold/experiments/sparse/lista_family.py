@@ -31,10 +31,11 @@ from fanfold.algorithms import (
     HyperLISTA,
 )
 from fanfold.bounds import bayes_limit
+from fanfold.core.streams import Stream
 from fanfold.core.table import Table
 from fanfold.core.units import db, nmse_db
-from fanfold.evaluation.evaluate import TEST_STREAM, Estimator, errors_db
-from fanfold.evaluation.peers import ALPHAS, TUNING_STREAM, lam_grid, tuned
+from fanfold.evaluation.evaluate import Estimator, errors_db
+from fanfold.evaluation.peers import ALPHAS, lam_grid, tuned
 from fanfold.experiments.base import CAVEAT, Goal, Study, mean_goal
 from fanfold.experiments.sparse.unfolding_figure import Watcher
 from fanfold.observation import Observation
@@ -44,7 +45,7 @@ from fanfold.report.page import Section
 from fanfold.report.plots import Series, line_chart
 from fanfold.training.fit import fit
 from fanfold.training.trainer import draw
-from fanfold.unfolding.unfold import iterate, run, unfold
+from fanfold.unfolding.unfold import iterate, unfold
 
 LAYERS, NOISELESS = 16, float("inf")
 WRONG = BernoulliGaussian(p=0.3)  # where those that have a prior begin: told nothing
@@ -112,14 +113,14 @@ def train(member: Member, on: CompressedSensing, steps: int, seed: int, watch: W
 
 def searched(on: CompressedSensing, seed: int, trials: int = 80) -> tuple[Algorithm, float]:
     """HyperLISTA with the three numbers of the least error on 200 draws, and the CPU seconds of the simplex search."""
-    x, obs = draw(on, 200, seed, TUNING_STREAM, 0)
+    x, obs = draw(on, 200, seed, Stream.TUNING, 0)
     began = time.process_time()
 
     def at(logarithms: np.ndarray) -> HyperLISTA:
         return HyperLISTA(*np.exp(logarithms).tolist())
 
     def error(logarithms: np.ndarray) -> float:
-        value = nmse_db(run(at(logarithms), obs, LAYERS).x, x)
+        value = nmse_db(iterate(at(logarithms), LAYERS)(obs).x, x)
         return value if value == value else np.inf
 
     start = HyperLISTA()
@@ -132,7 +133,7 @@ def measure(
     on: CompressedSensing, members: Sequence[Member], steps: int, seed: int, watch: Watcher, *, search: bool
 ) -> dict[str, Curve]:
     """Every method on one matrix, by name; classical ones untrained, tuned at this depth."""
-    x, obs = draw(on, 2000, seed, TEST_STREAM, 0)
+    x, obs = draw(on, 2000, seed, Stream.TESTING, 0)
     curves = {}
     for member in members:
         net, learned, seconds = train(member, on, steps, seed, watch)

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 import torch
 
 from fanfold.algorithms import ALISTAAT, AMP, FISTA, ISTA, LISTA, LISTACP, OAMP, Algorithm
+from fanfold.core.streams import Stream
 from fanfold.core.table import Table
 from fanfold.estimators import LMMSE
-from fanfold.evaluation.evaluate import TEST_STREAM, errors_db
+from fanfold.evaluation.evaluate import errors_db
 from fanfold.evaluation.peers import ALPHAS, lam_grid, tuned
 from fanfold.experiments.base import CAVEAT, Goal, Study, mean_goal
 from fanfold.experiments.sparse.unfolding_figure import Watcher
@@ -63,9 +64,9 @@ def measure(seed: int, steps: int, watch: Watcher) -> dict[str, list[float]]:
         AMP_PEER: iterate(tuned(AMP, ALPHAS, on, LAYERS, seed), LAYERS),
         TOLD: iterate(OAMP(on.prior), LAYERS),
     }
-    x, obs = draw(on, 4000, seed, TEST_STREAM, 0)
+    x, obs = draw(on, 4000, seed, Stream.TESTING, 0)
     curves = {name: [errors_db(e.x, x)["nmse_db"] for e in net.trajectory(obs)] for name, net in estimators.items()}
-    return curves | {"LMMSE": [errors_db(LMMSE.learn(on, seed=seed)(obs).x, x)["nmse_db"]]}
+    return curves | {"LMMSE": [errors_db(LMMSE.of(on, seed=seed)(obs).x, x)["nmse_db"]]}
 
 
 def goals(measured: Sequence[dict[str, list[float]]], *, quick: bool) -> list[Goal]:

@@ -17,9 +17,10 @@ from scipy.stats import norm
 from torch import Tensor
 
 from fanfold.algorithms import EP, OAMP, Algorithm, OAMPNet2
+from fanfold.core.streams import Stream
 from fanfold.core.table import Table
 from fanfold.estimators import SphereDecoder, UnbiasedLMMSE, ZeroForcing, matched_filter_bound
-from fanfold.evaluation.evaluate import TEST_STREAM, Estimator
+from fanfold.evaluation.evaluate import Estimator
 from fanfold.experiments.base import Goal, Study
 from fanfold.observation import Observation
 from fanfold.priors import Constellation
@@ -127,7 +128,7 @@ def measure(setting: Setting, uses: int, steps: int, seed: int, watch: Watcher) 
     }
     curves = Curves(setting)
     for snr_db in setting.snrs_db:
-        x, obs = draw(on.shifted(snr_db=float(snr_db)), uses, seed, TEST_STREAM, int(snr_db))
+        x, obs = draw(on.shifted(snr_db=float(snr_db)), uses, seed, Stream.TESTING, int(snr_db))
         here = {"setting": setting.name, "snr_db": float(snr_db)}
         points = {name: on.prior.nearest(detector(obs).x) for name, detector in detectors.items()}
         for name, decided in points.items():

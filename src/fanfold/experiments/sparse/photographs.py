@@ -53,7 +53,7 @@ def recover(ratio: float, steps: int, seed: int, watch: Watcher, *, flips: bool 
     net = unfold(LISTACP(lam=0.02), problem, LAYERS, learn)
     fit(net, problem, steps=steps, batch=256, lr=2e-3, seed=seed, on_event=watch(f"{UNFOLDED}, ratio {ratio:g}"))
     lams = lam_grid(problem, seed, points=10)
-    linear = LMMSE.learn(problem, samples=100_000, seed=seed)
+    linear = LMMSE.of(problem, samples=100_000, seed=seed)
     estimators: dict[str, Estimator] = {
         SHORT: iterate(tuned(FISTA, lams, problem, LAYERS, seed), LAYERS),
         LONG: iterate(tuned(FISTA, lams, problem, 300, seed), 300),

@@ -18,9 +18,10 @@ import torch
 from fanfold.algorithms import OAMP
 from fanfold.bounds import bayes_limit
 from fanfold.bounds.state_evolution import vamp
+from fanfold.core.streams import Stream
 from fanfold.core.table import Table
 from fanfold.core.units import db, nmse_db
-from fanfold.evaluation.evaluate import TEST_STREAM, Estimator, errors_db, evaluate
+from fanfold.evaluation.evaluate import Estimator, errors_db, evaluate
 from fanfold.evaluation.peers import classical_peers
 from fanfold.experiments.base import Goal, Study, mean_goal
 from fanfold.experiments.sparse.unfolding_figure import Watcher
@@ -108,7 +109,7 @@ def cpu_seconds_of(
 @torch.no_grad()
 def estimate(estimator: Estimator, on: Problem, seed: int, samples: int = 1000) -> tuple[torch.Tensor, torch.Tensor]:
     """Estimates of test draws, and the signals."""
-    x, obs = draw(on, samples, seed, TEST_STREAM, 0)
+    x, obs = draw(on, samples, seed, Stream.TESTING, 0)
     return estimator(obs).x, x
 
 
@@ -120,7 +121,7 @@ def train_for_all(seed: int, layers: int, steps: int, watch: Watcher) -> tuple[U
     on = Varied(problem(seed), RANGES)
     oamp = OAMP(WRONG, noise="estimated", settings="estimated")
     net = unfold(oamp, on, layers, dict.fromkeys((*LEARNED, "trust"), "per-layer"))
-    return net, cpu_seconds_of(net, on, steps, seed, watch, "one network for all", loss="sample")
+    return net, cpu_seconds_of(net, on, steps, seed, watch, "one network for all", nmse_over="sample")
 
 
 def gaps_to_matched(net: Unfolded, seed: int, samples: int) -> Table:
@@ -165,7 +166,7 @@ def evolution_gaps(seed: int, samples: int) -> Table:
 @torch.no_grad()
 def milliseconds(net: Unfolded, on: Problem, samples: int, runs: int) -> float:
     """Median time of a call on one thread, for each sample of a batch."""
-    _, obs = draw(on, max(samples, 2), 0, TEST_STREAM, 1)
+    _, obs = draw(on, max(samples, 2), 0, Stream.TESTING, 1)
     obs, threads, times = obs[:samples], torch.get_num_threads(), []
     torch.set_num_threads(1)
     try:

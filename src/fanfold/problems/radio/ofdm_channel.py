@@ -13,7 +13,7 @@ from fanfold.core.noise import circular
 from fanfold.linops import LinearOperator, Mask
 from fanfold.observation import Observation
 from fanfold.problems.base import Described
-from fanfold.propagation import Layout, Part, Source, Stored, distinct, pilot_mask, source_of
+from fanfold.propagation import Layout, Part, Source, StoredSource, distinct, pilot_mask, source_of
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class OFDMChannel(Described):
     def fingerprint(self) -> str | None:
         """Of the channels that are stored, None if all are drawn afresh."""
         sources = getattr(self.channels, "sources", (self.channels,))
-        return "+".join(s.fingerprint for s in sources if isinstance(s, Stored)) or None
+        return "+".join(s.fingerprint for s in sources if isinstance(s, StoredSource)) or None
 
     def held_out(self) -> "OFDMChannel":
         """Channels kept for testing: those of other topologies."""

@@ -15,7 +15,7 @@ from fanfold.linops import Diagonal, LinearOperator
 from fanfold.observation import Observation, check_finite
 from fanfold.priors import BernoulliGaussian
 from fanfold.problems.base import Described
-from fanfold.problems.pairs import Part, Stored, load_arrays, pick_rows, rows_of
+from fanfold.problems.pairs import PairArrays, Part, load_arrays, pick_rows, rows_of
 from fanfold.problems.rf.geometry_file import Geometry, read_geometry
 from fanfold.problems.rf.imaging import Scene, scenes
 
@@ -168,7 +168,7 @@ class RFGeometry(Described):
         x = self._stored().x
         return x[: rows_of("train", len(x), self.held_out_share, str(self.pairs)).stop]
 
-    def _stored(self) -> Stored:
+    def _stored(self) -> PairArrays:
         path = Path(str(self.pairs))
         if not path.is_file():
             raise ValueError(
@@ -190,7 +190,7 @@ def _response(measured: tuple[int, ...], phase_deg: float, gain_db: float, seed:
 
 
 @lru_cache(maxsize=4)
-def _read_pairs(path: Path, modified_ns: int, geometry: Geometry, A: LinearOperator) -> Stored:
+def _read_pairs(path: Path, modified_ns: int, geometry: Geometry, A: LinearOperator) -> PairArrays:
     """Pairs that fit a geometry, in the precision of its operator.
 
     Raises:
@@ -227,4 +227,4 @@ def _read_pairs(path: Path, modified_ns: int, geometry: Geometry, A: LinearOpera
     if noise_var is not None and noise_var.numel() == 1:
         noise_var = noise_var.reshape(())
     x, y = x.flatten(1).to(A.dtype), y.flatten(1).to(A.dtype)
-    return Stored(x, y, A, Observation(y, A, noise_var).noise_var)  # the same checks as for any observation
+    return PairArrays(x, y, A, Observation(y, A, noise_var).noise_var)  # the same checks as for any observation

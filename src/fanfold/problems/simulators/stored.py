@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from fanfold.problems.kinds import Kind
-from fanfold.problems.pairs import FromFile, Stored
+from fanfold.problems.pairs import FromFile, PairArrays
 from fanfold.problems.simulators.store import Contents, reading
 
 
@@ -47,7 +47,7 @@ class Simulations(FromFile):
             rows.append({"runs": kind, "count": count, "example": f"draw {first.index}: {first.detail}"})
         return rows
 
-    def _stored(self) -> Stored:
+    def _stored(self) -> PairArrays:
         return _read(*self._version())[0]
 
     def _version(self) -> tuple[Path, int, int]:
@@ -59,10 +59,10 @@ class Simulations(FromFile):
 
 
 @lru_cache(maxsize=4)
-def _read(path: Path, size: int, modified_ns: int) -> tuple[Stored, Contents, Kind]:
+def _read(path: Path, size: int, modified_ns: int) -> tuple[PairArrays, Contents, Kind]:
     identity, contents = reading(path)
     try:
         x, y = contents.arrays()
     except ValueError as error:
         raise ValueError(f"{path}: {error}; {sum(contents.counts().values())} failed.") from error
-    return Stored(torch.from_numpy(x), torch.from_numpy(y), None, None), contents, identity["problem"]["kind"]
+    return PairArrays(torch.from_numpy(x), torch.from_numpy(y), None, None), contents, identity["problem"]["kind"]

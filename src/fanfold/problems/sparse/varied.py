@@ -19,7 +19,7 @@ class Varied(Described):
     """Draws of a problem, each with conditions drawn uniformly from their ranges.
 
     `Varied(CompressedSensing(), {"sparsity": (0.05, 0.15), "snr_db": (10.0, 40.0)})`. Train with
-    `loss="sample"`, or the conditions with the largest errors decide alone.
+    `nmse_over="sample"`, or the conditions with the largest errors decide alone.
     """
 
     problem: CompressedSensing = field(default_factory=CompressedSensing)

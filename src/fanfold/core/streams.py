@@ -1,0 +1,26 @@
+"""Numbered streams of random draws: what is drawn for one purpose never meets what is drawn for another."""
+
+from enum import IntEnum
+
+import numpy as np
+import torch
+
+
+class Stream(IntEnum):
+    """What draws are for; the number is part of their seed, so that a row is added and never changed."""
+
+    TRAINING = 0
+    VALIDATION = 1
+    TESTING = 2
+    TUNING = 3  # of the settings of classical peers
+    PREPARATION = 4  # of what an estimator learns in closed form
+    CALIBRATION = 5  # of intervals and variances
+    PROBES = 6  # of divergences
+    SIMULATION = 7  # kept in stores
+    POSTERIOR = 8  # samples of a learned posterior
+
+
+def generator_of(*numbers: int) -> torch.Generator:
+    """A generator whose seed is made of several numbers."""
+    state = np.random.SeedSequence([int(number) for number in numbers]).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(state >> np.uint64(1)))
