@@ -39,7 +39,13 @@ def fanfold(*args: str, cwd: Path) -> subprocess.CompletedProcess:
 
 
 def test_help_needs_no_torch(tmp_path):
-    body = "import sys\nfrom fanfold.cli import main\nmain.run(['--help'])\nprint(*{'torch', 'numpy'} & {*sys.modules}, '.')"
+    lines = (
+        "import sys",
+        "from fanfold.cli import main",
+        "main.run(['--help'])",
+        "print(*{'torch', 'numpy'} & {*sys.modules}, '.')",
+    )
+    body = "\n".join(lines)
     done = subprocess.run([sys.executable, "-c", body], cwd=tmp_path, capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "."
     assert all(verb in done.stdout for verb in cli.VERBS)

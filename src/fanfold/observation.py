@@ -1,5 +1,6 @@
 """What the receiver knows and what an estimator says: the only types that problems and algorithms share."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -103,6 +104,9 @@ class Estimate:
 
     x: Tensor
     var: Tensor | None = None
+
+
+Estimator = Callable[[Observation], Estimate]  # a function, a classical algorithm, a network: all alike
 
 
 def check_finite(name: str, values: Tensor) -> None:

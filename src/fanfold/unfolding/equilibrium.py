@@ -3,6 +3,7 @@
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -79,6 +80,11 @@ class Equilibrium(Unfolded):
         self.tolerance, self.max_iterations, self.gradient, self.iterations = tolerance, max_iterations, gradient, 0
         self._said: set[str] = set()
         self._learns = False
+
+    @property
+    def settings(self) -> "EquilibriumSettings":  # type: ignore[override]
+        """What builds the network again."""
+        return EquilibriumSettings(self.algorithm, self.learn, self.tolerance, self.max_iterations, self.gradient)
 
     @property
     def depth(self) -> int:
@@ -158,6 +164,23 @@ class Equilibrium(Unfolded):
     def extra_repr(self) -> str:
         """What the network is made of."""
         return f"{self.algorithm}, learn={self.learn}, strength={self.strength}, tolerance={self.tolerance}"
+
+
+@dataclass(frozen=True)
+class EquilibriumSettings:
+    """A fixed point as a network, but for its weights; fields as the arguments of `equilibrium`."""
+
+    algorithm: Algorithm
+    learn: Mapping[str, str] = field(default_factory=dict)
+    tolerance: float = 1e-4
+    max_iterations: int = 1000
+    gradient: Literal["implicit", "jacobian-free"] = "implicit"
+
+    def build(self, problem_or_obs: HasOperator) -> Equilibrium:
+        """The untrained network."""
+        return Equilibrium(
+            self.algorithm, problem_or_obs, self.learn, self.tolerance, self.max_iterations, self.gradient
+        )
 
 
 def _change(before: State, s: State, obs: Observation, scales: dict[str, Tensor]) -> tuple[Tensor, Tensor]:

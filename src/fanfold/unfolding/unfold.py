@@ -5,16 +5,16 @@ Unfolding: Gregor & LeCun (2010); Monga, Li & Eldar (2021). The deviations are f
 
 import itertools
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from fanfold.algorithms.base import FREE, Algorithm, Nominal, State, Theta, without_groups
-from fanfold.core.suggest import did_you_mean
+from fanfold.algorithms.base import Algorithm, State, Theta, without_groups
 from fanfold.linops import LinearOperator
 from fanfold.observation import Estimate, Observation
+from fanfold.unfolding.learn import lookup, zero_deviation
 from fanfold.unfolding.loops import checkpointed, iterates, last
 
 
@@ -109,7 +109,7 @@ class Unfolded(nn.Module):
         template = Observation.unchecked(torch.zeros(A.m, dtype=A.dtype, device=A.device), A)
         self.deviations = nn.ParameterDict(
             {
-                name: _zero_deviation(name, words, _lookup(algorithm, name), algorithm, template, layers)
+                name: zero_deviation(name, words, lookup(algorithm, name), algorithm, template, layers)
                 for name, words in learn.items()
             }
         )
@@ -118,6 +118,21 @@ class Unfolded(nn.Module):
     def fingerprint(self) -> str:
         """Hash of the operator."""
         return self._bound.fingerprint()
+
+    @property
+    def operator(self) -> LinearOperator:
+        """The operator that the network belongs to."""
+        return self._bound
+
+    @property
+    def settings(self) -> "UnfoldedSettings":
+        """What builds the network again."""
+        return UnfoldedSettings(self.algorithm, self.layers, self.learn, self.checkpoint)
+
+    @property
+    def origin(self) -> tuple[str, Iterated]:
+        """The classical algorithm that the network is at zero deviation."""
+        return f"untrained {type(self.algorithm).__name__}", Iterated(self.algorithm, self.depth)
 
     @property
     def strength(self) -> float:
@@ -219,62 +234,18 @@ class Unfolded(nn.Module):
         return f"{self.algorithm}, layers={self.layers}, learn={self.learn}, strength={self.strength}"
 
 
-SHARING, GRANULARITY = ("tied", "per-layer"), ("scalar", "vector", "matrix")
+@dataclass(frozen=True)
+class UnfoldedSettings:
+    """A network that an algorithm was unfolded into, but for its weights."""
 
+    algorithm: Algorithm
+    layers: int = 16
+    learn: Mapping[str, str] = field(default_factory=dict)  # quantity -> sharing and granularity
+    checkpoint: bool = False  # train in the memory of a few layers
 
-def _zero_deviation(
-    name: str, words: str, nominal: Nominal, algorithm: Algorithm, template: Observation, layers: int
-) -> nn.Parameter:
-    sharing, granularity = _parse(name, words)
-    v = nominal.tensor(algorithm, template)
-    A = template.A
-    assert A is not None
-    each_sample = A.varies and v.ndim > 0
-    if each_sample:
-        if v.shape[-1] != 1:
-            raise ValueError(
-                f"{name} of {type(algorithm).__name__} is made of A, which differs from sample to sample here; learn "
-                "quantities that are numbers."
-            )
-        v = v[0, 0]
-    natural = GRANULARITY[v.ndim]
-    granularity = granularity or natural
-    splits = natural == "scalar" and nominal.vector
-    if granularity != natural and not (granularity == "vector" and splits):
-        choice = "scalar or vector" if splits else natural
-        raise ValueError(
-            f"{name} of {type(algorithm).__name__} is a {natural}; learn it as {choice}, not {granularity}."
-        )
-    shape = (A.n,) if (granularity, natural) == ("vector", "scalar") else tuple(v.shape)
-    shape = (1, *(shape or (1,))) if each_sample else shape  # one deviation for the numbers (..., 1) of all samples
-    dtype = v.dtype if nominal.domain is FREE else v.dtype.to_real()
-    return nn.Parameter(torch.zeros((layers if sharing == "per-layer" else 1, *shape), dtype=dtype, device=v.device))
-
-
-def _parse(name: str, words: str) -> tuple[str, str | None]:
-    chosen: dict[tuple[str, ...], str] = {}
-    for word in words.split():
-        axis = next((axis for axis in (SHARING, GRANULARITY) if word in axis), None)
-        if axis is None or axis in chosen:
-            raise ValueError(
-                f"cannot read learn={{{name!r}: {words!r}}}: say {' or '.join(SHARING)}, and optionally "
-                f"{', '.join(GRANULARITY)}, such as 'per-layer vector'.{did_you_mean(word, SHARING + GRANULARITY)}"
-            )
-        chosen[axis] = word
-    if SHARING not in chosen:
-        raise ValueError(f"learn={{{name!r}: {words!r}}} does not say how layers share it: {' or '.join(SHARING)}.")
-    return chosen[SHARING], chosen.get(GRANULARITY)
-
-
-def _lookup(algorithm: Algorithm, name: str) -> Nominal:
-    if name not in algorithm.nominals:
-        groups = (nominal.group for nominal in algorithm.nominals.values() if nominal.group is not None)
-        known = list(dict.fromkeys([*algorithm.nominals, *groups]))
-        raise ValueError(
-            f"{type(algorithm).__name__} has no quantity {name!r}; it has {', '.join(known)}."
-            f"{did_you_mean(name, known)}"
-        )
-    return algorithm.nominals[name]
+    def build(self, problem_or_obs: HasOperator) -> Unfolded:
+        """The untrained network."""
+        return unfold(self.algorithm, problem_or_obs, self.layers, self.learn, checkpoint=self.checkpoint)
 
 
 def _check_count(name: str, value: int) -> None:

@@ -108,6 +108,6 @@ def unfolded_ep(on: RFImaging, steps: int, seed: int, watch: Watcher) -> Unfolde
     ep = EP(WRONG, noise="estimated", damping=0.95, improper="forget")
     net = unfold(ep, small, LAYERS, dict.fromkeys(EP_LEARNED, "per-layer"))
     with torch.enable_grad():
-        fit(net, small, steps=steps, batch=32, lr=3e-3, nmse_over="sample", loss_layers=4, validation_samples=60, seed=seed,
-            on_event=watch(f"EP, {on.sensing}"))  # fmt: skip
+        how = {"lr": 3e-3, "nmse_over": "sample", "loss_layers": 4, "validation_samples": 60}
+        fit(net, small, steps=steps, batch=32, seed=seed, on_event=watch(f"EP, {on.sensing}"), **how)
     return net.moved_to(on)

@@ -1,0 +1,200 @@
+"""What an estimator can do beyond estimating: each ability is a protocol, and generic code asks these alone.
+
+An estimator has an ability by having its members; none needs a base class. What can be trained and kept has `Settings`,
+a frozen dataclass that builds it, and a row in `fanfold.estimators.REGISTRY`.
+"""
+
+from collections.abc import Mapping
+from functools import singledispatch
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from fanfold.linops import LinearOperator
+from fanfold.observation import Estimate, Estimator, Observation
+
+# Training: what `fit` asks for; a module without any of these is trained on its NMSE, all parameters alike
+
+
+@runtime_checkable
+class SelfJudged(Protocol):
+    """An estimator that says itself what to minimise."""
+
+    def losses(self, obs: Observation, x: Tensor) -> Tensor:
+        """The loss of each sample, `(batch,)`."""
+        ...
+
+
+@runtime_checkable
+class HeldOutJudged(Protocol):
+    """An estimator whose best weights are chosen by another loss than the one that is minimised."""
+
+    def held_out_losses(self, obs: Observation, x: Tensor) -> Tensor:
+        """The loss of each held-out sample, `(batch,)`."""
+        ...
+
+
+@runtime_checkable
+class Preparable(Protocol):
+    """An estimator that learns something in closed form before the first step."""
+
+    def prepare(self, x: Tensor, obs: Observation) -> None:
+        """Learn from pairs that may be trained on; `fit` calls it once, without gradients."""
+        ...
+
+
+@runtime_checkable
+class Grouped(Protocol):
+    """An estimator whose quantities learn at rates of their own."""
+
+    def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
+        """Parameter groups for an optimiser, each with its learning rate."""
+        ...
+
+
+@runtime_checkable
+class WithTrainingDefaults(Protocol):
+    """An estimator that knows how it is best trained."""
+
+    @property
+    def training_defaults(self) -> Mapping[str, Any]:
+        """Fields of `Training`, for what the user does not give."""
+        ...
+
+
+# Structure
+
+
+@runtime_checkable
+class WithTrajectory(Protocol):
+    """An estimator with an estimate after each of its iterations or layers."""
+
+    def trajectory(self, obs: Observation) -> list[Estimate]:
+        """The estimates, the last of which is that of a call."""
+        ...
+
+
+@runtime_checkable
+class Layered(Protocol):
+    """A network of layers that can be cut short.
+
+    Attributes:
+        layers: How many have deviations of their own.
+        depth: How many iterations of a classical algorithm stand beside it in comparisons.
+    """
+
+    layers: int
+
+    @property
+    def depth(self) -> int: ...
+
+    def trajectory(self, obs: Observation, depth: int | None = None, latest: int | None = None) -> list[Estimate]:
+        """The estimate of every layer, or of the first `depth` layers; of these only the `latest` ones if so wished."""
+        ...
+
+
+@runtime_checkable
+class Restrainable(Protocol):
+    """A network whose deviations one number scales: 0 is what it started from, 1 the trained network."""
+
+    strength: float
+
+
+@runtime_checkable
+class WithOrigin(Protocol):
+    """A network that was something else before it learned."""
+
+    @property
+    def origin(self) -> tuple[str, Estimator]:
+        """The estimator at zero deviation, and what comparisons call it."""
+        ...
+
+
+@runtime_checkable
+class Bound(Protocol):
+    """A network that belongs to one operator, and refuses another."""
+
+    @property
+    def operator(self) -> LinearOperator:
+        """The operator."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Its hash."""
+        ...
+
+
+@runtime_checkable
+class Paired(Protocol):
+    """An estimator of complex numbers that can compute in pairs of reals, for runtimes without a complex type."""
+
+    def of_pairs(self, y: Tensor, noise_var: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Y `(batch, m, 2)` and the noise variance `(batch, 1)` -> x `(batch, n, 2)` and its variance `(batch, n)`."""
+        ...
+
+
+@runtime_checkable
+class Quantiled(Protocol):
+    """An estimator that knows quantiles of the posterior."""
+
+    def quantiles(self, obs: Observation) -> Tensor:
+        """`(..., levels, n)`, in rising order."""
+        ...
+
+
+@runtime_checkable
+class MeasuresNoise(Protocol):
+    """An estimator that measures the noise variance where it is not told one."""
+
+    @property
+    def measures_noise(self) -> bool:
+        """Whether it does."""
+        ...
+
+
+@runtime_checkable
+class Costly(Protocol):
+    """A slow estimator, that comparisons ask for some draws only."""
+
+    at_most: int
+
+
+# Keeping
+
+
+@runtime_checkable
+class Settings(Protocol):
+    """A frozen dataclass of plain fields that says all of a network but its weights."""
+
+    def build(self, problem: Any) -> nn.Module:
+        """The untrained network for a problem."""
+        ...
+
+
+@runtime_checkable
+class Kept(Protocol):
+    """A network that can be written down and built again."""
+
+    @property
+    def settings(self) -> Settings | None:
+        """What builds it again; None where functions or classes of the user's own went into it."""
+        ...
+
+
+@singledispatch
+def known_peers(problem: object) -> dict[str, Estimator]:
+    """Classical estimators of one kind of problem, by name; a kind is registered beside its estimators."""
+    return {}
+
+
+def fingerprint_of(estimator: object) -> str | None:
+    """Hash of the operator that an estimator belongs to, or None."""
+    return estimator.fingerprint if isinstance(estimator, Bound) else None
+
+
+def device_of(estimator: object) -> torch.device:
+    """Where an estimator's parameters are; the CPU if it has none."""
+    first = next(estimator.parameters(), None) if isinstance(estimator, nn.Module) else None
+    return torch.device("cpu") if first is None else first.device
