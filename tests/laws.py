@@ -11,7 +11,7 @@ from fanfold.deploy import FromMeasurements
 from fanfold.observation import Observation
 from fanfold.problems import CompressedSensing
 from fanfold.unfolding import unfold
-from fanfold.unfolding.unfold import GRANULARITY
+from fanfold.unfolding.learn import GRANULARITY
 from strict import StrictPromotion
 
 DTYPES = ("float32", "float64", "complex64", "complex128")
