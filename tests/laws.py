@@ -10,7 +10,7 @@ from fanfold.algorithms import Algorithm
 from fanfold.deploy import FromMeasurements
 from fanfold.observation import Observation
 from fanfold.problems import CompressedSensing
-from fanfold.unfolding import unfold
+from fanfold import unfold
 from fanfold.unfolding.learn import GRANULARITY
 from strict import StrictPromotion
 

@@ -12,7 +12,7 @@ from fanfold.deploy import to_onnx
 from fanfold.observation import Observation
 from fanfold.penalties import L1, MCP, REGISTRY, SCAD, GroupL1, Ridge
 from fanfold.runs import recipe
-from fanfold.unfolding import unfold
+from fanfold import unfold
 from laws import DTYPES, LAWS, assert_close, observed
 
 ITERATIONS = {ProximalGradient: 20_000, ADMM: 4000, DouglasRachford: 4000, PrimalDual: 20_000}
