@@ -14,8 +14,8 @@ from fanfold.core.table import Table
 from fanfold.core.units import db, power
 from fanfold.observation import Estimate, Observation
 from fanfold.problems import Problem
+from fanfold.problems.draws import draw
 from fanfold.problems.protocols import KnownPosterior
-from fanfold.training.trainer import draw
 
 Estimator = Callable[[Observation], Estimate]
 

@@ -15,8 +15,8 @@ from fanfold.estimators.sparse import MCP, OMP, DebiasedLasso, Lasso
 from fanfold.evaluation.evaluate import Estimator
 from fanfold.likelihoods import GaussianNoise
 from fanfold.problems import DirectionOfArrival, OFDMChannel, Problem
+from fanfold.problems.draws import draw
 from fanfold.problems.protocols import KnownModel, KnownPosterior
-from fanfold.training.trainer import draw
 from fanfold.unfolding.unfold import Unfolded, iterate
 
 NETWORK = "network"  # an end-to-end one, among its peers

@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from fanfold.core.abilities import ability
 from fanfold.likelihoods import Likelihood
 from fanfold.linops import LinearOperator
 from fanfold.observation import Estimate, Observation
@@ -82,7 +83,8 @@ class WithKind(Protocol):
 
 def kind_of(problem: object) -> Kind:
     """What one observation of a problem is: a vector where it does not say."""
-    return problem.kind if isinstance(problem, WithKind) else "vector"
+    special = ability(problem, WithKind)
+    return special.kind if special else "vector"
 
 
 # A known model of all parameters
