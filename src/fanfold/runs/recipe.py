@@ -90,7 +90,9 @@ def built(value: Any, what: str, handed_in: Mapping[str, Any]) -> Any:
     if isinstance(value, dict):
         if GIVEN in value:
             return taken(value[GIVEN], what, handed_in)
-        return build(value, PARTS, handed_in) if "name" in value else {k: built(v, k, handed_in) for k, v in value.items()}
+        return (
+            build(value, PARTS, handed_in) if "name" in value else {k: built(v, k, handed_in) for k, v in value.items()}
+        )
     return tuple(built(v, what, handed_in) for v in value) if isinstance(value, list) else value
 
 
