@@ -182,7 +182,7 @@ def assert_asks_for_nothing(page: str) -> None:
 
 def test_runs_lists_what_is_there(trained, capsys):
     (row,) = printed(capsys, ["runs", str(trained.parent)])["runs"]
-    assert (row["run"], row["algorithm"], row["step"], row["done"]) == (str(trained), "ista", 20, True)
+    assert (row["run"], row["network"], row["step"], row["done"]) == (str(trained), "ista", 20, True)
 
 
 def test_resume_finishes_a_run_that_was_cut(trained, tmp_path, capsys):
