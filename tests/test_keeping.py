@@ -54,7 +54,7 @@ def test_a_saved_network_brings_its_operator_and_gives_the_same_bits(tmp_path, n
     if kind == "unfolded":
         net = moved(ff.unfold(algorithm, obs, 3, {"threshold": "per-layer"}))
     else:
-        net = moved(ff.equilibrium(algorithm, obs, {"threshold": "tied"}))
+        net = moved(ff.equilibrium(algorithm, obs, {"threshold": "tied"}, tolerance=1e-2))
     ff.save(net, tmp_path / "net")
     loaded = ff.load(tmp_path / "net")
     assert torch.equal(loaded(obs).x, net(obs).x)
