@@ -55,7 +55,7 @@ def peers_of(net: nn.Module, problem: Problem) -> dict[str, Estimator]:
     if isinstance(net, Regression):
         peers["best linear estimator"] = net.linear_part
     if isinstance(problem, KnownModel) and hasattr(problem, "grid"):
-        peers |= {"maximum likelihood": MaximumLikelihood(problem), "most probable": MaximumAPosteriori(problem)}
+        peers |= {"maximum likelihood": MaximumLikelihood.of(problem), "most probable": MaximumAPosteriori.of(problem)}
     if isinstance(problem, OFDMChannel):
         peers |= channel_peers(problem)
     if isinstance(problem, DirectionOfArrival):
