@@ -10,7 +10,7 @@ from fanfold.core.abilities import offers
 from fanfold.core.table import Table
 from fanfold.core.units import db, power
 from fanfold.observation import Estimate
-from fanfold.problems.protocols import LinearModel, ThroughLikelihood
+from fanfold.problems.protocols import LinearModel, likelihood_of
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Certificate:
 
 def has_evolution(problem: object) -> bool:
     """Whether state evolution can be run: a prior, one operator for all samples, and Gaussian noise."""
-    if not offers(problem, LinearModel) or offers(problem, ThroughLikelihood) or problem.prior is None:
+    if not offers(problem, LinearModel) or likelihood_of(problem) or problem.prior is None:
         return False
     if problem.A is None or problem.A.varies or problem.noise_var is None:
         return False

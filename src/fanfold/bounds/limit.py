@@ -7,7 +7,7 @@ from fanfold.bounds.state_evolution import amp, vamp
 from fanfold.core.abilities import offers
 from fanfold.core.units import power
 from fanfold.observation import Observation
-from fanfold.problems.protocols import RandomMatrix, ThroughLikelihood, posterior_of
+from fanfold.problems.protocols import RandomMatrix, likelihood_of, posterior_of
 
 IID = ("iid", "unit-columns")  # ensembles that follow the evolutions of AMP and GAMP
 
@@ -32,7 +32,7 @@ def bayes_limit(problem: object) -> float | None:
     if not offers(problem, RandomMatrix) or problem.prior is None:
         return None
     prior, is_complex = problem.prior, problem.A.dtype.is_complex
-    likelihood = problem.likelihood if offers(problem, ThroughLikelihood) else None
+    likelihood = likelihood_of(problem)
     if likelihood is not None and problem.ensemble not in IID:
         return None
     tiny = 1e-12 * prior.power

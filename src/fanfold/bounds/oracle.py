@@ -8,7 +8,7 @@ from torch import Tensor
 from fanfold.core.abilities import offers
 from fanfold.core.units import power
 from fanfold.observation import Observation
-from fanfold.problems.protocols import KnownPrior, ThroughLikelihood
+from fanfold.problems.protocols import likelihood_of, prior_of
 
 
 @runtime_checkable
@@ -40,8 +40,8 @@ def support_oracle_error(problem: object, x: Tensor, obs: Observation) -> float 
         >>> error < 1e-4
         True
     """
-    prior = problem.prior if offers(problem, KnownPrior) else None
-    if not offers(prior, SparsePrior) or offers(problem, ThroughLikelihood):
+    prior = prior_of(problem)
+    if not offers(prior, SparsePrior) or likelihood_of(problem) is not None:
         return None
     if obs.A is None or obs.A.varies or obs.noise_var is None or not (obs.noise_var > 0).all():
         return None

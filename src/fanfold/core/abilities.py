@@ -26,6 +26,19 @@ def offers(thing: object, ability: type[T]) -> TypeIs[T]:
     return not missing(thing, ability)
 
 
+def ability(thing: object, protocol: type[T]) -> T | None:
+    """The thing, seen as what the protocol describes, or None where it lacks a member of it.
+
+    Example:
+        >>> import fanfold as ff
+        >>> from fanfold.core.abilities import ability
+        >>> from fanfold.problems.protocols import Stored
+        >>> ability(ff.problems.CompressedSensing(), Stored) is None
+        True
+    """
+    return thing if offers(thing, protocol) else None
+
+
 def require(thing: object, ability: type[T], who: str, instead: str = "") -> T:
     """The thing itself, once it is known to have an ability.
 

@@ -1,8 +1,7 @@
 """What a problem can do, beyond drawing: each ability is a protocol, and generic code asks these alone.
 
-A problem has an ability by having its members; it derives from nothing and is registered nowhere. Generic code asks
-with `offers` and `require` of `fanfold.core.abilities`, which look members up and do not evaluate them. A class whose
-settings decide says so itself: see `SometimesPosterior`.
+A problem has an ability by having its members, as `fanfold.core.abilities` asks; it derives from nothing and is
+registered nowhere. A class whose settings decide says so itself: see `SometimesPosterior`.
 """
 
 from collections.abc import Callable, Mapping
@@ -37,6 +36,16 @@ class KnownNoise(Protocol):
     def noise_var(self) -> Any: ...
 
 
+def prior_of(problem: object) -> Prior | None:
+    """The prior of each unknown by itself, where a problem knows one."""
+    return problem.prior if offers(problem, KnownPrior) else None
+
+
+def noise_var_of(problem: object) -> Any:
+    """The noise variance of all draws, where there is one."""
+    return problem.noise_var if offers(problem, KnownNoise) else None
+
+
 @runtime_checkable
 class LinearModel(KnownPrior, KnownNoise, Protocol):
     """Measurements `y = A x + w` of signals with a prior; A is None where observations do not carry it."""
@@ -68,6 +77,11 @@ class ThroughLikelihood(Protocol):
 
     @property
     def likelihood(self) -> Likelihood: ...
+
+
+def likelihood_of(problem: object) -> Likelihood | None:
+    """The likelihood of each measurement, where it is not `A x` and Gaussian noise by construction."""
+    return problem.likelihood if offers(problem, ThroughLikelihood) else None
 
 
 @runtime_checkable
@@ -121,7 +135,6 @@ class DrawsAll(Protocol):
 
     def sample_all(self, n: int, generator: torch.Generator) -> tuple[Tensor, Observation]:
         """`n` draws of all parameters, `(n, parameters)`, and their observation."""
-        ...
 
 
 @runtime_checkable
@@ -130,7 +143,6 @@ class KnownLikelihood(Named, Protocol):
 
     def log_likelihood(self, x: Tensor, obs: Observation) -> Tensor:
         """`log p(y|x)` of all parameters, `(..., n)` with `(..., m)` -> `(...)`; differentiable in x."""
-        ...
 
 
 @runtime_checkable
@@ -139,7 +151,6 @@ class KnownJoint(KnownLikelihood, Protocol):
 
     def log_prior(self, x: Tensor) -> Tensor:
         """`log p(x)` of all parameters, `(..., n)` -> `(...)`; -inf outside the support."""
-        ...
 
 
 @runtime_checkable
@@ -153,7 +164,6 @@ class GaussianModel(Protocol):
 
     def mean(self, x: Tensor) -> Tensor:
         """The mean of y, `(..., parameters)` -> `(..., m)`; differentiable."""
-        ...
 
 
 @runtime_checkable
@@ -167,7 +177,6 @@ class CorrelatedModel(GaussianModel, Protocol):
 
     def covariance(self, x: Tensor) -> Tensor:
         """The covariance of y, `(..., parameters)` -> `(..., m, m)`; differentiable."""
-        ...
 
 
 @runtime_checkable
@@ -205,7 +214,6 @@ class Searchable(Protocol):
 
     def grid(self, count: int | None = None) -> Tensor:
         """Points `(points, parameters)`; as many as the problem thinks right if the count is None."""
-        ...
 
 
 @runtime_checkable
@@ -214,19 +222,14 @@ class Profiled(Protocol):
 
     def profile(self, x: Tensor, obs: Observation) -> Tensor:
         """The parameters with those that suit the others and y best."""
-        ...
 
 
 @runtime_checkable
 class KnownPosterior(Protocol):
-    """A problem whose posterior mean and variance are known, in closed form or by quadrature.
-
-    A class that has them with some settings only is a `SometimesPosterior`; generic code asks `posterior_of`.
-    """
+    """A problem whose posterior mean and variance are known; generic code asks `posterior_of`."""
 
     def posterior(self, obs: Observation) -> Estimate:
         """`E[x|y]` and `Var[x|y]` of the wanted parameters, exact to rounding or to the quadrature's tolerance."""
-        ...
 
 
 @runtime_checkable
@@ -238,14 +241,7 @@ class SometimesPosterior(KnownPosterior, Protocol):
 
 
 def posterior_of(problem: object) -> Callable[[Observation], Estimate] | None:
-    """The exact posterior mean and variance as an estimator; None where the problem does not know them.
-
-    Example:
-        >>> import fanfold as ff
-        >>> from fanfold.problems.protocols import posterior_of
-        >>> [posterior_of(ff.problems.DirectionOfArrival(sources=count)) is None for count in (1, 2)]
-        [False, True]
-    """
+    """The exact posterior mean and variance as an estimator; None where the problem does not know them."""
     if not offers(problem, KnownPosterior) or (offers(problem, SometimesPosterior) and not problem.has_posterior):
         return None
     return problem.posterior
@@ -260,7 +256,6 @@ class Stored(Protocol):
 
     def every(self) -> tuple[Tensor, Observation]:
         """All pairs of this part, each once."""
-        ...
 
 
 @runtime_checkable
@@ -269,7 +264,6 @@ class Distinct(Protocol):
 
     def distinct(self, n: int, generator: torch.Generator) -> tuple[Tensor, Observation]:
         """`n` different pairs."""
-        ...
 
 
 @runtime_checkable
@@ -278,7 +272,6 @@ class KeepsValidation(Protocol):
 
     def validation(self) -> Any:
         """The problem that validation draws come from."""
-        ...
 
 
 @runtime_checkable
@@ -295,3 +288,11 @@ class Counted(Protocol):
 
     @property
     def failures(self) -> Mapping[str, int]: ...
+
+
+@runtime_checkable
+class Tabulated(Protocol):
+    """A store of simulated runs, that says what became of them."""
+
+    def table(self) -> list[dict[str, Any]]:
+        """Rows with what became of the runs, how many of them, and an example."""

@@ -4,7 +4,7 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -175,6 +175,8 @@ class EquilibriumSettings:
     tolerance: float = 1e-4
     max_iterations: int = 1000
     gradient: Literal["implicit", "jacobian-free"] = "implicit"
+
+    needs_operator_only: ClassVar[bool] = True
 
     def build(self, problem_or_obs: HasOperator) -> Equilibrium:
         """The untrained network."""
