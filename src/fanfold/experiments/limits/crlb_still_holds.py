@@ -90,8 +90,8 @@ def measure(size: Size, seed: int, watch: Watcher) -> SeedScores:
     outcome = SeedScores([], [], [])
     for snr_db in size.snrs_db:
         tone, linear = TONE.shifted(snr_db=snr_db), LINEAR.shifted(snr_db=snr_db)
-        peak, least_squares = MaximumLikelihood(tone), LeastSquares(linear)
-        estimators = {MLE: peak, MAP: MaximumAPosteriori(tone), SHRUNK: Shrunk(peak, tone, seed), NETWORK: network}
+        peak, least_squares = MaximumLikelihood.of(tone), LeastSquares(linear)
+        estimators = {MLE: peak, MAP: MaximumAPosteriori.of(tone), SHRUNK: Shrunk(peak, tone, seed), NETWORK: network}
         outcome.scores.extend(judge("tone", estimators, tone, size.draws, seed))
         outcome.splits.extend(split(estimators, tone, size.points, size.repeats, seed))
         learned = neural(linear, width=32, seed=seed)
