@@ -21,7 +21,7 @@ from fanfold import algorithms, estimators, problems
 from fanfold.algorithms import FISTA, Algorithm
 from fanfold.cli.apply import apply_to_file
 from fanfold.cli.channels import channels  # noqa: F401 - a verb
-from fanfold.cli.console import StudyWatch, notes, show, simulation_watch, watching
+from fanfold.cli.console import Watch, notes, show, watching
 from fanfold.core.files import write_whole
 from fanfold.core.machine import join_world, sensible_threads
 from fanfold.core.suggest import did_you_mean
@@ -241,14 +241,14 @@ def simulate(
 
     Args:
         problem: What to draw from, such as a program: simulate program --command "solver --seed {seed}" ...
-        count: How many draws; failed ones are counted, recorded and left out.
-        out: Where they go; with the same flags again it goes on and makes only what is missing.
-        workers: Runs at once; one for each core for a program, else one, if not given.
-        draw_seed: Of the draws; a simulator's own if not given, else 0.
-        retry_failed: Make those again that are stored as failed.
+        count: How many draws to make; failed ones are counted, recorded and left out.
+        out: The folder for the draws; the same flags again go on and make only what is missing.
+        workers: How many runs go on at once; if not given, one for each core for a program, else one.
+        draw_seed: The seed of the draws; if not given, that of the simulator, else 0.
+        retry_failed: Make those draws again that are stored as failed.
     """
     settings = {"workers": workers, "seed": draw_seed, "retry_failed": retry_failed}
-    with simulation_watch(str(out)) as watch:
+    with watching(str(out)) as watch:
         pairs = run_simulation(problem, count, out, on_event=watch, **settings)
     show(Table(pairs.table()))
     notes.print(f"next: fanfold train simulations neural --path {out}")
@@ -420,7 +420,7 @@ def _present(study: Study, out_dir: Path) -> Result:
 
 
 def _watch(title: str) -> Callable[[Event], None]:
-    return StudyWatch(title)
+    return Watch(title)
 
 
 def _trained(path: Path, leads: bool) -> Result:
