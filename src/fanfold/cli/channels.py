@@ -12,6 +12,7 @@ from rich.text import Text
 from torch import Tensor
 
 from fanfold.cli.console import notes, out, show, watching
+from fanfold.core.abilities import offers
 from fanfold.core.files import write_whole
 from fanfold.core.table import Table
 from fanfold.propagation import TR38901, Layout, Source, Statistics, draw_channels, source_of
@@ -51,7 +52,7 @@ class Draw(TR38901):
 
 @dataclass(frozen=True)
 class Info:
-    """Say what a source of channels holds: fanfold channels info DIR, or of another source by its name."""
+    """Say what a source of channels holds: fanfold channels info SOURCE, a folder or the name of another source."""
 
     source: Annotated[str, tyro.conf.Positional]  # a dataset, umi, rician:k_db=3, measured.mat:array=2x4x8, …
     samples: int = 1000  # number of draws for the statistics
@@ -63,7 +64,7 @@ class Info:
         if self.samples < 1:
             raise ValueError(f"samples is {self.samples}; pass one or more.")
         source = source_of(self.source)
-        if isinstance(source, VerifiableSource):
+        if offers(source, VerifiableSource):
             source.verify()
         generator = torch.Generator().manual_seed(self.draw)
         measured = Statistics.of(source, self.samples, torch.Generator().manual_seed(0))
@@ -103,7 +104,7 @@ def facts_of(source: Source) -> Result:
         "spacing_khz": layout.spacing_hz / 1e3,
         "carrier_ghz": layout.carrier_hz / 1e9,
     }
-    further = source.facts() if isinstance(source, SelfDescribedSource) else {}
+    further = source.facts() if offers(source, SelfDescribedSource) else {}
     return facts | {name: value for name, value in further.items() if name not in facts}
 
 

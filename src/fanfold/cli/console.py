@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table as RichTable
 
-from fanfold.core.events import DrawingEvent, DrawingStarted, DrawsKept
+from fanfold.core.events import DrawingEvent, DrawingFinished, DrawingStarted, DrawsKept
 from fanfold.core.table import Table
 from fanfold.evaluation.link import SlotsSent
 from fanfold.training.events import Event, Finished, Started, Stepped, Validated, summary
@@ -30,57 +30,61 @@ class Watch:
         )  # fmt: skip
         self.task = self.progress.add_task(title, total=None, note="")
         self.bar = notes.is_terminal
+        self.wanted, self.next_line = 0, 0.0  # draws; how many of them are there when the next line comes
 
     def __call__(self, event: Event | DrawingEvent | SlotsSent) -> None:
-        if isinstance(event, Started):
-            self.progress.update(self.task, total=event.steps, completed=event.step)
-            if self.bar:
-                self.progress.start()
-            else:
-                notes.print(f"{self.title}: {event.parameters} parameters, {event.threads} threads", markup=False)
-        elif isinstance(event, Stepped):
-            self.progress.update(self.task, completed=event.step)
-        elif isinstance(event, Validated):
-            note = "" if event.loss is None else f"loss {event.loss:.4f}, "
-            note += f"{event.nmse_db:.2f} dB" + (f" at depth {event.depth}" if event.depth else "")
-            self.progress.update(self.task, note=note)
-            if not self.bar:
-                notes.print(f"{self.title}: step {event.step}, {note}", markup=False)
-        elif isinstance(event, Finished):
-            self.stop()
-            notes.print(f"{self.title}: {summary(event)}, {event.seconds:.1f} s", markup=False)
-        elif isinstance(event, SlotsSent):
-            self._sent(event)
-        else:
-            self._drawing(event)
-
-    def _drawing(self, event: DrawingEvent) -> None:
-        if isinstance(event, DrawingStarted):
-            self.wanted, self.next_line = event.wanted, event.done + event.wanted / 10
-            self.progress.update(self.task, total=event.wanted, completed=event.done)
-            if self.bar:
-                self.progress.start()
-            else:
+        match event:
+            case Started():
+                self.progress.update(self.task, total=event.steps, completed=event.step)
+                self._begin(f"{event.parameters} parameters, {event.threads} threads")
+            case Stepped():
+                self.progress.update(self.task, completed=event.step)
+            case Validated():
+                note = "" if event.loss is None else f"loss {event.loss:.4f}, "
+                note += f"{event.nmse_db:.2f} dB" + (f" at depth {event.depth}" if event.depth else "")
+                self.progress.update(self.task, note=note)
+                if not self.bar:
+                    self._say(f"step {event.step}, {note}")
+            case Finished():
+                self._end(f"{summary(event)}, {event.seconds:.1f} s")
+            case DrawingStarted():
+                self.wanted, self.next_line = event.wanted, event.done + event.wanted / 10
+                self.progress.update(self.task, total=event.wanted, completed=event.done)
                 workers = f", {event.workers} workers" if event.workers > 1 else ""
-                notes.print(f"{self.title}: {event.done} of {event.wanted} draws are there{workers}", markup=False)
-        elif isinstance(event, DrawsKept):
-            self.progress.update(self.task, completed=event.done, note=counted(event.failures).removeprefix(", "))
-            if not self.bar and event.done >= self.next_line:
-                self.next_line = event.done + self.wanted / 10
-                notes.print(f"{self.title}: {event.done} of {self.wanted}{counted(event.failures)}", markup=False)
-        else:
-            self.stop()
-            made = f"{event.made} made now, {event.seconds:.1f} s"
-            notes.print(f"{self.title}: {event.good} good draws{counted(event.failures)}; {made}", markup=False)
+                self._begin(f"{event.done} of {event.wanted} draws are there{workers}")
+            case DrawsKept():
+                failed = counted(event.failures)
+                self.progress.update(self.task, completed=event.done, note=failed.removeprefix(", "))
+                if not self.bar and event.done >= self.next_line:
+                    self.next_line = event.done + self.wanted / 10
+                    self._say(f"{event.done} of {self.wanted}{failed}")
+            case DrawingFinished():
+                made = f"{event.made} made now, {event.seconds:.1f} s"
+                self._end(f"{event.good} good draws{counted(event.failures)}; {made}")
+            case SlotsSent():
+                self._sent(event)
 
     def _sent(self, event: SlotsSent) -> None:
         self.progress.update(self.task, completed=event.done, total=event.total)
         if not self.bar:
-            notes.print(f"{self.title}: {event.done} of {event.total} rounds", markup=False)
+            self._say(f"{event.done} of {event.total} rounds")
         elif event.done < event.total:
             self.progress.start()
         else:
             self.stop()
+
+    def _begin(self, line: str) -> None:
+        if self.bar:
+            self.progress.start()
+        else:
+            self._say(line)
+
+    def _end(self, line: str) -> None:
+        self.stop()
+        self._say(line)
+
+    def _say(self, line: str) -> None:
+        notes.print(f"{self.title}: {line}", markup=False)
 
     def stop(self) -> None:
         """Take the bar away."""

@@ -7,6 +7,8 @@ from typing import Any, Literal, Protocol, get_args, runtime_checkable
 import torch
 from torch import Tensor
 
+from fanfold.core.abilities import offers
+
 Part = Literal["train", "validation", "test"]
 
 
@@ -170,7 +172,7 @@ class SelfDescribedSource(Protocol):
 
 def stored_fingerprint(source: Source) -> str | None:
     """The hash of the stored channels that a source draws from; None if all are drawn afresh."""
-    return (source.fingerprint or None) if isinstance(source, HashedSource) else None
+    return (source.fingerprint or None) if offers(source, HashedSource) else None
 
 
 def picked(rows: range, n: int, generator: torch.Generator, part: Part) -> Tensor:

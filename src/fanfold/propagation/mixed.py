@@ -6,6 +6,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from fanfold.core.abilities import offers
 from fanfold.propagation.base import DistinctSource, Layout, Part, Source, StoredSource, stored_fingerprint
 
 
@@ -52,7 +53,7 @@ class Mixed:
         """`n` channels; not to train on, as many as every source has, so that none counts for more than another."""
         sizes = self._sizes(n, generator)
         if part != "train":
-            counts = [len(source.rows(part)) for source in self.sources if isinstance(source, StoredSource)]
+            counts = [len(source.rows(part)) for source in self.sources if offers(source, StoredSource)]
             sizes = [min(size, *counts) for size in sizes] if counts else sizes
         drawn = [source.draw(size, generator, part) for source, size in zip(self.sources, sizes, strict=True) if size]
         together = torch.cat(drawn)
@@ -64,7 +65,7 @@ class Mixed:
         Raises:
             ValueError: If a stored source is named twice, or holds too few.
         """
-        stored = [source.fingerprint for source in self.sources if isinstance(source, StoredSource)]
+        stored = [source.fingerprint for source in self.sources if offers(source, StoredSource)]
         if len(set(stored)) < len(stored):
             raise ValueError(
                 "the mixture names a stored source twice, so that its channels cannot all differ; name each once."
@@ -86,9 +87,9 @@ def distinct(source: Source, n: int, generator: torch.Generator, part: Part = "t
     Raises:
         ValueError: If the part holds fewer.
     """
-    if isinstance(source, DistinctSource):
+    if offers(source, DistinctSource):
         return source.distinct(n, generator, part)
-    if not isinstance(source, StoredSource):
+    if not offers(source, StoredSource):
         return source.draw(n, generator, part)
     rows = source.rows(part)
     if n > len(rows):

@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import singledispatch
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,7 @@ def simulation_events(
     """
     if count < 1:
         raise ValueError(f"count is {count}; pass a positive number of draws.")
-    simulator = problem if isinstance(problem, Numbered) else AsSimulator(problem)
+    simulator = numbered(problem)
     seed = simulator.seed if seed is None else seed
     workers, began = simulator.workers if workers is None else workers, time.perf_counter()
     if workers < 1:
@@ -257,3 +258,14 @@ class AsSimulator(Numbered):
         precision = str(obs.y.real.dtype).removeprefix("torch.")
         rows = zip(x.numpy(), obs.y.numpy())
         return [judge(first + i, a, b, self.kind, None, precision) for i, (a, b) in enumerate(rows)]
+
+
+@singledispatch
+def numbered(problem: Problem) -> Numbered:
+    """The simulator of a problem's numbered draws: the problem itself if it is one."""
+    return AsSimulator(problem)
+
+
+@numbered.register
+def _(problem: Numbered) -> Numbered:
+    return problem
