@@ -15,6 +15,7 @@ import torch
 from scipy.io import savemat
 from scipy.special import j0
 
+from fanfold.core.events import DrawingStarted, DrawsKept
 from fanfold.core.files import file_hash
 from fanfold.problems import OFDMChannel
 from fanfold.propagation import Dataset, Layout, Source, Statistics, source_of
@@ -291,6 +292,14 @@ def test_left_and_gone_on_is_drawn_without_a_break(whole, tmp_path):
     assert shards(again.path) == shards(whole.path)
     assert again.fingerprint == whole.fingerprint != ""
     assert log.read_text().split() == [str(shard_seed(3, k)) for k in (1, 2)]
+
+
+def test_a_drawing_tells_what_is_there_and_what_it_adds(tmp_path):
+    events = list(drawing_events(Toy(), 25, tmp_path / "new", seed=3, shard_draws=10))
+    assert events[:-1] == [DrawingStarted(str(tmp_path / "new"), 25, 0), *(DrawsKept(done) for done in (10, 20, 25))]
+    (tmp_path / "new" / "00001.npy").unlink()
+    started, kept, finished = drawing_events(Toy(), 25, tmp_path / "new", seed=3, shard_draws=10)
+    assert (started.done, kept.done, finished.good, finished.made) == (15, 25, 25, 10)
 
 
 def test_all_there_draws_nothing(whole, tmp_path):

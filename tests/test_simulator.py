@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import fanfold as ff
 from fanfold.core.events import DrawingFinished, DrawingStarted
 from fanfold.problems import BatchSimulator, Box, Independent, Modulation, Pairs, Problem, Simulations, Simulator
+from fanfold.problems.protocols import Counted
 from fanfold.problems.simulators.base import seeds_of
 from fanfold.problems.simulators.outcome import judge
 from fanfold.problems.simulators.store import writing
@@ -151,6 +152,7 @@ def test_failures_are_counted_by_kind_and_left_out():
     x, obs = simulator.sample(300, rng(0))
     assert len(x) == len(obs.y) == 300
     assert (x[:, 0] >= 0.4).all()
+    assert isinstance(simulator, Counted)
     assert set(simulator.failures) == {"crash", "non-finite", "wrong shape", "unreadable"}
     # of all that was tried: n · 0.1 for each kind, by 5 deviations of a binomial
     tried = 300 + sum(simulator.failures.values())
@@ -284,6 +286,19 @@ def test_a_simulator_that_was_mended_fills_the_gaps(tmp_path):
     assert torch.equal(y, whole[1])
 
 
+def mostly_broken(x, generator):
+    if x[0] < 0.5:
+        raise RuntimeError("the mesh is torn")
+    return noisy(x, generator)
+
+
+def test_runs_that_fail_once_more_do_not_condemn_a_simulator(tmp_path):
+    simulator = Simulator(UNIT, mostly_broken)
+    failures = ff.simulate(simulator, 60, tmp_path / "store").failures
+    assert failures["crash"] > 10
+    assert ff.simulate(simulator, 60, tmp_path / "store", retry_failed=True).failures == failures
+
+
 @pytest.mark.parametrize("lost", [1, 9, 30, 200])
 def test_a_record_cut_short_is_dropped_and_made_again(tmp_path, lost):
     store = tmp_path / "store"
@@ -317,6 +332,16 @@ def test_a_simulation_that_is_left_early_keeps_what_was_made(tmp_path):
         assert not isinstance(event, DrawingFinished)
     events.close()
     assert len(Simulations(str(tmp_path / "store")).contents.good) == 25
+
+
+def test_a_listener_that_raises_lets_go_of_the_store(tmp_path):
+    def listen(event):
+        raise RuntimeError("the terminal is gone")
+
+    with pytest.raises(RuntimeError, match="the terminal is gone") as caught:
+        ff.simulate(ONE, 20, tmp_path / "store", on_event=listen)
+    assert len(stored(ff.simulate(ONE, 20, tmp_path / "store"))[0]) == 20
+    assert caught.traceback  # which holds every frame until here
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,12 @@ class DrawingStarted:
         done: How many of these are there already, failed ones included.
         failures: How many of those failed, by kind.
         workers: How many runs may go on at once.
+
+    Example:
+        >>> from fanfold.core.events import DrawingStarted
+        >>> started = DrawingStarted("umi-64", wanted=10_000, done=2000)
+        >>> started.workers, started.failures
+        (1, {})
     """
 
     folder: str
@@ -34,6 +40,12 @@ class DrawsKept:
     Attributes:
         done: How many of the draws that were asked for are there by now, failed ones included.
         failures: How many of those failed, by kind.
+
+    Example:
+        >>> from fanfold.core.events import DrawsKept
+        >>> kept = DrawsKept(done=64, failures={"crash": 3})
+        >>> kept.done - sum(kept.failures.values())
+        61
     """
 
     done: int
@@ -50,6 +62,14 @@ class DrawingFinished:
         made: How many draws this call made, failed ones included.
         seconds: How long this call took.
         failures: How many draws failed, by kind.
+
+    Example:
+        >>> import tempfile, fanfold as ff
+        >>> events = []
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = ff.simulate(ff.problems.Modulation(), 100, folder, on_event=events.append)
+        >>> events[-1].good, events[-1].made
+        (100, 100)
     """
 
     folder: str
@@ -68,6 +88,12 @@ def exhaust(events: Generator[E, None, None], on_event: Callable[[E], None] | No
     Args:
         events: The generator. It is closed at once, and so lets go of its folder, if `on_event` raises.
         on_event: Called with each event.
+
+    Example:
+        >>> from fanfold.core.events import DrawsKept, exhaust
+        >>> exhaust((DrawsKept(done) for done in (64, 100)), lambda event: print(event.done))
+        64
+        100
     """
     with closing(events):
         for event in events:

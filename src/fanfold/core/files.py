@@ -92,11 +92,11 @@ def check_same(folder: Path, held: Mapping[str, Any] | None, wanted: Mapping[str
         if others:
             raise ValueError(f"{folder} holds other things ({', '.join(others[:3])}); choose a folder of its own.")
         return
-    there, here = _leaves(held), _leaves(json.loads(json.dumps(wanted)))  # JSON makes lists of tuples
-    for name in [*there, *here]:
-        if there.get(name) != here.get(name):
+    old, new = _leaves(held), _leaves(json.loads(json.dumps(wanted)))  # JSON makes lists of tuples
+    for name in [*old, *new]:
+        if old.get(name) != new.get(name):
             raise ValueError(
-                f"{folder} holds other draws: {name} is {there.get(name)!r} there and {here.get(name)!r} here; choose "
+                f"{folder} holds other draws: {name} is {old.get(name)!r} there and {new.get(name)!r} here; choose "
                 "another folder, or the settings with which this one was made."
             )
 

@@ -70,7 +70,7 @@ class Layout:
 
 
 def rows_of(part: Part, topologies: int, held_out_share: float) -> range:
-    """Which topologies a part has: the last share is for testing, half as many before it are for validation.
+    """The topologies that a part has: the last share is for testing, half as many before it are for validation.
 
     One at least is for testing and one to train on; where no other is left, this one is for validation too.
 
@@ -93,7 +93,13 @@ def rows_of(part: Part, topologies: int, held_out_share: float) -> range:
 
 @runtime_checkable
 class Source(Protocol):
-    """A place that channels come from: a model, a dataset, a file of the user's, or several of these together."""
+    """A place that channels come from: a model, a dataset, a file of the user's, or several of these together.
+
+    Example:
+        >>> import fanfold as ff
+        >>> isinstance(ff.propagation.source_of("rayleigh"), ff.propagation.Source)
+        True
+    """
 
     @property
     def layout(self) -> Layout:
@@ -123,10 +129,17 @@ class HashedSource(Protocol):
 
 @runtime_checkable
 class StoredSource(Protocol):
-    """A source with a fixed number of channels, which can be read row by row."""
+    """A source with a fixed number of channels, which can be read row by row.
+
+    Example:
+        >>> import torch, fanfold as ff
+        >>> source = ff.propagation.source_of("umi")
+        >>> isinstance(source, ff.propagation.StoredSource), tuple(source.read(torch.arange(3)).shape)
+        (True, (3, 32, 1, 24))
+    """
 
     def rows(self, part: Part) -> range:
-        """Which rows a part holds."""
+        """The rows that a part holds."""
         ...
 
     def read(self, pick: Tensor) -> Tensor:

@@ -109,7 +109,7 @@ class Dataset:
         return facts
 
     def rows(self, part: Part) -> range:
-        """Which draws a part holds."""
+        """The draws that a part holds."""
         return rows_of(part, self.count, self.held_out_share)
 
     def draw(self, n: int, generator: torch.Generator, part: Part = "train") -> Tensor:

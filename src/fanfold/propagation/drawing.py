@@ -29,7 +29,14 @@ SHARD_DRAWS = 1000  # draws in one file, where nobody says otherwise
 
 
 class Recipe(Protocol):
-    """Something that draws channels from a seed, such as `TR38901`."""
+    """Something that draws channels from a seed, such as `TR38901`.
+
+    Example:
+        >>> import fanfold as ff
+        >>> recipe: ff.propagation.Recipe = ff.propagation.TR38901("tdl-a", array=(1, 1, 2))
+        >>> recipe.describe()["model"], recipe.layout.antennas
+        ('tdl-a', 2)
+    """
 
     @property
     def layout(self) -> Layout:

@@ -18,7 +18,7 @@ NAMED = ("comb-2", "comb-4", "comb-6", "comb-12", "dmrs-1", "dmrs-2", "srs-2", "
 
 
 def pilot_mask(pilots: str, symbols: int, subcarriers: int) -> Tensor:
-    """Where the pilots are: `(symbols, subcarriers)`, boolean.
+    """The places of the pilots in a slot, `(symbols, subcarriers)`, boolean.
 
     Args:
         pilots: `comb-4`, every fourth subcarrier of the first symbol; `dmrs-1` or `dmrs-2`, the demodulation reference
@@ -35,6 +35,11 @@ def pilot_mask(pilots: str, symbols: int, subcarriers: int) -> Tensor:
 
     Raises:
         ValueError: If the pattern is unknown, does not fit the layout or leaves nothing to interpolate.
+
+    Example:
+        >>> import fanfold as ff
+        >>> ff.propagation.pilot_mask("comb-4:offset=1", symbols=1, subcarriers=8).int().tolist()
+        [[0, 1, 0, 0, 0, 1, 0, 0]]
     """
     if pilots.endswith(".npy"):
         mask = _of_file(pilots, symbols, subcarriers)

@@ -27,6 +27,11 @@ def source_of(name: str) -> Source:
 
     Raises:
         ValueError: If there is none of that name, or a setting is unknown or wrong.
+
+    Example:
+        >>> import fanfold as ff
+        >>> ff.propagation.source_of("rician:k_db=10,array=2x4x8").layout.shape
+        (64, 1, 48)
     """
     if len(names := _parts(name)) > 1:
         return Mixed(tuple(source_of(part) for part in names), tuple(names))

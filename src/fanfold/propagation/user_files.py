@@ -97,7 +97,7 @@ class UserFile:
         return self._ordered[1]
 
     def rows(self, part: Part) -> range:
-        """Which draws a part holds; no topology is in two."""
+        """The draws that a part holds; no topology is in two parts."""
         rows = rows_of(part, len(self.channels) // self._links, self.held_out_share)
         return range(rows.start * self._links, rows.stop * self._links)
 

@@ -25,7 +25,7 @@ from fanfold.problems.protocols import kind_of
 from fanfold.problems.simulators import Numbered, Simulations
 from fanfold.problems.simulators.base import TRIAL_RUNS, grouped, refusal
 from fanfold.problems.simulators.outcome import Outcome, judge, one_line
-from fanfold.problems.simulators.python import source_of
+from fanfold.problems.simulators.python import code_identity
 from fanfold.problems.simulators.store import Contents, writing
 from fanfold.runs import recipe
 
@@ -153,6 +153,12 @@ class Tally:
         count: How many draws were asked for.
         contents: What the store holds already.
         retry_failed: Whether stored failures count as missing.
+
+    Example:
+        >>> from fanfold.problems.simulators.store import Contents
+        >>> from fanfold.training.simulate import Tally
+        >>> Tally(3, Contents([]), retry_failed=False).missing
+        [0, 1, 2]
     """
 
     def __init__(self, count: int, contents: Contents, *, retry_failed: bool):
@@ -238,7 +244,7 @@ class AsSimulator(Numbered):
         try:
             return recipe.describe_problem(self.problem) | facts
         except ValueError:  # a class of the user's own
-            return {"problem": source_of(self.problem)} | facts
+            return {"problem": code_identity(self.problem)} | facts
 
     def outcomes(self, seed: int, indices: Sequence[int]) -> list[Outcome]:
         outcomes = []

@@ -189,7 +189,12 @@ def parameters_of(prior: Any, n: int, seed: int, dtype: DType) -> np.ndarray:
 
 
 def grouped(indices: Iterable[int], chunk: int) -> Iterator[list[int]]:
-    """The numbers of draws, those of a chunk together."""
+    """The numbers of draws in lists, those of a chunk together.
+
+    Args:
+        indices: The numbers, rising.
+        chunk: How many draws are always made together.
+    """
     return (list(group) for _, group in groupby(indices, key=lambda index: index // chunk))
 
 
@@ -218,7 +223,13 @@ def refusal(outcomes: Sequence[Outcome]) -> str:
 
 
 class InThisThread(Executor):
-    """An executor that does each thing at once, in the thread that asks."""
+    """An executor that does each thing at once, in the thread that asks.
+
+    Example:
+        >>> from fanfold.problems.simulators.base import InThisThread
+        >>> InThisThread().submit(pow, 2, 10).result()
+        1024
+    """
 
     def submit(self, fn, /, *args, **kwargs):
         future: Future[Any] = Future()

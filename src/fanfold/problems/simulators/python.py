@@ -155,12 +155,12 @@ class BatchSimulator(Numbered):
 
 def python_identity(simulator: Simulator | BatchSimulator) -> dict[str, Any]:
     """What decides the draws of a function: its source, that of its prior, and the settings."""
-    code = {"simulator": source_of(simulator.simulate), "prior": source_of(simulator.prior)}
+    code = {"simulator": code_identity(simulator.simulate), "prior": code_identity(simulator.prior)}
     settings = {"kind": simulator.kind, "shape": simulator.shape, "dtype": simulator.dtype}
     return code | settings | {"together": simulator.together}
 
 
-def source_of(thing: Any) -> str:
+def code_identity(thing: Any) -> str:
     """A function by its name and a hash of its source, or a frozen dataclass by its fields.
 
     What a function calls, or finds outside itself, is not seen.
@@ -168,7 +168,7 @@ def source_of(thing: Any) -> str:
     if is_dataclass(thing) and not isinstance(thing, type):
         return repr(thing)
     if isinstance(thing, partial):
-        return f"{source_of(thing.func)} with {thing.args!r} {thing.keywords!r}"
+        return f"{code_identity(thing.func)} with {thing.args!r} {thing.keywords!r}"
     code = thing if inspect.isroutine(thing) or isinstance(thing, type) else type(thing)
     try:
         text = inspect.getsource(code)

@@ -38,6 +38,11 @@ class Failed(NamedTuple):
         kind: The kind of the failure.
         detail: What exactly went wrong, in one line.
         x: The parameters, `(d,)`.
+
+    Example:
+        >>> from fanfold.problems.simulators.store import Failed
+        >>> Failed(17, "crash", "exit code 3", [0.5, 2.0]).kind
+        'crash'
     """
 
     index: int
@@ -47,11 +52,26 @@ class Failed(NamedTuple):
 
 
 class Record(NamedTuple):
-    """Runs whose observations have one shape, and some that failed."""
+    """Runs whose observations have one shape, or runs that failed.
+
+    Attributes:
+        indices: The numbers of the draws that have an observation.
+        x: Their parameters, `(runs, d)`.
+        y: Their observations, `(runs, ...)`.
+        failed: The runs that failed.
+
+    Example:
+        >>> import numpy as np
+        >>> from fanfold.problems.simulators.outcome import Outcome
+        >>> from fanfold.problems.simulators.store import records_of
+        >>> (record,) = records_of([Outcome(k, np.zeros(1), np.ones(2)) for k in range(3)])
+        >>> record.indices, record.y.shape
+        ([0, 1, 2], (3, 2))
+    """
 
     indices: list[int]
-    x: np.ndarray  # (runs, d)
-    y: np.ndarray  # (runs, ...)
+    x: np.ndarray
+    y: np.ndarray
     failed: list[Failed]
 
 
@@ -121,7 +141,22 @@ class Contents:
 
 
 class Store:
-    """A store that is being written, by one process alone."""
+    """A store that is being written, by one process alone; `writing` opens it.
+
+    Args:
+        path: The folder.
+        contents: What the store held when it was opened.
+
+    Example:
+        >>> import pathlib, tempfile, numpy as np
+        >>> from fanfold.problems.simulators.outcome import Outcome
+        >>> from fanfold.problems.simulators.store import reading, writing
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with writing(pathlib.Path(folder), {"seed": 0}) as store:
+        ...         store.append([Outcome(0, np.zeros(1), np.ones(2))])
+        ...     reading(pathlib.Path(folder))[1].good
+        [0]
+    """
 
     def __init__(self, path: Path, contents: Contents):
         self.path, self.contents = path, contents
