@@ -112,7 +112,7 @@ class MyProblem(Described):
     seed: int = 0
 
     @property
-    def A(self):  # noqa: N802
+    def A(self):
         return Dense(torch.randn(10, 20, generator=torch.Generator().manual_seed(self.seed)) / 10**0.5)
 
     def sample(self, n, generator):

@@ -8,7 +8,7 @@ from typing import Annotated
 import torch
 import tyro
 
-from fanfold.cli.console import StudyWatch, notes, show
+from fanfold.cli.console import Watch, notes, show
 from fanfold.cli.flags import Result
 from fanfold.core.files import write_whole
 from fanfold.core.table import Table
@@ -66,4 +66,4 @@ def _present(study: Study, out_dir: Path) -> Result:
 
 
 def _watch(title: str) -> Callable[[Event], None]:
-    return StudyWatch(title)
+    return Watch(title)

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import torch
 
 from fanfold.algorithms import Algorithm
-from fanfold.cli.console import notes, show, simulation_watch, watching
+from fanfold.cli.console import notes, show, watching
 from fanfold.cli.flags import (
     Flat,
     NetworkChoice,
@@ -195,13 +195,13 @@ def simulate(
 
     Args:
         problem: What to draw from, such as a program: simulate program --command "solver --seed {seed}" ...
-        count: How many draws; failed ones are counted, recorded and left out.
-        out: Where they go; with the same flags again it goes on and makes only what is missing.
-        workers: Runs at once; one for each core for a program, else one, if not given.
-        draw_seed: Seed of the draws; a simulator's own if not given, else 0.
-        retry_failed: Make those again that are stored as failed.
+        count: How many draws to make; failed ones are counted, recorded and left out.
+        out: The folder for the draws; the same flags again go on and make only what is missing.
+        workers: How many runs go on at once; if not given, one for each core for a program, else one.
+        draw_seed: The seed of the draws; if not given, that of the simulator, else 0.
+        retry_failed: Make those draws again that are stored as failed.
     """
-    with simulation_watch(str(out)) as watch:
+    with watching(str(out)) as watch:
         pairs = run_simulation(
             problem, count, out, on_event=watch, workers=workers, seed=draw_seed, retry_failed=retry_failed
         )
