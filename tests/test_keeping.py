@@ -1,4 +1,4 @@
-"""Keeping: what was trained or saved comes back bit for bit, and what is the user's own is named and asked for again."""
+"""Keeping: what was trained or saved comes back bit for bit; what is the user's own is named and asked for again."""
 
 from dataclasses import dataclass
 from typing import NamedTuple

@@ -241,10 +241,10 @@ class AsSimulator(Numbered):
 
     def identity(self) -> dict[str, Any]:
         facts = {"kind": self.kind, "together": GROUP_DRAWS}
-        try:
-            return recipe.describe_problem(self.problem) | facts
-        except ValueError:  # a class of the user's own
-            return {"problem": code_identity(self.problem)} | facts
+        data = recipe.describe_problem(self.problem)
+        if recipe.is_whole(data):
+            return data | facts
+        return {"problem": code_identity(self.problem)} | facts  # of a class of the user's own
 
     def outcomes(self, seed: int, indices: Sequence[int]) -> list[Outcome]:
         outcomes = []
