@@ -99,14 +99,21 @@ NETWORKS = UNFOLDINGS | {name: kind for name, kind in estimators.REGISTRY.items(
 ProblemChoice, NetworkChoice = _choice_of(problems.REGISTRY), _choice_of(NETWORKS)
 
 
-def chosen_for(settings: Settings) -> Any:
+@functools.singledispatch
+def chosen_for(settings: Any) -> Any:
     """The subcommand's value that stands for settings, such as those of a config."""
-    if isinstance(settings, UnfoldedSettings):
-        kind = UNFOLDINGS[_name_of(settings.algorithm)]
-        return kind(settings.algorithm, settings.layers, settings.learn, settings.checkpoint)
-    if isinstance(settings, EquilibriumSettings):
-        return UNFOLDINGS[_name_of(settings.algorithm)](settings.algorithm, learn=settings.learn, equilibrium=True)
     return settings
+
+
+@chosen_for.register
+def _(settings: UnfoldedSettings) -> Unfolding:
+    kind = UNFOLDINGS[_name_of(settings.algorithm)]
+    return kind(settings.algorithm, settings.layers, settings.learn, settings.checkpoint)
+
+
+@chosen_for.register
+def _(settings: EquilibriumSettings) -> Unfolding:
+    return UNFOLDINGS[_name_of(settings.algorithm)](settings.algorithm, learn=settings.learn, equilibrium=True)
 
 
 def _name_of(algorithm: Algorithm) -> str:

@@ -97,7 +97,7 @@ def _train(
     if device not in ("cpu", "cuda") or (device == "cuda" and not torch.cuda.is_available()):
         raise ValueError(f"there is no device {device!r} here; pass cpu{' or cuda' * torch.cuda.is_available()}.")
     name = type(network).__name__.removesuffix("Settings")
-    settings = _unfolded(network, problem, prior_given=prior_given) if isinstance(network, Unfolding) else network
+    settings = settings_for(network, problem, prior_given=prior_given)
     leads = join_world(torch.device(device)).leads  # chooses the GPU of this process
     net = settings.build(problem).to(device)
     path = run_dir or _free_path(f"{type(problem).__name__}-{name}".lower())
@@ -106,8 +106,14 @@ def _train(
     return _trained(path, leads=leads)
 
 
-def _unfolded(network: Unfolding, problem: Problem, *, prior_given: bool) -> Settings:
-    """The settings of an unfolded network for a problem."""
+@functools.singledispatch
+def settings_for(network: Settings, problem: Problem, *, prior_given: bool) -> Settings:
+    """The settings that a subcommand's value stands for, on a problem."""
+    return network
+
+
+@settings_for.register
+def _(network: Unfolding, problem: Problem, *, prior_given: bool) -> Settings:
     algorithm = _suited(network.algorithm, problem, prior_given=prior_given)
     if network.equilibrium:
         return EquilibriumSettings(algorithm, network.learn or scalar_quantities(algorithm, problem, "tied"))
