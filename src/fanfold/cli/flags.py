@@ -13,7 +13,6 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, Pri
 
 from fanfold import algorithms, estimators, problems
 from fanfold.algorithms import Algorithm
-from fanfold.estimators.base import Settings
 from fanfold.training.settings import Training
 from fanfold.unfolding.equilibrium import EquilibriumSettings
 from fanfold.unfolding.unfold import UnfoldedSettings

@@ -107,7 +107,7 @@ def _train(
 
 
 @functools.singledispatch
-def settings_for(network: Settings, problem: Problem, *, prior_given: bool) -> Settings:
+def settings_for(network: Any, problem: Problem, *, prior_given: bool) -> Settings:
     """The settings that a subcommand's value stands for, on a problem."""
     return network
 
