@@ -9,7 +9,7 @@ from fanfold.algorithms import AMP, FISTA, GAMP, OAMP, Algorithm
 from fanfold.core.streams import Stream
 from fanfold.core.units import nmse_db
 from fanfold.estimators import ESPRIT, LMMSE, MUSIC, MaximumAPosteriori, MaximumLikelihood
-from fanfold.estimators.ofdm import ChannelCovariance, Interpolation, Wiener
+from fanfold.estimators.ofdm import channel_peers
 from fanfold.estimators.posterior.neural import Regression
 from fanfold.estimators.sparse import MCP, OMP, DebiasedLasso, Lasso
 from fanfold.evaluation.evaluate import Estimator
@@ -63,16 +63,6 @@ def peers_of(net: nn.Module, problem: Problem) -> dict[str, Estimator]:
     if isinstance(problem, KnownPosterior) and getattr(problem, "sources", 1) == 1:  # several have no quadrature
         peers["exact posterior"] = problem.posterior
     return peers
-
-
-def channel_peers(problem: OFDMChannel, seed: int = 0) -> dict[str, Estimator]:
-    """Least squares, LMMSE over the grid of each antenna, and LMMSE over antennas and grid."""
-    covariance = ChannelCovariance.of(problem, seed=seed)
-    return {
-        "least squares, linear": Interpolation(problem),
-        "LMMSE, grid": Wiener(problem, covariance, "grid"),
-        "LMMSE, space ⊗ grid": Wiener(problem, covariance),
-    }
 
 
 def classical_peers(problem: Problem, iterations: int, seed: int = 0) -> dict[str, Estimator]:

@@ -3,7 +3,7 @@
 from fanfold.propagation.base import Layout, Part, Source, StoredSource
 from fanfold.propagation.dataset import Dataset
 from fanfold.propagation.drawing import cached_channels, draw_channels
-from fanfold.propagation.mixed import distinct
+from fanfold.propagation.mixed import distinct, stored_fingerprint
 from fanfold.propagation.pilots import pilot_mask
 from fanfold.propagation.sources import source_of
 from fanfold.propagation.tr38901 import TR38901
@@ -20,4 +20,5 @@ __all__ = [
     "draw_channels",
     "pilot_mask",
     "source_of",
+    "stored_fingerprint",
 ]

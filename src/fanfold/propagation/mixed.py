@@ -81,3 +81,9 @@ def distinct(source: Source, n: int, generator: torch.Generator, part: Part = "t
     if n > len(rows):
         raise ValueError(f"{n} different channels are wanted and {len(rows)} are stored ({part}); draw more.")
     return source.read(rows.start + torch.randperm(len(rows), generator=generator)[:n])
+
+
+def stored_fingerprint(source: Source) -> str | None:
+    """The hashes of the stored channels that a source draws from, joined by `+`; None if all are drawn afresh."""
+    sources = source.sources if isinstance(source, Mixed) else (source,)
+    return "+".join(part.fingerprint for part in sources if isinstance(part, StoredSource)) or None
