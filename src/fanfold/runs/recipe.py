@@ -52,6 +52,7 @@ def build(data: dict[str, Any], registry: dict[str, type]) -> Any:
 
 # settings that are made of others
 PARTS: dict[str, type] = likelihoods.REGISTRY | penalties.REGISTRY | priors.REGISTRY | problems.REGISTRY | problems.PARTS
+PARTS |= estimators.ofdm.REGISTRY
 
 
 def _plain(value: Any) -> Any:

@@ -82,13 +82,15 @@ class Adapted(nn.Module):
     @property
     def settings(self) -> AdaptedSettings | None:
         """What builds the network again; None where its inner one is of the user's own."""
-        inner = self.net.settings if isinstance(self.net, Kept) else None
-        return AdaptedSettings(inner, self.known, self.seed) if isinstance(inner, NetworkSettings) else None
+        inner = self._inner
+        settings = inner.settings if isinstance(inner, Kept) else None
+        return AdaptedSettings(settings, self.known, self.seed) if isinstance(settings, NetworkSettings) else None
 
     @property
     def measures_noise(self) -> bool:
         """Whether the inner network measures a noise variance that is not known."""
-        return isinstance(self.net, MeasuresNoise) and self.net.measures_noise
+        inner = self._inner
+        return isinstance(inner, MeasuresNoise) and inner.measures_noise
 
     def prepare(self, x: Tensor, obs: Observation) -> None:
         """Let a network that is yet untrained learn in closed form; one that was trained stays as it is.
@@ -96,14 +98,20 @@ class Adapted(nn.Module):
         Raises:
             ValueError: If it would have to learn from channels that are not known.
         """
-        if self.prepared or not isinstance(self.net, Preparable):
+        inner = self._inner
+        if self.prepared or not isinstance(inner, Preparable):
             return
         if not self.known:
             raise ValueError(
                 "an untrained network learns in closed form from channels, and here they are not known: train it where "
                 "they are and adapt that, Adapted(net, known=False), or pass known=True."
             )
-        self.net.prepare(x, obs)
+        inner.prepare(x, obs)
+
+    @property
+    def _inner(self) -> object:
+        """The network, of which a protocol says what it can do."""
+        return self.net
 
     def forward(self, obs: Observation) -> Estimate:
         """The channel and its error variance, as the inner network estimates them."""
@@ -116,7 +124,7 @@ class Adapted(nn.Module):
             ValueError: If neither channels nor the noise variance are known.
         """
         if self.known:
-            return _self_judged(self.net).losses(obs, x)
+            return _self_judged(self._inner).losses(obs, x)
         if obs.noise_var is None or obs.A is None:
             raise ValueError("without channels the risk takes noise_var and A; pass both in the Observation.")
         drawn = zlib.crc32(obs.y.detach().cpu().resolve_conj().numpy().tobytes())  # the same probes when a run resumes

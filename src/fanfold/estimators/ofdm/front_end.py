@@ -59,7 +59,7 @@ class FrontEnd(nn.Module):
 
     def forward(self, y: Tensor, noise_var: Tensor | None) -> UnitPower:
         """Bring pilots `(batch, m, 2)` to unit power of the channel; a noise variance that is not known is measured."""
-        noise_var = self.noise_variance.of_pairs(y) if noise_var is None else noise_var
+        noise_var = self.noise_variance.from_pairs(y) if noise_var is None else noise_var
         scale = self._power(y, noise_var)
         y = (y / scale.sqrt().unsqueeze(-1)).unflatten(1, (self.antennas, self.pilots))
         return UnitPower(packed(y), (noise_var / scale).clamp_min(SMALLEST_NOISE_VAR), scale)

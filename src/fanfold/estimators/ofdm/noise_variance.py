@@ -56,9 +56,9 @@ class NoiseVariance(nn.Module):
             ValueError: If they are of another layout.
         """
         flat = by_antenna(y, self.U.shape[0], self.V.shape[0]).flatten(1)
-        return self.of_pairs(torch.view_as_real(flat.resolve_conj())).reshape(*y.shape[:-1], 1)
+        return self.from_pairs(torch.view_as_real(flat.resolve_conj())).reshape(*y.shape[:-1], 1)
 
-    def of_pairs(self, y: Tensor) -> Tensor:
+    def from_pairs(self, y: Tensor) -> Tensor:
         """The noise variance from real pairs `(batch, antennas · pilots, 2)`, for runtimes without complex numbers."""
         grid = y.unflatten(1, (self.U.shape[0], self.V.shape[0])).to(self.d.dtype)
         re, im = _times(self.U, grid[..., 0], grid[..., 1], left=True)
