@@ -170,7 +170,7 @@ def test_an_adapted_network_is_built_again_from_its_settings_and_prepares_if_it_
     trained = BeamMixer.of(few, SMALL)
     trained.prepare(x, obs)
     adapted = Adapted(trained, known=False, seed=5)
-    assert adapted.settings == AdaptedSettings(SMALL, known=False, seed=5)
+    assert adapted.settings == AdaptedSettings(SMALL, known_channels=False, probe_seed=5)
     assert adapted.measures_noise
     beams = trained.beams.clone()
     adapted.prepare(*few.sample(300, generator_of(1)))
@@ -180,6 +180,8 @@ def test_an_adapted_network_is_built_again_from_its_settings_and_prepares_if_it_
     assert torch.equal(built(obs).x, trained(obs).x)
     with pytest.raises(ValueError, match="closed form"):
         adapted.settings.build(few).prepare(x, obs)
+    with pytest.raises(ValueError, match="channels are not known"):
+        AdaptedSettings(SMALL).build(few.shifted(known=False))
     assert Adapted(Judged(), known=True).settings is None
     with pytest.raises(ValueError, match="Adapted needs `losses"):
         Adapted(Shrunk(), known=True)

@@ -26,7 +26,7 @@ Make = Callable[[OFDMChannel], Estimator]
 
 @dataclass(frozen=True)
 class SlotsSent:
-    """How many of the rounds of slots of a simulation are done.
+    """An event of a simulation: so many of its rounds of slots are done.
 
     Example:
         >>> from fanfold.evaluation.link import SlotsSent
@@ -56,11 +56,11 @@ class Uplink:
 
     source: str = "umi"
     users: int = 4
-    bits: int = 2  # of a symbol: 2 is QPSK, 4 is 16-QAM
-    rate: float = 0.5  # of the code
+    bits: int = 2  # bits of a symbol: 2 is QPSK, 4 is 16-QAM
+    rate: float = 0.5  # rate of the code
     at: tuple[int, ...] = (2, 11)
-    iterations: int = 12  # of the decoder
-    channels_a_round: int = 512  # for testing; fewer where a source keeps fewer
+    iterations: int = 12  # iterations of the decoder
+    channels_a_round: int = 512  # number of test channels a round; fewer where a source keeps fewer
 
     def __post_init__(self):
         if not (self.users >= 1 and self.channels_a_round >= self.users and self.iterations >= 1):
@@ -81,7 +81,7 @@ class Uplink:
 
     @property
     def symbols(self) -> int:
-        """How many symbols the source has."""
+        """The number of symbols of the source."""
         return OFDMChannel(self.source).layout.symbols
 
     @cached_property
@@ -97,17 +97,17 @@ class Uplink:
 
     @property
     def data_symbols(self) -> int:
-        """How many symbols of the slot carry data."""
+        """The number of symbols of the slot that carry data."""
         return SLOT_SYMBOLS - 1 if self.symbols == 1 else SLOT_SYMBOLS - len(self.at)
 
     @property
     def coded_bits(self) -> int:
-        """How many bits a user's codeword has, which fills its slot."""
+        """The number of bits of a user's codeword, which fills its slot."""
         return self.data_symbols * self.problems[0].layout.subcarriers * self.bits
 
     @property
     def payload(self) -> int:
-        """How many information bits a codeword has."""
+        """The number of information bits of a codeword."""
         return int(self.rate * self.coded_bits)
 
     def efficiency(self, bler: float) -> float:

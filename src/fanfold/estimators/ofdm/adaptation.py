@@ -19,7 +19,7 @@ from fanfold.estimators.ofdm.learned_filters import FilterSettings
 from fanfold.estimators.ofdm.unfolded_admm import ADMMSettings
 from fanfold.estimators.ofdm.unfolded_oamp import OAMPSettings
 from fanfold.observation import Estimate, Estimator, Observation
-from fanfold.problems import Problem
+from fanfold.problems import FewChannels, Problem
 
 PROBE_STEP = 0.05  # in standard deviations of the noise
 
@@ -37,17 +37,22 @@ class AdaptedSettings:
         True
     """
 
-    network: NetworkSettings = field(default_factory=MixerSettings)  # that is adapted
-    known: bool = True  # whether channels are known; if not, pilots and the noise variance are
-    seed: int = 0  # of the probes
+    network: NetworkSettings = field(default_factory=MixerSettings)  # the network that is adapted
+    known_channels: bool = True  # whether channels are known; if not, pilots and the noise variance are
+    probe_seed: int = 0  # seed of the probes of the divergence
 
     def build(self, problem: Problem) -> "Adapted":
         """The untrained network, which learns in closed form when training begins.
 
         Raises:
-            ValueError: If the problem has no OFDM channels, or a setting does not fit it.
+            ValueError: If the problem has no OFDM channels or does not know them, or a setting does not fit it.
         """
-        return Adapted(self.network.build(problem), self.known, self.seed, prepared=False)
+        if isinstance(problem, FewChannels) and not problem.known and self.known_channels:
+            raise ValueError(
+                "the problem's channels are not known, so that a network cannot be trained on them: adapt a trained "
+                "one to their pilots in Python, Adapted(net, known=False), or let the problem know them."
+            )
+        return Adapted(self.network.build(problem), self.known_channels, self.probe_seed, prepared=False)
 
 
 class Adapted(nn.Module):
@@ -81,7 +86,7 @@ class Adapted(nn.Module):
 
     @property
     def settings(self) -> AdaptedSettings | None:
-        """What builds the network again; None where its inner one is of the user's own."""
+        """The settings that build the network again; None where its inner one is of the user's own."""
         inner = self._inner
         settings = inner.settings if isinstance(inner, Kept) else None
         return AdaptedSettings(settings, self.known, self.seed) if isinstance(settings, NetworkSettings) else None
@@ -103,8 +108,8 @@ class Adapted(nn.Module):
             return
         if not self.known:
             raise ValueError(
-                "an untrained network learns in closed form from channels, and here they are not known: train it where "
-                "they are and adapt that, Adapted(net, known=False), or pass known=True."
+                "an untrained network learns in closed form from channels, and they are not known: train it where they "
+                "are and adapt that, Adapted(net, known=False), or pass known=True."
             )
         inner.prepare(x, obs)
 

@@ -56,11 +56,11 @@ def beam_delay_dictionary(
 
 @dataclass(frozen=True)
 class BeamDelaySettings(ChannelNetworkSettings):
-    """What a `BeamDelayNetwork` has set; each algorithm adds its own."""
+    """The settings of a `BeamDelayNetwork`; each algorithm adds its own."""
 
-    iterations: int = 6  # of the algorithm, the layers of the network
+    iterations: int = 6  # steps of the algorithm, the layers of the network
     beams: int = 128  # atoms over the array
-    modes: int = 12  # of delay, at each beam
+    modes: int = 12  # modes of delay, at each beam
 
     def __post_init__(self):
         at_least(1, iterations=self.iterations, beams=self.beams, modes=self.modes)

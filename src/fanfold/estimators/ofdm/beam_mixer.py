@@ -31,12 +31,12 @@ class MixerSettings(ChannelNetworkSettings):
         True
     """
 
-    modes: int = 12  # of delay, seen at the pilots
-    state: int = 12  # of delay, in which the correction grows
-    stages: int = 4
+    modes: int = 12  # modes of delay, seen at the pilots
+    state: int = 12  # modes of delay, in which the correction grows
+    stages: int = 4  # turns to beams and delays and back
     delays: int = 16  # learned mixtures of the modes of the observation and of the estimate so far
-    beams: int = 64  # learned, for each polarisation or panel
-    width: int = 112  # of the network that predicts gains
+    beams: int = 64  # learned beams, for each polarisation or panel
+    width: int = 112  # width of the network that predicts gains
 
     def __post_init__(self):
         sizes = {"delays": self.delays, "beams": self.beams, "width": self.width}

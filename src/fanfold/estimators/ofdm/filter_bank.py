@@ -96,7 +96,7 @@ class FilterBank(nn.Module):
         return z.permute(0, 3, 2, 1).flatten(2)
 
     def forward(self, z: Tensor, noise_var: Tensor) -> Filtered:
-        """From the modes of the pilots at unit power."""
+        """Filter the modes of the pilots `(batch, rank, 2 antennas)` by every component; at unit power."""
         v = noise_var[..., None, None]
         to_eigen = from_left(self.U).permute(2, 0, 1).flatten(1)  # (2 antennas, components · 2 antennas)
         z = (z @ to_eigen).unflatten(-1, (len(self.log_weights), 2, -1)).permute(0, 2, 3, 1, 4).flatten(2, 3)

@@ -33,6 +33,13 @@ class FrontEnd(nn.Module):
         antennas: Of the array.
         pilots: Of one antenna.
         known_power: Whether entries of the channel have unit mean power, which is then not measured.
+
+    Example:
+        >>> import torch
+        >>> from fanfold.estimators.ofdm.front_end import FrontEnd
+        >>> pilots = FrontEnd(antennas=8, pilots=6)(1e-6 * torch.ones(1, 48, 2), noise_var=torch.zeros(1, 1))
+        >>> round(float(pilots.y.square().mean()), 3)  # pairs of unit power
+        0.5
     """
 
     def __init__(self, antennas: int, pilots: int, *, known_power: bool = False):

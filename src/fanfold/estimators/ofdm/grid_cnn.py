@@ -32,7 +32,7 @@ class CNNSettings(ChannelNetworkSettings):
     """
 
     width: int = 48  # channels between convolutions
-    depth: int = 4  # convolutions, two or more
+    depth: int = 4  # number of convolutions, two or more
     fold: int = 4  # subcarriers folded into one place of the picture; a divisor of their number
     modes: int = 48  # strongest directions of the covariance between pilots that are looked at
 

@@ -116,7 +116,7 @@ class GridNetwork(ChannelNetwork):
         return (noise_var * (share * left).sum((1, 2)).unsqueeze(-1)) / (self.antennas * self.entries) + self.rest_var
 
     def _variance(self, summary: Tensor, noise_var: Tensor) -> Tensor:
-        """`(batch, antennas · entries)`: what LMMSE expects times factors that are one before training."""
+        """Error variances `(batch, antennas · entries)`: what LMMSE expects times factors, one before training."""
         level = noise_var.log() / math.log(1e6)
         seen = torch.cat([summary.detach(), level, level.square()], -1)
         factors = self.spread(nn.functional.gelu(self.hidden(seen)))
@@ -146,7 +146,7 @@ class CorrectedLMMSE(GridNetwork, PairedNetwork):
         return start + change, summary
 
     def _start(self, z: Tensor, noise_var: Tensor) -> Tensor:
-        """`E[x | z]`, packed `(batch, antennas, 2 entries)`, where x is Gaussian with these covariances."""
+        """The mean `E[x | z]`, packed `(batch, antennas, 2 entries)`, of Gaussian x with these covariances."""
         across = from_right(self.beams)
         c = (swapped(z) @ across).unflatten(-1, (2, -1))  # (batch, modes, 2, beams)
         gains = self.beam_var / (self.beam_var * self.mode_var.unsqueeze(-1) + noise_var.unsqueeze(-1))

@@ -30,7 +30,7 @@ SMALLEST_BEAM_POWER = 0.03  # over the noise variance: the logarithm of less tel
 
 @dataclass(frozen=True)
 class FilterSettings(ChannelNetworkSettings):
-    """`LearnedFilters`: a Gaussian mixture of channels, unfolded, and corrected by gains on beams.
+    """A `LearnedFilters` network: a Gaussian mixture of channels, unfolded, and corrected by gains on beams.
 
     Example:
         >>> import fanfold as ff
@@ -39,13 +39,13 @@ class FilterSettings(ChannelNetworkSettings):
         True
     """
 
-    components: int = 8  # of the mixture
-    rounds: int = 12  # of expectation-maximisation that start it
+    components: int = 8  # components of the mixture
+    rounds: int = 12  # rounds of expectation-maximisation that start it
     modes: int = 12  # directions over the grid of one antenna
-    stages: int = 2
-    corrected: int = 8  # modes, the strongest, that stages correct
+    stages: int = 2  # corrections after the mixture
+    corrected: int = 8  # number of modes, the strongest, that stages correct
     width: int = 48  # channels of the networks that predict gains
-    depth: int = 3  # their convolutions, at least two
+    depth: int = 3  # convolutions of these networks, at least two
     oversampling: int = 2  # beams for each antenna along an axis
 
     def __post_init__(self):
@@ -196,7 +196,7 @@ class LearnedFilters(MixtureNetwork):
         return torch.cat([x[:, : self.corrected] + change, x[:, self.corrected :]], 1), seen
 
     def _planes(self, z: Tensor) -> Tensor:
-        """`(batch, modes, 2, antennas)` to rows `(batch, modes · groups, 2 · plane)`."""
+        """Rows `(batch, modes · groups, 2 · plane)` of modes `(batch, modes, 2, antennas)`."""
         return z.unflatten(-1, (self.groups, -1)).transpose(2, 3).flatten(3).flatten(1, 2)
 
 
@@ -231,6 +231,6 @@ class _Stage(nn.Module):
 
 
 def _dft(antennas: int, beams: int) -> Tensor:
-    """`(beams, antennas)`, orthonormal columns."""
+    """The DFT `(beams, antennas)` with orthonormal columns."""
     angle = -2 * math.pi / beams * torch.arange(beams)[:, None] * torch.arange(antennas)
     return torch.polar(torch.full_like(angle, beams**-0.5, dtype=torch.float32), angle.float())

@@ -42,7 +42,7 @@ class Mixture:
     space: Tensor  # (components, antennas, antennas), mean diagonal one
     modes: Tensor  # (components, modes, modes): C_k
     basis: Tensor  # (entries, modes): F
-    rounds: int = 0  # of expectation and maximisation that made it
+    rounds: int = 0  # rounds of expectation-maximisation that made it
 
     @classmethod
     def of(
@@ -93,7 +93,7 @@ class Mixture:
         return space, ((self.weights * of_space)[:, None, None] * self.modes).sum(0)
 
     def save(self, path: str | Path) -> None:
-        """Keep it as safetensors, so that learning can go on from there."""
+        """Write the mixture as safetensors, so that expectation-maximisation can go on from it."""
         parts = {"weights": self.weights, "rounds": torch.tensor(self.rounds)}
         covariances = {"space": self.space, "modes": self.modes, "basis": self.basis}
         parts |= {name: torch.view_as_real(part) for name, part in covariances.items()}
@@ -101,7 +101,7 @@ class Mixture:
 
     @classmethod
     def load(cls, path: str | Path) -> "Mixture":
-        """One that was saved.
+        """The mixture that was saved in a file.
 
         Raises:
             ValueError: If the file holds none.
@@ -142,7 +142,7 @@ def expectation_maximisation_of(
 def expectation_maximisation(
     h: Tensor, components: int, modes: int = 14, seed: int = 0, start: Mixture | None = None
 ) -> Iterator[tuple[Mixture, float]]:
-    """As `expectation_maximisation_of`, for given channels `(draws, antennas, entries)`, scaled to unit mean power."""
+    """The rounds of `expectation_maximisation_of` on given channels `(draws, antennas, entries)` of any mean power."""
     if components < 1 or len(h) < 8 * components:
         raise ValueError(f"{len(h)} draws for {components} components; pass at least {max(8, 8 * components)}.")
     h = h / root_mean_square(h)

@@ -94,7 +94,7 @@ class BeamDelayOMP(nn.Module):
         return Estimate(torch.cat(channels).reshape(*obs.y.shape[:-1], -1).to(obs.y.dtype))
 
     def _pursue(self, y: Tensor, noise_var: Tensor) -> Tensor:
-        """`(batch, antennas, entries)`; the chosen columns are made orthonormal as they come."""
+        """Channels `(batch, antennas, entries)`; the chosen columns are made orthonormal as they come."""
         scale = power(y).mean((1, 2)).clamp_min(torch.finfo(torch.float32).tiny).sqrt()
         y = (y / scale[:, None, None]).flatten(1)
         v = (noise_var[:, 0] / scale.square()).clamp_min(1e-10)  # rounding ends a pursuit too

@@ -7,6 +7,8 @@ from fanfold.estimators.ofdm.wiener import Wiener
 from fanfold.observation import Estimator
 from fanfold.problems import FewChannels, OFDMChannel
 
+LEAST_SQUARES = "least squares, linear"
+
 
 @known_peers.register
 def channel_peers(problem: OFDMChannel) -> dict[str, Estimator]:
@@ -18,9 +20,6 @@ def channel_peers(problem: OFDMChannel) -> dict[str, Estimator]:
 def few_channel_peers(problem: FewChannels) -> dict[str, Estimator]:
     """The peers of a channel problem, with the covariance of the few channels; least squares if they are not known."""
     return _peers(problem) if problem.known else {LEAST_SQUARES: Interpolation.of(problem)}
-
-
-LEAST_SQUARES = "least squares, linear"
 
 
 def _peers(problem: OFDMChannel | FewChannels) -> dict[str, Estimator]:

@@ -22,9 +22,15 @@ def at_least(least: int, **counts: int) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class ChannelNetworkSettings:
-    """What all networks that estimate OFDM channels have set; each kind adds its own."""
+    """The settings of all networks that estimate OFDM channels; each kind adds its own.
 
-    network_seed: int = 0  # of the starting weights
+    Example:
+        >>> from fanfold.estimators import ofdm
+        >>> issubclass(ofdm.MixerSettings, ofdm.ChannelNetworkSettings), ofdm.MixerSettings().known_power
+        (True, False)
+    """
+
+    network_seed: int = 0  # seed of the starting weights
     known_power: bool = False  # whether entries of the channel have unit mean power, which is then not measured
 
     def build(self, problem: Problem) -> nn.Module:

@@ -44,7 +44,7 @@ class OAMPSettings(BeamDelaySettings):
         True
     """
 
-    share: float = 0.3  # of coefficients that are not zero, as the prior says
+    share: float = 0.3  # share of coefficients that are not zero, as the prior says
     damping: float = 0.4  # share of the new message in what is sent on
 
     def __post_init__(self):

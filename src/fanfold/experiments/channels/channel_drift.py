@@ -39,7 +39,7 @@ SPEED_MPS = 50.0  # of the time-varying kind: 580 Hz of Doppler at 3.5 GHz
 
 @dataclass(frozen=True)
 class Size:
-    """How much of everything."""
+    """The size of the study: how much is drawn, trained and tested."""
 
     shipped: bool  # channels; else drawn from Sionna
     draws: int
@@ -66,7 +66,7 @@ class Ground:
     doppler_hz: float = 0.0  # that robust LMMSE is made for
 
     def problems(self) -> dict[str, OFDMChannel]:
-        """By kind."""
+        """The problem of each kind."""
         return {name: OFDMChannel(source, self.pilots, snr_db=TRAINED_DB) for name, source in self.sources.items()}
 
     def together(self) -> OFDMChannel:
@@ -88,7 +88,7 @@ class Drifted:
 
 
 def grounds(size: Size, watch: Watcher) -> list[Ground]:
-    """One of channels that stand still for a symbol, one of slots of 14."""
+    """The grounds: one of channels that stand still for a symbol, one of slots of 14."""
     shape = "array=2x4x4,subcarriers=24" if size.shipped else "array=2x4x8,subcarriers=48"
     models = {
         RAYLEIGH: f"kronecker:space=0,delay_spread_ns=100,{shape}",  # of antennas; all have the same delays
@@ -166,7 +166,7 @@ def measure(drifted: Drifted, ground: Ground, size: Size, seed: int, watch: Watc
 
 
 def adapted_name(count: int, *, labels: bool) -> str:
-    """Of a network that saw so many channels of the new place, or their pilots alone."""
+    """The name of a network that saw so many channels of the new place, or their pilots alone."""
     return f"adapted with {count} {'channels' if labels else 'observations'}"
 
 
@@ -249,7 +249,7 @@ def won_back(d: Drifted, origin: str, place: str, adapted: str, snr_db: float) -
 
 
 def verdict(d: Drifted, pairs: Sequence[tuple[str, str]]) -> str:
-    """What came out, in a sentence."""
+    """The outcome in a sentence."""
     origin, place = pairs[-1]
     trained_on = ((origin, SPECIALIST), (place, SPECIALIST), (place, BROAD), (place, LS))
     moved, specialist, broad, plain = (d.nmse(kind, place, name, 10.0) for kind, name in trained_on)
@@ -262,7 +262,7 @@ def verdict(d: Drifted, pairs: Sequence[tuple[str, str]]) -> str:
 
 
 def sections(d: Drifted, pairs: Sequence[tuple[str, str]], size: Size) -> list[Section]:
-    """Each drift, and every estimator on its own ground."""
+    """The sections: each drift, and every estimator where it was trained."""
     shown = []
     for origin, place in pairs:
         counts = list(size.adapting)

@@ -73,7 +73,7 @@ def study(*, quick: bool, seed: int, watch: Watcher) -> Study:
 
 
 def _check_runtime() -> None:
-    """Before hours of training, rather than after."""
+    """Refuse a machine without ONNX Runtime before hours of training, rather than after."""
     if not runtime_installed():
         raise ImportError("the costs of networks are measured in ONNX Runtime: pip install 'fanfold[export]'")
 
@@ -135,7 +135,7 @@ def goals_on_shipped(m: Measured, size: Size) -> list[Goal]:
 
 
 def verdict(m: Measured, size: Size) -> str:
-    """What came out, in a sentence."""
+    """The outcome in a sentence."""
     best = m.best([name for name in m.names() if name in NETWORKS], "comb-4", 10.0)
     learned, linear, twice = (
         m.nmse(name, pilots, 10.0) for name, pilots in ((best, "comb-4"), (BOTH, "comb-4"), (BOTH, "comb-2"))

@@ -32,7 +32,7 @@ class Measured:
         return self.of(estimator, pilots, snr_db)["nmse_db"]
 
     def of(self, estimator: str, pilots: str, snr_db: float) -> dict[str, Any]:
-        """The row of an estimator there."""
+        """The row of an estimator at these pilots and this SNR."""
         key = estimator, pilots, snr_db
         return next(row for row in self.rows if (row["estimator"], row["pilots"], row["snr_db"]) == key)
 
@@ -41,7 +41,7 @@ class Measured:
         return list(dict.fromkeys(row["estimator"] for row in self.rows))
 
     def best(self, names: Sequence[str], pilots: str, snr_db: float) -> str:
-        """Which of these errs least there."""
+        """The estimator of these that errs least at these pilots and this SNR."""
         measured = {row["estimator"] for row in self.rows if row["pilots"] == pilots}
         return min((name for name in names if name in measured), key=lambda name: self.nmse(name, pilots, snr_db))
 

@@ -43,7 +43,7 @@ TRAINED_DB = (-2.0, 22.0)  # SNRs that every network is trained for
 
 @dataclass(frozen=True)
 class Size:
-    """How much of everything."""
+    """The size of a study: how much is drawn, trained and tested."""
 
     draws: int  # of the study's own UMi channels; 0 takes those that are shipped
     samples: int  # that covariances and mixtures are learned from

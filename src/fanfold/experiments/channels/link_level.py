@@ -112,7 +112,7 @@ def rayleigh_ber(snr: float, antennas: int) -> float:
 
 
 def theory(seed: int, snr_db: float = 0.0) -> Goal:
-    """One user on Rayleigh channels that are known: the chain against the closed form, in per cent of bits."""
+    """The goal of one user on known Rayleigh channels: the chain against the closed form, in per cent of bits."""
     row = simulate(Uplink(FADING, users=1), {}, [snr_db], 1, seed).rows[0]
     wanted, ci = 100 * rayleigh_ber(10 ** (snr_db / 10), 4), 100 * row["ber_ci"]
     # twice the 95 % interval is 3.9 deviations: one run in 10 000 fails by chance
@@ -163,7 +163,7 @@ def goals_of(needed: dict[str, float], bits: int, size: Size) -> list[Goal]:
 
 
 def verdict(needed: dict[str, float]) -> str:
-    """What came out, in a sentence."""
+    """The outcome in a sentence."""
     each = ", ".join(f"{name} {_in_words(value)}" for name, value in needed.items())
     return (
         f"SNR of a user at an antenna for 10 % block errors, QPSK at rate 1/2, {Uplink.users} users: {each}. Do not "

@@ -97,7 +97,7 @@ def goals(rows: Sequence[dict], *, quick: bool) -> list[Goal]:
 
 
 def verdict(rows: Sequence[dict]) -> str:
-    """What came out, in a sentence."""
+    """The outcome in a sentence."""
     at_10_db = {row["estimator"]: row for row in rows if row["SNR in dB"] == 10.0}
     parts = [f"{name} {row['pilots']:.1f}" for name, row in at_10_db.items() if row["pilots"] is not None]
     lacking = [name for name, row in at_10_db.items() if row["pilots"] is None]

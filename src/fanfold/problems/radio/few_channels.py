@@ -1,4 +1,4 @@
-"""So few channels as are measured at a new place. Channels turned, delayed and added up: fanfold's own idea."""
+"""A few channels, as they are measured at a new place. To turn, delay and add them up: fanfold's own idea."""
 
 import math
 from dataclasses import dataclass, field, fields, replace
@@ -40,11 +40,11 @@ class FewChannels(Described):
         [80, 20]
     """
 
-    problem: OFDMChannel = field(default_factory=OFDMChannel)  # of which they are channels
-    count: int = 100
+    problem: OFDMChannel = field(default_factory=OFDMChannel)  # the problem that the channels are of
+    count: int = 100  # number of channels, with those held out
     known: bool = True  # whether the channels are known; else their noisy pilots alone
-    seed: int = 0  # of the choice of channels
-    part: Part = "train"
+    seed: int = 0  # seed of the choice of channels
+    part: Part = "train"  # train, or the fifth that is held out
     varied: bool = True  # whether the channels to train on are varied
 
     def __post_init__(self):

@@ -32,9 +32,9 @@ class Modulation(Described):
         ((3, 4), (3, 16, 2))
     """
 
-    symbols: int = 16  # of a block
+    symbols: int = 16  # symbols of a block
     snr_db: float = 5.0  # 1 / noise_var
-    classes: tuple[str, ...] = ("bpsk", "qpsk", "8-psk", "16-qam")
+    classes: tuple[str, ...] = ("bpsk", "qpsk", "8-psk", "16-qam")  # constellations, all equally likely
     unknown_phase: bool = False  # whether a block is turned by an angle that the receiver does not know
 
     A = None

@@ -35,12 +35,14 @@ class OFDMChannel(Described):
         ((32, 1, 24), (192, 768))
     """
 
-    source: str = "umi"  # of channels: a shipped draw, a model, the folder of a dataset or a file of the user's
+    source: str = (
+        "umi"  # where channels come from: a shipped draw, a model, the folder of a dataset or a file of the user's
+    )
     pilots: str = "comb-2"  # the name of a pattern; see `propagation.pilot_mask`
-    snr_db: float | tuple[float, float] = 10.0  # of all draws, or the range from which each takes its own
+    snr_db: float | tuple[float, float] = 10.0  # SNR of all draws, or the range from which each takes its own
     known_noise: bool = True  # whether the receiver knows the noise variance
     power: float = 1.0  # E|h|² of an entry, which no estimator knows
-    part: Part = "train"
+    part: Part = "train"  # which channels of a source are drawn, where it keeps some apart
 
     def __post_init__(self):
         if not isinstance(self.snr_db, int | float):

@@ -38,15 +38,15 @@ class ReceiverChain(Described):
         ((3, 3), (3, 32), 2)
     """
 
-    pilots: int = 32
+    pilots: int = 32  # number of pilots
     snr_db: float = 15.0  # E|h s|² / E|w|²; inf for none
     offset: float = 0.02  # standard deviation of ω, radians a sample
     linewidth: float = 1e-3  # variance of a step of the phase, radians²; 0 for a perfect oscillator
-    saturation: float = 1.5  # of the amplifier, over the root of the mean power; inf for a linear one
-    full_scale: float = 1.5  # of the converter, likewise; inf for no clipping and infinite resolution
-    bits: int = 4  # of the converter, for each axis
-    seed: int = 0  # of the pilots
-    dtype: Literal["complex64", "complex128"] = "complex64"
+    saturation: float = 1.5  # saturation of the amplifier, over the root of the mean power; inf for a linear one
+    full_scale: float = 1.5  # full scale of the converter, likewise; inf for no clipping and infinite resolution
+    bits: int = 4  # resolution of the converter, for each axis
+    seed: int = 0  # seed of the pilots
+    dtype: Literal["complex64", "complex128"] = "complex64"  # of observations
 
     A = None
     kind = "vector"

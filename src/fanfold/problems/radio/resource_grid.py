@@ -15,9 +15,7 @@ from fanfold.observation import Estimate, Observation
 
 FIELD = "[batch, rx, rx_ant, tx, stream, symbol, subcarrier]"
 RECEIVED = "[batch, rx, rx_ant, symbol, subcarrier]"
-MODULUS_TOLERANCE = (
-    1e-3  # how far moduli of the pilots of a stream may differ, relative: the rounding of half precision
-)
+MODULUS_TOLERANCE = 1e-3  # of the pilots of a stream, relative: the rounding of half precision
 
 
 def links_of(H: Tensor) -> Tensor:
