@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from fanfold.deploy.export import FromPairs, has_pairs, to_onnx
+from fanfold.deploy.export import FromPairs, to_onnx
+from fanfold.estimators.base import Paired
 from fanfold.observation import Estimate, Observation
 
 COMPLEX = 4  # real multiply-accumulates in a complex one
@@ -115,7 +116,7 @@ def runtime_latency_us(estimator: Callable[[Observation], Estimate], obs: Observ
 
     None of what has no form in pairs of reals, or where ONNX or its runtime is not installed.
     """
-    if not has_pairs(estimator) or not runtime_installed():
+    if not isinstance(estimator, Paired) or not runtime_installed():
         return None
     import onnxruntime
 

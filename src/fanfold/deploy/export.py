@@ -4,17 +4,12 @@ import logging
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
 
+from fanfold.estimators.base import Paired
 from fanfold.observation import Estimate, Observation
-
-
-def has_pairs(estimator: object) -> TypeGuard[nn.Module]:
-    """Whether a complex estimator computes in pairs of reals; one that inherits `of_pairs` may say it does not."""
-    return isinstance(estimator, nn.Module) and hasattr(estimator, "of_pairs") and getattr(estimator, "in_pairs", True)
 
 
 class FromPairs(nn.Module):
@@ -25,13 +20,15 @@ class FromPairs(nn.Module):
         example: An observation; where its noise variance is unknown, so it is to the exported network.
     """
 
-    def __init__(self, estimator: nn.Module, example: Observation):
+    estimator: Paired
+
+    def __init__(self, estimator: Paired, example: Observation):
         super().__init__()
         self.estimator, self.known = estimator, example.noise_var is not None
 
-    def forward(self, y: Tensor, noise_var: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, y: Tensor, noise_var: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Estimates and their error variances `(batch, n)` from measurements."""
-        return self.estimator.of_pairs(y, noise_var)  # type: ignore[operator]
+        return self.estimator.of_pairs(y, noise_var)
 
     def arguments(self, obs: Observation) -> tuple[Tensor, ...]:
         """What it takes, from an observation of a batch."""
@@ -75,7 +72,7 @@ def to_onnx(estimator: Callable[[Observation], Estimate], example: Observation, 
         ValueError: If the estimator is complex and has no form in pairs of reals.
     """
     if example.y.is_complex():
-        if not has_pairs(estimator):
+        if not isinstance(estimator, Paired):
             raise ValueError("ONNX runtimes have no complex type; export a real estimator, or one with of_pairs.")
         module = FromPairs(estimator, example)
         arguments, outputs = module.arguments(example), ["x_hat", "var"]

@@ -15,7 +15,9 @@ from fanfold.likelihoods import Likelihood
 from fanfold.linops import LinearOperator
 from fanfold.observation import Estimate, Observation
 from fanfold.priors import Prior
+from fanfold.problems.base import Problem
 from fanfold.problems.kinds import Kind
+from fanfold.propagation import Layout
 
 # What is known of signals and measurements
 
@@ -103,6 +105,21 @@ class WithKind(Protocol):
 def kind_of(problem: object) -> Kind:
     """What one observation of a problem is: a vector where the problem does not say."""
     return problem.kind if offers(problem, WithKind) else "vector"
+
+
+@runtime_checkable
+class ChannelProblem(Problem, Protocol):
+    """A problem whose unknown is a radio channel over antennas and a resource grid, seen at its pilots."""
+
+    @property
+    def layout(self) -> Layout:
+        """Shape and numerology of a channel."""
+        ...
+
+    @property
+    def mask(self) -> Tensor:
+        """Where the pilots are: `(symbols, subcarriers)`, boolean."""
+        ...
 
 
 # A known model of all parameters: they are real, `(..., n)`, and those that are not wanted are nuisance parameters
