@@ -8,7 +8,8 @@ import torch
 import fanfold as ff
 from fanfold.algorithms import EP
 from fanfold.estimators import HybridEP
-from fanfold.experiments.rf.scene_methods import learn_maps, noisy, surprise
+from fanfold.estimators.imaging.lessons import noisy, surprise
+from fanfold.experiments.rf.scene_methods import learn_maps
 from fanfold.priors import BernoulliGaussian
 from fanfold.priors.gaussian_field import GaussianField
 from fanfold.problems import CompressedSensing, RFImaging
@@ -19,8 +20,7 @@ def imaging(**changes) -> RFImaging:
 
 
 def hybrid(on, layers: int = 4, **settings) -> HybridEP:
-    scene = getattr(on, "scene", (8, 8))
-    return HybridEP(EP(BernoulliGaussian(0.3, 0.1), damping=1.0), on, scene, layers, width=6, reach=1, **settings)
+    return HybridEP.of(on, EP(BernoulliGaussian(0.3, 0.1), damping=1.0), layers, width=6, reach=1, **settings)
 
 
 def moved(net: HybridEP, by: float = 0.1) -> HybridEP:
@@ -55,7 +55,7 @@ def test_untrained_it_is_ep_on_real_signals():
     on = CompressedSensing(n=64, m=40)
     _, obs = draws(on)
     classical = ff.iterate(EP(BernoulliGaussian(0.3, 0.1), damping=1.0), 4)(obs)
-    assert torch.equal(hybrid(on)(obs).x, classical.x)
+    assert torch.equal(hybrid(on, scene=(8, 8))(obs).x, classical.x)
 
 
 def test_the_estimate_is_the_posterior_mean_of_the_maps_beside_the_cavities():
@@ -66,7 +66,7 @@ def test_the_estimate_is_the_posterior_mean_of_the_maps_beside_the_cavities():
     r, v = net.cavities(obs)
     assert r.shape == v.shape == (4, 6, 144)
     for layer, wanted in enumerate(estimates):
-        maps = net.settings(r[layer], v[layer])
+        maps = net.voxel_settings(r[layer], v[layer])
         x, _ = net.prior.posterior(r[layer], v[layer], ff.algorithms.base.Theta(**maps))
         torch.testing.assert_close(x, wanted, rtol=1e-5, atol=1e-7)  # the CNN and settings are in single precision
 
@@ -105,7 +105,7 @@ def test_training_on_the_maps_alone_lowers_the_error():
     on = imaging()
     x, obs = on.sample(100, torch.Generator().manual_seed(5))
     level = x.abs().square().mean().item()
-    net = HybridEP(EP(BernoulliGaussian(0.3, level / 0.3), damping=1.0), on, on.scene, 6, width=12, reach=2)
+    net = HybridEP.of(on, EP(BernoulliGaussian(0.3, level / 0.3), damping=1.0), 6, width=12, reach=2)
     before = ff.units.nmse_db(net(obs).x, x)
     learn_maps(net, on, 240, 0, lambda what: lambda event: None, "maps")
     assert ff.units.nmse_db(net(obs).x, x) < before - 1  # 100 scenes leave some tenths
@@ -151,6 +151,6 @@ def test_draws_of_a_field_have_its_covariance():
 def test_misuse_is_refused():
     on = imaging()
     with pytest.raises(ValueError, match="144 unknowns"):
-        HybridEP(EP(BernoulliGaussian()), on, (12, 11), 2)
+        HybridEP.of(on, EP(BernoulliGaussian()), 2, scene=(12, 11))
     with pytest.raises(ValueError, match=r"pass \(n, n\) and \(n,\)"):
         GaussianField(torch.zeros(3), torch.eye(4))

@@ -87,6 +87,40 @@ def kind_of(problem: object) -> Kind:
     return special.kind if special else "vector"
 
 
+@runtime_checkable
+class WithScene(Protocol):
+    """Unknowns that are the voxels of a scene, in row-major order; None where they are not."""
+
+    @property
+    def scene(self) -> tuple[int, ...] | None:
+        """How many voxels along each axis."""
+        ...
+
+
+@runtime_checkable
+class KnownWaveform(Protocol):
+    """One source of known shape at an unknown place within a window: a frequency, a delay."""
+
+    @property
+    def window(self) -> tuple[float, float]:
+        """Least and largest place."""
+        ...
+
+    @property
+    def resolution(self) -> float:
+        """What separates two places."""
+        ...
+
+    @property
+    def gain(self) -> str:
+        """What of the amplitude is unknown; nothing, where it is "known"."""
+        ...
+
+    def waveform(self, place: Tensor) -> Tensor:
+        """The shape at places `(...)`, `(..., m)`."""
+        ...
+
+
 # A known model of all parameters
 
 

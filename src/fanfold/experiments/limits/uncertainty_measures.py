@@ -105,7 +105,9 @@ def cover(
     x_cal, obs_cal = draw(on, size.calibration, seed, Stream.CALIBRATION, 0)
     x, obs = draw(on, size.tests, seed, Stream.TESTING, 0)
     early, late = Recorded(answers(estimator, obs_cal)), Recorded(answers(estimator, obs))
-    variants = {k: v for k, v in VARIANTS.items() if not (x.shape[-1] == 1 and v["kind"] == "joint")}
+    variants: dict[str, dict[str, Any]] = {
+        k: v for k, v in VARIANTS.items() if not (x.shape[-1] == 1 and v["kind"] == "joint")
+    }
     if isinstance(on, LinearGaussian):
         variants = {k: VARIANTS[k] for k in ("√var", "joint")} | {"ellipsoid": {"kind": "energy"}}
     rows, deciles = found.coverages.setdefault(name, []), found.deciles.setdefault(name, {})
@@ -211,7 +213,7 @@ class Narrowed:
 def rank_flow(size: Size, seed: int, watch: Watcher) -> dict[str, SBC]:
     """Simulation-based calibration of a flow, before training, after it, and deliberately too narrow."""
     on = MixtureSignal(n=2, m=2, seed=seed)
-    flow = FlowPosterior(on, transforms=2, seed=seed)
+    flow = FlowPosterior.of(on, transforms=2, seed=seed)
     flow.prepare(*draw(on, size.calibration, seed, Stream.PREPARATION, 0))
     found = {"untrained (Gaussian)": sbc(flow, on, samples=size.ranks, seed=seed)}
     settings = {"validate_every": size.flow_steps, "validation_samples": 200, "threads": 1, "lr": 3e-3}

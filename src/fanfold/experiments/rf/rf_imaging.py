@@ -19,9 +19,11 @@ from torch import Tensor, nn
 
 from fanfold.algorithms import EP, OAMP
 from fanfold.bounds.convergence import Certificate, certify
+from fanfold.core.abilities import ability
 from fanfold.core.streams import Stream
 from fanfold.core.table import Table
 from fanfold.core.units import nmse_db, power
+from fanfold.estimators.base import WithTrajectory
 from fanfold.evaluation.evaluate import errors_db
 from fanfold.experiments.base import Goal, Study, mean_goal
 from fanfold.experiments.rf.rf_methods import (
@@ -105,7 +107,8 @@ def image(sensing: str, seed: int, steps: int, watch: Watcher, *, peers: bool = 
     for name, estimator in estimators.items():
         some = slice(SOLVED if sensing == "fourier" and name == UNFOLDED_EP else None)
         began = time.process_time()
-        layers = estimator.trajectory(obs[some]) if hasattr(estimator, "trajectory") else [estimator(obs[some])]
+        iterated = ability(estimator, WithTrajectory)
+        layers = iterated.trajectory(obs[some]) if iterated else [estimator(obs[some])]
         milliseconds = 1e3 * (time.process_time() - began) / len(x[some])
         measured = errors_db(layers[-1].x, x[some])
         imaged.rows[name] = {

@@ -8,24 +8,24 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from fanfold.algorithms import EP, FISTA, OAMP
 from fanfold.core.streams import Stream
-from fanfold.core.units import nmse_db, power
+from fanfold.core.units import nmse_db
 from fanfold.estimators import BackProjectionUNet, HybridEP, HybridOAMP, MoDL, OnePhase
 from fanfold.estimators.imaging.one_phase import stacked
-from fanfold.estimators.linear.image import back_projection, white_lmmse
+from fanfold.estimators.linear.image import WhiteLMMSE, back_projection, signal_power
 from fanfold.evaluation.evaluate import Estimator
 from fanfold.evaluation.peers import lam_grid
-from fanfold.experiments.rf.scene_data import Field, Setting, signal_power
+from fanfold.experiments.rf.scene_data import Field, Setting
 from fanfold.experiments.sparse.unfolding_figure import Watcher
 from fanfold.observation import Observation
 from fanfold.priors import BernoulliGaussian
 from fanfold.priors.gaussian_field import GaussianField
 from fanfold.problems import Problem, RFImaging
 from fanfold.problems.draws import draw
-from fanfold.training.events import Finished, Stepped
+from fanfold.training.events import Stepped
 from fanfold.training.fit import fit
 from fanfold.unfolding.unfold import iterate
 
@@ -80,7 +80,7 @@ def classical(setting: Setting, seed: int, *, quick: bool) -> dict[str, Estimato
         grids = {CLASSICAL_OAMP: (30, told[1:2], 2)}
     peers: dict[str, Estimator] = {
         BACK_PROJECTION: back_projection,
-        WHITE: lambda obs: white_lmmse(obs, signal_var),
+        WHITE: WhiteLMMSE(signal_var),
     }
     if field is not None:
         peers[LINEAR] = OnePhase(field.image, field.linear)
@@ -115,20 +115,23 @@ def network(name: str, setting: Setting, training: Problem, seed: int) -> nn.Mod
             real = Observation.unchecked(torch.zeros(2 * on.A.m), stacked(on.A))
             oamp = OAMP(GaussianField(field.mean, field.covariance))
             learn = dict.fromkeys(LEARNED, "per-layer")
-            within: nn.Module = HybridOAMP(oamp, real, on.scene, 5, learn, correct="mean", share="per-layer",
-                                           width=14, depth=4, seed=seed)  # fmt: skip
+            height, width = on.scene
+            cnn = {"width": 14, "depth": 4, "seed": seed}
+            within: nn.Module = HybridOAMP.of(
+                real, oamp, 5, learn, correct="mean", share="per-layer", scene=(height, width), **cnn
+            )
         elif name == UNET:
-            within = BackProjectionUNet(on.scene, 1.0, field.linear, seed=seed)
+            within = BackProjectionUNet(on.scene, field.linear, seed=seed)
         else:
             within = MoDL(on.scene, field.linear, **shape)
         return OnePhase(field.image, within)
     signal_var = signal_power(training, seed)
     if name == HYBRID:
         ep = EP(BernoulliGaussian(0.3, signal_var / 0.3), damping=1.0)
-        return HybridEP(ep, on, on.scene, 8, seed=seed, width=24, reach=2)
+        return HybridEP.of(on, ep, 8, width=24, reach=2, seed=seed)
     if name == UNET:
-        return BackProjectionUNet(on.scene, signal_var, seed=seed)
-    return MoDL(on.scene, lambda obs: white_lmmse(obs, signal_var), **shape)
+        return BackProjectionUNet.of(on, signal_var=signal_var, seed=seed)
+    return MoDL.of(on, signal_var=signal_var, **shape)
 
 
 RATES = {"extended": {HYBRID: 3e-3, UNET: 5e-3, MODL: 3e-3}, "photographs": {HYBRID: 3e-3, UNET: 1e-3, MODL: 3e-3}}
@@ -150,67 +153,17 @@ def trained(
 
 
 def learn_maps(net: HybridEP, on: Problem, steps: int, seed: int, watch: Watcher, what: str) -> None:
-    """Teach the prior its maps, by the likelihood of the scene: beside white noise of any level, then beside EP's own.
-
-    A third of the steps each: noise as drawn, then cavities of some scenes, then these and those of others that are
-    left by what was learned. No gradient passes through a step of EP, whose inverse makes that dear.
-    """
-    began, show, count = time.perf_counter(), watch(what), max(steps // 3, 1)
+    """Teach the prior its maps."""
+    show = watch(what)
+    lessons = net.lessons(lambda count, index: draw(on, count, seed, Stream.TRAINING, index), steps, 16, seed)
     optimiser = torch.optim.Adam(net.denoiser.parameters())
-    generator = torch.Generator().manual_seed(seed)
-    for stage, lr in enumerate((3e-3, 2e-3, 2e-3)):
-        lesson = (
-            white_noise(net, on, seed) if stage == 0 else own_noise(net, on, seed, stage, 32 if count > 100 else 12)
-        )
-        for step in range(count):
-            x, r, v = lesson(step, generator)
+    for term, (first, last, factor) in enumerate(lessons.terms):
+        lessons.begin(term)
+        for step in range(first, last):
             for group in optimiser.param_groups:
-                group["lr"] = lr * (1.05 - step / count)
-            loss = surprise(x, **net.settings(r, v))
+                group["lr"] = 3e-3 * (factor * (1.05 - (step - first) / (last - first)))
+            loss = lessons.loss(step)
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
-            show(Stepped(stage * count + step + 1, loss.item(), math.nan, lr, skipped=False))
-    x, obs = draw(on.held_out(), 8, seed, Stream.VALIDATION, 0)
-    with torch.no_grad():
-        show(Finished(3 * count, "steps", nmse_db(net(obs).x, x), 0, time.perf_counter() - began))
-
-
-Lesson = Callable[[int, torch.Generator], tuple[Tensor, Tensor, Tensor]]  # scenes, what is seen of them, its variance
-
-
-def white_noise(net: HybridEP, on: Problem, seed: int) -> Lesson:
-    """Fresh scenes in noise as drawn."""
-
-    def lesson(step: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        x, _ = draw(on, 16, seed, Stream.TRAINING, step)
-        return x, *noisy(x, net.prior.power, generator)
-
-    return lesson
-
-
-def own_noise(net: HybridEP, on: Problem, seed: int, stage: int, scenes: int) -> Lesson:
-    """Scenes as the layers of EP see them, with the maps of now; small batches, as EP fills the memory."""
-    x, obs = draw(on, scenes, seed, Stream.TRAINING, 1_000_000 + stage)
-    parts = [net.cavities(obs[first : first + 4]) for first in range(0, scenes, 4)]
-    r, v = (torch.cat(part, 1) for part in zip(*parts, strict=True))
-
-    def lesson(step: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        layer, scene = (torch.randint(size, (16,), generator=generator) for size in r.shape[:2])
-        return x[scene], r[layer, scene], v[layer, scene]
-
-    return lesson
-
-
-def noisy(x: Tensor, level: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Scenes in noise from their own power down to 50 dB below, its variance uneven over voxels; and the variance."""
-    decades = 5 * torch.rand((len(x), 1), generator=generator)
-    uneven = torch.exp(0.5 * torch.randn(x.shape, generator=generator))
-    v = level * 10**-decades * uneven
-    return x + v.sqrt() * torch.randn(x.shape, generator=generator, dtype=x.dtype), v
-
-
-def surprise(x: Tensor, p: Tensor, var: Tensor) -> Tensor:
-    """Mean of `-log p(x)` under Bernoulli-Gaussian priors of one voxel each, but for constants."""
-    there = x != 0
-    return -torch.where(there, torch.log(p) - power(x) / var - torch.log(var), torch.log1p(-p)).mean()
+            show(Stepped(step + 1, loss.item(), math.nan, factor, skipped=False))

@@ -15,7 +15,7 @@ import torch
 from fanfold.core.streams import Stream
 from fanfold.core.table import Table
 from fanfold.estimators import neural
-from fanfold.estimators.posterior.neural import LossName
+from fanfold.estimators.posterior.heads import LossName
 from fanfold.experiments.base import Goal, Study, mean_goal
 from fanfold.experiments.sparse.unfolding_figure import Watcher
 from fanfold.priors import BernoulliGaussian, Uniform
