@@ -26,7 +26,7 @@ from fanfold.runs import recipe
 
 IMAGING = RFImaging("gaussian", (8, 8), (6, 7), dtype="complex128")
 SPARSE = CompressedSensing(n=20, m=12, dtype="float64")
-TALL = CompressedSensing(n=12, m=24, dtype="float64")  # its fixed points are soon reached, whatever the scale
+ORTHOGONAL = CompressedSensing(n=12, m=12, ensemble="row-orthogonal", dtype="float64")  # fixed points are near
 ONE_PHASE = RFImaging("gaussian", (8, 8), (6, 7), targets="photographs", speckle=False, dtype="complex128")
 LINEAR = LinearGaussian(n=2, m=3)
 CHANNELS = OFDMChannel("umi", "comb-4", snr_db=10.0)
@@ -47,7 +47,7 @@ class Case:
 DOUBLE, SINGLE = 1e-9, 1e-3
 ROWS = {
     "unfolded": Case(SPARSE, estimators.UnfoldedSettings(ISTA(0.05), 3, STEPS), DOUBLE),
-    "equilibrium": Case(TALL, estimators.EquilibriumSettings(ISTA(0.05), {"threshold": "tied"}, 1e-9), 1e-6),
+    "equilibrium": Case(ORTHOGONAL, estimators.EquilibriumSettings(ISTA(0.05), {"threshold": "tied"}, 1e-9), 1e-6),
     "hybrid-oamp": Case(IMAGING, estimators.HybridOAMPSettings(OAMP(), 2, {"damping": "tied"}, width=4), DOUBLE),
     "hybrid-ep": Case(IMAGING, estimators.HybridEPSettings(EP(BernoulliGaussian()), 2, width=4, reach=1), SINGLE),
     "threshold-map-fista": Case(IMAGING, MAPS, DOUBLE),

@@ -144,6 +144,17 @@ class Layered(Protocol):
 
 
 @runtime_checkable
+class OfAlgorithm(Protocol):
+    """An estimator that runs an iterative algorithm.
+
+    Attributes:
+        algorithm: The algorithm.
+    """
+
+    algorithm: Any
+
+
+@runtime_checkable
 class Restrainable(Protocol):
     """A network whose deviations one number scales: 0 is what it started from, 1 the trained network."""
 

@@ -22,12 +22,14 @@ class Likelihood(ABC):
     Attributes:
         outcomes: Every value that a measurement (of each axis) can take; None where they are too many to list.
         uses_noise_var: Whether `noise_var` plays a part.
+        linear: Whether a measurement is z and Gaussian noise.
         scalar: Whether the axes of a complex signal go through one by one; else `_score` sees complex numbers.
     """
 
     outcomes: Sequence[float] | None = None
     uses_noise_var: ClassVar[bool] = True
     scalar: ClassVar[bool] = True
+    linear: ClassVar[bool] = False
 
     @abstractmethod
     def _sample(self, z: Tensor, generator: torch.Generator, noise_var: float) -> Tensor: ...

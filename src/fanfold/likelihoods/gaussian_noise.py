@@ -15,6 +15,7 @@ class GaussianNoise(Likelihood):
     """`y = z + w` with `w ~ N(0, noise_var)`, circular if complex: GAMP with it is AMP."""
 
     scalar = False
+    linear = True
 
     def _sample(self, z, generator, noise_var):
         return z + circular(tuple(z.shape), generator, z.dtype, noise_var)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fanfold.core.abilities import ability
+from fanfold.core.abilities import require
 from fanfold.core.units import power
 from fanfold.networks.residual_mlp import ResidualMLP
 from fanfold.networks.spectrum import SpectrumCNN
@@ -55,12 +55,8 @@ class LocatorSettings:
         Raises:
             ValueError: If the problem has no source of known shape at an unknown place.
         """
-        located = ability(problem, KnownWaveform)
-        if located is None:
-            raise ValueError(
-                f"a Locator needs a problem with a `waveform` at an unknown place, and {type(problem).__name__} has "
-                "none; take tone or time-delay, or make it of templates: Locator(templates, values)."
-            )
+        instead = "Take tone or time-delay, or make it of templates: Locator(templates, values)."
+        located = require(problem, KnownWaveform, "Locator", instead)
         low, high = located.window
         inside = math.ceil((high - low) / located.resolution * self.oversampling)
         bins = torch.arange(-self.margin, inside + self.margin + 1, dtype=torch.float64)
