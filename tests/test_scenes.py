@@ -9,7 +9,7 @@ from fanfold.experiments.base import Goal
 from fanfold.experiments.rf.rf_scenes import FOUND, NMSE, PARAMETERS, Measured, curve_section, goals, means, verdict
 from fanfold.experiments.rf.scene_data import SETTINGS, FewScenes, Field, Turned
 from fanfold.experiments.rf.scene_methods import HYBRID, L1, MODL, RATES, UNET
-from fanfold.experiments.rf.scene_scores import auc, bright, decibel, found, roc, ssim
+from fanfold.experiments.rf.scene_scores import auc, bright, decibel, roc, share_found, ssim
 from fanfold.problems import RFImaging
 
 SMALL = {"scene": (12, 8), "elements": (9, 7), "sensing": "gaussian"}
@@ -31,7 +31,9 @@ def test_scores_of_gaussians_give_the_roc_of_two_gaussians():
 
     assert auc(score[target], score[~target]) == pytest.approx(phi(1 / 2**0.5), abs=tolerance)
     quantile = 1.2815515655446004  # of 90 %
-    assert found(score, target, 0.1) == pytest.approx(phi(1 - quantile), abs=2 * tolerance)  # and of the threshold
+    assert share_found(score, target, 0.1) == pytest.approx(
+        phi(1 - quantile), abs=2 * tolerance
+    )  # and of the threshold
 
 
 def test_roc_rises_and_no_score_at_all_finds_nothing():

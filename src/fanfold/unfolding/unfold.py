@@ -90,7 +90,8 @@ class Unfolded(nn.Module):
         strength: In [0, 1], scales every deviation: 0 is the classical algorithm, 1 the trained network.
         checkpoint: Whether the backward pass takes the steps again instead of remembering them.
         fingerprint: Hash of the operator that the network belongs to; another one is refused.
-        scale_equivariant: False, as the algorithm decides: some have settings in the units of the measurements.
+        scale_equivariant: False: an unfolded network is not scale-equivariant where its algorithm has settings in the
+            units of the measurements.
     """
 
     scale_equivariant: ClassVar[bool] = False

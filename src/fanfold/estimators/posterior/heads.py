@@ -17,6 +17,7 @@ from torch.nn import functional
 LossName = Literal["squared-error", "absolute", "pinball", "gaussian", "cross-entropy"]
 Loss = Callable[[Tensor, Tensor], Tensor]  # (x_hat, x) -> (batch,)
 LEAST_LOG_VAR = -12.0  # of the linear estimator's: an error 60 dB below it is no better for being believed
+LARGEST_LOG_VAR = 40.0  # of what is said, 170 dB above: the exponential of more is no number in single precision
 
 
 class Head(Protocol):
@@ -62,7 +63,7 @@ class GaussianHead:
     size: int = 2
 
     def estimate(self, raw: Tensor) -> tuple[Tensor, Tensor | None]:
-        return raw[..., 0, :], self._log_var(raw).exp()
+        return raw[..., 0, :], self._log_var(raw).clamp_max(LARGEST_LOG_VAR).exp()
 
     def losses(self, raw: Tensor, x: Tensor) -> Tensor:
         log_var = self._log_var(raw)

@@ -76,7 +76,7 @@ def neural(
     Example:
         >>> import fanfold as ff
         >>> problem = ff.problems.LinearGaussian(n=2, m=3)
-        >>> ff.fit(ff.neural(problem), problem, steps=2, validation_samples=20).origin[0]
+        >>> ff.neural(problem, "gaussian").origin[0]
         'best linear estimator'
     """
     x, obs = problem.sample(2, torch.Generator().manual_seed(0))

@@ -23,7 +23,7 @@ from fanfold.evaluation.evaluate import Estimator, errors_db
 from fanfold.experiments.base import Goal, Study, mean_goal
 from fanfold.experiments.rf.scene_data import SETTINGS, FewScenes, Setting, Turned
 from fanfold.experiments.rf.scene_methods import HYBRID, L1, MODL, NETWORKS, UNET, classical, trained
-from fanfold.experiments.rf.scene_scores import auc, bright, decibel, found, roc, ssim
+from fanfold.experiments.rf.scene_scores import auc, bright, decibel, roc, share_found, ssim
 from fanfold.experiments.sparse.unfolding_figure import Watcher
 from fanfold.problems import Problem, RFImaging
 from fanfold.problems.draws import draw
@@ -86,7 +86,7 @@ def measure(setting: Setting, seed: int, watch: Watcher, *, quick: bool) -> Meas
             NMSE: nmse_db(x_hat, x),
             MEDIAN: errors_db(x_hat, x)["median_db"],
             AREA: auc(score[target], score[~target]),
-            FOUND: found(score, target),
+            FOUND: share_found(score, target),
             SSIM: ssim(*(decibel(z, setting.problem(seed).scene, x) for z in (x_hat, x))),
             PARAMETERS: parameters(estimator),
             TRAINING: cost.get(name),
@@ -177,8 +177,8 @@ def curve(setting: Setting, seed: int, watch: Watcher, counts: Sequence[int] = C
             name: trained(name, setting, on, steps[name], seed, watch, f"{name}, {setting.title}, {count} scenes")[0]
             for name in NETWORKS
         }
-        found = {k: torch.cat([net(obs[rows]).x for rows in slices(len(x))]) for k, net in nets.items()}
-        result[count] = {name: nmse_db(x_hat, x) for name, x_hat in found.items()}
+        estimates = {k: torch.cat([net(obs[rows]).x for rows in slices(len(x))]) for k, net in nets.items()}
+        result[count] = {name: nmse_db(x_hat, x) for name, x_hat in estimates.items()}
     return result
 
 

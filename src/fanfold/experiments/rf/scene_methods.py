@@ -70,14 +70,14 @@ def classical(setting: Setting, seed: int, *, quick: bool) -> dict[str, Estimato
 
     signal_var = signal_power(on, seed)
     prior = GaussianField(field.mean, field.covariance) if field else BernoulliGaussian(0.3, signal_var / 0.3)
-    told = [OAMP(prior, damping=d, spread=s) for d, s in itertools.product((1.0, 0.7, 0.5), (1e-6, 0.03, 1.0))]
+    candidates = [OAMP(prior, damping=d, spread=s) for d, s in itertools.product((1.0, 0.7, 0.5), (1e-6, 0.03, 1.0))]
     if field is None:
-        told += [replace(oamp, settings="estimated") for oamp in told]
+        candidates += [replace(oamp, settings="estimated") for oamp in candidates]
     lams = lam_grid(on, seed, points=10)[3:]
     lams += [lams[-1] / 2, lams[-1] / 4]
-    grids = {L1: (LONG, [FISTA(lam) for lam in lams], 20), CLASSICAL_OAMP: (30, told, 30)}
+    grids = {L1: (LONG, [FISTA(lam) for lam in lams], 20), CLASSICAL_OAMP: (30, candidates, 30)}
     if quick:
-        grids = {CLASSICAL_OAMP: (30, told[1:2], 2)}
+        grids = {CLASSICAL_OAMP: (30, candidates[1:2], 2)}
     peers: dict[str, Estimator] = {
         BACK_PROJECTION: back_projection,
         WHITE: WhiteLMMSE(signal_var),
@@ -97,8 +97,8 @@ def best_ep(on: RFImaging, signal_var: float, seed: int) -> Estimator:
     def make(ep: EP) -> Estimator:
         return lambda obs: iterate(ep, EP_LONG)(obs)
 
-    told = [EP(BernoulliGaussian(p, signal_var / p), damping=0.9) for p in (0.05, 0.1, 0.3)]
-    grid = told + [replace(ep, improper="forget") for ep in told]
+    kept = [EP(BernoulliGaussian(p, signal_var / p), damping=0.9) for p in (0.05, 0.1, 0.3)]
+    grid = kept + [replace(ep, improper="forget") for ep in kept]
     chosen = best(grid, make, on, seed, 5)
     p, var = chosen.prior.p, chosen.prior.var
     grid = [replace(chosen, prior=BernoulliGaussian(p, var * factor)) for factor in (1 / 3, 1, 3)]
