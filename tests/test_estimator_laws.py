@@ -80,6 +80,13 @@ CASES = ROWS | OFDM_ROWS | OTHERS
 every = pytest.mark.parametrize("name", CASES)
 
 
+def test_the_package_shows_what_a_user_may_call_and_nothing_else():
+    names = dir(ff.estimators)
+    assert sorted(names) == sorted(estimators.__all__)
+    assert {"OMP", "Lasso", "DebiasedLasso", "MCP", "LMMSE", "neural"} <= set(names)
+    assert not [name for name in names if inspect.ismodule(vars(estimators)[name])]
+
+
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 

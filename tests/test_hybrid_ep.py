@@ -9,10 +9,11 @@ import fanfold as ff
 from fanfold.algorithms import EP
 from fanfold.estimators import HybridEP
 from fanfold.estimators.imaging.lessons import noisy, surprise
-from fanfold.experiments.rf.scene_methods import learn_maps
-from fanfold.priors import BernoulliGaussian
+from fanfold.priors import BernoulliGaussian, Gaussian
 from fanfold.priors.gaussian_field import GaussianField
 from fanfold.problems import CompressedSensing, RFImaging
+from fanfold.problems.draws import draw
+from fanfold.training.events import Stepped
 
 
 def imaging(**changes) -> RFImaging:
@@ -107,8 +108,69 @@ def test_training_on_the_maps_alone_lowers_the_error():
     level = x.abs().square().mean().item()
     net = HybridEP.of(on, EP(BernoulliGaussian(0.3, level / 0.3), damping=1.0), 6, width=12, reach=2)
     before = ff.units.nmse_db(net(obs).x, x)
-    learn_maps(net, on, 240, 0, lambda what: lambda event: None, "maps")
+    ff.fit(net, on, steps=240, threads=1)
     assert ff.units.nmse_db(net(obs).x, x) < before - 1  # 100 scenes leave some tenths
+
+
+COURSE = {"steps": 24, "validate_every": 4, "validation_samples": 4, "threads": 1}
+
+
+def taught(net: HybridEP, on, steps: int) -> HybridEP:
+    """The lessons in a plain loop: one Adam through three terms, in each of which its rate falls along a line."""
+    lessons = net.lessons(lambda count, index: draw(on, count, 0, 0, index), steps, 16, 0)
+    optimiser = torch.optim.Adam(net.denoiser.parameters())
+    for number, (first, last, factor) in enumerate(lessons.terms):
+        lessons.begin(number)
+        for step in range(first, last):
+            optimiser.param_groups[0]["lr"] = 3e-3 * (factor * (1.05 - (step - first) / (last - first)))
+            optimiser.zero_grad()
+            lessons.loss(step).backward()
+            optimiser.step()
+    return net
+
+
+def same(one: HybridEP, other: HybridEP) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+
+
+def test_fit_teaches_the_lessons_to_the_same_bits_as_a_plain_loop():
+    on = imaging()
+    fitted, plain = ff.fit(hybrid(on), on, **COURSE), taught(hybrid(on), on, 24)
+    assert same(fitted, plain)
+    assert not same(fitted, hybrid(on))
+
+
+@pytest.mark.parametrize("at", [5, 8, 14, 16, 23])  # within terms and at their ends
+def test_a_course_that_stops_goes_on_to_the_same_bits(tmp_path, at):
+    class Stop(Exception):  # noqa: N818
+        pass
+
+    def stop(event):
+        if isinstance(event, Stepped) and event.step == at:
+            raise Stop
+
+    on = imaging()
+    whole = ff.fit(hybrid(on), on, **COURSE)
+    with pytest.raises(Stop):
+        ff.fit(hybrid(on), on, run_dir=tmp_path / "run", on_event=stop, **COURSE)
+    assert same(ff.resume(tmp_path / "run"), whole)
+    assert same(ff.load(tmp_path / "run"), whole)
+
+
+def test_lessons_from_pairs_that_were_drawn_once():
+    on = imaging()
+    net = ff.fit(hybrid(on), on, simulations=40, **COURSE)
+    assert not same(net, hybrid(on))
+
+
+def test_who_knows_no_lessons_is_told_so():
+    on = imaging()
+    with pytest.raises(ValueError, match=r"schedule='lessons' needs `lessons`; Unfolded has none"):
+        ff.fit(ff.unfold(EP(), on, 2, {"damping": "tied"}), on, schedule="lessons")
+    other = HybridEP.of(on, EP(Gaussian()), 2, width=4)
+    assert other.training_defaults == {}
+    with pytest.raises(ValueError, match="BernoulliGaussian prior"):
+        ff.fit(other, on, schedule="lessons")
 
 
 def test_surprise_is_least_at_the_settings_that_drew_the_scene():
@@ -152,5 +214,9 @@ def test_misuse_is_refused():
     on = imaging()
     with pytest.raises(ValueError, match="144 unknowns"):
         HybridEP.of(on, EP(BernoulliGaussian()), 2, scene=(12, 11))
+    with pytest.raises(ValueError, match="Constellation has none that may be learned"):
+        HybridEP.of(on, EP(), 2)
+    with pytest.raises(ValueError, match="does not say how its unknowns make a scene"):
+        HybridEP.of(CompressedSensing(n=64, m=40))
     with pytest.raises(ValueError, match=r"pass \(n, n\) and \(n,\)"):
         GaussianField(torch.zeros(3), torch.eye(4))

@@ -98,8 +98,8 @@ class Lessons(Protocol):
         """All that the next lesson needs beside the estimator's weights, real or whole numbers."""
         ...
 
-    def restore(self, term: int, state: Mapping[str, Tensor]) -> None:
-        """Go on in a term, from what `state` gave."""
+    def restore(self, step: int, state: Mapping[str, Tensor]) -> None:
+        """Go on after so many steps of the training, from what `state` gave then."""
         ...
 
 
@@ -108,7 +108,7 @@ class SelfTaught(Protocol):
     """An estimator that is taught by lessons which it makes of draws itself, not by the error of its estimates."""
 
     def lessons(self, draw: Draws, steps: int, batch: int, seed: int) -> Lessons:
-        """The whole course: so many steps of so many samples; the seed is that of all that is random but draws."""
+        """The whole course: so many steps of so many samples; the seed is that of all that is random but the draws."""
         ...
 
 

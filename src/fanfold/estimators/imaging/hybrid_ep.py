@@ -62,8 +62,9 @@ class HybridEPSettings:
 class HybridEP(Unfolded):
     """Unfolded EP with maps of its prior's settings; untrained, and at strength zero, it is EP bit for bit.
 
-    One CNN serves all layers, as it is told the noise variance of every voxel. Not scale-equivariant: the prior has a
-    power.
+    One CNN serves all layers, as it sees the noise variance of every voxel. `fit` teaches a Bernoulli-Gaussian prior by
+    lessons; with `schedule="end-to-end"` gradients pass through EP, and `batch`, `lr` and `clip` should be given too.
+    Not scale-equivariant: the prior has a power.
 
     Args:
         problem_or_obs: Whatever carries the operator A; the network is bound to it.
@@ -129,6 +130,14 @@ class HybridEP(Unfolded):
     def prior(self) -> Prior:
         """The prior whose settings move."""
         return self._settings.algorithm.prior
+
+    @property
+    def training_defaults(self) -> dict[str, Any]:
+        """Lessons for a Bernoulli-Gaussian prior, whose gradients need no clipping; other priors have no lessons."""
+        if not isinstance(self.prior, BernoulliGaussian):
+            return {}
+        course = {"schedule": "lessons", "steps": 600, "batch": 16, "lr": 3e-3, "clip": 1e6}
+        return course | {"validate_every": 200, "validation_samples": 32}
 
     def parameter_groups(self, lr: float) -> list[dict]:
         """Those of the numbers, and the weights of the CNN."""

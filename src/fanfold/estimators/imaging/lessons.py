@@ -87,14 +87,15 @@ class MapLessons:
             tensors |= {"r": torch.view_as_real(r) if r.is_complex() else r, "v": v}
         return tensors
 
-    def restore(self, term: int, state: Mapping[str, Tensor]) -> None:
-        """Go on in a term, from what `state` gave; its scenes are drawn again."""
+    def restore(self, step: int, state: Mapping[str, Tensor]) -> None:
+        """Go on after so many steps, from what `state` gave then; scenes are drawn again."""
+        term = next((number for number, term in enumerate(self.terms) if term.first < step <= term.last), 0)
         self.generator.set_state(state["generator"])
         self._scenes = self._cavities = None
         if term > 0:
             self._scenes, _ = self._drawn(term)
-            r = state["r"].contiguous()
-            self._cavities = torch.view_as_complex(r) if self._scenes.is_complex() else r, state["v"]
+            r, v = (state[name].to(self._scenes.device) for name in ("r", "v"))
+            self._cavities = torch.view_as_complex(r) if self._scenes.is_complex() else r, v
 
     def _drawn(self, term: int) -> tuple[Tensor, Observation]:
         first, last, _ = self.terms[term]

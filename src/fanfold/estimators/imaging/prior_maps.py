@@ -22,10 +22,18 @@ class PriorMaps(nn.Module):
     posterior mean under that prior is the scalar one, and `var / v` remains its divergence, exactly, whatever the CNN
     has learned.
     It sees powers alone: a turn of the scene's phase turns the estimate.
+
+    Raises:
+        ValueError: If the prior has no settings that may be learned.
     """
 
     def __init__(self, prior: Prior, scene: tuple[int, ...], seed: int, **shape: int):
         super().__init__()
+        if not prior.learnable:
+            raise ValueError(
+                f"maps move the settings of a prior, and {type(prior).__name__} has none that may be learned; take a "
+                "BernoulliGaussian, or correct the mean."
+            )
         self.scene, self.level = scene, prior.power
         self.cnn = ContextCNN(3, len(prior.learnable), seed=seed, **shape)
 

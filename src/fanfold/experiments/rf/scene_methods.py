@@ -11,9 +11,11 @@ import torch
 from torch import nn
 
 from fanfold.algorithms import EP, FISTA, OAMP
+from fanfold.core.abilities import ability
 from fanfold.core.streams import Stream
 from fanfold.core.units import nmse_db
 from fanfold.estimators import BackProjectionUNet, HybridEP, HybridOAMP, MoDL, OnePhase
+from fanfold.estimators.base import SelfTaught
 from fanfold.estimators.imaging.one_phase import stacked
 from fanfold.estimators.linear.image import WhiteLMMSE, back_projection, signal_power
 from fanfold.evaluation.evaluate import Estimator
@@ -25,7 +27,6 @@ from fanfold.priors import BernoulliGaussian
 from fanfold.priors.gaussian_field import GaussianField
 from fanfold.problems import Problem, RFImaging
 from fanfold.problems.draws import draw
-from fanfold.training.events import Stepped
 from fanfold.training.fit import fit
 from fanfold.unfolding.unfold import iterate
 
@@ -144,26 +145,10 @@ def trained(
     began = time.process_time()
     with torch.enable_grad():
         net = network(name, setting, on, seed)
-        if isinstance(net, HybridEP):
-            learn_maps(net, on, steps, seed, watch, what)
+        if ability(net, SelfTaught):
+            how = {"validate_every": steps, "validation_samples": 8}
+            fit(net, on, steps=steps, seed=seed, on_event=watch(what), **how)
         else:
             lr = RATES[setting.changes["targets"]][name]
             fit(net, on, steps=steps, batch=16, lr=lr, validation_samples=60, seed=seed, on_event=watch(what))
     return net, time.process_time() - began
-
-
-def learn_maps(net: HybridEP, on: Problem, steps: int, seed: int, watch: Watcher, what: str) -> None:
-    """Teach the prior its maps."""
-    show = watch(what)
-    lessons = net.lessons(lambda count, index: draw(on, count, seed, Stream.TRAINING, index), steps, 16, seed)
-    optimiser = torch.optim.Adam(net.denoiser.parameters())
-    for term, (first, last, factor) in enumerate(lessons.terms):
-        lessons.begin(term)
-        for step in range(first, last):
-            for group in optimiser.param_groups:
-                group["lr"] = 3e-3 * (factor * (1.05 - (step - first) / (last - first)))
-            loss = lessons.loss(step)
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            show(Stepped(step + 1, loss.item(), math.nan, factor, skipped=False))
