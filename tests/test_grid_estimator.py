@@ -5,8 +5,8 @@ import torch
 
 from fanfold.core.noise import circular
 from fanfold.core.units import nmse_db
+from fanfold.estimators import GridEstimator
 from fanfold.estimators.ofdm import ChannelCovariance, Interpolation, Wiener
-from fanfold.estimators.ofdm.resource_grid import GridEstimator
 from fanfold.problems import OFDMChannel
 from fanfold.propagation.models import Jakes
 

@@ -19,6 +19,7 @@ from fanfold.estimators.imaging.one_phase import OnePhase, OnePhaseSettings
 from fanfold.estimators.imaging.threshold_maps import ThresholdMapFISTA, ThresholdMapFISTASettings
 from fanfold.estimators.linear.image import WhiteLMMSE, back_projection
 from fanfold.estimators.linear.lmmse import LMMSE
+from fanfold.estimators.ofdm.resource_grid import GridEstimator
 from fanfold.estimators.posterior.flow_posterior import FlowPosterior, FlowPosteriorSettings
 from fanfold.estimators.posterior.maximum_likelihood import MaximumAPosteriori, MaximumLikelihood
 from fanfold.estimators.posterior.neural import Neural, NeuralSettings, neural
@@ -56,6 +57,7 @@ __all__ = [
     "EquilibriumSettings",
     "FlowPosterior",
     "FlowPosteriorSettings",
+    "GridEstimator",
     "HybridEP",
     "HybridEPSettings",
     "HybridOAMP",

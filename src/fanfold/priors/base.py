@@ -31,11 +31,13 @@ class Prior(ABC):
         learnable: The settings that an algorithm may learn, and where each lives.
         circular: Whether a complex entry is as likely after any turn.
         symmetric: Whether a real entry is as likely with the other sign.
+        heavy_tailed: Whether large entries are far more likely than those of a Gaussian of the same power.
     """
 
     learnable: ClassVar[Mapping[str, Domain]] = {}
     circular: ClassVar[bool] = True
     symmetric: ClassVar[bool] = True
+    heavy_tailed: ClassVar[bool] = False
 
     @property
     @abstractmethod

@@ -21,6 +21,8 @@ class Laplace(Prior):
 
     var: float = 1.0
 
+    heavy_tailed = True
+
     @property
     def power(self) -> float:
         return self.var

@@ -13,7 +13,7 @@ from fanfold.problems.radio.modulation import Modulation
 from fanfold.problems.radio.ofdm_channel import OFDMChannel
 from fanfold.problems.radio.receiver_chain import ReceiverChain
 from fanfold.problems.rf.imaging import RFImaging
-from fanfold.problems.rf.own_array import RFGeometry
+from fanfold.problems.rf.user_array import RFGeometry
 from fanfold.problems.simulators import BatchSimulator, Box, Independent, Program, Simulations, Simulator
 from fanfold.problems.simulators.heat import Heat
 from fanfold.problems.sparse.clustered import Clustered

@@ -186,18 +186,18 @@ class WatchedOAMP:
     oamp: OAMP
     obs: Observation
     A: LinearOperator
-    told: Prior | None
+    given_prior: Prior | None
     states: list[State]
     lags = 1
 
     def __post_init__(self):
-        if self.told is None and self.oamp.settings == "estimated":
+        if self.given_prior is None and self.oamp.settings == "estimated":
             raise ValueError("OAMP estimates its prior's settings; state evolution needs to be told: pass prior.")
 
     @property
     def prior(self) -> Prior:
         """The one that predictions are made with."""
-        return self.told or self.oamp.prior
+        return self.given_prior or self.oamp.prior
 
     def predicted(self) -> list[float]:
         """By state evolution."""

@@ -10,6 +10,7 @@ from fanfold.estimators.ofdm.kronecker_gmm import KroneckerGMM
 from fanfold.estimators.ofdm.learned_filters import FilterSettings, LearnedFilters
 from fanfold.estimators.ofdm.noise_variance import NoiseVariance
 from fanfold.estimators.ofdm.pursuit import BeamDelayOAMP, BeamDelayOMP
+from fanfold.estimators.ofdm.resource_grid import GridEstimator
 from fanfold.estimators.ofdm.settings import ChannelNetworkSettings
 from fanfold.estimators.ofdm.unfolded_admm import ADMMSettings, UnfoldedADMM
 from fanfold.estimators.ofdm.unfolded_oamp import OAMPSettings, UnfoldedOAMP
@@ -37,6 +38,7 @@ __all__ = [
     "FilterSettings",
     "FullGaussian",
     "GridCNN",
+    "GridEstimator",
     "Interpolation",
     "KroneckerGMM",
     "LearnedFilters",
