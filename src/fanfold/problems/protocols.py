@@ -122,6 +122,36 @@ class ChannelProblem(Problem, Protocol):
         ...
 
 
+@runtime_checkable
+class WithScene(Protocol):
+    """A problem whose unknowns are the voxels of a scene, in row-major order: how many along each axis, if they are."""
+
+    @property
+    def scene(self) -> tuple[int, ...] | None: ...
+
+
+@runtime_checkable
+class KnownWaveform(Protocol):
+    """One source of known shape at an unknown place within a window, such as a frequency or a delay.
+
+    Places nearer to each other than the resolution are not separated. The gain says what of the amplitude is unknown;
+    nothing, where it is "known".
+    """
+
+    @property
+    def window(self) -> tuple[float, float]: ...
+
+    @property
+    def resolution(self) -> float: ...
+
+    @property
+    def gain(self) -> str: ...
+
+    def waveform(self, place: Tensor) -> Tensor:
+        """The shape at places `(...)`, `(..., m)`."""
+        ...
+
+
 # A known model of all parameters: they are real, `(..., n)`, and those that are not wanted are nuisance parameters
 
 

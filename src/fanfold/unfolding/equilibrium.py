@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import keystr, tree_flatten_with_path
 
+from fanfold.algorithms import ISTA
 from fanfold.algorithms.base import Algorithm, State, Theta
 from fanfold.observation import Estimate, Observation
 from fanfold.unfolding.adjoint import ImplicitGradient, Through, detached, flat, replaced, sample_numbers
@@ -82,7 +83,7 @@ class Equilibrium(Unfolded):
         self._learns = False
 
     @property
-    def settings(self) -> "EquilibriumSettings":  # type: ignore[override]
+    def settings(self) -> "EquilibriumSettings":
         """What builds the network again."""
         return EquilibriumSettings(self.algorithm, self.learn, self.tolerance, self.max_iterations, self.gradient)
 
@@ -170,7 +171,7 @@ class Equilibrium(Unfolded):
 class EquilibriumSettings:
     """A fixed point as a network, but for its weights; fields as the arguments of `equilibrium`."""
 
-    algorithm: Algorithm
+    algorithm: Algorithm = field(default_factory=ISTA)
     learn: Mapping[str, str] = field(default_factory=dict)
     tolerance: float = 1e-4
     max_iterations: int = 1000

@@ -6,11 +6,12 @@ Unfolding: Gregor & LeCun (2010); Monga, Li & Eldar (2021). The deviations are f
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from fanfold.algorithms import FISTA
 from fanfold.algorithms.base import Algorithm, State, Theta, without_groups
 from fanfold.linops import LinearOperator
 from fanfold.observation import Estimate, Observation
@@ -89,7 +90,11 @@ class Unfolded(nn.Module):
         strength: In [0, 1], scales every deviation: 0 is the classical algorithm, 1 the trained network.
         checkpoint: Whether the backward pass takes the steps again instead of remembering them.
         fingerprint: Hash of the operator that the network belongs to; another one is refused.
+        scale_equivariant: False: an unfolded network is not scale-equivariant where its algorithm has settings in the
+            units of the measurements.
     """
+
+    scale_equivariant: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -125,14 +130,15 @@ class Unfolded(nn.Module):
         return self._bound
 
     @property
-    def settings(self) -> "UnfoldedSettings":
-        """What builds the network again."""
+    def settings(self) -> Any:
+        """What builds the network again; a subclass has settings of its own."""
         return UnfoldedSettings(self.algorithm, self.layers, self.learn, self.checkpoint)
 
     @property
     def origin(self) -> tuple[str, Iterated]:
         """The classical algorithm that the network is at zero deviation."""
-        return f"untrained {type(self.algorithm).__name__}", Iterated(self.algorithm, self.depth)
+        algorithm: Algorithm = self.settings.algorithm  # without what a subclass puts into it
+        return f"untrained {type(algorithm).__name__}", Iterated(algorithm, self.depth)
 
     @property
     def strength(self) -> float:
@@ -238,7 +244,7 @@ class Unfolded(nn.Module):
 class UnfoldedSettings:
     """A network that an algorithm was unfolded into, but for its weights."""
 
-    algorithm: Algorithm
+    algorithm: Algorithm = field(default_factory=FISTA)
     layers: int = 16
     learn: Mapping[str, str] = field(default_factory=dict)  # quantity -> sharing and granularity
     checkpoint: bool = False  # train in the memory of a few layers

@@ -8,7 +8,7 @@ from fanfold.algorithms import ADMM, EP, FISTA, OAMP
 from fanfold.core.streams import Stream
 from fanfold.core.units import nmse_db
 from fanfold.estimators import BackProjectionUNet
-from fanfold.estimators.linear.image import back_projection, white_lmmse
+from fanfold.estimators.linear.image import WhiteLMMSE, back_projection
 from fanfold.estimators.sparse import OMP
 from fanfold.evaluation.evaluate import Estimator
 from fanfold.evaluation.peers import lam_grid, tuned
@@ -44,8 +44,7 @@ def problem(sensing: str, seed: int) -> RFImaging:
 def linear_images(on: RFImaging) -> dict[str, Estimator]:
     """Without any iteration."""
     assert on.prior is not None
-    signal_var = on.prior.power
-    return {BACK_PROJECTION: back_projection, LINEAR: lambda obs: white_lmmse(obs, signal_var)}
+    return {BACK_PROJECTION: back_projection, LINEAR: WhiteLMMSE(on.prior.power)}
 
 
 def best_damped(on: RFImaging, iterations: int, seed: int) -> OAMP:
@@ -84,7 +83,7 @@ def trained_peers(on: RFImaging, steps: int, seed: int, watch: Watcher) -> dict[
     assert on.prior is not None
     lams, learn = lam_grid(on, seed, points=10), dict.fromkeys(("step", "threshold", "momentum"), "per-layer")
     fista = unfold(tuned(FISTA, lams, on, LAYERS, seed), on, LAYERS, learn)
-    unet = BackProjectionUNet(on.scene, on.prior.power, seed=seed)
+    unet = BackProjectionUNet.of(on, seed=seed)
     with torch.enable_grad():
         fit(unet, on, steps=steps, batch=16, lr=2e-3, validation_samples=100, seed=seed, on_event=watch(UNET))
     admm = tuned(lambda lam: ADMM(L1(lam), rho=0.03), lams[-4:], on, LONG, seed)  # with rho = 1 it is still on its way
