@@ -33,16 +33,17 @@ class NeuralSettings:
         2
     """
 
-    loss: LossName = "squared-error"  # the posterior mean, the median, quantiles, mean and variance, a class
+    loss: LossName | Loss = "squared-error"  # the posterior mean, the median, quantiles, mean and variance, a class
     members: int = 1  # networks whose estimates are averaged
     levels: tuple[float, ...] = (0.05, 0.5, 0.95)  # of the quantiles, for pinball
     width: int | None = None  # of the network; a sensible one if not given
     network_seed: int = 0  # of the starting weights
+    network: NetworkFactory | None = None  # in Python: what makes another network than the usual one
 
     def build(self, problem: Problem) -> "Neural":
         """The untrained estimator."""
-        made = {"members": self.members, "levels": self.levels, "width": self.width, "seed": self.network_seed}
-        return neural(problem, self.loss, **made)
+        sizes = {"members": self.members, "levels": self.levels, "width": self.width}
+        return neural(problem, self.loss, network=self.network, seed=self.network_seed, **sizes)
 
 
 def neural(
@@ -90,8 +91,7 @@ def neural(
     else:
         head = head_for(loss, levels)
         net = Regression(features, x, head, members=members, width=width, network=network, seed=seed)
-    if isinstance(loss, str) and network is None:
-        net.settings = NeuralSettings(loss, members, tuple(levels), width, seed)
+    net.settings = NeuralSettings(loss, members, tuple(levels), width, seed, network)
     return net
 
 
@@ -119,7 +119,7 @@ class Neural(nn.Module):
         "validate_every": 200,
         "validation_samples": 10_000,
     }
-    settings: NeuralSettings | None = None  # that build it again, unless it was made with functions of the user's own
+    settings: NeuralSettings | None = None  # that build it again; `neural` sets them
 
     def __init__(
         self,
