@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from fanfold.core.dtypes import dtype_of
 from fanfold.core.noise import circular
 from fanfold.core.units import from_db
 from fanfold.linops import Dense, LinearOperator
@@ -74,7 +75,7 @@ def draw_operator(
     m: int, n: int, ensemble: Ensemble, condition_number: float, seed: int, dtype: DType
 ) -> LinearOperator:
     """A random `(m, n)` matrix; drawn in double precision, so that every dtype has the same one to rounding."""
-    precision = getattr(torch, dtype)
+    precision = dtype_of(dtype)
     generator = torch.Generator().manual_seed(seed)
     G = torch.randn(m, n, generator=generator, dtype=torch.complex128 if precision.is_complex else torch.float64)
     if ensemble == "iid":
