@@ -5,12 +5,11 @@ import warnings
 
 import torch
 
-from fanfold import iterate
+from fanfold import iterate, unfold
 from fanfold.algorithms import Algorithm
 from fanfold.deploy import FromMeasurements
 from fanfold.observation import Observation
 from fanfold.problems import CompressedSensing
-from fanfold.unfolding import unfold
 from fanfold.unfolding.learn import GRANULARITY
 from strict import StrictPromotion
 

@@ -7,7 +7,7 @@ from fanfold.core.units import power
 from fanfold.estimators import fit_factors, fit_responses
 from fanfold.linops import Kronecker
 from fanfold.problems import RFImaging
-from fanfold.training.trainer import draw
+from fanfold.problems.draws import draw
 
 SHAPES = {"scene": (10, 8), "elements": (8, 6), "dtype": "complex128"}
 FITS = (fit_responses, fit_factors)

@@ -8,7 +8,7 @@ from fanfold.algorithms import FISTA, OAMP
 from fanfold.bounds.convergence import certify, has_evolution
 from fanfold.observation import Estimate
 from fanfold.problems import CompressedSensing, RFImaging
-from fanfold.training.trainer import draw
+from fanfold.problems.draws import draw
 
 IID = CompressedSensing(n=500, m=250, sparsity=0.1, snr_db=30, seed=0)
 

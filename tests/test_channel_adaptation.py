@@ -15,7 +15,7 @@ from fanfold.observation import Estimate, Observation
 from fanfold.problems import OFDMChannel
 from fanfold.problems.draws import Pool
 from fanfold.training.fit import fit_events
-from fanfold.training.trainer import Training
+from fanfold.training.settings import Training
 
 SMALL = MixerSettings(6, 6, 1, 6, 16, 24)
 PLACE = "kronecker:array=2x2x2,subcarriers=12,delay_spread_ns=300"

@@ -17,7 +17,7 @@ from fanfold.deploy import to_onnx
 from fanfold.estimators import ofdm
 from fanfold.problems import CompressedSensing, OFDMChannel
 from fanfold.runs.directory import Run
-from fanfold.training.fit import Validated
+from fanfold.training.events import Validated
 
 PLACE = "kronecker:array=2x2x2,subcarriers=12,delay_spread_ns=300"
 CHANNELS = OFDMChannel(PLACE, "comb-2", snr_db=(0.0, 20.0))

@@ -187,7 +187,9 @@ def test_runs_lists_what_is_there(trained, capsys):
 
 def test_resume_finishes_a_run_that_was_cut(trained, tmp_path, capsys):
     settings = Run.open(trained).config["training"]
-    from fanfold.training.fit import Training, Validated, fit_events
+    from fanfold.training.events import Validated
+    from fanfold.training.fit import fit_events
+    from fanfold.training.settings import Training
 
     problem = Run.open(trained).problem()
     events = fit_events(Run.open(trained).network(), problem, Training(**settings), tmp_path / "cut")

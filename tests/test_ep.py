@@ -10,7 +10,7 @@ from fanfold.linops import Dense
 from fanfold.observation import Observation
 from fanfold.priors import BernoulliGaussian
 from fanfold.problems import CompressedSensing, RFImaging
-from fanfold.training.trainer import draw
+from fanfold.problems.draws import draw
 
 POINTS = BernoulliGaussian(0.1)
 

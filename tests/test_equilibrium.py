@@ -13,7 +13,9 @@ from fanfold.algorithms import FREE, POSITIVE, REGISTRY, Algorithm, Nominal
 from fanfold.deploy.memory import PeakMemory
 from fanfold.observation import Estimate
 from fanfold.runs.directory import load
-from fanfold.training.fit import Stepped, Training, fit_events
+from fanfold.training.events import Stepped
+from fanfold.training.fit import fit_events
+from fanfold.training.settings import Training
 from fanfold.unfolding.adjoint import gmres
 from laws import observed
 

@@ -17,8 +17,10 @@ import fanfold as ff
 from fanfold.core.machine import World, sensible_threads
 from fanfold.observation import Estimate, Observation
 from fanfold.runs.directory import Run, load
-from fanfold.training.fit import Finished, Started, Stepped, Training, Validated, fit_events
-from fanfold.training.trainer import stages
+from fanfold.training.events import Finished, Started, Stepped, Validated
+from fanfold.training.fit import fit_events
+from fanfold.training.schedule import stages
+from fanfold.training.settings import Training
 
 SCALARS = {"step": "per-layer", "threshold": "per-layer"}
 SHORT = {"steps": 30, "batch": 16, "validate_every": 10, "validation_samples": 50, "threads": 1, "lr": 4e-3}

@@ -10,7 +10,7 @@ import fanfold as ff
 from fanfold.deploy.export import to_onnx
 from fanfold.estimators.ofdm import FilterSettings, KroneckerGMM, LearnedFilters
 from fanfold.estimators.ofdm.mixture import learn_mixture
-from fanfold.training.fit import Validated
+from fanfold.training.events import Validated
 
 CHANNELS = ff.problems.OFDMChannel(pilots="comb-4", snr_db=(0, 20))
 SMALL = FilterSettings(components=3, rounds=3, modes=6, stages=2, corrected=4, width=16)

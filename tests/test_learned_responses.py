@@ -10,8 +10,8 @@ from fanfold.linops import Kronecker
 from fanfold.observation import Observation
 from fanfold.priors import BernoulliGaussian
 from fanfold.problems import RFImaging
+from fanfold.problems.draws import draw
 from fanfold.training.fit import fit
-from fanfold.training.trainer import draw
 from fanfold.unfolding.unfold import unfold
 
 PRIOR = BernoulliGaussian(0.1)

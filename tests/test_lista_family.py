@@ -26,9 +26,11 @@ from fanfold.algorithms.alista import analytic_matrix
 from fanfold.algorithms.lista_cpss import select, selected
 from fanfold.core.units import nmse_db
 from fanfold.problems import CompressedSensing, ExactlySparse
+from fanfold.problems.draws import draw
 from fanfold.shrinkage import soft
-from fanfold.training.fit import Finished, Stepped, Training, fit_events
-from fanfold.training.trainer import draw
+from fanfold.training.events import Finished, Stepped
+from fanfold.training.fit import fit_events
+from fanfold.training.settings import Training
 from fanfold.unfolding.unfold import Unfolded, iterate
 from laws import DTYPES, LAWS, assert_close, observed
 

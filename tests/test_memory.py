@@ -9,7 +9,9 @@ import fanfold as ff
 from fanfold.algorithms import FREE, REGISTRY
 from fanfold.deploy.memory import PeakMemory
 from fanfold.runs.directory import Run, load
-from fanfold.training.fit import Stepped, Training, Validated, fit_events
+from fanfold.training.events import Stepped, Validated
+from fanfold.training.fit import fit_events
+from fanfold.training.settings import Training
 from laws import DTYPES, observed
 
 SHORT = {"steps": 20, "batch": 16, "validate_every": 5, "validation_samples": 50, "threads": 1, "lr": 4e-3}

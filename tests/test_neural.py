@@ -18,7 +18,7 @@ from fanfold.priors import Uniform
 from fanfold.problems import LinearGaussian, MixtureSignal, Modulation, Pairs, ScalarChannel
 from fanfold.problems.base import Described
 from fanfold.problems.draws import Pool, draw
-from fanfold.training.fit import Finished, Validated
+from fanfold.training.events import Finished, Validated
 
 UNTRAINED = {"steps": 1, "lr": 1e-30}  # prepared from data, and not moved
 

@@ -9,7 +9,7 @@ from fanfold.algorithms.residual import variances
 from fanfold.bounds.state_evolution import vamp
 from fanfold.core.units import db, nmse_db, power
 from fanfold.priors import BernoulliGaussian, Gaussian
-from fanfold.training.trainer import draw
+from fanfold.problems.draws import draw
 from laws import LAWS
 
 VARIANTS = {

@@ -19,7 +19,7 @@ from fanfold.estimators.ofdm import (
     UnfoldedOAMP,
     Wiener,
 )
-from fanfold.training.fit import Validated
+from fanfold.training.events import Validated
 
 CHANNELS = ff.problems.OFDMChannel(pilots="comb-4", snr_db=(0, 20))
 MAKE = {

@@ -5,14 +5,13 @@ import onnxruntime
 import pytest
 import torch
 
-from fanfold import iterate
+from fanfold import iterate, unfold
 from fanfold.algorithms import ADMM, ISTA, DouglasRachford, PrimalDual, ProximalGradient
 from fanfold.core.units import power
 from fanfold.deploy import to_onnx
 from fanfold.observation import Observation
 from fanfold.penalties import L1, MCP, REGISTRY, SCAD, GroupL1, Ridge
 from fanfold.runs import recipe
-from fanfold.unfolding import unfold
 from laws import DTYPES, LAWS, assert_close, observed
 
 ITERATIONS = {ProximalGradient: 20_000, ADMM: 4000, DouglasRachford: 4000, PrimalDual: 20_000}

@@ -21,7 +21,7 @@ from fanfold.experiments.rf.rf_calibration import (
     won_back,
 )
 from fanfold.problems import RFImaging
-from fanfold.training.trainer import draw
+from fanfold.problems.draws import draw
 
 SMALL = RFImaging("gaussian", (16, 16), (13, 13), phase_deg=20.0, gain_db=2.0)
 VALUES = {NOMINAL: -10.0, "one": -25.0, "two": -35.0, ORACLE: -30.0}

@@ -21,10 +21,10 @@ from fanfold.estimators.linear.image import back_projection
 from fanfold.linops import Born, Kronecker, partial_fourier, steering, uniform_linear
 from fanfold.priors import BernoulliGaussian
 from fanfold.problems import RFGeometry
+from fanfold.problems.draws import draw
 from fanfold.problems.rf.geometry_file import LIGHT, read_geometry
 from fanfold.runs.directory import load
 from fanfold.runs.recipe import build_problem, describe_problem
-from fanfold.training.trainer import draw
 from fanfold.unfolding.unfold import iterate
 
 EXAMPLES = Path(__file__).parent.parent / "examples/rf"

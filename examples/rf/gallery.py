@@ -23,8 +23,8 @@ from fanfold.evaluation.peers import lam_grid
 from fanfold.observation import Observation
 from fanfold.priors import BernoulliGaussian
 from fanfold.problems import Problem, RFGeometry, RFImaging
+from fanfold.problems.draws import draw
 from fanfold.report.plots import require_matplotlib
-from fanfold.training.trainer import draw
 from fanfold.unfolding.unfold import iterate
 
 HERE = Path(__file__).parent

@@ -45,10 +45,10 @@ if _TYPE_CHECKING:
     from fanfold.evaluation.evaluate import evaluate
     from fanfold.linops import dot_test
     from fanfold.observation import Estimate, Observation
-    from fanfold.runs.directory import load
+    from fanfold.runs.directory import load, save
     from fanfold.training.fit import fit, fit_events, resume
+    from fanfold.training.settings import Training
     from fanfold.training.simulate import simulate
-    from fanfold.training.trainer import Training
     from fanfold.unfolding.equilibrium import equilibrium
     from fanfold.unfolding.unfold import iterate, unfold
     from fanfold.unfolding.watch import watch
@@ -59,7 +59,7 @@ _HOME = {
     "LMMSE": "estimators",
     "Estimate": "observation",
     "Observation": "observation",
-    "Training": "training.trainer",
+    "Training": "training.settings",
     "certify": "bounds.convergence",
     "dot_test": "linops",
     "equilibrium": "unfolding.equilibrium",
@@ -70,6 +70,7 @@ _HOME = {
     "load": "runs.directory",
     "neural": "estimators",
     "resume": "training.fit",
+    "save": "runs.directory",
     "simulate": "training.simulate",
     "unfold": "unfolding.unfold",
     "watch": "unfolding.watch",
@@ -78,7 +79,7 @@ _HOME = {
 __all__ = [
     "LMMSE", "Estimate", "Observation", "Training", "adapters", "algorithms", "bounds", "certify", "deploy", "dot_test",
     "equilibrium", "estimators", "evaluate", "fit", "fit_events", "guard", "iterate", "likelihoods", "linops", "load",
-    "neural", "noise", "penalties", "priors", "problems", "propagation", "resume", "shrinkage", "simulate",
+    "neural", "noise", "penalties", "priors", "problems", "propagation", "resume", "save", "shrinkage", "simulate",
     "unfold", "units", "watch",
 ]  # fmt: skip
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fanfold.bounds.state_evolution import mmse
-from fanfold.likelihoods import GaussianNoise, Likelihood
+from fanfold.likelihoods import Likelihood
 from fanfold.priors import Prior
 
 DRAWS = 20_000  # where outcomes cannot be listed; the same ones in every iteration, for errors of 1 % or 0.05 dB
@@ -58,7 +58,7 @@ def output_precision(
     By the trapezoidal rule over p, fine enough for the likelihood's edges, and a sum over outcomes; by seeded draws
     where these cannot be listed.
     """
-    if isinstance(likelihood, GaussianNoise):
+    if likelihood.linear:
         return 1 / (tau + noise_var)
     if is_complex:  # two axes with half of every variance, and each says a quarter
         return output_precision(likelihood, known / 2, tau / 2, noise_var / 2) / 2

@@ -38,8 +38,10 @@ from fanfold.report.plots import require_matplotlib
 from fanfold.report.run_page import write_run_page
 from fanfold.runs import recipe
 from fanfold.runs.directory import Run, installed
-from fanfold.training.fit import Event, Training, fit
+from fanfold.training.events import Event
+from fanfold.training.fit import fit
 from fanfold.training.fit import resume as resume_run
+from fanfold.training.settings import Training
 from fanfold.training.simulate import simulate as run_simulation
 from fanfold.unfolding.unfold import iterate, unfold
 

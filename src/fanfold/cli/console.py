@@ -10,7 +10,7 @@ from rich.table import Table as RichTable
 from fanfold.core.table import Table
 from fanfold.evaluation.link import SlotsSent
 from fanfold.propagation.drawing import DrawingEvent, DrawingFinished, DrawingStarted, ShardDrawn
-from fanfold.training.fit import Event, Finished, Started, Stepped, Validated, summary
+from fanfold.training.events import Event, Finished, Started, Stepped, Validated, summary
 from fanfold.training.simulate import Simulated, SimulationEvent, SimulationStarted
 
 out = Console(highlight=False, soft_wrap=True)

@@ -17,9 +17,15 @@ from fanfold.estimators.linear.lmmse import LMMSE
 from fanfold.estimators.posterior.flow_posterior import FlowPosterior
 from fanfold.estimators.posterior.maximum_likelihood import MaximumAPosteriori, MaximumLikelihood
 from fanfold.estimators.posterior.neural import Neural, NeuralSettings, neural
+from fanfold.unfolding.equilibrium import EquilibriumSettings
+from fanfold.unfolding.unfold import UnfoldedSettings
 
 # settings of estimators that learn end to end; each builds its network for a problem
-REGISTRY: dict[str, type] = {"neural": NeuralSettings} | ofdm.REGISTRY
+REGISTRY: dict[str, type] = {
+    "equilibrium": EquilibriumSettings,
+    "neural": NeuralSettings,
+    "unfolded": UnfoldedSettings,
+} | ofdm.REGISTRY
 
 __all__ = [
     "ESPRIT",

@@ -11,6 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from fanfold.core.abilities import ability
 from fanfold.linops import LinearOperator
 from fanfold.observation import Estimate, Estimator, Observation
 
@@ -95,6 +96,17 @@ class Layered(Protocol):
 
 
 @runtime_checkable
+class OfAlgorithm(Protocol):
+    """An estimator that runs an iterative algorithm.
+
+    Attributes:
+        algorithm: The algorithm.
+    """
+
+    algorithm: Any
+
+
+@runtime_checkable
 class Restrainable(Protocol):
     """A network whose deviations one number scales: 0 is what it started from, 1 the trained network."""
 
@@ -174,6 +186,16 @@ class Settings(Protocol):
 
 
 @runtime_checkable
+class OperatorBuilt(Settings, Protocol):
+    """Settings of a network that needs nothing of its problem but the operator; an `Observation` with A will do."""
+
+    @property
+    def needs_operator_only(self) -> bool:
+        """True."""
+        ...
+
+
+@runtime_checkable
 class Kept(Protocol):
     """A network that can be written down and built again."""
 
@@ -191,7 +213,8 @@ def known_peers(problem: object) -> dict[str, Estimator]:
 
 def fingerprint_of(estimator: object) -> str | None:
     """Hash of the operator that an estimator belongs to, or None."""
-    return estimator.fingerprint if isinstance(estimator, Bound) else None
+    bound = ability(estimator, Bound)
+    return bound.fingerprint if bound else None
 
 
 def device_of(estimator: object) -> torch.device:

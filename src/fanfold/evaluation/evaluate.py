@@ -2,22 +2,22 @@
 
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fanfold.bounds import bayes_limit, support_oracle
+from fanfold.core.abilities import ability
 from fanfold.core.streams import Stream
 from fanfold.core.table import Table
 from fanfold.core.units import db, power
-from fanfold.observation import Estimate, Observation
+from fanfold.estimators.base import Costly, OfAlgorithm, WithTrajectory, device_of
+from fanfold.observation import Estimator, Observation
 from fanfold.problems import Problem
-from fanfold.problems.protocols import KnownPosterior
-from fanfold.training.trainer import draw
-
-Estimator = Callable[[Observation], Estimate]
+from fanfold.problems.draws import draw
+from fanfold.problems.protocols import posterior_of
 
 
 @torch.no_grad()
@@ -57,11 +57,12 @@ def evaluate(
         x, obs = draw(here.held_out(), samples, seed, Stream.TESTING, 0)
         limits = {"limit_db": _db_or_none(_bayes_limit(here, x, obs)), "oracle_db": _db_or_none(_oracle(here, x, obs))}
         for name, estimator in named.items():
-            some = slice(getattr(estimator, "at_most", None))  # slow ones say how many draws they can bear
-            estimates = list(enumerate(_trajectory(estimator, obs[some]), start=1))
+            slow = ability(estimator, Costly)  # which says how many draws it can bear
+            rows_of_it = slice(slow.at_most if slow else None)
+            estimates = list(enumerate(trajectory_of(estimator, obs[rows_of_it]), start=1))
             for layer, x_hat in estimates if layers else estimates[-1:]:
-                count = layer if hasattr(estimator, "trajectory") else None
-                errors = errors_db(x_hat, x[some]) | class_errors(x_hat, x[some])
+                count = layer if ability(estimator, WithTrajectory) else None
+                errors = errors_db(x_hat, x[rows_of_it]) | class_errors(x_hat, x[rows_of_it])
                 row = {"estimator": name} | condition | {"layer": count} | errors | limits
                 rows.append(row | {"samples": len(x_hat)})
     return Table(rows)
@@ -97,25 +98,25 @@ def named_estimators(estimators: Mapping[str, Estimator] | Sequence[Estimator]) 
         return dict(estimators)
     named: dict[str, Estimator] = {}
     for estimator in estimators:
-        algorithm = getattr(estimator, "algorithm", None)
-        kind = type(estimator).__name__ + (f" {type(algorithm).__name__}" if algorithm is not None else "")
+        descendant = ability(estimator, OfAlgorithm)
+        kind = type(estimator).__name__ + (f" {type(descendant.algorithm).__name__}" if descendant else "")
         name = next(n for i in itertools.count(1) if (n := kind if i == 1 else f"{kind} {i}") not in named)
         named[name] = estimator
     return named
 
 
-def _trajectory(estimator: Any, obs: Observation) -> list[Tensor]:
-    if isinstance(estimator, nn.Module):
-        parameter = next(estimator.parameters(), obs.y)
-        obs = obs.to(parameter.device)
-    estimates = estimator.trajectory(obs) if hasattr(estimator, "trajectory") else [estimator(obs)]
+def trajectory_of(estimator: Estimator, obs: Observation) -> list[Tensor]:
+    """Estimates after each layer or iteration, or the only one, on the CPU."""
+    obs, layered = obs.to(device_of(estimator)), ability(estimator, WithTrajectory)
+    estimates = layered.trajectory(obs) if layered else [estimator(obs)]
     return [e.x.cpu() for e in estimates]
 
 
 def _bayes_limit(problem: Problem, x: Tensor, obs: Observation) -> float | None:
     limit = bayes_limit(problem)
-    if limit is None and isinstance(problem, KnownPosterior) and getattr(problem, "sources", 1) == 1:
-        var = problem.posterior(obs).var
+    posterior = posterior_of(problem)
+    if limit is None and posterior:
+        var = posterior(obs).var
         return None if var is None else (var.double().sum() / power(x).double().sum()).item()
     return limit
 

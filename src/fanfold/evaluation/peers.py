@@ -3,23 +3,27 @@
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 
-from torch import nn
-
 from fanfold.algorithms import AMP, FISTA, GAMP, OAMP, Algorithm
+from fanfold.core.abilities import ability
 from fanfold.core.streams import Stream
 from fanfold.core.units import nmse_db
-from fanfold.estimators import ESPRIT, LMMSE, MUSIC, MaximumAPosteriori, MaximumLikelihood
-from fanfold.estimators.ofdm import ChannelCovariance, Interpolation, Wiener
-from fanfold.estimators.posterior.neural import Regression
+from fanfold.estimators import LMMSE, MaximumAPosteriori, MaximumLikelihood
+from fanfold.estimators.base import Layered, WithOrigin, known_peers
 from fanfold.estimators.sparse import MCP, OMP, DebiasedLasso, Lasso
-from fanfold.evaluation.evaluate import Estimator
-from fanfold.likelihoods import GaussianNoise
-from fanfold.problems import DirectionOfArrival, OFDMChannel, Problem
-from fanfold.problems.protocols import KnownModel, KnownPosterior
-from fanfold.training.trainer import draw
-from fanfold.unfolding.unfold import Unfolded, iterate
+from fanfold.observation import Estimator
+from fanfold.problems import Problem
+from fanfold.problems.draws import draw
+from fanfold.problems.protocols import (
+    KnownModel,
+    Searchable,
+    likelihood_of,
+    noise_var_of,
+    posterior_of,
+    prior_of,
+)
+from fanfold.unfolding.unfold import iterate
 
-NETWORK = "network"  # an end-to-end one, among its peers
+NETWORK, UNFOLDED = "network", "unfolded"  # an end-to-end one, and one of layers, among their peers
 
 
 def tuned(
@@ -41,38 +45,24 @@ def lam_grid(problem: Problem, seed: int = 0, points: int = 18) -> list[float]:
 ALPHAS = (0.9, 1.0, 1.1, 1.2, 1.3, 1.5, 1.8)  # thresholds of AMP, in standard deviations of its effective noise
 
 
-def peers_of(net: nn.Module, problem: Problem) -> dict[str, Estimator]:
-    """A network beside its untrained self and the tuned classical peers at its depth.
+def peers_of(net: Estimator, problem: Problem) -> dict[str, Estimator]:
+    """A network beside what it was before it learned and the tuned classical peers, at its depth where it has layers.
 
-    Beside an end-to-end network stand the best linear estimator, which it started from, and, where the problem knows
-    enough, maximum likelihood, maximum a posteriori, the subspace methods of an array, and the exact posterior mean. Of
-    OFDM channels there are least squares, and LMMSE with the covariance of training draws.
+    Beside an end-to-end network stand the best linear estimator, which it started from, the classical estimators that
+    are registered for its kind of problem and, where the problem knows enough, maximum likelihood, maximum a posteriori
+    and the exact posterior mean.
     """
-    if isinstance(net, Unfolded):
-        named = {"unfolded": net, f"untrained {type(net.algorithm).__name__}": iterate(net.algorithm, net.depth)}
-        return named | classical_peers(problem, net.depth)
-    peers: dict[str, Estimator] = {NETWORK: net}
-    if isinstance(net, Regression):
-        peers["best linear estimator"] = net.linear_part
-    if isinstance(problem, KnownModel) and hasattr(problem, "grid"):
+    origin, network = ability(net, WithOrigin), ability(net, Layered)
+    before = dict([origin.origin]) if origin else {}
+    if network:
+        return {UNFOLDED: net} | before | classical_peers(problem, network.depth)
+    peers: dict[str, Estimator] = {NETWORK: net} | before
+    if ability(problem, KnownModel) and ability(problem, Searchable):
         peers |= {"maximum likelihood": MaximumLikelihood(problem), "most probable": MaximumAPosteriori(problem)}
-    if isinstance(problem, OFDMChannel):
-        peers |= channel_peers(problem)
-    if isinstance(problem, DirectionOfArrival):
-        peers |= {"MUSIC": MUSIC(problem.sensors, problem.sources), "ESPRIT": ESPRIT(problem.sensors, problem.sources)}
-    if isinstance(problem, KnownPosterior) and getattr(problem, "sources", 1) == 1:  # several have no quadrature
-        peers["exact posterior"] = problem.posterior
+    peers |= known_peers(problem)
+    if posterior := posterior_of(problem):
+        peers["exact posterior"] = posterior
     return peers
-
-
-def channel_peers(problem: OFDMChannel, seed: int = 0) -> dict[str, Estimator]:
-    """Least squares, LMMSE over the grid of each antenna, and LMMSE over antennas and grid."""
-    covariance = ChannelCovariance.of(problem, seed=seed)
-    return {
-        "least squares, linear": Interpolation(problem),
-        "LMMSE, grid": Wiener(problem, covariance, "grid"),
-        "LMMSE, space ⊗ grid": Wiener(problem, covariance),
-    }
 
 
 def classical_peers(problem: Problem, iterations: int, seed: int = 0) -> dict[str, Estimator]:
@@ -85,9 +75,8 @@ def classical_peers(problem: Problem, iterations: int, seed: int = 0) -> dict[st
     peers: dict[str, Estimator] = {}
     if problem.A is None:
         return peers
-    prior, noise_var = getattr(problem, "prior", None), getattr(problem, "noise_var", None)
-    likelihood = getattr(problem, "likelihood", None)
-    if likelihood is not None and not isinstance(likelihood, GaussianNoise):
+    prior, noise_var, likelihood = prior_of(problem), noise_var_of(problem), likelihood_of(problem)
+    if likelihood is not None and not likelihood.linear:
         return {} if prior is None else {"GAMP, true prior": iterate(GAMP(prior, likelihood), iterations)}
     peers["FISTA, best λ"] = iterate(tuned(FISTA, lam_grid(problem, seed), problem, iterations, seed), iterations)
     peers["AMP, best α"] = iterate(tuned(AMP, ALPHAS, problem, iterations, seed), iterations)

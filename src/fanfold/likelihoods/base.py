@@ -23,6 +23,7 @@ class Likelihood(ABC):
 
     Attributes:
         uses_noise_var: Whether `noise_var` plays a part.
+        linear: Whether a measurement is z and Gaussian noise.
         scalar: Whether the axes of a complex signal go through one by one; else `_score` sees complex numbers.
 
     Example:
@@ -35,6 +36,7 @@ class Likelihood(ABC):
 
     uses_noise_var: ClassVar[bool] = True
     scalar: ClassVar[bool] = True
+    linear: ClassVar[bool] = False
 
     @property
     def outcomes(self) -> Sequence[float] | None:

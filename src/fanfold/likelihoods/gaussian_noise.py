@@ -22,6 +22,7 @@ class GaussianNoise(Likelihood):
     """
 
     scalar = False
+    linear = True
 
     def _sample(self, z, generator, noise_var):
         return z + circular(tuple(z.shape), generator, z.dtype, noise_var)

@@ -3,12 +3,13 @@
 A problem has an ability by having its members. A class whose settings decide says so itself: see `KnownPosterior`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from fanfold.core.abilities import ability
 from fanfold.likelihoods import Likelihood
 from fanfold.linops import LinearOperator
 from fanfold.observation import Estimate, Observation
@@ -38,6 +39,18 @@ class KnownNoise(Protocol):
         ...
 
 
+def prior_of(problem: object) -> Prior | None:
+    """The prior of each unknown by itself, where a problem knows one."""
+    known = ability(problem, KnownPrior)
+    return known.prior if known else None
+
+
+def noise_var_of(problem: object) -> Any:
+    """The noise variance of all draws, where there is one."""
+    known = ability(problem, KnownNoise)
+    return known.noise_var if known else None
+
+
 @runtime_checkable
 class ThroughLikelihood(Protocol):
     """Measurements `y ~ p(y | A x)`, entry by entry, instead of `A x` and Gaussian noise."""
@@ -46,6 +59,12 @@ class ThroughLikelihood(Protocol):
     def likelihood(self) -> Likelihood:
         """Of each measurement."""
         ...
+
+
+def likelihood_of(problem: object) -> Likelihood | None:
+    """The likelihood of each measurement, where it is not `A x` and Gaussian noise by construction."""
+    known = ability(problem, ThroughLikelihood)
+    return known.likelihood if known else None
 
 
 @runtime_checkable
@@ -82,7 +101,8 @@ class WithKind(Protocol):
 
 def kind_of(problem: object) -> Kind:
     """What one observation of a problem is: a vector where it does not say."""
-    return problem.kind if isinstance(problem, WithKind) else "vector"
+    special = ability(problem, WithKind)
+    return special.kind if special else "vector"
 
 
 # A known model of all parameters
@@ -197,6 +217,13 @@ class KnownPosterior(Protocol):
         ...
 
 
+def posterior_of(problem: Any) -> Callable[[Observation], Estimate] | None:
+    """The exact posterior mean and variance, where a problem knows them with its settings."""
+    if ability(problem, KnownPosterior) is None or getattr(problem, "sources", 1) != 1:
+        return None
+    return problem.posterior
+
+
 # Draws that were made before
 
 
@@ -244,4 +271,13 @@ class Counted(Protocol):
     @property
     def failures(self) -> Mapping[str, int]:
         """How many runs failed so far, by kind."""
+        ...
+
+
+@runtime_checkable
+class Tabulated(Protocol):
+    """A store of simulated runs, that says what became of them."""
+
+    def table(self) -> list[dict[str, Any]]:
+        """Rows with what became of the runs, how many of them, and an example."""
         ...

@@ -10,10 +10,10 @@ from fanfold.core.streams import Stream
 from fanfold.core.table import Table
 from fanfold.core.units import nmse_db
 from fanfold.deploy.cost import call_costs
-from fanfold.evaluation.evaluate import Estimator, evaluate
+from fanfold.evaluation.evaluate import evaluate
 from fanfold.evaluation.peers import NETWORK, peers_of
 from fanfold.evaluation.scores import mean_normalised_square
-from fanfold.observation import Estimate, Observation
+from fanfold.observation import Estimate, Estimator, Observation
 from fanfold.problems import OFDMChannel
 from fanfold.problems.draws import draw
 from fanfold.report.neural_page import learning_section

@@ -5,9 +5,10 @@ environment.json         versions, machine, seed, hash of A
 metrics.jsonl            one line an event
 checkpoint.safetensors   the state of training, replaced whole
 weights.safetensors      the trained network
+operator.safetensors     the operator, where the problem is of a class of the user's own
+intervals-*.json         intervals that were calibrated for the network
 """
 
-import hashlib
 import json
 import os
 import platform
@@ -17,23 +18,35 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import tomli_w
 import torch
-from safetensors.torch import load_file, save
-from torch import Tensor, nn
+from torch import nn
 
-from fanfold.runs import recipe
+from fanfold.core.abilities import ability
 from fanfold.core.files import write_whole
-from fanfold.problems import Problem
 from fanfold.core.suggest import did_you_mean
+from fanfold.estimators.base import Bound, Kept, OperatorBuilt, Settings, fingerprint_of
+from fanfold.observation import Observation
+from fanfold.problems import Problem
+from fanfold.problems.protocols import Fingerprinted
+from fanfold.runs import recipe
+from fanfold.runs.operators import FILE, read_operator, write_operator
+from fanfold.runs.weights import check_operator, checksum_of, load_parameters, parameters_of, read_tensors, write_tensors
+
+SCHEMA = 2  # of config.toml; 1 had no number, and sections of other names
 
 
 class Run:
-    """A run directory; `Run.create` starts one and `Run.open` reads one."""
+    """A run directory; `Run.create` starts one and `Run.open` reads one.
 
-    def __init__(self, path: Path):
-        self.path = path
+    Args:
+        path: The directory.
+        handed_in: What a user gives for classes of their own, by the setting's name: `problem`, `network`,
+            `algorithm`, `loss`.
+    """
+
+    def __init__(self, path: Path, handed_in: Mapping[str, Any] | None = None):
+        self.path, self.handed_in = path, dict(handed_in or {})
 
     @classmethod
     def create(cls, path: str | Path, config: Mapping[str, Any], environment: Mapping[str, Any]) -> "Run":
@@ -46,13 +59,17 @@ class Run:
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise ValueError(f"{path} exists; choose another run directory, or go on with it: fanfold resume {path}")
         path.mkdir(parents=True, exist_ok=True)
-        write_whole(path / "config.toml", tomli_w.dumps(dict(config)).encode())
+        write_whole(path / "config.toml", tomli_w.dumps({"schema": SCHEMA} | dict(config)).encode())
         write_whole(path / "environment.json", json.dumps(dict(environment), indent=2).encode())
         return cls(path)
 
     @classmethod
-    def open(cls, path: str | Path) -> "Run":
+    def open(cls, path: str | Path, **handed_in: Any) -> "Run":
         """An existing run directory.
+
+        Args:
+            path: The directory.
+            **handed_in: As of the class.
 
         Raises:
             ValueError: If there is none.
@@ -61,15 +78,22 @@ class Run:
         if not (path / "config.toml").is_file():
             near = [p.parent.name for p in sorted(path.parent.glob("*/config.toml"))] if path.parent.is_dir() else []
             raise ValueError(f"{path} is no run directory.{did_you_mean(path.name, near)} See fanfold runs.")
-        return cls(path)
+        return cls(path, {name: value for name, value in handed_in.items() if value is not None})
 
     @property
     def config(self) -> dict[str, Any]:
-        """Problem, network and training as plain data."""
+        """Problem, network and training as plain data.
+
+        Raises:
+            ValueError: If it is damaged, or was written by an older or newer fanfold.
+        """
+        file = self.path / "config.toml"
         try:
-            return tomllib.loads((self.path / "config.toml").read_text())
+            config = tomllib.loads(file.read_text())
         except tomllib.TOMLDecodeError as error:
-            raise ValueError(f"{self.path / 'config.toml'} is not TOML: {error}") from error
+            raise ValueError(f"{file} is not TOML: {error}") from error
+        check_schema(config, self.path)
+        return config
 
     @property
     def environment(self) -> dict[str, Any]:
@@ -96,29 +120,46 @@ class Run:
         """The problem that the run trains on.
 
         Raises:
-            ValueError: If what it draws from was stored, and is not there or not what it was.
+            ValueError: If what it draws from was stored, and is not there or not what it was; if it is of a class of
+                the user's own and not handed in.
         """
         try:
-            problem = recipe.build_problem(self._section("problem"))
+            problem = recipe.build_problem(self._section("problem"), self.handed_in)
         except ValueError as error:
             made_in = self.environment.get("folder")
-            if made_in in (None, os.getcwd()):
+            if made_in in (None, os.getcwd()) or recipe.GIVEN in self._section("problem"):
                 raise
             raise ValueError(f"{error} The run was made in {made_in}: paths that are relative start there.") from error
-        told, now = self.environment.get("data"), getattr(problem, "fingerprint", None)
-        if told is not None and told != now:
+        recorded, current = self.environment.get("data"), data_hash(problem)
+        if recorded is not None and recorded != current:
             raise ValueError(
-                f"{self.path} was trained on stored channels with hash {told[:12]} and those there now have "
-                f"{str(now)[:12]}: some of its test draws may have been trained on. Bring the old back, or train anew."
+                f"{self.path} was trained on stored channels with hash {recorded[:12]} and those there now have "
+                f"{str(current)[:12]}: some of its test draws may have been trained on. Bring the old back, or train "
+                "anew."
             )
         return problem
+
+    def settings(self) -> Settings:
+        """What builds the network.
+
+        Raises:
+            ValueError: If it is unknown, or of a class of the user's own and not handed in.
+        """
+        return recipe.build_settings(self._section("network"), self.handed_in)
 
     def network(self) -> nn.Module:
         """The untrained network of the run, on the operator that it was made for.
 
         Raises:
-            ValueError: If the problem now has another operator, by its hash.
+            ValueError: If the problem now has another operator, by its hash, or something is not handed in.
         """
+        network = self._section("network")
+        if recipe.GIVEN in network:
+            return recipe.taken(network[recipe.GIVEN], "network", self.handed_in)
+        settings = self.settings()
+        if ability(settings, OperatorBuilt) and self._keeps_operator() and "problem" not in self.handed_in:
+            A = read_operator(self.path)
+            return settings.build(Observation.unchecked(torch.zeros(A.m, dtype=A.dtype), A))
         problem = self.problem()
         expected, A = self.environment.get("operator"), problem.A
         if A is not None and expected != A.fingerprint():
@@ -126,7 +167,7 @@ class Run:
                 f"{self.path} was trained for the operator with hash {str(expected)[:12]} and its problem now has "
                 f"{A.fingerprint()[:12]}: a network loaded against another A is garbage. Was the data file changed?"
             )
-        return recipe.build_network(self._section("network"), problem)
+        return settings.build(problem)
 
     def estimator(self) -> nn.Module:
         """The trained network.
@@ -136,29 +177,102 @@ class Run:
         """
         net = self.network()
         tensors, facts = read_tensors(self.path / "weights.safetensors", f"Train on with: fanfold resume {self.path}")
-        check_operator(facts, getattr(net, "fingerprint", None), self.path)
+        check_operator(facts, fingerprint_of(net), self.path)
         load_parameters(net, tensors)
         return net
+
+    def weights_hash(self) -> str:
+        """The checksum of the trained weights."""
+        return checksum_of(self.path / "weights.safetensors")
+
+    def keep(self, name: str, data: Mapping[str, Any]) -> None:
+        """Keep plain data about the trained network, such as calibrated intervals."""
+        write_whole(self.path / f"{name}.json", json.dumps({"weights": self.weights_hash()} | dict(data)).encode())
+
+    def kept(self, name: str) -> dict[str, Any] | None:
+        """What `keep` kept, if there is some and it is about the weights that are there now."""
+        file = self.path / f"{name}.json"
+        data = json.loads(file.read_text()) if file.is_file() else {}
+        return data if data.get("weights") == self.weights_hash() else None
+
+    def _keeps_operator(self) -> bool:
+        return (self.path / FILE).is_file()
 
     def _section(self, name: str) -> dict[str, Any]:
         config = self.config
         if name not in config:
-            raise ValueError(
-                f"{self.path / 'config.toml'} has no [{name}]: the run was made from Python with its own classes."
-            )
+            raise ValueError(f"{self.path / 'config.toml'} has no [{name}]: hand it in, ff.load(path, {name}=...).")
         return config[name]
 
 
-def load(path: str | Path) -> nn.Module:
-    """The trained network of a run directory."""
-    return Run.open(path).estimator()
+def check_schema(config: Mapping[str, Any], source: Path) -> None:
+    """Refuse a config of another schema.
+
+    Raises:
+        ValueError: Says which fanfold wrote it.
+    """
+    schema = config.get("schema", 1)
+    if schema != SCHEMA:
+        age = "an older" if schema < SCHEMA else "a newer"
+        raise ValueError(f"{source} was written by {age} fanfold (schema {schema}; this one reads {SCHEMA}): train anew.")
+
+
+def load(path: str | Path, **handed_in: Any) -> nn.Module:
+    """The trained network of a run directory, or of what `save` wrote.
+
+    Args:
+        path: The directory.
+        **handed_in: What was made of classes or functions of your own, which are never stored: `problem`, `network`,
+            `algorithm`, `loss`.
+
+    Raises:
+        ValueError: If it is damaged, or something is missing; the error says what to hand in.
+
+    Example:
+        >>> import tempfile, fanfold as ff
+        >>> problem = ff.problems.CompressedSensing(n=20, m=10)
+        >>> net = ff.unfold(ff.algorithms.ISTA(), problem, 3, {"step": "per-layer"})
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     ff.save(net, f"{folder}/net", problem)
+        ...     ff.load(f"{folder}/net").layers
+        3
+    """
+    return Run.open(path, **handed_in).estimator()
+
+
+def save(estimator: nn.Module, path: str | Path, problem: Problem | None = None) -> None:
+    """Keep a network that has no run directory, so that `load` gives it back, bit for bit.
+
+    Args:
+        estimator: The network.
+        path: A new directory.
+        problem: What it was made for; a network that belongs to an operator alone does without.
+
+    Raises:
+        ValueError: If something is there already, or the network cannot be named.
+    """
+    config: dict[str, Any] = {"network": recipe.describe_network(estimator)}
+    if problem is not None:
+        config["problem"] = recipe.describe_problem(problem)
+    elif not ((kept := ability(estimator, Kept)) and ability(kept.settings, OperatorBuilt)):
+        raise ValueError(
+            f"{type(estimator).__name__} takes its shape from a problem: pass what it was made for, "
+            "ff.save(estimator, path, problem)."
+        )
+    facts = {"operator": fingerprint_of(estimator), "data": data_hash(problem), "packages": packages()}
+    run = Run.create(path, config, facts)
+    if bound := ability(estimator, Bound):
+        write_operator(run.path, bound.operator)
+    write_tensors(
+        run.path / "weights.safetensors", parameters_of(estimator), {"operator": fingerprint_of(estimator)}
+    )
 
 
 def environment(seed: int, problem: Problem, device: torch.device, threads: int, processes: int = 1) -> dict[str, Any]:
     """What must be known to repeat a run, beyond its config."""
     return {
         "operator": None if problem.A is None else problem.A.fingerprint(),
-        "data": getattr(problem, "fingerprint", None),
+        "data": data_hash(problem),
         "folder": os.getcwd(),
         "seed": seed,
         "device": str(device),
@@ -166,8 +280,19 @@ def environment(seed: int, problem: Problem, device: torch.device, threads: int,
         "processes": processes,
         "platform": platform.platform(),
         "python": platform.python_version(),
-        "packages": {name: installed(name) for name in ("fanfold", "torch", "numpy", "scipy", "safetensors")},
+        "packages": packages(),
     }
+
+
+def data_hash(problem: object) -> str | None:
+    """Hash of the stored data that a problem draws from, or None."""
+    stored = ability(problem, Fingerprinted)
+    return stored.fingerprint if stored else None
+
+
+def packages() -> dict[str, str | None]:
+    """Versions of what results depend on."""
+    return {name: installed(name) for name in ("fanfold", "torch", "numpy", "scipy", "safetensors")}
 
 
 def installed(package: str) -> str | None:
@@ -176,72 +301,3 @@ def installed(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
-
-
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
-    """Tensors in safetensors, with JSON metadata and a checksum, replaced whole."""
-    plain = {name: _real(t.detach()).cpu().contiguous() for name, t in tensors.items()}
-    header = json.dumps({**metadata, "sha256": _checksum(plain)})  # one entry: safetensors keeps no order of several
-    write_whole(path, save(plain, metadata={"fanfold": header}))
-
-
-def read_tensors(path: Path, remedy: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and metadata that `write_tensors` wrote.
-
-    Raises:
-        ValueError: If the file is missing, cut short or changed.
-    """
-    if not path.is_file():
-        raise ValueError(f"there is no {path}. {remedy}")
-    try:
-        tensors = load_file(path)
-        with safetensors.safe_open(path, "pt") as file:
-            metadata = json.loads((file.metadata() or {})["fanfold"])
-        if metadata.pop("sha256") != _checksum(tensors):
-            raise ValueError("its checksum does not match")
-        return tensors, metadata
-    except (safetensors.SafetensorError, ValueError, KeyError) as error:
-        raise ValueError(f"{path} is damaged ({error}); restore it from a copy, or train anew.") from error
-
-
-def check_operator(facts: Mapping[str, Any], fingerprint: str | None, path: Path) -> None:
-    """Refuse tensors that were trained for another operator.
-
-    Raises:
-        ValueError: If the recorded hash is another one.
-    """
-    if facts.get("operator") != fingerprint:
-        raise ValueError(
-            f"the weights in {path} were trained for the operator with hash {str(facts.get('operator'))[:12]} and this "
-            f"network has {str(fingerprint)[:12]}: a network loaded against another A is garbage."
-        )
-
-
-def parameters_of(module: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers by name."""
-    return dict(module.state_dict())
-
-
-def load_parameters(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Copy tensors by name into a module, complex ones from real pairs.
-
-    Raises:
-        ValueError: If names or shapes differ.
-    """
-    own = module.state_dict()
-    if set(own) != set(tensors) or any(_real(own[k]).shape != _real(t).shape for k, t in tensors.items()):
-        raise ValueError("the weights do not fit the network: another algorithm, depth or `learn` wrote them.")
-    with torch.no_grad():
-        for name, value in own.items():
-            _real(value).copy_(_real(tensors[name]))
-
-
-def _real(t: Tensor) -> Tensor:
-    return torch.view_as_real(t) if t.is_complex() else t
-
-
-def _checksum(tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        digest.update(name.encode() + tensors[name].numpy().tobytes())
-    return digest.hexdigest()

@@ -1,42 +1,73 @@
 """Problems, algorithms and networks as plain data, and back: what a run directory keeps instead of pickled objects.
 
-Only what stands in the registries can be named, so that nothing that is loaded can run code.
+Only what stands in the registries is built by name, so that nothing that is loaded can run code. A class or function of
+the user's own is written down by its name alone, `{given = "MyProblem"}`, and must be handed in again.
 """
 
 import dataclasses
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import nn
 
 from fanfold import algorithms, estimators, likelihoods, penalties, priors, problems
-from fanfold.algorithms import Algorithm
-from fanfold.unfolding.equilibrium import Equilibrium, equilibrium
-from fanfold.problems import Problem
+from fanfold.core.abilities import ability
 from fanfold.core.suggest import did_you_mean
-from fanfold.unfolding.unfold import Unfolded, unfold
+from fanfold.estimators.base import Kept, Settings
+
+GIVEN = "given"
+Data = dict[str, Any]
+
+# what settings are made of
+PARTS: dict[str, type] = {
+    **likelihoods.REGISTRY,
+    **penalties.REGISTRY,
+    **priors.REGISTRY,
+    **problems.REGISTRY,
+    **problems.PARTS,
+    **algorithms.REGISTRY,
+    **estimators.REGISTRY,
+}
+NAMES = {kind: name for name, kind in PARTS.items()}
 
 
-def describe(thing: Any, registry: dict[str, type]) -> dict[str, Any]:
+def describe(thing: Any) -> Data:
     """A registered frozen dataclass as `{"name": ..., **fields}`; fields that are None are left out.
 
+    What is not registered is `{"given": its type's name}`, to be handed in when it is built again.
+
     Raises:
-        ValueError: If its type is not registered.
+        ValueError: If it cannot be told by a name.
     """
-    for name, kind in registry.items():
-        if type(thing) is kind:
-            fields = {f.name: _plain(getattr(thing, f.name)) for f in dataclasses.fields(thing)}
-            return {"name": name} | {k: v for k, v in fields.items() if v is not None}
-    raise ValueError(
-        f"{type(thing).__name__} is not registered, so a run directory cannot name it: "
-        "add it to the REGISTRY of its package (algorithms, estimators, problems, priors, likelihoods, penalties) first."
-    )
+    name = NAMES.get(type(thing))
+    if name is None:
+        return {GIVEN: name_of(thing)}
+    fields = {f.name: _plain(vars(thing)[f.name]) for f in dataclasses.fields(thing)}
+    return {"name": name} | {k: v for k, v in fields.items() if v is not None}
 
 
-def build(data: dict[str, Any], registry: dict[str, type]) -> Any:
+def name_of(thing: Any) -> str:
+    """What a class of the user's own is called, of an instance or a function.
+
+    Raises:
+        ValueError: If it is a lambda.
+    """
+    name = thing.__qualname__ if isinstance(thing, type) or _is_function(thing) else type(thing).__qualname__
+    if "<lambda>" in name:
+        raise ValueError("a run directory cannot name a lambda; define it with def, so that it can be asked for again.")
+    return name.rpartition("<locals>.")[2]
+
+
+def build(data: Mapping[str, Any], registry: Mapping[str, type], handed_in: Mapping[str, Any] | None = None) -> Any:
     """What `describe` described.
 
+    Args:
+        data: The description.
+        registry: What its name may stand for.
+        handed_in: What a user gives for classes of their own, by the setting's name: `problem`, `algorithm`, `loss`.
+
     Raises:
-        ValueError: If the name or a field is unknown.
+        ValueError: If a name or a field is unknown, or something of the user's own is not handed in.
     """
     settings = dict(data)
     name = settings.pop("name", None)
@@ -47,68 +78,79 @@ def build(data: dict[str, Any], registry: dict[str, type]) -> Any:
     for field in settings:
         if field not in known:
             raise ValueError(f"{name} has no setting {field!r}; it has {', '.join(known)}.{did_you_mean(field, known)}")
-    return kind(**{k: _built(v) for k, v in settings.items()})
+    return kind(**{k: built(v, k, handed_in or {}) for k, v in settings.items()})
 
 
-# settings that are made of others
-PARTS: dict[str, type] = likelihoods.REGISTRY | penalties.REGISTRY | priors.REGISTRY | problems.REGISTRY | problems.PARTS
+def built(value: Any, what: str, handed_in: Mapping[str, Any]) -> Any:
+    """A setting from plain data; a list was a tuple.
+
+    Raises:
+        ValueError: If it was of the user's own and is not handed in.
+    """
+    if isinstance(value, dict):
+        if GIVEN in value:
+            return taken(value[GIVEN], what, handed_in)
+        return build(value, PARTS, handed_in) if "name" in value else {k: built(v, k, handed_in) for k, v in value.items()}
+    return tuple(built(v, what, handed_in) for v in value) if isinstance(value, list) else value
+
+
+def taken(name: str, what: str, handed_in: Mapping[str, Any]) -> Any:
+    """What the user hands in for a class or function of their own.
+
+    Raises:
+        ValueError: If it is missing or has another name.
+    """
+    if handed_in.get(what) is None:
+        raise ValueError(
+            f"the run was made with a {what} of the user's own, {name}: hand it in, ff.load(path, {what}=...)."
+        )
+    if name_of(handed_in[what]) != name:
+        raise ValueError(f"the run was made with the {what} {name}, and {name_of(handed_in[what])} was handed in.")
+    return handed_in[what]
 
 
 def _plain(value: Any) -> Any:
     """A setting as plain data."""
-    if type(value) in PARTS.values():
-        return describe(value, PARTS)
-    if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
-    return list(value) if isinstance(value, tuple) else value
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(v) for v in value]
+    return describe(value)
 
 
-def _built(value: Any) -> Any:
-    """What `_plain` made plain; a list was a tuple."""
-    if isinstance(value, dict):
-        return build(value, PARTS) if "name" in value else {k: _built(v) for k, v in value.items()}
-    return tuple(value) if isinstance(value, list) else value
+def _is_function(thing: Any) -> bool:
+    return isinstance(thing, Callable) and not isinstance(thing, nn.Module) and not dataclasses.is_dataclass(thing)
 
 
-def describe_network(net: nn.Module) -> dict[str, Any]:
-    """A network without its weights.
+def describe_network(net: nn.Module) -> Data:
+    """A network without its weights; one of a class of the user's own by its name alone."""
+    kept = ability(net, Kept)
+    settings = kept.settings if kept else None
+    return {GIVEN: name_of(net)} if settings is None else describe(settings)
+
+
+def build_settings(data: Mapping[str, Any], handed_in: Mapping[str, Any] | None = None) -> Settings:
+    """The settings that `describe_network` described.
 
     Raises:
-        ValueError: If it was made with functions or classes of the user's own.
+        ValueError: If they are unknown or something of the user's own is not handed in.
     """
-    if not isinstance(net, Unfolded):
-        settings = getattr(net, "settings", None)
-        if settings is None:
-            raise ValueError("a network of the user's own cannot be named in a run directory.")
-        fields = describe(settings, estimators.REGISTRY)
-        return {fields.pop("name"): fields}
-    data = {"algorithm": describe(net.algorithm, algorithms.REGISTRY), "layers": net.layers, "learn": net.learn}
-    if isinstance(net, Equilibrium):
-        return data | {"equilibrium": {k: getattr(net, k) for k in ("tolerance", "max_iterations", "gradient")}}
-    return data | ({"checkpoint": True} if net.checkpoint else {})
+    return build(data, estimators.REGISTRY, handed_in)
 
 
-def build_network(data: dict[str, Any], problem: Problem) -> nn.Module:
-    """The untrained network that `describe_network` described, bound to the problem's operator, if it has one."""
-    if (settings := estimator_settings(data)) is not None:
-        return settings.build(problem)
-    algorithm: Algorithm = build(data["algorithm"], algorithms.REGISTRY)
-    if "equilibrium" in data:
-        return equilibrium(algorithm, problem, data["learn"], **data["equilibrium"])
-    return unfold(algorithm, problem, data["layers"], data["learn"], checkpoint=data.get("checkpoint", False))
+def describe_problem(problem: Any) -> Data:
+    """A problem as plain data; one of a class of the user's own by its name alone."""
+    return describe(problem)
 
 
-def estimator_settings(data: dict[str, Any]) -> Any:
-    """Settings of the estimator that a network's description names, or None if it names an algorithm to unfold."""
-    named = next((name for name in estimators.REGISTRY if name in data), None)
-    return None if named is None else build({"name": named} | data[named], estimators.REGISTRY)
+def build_problem(data: Mapping[str, Any], handed_in: Mapping[str, Any] | None = None) -> Any:
+    """The problem that `describe_problem` described, or the one of the user's own that is handed in.
 
-
-def describe_problem(problem: Problem) -> dict[str, Any]:
-    """A registered problem as plain data."""
-    return describe(problem, problems.REGISTRY)
-
-
-def build_problem(data: dict[str, Any]) -> Problem:
-    """The problem that `describe_problem` described."""
-    return build(data, problems.REGISTRY)
+    Raises:
+        ValueError: If it is unknown or not handed in.
+    """
+    if GIVEN in data:
+        return taken(data[GIVEN], "problem", handed_in or {})
+    return build(data, problems.REGISTRY, handed_in)

@@ -3,17 +3,22 @@
 import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack
 
 import torch
 from torch import nn
 
+from fanfold.core.abilities import ability
 from fanfold.core.machine import World, join_world, sensible_threads, threads
+from fanfold.estimators.base import Bound, WithTrainingDefaults, device_of
 from fanfold.problems import Problem
+from fanfold.problems.protocols import Counted
 from fanfold.runs import recipe
 from fanfold.runs.directory import Run, environment
-from fanfold.training.trainer import Event, Finished, Started, Stepped, Trainer, Training, Validated
-from fanfold.unfolding.unfold import Unfolded
+from fanfold.runs.operators import write_operator
+from fanfold.training.events import Event, Started
+from fanfold.training.settings import Training, TrainingOptions, training_for
+from fanfold.training.trainer import Trainer
 
 Net = TypeVar("Net", bound=nn.Module)
 
@@ -25,7 +30,7 @@ def fit(
     run_dir: str | Path | None = None,
     resume: bool = False,
     on_event: Callable[[Event], None] | None = None,
-    **settings: Any,
+    **options: Unpack[TrainingOptions],
 ) -> Net:
     """Train an estimator on fresh draws of a problem, to the end, and return it with its best weights.
 
@@ -35,14 +40,24 @@ def fit(
         run_dir: Directory to keep config, metrics, checkpoints and weights in; nothing is written if None.
         resume: Go on from the checkpoint in `run_dir`, to the same numbers as without the break.
         on_event: Called with each event.
-        **settings: Fields of `Training`; what is not given is as in the estimator's `training_defaults`, if any.
+        **options: Fields of `Training`; what is not given, or None, is as in the estimator's `training_defaults`, if
+            it has some, else as in `Training`.
 
     Raises:
-        ValueError: If there is nothing to learn, a setting is wrong or the run directory is in use.
+        ValueError: If there is nothing to learn, a setting is wrong, the network cannot be kept or the run directory
+            is in use.
         OSError: If the disk is full; the last checkpoint stays whole.
+
+    Example:
+        >>> import fanfold as ff
+        >>> problem = ff.problems.CompressedSensing(n=20, m=10)
+        >>> net = ff.unfold(ff.algorithms.ISTA(), problem, 3, {"step": "per-layer"})
+        >>> ff.fit(net, problem, steps=2).layers
+        3
     """
-    settings = getattr(estimator, "training_defaults", {}) | settings
-    for event in fit_events(estimator, problem, Training(**settings), run_dir, resume=resume):
+    informed = ability(estimator, WithTrainingDefaults)
+    defaults = informed.training_defaults if informed else {}
+    for event in fit_events(estimator, problem, training_for(defaults, options), run_dir, resume=resume):
         if on_event:
             on_event(event)
     return estimator
@@ -63,7 +78,7 @@ def fit_events(
         )
     if resume and run_dir is None:
         raise ValueError("resume needs the run directory to go on from: pass run_dir.")
-    device = next(estimator.parameters()).device
+    device = device_of(estimator)
     world = join_world(device)
     count = training.threads or sensible_threads()
     training = dataclasses.replace(training, threads=count)
@@ -82,9 +97,9 @@ def fit_events(
                 kind = type(event).__name__.lower()
                 run.log({"event": kind} | {k: v for k, v in dataclasses.asdict(event).items() if k != "seconds"})
             yield event
-    failed = getattr(problem, "failed", None)  # runs of a simulator that gave no pair, by kind
-    if run and failed:
-        run.log({"event": "failures", "step": trainer.step, "failed": dict(failed)})
+    simulator = ability(problem, Counted)
+    if run and simulator and simulator.failures:
+        run.log({"event": "failures", "step": trainer.step, "failed": dict(simulator.failures)})
 
 
 def _check_processes(run: Run, world: World) -> None:
@@ -99,29 +114,28 @@ def _check_processes(run: Run, world: World) -> None:
 def _create_run(
     path: str | Path, estimator: nn.Module, problem: Problem, training: Training, device: torch.device, world: World
 ) -> Run:
-    config: dict[str, Any] = {"training": dataclasses.asdict(training)}
-    try:
-        config |= {"problem": recipe.describe_problem(problem)}
-        if isinstance(estimator, Unfolded) or hasattr(estimator, "settings"):
-            config |= {"network": recipe.describe_network(estimator)}
-    except ValueError:  # classes of the user's own: the run can be resumed from Python, which has them
-        config |= {"note": "made from Python with classes that are not registered"}
-    return Run.create(path, config, environment(training.seed, problem, device, training.threads, world.size))
+    """A run directory with all that builds problem and network again; what is not fanfold's own is named in it."""
+    config = {
+        "problem": recipe.describe_problem(problem),
+        "network": recipe.describe_network(estimator),
+        "training": dataclasses.asdict(training),
+    }
+    run = Run.create(path, config, environment(training.seed, problem, device, training.threads, world.size))
+    bound = ability(estimator, Bound)
+    if recipe.GIVEN in config["problem"] and bound:
+        write_operator(run.path, bound.operator)
+    return run
 
 
-def resume(run_dir: str | Path, on_event: Callable[[Event], None] | None = None) -> nn.Module:
-    """Go on with a run that stopped, to the same numbers as without the break, and return the trained network."""
-    run = Run.open(run_dir)
-    settings = run.config["training"]
+def resume(run_dir: str | Path, on_event: Callable[[Event], None] | None = None, **handed_in: Any) -> nn.Module:
+    """Go on with a run that stopped, to the same numbers as without the break, and return the trained network.
+
+    Args:
+        run_dir: The run directory.
+        on_event: Called with each event.
+        **handed_in: What was made of classes or functions of your own: `problem`, `network`, `algorithm`, `loss`.
+    """
+    run = Run.open(run_dir, **handed_in)
+    options = run.config["training"]
     net = run.network().to(run.environment.get("device", "cpu"))
-    return fit(net, run.problem(), run_dir=run_dir, resume=True, on_event=on_event, **settings)
-
-
-def summary(finished: Finished) -> str:
-    """One line on how a training ended."""
-    skipped = f", {finished.skipped} non-finite steps skipped" if finished.skipped else ""
-    loss = "" if finished.loss is None else f"loss {finished.loss:.4f}, "
-    return f"{loss}{finished.nmse_db:.2f} dB on held-out draws after {finished.step} steps ({finished.reason}){skipped}"
-
-
-__all__ = ["Event", "Finished", "Started", "Stepped", "Training", "Validated", "fit", "fit_events", "resume", "summary"]
+    return fit(net, run.problem(), run_dir=run_dir, resume=True, on_event=on_event, **options)

@@ -1,172 +1,30 @@
-"""The state of a training and its steps: settings, events, stages and the trainer, long as they change together."""
+"""The state of a training and its steps."""
 
-import itertools
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from fanfold.core.abilities import ability
 from fanfold.core.machine import World
 from fanfold.core.streams import Stream
-from fanfold.core.units import nmse_db, power
+from fanfold.estimators.base import Grouped, Layered, Preparable, fingerprint_of
 from fanfold.observation import Observation
 from fanfold.problems import Problem
 from fanfold.problems.draws import Pool, draw
-from fanfold.runs.directory import check_operator, load_parameters, parameters_of, read_tensors, write_tensors
-from fanfold.unfolding.unfold import Unfolded
+from fanfold.problems.protocols import KeepsValidation, Stored
+from fanfold.runs.weights import check_operator, load_parameters, parameters_of, read_tensors, write_tensors
+from fanfold.training.events import Ending, Event, Finished, Started, Stepped, Validated
+from fanfold.training.objective import LossTerms, Objective
+from fanfold.training.schedule import Stage, stages
+from fanfold.training.settings import Training
 
-
-@dataclass(frozen=True)
-class Training:
-    """How to train. Adam; in each stage the learning rate falls along a cosine to zero.
-
-    Raises:
-        ValueError: If a number is out of range.
-    """
-
-    steps: int = 400  # optimiser steps, in all
-    batch: int = 64  # fresh draws a step, for each process
-    lr: float = 1e-3  # learning rate, times the lr_scale of each quantity
-    schedule: Literal["end-to-end", "layer-by-layer"] = "end-to-end"  # all layers at once, or one more each stage
-    refine: float = 0.2  # layer-by-layer: factor on lr when a new layer's predecessors move with it
-    nmse_over: Literal["batch", "sample"] = "batch"  # log10 of the batch's NMSE, or the mean of that of each sample
-    loss_layers: int = 1  # the loss is summed over that many last layers
-    clip: float = 1.0  # largest norm of the gradient
-    weight_decay: float = 0.0  # pull of the deviations towards zero, the algorithm
-    validate_every: int = 50  # steps between validations, each of which saves a checkpoint
-    validation_samples: int = 500  # held-out draws
-    simulations: int = 0  # draw so many pairs once, a tenth of them held out; 0 draws fresh ones each step
-    patience: int = 0  # validations without a better one before training stops; 0 never stops
-    seed: int = 0  # of the draws
-    threads: int = 0  # of torch; 0 takes the cores that other programs leave idle
-
-    def __post_init__(self):
-        for name in ("steps", "batch", "lr", "refine", "loss_layers", "clip", "validate_every", "validation_samples"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} is {getattr(self, name)}; pass a positive, finite number.")
-        if min(self.weight_decay, self.patience, self.threads, self.simulations) < 0:
-            raise ValueError("weight_decay, patience, threads and simulations are not negative.")
-
-
-@dataclass(frozen=True)
-class Started:
-    """Training begins, at `step` if it is resumed."""
-
-    step: int
-    steps: int
-    parameters: int
-    threads: int
-    processes: int
-
-
-@dataclass(frozen=True)
-class Stepped:
-    """One optimiser step; `skipped` if the loss or its gradient was not finite."""
-
-    step: int
-    loss: float
-    gradient_norm: float
-    lr: float
-    skipped: bool
-
-
-@dataclass(frozen=True)
-class Validated:
-    """NMSE on held-out draws, of the network cut to `depth` layers (0: whole); the mean of dBs if that is the loss.
-
-    `loss` is the mean loss there of an estimator with losses of its own, and then decides which one is the best.
-    """
-
-    step: int
-    depth: int
-    nmse_db: float
-    best: bool
-    loss: float | None = None
-
-
-@dataclass(frozen=True)
-class Finished:
-    """Training ends: "steps" were taken, "patience" ran out, or it "diverged" (100 skipped steps in a row)."""
-
-    step: int
-    reason: Literal["steps", "patience", "diverged"]
-    nmse_db: float
-    skipped: int
-    seconds: float
-    loss: float | None = None
-
-
-Event = Started | Stepped | Validated | Finished
-
-
-@dataclass(frozen=True)
-class Stage:
-    """Steps `first … last - 1`, with the network cut to `depth` layers (0: whole)."""
-
-    first: int
-    last: int
-    depth: int
-    newest_only: bool
-    lr_factor: float
-
-
-def stages(training: Training, layers: int) -> list[Stage]:
-    """The stages of a schedule: one, or two for each layer (the new layer alone, then all up to it)."""
-    if training.schedule == "end-to-end":
-        return [Stage(0, training.steps, 0, newest_only=False, lr_factor=1.0)]
-    edges = np.linspace(0, training.steps, 2 * layers + 1).round().astype(int)
-    return [
-        Stage(int(a), int(b), i // 2 + 1, newest_only=i % 2 == 0, lr_factor=1.0 if i % 2 == 0 else training.refine)
-        for i, (a, b) in enumerate(itertools.pairwise(edges))
-        if b > a
-    ]
-
-
-PREPARATION = 4000  # draws that an estimator is standardised with
-
-
-def own_losses(estimator: nn.Module) -> Callable[[Observation, Tensor], Tensor] | None:
-    """`losses` of an estimator that says itself what to minimise: one for each sample, `(batch,)`; else None."""
-    return getattr(estimator, "losses", None)  # type: ignore[return-value]
-
-
-class Layers(nn.Module):
-    """What the loss sees, in a form that can be distributed.
-
-    The latest estimates of the first `depth` layers or, of an estimator with losses of its own and given x, these.
-    """
-
-    def __init__(self, estimator: nn.Module):
-        super().__init__()
-        self.estimator = estimator
-
-    def forward(self, obs: Observation, depth: int, latest: int = 1, x: Tensor | None = None) -> tuple[Tensor, ...]:
-        losses = own_losses(self.estimator)
-        if x is not None and losses is not None:
-            return (losses(obs, x),)
-        if isinstance(self.estimator, Unfolded):
-            return tuple(e.x for e in self.estimator.trajectory(obs, depth or None, latest))
-        return (self.estimator(obs).x,)
-
-
-def log_ratios(x_hat: Tensor, x: Tensor) -> Tensor:
-    """`log10` of the NMSE of each sample, never below rounding; a sample without a signal is held against the mean."""
-    error, signal = power(x_hat - x).sum(-1).flatten(), power(x).sum(-1).flatten()
-    rounding = torch.finfo(signal.dtype).eps ** 2
-    signal = torch.where(signal > 0, signal, signal.mean())
-    return torch.log10(error / signal + rounding)
-
-
-def copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors as they are now."""
-    return {name: t.detach().clone() for name, t in tensors.items()}
+PREPARATION_DRAWS = 4000  # draws that an estimator is standardised with
+SKIPS_TO_DIVERGE = 100  # steps in a row whose loss or gradient is not finite
 
 
 class Trainer:
@@ -183,25 +41,34 @@ class Trainer:
     ):
         self.estimator, self.problem, self.training = estimator, problem, training
         self.device, self.world, self.path = device, world, path
-        self.stages = stages(training, getattr(estimator, "layers", 1))
+        self.objective = Objective(estimator, training, world)
+        network = ability(estimator, Layered)
+        self.stages = stages(training, network.layers if network else 1)
         self.step = self.skipped = self.stale = 0
         self.best, self.best_nmse_db, self.best_score = copies(parameters_of(estimator)), math.inf, math.inf
-        self.has_losses = own_losses(estimator) is not None
-        every = getattr(problem, "every", None)
-        # of stored pairs an end-to-end estimator validates on some of those to train on: the others are for tests
-        count = training.simulations or (len(every()[0]) if every is not None and self.has_losses else 0)
-        self.pool = Pool(problem, count, training.seed) if count else None
-        self.layers: nn.Module = Layers(estimator)
+        self.pool = self._pool()
+        self.terms: nn.Module = LossTerms(estimator)
         if world.size > 1:
             # a shallow stage leaves parameters out, and buffers are the same everywhere since `prepare`
-            self.layers = DistributedDataParallel(self.layers, broadcast_buffers=False, find_unused_parameters=True)
-        if self.pool:
-            x, obs = self.pool.part(held_out=True)
-        else:
-            kept = getattr(problem, "validation", problem.held_out)()  # of stored draws some that are not for testing
-            x, obs = draw(kept, training.validation_samples, training.seed, Stream.VALIDATION, 0)
+            self.terms = DistributedDataParallel(self.terms, broadcast_buffers=False, find_unused_parameters=True)
+        x, obs = self._held_out()
         self.validation = (x.to(device), obs.to(device))
         self.optimiser = self._new_optimiser()
+
+    def _pool(self) -> Pool | None:
+        """Pairs that are drawn once. Of stored ones an end-to-end estimator takes all: it validates on some of them."""
+        count = self.training.simulations
+        stored = ability(self.problem, Stored)
+        if not count and self.objective.self_judged and stored:
+            count = len(stored.every()[0])
+        return Pool(self.problem, count, self.training.seed) if count else None
+
+    def _held_out(self) -> tuple[Tensor, Observation]:
+        if self.pool:
+            return self.pool.part(held_out=True)
+        keeper = ability(self.problem, KeepsValidation)  # of stored draws some that are not for testing
+        kept = keeper.validation() if keeper else self.problem.held_out()
+        return draw(kept, self.training.validation_samples, self.training.seed, Stream.VALIDATION, 0)
 
     def events(self) -> Iterator[Event]:
         """Train from the present step to the end."""
@@ -219,31 +86,34 @@ class Trainer:
                 stepped = self._step(stage)
                 yield stepped
                 in_a_row = in_a_row + 1 if stepped.skipped else 0
-                if self.step % self.training.validate_every == 0 or self.step == stage.last or in_a_row == 100:
+                diverged = in_a_row == SKIPS_TO_DIVERGE
+                if self.step % self.training.validate_every == 0 or self.step == stage.last or diverged:
                     yield self._validate(stage.depth)
                     self._save_checkpoint()
-                if in_a_row == 100:
-                    reason = "diverged"
-                elif 0 < self.training.patience <= self.stale:
-                    reason = "patience"
+                reason = self._ending(diverged=diverged)
                 if reason != "steps":
                     break
         load_parameters(self.estimator, self.best)
         self._save_weights()
-        loss = self.best_score if self.has_losses else None
-        yield Finished(self.step, reason, self.best_nmse_db, self.skipped, time.perf_counter() - began, loss)  # type: ignore[arg-type]
+        loss = self.best_score if self.objective.self_judged else None
+        yield Finished(self.step, reason, self.best_nmse_db, self.skipped, time.perf_counter() - began, loss)
+
+    def _ending(self, *, diverged: bool) -> Ending:
+        if diverged:
+            return "diverged"
+        return "patience" if 0 < self.training.patience <= self.stale else "steps"
 
     def _prepare(self) -> None:
         """Let an estimator that learns something in closed form do so, from the pairs that it may train on."""
-        prepare = getattr(self.estimator, "prepare", None)
-        if prepare is None:
+        learner = ability(self.estimator, Preparable)
+        if learner is None:
             return
         if self.pool:
             x, obs = self.pool.part(held_out=False)
         else:
-            x, obs = draw(self.problem, PREPARATION, self.training.seed, Stream.PREPARATION, 0)
+            x, obs = draw(self.problem, PREPARATION_DRAWS, self.training.seed, Stream.PREPARATION, 0)
         with torch.no_grad():
-            prepare(x.to(self.device), obs.to(self.device))
+            learner.prepare(x.to(self.device), obs.to(self.device))
         if self.world.size > 1:  # eigenvectors of another machine may have another sign
             load_parameters(self.estimator, self.world.of_first(parameters_of(self.estimator)))
 
@@ -258,13 +128,9 @@ class Trainer:
         x, obs = self._draw()
         rows = world.share(len(x))
         x, obs = x[rows].to(self.device), obs[rows].to(self.device)
-        lr_factor = stage.lr_factor * self._cosine(stage)
+        rate = stage.rate(self.step)
         self.optimiser.zero_grad(set_to_none=True)
-        seen = self.layers(obs, stage.depth, training.loss_layers, x)
-        if self.has_losses:
-            loss = world.sum(seen[0].sum()) / (len(x) * world.size)
-        else:
-            loss = sum((self._loss(e, x) for e in seen), torch.zeros((), device=self.device))
+        loss = self.objective.loss(self.terms(obs, stage.depth, training.loss_layers, x), x)
         loss.backward()
         if stage.newest_only:
             self._freeze_before(stage.depth)
@@ -275,24 +141,14 @@ class Trainer:
             self.skipped += 1
         else:
             for group in self.optimiser.param_groups:
-                group["lr"] = group["full_lr"] * lr_factor
+                group["lr"] = group["full_lr"] * rate
             frozen = self._frozen(stage)
             self.optimiser.step()
             with torch.no_grad():  # weight decay moves what has no gradient too
                 for p, kept in frozen:
                     p[: len(kept)] = kept
         self.step += 1
-        return Stepped(self.step, value, gradient_norm, training.lr * lr_factor, skip)
-
-    def _loss(self, x_hat: Tensor, x: Tensor) -> Tensor:
-        """In units of 10 dB."""
-        if self.training.nmse_over == "batch":
-            return torch.log10(self.world.sum(power(x_hat - x).sum()) / self.world.sum(power(x).sum()))
-        logs = log_ratios(x_hat, x)
-        return self.world.sum(logs.sum()) / (len(logs) * self.world.size)
-
-    def _cosine(self, stage: Stage) -> float:
-        return 0.5 * (1 + math.cos(math.pi * (self.step - stage.first) / (stage.last - stage.first)))
+        return Stepped(self.step, value, gradient_norm, training.lr * rate, skip)
 
     def _frozen(self, stage: Stage) -> list[tuple[Tensor, Tensor]]:
         """The layers that a stage must not move, as they are: those before the newest, if it is trained alone."""
@@ -308,8 +164,8 @@ class Trainer:
 
     def _new_optimiser(self) -> torch.optim.Optimizer:
         lr, estimator = self.training.lr, self.estimator
-        own = getattr(estimator, "parameter_groups", None)  # of an estimator whose quantities learn at their own rates
-        groups = own(lr) if own is not None else [{"params": [*estimator.parameters()], "lr": lr}]
+        grouped = ability(estimator, Grouped)
+        groups = grouped.parameter_groups(lr) if grouped else [{"params": [*estimator.parameters()], "lr": lr}]
         for group in groups:
             group["full_lr"] = group["lr"]
         return torch.optim.AdamW(groups, weight_decay=self.training.weight_decay)
@@ -317,10 +173,7 @@ class Trainer:
     @torch.no_grad()
     def _validate(self, depth: int) -> Validated:
         x, obs = self.validation
-        x_hat = Layers(self.estimator)(obs, depth)[-1]
-        value = nmse_db(x_hat, x) if self.training.nmse_over == "batch" else 10 * log_ratios(x_hat, x).mean().item()
-        losses = getattr(self.estimator, "held_out_losses", own_losses(self.estimator))  # what decides, if another
-        loss = None if losses is None else losses(obs, x).mean().item()
+        value, loss = self.objective.held_out(obs, x, depth)
         score = value if loss is None else loss
         whole = depth in (0, self.stages[-1].depth)
         better = whole and score < self.best_score
@@ -337,13 +190,19 @@ class Trainer:
         tensors |= {f"best/{k}": t for k, t in self.best.items()}
         for index, state in self.optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser/{index}/{k}": t for k, t in state.items()}
-        keep = ("step", "skipped", "stale", "best_nmse_db", "best_score")
-        facts = {k: getattr(self, k) for k in keep} | {"operator": getattr(self.estimator, "fingerprint", None)}
+        facts = {
+            "step": self.step,
+            "skipped": self.skipped,
+            "stale": self.stale,
+            "best_nmse_db": self.best_nmse_db,
+            "best_score": self.best_score,
+            "operator": fingerprint_of(self.estimator),
+        }
         write_tensors(self.path / "checkpoint.safetensors", tensors, facts)
 
     def _save_weights(self) -> None:
         if self.path is not None and self.world.leads:
-            metadata = {"operator": getattr(self.estimator, "fingerprint", None), "nmse_db": self.best_nmse_db}
+            metadata = {"operator": fingerprint_of(self.estimator), "nmse_db": self.best_nmse_db}
             write_tensors(self.path / "weights.safetensors", parameters_of(self.estimator), metadata)
 
     def restore(self) -> None:
@@ -353,11 +212,10 @@ class Trainer:
             ValueError: If the checkpoint is missing, damaged or of another network.
         """
         assert self.path is not None
-        tensors, metadata = read_tensors(
+        tensors, facts = read_tensors(
             self.path / "checkpoint.safetensors", "The run stopped before its first one: start it anew."
         )
-        check_operator(metadata, getattr(self.estimator, "fingerprint", None), self.path)
-        del metadata["operator"]
+        check_operator(facts, fingerprint_of(self.estimator), self.path)
         parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimiser": {}}
         for name, t in tensors.items():
             part, _, rest = name.partition("/")
@@ -365,12 +223,17 @@ class Trainer:
         load_parameters(self.estimator, parts["best"])
         self.best = copies(parameters_of(self.estimator))
         load_parameters(self.estimator, parts["model"])
-        for name, value in metadata.items():
-            setattr(self, name, value)
+        self.step, self.skipped, self.stale = facts["step"], facts["skipped"], facts["stale"]
+        self.best_nmse_db, self.best_score = facts["best_nmse_db"], facts["best_score"]
         state: dict[int, dict[str, Tensor]] = {}
-        own = [p for group in self.optimiser.param_groups for p in group["params"]]
+        trained = [p for group in self.optimiser.param_groups for p in group["params"]]
         for name, t in parts["optimiser"].items():
             index, key = name.split("/")
-            is_pair = own[int(index)].is_complex() and key != "step"
+            is_pair = trained[int(index)].is_complex() and key != "step"
             state.setdefault(int(index), {})[key] = torch.view_as_complex(t) if is_pair else t
         self.optimiser.load_state_dict(self.optimiser.state_dict() | {"state": state})
+
+
+def copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors as they are now."""
+    return {name: t.detach().clone() for name, t in tensors.items()}

@@ -4,7 +4,7 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -201,6 +201,8 @@ class EquilibriumSettings:
     tolerance: float = 1e-4  # relative change at which a sample counts as fixed
     max_iterations: int = 1000  # steps after which it stops anyway
     gradient: Gradient = "implicit"  # exact at a fixed point, or of the last step alone
+
+    needs_operator_only: ClassVar[bool] = True
 
     def build(self, problem_or_obs: HasOperator) -> Equilibrium:
         """The untrained network for a problem or an observation."""

@@ -6,7 +6,7 @@ Unfolding: Gregor & LeCun (2010); Monga, Li & Eldar (2021). The deviations are f
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -284,6 +284,8 @@ class UnfoldedSettings:
     layers: int = 16  # iterations that become layers
     learn: Mapping[str, str] = field(default_factory=dict)  # sharing and granularity of each quantity that may move
     checkpoint: bool = False  # train in the memory of a few layers
+
+    needs_operator_only: ClassVar[bool] = True
 
     def build(self, problem_or_obs: HasOperator) -> Unfolded:
         """The untrained network for a problem or an observation."""

@@ -25,13 +25,14 @@ from fanfold.experiments.channels.channel_measures import score
 from fanfold.experiments.channels.channel_methods import LS, ROBUST, TRAINED_DB, trained
 from fanfold.experiments.sparse.unfolding_figure import Watcher
 from fanfold.problems import OFDMChannel
+from fanfold.problems.draws import draw
 from fanfold.propagation.drawing import cached_channels
 from fanfold.propagation.models import LIGHT
 from fanfold.propagation.tr38901 import TR38901
 from fanfold.report.page import Section
 from fanfold.report.plots import Series, line_chart
-from fanfold.training.fit import Event, Finished, fit
-from fanfold.training.trainer import draw
+from fanfold.training.events import Event, Finished
+from fanfold.training.fit import fit
 
 SPECIALIST, BROAD = "network for this kind", "network for all kinds"
 RAYLEIGH, STANDING, MOVING = "i.i.d. Rayleigh", "i.i.d. Rayleigh, standing", "time-varying"

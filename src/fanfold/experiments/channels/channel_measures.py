@@ -12,8 +12,8 @@ from fanfold.evaluation.evaluate import Estimator, errors_db
 from fanfold.evaluation.scores import mean_normalised_square, normalised_square
 from fanfold.observation import Observation
 from fanfold.problems import OFDMChannel
+from fanfold.problems.draws import draw
 from fanfold.report.channel_page import PICTURE_DB, answer, picture
-from fanfold.training.trainer import draw
 
 Build = Callable[[OFDMChannel], Mapping[str, Estimator]]
 MEAN_RATIO = "mean of error² / variance"

@@ -23,11 +23,11 @@ from fanfold.experiments.base import Goal, Study, mean_goal
 from fanfold.experiments.sparse.unfolding_figure import Watcher
 from fanfold.observation import Estimate, Observation
 from fanfold.problems import TimeDelay, Tone
+from fanfold.problems.draws import draw
 from fanfold.problems.located.base import Located
 from fanfold.report.page import Section
 from fanfold.report.plots import Series, line_chart
 from fanfold.training.fit import fit
-from fanfold.training.trainer import draw
 
 NETWORK, UNTRAINED, ML, MAP, BEST = "network", "network, untrained", "ML", "MAP", "posterior mean"
 TRAINED_DB = (-12.0, 32.0)  # each training draw's own SNR

@@ -31,10 +31,10 @@ from fanfold.linops import Kronecker, LinearOperator
 from fanfold.observation import Observation
 from fanfold.priors import BernoulliGaussian
 from fanfold.problems import RFImaging
+from fanfold.problems.draws import draw
 from fanfold.report.page import Section
 from fanfold.report.plots import Series, line_chart
 from fanfold.training.fit import fit
-from fanfold.training.trainer import draw
 from fanfold.unfolding.unfold import iterate, unfold
 
 PRIOR = BernoulliGaussian(0.1)  # of the scenes, which all are told

@@ -48,9 +48,9 @@ from fanfold.experiments.rf.rf_methods import (
 )
 from fanfold.experiments.sparse.unfolding_figure import Watcher
 from fanfold.problems import RFImaging
+from fanfold.problems.draws import draw
 from fanfold.report.page import Section
 from fanfold.report.plots import Series, line_chart, picture_row
-from fanfold.training.trainer import draw
 from fanfold.unfolding.unfold import iterate, unfold
 
 TITLES = {

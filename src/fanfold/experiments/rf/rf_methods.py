@@ -16,8 +16,9 @@ from fanfold.experiments.sparse.unfolding_figure import Watcher
 from fanfold.penalties import L1
 from fanfold.priors import BernoulliGaussian
 from fanfold.problems import RFImaging
+from fanfold.problems.draws import draw
 from fanfold.training.fit import fit
-from fanfold.training.trainer import draw
+from fanfold.training.settings import TrainingOptions
 from fanfold.unfolding.unfold import Unfolded, iterate, unfold
 
 WRONG = BernoulliGaussian(0.3)  # the guess that every training starts from; the truth is 0.1
@@ -108,6 +109,6 @@ def unfolded_ep(on: RFImaging, steps: int, seed: int, watch: Watcher) -> Unfolde
     ep = EP(WRONG, noise="estimated", damping=0.95, improper="forget")
     net = unfold(ep, small, LAYERS, dict.fromkeys(EP_LEARNED, "per-layer"))
     with torch.enable_grad():
-        how = {"lr": 3e-3, "nmse_over": "sample", "loss_layers": 4, "validation_samples": 60}
+        how: TrainingOptions = {"lr": 3e-3, "nmse_over": "sample", "loss_layers": 4, "validation_samples": 60}
         fit(net, small, steps=steps, batch=32, seed=seed, on_event=watch(f"EP, {on.sensing}"), **how)
     return net.moved_to(on)

@@ -26,9 +26,9 @@ from fanfold.experiments.rf.scene_methods import HYBRID, L1, MODL, NETWORKS, UNE
 from fanfold.experiments.rf.scene_scores import auc, bright, decibel, found, roc, ssim
 from fanfold.experiments.sparse.unfolding_figure import Watcher
 from fanfold.problems import Problem, RFImaging
+from fanfold.problems.draws import draw
 from fanfold.report.page import Section
 from fanfold.report.plots import Series, line_chart, picture_row
-from fanfold.training.trainer import draw
 
 SEEDS, TEST_SCENES, COUNTS = 5, 50, (10, 100, 1000, 10_000)
 FALSE_ALARMS = tuple(10 ** (-4 + i / 5) for i in range(21))

@@ -14,7 +14,7 @@ from fanfold.estimators import LMMSE
 from fanfold.estimators.imaging.one_phase import phase_of
 from fanfold.observation import Observation
 from fanfold.problems import Problem, RFImaging
-from fanfold.training.trainer import draw
+from fanfold.problems.draws import draw
 
 
 @dataclass(frozen=True)

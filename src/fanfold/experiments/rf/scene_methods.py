@@ -24,8 +24,9 @@ from fanfold.observation import Observation
 from fanfold.priors import BernoulliGaussian
 from fanfold.priors.gaussian_field import GaussianField
 from fanfold.problems import Problem, RFImaging
-from fanfold.training.fit import Finished, Stepped, fit
-from fanfold.training.trainer import draw
+from fanfold.problems.draws import draw
+from fanfold.training.events import Finished, Stepped
+from fanfold.training.fit import fit
 from fanfold.unfolding.unfold import iterate
 
 LEARNED = ("noise_scale", "v_linear", "v_denoised", "spread", "damping")

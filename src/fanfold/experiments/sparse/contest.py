@@ -21,8 +21,9 @@ from fanfold.experiments.sparse.unfolding_figure import Watcher
 from fanfold.observation import Observation
 from fanfold.priors import BernoulliGaussian, GaussianMixture
 from fanfold.problems import Problem
-from fanfold.training.fit import Event, Finished, fit
-from fanfold.training.trainer import draw
+from fanfold.problems.draws import draw
+from fanfold.training.events import Event, Finished
+from fanfold.training.fit import fit
 from fanfold.unfolding.unfold import Unfolded, iterate, unfold
 
 Kind = Literal["untrained", "light", "dense", "told"]  # light: numbers that learn; told: what the others are not

@@ -24,10 +24,10 @@ from fanfold.linops import Dense, LinearOperator
 from fanfold.observation import Estimate, Observation
 from fanfold.priors.support_chain import SupportChain
 from fanfold.problems import Clustered, CompressedSensing, Mismatched, Photographs, Problem
+from fanfold.problems.draws import draw
 from fanfold.problems.sparse.photographs import load_picture
 from fanfold.report.page import Section
 from fanfold.report.plots import require_matplotlib
-from fanfold.training.trainer import draw
 from fanfold.unfolding.unfold import iterate
 
 CHAIN, MARGINALS = "OAMP, told the clusters", "OAMP, told every unknown's p and var"

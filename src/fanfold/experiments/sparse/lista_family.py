@@ -41,10 +41,10 @@ from fanfold.experiments.sparse.unfolding_figure import Watcher
 from fanfold.observation import Observation
 from fanfold.priors import BernoulliGaussian
 from fanfold.problems import CompressedSensing
+from fanfold.problems.draws import draw
 from fanfold.report.page import Section
 from fanfold.report.plots import Series, line_chart
 from fanfold.training.fit import fit
-from fanfold.training.trainer import draw
 from fanfold.unfolding.unfold import iterate, unfold
 
 LAYERS, NOISELESS = 16, float("inf")

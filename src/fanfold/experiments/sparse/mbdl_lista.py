@@ -19,10 +19,10 @@ from fanfold.evaluation.peers import ALPHAS, lam_grid, tuned
 from fanfold.experiments.base import CAVEAT, Goal, Study, mean_goal
 from fanfold.experiments.sparse.unfolding_figure import Watcher
 from fanfold.problems import ExactlySparse
+from fanfold.problems.draws import draw
 from fanfold.report.page import Section
 from fanfold.report.plots import Series, line_chart
 from fanfold.training.fit import fit
-from fanfold.training.trainer import draw
 from fanfold.unfolding.unfold import Unfolded, iterate, unfold
 
 LAYERS, LONG = 5, 100

@@ -26,10 +26,11 @@ from fanfold.observation import Observation
 from fanfold.priors import Constellation
 from fanfold.priors.constellation import Name
 from fanfold.problems import MIMODetection
+from fanfold.problems.draws import draw
 from fanfold.report.page import Section
 from fanfold.report.plots import Series, line_chart
-from fanfold.training.fit import Event, fit
-from fanfold.training.trainer import draw
+from fanfold.training.events import Event
+from fanfold.training.fit import fit
 from fanfold.unfolding.unfold import Unfolded, iterate, unfold
 
 LAYERS, NODE_LIMIT = 10, 30_000

@@ -23,7 +23,8 @@ from fanfold.problems import Photographs
 from fanfold.problems.sparse.photographs import load_picture
 from fanfold.report.page import Section
 from fanfold.report.plots import picture_row
-from fanfold.training.fit import Event, fit
+from fanfold.training.events import Event
+from fanfold.training.fit import fit
 from fanfold.unfolding.unfold import iterate, unfold
 
 LAYERS = 16

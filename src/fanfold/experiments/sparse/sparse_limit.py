@@ -27,10 +27,10 @@ from fanfold.experiments.base import Goal, Study, mean_goal
 from fanfold.experiments.sparse.unfolding_figure import Watcher
 from fanfold.priors import BernoulliGaussian
 from fanfold.problems import CompressedSensing, Problem, Varied
+from fanfold.problems.draws import draw
 from fanfold.report.page import Section
 from fanfold.report.plots import Series, line_chart
 from fanfold.training.fit import fit
-from fanfold.training.trainer import draw
 from fanfold.unfolding.unfold import Unfolded, iterate, unfold
 
 WRONG = BernoulliGaussian(0.3)  # the guess that every training starts from; the truth is 0.1
@@ -98,11 +98,11 @@ def cpu_seconds_of(
     seed: int,
     watch: Watcher,
     what: str,
-    loss: Literal["batch", "sample"] = "batch",
+    nmse_over: Literal["batch", "sample"] = "batch",
 ) -> float:
     """Train a network; the processor seconds that it took."""
     began = time.process_time()
-    fit(net, on, steps=steps, lr=6e-3, loss_layers=2, loss=loss, seed=seed, on_event=watch(what))
+    fit(net, on, steps=steps, lr=6e-3, loss_layers=2, nmse_over=nmse_over, seed=seed, on_event=watch(what))
     return time.process_time() - began
 
 

@@ -24,10 +24,11 @@ from fanfold.evaluation.peers import ALPHAS, lam_grid, tuned
 from fanfold.experiments.base import CAVEAT, Goal, Study, mean_goal
 from fanfold.observation import Observation
 from fanfold.problems import CompressedSensing
+from fanfold.problems.draws import draw
 from fanfold.report.page import Section
 from fanfold.report.plots import Series, line_chart
-from fanfold.training.fit import Event, fit
-from fanfold.training.trainer import draw
+from fanfold.training.events import Event
+from fanfold.training.fit import fit
 from fanfold.unfolding.unfold import Unfolded, iterate, unfold
 
 LAYERS, ENOUGH, MOST = 16, 300, 400

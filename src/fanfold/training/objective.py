@@ -1,0 +1,68 @@
+"""What training minimises: an estimator's own losses, or the logarithm of the NMSE of its last layers."""
+
+import torch
+from torch import Tensor, nn
+
+from fanfold.core.abilities import ability
+from fanfold.core.machine import World
+from fanfold.core.units import nmse_db, power
+from fanfold.estimators.base import HeldOutJudged, Layered, SelfJudged
+from fanfold.observation import Observation
+from fanfold.training.settings import Training
+
+
+class LossTerms(nn.Module):
+    """What the loss is made of, in a form that can be distributed.
+
+    The losses of an estimator that judges itself, given x; else the latest estimates of the first `depth` layers.
+    """
+
+    def __init__(self, estimator: nn.Module):
+        super().__init__()
+        self.estimator = estimator
+
+    def forward(self, obs: Observation, depth: int, latest: int = 1, x: Tensor | None = None) -> tuple[Tensor, ...]:
+        if x is not None and (judge := ability(self.estimator, SelfJudged)):
+            return (judge.losses(obs, x),)
+        if network := ability(self.estimator, Layered):
+            return tuple(e.x for e in network.trajectory(obs, depth or None, latest))
+        return (self.estimator(obs).x,)
+
+
+class Objective:
+    """The loss of a batch, over all processes, and the score of held-out draws."""
+
+    def __init__(self, estimator: nn.Module, training: Training, world: World):
+        self.estimator, self.training, self.world = estimator, training, world
+        self.self_judged = ability(estimator, SelfJudged) is not None
+
+    def loss(self, terms: tuple[Tensor, ...], x: Tensor) -> Tensor:
+        """The loss of a batch: the mean of an estimator's own losses, or the sum over layers, in units of 10 dB."""
+        if self.self_judged:
+            return self.world.sum(terms[0].sum()) / (len(x) * self.world.size)
+        return sum((self._log_nmse(x_hat, x) for x_hat in terms), torch.zeros((), device=x.device))
+
+    def _log_nmse(self, x_hat: Tensor, x: Tensor) -> Tensor:
+        if self.training.nmse_over == "batch":
+            return torch.log10(self.world.sum(power(x_hat - x).sum()) / self.world.sum(power(x).sum()))
+        logs = log_ratios(x_hat, x)
+        return self.world.sum(logs.sum()) / (len(logs) * self.world.size)
+
+    def held_out(self, obs: Observation, x: Tensor, depth: int) -> tuple[float, float | None]:
+        """NMSE in dB on held-out draws of the network cut to `depth`, and the mean of its own losses, if any."""
+        x_hat = LossTerms(self.estimator)(obs, depth)[-1]
+        over_batch = self.training.nmse_over == "batch"
+        value = nmse_db(x_hat, x) if over_batch else 10 * log_ratios(x_hat, x).mean().item()
+        if judge := ability(self.estimator, HeldOutJudged):  # what decides, if it is another
+            return value, judge.held_out_losses(obs, x).mean().item()
+        if judge := ability(self.estimator, SelfJudged):
+            return value, judge.losses(obs, x).mean().item()
+        return value, None
+
+
+def log_ratios(x_hat: Tensor, x: Tensor) -> Tensor:
+    """`log10` of the NMSE of each sample, never below rounding; a sample without a signal is held against the mean."""
+    error, signal = power(x_hat - x).sum(-1).flatten(), power(x).sum(-1).flatten()
+    rounding = torch.finfo(signal.dtype).eps ** 2
+    signal = torch.where(signal > 0, signal, signal.mean())
+    return torch.log10(error / signal + rounding)

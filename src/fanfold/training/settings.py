@@ -1,0 +1,97 @@
+"""How to train: the fields of `Training`, and the same as keywords that need not be given."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypedDict
+
+Schedule = Literal["end-to-end", "layer-by-layer"]
+
+
+@dataclass(frozen=True)
+class Training:
+    """How to train. Adam; in each stage the learning rate falls along a cosine to zero.
+
+    Attributes:
+        steps: Optimiser steps, in all.
+        batch: Fresh draws a step, for each process.
+        lr: Learning rate, times the lr_scale of each quantity.
+        schedule: All layers at once, or one more each stage.
+        refine: Factor on lr when a new layer's predecessors move with it, layer by layer.
+        nmse_over: The NMSE that is minimised is that of the whole batch, or each sample has its own.
+        loss_layers: The loss is summed over that many last layers.
+        clip: Largest norm of the gradient.
+        weight_decay: Pull of the deviations towards zero, the algorithm.
+        validate_every: Steps between validations, each of which saves a checkpoint.
+        validation_samples: Held-out draws.
+        simulations: Draw so many pairs once, a tenth of them held out; 0 draws fresh ones each step.
+        patience: Validations without a better one before training stops; 0 never stops.
+        seed: Seed of the draws.
+        threads: Threads of torch; 0 takes the cores that other programs leave idle.
+
+    Raises:
+        ValueError: If a number is out of range.
+
+    Example:
+        >>> import fanfold as ff
+        >>> ff.Training(steps=100, lr=4e-3).batch
+        64
+    """
+
+    steps: int = 400
+    batch: int = 64
+    lr: float = 1e-3
+    schedule: Schedule = "end-to-end"
+    refine: float = 0.2
+    nmse_over: Literal["batch", "sample"] = "batch"
+    loss_layers: int = 1
+    clip: float = 1.0
+    weight_decay: float = 0.0
+    validate_every: int = 50
+    validation_samples: int = 500
+    simulations: int = 0
+    patience: int = 0
+    seed: int = 0
+    threads: int = 0
+
+    def __post_init__(self):
+        positive = {
+            "steps": self.steps,
+            "batch": self.batch,
+            "lr": self.lr,
+            "refine": self.refine,
+            "loss_layers": self.loss_layers,
+            "clip": self.clip,
+            "validate_every": self.validate_every,
+            "validation_samples": self.validation_samples,
+        }
+        for name, value in positive.items():
+            if not 0 < value < math.inf:
+                raise ValueError(f"{name} is {value}; pass a positive, finite number.")
+        if min(self.weight_decay, self.patience, self.threads, self.simulations) < 0:
+            raise ValueError("weight_decay, patience, threads and simulations are not negative.")
+
+
+class TrainingOptions(TypedDict, total=False):
+    """Fields of `Training` as keywords of `fit`; what is not given is the estimator's own, else that of `Training`."""
+
+    steps: int
+    batch: int
+    lr: float
+    schedule: Schedule
+    refine: float
+    nmse_over: Literal["batch", "sample"]
+    loss_layers: int
+    clip: float
+    weight_decay: float
+    validate_every: int
+    validation_samples: int
+    simulations: int
+    patience: int
+    seed: int
+    threads: int
+
+
+def training_for(defaults: Mapping[str, Any], options: Mapping[str, Any]) -> Training:
+    """`Training` from what was given, and an estimator's defaults for what was not; None is "not given"."""
+    return Training(**{**defaults, **{name: value for name, value in options.items() if value is not None}})
