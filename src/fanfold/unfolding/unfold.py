@@ -102,10 +102,7 @@ def unfold(
 
 
 class NetworkSettings(Protocol):
-    """Settings of a network that is made of an algorithm."""
-
-    @property
-    def algorithm(self) -> Algorithm: ...
+    """The settings of a network that is made of an algorithm."""
 
     def build(self, problem_or_obs: HasOperator) -> "Unfolded":
         """The untrained network for a problem or an observation."""
@@ -142,12 +139,11 @@ class Unfolded(nn.Module):
         self._bound, self._strength = A, 1.0
         self._kept: tuple[tuple, list[Theta], list] | None = None
         template = Observation.unchecked(torch.zeros(A.m, dtype=A.dtype, device=A.device), A)
-        self.deviations = nn.ParameterDict(
-            {
-                name: zero_deviation(name, words, lookup(algorithm, name), algorithm, template, layers)
-                for name, words in learn.items()
-            }
-        )
+        zeros = {
+            name: zero_deviation(name, words, lookup(algorithm, name), algorithm, template, layers)
+            for name, words in learn.items()
+        }
+        self.deviations = nn.ParameterDict(zeros)
 
     @property
     def fingerprint(self) -> str:
@@ -222,9 +218,8 @@ class Unfolded(nn.Module):
 
     def parameter_groups(self, lr: float) -> list[dict]:
         """Parameter groups for an optimiser, each with its quantity's share of the learning rate."""
-        return [
-            {"params": [d], "lr": lr * self.algorithm.nominals[name].lr_scale} for name, d in self.deviations.items()
-        ]
+        nominals = self.algorithm.nominals
+        return [{"params": [d], "lr": lr * nominals[name].lr_scale} for name, d in self.deviations.items()]
 
     def _thetas(self, obs: Observation) -> list[Theta]:
         A = _check_operator(obs)
@@ -299,7 +294,5 @@ def _check_count(name: str, value: int) -> None:
 
 def _check_operator(carrier: HasOperator) -> LinearOperator:
     if carrier.A is None:
-        raise ValueError(
-            "an iterative algorithm needs the operator A; this observation has none (only a simulator exists)."
-        )
+        raise ValueError("an iterative algorithm needs the operator A and this observation has none; pass one with A.")
     return carrier.A
