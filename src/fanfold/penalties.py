@@ -1,6 +1,6 @@
 """Penalties on x and their proximal maps `argmin_x ½‖x - r‖² + step · penalty(x)`: what proximal algorithms minimise.
 
-Real and complex alike: a penalty sees magnitudes. A new one is a class here and a row in the registry.
+Real and complex alike: a penalty sees magnitudes. A new one is a class here and a row in the REGISTRY.
 """
 
 from abc import ABC, abstractmethod

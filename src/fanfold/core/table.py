@@ -40,7 +40,7 @@ class Table:
         return Table([row for row in self.rows if all(row[k] == v for k, v in values.items())])
 
     def last_layers(self) -> "Table":
-        """For each estimator and condition its last row: the estimate that it returns."""
+        """The last row of each estimator and condition, which is of the estimate that it returns."""
         last: dict[tuple, dict[str, Any]] = {}
         for row in self.rows:
             last[tuple(v for k, v in row.items() if k in ("estimator", *self._conditions()))] = row

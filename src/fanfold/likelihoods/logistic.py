@@ -46,7 +46,7 @@ class Logistic(Likelihood):
 
     @staticmethod
     def _parts(y: Tensor, p: Tensor, tau: Tensor, noise_var: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """For each probit likelihood the log of weight times evidence, distance from the edge, standard deviation."""
+        """The log of weight times evidence, the distance from the edge and the deviation of each probit likelihood."""
         scale, weight = (p.new_tensor(a) for a in kolmogorov_rule())
         sd = spread(tau[..., None] + scale * scale * noise_var[..., None])
         far = 10_000 * spread(tau + noise_var)  # beyond it gradients overflow in single precision

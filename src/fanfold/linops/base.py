@@ -153,7 +153,7 @@ class LinearOperator(ABC):
         return self
 
     def ranks(self) -> Iterator[tuple[str, int, int]]:
-        """What has a rank, that rank to rounding, and the rank it would have in full: the parts of a product each.
+        """Each factor of a product, or the operator itself, in words, with its rank to rounding and its full rank.
 
         Rounding leaves `max(m, n) eps` of the largest singular value (Golub & Van Loan, 2013, section 5.4.1).
         """

@@ -95,7 +95,7 @@ class Equilibrium(Unfolded):
         super().__init__(algorithm, problem_or_obs, 1, learn)
         self.tolerance, self.max_iterations, self.iterations = tolerance, max_iterations, 0
         self.gradient: Gradient = gradient
-        self._said: set[str] = set()
+        self._warned: set[str] = set()
         self._learns = False
 
     @property
@@ -157,8 +157,8 @@ class Equilibrium(Unfolded):
         return s, settled
 
     def _say(self, count: int, obs: Observation, what: str, more: str) -> None:
-        training = what in self._said and self._learns
-        self._said.add(what)
+        training = what in self._warned and self._learns
+        self._warned.add(what)
         if not training:  # which says each thing once
             who = f"{type(self.algorithm).__name__} has not reached a fixed point for {count} of"
             warnings.warn(
@@ -181,7 +181,7 @@ class Equilibrium(Unfolded):
         return "goes round", f"in changes of {now:.1e} that do not fall; damp it, or take fewer layers with unfold."
 
     def extra_repr(self) -> str:
-        """What the network is made of."""
+        """The algorithm and the settings, for `repr`."""
         return f"{self.algorithm}, learn={self.learn}, strength={self.strength}, tolerance={self.tolerance}"
 
 
