@@ -61,8 +61,8 @@ def linear(problem) -> Estimators:
 
 def searched(problem) -> Estimators:
     """Of a model with one angle or delay."""
-    peak = MaximumLikelihood(problem)
-    return {"MLE": peak, "MAP": MaximumAPosteriori(problem), "shrunk MLE": Shrunk(peak, problem, SEED)}
+    peak = MaximumLikelihood.of(problem)
+    return {"MLE": peak, "MAP": MaximumAPosteriori.of(problem), "shrunk MLE": Shrunk(peak, problem, SEED)}
 
 
 def located(problem) -> Estimators:
@@ -129,8 +129,8 @@ def test_two_directions_are_never_known_better_than_van_trees_allows(snr_db):
     x, obs = draw(p, 2000, SEED, Stream.TESTING, 0)
     size = (p.sensors, p.sources)
     estimators = {
-        "MLE": MaximumLikelihood(p),
-        "MAP": MaximumAPosteriori(p),
+        "MLE": MaximumLikelihood.of(p),
+        "MAP": MaximumAPosteriori.of(p),
         "MUSIC": MUSIC(*size),
         "root-MUSIC": RootMUSIC(*size),
         "ESPRIT": ESPRIT(*size),

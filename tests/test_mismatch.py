@@ -52,7 +52,7 @@ def test_the_true_operator_measures_and_the_believed_one_is_carried(dtype):
     p = small(dtype=dtype, snr_db=math.inf)
     x, obs = p.sample(5, rng(0))
     assert obs.A is p.A is p.problem.A
-    assert p.told(obs).A is p.true_A is p.shifted().true_A
+    assert p.with_true_operator(obs).A is p.true_A is p.shifted().true_A
     clean = p.true_A @ x
     # two products with A cancel: a few roundings of sums of 40
     assert (obs.y - clean).abs().max() < 100 * torch.finfo(obs.y.dtype).eps * clean.abs().max()

@@ -42,7 +42,7 @@ def test_zero_strength_is_the_untrained_network():
 @pytest.mark.parametrize("problem", [Tone(snr_db=15.0), TimeDelay(snr_db=15.0), TimeDelay(snr_db=15.0, gain="phase")])
 def test_untrained_it_finds_the_top_of_the_periodogram_and_how_sharp_it_is(problem):
     _, obs = problem.sample(300, rng(2))
-    net, best = Locator.of(problem), MaximumLikelihood(problem)(obs)
+    net, best = Locator.of(problem), MaximumLikelihood.of(problem)(obs)
     with torch.no_grad():
         estimate = net(obs)
     away = ((estimate.x - best.x).square() / best.var).mean()
@@ -98,7 +98,7 @@ def test_snapshots_are_taken_together():
     _, obs = problem.sample(200, rng(6))
     values = torch.linspace(-problem.limit - 0.3, problem.limit + 0.3, 40)
     net = Locator(problem.steering(values[:, None])[..., 0], values, snapshots=5)
-    best = MaximumLikelihood(problem)(obs)
+    best = MaximumLikelihood.of(problem)(obs)
     with torch.no_grad():
         away = ((net(obs).x - best.x).square() / best.var).median()
     assert away < 0.2**2

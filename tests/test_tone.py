@@ -266,7 +266,7 @@ def test_batch_axes_and_noise_of_each_draw():
         (lambda: Tone(estimate=("amplitude",)), "name some of frequency, phase"),
         (lambda: TimeDelay(bandwidth=0.4), "half a cycle a sample"),
         (lambda: TimeDelay(first=5.0, last=5.0), "first < last"),
-        (lambda: Tone(estimate=("phase",)).posterior(Tone().sample(1, rng(0))[1]), "estimate the place"),
+        (lambda: Tone(estimate=("phase",)).posterior(Tone().sample(1, rng(0))[1]), "estimate frequency alone"),
     ],
 )
 def test_what_cannot_be_is_refused(make, said):

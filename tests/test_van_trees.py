@@ -87,8 +87,8 @@ def test_kinks_are_no_jumps():
         (Tone(), "density of frequency jumps.*ziv_zakai"),
         (Tone(estimate=("phase",), density="raised-cosine"), "density of phase jumps"),
         (DirectionOfArrival(), "density of angle0 jumps"),
-        (Modulation(), "has no log_prior"),
-        (CompressedSensing(), "has no log_prior.*learned_bound"),
+        (Modulation(), "van_trees needs .*`log_prior`; Modulation has none"),
+        (CompressedSensing(), "van_trees needs .*`log_prior`; CompressedSensing has none.*learned_bound"),
     ],
     ids=lambda p: type(p).__name__ if not isinstance(p, str) else "",
 )

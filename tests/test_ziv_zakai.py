@@ -126,7 +126,7 @@ def test_equal_odds_bound_less_unless_the_prior_is_flat():
         (LinearGaussian(), "one parameter.*x0, x1.*van_trees"),
         (Tone(estimate=("phase",)), "one parameter"),
         (DirectionOfArrival(), "white Gaussian noise"),
-        (Modulation(), "has no log_prior"),
+        (Modulation(), "ziv_zakai needs .*`log_prior`; Modulation has none"),
     ],
     ids=lambda p: type(p).__name__ if not isinstance(p, str) else "",
 )

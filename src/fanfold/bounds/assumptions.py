@@ -87,20 +87,20 @@ def not_haar(A: LinearOperator) -> str | None:
     )
 
 
-def wrong_noise(obs: Observation, found: float, x: Tensor | None = None, slack: float = 0.0) -> list[str]:
-    """Whether the noise variance is another than was told: `found` by a run or, if x is known, in the noise itself.
+def wrong_noise(obs: Observation, measured: float, x: Tensor | None = None, slack: float = 0.0) -> list[str]:
+    """Whether the noise variance is another than was given: `measured` by a run or, if x is known, in the noise itself.
 
-    What a run finds errs by a tenth under a wrong prior, and by `slack`.
+    What a run measures errs by a tenth under a wrong prior, and by `slack`.
     """
     assert obs.A is not None
     if obs.noise_var is None:
         return []
-    told, share = obs.noise_var.mean().item(), 0.4
+    given, share = obs.noise_var.mean().item(), 0.4
     if x is not None:
-        found, share, slack = power(obs.y - obs.A @ x).mean().item(), 5 * math.sqrt(2 / obs.y.numel()), 0.0
-    if told / (1 + share) - slack <= found <= told * (1 + share) + slack:
+        measured, share, slack = power(obs.y - obs.A @ x).mean().item(), 5 * math.sqrt(2 / obs.y.numel()), 0.0
+    if given / (1 + share) - slack <= measured <= given * (1 + share) + slack:
         return []
-    return [f"the noise variance: told {told:.2g}, found {max(found, 0.0):.2g}"]
+    return [f"the noise variance: told {given:.2g}, found {max(measured, 0.0):.2g}"]
 
 
 def wrong_power(obs: Observation, prior: Prior | None, x: Tensor | None = None) -> list[str]:
@@ -111,11 +111,11 @@ def wrong_power(obs: Observation, prior: Prior | None, x: Tensor | None = None) 
     if x is not None:
         energies = power(x).mean(-1).flatten().double()
     else:
-        told = 0.0 if obs.noise_var is None else obs.noise_var.mean().item()
+        noise = 0.0 if obs.noise_var is None else obs.noise_var.mean().item()
         gain = obs.A.svd().s.double().square().sum().item() / obs.A.m
-        energies = (power(obs.y).mean(-1).flatten().double() - told) / gain
-    found = energies.mean().item()
-    spread = energies.std().item() / math.sqrt(len(energies)) if len(energies) > 1 else found * math.sqrt(20 / obs.A.n)
-    if abs(found - prior.power) <= 4 * spread:
+        energies = (power(obs.y).mean(-1).flatten().double() - noise) / gain
+    measured, count = energies.mean().item(), len(energies)
+    spread = energies.std().item() / math.sqrt(count) if count > 1 else measured * math.sqrt(20 / obs.A.n)
+    if abs(measured - prior.power) <= 4 * spread:
         return []
-    return [f"the prior: signals have a power of {found:.3g}, and {prior} one of {prior.power:.3g}"]
+    return [f"the prior: signals have a power of {measured:.3g}, and {prior} one of {prior.power:.3g}"]

@@ -6,14 +6,16 @@ from typing import Any
 import torch
 
 from fanfold.bounds.state_evolution import vamp
+from fanfold.core.abilities import offers
 from fanfold.core.table import Table
 from fanfold.core.units import db, power
 from fanfold.observation import Estimate
+from fanfold.problems.protocols import LinearModel, likelihood_of
 
 
 @dataclass(frozen=True)
 class Certificate:
-    """Of an estimator with layers on draws of one problem.
+    """Whether an estimator with layers does on draws of one problem what state evolution says.
 
     Attributes:
         table: For each layer the mean error variance of an unknown against its power, in dB: by state evolution, by the
@@ -21,6 +23,14 @@ class Certificate:
         holds: Whether the last layer is where evolution ends and its claim is right, both to `tolerance_db`.
         verdict: The same in words, with the numbers.
         limit_db: Where state evolution settles, NMSE in dB.
+
+    Example:
+        >>> import fanfold as ff, torch
+        >>> problem = ff.problems.CompressedSensing(snr_db=20.0)
+        >>> x, obs = problem.sample(20, torch.Generator().manual_seed(0))
+        >>> oamp = ff.iterate(ff.algorithms.OAMP(problem.prior), 12)
+        >>> ff.bounds.certify(oamp.trajectory(obs), x, problem).holds
+        True
     """
 
     table: Table
@@ -29,14 +39,16 @@ class Certificate:
     limit_db: float
 
 
-def has_evolution(problem: Any) -> bool:
+def has_evolution(problem: object) -> bool:
     """Whether state evolution can be run: a prior, one operator for all samples, and Gaussian noise."""
-    prior, A = getattr(problem, "prior", None), getattr(problem, "A", None)
-    known = prior is not None and A is not None and not A.varies and not hasattr(problem, "likelihood")
-    return known and getattr(problem, "noise_var", 0) > 0
+    if not offers(problem, LinearModel) or likelihood_of(problem) or problem.prior is None:
+        return False
+    if problem.A is None or problem.A.varies or problem.noise_var is None:
+        return False
+    return bool(problem.noise_var > 0)
 
 
-def certify(estimates: list[Estimate], x: torch.Tensor, problem: Any, tolerance_db: float = 1.0) -> Certificate:
+def certify(estimates: list[Estimate], x: torch.Tensor, problem: object, tolerance_db: float = 1.0) -> Certificate:
     """Hold the layers of a network, or the iterations of an algorithm, against state evolution of VAMP.
 
     State evolution is what the best message passing reaches on a large random operator with these singular values
@@ -46,17 +58,19 @@ def certify(estimates: list[Estimate], x: torch.Tensor, problem: Any, tolerance_
     Args:
         estimates: Of every layer, as `trajectory` gives them.
         x: The true signals, `(samples, n)`.
-        problem: With prior, operator and noise variance.
+        problem: A `LinearModel` with a prior, an operator and a positive noise variance.
         tolerance_db: How far the end may be above evolution, and the claim from the truth.
 
     Raises:
         ValueError: If the problem has no state evolution, or there are no layers.
     """
-    if not has_evolution(problem):
+    if not has_evolution(problem) or not offers(problem, LinearModel):
         raise ValueError("state evolution needs a known prior, one operator and Gaussian noise; this problem lacks it.")
     if not estimates:
         raise ValueError("there are no layers to certify; pass the estimates of a trajectory.")
     prior, A = problem.prior, problem.A
+    assert prior is not None
+    assert A is not None
     s = A.svd().s
     s = s[s > s.max() * A.m * torch.finfo(s.dtype).eps]
     predicted = vamp(prior, s, A.n, problem.noise_var, max(30, len(estimates)), is_complex=A.dtype.is_complex)

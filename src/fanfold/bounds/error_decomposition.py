@@ -13,12 +13,15 @@ import torch
 from torch import Tensor
 
 from fanfold.bounds.cramer_rao import cramer_rao
-from fanfold.bounds.fisher import gaussian_fisher
+from fanfold.bounds.fisher import model_fisher
+from fanfold.core.abilities import offers, require
 from fanfold.core.noise import circular
 from fanfold.core.table import Table, as_text
-from fanfold.observation import Estimate, Observation
+from fanfold.observation import Estimator, Observation
+from fanfold.problems.protocols import CorrelatedModel, DrawsAll, GaussianModel, KnownNoise, Named, wanted_of
 
 Measure = Callable[[Tensor, torch.Generator], Observation]
+WHO = "error_decomposition"  # who asks a problem for its abilities
 NORMAL = 1.96  # standard errors in half a 95 % interval
 SURE = 3.0  # standard errors from which a mean counts as below a bound: 0.13 % by chance
 MANY = 5.0  # the same where many rows are looked at
@@ -27,13 +30,20 @@ STEP = 0.1  # of a finite difference, in roots of the Cramér-Rao bound
 
 @dataclass(frozen=True)
 class ErrorDecomposition:
-    """What an estimator's error is made of.
+    """The parts of an estimator's error, and what follows from them.
 
     Attributes:
         table: A row for each point and parameter: `bias`, `bias²`, `variance` and `mse` with half their 95 % intervals
             (`±`), the Cramér-Rao bound `crb` there, and, for who is below it, `biased_crb`, the one for its own bias.
         verdict: What follows, in sentences.
         mse: Mean over the points, of each parameter, `(w,)`, float64.
+
+    Example:
+        >>> import fanfold as ff
+        >>> problem = ff.problems.LinearGaussian(n=2, m=3)
+        >>> split = ff.bounds.error_decomposition(problem.posterior, problem, repeats=200)
+        >>> split.verdict.split(", which")[0]
+        'At 20 of 20 points and parameters the error is below the Cramér-Rao bound'
     """
 
     table: Table
@@ -46,8 +56,8 @@ class ErrorDecomposition:
 
 
 def error_decomposition(
-    estimator: Callable[[Observation], Estimate],
-    problem: Any,
+    estimator: Estimator,
+    problem: object,
     at: Tensor | None = None,
     repeats: int = 2000,
     bayesian: Tensor | float | None = None,
@@ -57,8 +67,9 @@ def error_decomposition(
 
     Args:
         estimator: Observation -> Estimate of the wanted parameters.
-        problem: With `names`, `wanted`, `sample_all` and a Gaussian model, `mean` and `noise_var` or `covariance`; or a
-            callable that measures given parameters, `(x (repeats, n), generator) -> Observation`, which has no CRB.
+        problem: A problem that draws all its parameters (`problems.protocols.DrawsAll`) and is a Gaussian model, white
+            or correlated; or a function that measures given parameters, `(x (repeats, n), generator) -> Observation`,
+            for which no bound is known.
         at: All parameters at each point, `(points, n)`; 10 draws of the problem's prior if None.
         repeats: Draws of the noise at each point.
         bayesian: A bound on the error averaged over the prior, of each wanted parameter `(w,)` (`van_trees(...).mse`,
@@ -66,19 +77,20 @@ def error_decomposition(
         seed: Of the points and the noise.
 
     Raises:
-        ValueError: If points are missing, or given where a Bayesian bound is, or repeats are too few for an interval.
+        ValueError: If points are missing, or given where a Bayesian bound is, repeats are too few for an interval, or
+            the problem lacks one of these abilities.
     """
     if repeats < 20:
         raise ValueError(f"repeats is {repeats}; an interval needs at least 20.")
-    if at is None and not hasattr(problem, "sample_all"):
-        raise ValueError("a callable has no prior to draw points from; pass at=(points, n).")
     if at is not None and bayesian is not None:
         raise ValueError("a Bayesian bound is on the error averaged over the prior; leave out at, or the bound.")
+    measured = problem if callable(problem) else require(problem, DrawsAll, WHO)
     if at is None:
+        if not offers(measured, DrawsAll):
+            raise ValueError("a callable has no prior to draw points from; pass at=(points, n).")
         count = 10 if bayesian is None else 200
-        at = problem.sample_all(count, torch.Generator().manual_seed(seed))[0]
-    assert at is not None
-    points = [_Point(estimator, problem, x, repeats, seed + 1 + i) for i, x in enumerate(at)]
+        at = measured.sample_all(count, torch.Generator().manual_seed(seed))[0]
+    points = [_Point(estimator, measured, x, repeats, seed + 1 + i) for i, x in enumerate(at)]
     rows = [row for i, point in enumerate(points) for row in point.rows(i)]
     errors = torch.stack([point.square for point in points])
     sentences = _below(rows) + _overall(errors, bayesian, rows)
@@ -92,15 +104,15 @@ def _digits(value: Any) -> Any:
 class _Point:
     """The estimator's errors at one point, and the bounds there."""
 
-    def __init__(self, estimator: Callable, problem: Any, x: Tensor, repeats: int, seed: int):
+    def __init__(self, estimator: Estimator, problem: DrawsAll | Measure, x: Tensor, repeats: int, seed: int):
         self.estimator, self.problem, self.x, self.repeats, self.seed = estimator, problem, x, repeats, seed
-        self.wanted = list(getattr(problem, "wanted", range(len(x))))
-        names = getattr(problem, "names", [f"x{i}" for i in range(len(x))])
-        self.names = [names[i] for i in self.wanted]
+        self.wanted = wanted_of(problem, len(x))
+        self.all_names = problem.names if offers(problem, Named) else tuple(f"x{i}" for i in range(len(x)))
+        self.names = [self.all_names[i] for i in self.wanted]
         self.errors = self._estimates(x.double()) - x.double()[self.wanted]
         self.bias, self.variance = self.errors.mean(0), self.errors.var(0)
         self.square = self.errors.square().mean(0)
-        self.information = self._information()
+        self.information = model_fisher(problem, x)
         self.crb = self._crb()
 
     def rows(self, index: int) -> list[dict[str, Any]]:
@@ -112,7 +124,7 @@ class _Point:
         clear = self.bias.square() - self.variance / n  # without the bias of a square
         around = 2 * self.bias.abs() * error + error.square()
         below = None if self.crb is None else self.square + SURE * whole < self.crb
-        own = self._biased_crb() if below is not None and below.any() else None
+        biased = self._biased_crb() if below is not None and below.any() else None
         rows = []
         for j, name in enumerate(self.names):
             row: dict[str, Any] = {"point": index, "parameter": name, "x": self.x[self.wanted[j]].item()}
@@ -122,7 +134,7 @@ class _Point:
             ).items():
                 row |= {label: value[j].item(), f"{label} ±": NORMAL * se[j].item()}
             row["crb"] = None if self.crb is None else self.crb[j].item()
-            row["biased_crb"] = own[j].item() if own is not None and below is not None and below[j] else None
+            row["biased_crb"] = biased[j].item() if biased is not None and below is not None and below[j] else None
             rows.append(row)
         return rows
 
@@ -133,22 +145,15 @@ class _Point:
             obs = _measure(self.problem, x.expand(self.repeats, -1), generator)
             return self.estimator(obs).x.double().reshape(self.repeats, -1)
 
-    def _information(self) -> Tensor | None:
-        mean, covariance = getattr(self.problem, "mean", None), getattr(self.problem, "covariance", None)
-        if mean is None and covariance is None:
-            return None
-        noise_var = None if covariance is not None else self.problem.noise_var
-        return gaussian_fisher(self.x, mean, covariance, noise_var)
-
     def _crb(self) -> Tensor | None:
         if self.information is None:
             return None
-        return cramer_rao(self.information, self.problem.names, self.wanted).diagonal()
+        return cramer_rao(self.information, self.all_names, self.wanted).diagonal()
 
     def _biased_crb(self) -> Tensor:
         """`G J⁻¹ Gᵀ + b bᵀ`, `G = ∂E x_hat / ∂x`, by differences in the same noise."""
         assert self.information is not None
-        inverse = cramer_rao(self.information, self.problem.names)
+        inverse = cramer_rao(self.information, self.all_names)
         steps = STEP * inverse.diagonal().sqrt()
         slopes = []
         for k, step in enumerate(steps):
@@ -160,18 +165,20 @@ class _Point:
         return (G @ inverse @ G.mT).diagonal() + self.bias.square()
 
 
-def _measure(problem: Any, x: Tensor, generator: torch.Generator) -> Observation:
-    """Observations of the given parameters, of the dtype that the problem's own have."""
-    if not hasattr(problem, "sample_all"):
+def _measure(problem: DrawsAll | Measure, x: Tensor, generator: torch.Generator) -> Observation:
+    """Observations of the given parameters, of the dtype that those of the problem's draws have."""
+    if callable(problem) and not offers(problem, DrawsAll):
         return problem(x, generator)
-    like = problem.sample_all(1, torch.Generator().manual_seed(0))[1]
-    mean = problem.mean(x)
-    if hasattr(problem, "covariance"):
+    model = require(problem, DrawsAll, WHO)
+    like = model.sample_all(1, torch.Generator().manual_seed(0))[1]
+    mean = require(problem, GaussianModel, WHO).mean(x)
+    if offers(problem, CorrelatedModel):
         L = torch.linalg.cholesky(problem.covariance(x[0]))
         unit = circular(tuple(mean.shape), generator, L.dtype, 1.0)
         y = mean + unit @ L.mT
     else:
-        y = mean + circular(tuple(mean.shape), generator, mean.dtype, problem.noise_var)
+        noise_var = require(problem, KnownNoise, WHO).noise_var
+        y = mean + circular(tuple(mean.shape), generator, mean.dtype, noise_var)
     return Observation(y.to(like.y.dtype), like.A, None if like.noise_var is None else like.noise_var.reshape(-1)[0])
 
 
@@ -179,7 +186,7 @@ def _below(rows: list[dict[str, Any]]) -> list[str]:
     """Words on the Cramér-Rao bound."""
     known = [row for row in rows if row["crb"] is not None]
     if not known:
-        return ["No Cramér-Rao bound is known here: the model has no Gaussian mean or covariance to differentiate."]
+        return ["No Cramér-Rao bound is known: the model has no Gaussian mean or covariance to differentiate."]
     low = [row for row in known if row["biased_crb"] is not None]
     if not low:
         return [f"Nowhere is the error below the Cramér-Rao bound, at {len(known)} points and parameters."]

@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 from torch.func import jacfwd, vmap
 
+from fanfold.core.abilities import offers
 from fanfold.observation import Observation
+from fanfold.problems.protocols import CorrelatedModel, WhiteModel
 
 Model = Callable[[Tensor], Tensor]
-CHUNK = 64  # points at a time, for the memory of a covariance's derivatives
+POINTS_AT_ONCE = 64  # for the memory of a covariance's derivatives
 
 
 def gaussian_fisher(
@@ -60,7 +62,26 @@ def gaussian_fisher(
         return J
 
     flat = x.double().reshape(-1, x.shape[-1])
-    return vmap(information, chunk_size=CHUNK)(flat).reshape(*x.shape[:-1], x.shape[-1], x.shape[-1])
+    return vmap(information, chunk_size=POINTS_AT_ONCE)(flat).reshape(*x.shape[:-1], x.shape[-1], x.shape[-1])
+
+
+def model_fisher(problem: object, x: Tensor) -> Tensor | None:
+    """Information on all parameters at x, `(..., n)` -> `(..., n, n)`; None where the problem is no Gaussian model.
+
+    Args:
+        problem: Any; the information is known of a `WhiteModel` and of a `CorrelatedModel`.
+        x: All parameters, real.
+
+    Example:
+        >>> import fanfold as ff, torch
+        >>> ff.bounds.model_fisher(ff.problems.Tone(), torch.zeros(5, 2)).shape
+        torch.Size([5, 2, 2])
+    """
+    if offers(problem, CorrelatedModel):
+        return gaussian_fisher(x, problem.mean, problem.covariance)
+    if offers(problem, WhiteModel):
+        return gaussian_fisher(x, problem.mean, noise_var=problem.noise_var)
+    return None
 
 
 def score_fisher(x: Tensor, log_likelihood: Callable[[Tensor, Observation], Tensor], obs: Observation) -> Tensor:
@@ -81,7 +102,7 @@ def score_fisher(x: Tensor, log_likelihood: Callable[[Tensor, Observation], Tens
 
 
 def score(x: Tensor, log_density: Callable[..., Tensor], *given: Observation) -> Tensor:
-    """`∇_x` of a log density of each row of x, `(M, n)`, in double precision."""
+    """The gradient `∇_x` of a log density at each row of x, `(M, n)`, in double precision."""
     points = x.double().detach().clone().requires_grad_()
     total = log_density(points, *given).sum()
     if not total.requires_grad:  # a density that is flat
@@ -90,7 +111,7 @@ def score(x: Tensor, log_density: Callable[..., Tensor], *given: Observation) ->
 
 
 def _jacobian(function: Model, point: Tensor) -> Tensor:
-    """Derivatives along a new last axis."""
+    """The derivatives of a function at a point, along a new last axis."""
 
     def real(p: Tensor) -> Tensor:
         value = function(p)

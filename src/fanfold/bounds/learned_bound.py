@@ -23,7 +23,12 @@ JUMP = 0.6  # see `_refuse_jumps`
 
 
 class LearnedBoundWarning(UserWarning):
-    """A learned bound is an estimate, and not a limit that is proven."""
+    """A learned bound is an estimate, and not a limit that is proven.
+
+    Example:
+        >>> import fanfold as ff, warnings
+        >>> warnings.simplefilter("ignore", ff.bounds.LearnedBoundWarning)
+    """
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,14 @@ class LearnedBound:
         information: `E s sᵀ`, `(n, n)`.
         samples: Pairs.
         text: What to keep in mind.
+
+    Example:
+        >>> import fanfold as ff, torch, warnings
+        >>> warnings.simplefilter("ignore", ff.bounds.LearnedBoundWarning)
+        >>> x, obs = ff.problems.LinearGaussian(n=1, m=1).sample(4000, torch.Generator().manual_seed(0))
+        >>> bound = ff.bounds.learned_bound(x, obs.y, steps=0)
+        >>> bool(bound.low < bound.mse < bound.high), bound.samples
+        (True, 4000)
     """
 
     mse: Tensor
@@ -56,7 +69,7 @@ class LearnedBound:
 
 
 def learned_bound(x: Tensor, y: Tensor, steps: int = 1000, seed: int = 0) -> LearnedBound:
-    """Bayesian Cramér-Rao bound from pairs alone.
+    """The Bayesian Cramér-Rao bound, learned from pairs alone.
 
     The score is linear in x and y, which is exact for Gaussian pairs, plus a network of one hidden layer that starts at
     zero and is kept as far as it helps on pairs set aside. For any f, `E s sᵀ ⪰ -E ∇f - E ∇fᵀ - E f fᵀ`, with equality
@@ -84,19 +97,19 @@ def learned_bound(x: Tensor, y: Tensor, steps: int = 1000, seed: int = 0) -> Lea
     z = torch.cat([(x - x.mean(0)) / scale, (y - y.mean(0)) / y.std(0).clamp_min(1e-12)], -1)
     n = x.shape[-1]
     folds = torch.randperm(len(z), generator=generator).chunk(FOLDS)
-    terms, own = [], []
+    terms, squares = [], []
     for fold in folds:
         rest = torch.cat([other for other in folds if other is not fold])
         score = _Score(z[rest], n, steps, generator)
         terms.append(score.information(z[fold]))
         values = score(z[rest])
-        own.append(values.mT @ values / len(rest))
+        squares.append(values.mT @ values / len(rest))
     each = torch.cat(terms)
     unit = torch.outer(scale, scale)
     mse = _bound(each.mean(0)) * scale.square()
     draws = _bootstrap(each, generator) * scale.square()
     low, high = torch.quantile(draws, 0.025, dim=0), torch.quantile(draws, 0.975, dim=0)
-    naive = _bound(torch.stack(own).mean(0)) * scale.square()
+    naive = _bound(torch.stack(squares).mean(0)) * scale.square()
     text = _text(len(x), (naive.sum() / mse.sum()).item())
     warnings.warn(text, LearnedBoundWarning, stacklevel=2)
     return LearnedBound(mse, naive, low, high, each.mean(0) / unit, len(x), text)

@@ -1,9 +1,52 @@
 """The support oracle: the posterior mean for someone who is told which unknowns are zero. Candès & Tao (2007)."""
 
+from typing import Protocol, runtime_checkable
+
 import torch
 from torch import Tensor
 
+from fanfold.core.abilities import offers
+from fanfold.core.units import power
 from fanfold.observation import Observation
+from fanfold.problems.protocols import likelihood_of, prior_of
+
+
+@runtime_checkable
+class SparsePrior(Protocol):
+    """A prior of entries that are not zero with probability `p`, and then have the variance `var`."""
+
+    @property
+    def p(self) -> float: ...
+
+    @property
+    def var(self) -> float: ...
+
+
+def support_oracle_error(problem: object, x: Tensor, obs: Observation) -> float | None:
+    """NMSE on these draws of who is told the supports; None where that is not known.
+
+    It is known of a `KnownPrior` that is a `SparsePrior`, seen through one operator and noise of known, positive
+    variance.
+
+    Args:
+        problem: Any.
+        x: Signals that were drawn, `(samples, n)`.
+        obs: What was observed of them.
+
+    Example:
+        >>> import fanfold as ff, torch
+        >>> problem = ff.problems.CompressedSensing(n=100, m=50)
+        >>> error = ff.bounds.support_oracle_error(problem, *problem.sample(20, torch.Generator().manual_seed(0)))
+        >>> error < 1e-4
+        True
+    """
+    prior = prior_of(problem)
+    if not offers(prior, SparsePrior) or likelihood_of(problem) is not None:
+        return None
+    if obs.A is None or obs.A.varies or obs.noise_var is None or not (obs.noise_var > 0).all():
+        return None
+    x_hat = support_oracle(x, obs, prior.var)
+    return (power(x_hat - x).double().sum() / power(x).double().sum()).item()
 
 
 def support_oracle(x: Tensor, obs: Observation, var: float = 1.0) -> Tensor:
@@ -16,9 +59,12 @@ def support_oracle(x: Tensor, obs: Observation, var: float = 1.0) -> Tensor:
 
     Returns:
         Estimates `(samples, n)`, in double precision inside.
+
+    Raises:
+        ValueError: If the operator or the noise variance is unknown.
     """
-    assert obs.A is not None
-    assert obs.noise_var is not None
+    if obs.A is None or obs.noise_var is None:
+        raise ValueError("the support oracle needs the operator A and noise_var; pass both in the Observation.")
     precise = torch.complex128 if x.is_complex() else torch.float64
     A, y = obs.A.matrix().to(precise), obs.y.to(precise)
     support = x != 0

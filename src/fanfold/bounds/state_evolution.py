@@ -26,7 +26,7 @@ def mmse(prior: Prior, v: float, *, is_complex: bool = False, nodes: int = 4001)
         ValueError: If a part of the prior away from zero is so narrow that the nodes miss it.
     """
     is_complex = is_complex and prior.circular  # else the axes are alike: twice half the error of one of them
-    top = np.arcsinh(14 * np.sqrt((prior.power + v) / v)) + (2 if prior.__class__.__name__ == "Laplace" else 0)
+    top = np.arcsinh(14 * np.sqrt((prior.power + v) / v)) + (2 if prior.heavy_tailed else 0)
     u = torch.linspace(0, float(top), nodes, dtype=torch.float64)
     r = np.sqrt(v) * torch.sinh(u)
     measure = np.sqrt(v) * torch.cosh(u) * (2 * np.pi * r if is_complex else 2.0)

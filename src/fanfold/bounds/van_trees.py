@@ -7,7 +7,6 @@ support and has no atoms; where it does not, it says nothing, and this file refu
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -15,8 +14,10 @@ from torch.func import hessian, vmap
 
 from fanfold.bounds.assumptions import has_atoms
 from fanfold.bounds.cramer_rao import cramer_rao
-from fanfold.bounds.fisher import gaussian_fisher, score
-from fanfold.problems.protocols import KnownModel
+from fanfold.bounds.fisher import model_fisher, score
+from fanfold.core.abilities import offers, require
+from fanfold.observation import Observation
+from fanfold.problems.protocols import KnownModel, KnownPriorInformation, periodic_of
 
 DOUBT = 6.0  # standard errors at which an identity that the theorem needs counts as broken: 2e-9 by chance
 LINES = 64  # draws through which the ends of the support are looked for
@@ -34,6 +35,12 @@ class VanTrees:
         prior_information: The prior's part of it.
         names: Of the wanted parameters.
         relative_error: Standard error of the trace of `covariance` over itself, from ten parts of the draws.
+
+    Example:
+        >>> import fanfold as ff
+        >>> problem = ff.problems.ScalarChannel(ff.priors.Gaussian(1.0), snr_db=0.0)
+        >>> round(ff.bounds.van_trees(problem).mse.item(), 3)
+        0.5
     """
 
     covariance: Tensor
@@ -48,14 +55,14 @@ class VanTrees:
         return self.covariance.diagonal()
 
 
-def van_trees(problem: Any, samples: int = 4000, seed: int = 0) -> VanTrees:
+def van_trees(problem: object, samples: int = 4000, seed: int = 0) -> VanTrees:
     """Van Trees' bound of a problem with a known prior and likelihood, averaged over draws of its prior.
 
-    The data's information is that of Slepian and Bangs at each draw where the problem has a `mean` or `covariance`, and
-    the score's mean square elsewhere. Parameters that are not wanted are nuisance: theirs is left out after inversion.
+    The data's information is that of Slepian and Bangs at each draw where the problem is a Gaussian model, and the
+    score's mean square elsewhere. Parameters that are not wanted are nuisance: theirs is left out after inversion.
 
     Args:
-        problem: One that satisfies `problems.likelihood.KnownModel`.
+        problem: A `problems.protocols.KnownModel`.
         samples: Draws of the prior.
         seed: Of the draws.
 
@@ -63,48 +70,43 @@ def van_trees(problem: Any, samples: int = 4000, seed: int = 0) -> VanTrees:
         ValueError: If the problem's likelihood is not known, or its prior has atoms or a density that jumps: the error
             names the parameter and the bound to use instead.
     """
-    if not isinstance(problem, KnownModel):
-        raise ValueError(
-            f"{type(problem).__name__} has no log_prior and log_likelihood; learn a bound from draws: learned_bound."
-        )
-    x, obs = problem.sample_all(samples, torch.Generator().manual_seed(seed))  # type: ignore[attr-defined]
+    model = require(problem, KnownModel, "van_trees", "Learn a bound from draws instead: learned_bound.")
+    x, obs = model.sample_all(samples, torch.Generator().manual_seed(seed))
     x = x.double()
-    wanted = list(problem.wanted)  # type: ignore[attr-defined]
-    scores = score(x, problem.log_prior)
-    periodic = getattr(problem, "periodic", (False,) * x.shape[-1])
-    _refuse_irregular(x, scores, problem.names, wanted, periodic, problem.log_prior)
-    data = _data_information(problem, x, obs)
-    each = data + _prior_information(x, scores, problem)
-    parts = [cramer_rao(part.mean(0), problem.names, wanted).trace() for part in each.chunk(10)]
-    covariance = cramer_rao(each.mean(0), problem.names, wanted)
+    wanted = list(model.wanted)
+    scores = score(x, model.log_prior)
+    _refuse_irregular(x, scores, model.names, wanted, periodic_of(model, x.shape[-1]), model.log_prior)
+    data = _data_information(model, x, obs)
+    each = data + _prior_information(x, scores, model)
+    parts = [cramer_rao(part.mean(0), model.names, wanted).trace() for part in each.chunk(10)]
+    covariance = cramer_rao(each.mean(0), model.names, wanted)
     spread = (torch.stack(parts).std() / len(parts) ** 0.5 / covariance.trace()).item()
-    names = tuple(problem.names[i] for i in wanted)
+    names = tuple(model.names[i] for i in wanted)
     return VanTrees(covariance, each.mean(0), (each - data).mean(0), names, spread)
 
 
-def _prior_information(x: Tensor, scores: Tensor, problem: Any) -> Tensor:
+def _prior_information(x: Tensor, scores: Tensor, model: KnownModel) -> Tensor:
     """`s sᵀ` or `-∇² log p` at each draw: the same on average unless the density has kinks; the steadier one.
 
     The second derivative of a Gaussian prior is the same everywhere. A problem may know its `prior_information`
     `(n, n)`, where draws cannot tell: the variance of a raised cosine's squared score is infinite.
     """
-    known = getattr(problem, "prior_information", None)
+    known = model.prior_information if offers(model, KnownPriorInformation) else None
     if known is not None:
         return known.to(x).expand(len(x), -1, -1)
     squares = scores.unsqueeze(-1) * scores.unsqueeze(-2)
-    bends = -vmap(hessian(problem.log_prior))(x)
+    bends = -vmap(hessian(model.log_prior))(x)
     gap = squares - bends
     same = (gap.mean(0).abs() <= 5 * gap.std(0) / len(x) ** 0.5 + 1e-12).all() and torch.isfinite(bends).all()
     return bends if same and bends.var(0).sum() < squares.var(0).sum() else squares
 
 
-def _data_information(problem: Any, x: Tensor, obs: Any) -> Tensor:
+def _data_information(model: KnownModel, x: Tensor, obs: Observation) -> Tensor:
     """Fisher information at each draw `(samples, n, n)`; where there is no Gaussian model, the square of its score."""
-    covariance = getattr(problem, "covariance", None)
-    if hasattr(problem, "mean"):
-        noise_var = None if covariance is not None else cast(Any, problem).noise_var
-        return gaussian_fisher(x, problem.mean, covariance, noise_var)
-    scores = score(x, problem.log_likelihood, obs)
+    information = model_fisher(model, x)
+    if information is not None:
+        return information
+    scores = score(x, model.log_likelihood, obs)
     return scores.unsqueeze(-1) * scores.unsqueeze(-2)
 
 
@@ -127,10 +129,10 @@ def _refuse_irregular(
                 "evolution (bayes_limit) or the exact MMSE (exact_mmse)."
             )
         turns = periodic[i] and i not in wanted
-        own = scores[:, i : i + 1] * x[:, i].std()  # without units
-        tests, expected = [own], [0.0]
+        slopes = scores[:, i : i + 1] * x[:, i].std()  # without units
+        tests, expected = [slopes], [0.0]
         for j in wanted if turns else range(len(names)):
-            tests.append(own * (x[:, j : j + 1] - x[:, j].mean()) / x[:, j].std())
+            tests.append(slopes * (x[:, j : j + 1] - x[:, j].mean()) / x[:, j].std())
             expected.append(-1.0 if i == j else 0.0)
         products = torch.cat(tests, -1)
         gap = (products.mean(0) - torch.tensor(expected, dtype=x.dtype)).abs()
@@ -148,7 +150,7 @@ def _jumps(x: Tensor, i: int, log_prior: Callable[[Tensor], Tensor]) -> bool:
 
     What averages over draws cannot show where the mass near an end is small: a Gaussian cut off at three deviations.
     """
-    here = log_prior(x)
+    at_draws = log_prior(x)
     for side in (-1.0, 1.0):
         inside, outside = x.clone(), x.clone()
         outside[:, i] += side * 4 * (x[:, i].max() - x[:, i].min())
@@ -157,6 +159,6 @@ def _jumps(x: Tensor, i: int, log_prior: Callable[[Tensor], Tensor]) -> bool:
             middle = (inside + outside) / 2
             within = torch.isfinite(log_prior(middle)).unsqueeze(-1)
             inside, outside = torch.where(within, middle, inside), torch.where(within, outside, middle)
-        if (ended & (log_prior(inside) - here > math.log(EDGE))).any():
+        if (ended & (log_prior(inside) - at_draws > math.log(EDGE))).any():
             return True
     return False

@@ -7,21 +7,45 @@ covers priors that jump, such as a uniform one, and shows the threshold where fa
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from fanfold.bounds.assumptions import has_atoms
 from fanfold.bounds.panels import panels
+from fanfold.core.abilities import offers, require
 from fanfold.core.units import power
-from fanfold.problems.protocols import KnownModel
+from fanfold.problems.protocols import CorrelatedModel, KnownModel, WhiteModel
 
-PAIRS = 16_384  # pairs of values that are tested at a time
+PAIRS_AT_ONCE = 16_384  # of values that are tested together, for their memory
 TURNS = 128  # nodes of the integral over a phase
 FINEST = 1e-7  # least difference h, as a share of the support: what is left out is 1e-14 of its square
-ERROR = Callable[[Tensor, Tensor, Tensor], Tensor]
-DENSITY = Callable[[Tensor], Tensor]
+TestError = Callable[[Tensor, Tensor, Tensor], Tensor]
+Density = Callable[[Tensor], Tensor]
+
+
+@runtime_checkable
+class OneSource(WhiteModel, Protocol):
+    """A source of known shape at an unknown place, the first parameter: `y = a e^{i phi} s(place) + w`, `‖s‖² = m`.
+
+    `gain` says what of `a e^{i phi}` is unknown: nothing ("known"), a uniform "phase", or all of it, `CN(0, 1)`
+    ("rayleigh"). The place lies within the `window`, and does not depend on the gain.
+    """
+
+    @property
+    def gain(self) -> str: ...
+
+    @property
+    def window(self) -> tuple[float, float]: ...
+
+    def waveform(self, place: Tensor) -> Tensor:
+        """`s` for places `(...)`, `(..., m)`; differentiable."""
+        ...
+
+    def log_density(self, place: Tensor) -> Tensor:
+        """The log prior of the place, `(...)` -> `(...)`."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -32,6 +56,12 @@ class ZivZakai:
         mse: Least mean squared error.
         numerical_error: What twice as many cells change.
         name: Of the parameter.
+
+    Example:
+        >>> import fanfold as ff
+        >>> problem = ff.problems.ScalarChannel(ff.priors.Gaussian(1.0), snr_db=0.0)
+        >>> round(ff.bounds.ziv_zakai(problem).mse, 3)
+        0.5
     """
 
     mse: float
@@ -39,7 +69,7 @@ class ZivZakai:
     name: str
 
 
-def ziv_zakai(problem: Any, equally_likely: bool = False, cells: int = 32) -> ZivZakai:
+def ziv_zakai(problem: object, equally_likely: bool = False, cells: int = 32) -> ZivZakai:
     """`½ ∫ V{∫ (p(x) + p(x + h)) P_min(x, x + h) dx} h dh`, where V fills valleys: its value is the largest from h on.
 
     `P_min` is the error of the best test between x and x + h, whose odds are those of the prior. It is exact for
@@ -47,20 +77,18 @@ def ziv_zakai(problem: Any, equally_likely: bool = False, cells: int = 32) -> Zi
     unknown phase, where there is a formula only for equal odds.
 
     Args:
-        problem: One that satisfies `problems.likelihood.KnownModel`, with one parameter or a `Located` one whose place
-            alone is estimated.
+        problem: A `problems.protocols.KnownModel` with one parameter, or a source whose place alone is estimated.
         equally_likely: Take `2 min(p(x), p(x + h))` and equal odds instead, which is a lower bound too, never higher.
         cells: Of eight nodes each, over x; twice as many over h.
 
     Raises:
         ValueError: If the problem has other parameters, its model is not one of these, or its prior has atoms.
     """
-    if not isinstance(problem, KnownModel):
-        raise ValueError(f"{type(problem).__name__} has no log_prior and log_likelihood, which Ziv and Zakai's needs.")
-    error, equal_only = _test_error(problem)
-    density, ends = _prior(problem)
+    model = require(problem, KnownModel, "ziv_zakai", "Learn a bound from draws instead: learned_bound.")
+    error, equal_only = _test_error(model)
+    density, ends = _prior(model)
     coarse, fine = (_bound(density, error, ends, equally_likely or equal_only, n) for n in (cells, 2 * cells))
-    return ZivZakai(fine, abs(fine - coarse), problem.names[0])
+    return ZivZakai(fine, abs(fine - coarse), model.names[0])
 
 
 def gaussian_test_error(distance: Tensor, p0: Tensor, p1: Tensor) -> Tensor:
@@ -107,53 +135,58 @@ def _tail(z: Tensor) -> Tensor:
     return 0.5 * torch.erfc(z / math.sqrt(2))
 
 
-def _test_error(problem: Any) -> tuple[ERROR, bool]:
+def _test_error(model: KnownModel) -> tuple[TestError, bool]:
     """The error of the test between x and x + h given their odds, and whether equal odds are all that it knows."""
-    gain = getattr(problem, "gain", "known")
-    if tuple(problem.wanted) != (0,) or (gain == "known" and len(problem.names) > 1):
+    source = model if offers(model, OneSource) and model.gain != "known" else None
+    if tuple(model.wanted) != (0,) or (source is None and len(model.names) > 1):
         raise ValueError(
-            f"Ziv and Zakai's bound is on one parameter here, and the problem has {', '.join(problem.names)}; estimate "
-            "one, or hold estimators against the exact MMSE (exact_mmse) or Van Trees' bound (van_trees)."
+            f"Ziv and Zakai's bound is on one parameter, and the problem has {', '.join(model.names)}; estimate one, "
+            "or hold estimators against the exact MMSE (exact_mmse) or Van Trees' bound (van_trees)."
         )
-    if gain == "known":
-        if not hasattr(problem, "mean") or hasattr(problem, "covariance"):
-            raise ValueError(
-                f"{type(problem).__name__} is not mean(x) in white Gaussian noise, whose tests are known; use "
-                "the exact MMSE (exact_mmse)."
-            )
-
-        def known(x: Tensor, h: Tensor, p: Tensor) -> Tensor:
-            gap = problem.mean((x + h).unsqueeze(-1)) - problem.mean(x.unsqueeze(-1))
-            square = power(gap).sum(-1) * (2 if gap.is_complex() else 1) / problem.noise_var
-            return gaussian_test_error(square.sqrt(), p, 1 - p)
-
-        return known, False
+    if source is None:
+        return _known_gain_error(model), False
 
     def correlation(x: Tensor, h: Tensor) -> tuple[Tensor, float]:
-        s, other = problem.waveform(x), problem.waveform(x + h)
+        s, other = source.waveform(x), source.waveform(x + h)
         m = s.shape[-1]
-        return (s.conj() * other).sum(-1).abs() / m, m / problem.noise_var
+        return (s.conj() * other).sum(-1).abs() / m, m / source.noise_var
 
-    if gain == "rayleigh":
+    if source.gain == "rayleigh":
         return lambda x, h, p: rayleigh_test_error(*correlation(x, h), p, 1 - p), False
     return lambda x, h, p: phase_test_error(*correlation(x, h)), True
 
 
-def _bound(density: DENSITY, error: ERROR, ends: tuple[float, float], equal: bool, cells: int) -> float:
+def _known_gain_error(model: KnownModel) -> TestError:
+    """The error of the test between two signals that are known but for the parameter."""
+    if offers(model, CorrelatedModel) or not offers(model, WhiteModel):
+        raise ValueError(
+            f"{type(model).__name__} is not mean(x) in white Gaussian noise, whose tests are known; use the exact MMSE "
+            "(exact_mmse)."
+        )
+
+    def error(x: Tensor, h: Tensor, p: Tensor) -> Tensor:
+        gap = model.mean((x + h).unsqueeze(-1)) - model.mean(x.unsqueeze(-1))
+        square = power(gap).sum(-1) * (2 if gap.is_complex() else 1) / model.noise_var
+        return gaussian_test_error(square.sqrt(), p, 1 - p)
+
+    return error
+
+
+def _bound(density: Density, error: TestError, ends: tuple[float, float], equal: bool, cells: int) -> float:
     """`½ ∫ V{f}(h) h dh`, f at the nodes of cells that are small where h is: the error falls with h on every scale."""
     widest = ends[1] - ends[0]
     steps = torch.linspace(0, 1, 2 * cells + 1, dtype=torch.float64)
     fine = 2.0 ** -torch.arange(0, -math.log2(FINEST), 32 / cells, dtype=torch.float64)
     h, weight = panels(widest * torch.cat([steps, fine]).unique())
     places, share = panels(torch.linspace(0, 1, cells + 1, dtype=torch.float64))
-    rows = max(1, PAIRS // len(places))
-    parts = [_overlap(density, error, ends, some, places, share, equal) for some in h.split(rows)]
+    rows = max(1, PAIRS_AT_ONCE // len(places))
+    parts = [_overlap(density, error, ends, part, places, share, equal) for part in h.split(rows)]
     filled = torch.cat(parts).flip(0).cummax(0).values.flip(0)
     return (0.5 * filled * h * weight).sum().item()
 
 
 def _overlap(
-    density: DENSITY, error: ERROR, ends: tuple[float, float], h: Tensor, places: Tensor, share: Tensor, equal: bool
+    density: Density, error: TestError, ends: tuple[float, float], h: Tensor, places: Tensor, share: Tensor, equal: bool
 ) -> Tensor:
     """`∫ (p(x) + p(x + h)) P_min(x, x + h) dx` where both lie in the support, for each h."""
     room = (ends[1] - ends[0] - h).unsqueeze(-1)
@@ -165,32 +198,32 @@ def _overlap(
     return (mass * error(x, step, odds) * room * share).sum(-1)
 
 
-def _prior(problem: Any) -> tuple[DENSITY, tuple[float, float]]:
+def _prior(model: KnownModel) -> tuple[Density, tuple[float, float]]:
     """The density of the parameter, and the ends of its support; a source's place is independent of its gain."""
-    if hasattr(problem, "window"):
-        return lambda x: problem.log_density(x).exp(), problem.window
-    return lambda x: problem.log_prior(x.unsqueeze(-1)).exp(), _support(problem)
+    if offers(model, OneSource):
+        return lambda x: model.log_density(x).exp(), model.window
+    return lambda x: model.log_prior(x.unsqueeze(-1)).exp(), _support(model)
 
 
-def _support(problem: Any) -> tuple[float, float]:
+def _support(model: KnownModel) -> tuple[float, float]:
     """Where the density is above 1e-16 of its highest value at draws; what is left out only lowers the bound."""
-    draws = problem.sample_all(2000, torch.Generator().manual_seed(0))[0][:, :1].double()
+    draws = model.sample_all(2000, torch.Generator().manual_seed(0))[0][:, :1].double()
     if has_atoms(draws.flatten()):
         raise ValueError(
-            f"the prior of {problem.names[0]} has atoms, and Ziv and Zakai's bound needs a density here: use the exact "
+            f"the prior of {model.names[0]} has atoms, and Ziv and Zakai's bound needs a density: use the exact "
             "MMSE (exact_mmse)."
         )
-    logs = problem.log_prior(draws)
+    logs = model.log_prior(draws)
     least = logs.max().item() + math.log(1e-16)
 
     def end(inside: float, step: float) -> float:
         """Doubles the step while it stays inside, then halves it."""
         outside = inside + step
-        while problem.log_prior(torch.tensor([outside], dtype=torch.float64)).item() > least:
+        while model.log_prior(torch.tensor([outside], dtype=torch.float64)).item() > least:
             inside, outside = outside, outside + 2 * (outside - inside)
         for _ in range(60):
             middle = (inside + outside) / 2
-            if problem.log_prior(torch.tensor([middle], dtype=torch.float64)).item() > least:
+            if model.log_prior(torch.tensor([middle], dtype=torch.float64)).item() > least:
                 inside = middle
             else:
                 outside = middle

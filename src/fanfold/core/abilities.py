@@ -6,12 +6,14 @@ evaluated, as `isinstance` does from Python 3.12 on, so that asking draws no ope
 
 import inspect
 from functools import lru_cache
-from typing import Protocol, TypeGuard, TypeVar
+from typing import Protocol, TypeVar
+
+from typing_extensions import TypeIs
 
 T = TypeVar("T")
 
 
-def offers(thing: object, ability: type[T]) -> TypeGuard[T]:
+def offers(thing: object, ability: type[T]) -> TypeIs[T]:
     """Whether a thing has every member of a protocol; a method that is None counts as missing.
 
     Example:

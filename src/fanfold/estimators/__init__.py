@@ -14,6 +14,7 @@ from fanfold.estimators.imaging.modl import MoDL
 from fanfold.estimators.imaging.one_phase import OnePhase
 from fanfold.estimators.imaging.threshold_maps import ThresholdMapFISTA
 from fanfold.estimators.linear.lmmse import LMMSE
+from fanfold.estimators.ofdm.resource_grid import GridEstimator
 from fanfold.estimators.posterior.flow_posterior import FlowPosterior
 from fanfold.estimators.posterior.maximum_likelihood import MaximumAPosteriori, MaximumLikelihood
 from fanfold.estimators.posterior.neural import Neural, NeuralSettings, neural
@@ -34,6 +35,7 @@ __all__ = [
     "REGISTRY",
     "BackProjectionUNet",
     "FlowPosterior",
+    "GridEstimator",
     "HybridEP",
     "HybridOAMP",
     "LearnedResponses",

@@ -90,6 +90,8 @@ class Layered(Protocol):
     @property
     def depth(self) -> int: ...
 
+    def __call__(self, obs: Observation, /) -> Estimate: ...
+
     def trajectory(self, obs: Observation, depth: int | None = None, latest: int | None = None) -> list[Estimate]:
         """The estimate of every layer, or of the first `depth` layers; of these only the `latest` ones if so wished."""
         ...
@@ -180,7 +182,7 @@ class Costly(Protocol):
 class Settings(Protocol):
     """A frozen dataclass of plain fields that says all of a network but its weights."""
 
-    def build(self, problem: Any) -> nn.Module:
+    def build(self, problem: Any, /) -> nn.Module:
         """The untrained network for a problem."""
         ...
 

@@ -58,7 +58,7 @@ def peers_of(net: Estimator, problem: Problem) -> dict[str, Estimator]:
         return {UNFOLDED: net} | before | classical_peers(problem, network.depth)
     peers: dict[str, Estimator] = {NETWORK: net} | before
     if ability(problem, KnownModel) and ability(problem, Searchable):
-        peers |= {"maximum likelihood": MaximumLikelihood(problem), "most probable": MaximumAPosteriori(problem)}
+        peers |= {"maximum likelihood": MaximumLikelihood.of(problem), "most probable": MaximumAPosteriori.of(problem)}
     peers |= known_peers(problem)
     if posterior := posterior_of(problem):
         peers["exact posterior"] = posterior

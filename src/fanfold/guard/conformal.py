@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from fanfold.core.dtypes import dtype_of, name_of
+from fanfold.core.precision import dtype_named
 from fanfold.core.streams import Stream
 from fanfold.core.units import rms
 from fanfold.evaluation.interval import Interval
@@ -195,7 +195,7 @@ class Conformal:
         """The calibration as plain data for a run directory: everything but the estimator and `by`."""
         return {name: vars(self)[name] for name in WRITTEN} | {
             "event": list(self.event),
-            "dtype": name_of(self.thresholds.dtype),
+            "dtype": str(self.thresholds.dtype).removeprefix("torch."),
             "learned": {k: t.tolist() for k, t in self.learned.items()},
             "edges": self.edges.tolist(),
             "thresholds": self.thresholds.tolist(),
@@ -204,7 +204,7 @@ class Conformal:
     @classmethod
     def from_dict(cls, estimator: Estimator, data: dict[str, Any], by: Number | None = None) -> "Conformal":
         """The calibration that `as_dict` wrote, around the same estimator, and with the same `by` if it had one."""
-        dtype = dtype_of(data["dtype"])
+        dtype = dtype_named(data["dtype"])
         edges, thresholds = (torch.tensor(data[k], dtype=dtype) for k in ("edges", "thresholds"))
         learned = {k: torch.tensor(v, dtype=dtype) for k, v in data["learned"].items()}
         fields: dict[str, Any] = {name: data[name] for name in WRITTEN} | {"event": tuple(data["event"])}

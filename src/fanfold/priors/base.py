@@ -27,8 +27,8 @@ def gaussian_log_prob(x: Tensor, var: Variance) -> Tensor:
 class Prior(ABC):
     """A distribution of independent entries, and its posterior after Gaussian noise.
 
-    A subclass gives the abstract methods, and `learnable`, `circular` and `symmetric` where they differ, as plain class
-    attributes if no setting changes them.
+    A subclass gives the abstract methods, and `learnable`, `circular`, `symmetric` and `heavy_tailed` where they
+    differ, as plain class attributes if no setting changes them.
 
     Example:
         >>> import fanfold as ff, torch
@@ -52,6 +52,11 @@ class Prior(ABC):
     def symmetric(self) -> bool:
         """Whether a real entry is as likely with the other sign."""
         return True
+
+    @property
+    def heavy_tailed(self) -> bool:
+        """Whether large entries are far more likely than those of a Gaussian of the same power."""
+        return False
 
     @property
     @abstractmethod

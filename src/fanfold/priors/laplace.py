@@ -27,6 +27,8 @@ class Laplace(Prior):
 
     var: float = 1.0  # variance of an entry
 
+    heavy_tailed = True
+
     @property
     def power(self) -> float:
         return self.var

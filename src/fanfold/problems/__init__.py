@@ -8,12 +8,13 @@ from fanfold.problems.located.direction_of_arrival import DirectionOfArrival
 from fanfold.problems.located.time_delay import TimeDelay
 from fanfold.problems.located.tone import Tone
 from fanfold.problems.pairs import Pairs
+from fanfold.problems.radio.few_channels import FewChannels
 from fanfold.problems.radio.mimo_detection import MIMODetection
 from fanfold.problems.radio.modulation import Modulation
 from fanfold.problems.radio.ofdm_channel import OFDMChannel
 from fanfold.problems.radio.receiver_chain import ReceiverChain
 from fanfold.problems.rf.imaging import RFImaging
-from fanfold.problems.rf.own_array import RFGeometry
+from fanfold.problems.rf.user_array import RFGeometry
 from fanfold.problems.simulators import BatchSimulator, Box, Independent, Program, Simulations, Simulator
 from fanfold.problems.simulators.heat import Heat
 from fanfold.problems.sparse.clustered import Clustered
@@ -29,6 +30,7 @@ REGISTRY: dict[str, type] = {
     "compressed-sensing": CompressedSensing,
     "direction-of-arrival": DirectionOfArrival,
     "exactly-sparse": ExactlySparse,
+    "few-channels": FewChannels,
     "generalized-linear": GeneralizedLinear,
     "heat": Heat,
     "linear-gaussian": LinearGaussian,
@@ -60,6 +62,7 @@ __all__ = [
     "CompressedSensing",
     "DirectionOfArrival",
     "ExactlySparse",
+    "FewChannels",
     "GeneralizedLinear",
     "Heat",
     "Independent",

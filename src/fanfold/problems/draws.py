@@ -3,9 +3,11 @@
 import torch
 from torch import Tensor
 
+from fanfold.core.abilities import offers
 from fanfold.core.streams import Stream, generator_of
 from fanfold.observation import Observation
-from fanfold.problems import Problem
+from fanfold.problems.base import Problem
+from fanfold.problems.protocols import Distinct, Stored
 
 MOST_HELD_OUT = 10_000  # more of a fixed budget would tell no better which weights are the best
 
@@ -16,12 +18,28 @@ def draw(problem: Problem, count: int, seed: int, stream: int, index: int) -> tu
 
 
 class Pool:
-    """So many pairs of a problem, drawn once: a tenth, or 10 000, held out, the others in a new order each epoch."""
+    """So many pairs of a problem, drawn once: a tenth, or 10 000, held out, the others in a new order each epoch.
+
+    Args:
+        problem: Where the pairs come from; of stored ones none is taken twice.
+        count: How many pairs.
+        seed: Of the draws and of the order.
+
+    Raises:
+        ValueError: If the count is below 20, or fewer pairs are stored.
+
+    Example:
+        >>> import fanfold as ff
+        >>> from fanfold.problems.draws import Pool
+        >>> pool = Pool(ff.problems.Tone(), count=200, seed=0)
+        >>> pool.batch(32, step=0)[0].shape, pool.part(held_out=True)[0].shape
+        (torch.Size([32, 1]), torch.Size([20, 1]))
+    """
 
     def __init__(self, problem: Problem, count: int, seed: int):
         if count < 20:
             raise ValueError(f"simulations is {count}; pass at least 20, a tenth of them is held out.")
-        self.x, self.obs = _distinct(problem, count, seed)
+        self.x, self.obs = _pairs_of(problem, count, seed)
         self.seed, self.train = seed, count - min(max(2, count // 10), MOST_HELD_OUT)
         self._order: tuple[int, Tensor] | None = None
 
@@ -41,14 +59,13 @@ class Pool:
         return self.x[rows], self.obs[rows]
 
 
-def _distinct(problem: Problem, count: int, seed: int) -> tuple[Tensor, Observation]:
+def _pairs_of(problem: Problem, count: int, seed: int) -> tuple[Tensor, Observation]:
     """So many pairs; of stored ones none twice, or those held out would not be new."""
-    if (distinct := getattr(problem, "distinct", None)) is not None:
-        return distinct(count, generator_of(seed, Stream.TRAINING, 0))
-    every = getattr(problem, "every", None)
-    if every is None:
+    if offers(problem, Distinct):
+        return problem.distinct(count, generator_of(seed, Stream.TRAINING, 0))
+    if not offers(problem, Stored):
         return draw(problem, count, seed, Stream.TRAINING, 0)
-    x, obs = every()
+    x, obs = problem.every()
     if count > len(x):
         raise ValueError(f"simulations is {count} and only {len(x)} pairs are stored to train on; simulate more.")
     rows = torch.randperm(len(x), generator=generator_of(seed, Stream.TRAINING, 0))[:count]

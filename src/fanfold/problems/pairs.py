@@ -21,7 +21,7 @@ Part = Literal["train", "test"]
 
 
 class PairArrays(NamedTuple):
-    """Contents of a file of pairs."""
+    """The contents of a file of pairs."""
 
     x: Tensor  # (samples, n)
     y: Tensor  # (samples, m), or of the kind's shape
@@ -34,7 +34,8 @@ class FromFile(Described):
     """A problem whose pairs are stored.
 
     A draw picks pairs at random, with replacement; of the test part each once, and at most all. The last
-    `held_out_share` of the pairs is kept for validation and testing: `part="test"` draws from there alone.
+    `held_out_share` of the pairs is kept for validation and testing: `part="test"` draws from there alone. A subclass
+    says how they are read: `Pairs` from a file, `Simulations` from a store.
 
     Raises:
         ValueError: If there are too few pairs for both parts, or they cannot be read.
@@ -61,7 +62,7 @@ class FromFile(Described):
         return None if var is None or var.ndim else var
 
     def rows(self) -> range:
-        """Which samples this part holds."""
+        """The places of the samples that this part holds."""
         return rows_of(self.part, len(self._stored().x), self.held_out_share, self.path)
 
     def sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Observation]:
@@ -79,7 +80,7 @@ class FromFile(Described):
         return stored.x[rows], Observation(stored.y[rows], stored.A, var[rows] if var is not None and var.ndim else var)
 
     def held_out(self) -> Self:
-        """The part that is kept for testing."""
+        """The same pairs' part that is kept for testing."""
         return self.shifted(part="test")
 
     @abstractmethod
@@ -96,6 +97,17 @@ class Pairs(FromFile):
 
     A draw picks pairs at random, with replacement; of the test part each once, and at most all. The last
     `held_out_share` of the file is kept for validation and testing: `part="test"` draws from there alone.
+
+    Raises:
+        ValueError: If the file cannot be read, its arrays do not fit, or there are too few pairs for both parts.
+
+    Example:
+        >>> import fanfold as ff, numpy as np, pathlib, tempfile
+        >>> file = pathlib.Path(tempfile.mkdtemp(), "pairs.npz")
+        >>> np.savez(file, x=np.ones((10, 3)), y=np.ones((10, 2)))
+        >>> problem = ff.problems.Pairs(str(file))
+        >>> problem.rows(), problem.held_out().rows()
+        (range(0, 8), range(8, 10))
     """
 
     kind: Kind = "vector"  # of an observation
@@ -108,7 +120,7 @@ class Pairs(FromFile):
 
 
 def rows_of(part: Part, samples: int, held_out_share: float, path: str) -> range:
-    """Which of so many pairs a part holds: the last share of them is for testing.
+    """The places of the pairs that a part holds, of so many: the last share of them is for testing.
 
     Raises:
         ValueError: If there are too few for both parts.

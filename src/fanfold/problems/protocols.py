@@ -1,6 +1,7 @@
 """What a problem can do, beyond drawing: each ability is a protocol, and generic code asks these alone.
 
-A problem has an ability by having its members. A class whose settings decide says so itself: see `KnownPosterior`.
+A problem has an ability by having its members, as `fanfold.core.abilities` asks; it derives from nothing and is
+registered nowhere. A class whose settings decide says so itself: see `SometimesPosterior`.
 """
 
 from collections.abc import Callable, Mapping
@@ -9,12 +10,14 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from fanfold.core.abilities import ability
+from fanfold.core.abilities import offers
 from fanfold.likelihoods import Likelihood
 from fanfold.linops import LinearOperator
 from fanfold.observation import Estimate, Observation
 from fanfold.priors import Prior
+from fanfold.problems.base import Problem
 from fanfold.problems.kinds import Kind
+from fanfold.propagation import Layout
 
 # What is known of signals and measurements
 
@@ -24,31 +27,50 @@ class KnownPrior(Protocol):
     """A prior of each unknown by itself; None where the settings leave it open."""
 
     @property
-    def prior(self) -> Prior | None:
-        """Of each unknown."""
-        ...
+    def prior(self) -> Prior | None: ...
 
 
 @runtime_checkable
 class KnownNoise(Protocol):
-    """White noise of one variance in all draws; None where the data do not say."""
+    """White noise of one variance `E|w|²` in all draws, a number or a tensor of one; None where the data do not say."""
 
     @property
-    def noise_var(self) -> Any:
-        """`E|w|²`, a number or a tensor of one."""
-        ...
+    def noise_var(self) -> Any: ...
 
 
 def prior_of(problem: object) -> Prior | None:
     """The prior of each unknown by itself, where a problem knows one."""
-    known = ability(problem, KnownPrior)
-    return known.prior if known else None
+    return problem.prior if offers(problem, KnownPrior) else None
 
 
 def noise_var_of(problem: object) -> Any:
     """The noise variance of all draws, where there is one."""
-    known = ability(problem, KnownNoise)
-    return known.noise_var if known else None
+    return problem.noise_var if offers(problem, KnownNoise) else None
+
+
+@runtime_checkable
+class LinearModel(KnownPrior, KnownNoise, Protocol):
+    """Measurements `y = A x + w` of signals with a prior; A is None where observations do not carry it."""
+
+    @property
+    def A(self) -> LinearOperator | None: ...  # noqa: N802
+
+
+@runtime_checkable
+class RandomMatrix(LinearModel, Protocol):
+    """One random `(m, n)` matrix of a named ensemble, for which state evolution is known."""
+
+    @property
+    def n(self) -> int: ...
+
+    @property
+    def m(self) -> int: ...
+
+    @property
+    def ensemble(self) -> str: ...
+
+    @property
+    def A(self) -> LinearOperator: ...  # noqa: N802
 
 
 @runtime_checkable
@@ -56,135 +78,151 @@ class ThroughLikelihood(Protocol):
     """Measurements `y ~ p(y | A x)`, entry by entry, instead of `A x` and Gaussian noise."""
 
     @property
-    def likelihood(self) -> Likelihood:
-        """Of each measurement."""
-        ...
+    def likelihood(self) -> Likelihood: ...
 
 
 def likelihood_of(problem: object) -> Likelihood | None:
     """The likelihood of each measurement, where it is not `A x` and Gaussian noise by construction."""
-    known = ability(problem, ThroughLikelihood)
-    return known.likelihood if known else None
-
-
-@runtime_checkable
-class RandomMatrix(KnownPrior, KnownNoise, Protocol):
-    """One random matrix of a named ensemble, for which state evolution is known."""
-
-    n: int
-    m: int
-    ensemble: str
-
-    @property
-    def A(self) -> LinearOperator: ...  # noqa: N802
+    return problem.likelihood if offers(problem, ThroughLikelihood) else None
 
 
 @runtime_checkable
 class GuessedPrior(Protocol):
-    """A prior that was fitted to signals, where none is known."""
+    """A prior of each unknown from which an algorithm may begin, fitted to signals where none is known."""
 
     @property
-    def guessed_prior(self) -> Prior:
-        """Of each unknown, where an algorithm may begin."""
-        ...
+    def guessed_prior(self) -> Prior: ...
 
 
 @runtime_checkable
 class WithKind(Protocol):
-    """Observations that need not be vectors."""
+    """A problem that says what one observation is, as it need not be a vector."""
 
     @property
-    def kind(self) -> Kind:
-        """What one observation is."""
-        ...
+    def kind(self) -> Kind: ...
 
 
 def kind_of(problem: object) -> Kind:
-    """What one observation of a problem is: a vector where it does not say."""
-    special = ability(problem, WithKind)
-    return special.kind if special else "vector"
-
-
-# A known model of all parameters
+    """What one observation of a problem is: a vector where the problem does not say."""
+    return problem.kind if offers(problem, WithKind) else "vector"
 
 
 @runtime_checkable
-class KnownModel(Protocol):
-    """A problem that knows `p(x)` and `p(y|x)`, each up to nothing: densities, not merely shapes of them.
-
-    `x` holds all parameters, real, `(..., n)`; `wanted` says which of them are to be estimated, and the others are
-    nuisance: `sample` gives the wanted ones, `sample_all` all of them.
-    """
+class ChannelProblem(Problem, Protocol):
+    """A problem whose unknown is a radio channel over antennas and a resource grid, seen at its pilots."""
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """What each entry of all the parameters is called."""
+    def layout(self) -> Layout:
+        """Shape and numerology of a channel."""
         ...
 
     @property
-    def wanted(self) -> tuple[int, ...]:
-        """Which of all the parameters are estimated."""
+    def mask(self) -> Tensor:
+        """Where the pilots are: `(symbols, subcarriers)`, boolean."""
         ...
+
+
+# A known model of all parameters: they are real, `(..., n)`, and those that are not wanted are nuisance parameters
+
+
+@runtime_checkable
+class Named(Protocol):
+    """A model that says what each of all its parameters is called."""
+
+    @property
+    def names(self) -> tuple[str, ...]: ...
+
+
+@runtime_checkable
+class PartlyWanted(Protocol):
+    """A model that says which of all its parameters, by place, are estimated; `sample` gives these alone."""
+
+    @property
+    def wanted(self) -> tuple[int, ...]: ...
+
+
+def wanted_of(problem: object, count: int) -> list[int]:
+    """Which of so many parameters are to be estimated: all where the problem does not say."""
+    return list(problem.wanted if offers(problem, PartlyWanted) else range(count))
+
+
+@runtime_checkable
+class DrawsAll(Protocol):
+    """A model that draws nuisance parameters too."""
 
     def sample_all(self, n: int, generator: torch.Generator) -> tuple[Tensor, Observation]:
         """`n` draws of all parameters, `(n, parameters)`, and their observation."""
-        ...
 
-    def log_prior(self, x: Tensor) -> Tensor:
-        """`log p(x)` of all parameters, `(..., n)` -> `(...)`; -inf outside the support."""
-        ...
+
+@runtime_checkable
+class KnownLikelihood(Named, Protocol):
+    """A problem that knows `p(y|x)` up to nothing: a density, not merely the shape of one."""
 
     def log_likelihood(self, x: Tensor, obs: Observation) -> Tensor:
         """`log p(y|x)` of all parameters, `(..., n)` with `(..., m)` -> `(...)`; differentiable in x."""
-        ...
+
+
+@runtime_checkable
+class KnownJoint(KnownLikelihood, Protocol):
+    """A problem that knows `p(x)` and `p(y|x)`, both up to nothing."""
+
+    def log_prior(self, x: Tensor) -> Tensor:
+        """`log p(x)` of all parameters, `(..., n)` -> `(...)`; -inf outside the support."""
+
+
+@runtime_checkable
+class KnownModel(KnownJoint, PartlyWanted, DrawsAll, Protocol):
+    """A problem that knows `p(x)` and `p(y|x)`, draws from both, and says which parameters are wanted."""
 
 
 @runtime_checkable
 class GaussianModel(Protocol):
-    """Measurements `y = mean(x) + w` with white Gaussian noise, or with noise of a `covariance` (`Correlated`)."""
+    """Measurements `y = mean(x) + w` with Gaussian noise: a `WhiteModel` or a `CorrelatedModel`."""
 
     def mean(self, x: Tensor) -> Tensor:
-        """Of y, `(..., parameters)` -> `(..., m)`; differentiable."""
-        ...
+        """The mean of y, `(..., parameters)` -> `(..., m)`; differentiable."""
 
 
 @runtime_checkable
-class Correlated(GaussianModel, Protocol):
-    """A Gaussian model whose noise is not white."""
+class WhiteModel(GaussianModel, KnownNoise, Protocol):
+    """A Gaussian model with white noise."""
+
+
+@runtime_checkable
+class CorrelatedModel(GaussianModel, Protocol):
+    """A Gaussian model whose noise has a covariance of its own."""
 
     def covariance(self, x: Tensor) -> Tensor:
-        """Of y, `(..., parameters)` -> `(..., m, m)`."""
-        ...
+        """The covariance of y, `(..., parameters)` -> `(..., m, m)`; differentiable."""
 
 
 @runtime_checkable
 class Periodic(Protocol):
-    """A model some of whose parameters live on a circle."""
+    """A model that says of each parameter whether it lives on a circle, the largest value next to the least."""
 
     @property
-    def periodic(self) -> tuple[bool, ...]:
-        """Whether a parameter's largest value is next to its least."""
-        ...
+    def periodic(self) -> tuple[bool, ...]: ...
+
+
+def periodic_of(problem: object, count: int) -> tuple[bool, ...]:
+    """Which of so many parameters live on a circle: none where the problem does not say."""
+    return problem.periodic if offers(problem, Periodic) else (False,) * count
 
 
 @runtime_checkable
 class Limited(Protocol):
-    """A model whose parameters have limits."""
+    """A model that says the least and the largest value of each parameter, or of each wanted one."""
 
     @property
-    def limits(self) -> tuple[tuple[float, float], ...]:
-        """Least and largest value of each parameter."""
-        ...
+    def limits(self) -> tuple[tuple[float, float], ...]: ...
 
 
 @runtime_checkable
 class KnownPriorInformation(Protocol):
-    """A model that knows `E ∇log p ∇log pᵀ` where draws cannot tell it."""
+    """A model that knows `E ∇log p ∇log pᵀ`, `(n, n)`, where draws cannot tell it; None where it does not either."""
 
     @property
-    def prior_information(self) -> Tensor | None:
-        """Of all parameters, `(n, n)`, double; None where it is not known with these settings."""
-        ...
+    def prior_information(self) -> Tensor | None: ...
 
 
 @runtime_checkable
@@ -192,8 +230,7 @@ class Searchable(Protocol):
     """A model that says where a search for the likelihood's peak begins."""
 
     def grid(self, count: int | None = None) -> Tensor:
-        """Points `(count, parameters)`."""
-        ...
+        """Points `(points, parameters)`; as many as the problem thinks right if the count is None."""
 
 
 @runtime_checkable
@@ -202,24 +239,27 @@ class Profiled(Protocol):
 
     def profile(self, x: Tensor, obs: Observation) -> Tensor:
         """The parameters with those that suit the others and y best."""
-        ...
 
 
 @runtime_checkable
 class KnownPosterior(Protocol):
-    """A problem whose posterior mean and variance are known, in closed form or by quadrature.
-
-    A class that has them with some settings only says so by `has_posterior`; generic code asks `posterior_of`.
-    """
+    """A problem whose posterior mean and variance are known; generic code asks `posterior_of`."""
 
     def posterior(self, obs: Observation) -> Estimate:
         """`E[x|y]` and `Var[x|y]` of the wanted parameters, exact to rounding or to the quadrature's tolerance."""
-        ...
 
 
-def posterior_of(problem: Any) -> Callable[[Observation], Estimate] | None:
-    """The exact posterior mean and variance, where a problem knows them with its settings."""
-    if ability(problem, KnownPosterior) is None or getattr(problem, "sources", 1) != 1:
+@runtime_checkable
+class SometimesPosterior(KnownPosterior, Protocol):
+    """A problem whose posterior is known with some settings only, and which says whether with these."""
+
+    @property
+    def has_posterior(self) -> bool: ...
+
+
+def posterior_of(problem: object) -> Callable[[Observation], Estimate] | None:
+    """The exact posterior mean and variance as an estimator; None where the problem does not know them."""
+    if not offers(problem, KnownPosterior) or (offers(problem, SometimesPosterior) and not problem.has_posterior):
         return None
     return problem.posterior
 
@@ -233,7 +273,6 @@ class Stored(Protocol):
 
     def every(self) -> tuple[Tensor, Observation]:
         """All pairs of this part, each once."""
-        ...
 
 
 @runtime_checkable
@@ -242,7 +281,6 @@ class Distinct(Protocol):
 
     def distinct(self, n: int, generator: torch.Generator) -> tuple[Tensor, Observation]:
         """`n` different pairs."""
-        ...
 
 
 @runtime_checkable
@@ -250,28 +288,23 @@ class KeepsValidation(Protocol):
     """A problem of stored draws that keeps some for validation, apart from those for tests."""
 
     def validation(self) -> Any:
-        """Where validation draws come from."""
-        ...
+        """The problem that validation draws come from."""
 
 
 @runtime_checkable
 class Fingerprinted(Protocol):
-    """A problem that draws from stored data, and knows their hash."""
+    """A problem that draws from stored data, and knows their hash; None where its settings draw from none."""
 
     @property
-    def fingerprint(self) -> str | None:
-        """Of the data; None where these settings draw from none."""
-        ...
+    def fingerprint(self) -> str | None: ...
 
 
 @runtime_checkable
 class Counted(Protocol):
-    """A simulator's runs fail; they are counted by kind."""
+    """A simulator whose runs may fail, and which has counted its failures by kind."""
 
     @property
-    def failures(self) -> Mapping[str, int]:
-        """How many runs failed so far, by kind."""
-        ...
+    def failures(self) -> Mapping[str, int]: ...
 
 
 @runtime_checkable
@@ -280,4 +313,3 @@ class Tabulated(Protocol):
 
     def table(self) -> list[dict[str, Any]]:
         """Rows with what became of the runs, how many of them, and an example."""
-        ...

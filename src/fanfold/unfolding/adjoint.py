@@ -35,7 +35,7 @@ def flat(t: Tensor, obs: Observation) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Adjoint:
+class ImplicitGradient:
     """Gradients through a fixed point: `u = g + Jᵀu` for the Jacobian J of a step, by vector-Jacobian products.
 
     Attributes:
@@ -171,7 +171,7 @@ class Through(torch.autograd.Function):
     """The identity, with gradients that go through the fixed point."""
 
     @staticmethod
-    def forward(ctx, adjoint: Adjoint, *values: Tensor) -> tuple[Tensor, ...]:
+    def forward(ctx, adjoint: ImplicitGradient, *values: Tensor) -> tuple[Tensor, ...]:
         ctx.adjoint = adjoint
         return tuple(v.view_as(v) for v in values)
 

@@ -12,7 +12,7 @@ from torch.utils._pytree import keystr, tree_flatten_with_path
 
 from fanfold.algorithms.base import Algorithm, State, Theta
 from fanfold.observation import Estimate, Observation
-from fanfold.unfolding.adjoint import Adjoint, Through, detached, flat, replaced, sample_numbers
+from fanfold.unfolding.adjoint import ImplicitGradient, Through, detached, flat, replaced, sample_numbers
 from fanfold.unfolding.unfold import HasOperator, Unfolded
 
 Gradient = Literal["implicit", "jacobian-free"]
@@ -117,7 +117,7 @@ class Equilibrium(Unfolded):
         if torch.is_grad_enabled() and self.gradient == "implicit":
             began, numbers = sample_numbers(start, obs), sample_numbers(after, obs)
             moving = [k for k, v in numbers.items() if k not in began or not torch.equal(began[k], v)]
-            adjoint = Adjoint(self.algorithm, s, obs, theta, moving, settled, self.tolerance)
+            adjoint = ImplicitGradient(self.algorithm, s, obs, theta, moving, settled, self.tolerance)
             after = replaced(after, dict(zip(moving, Through.apply(adjoint, *(numbers[k] for k in moving)))))
         return [self.algorithm.read(after)]
 

@@ -6,7 +6,7 @@ Unfolding: Gregor & LeCun (2010); Monga, Li & Eldar (2021). The deviations are f
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -101,14 +101,6 @@ def unfold(
     return Unfolded(algorithm, problem_or_obs, layers, learn or {}, checkpoint=checkpoint)
 
 
-class NetworkSettings(Protocol):
-    """The settings of a network that is made of an algorithm."""
-
-    def build(self, problem_or_obs: HasOperator) -> "Unfolded":
-        """The untrained network for a problem or an observation."""
-        ...
-
-
 class Unfolded(nn.Module):
     """T layers of an algorithm with learned deviations; made by `unfold`.
 
@@ -156,8 +148,8 @@ class Unfolded(nn.Module):
         return self._bound
 
     @property
-    def settings(self) -> "NetworkSettings":
-        """The settings that build the network again."""
+    def settings(self) -> Any:
+        """The settings that build the network again; a subclass has settings of its own."""
         return UnfoldedSettings(self.algorithm, self.layers, self.learn, self.checkpoint)
 
     @property

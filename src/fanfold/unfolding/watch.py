@@ -193,18 +193,18 @@ class WatchedOAMP:
     oamp: OAMP
     obs: Observation
     A: LinearOperator
-    given: Prior | None
+    given_prior: Prior | None
     states: list[State]
     lags = 1
 
     def __post_init__(self):
-        if self.given is None and self.oamp.settings == "estimated":
+        if self.given_prior is None and self.oamp.settings == "estimated":
             raise ValueError("OAMP estimates its prior's settings; state evolution needs the true prior: pass prior.")
 
     @property
     def prior(self) -> Prior:
         """The prior that predictions are made with."""
-        return self.given or self.oamp.prior
+        return self.given_prior or self.oamp.prior
 
     def predicted(self) -> list[float]:
         """The error of each layer, by state evolution."""

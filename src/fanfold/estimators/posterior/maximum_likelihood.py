@@ -6,21 +6,38 @@ Newton with the absolute values of the Hessian's eigenvalues: Nocedal & Wright (
 import itertools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
 
+from fanfold.core.abilities import offers, require
 from fanfold.observation import Estimate, Observation
-from fanfold.problems.protocols import KnownModel
+from fanfold.problems.protocols import (
+    KnownJoint,
+    KnownLikelihood,
+    Limited,
+    Profiled,
+    Searchable,
+    periodic_of,
+    wanted_of,
+)
 
 AXIS = {1: 128, 2: 48, 3: 24}  # points of a grid along each axis, by the number of axes
-CELLS = 2**16  # grid points times samples at a time, for their memory
-LEAST = 1e-9  # of the largest eigenvalue, in units of the grid's ranges: curvature that a step counts with at least
+POINTS_AT_ONCE = 2**16  # of the grid, times samples, for their memory
+FLATTEST = 1e-9  # of the largest eigenvalue, in units of the grid's ranges: curvature that a step counts with at least
+
+Objective = Callable[[Tensor, Observation], Tensor]
 
 
 class Search(NamedTuple):
-    """Where parameters lie, in double precision, `(n,)` each."""
+    """Where parameters lie, in double precision, `(n,)` each.
+
+    Example:
+        >>> import fanfold as ff
+        >>> ff.estimators.MaximumLikelihood.of(ff.problems.Tone()).search.periodic
+        tensor([False,  True])
+    """
 
     low: Tensor
     high: Tensor
@@ -34,38 +51,60 @@ class MaximumLikelihood:
     in units of each parameter's range. A step that does not raise the objective is halved. A parameter at its limit
     stays there while the objective rises outwards; one that is periodic goes round.
 
-    What a problem offers besides `log_likelihood`, which broadcasts x `(batch, points, n)` with y `(batch, 1, m)`:
-        limits: `((low, high), ...)` of all parameters, or of the wanted ones alone; others are unbounded.
-        grid: `grid(count) -> (points, n)`, `count` None for as many as the problem thinks right. Without it the grid is
-            the product of evenly spaced points on the limits, less those outside the prior's support.
-        profile: `profile(x, obs) -> x` of `(points, n)` and y `(batch, 1, m)`: those parameters that have a closed
-            form, such as a complex amplitude, at their best for the others and y. Without it every parameter needs
-            limits, or a grid of the problem's own.
-        periodic: Whether a parameter's largest value is next to its least, a bool for each; none if left out.
-
     Args:
-        problem: The model.
-        grid: Points of the grid: in all if the problem has a grid of its own, else along each axis.
+        model: A `problems.protocols.KnownLikelihood`, whose `log_likelihood` broadcasts x `(batch, points, n)` with y
+            `(batch, 1, m)`. Where it is `Profiled` too, the grid's points take the parameters that suit y best.
+        points: The grid, `(points, n)`.
+        search: Limits of the parameters.
         steps: Newton steps at most.
         tolerance: A step shorter than this, in standard deviations of the estimate, is the last.
 
     Raises:
-        ValueError: If the problem has no likelihood or there is nothing to make a grid of.
+        ValueError: If the model lacks an ability, or there is no step.
+
+    Example:
+        >>> import fanfold as ff, torch
+        >>> tone = ff.problems.Tone(snr_db=20.0)
+        >>> x, obs = tone.sample(3, torch.Generator().manual_seed(0))
+        >>> bool((ff.estimators.MaximumLikelihood.of(tone)(obs).x - x).abs().max() < 0.05)
+        True
     """
 
-    def __init__(self, problem: Any, grid: int | None = None, steps: int = 30, tolerance: float = 1e-6):
-        if not isinstance(problem, KnownModel):
-            raise ValueError(f"{type(problem).__name__} has no log_likelihood; {type(self).__name__} needs one.")
-        if steps < 1 or (grid is not None and grid < 2):
-            raise ValueError(f"grid is {grid} and steps {steps}; pass at least two points and one step.")
-        self.problem, self.steps, self.tolerance = problem, steps, tolerance
-        self.wanted = list(getattr(problem, "wanted", range(len(problem.names))))
-        self.search = limits_of(problem, self.wanted)
-        self.points = self._points(grid)
+    def __init__(self, model: object, points: Tensor, search: Search, steps: int = 30, tolerance: float = 1e-6):
+        self.model = require(model, KnownLikelihood, type(self).__name__)
+        if steps < 1:
+            raise ValueError(f"steps is {steps}; pass at least one step.")
+        self.points, self.search, self.steps, self.tolerance = points, search, steps, tolerance
+        self.wanted = wanted_of(model, len(self.model.names))
+
+    @classmethod
+    def of(cls, problem: object, grid: int | None = None, steps: int = 30, tolerance: float = 1e-6) -> Self:
+        """The estimator for a problem, which is asked for more than its likelihood.
+
+        A `Limited` problem has limits of all parameters or of the wanted ones; others are unbounded. A `Searchable` one
+        has a grid; without it the grid is the product of evenly spaced points on the limits, less those outside the
+        prior's support where that is known. A `Profiled` one sets the parameters that have a closed form, such as a
+        complex amplitude; without it every parameter needs limits, or a grid of the problem's. A `Periodic` one says
+        which parameters live on a circle.
+
+        Args:
+            problem: The model.
+            grid: Points of the grid: in all if the problem has a grid, else along each axis; None takes a usual number.
+            steps: Newton steps at most.
+            tolerance: A step shorter than this, in standard deviations of the estimate, is the last.
+
+        Raises:
+            ValueError: If the problem has no likelihood or there is nothing to make a grid of.
+        """
+        if grid is not None and grid < 2:
+            raise ValueError(f"grid is {grid}; pass at least two points.")
+        model = require(problem, KnownLikelihood, cls.__name__)
+        search = search_of(model)
+        return cls(model, grid_of(model, search, grid), search, steps, tolerance)
 
     def objective(self, x: Tensor, obs: Observation) -> Tensor:
         """What is maximised, `(..., n)` with `(..., m)` -> `(...)`."""
-        return self.problem.log_likelihood(x, obs)
+        return self.model.log_likelihood(x, obs)
 
     def __call__(self, obs: Observation) -> Estimate:
         """The wanted parameters at the maximum, and their variances by the inverse of the observed information there.
@@ -73,34 +112,10 @@ class MaximumLikelihood:
         A variance is infinite where the objective is not curved: at a limit, or along what y does not tell.
         """
         flat, real = _flat(obs), obs.y.real.dtype
-        sizes = max(1, CELLS // len(self.points))
-        parts = [self._maximise(flat[i : i + sizes]) for i in range(0, len(flat.y), sizes)]
+        size = max(1, POINTS_AT_ONCE // len(self.points))
+        parts = [self._maximise(flat[i : i + size]) for i in range(0, len(flat.y), size)]
         x, var = (torch.cat(part).reshape(*obs.y.shape[:-1], -1).to(real) for part in zip(*parts, strict=True))
         return Estimate(x[..., self.wanted], var[..., self.wanted])
-
-    def _points(self, count: int | None) -> Tensor:
-        """The grid, `(points, n)`, within the support of the prior."""
-        if hasattr(self.problem, "grid"):
-            return self.problem.grid(count).double()
-        low, high, _ = self.search
-        free = [i for i in range(len(low)) if not math.isfinite(high[i] - low[i])]
-        if free and not hasattr(self.problem, "profile"):
-            names = ", ".join(self.problem.names[i] for i in free[:3]) + (", ..." if len(free) > 3 else "")
-            raise ValueError(
-                f"{type(self.problem).__name__} has no limits for {names}: there is no grid over them. Give the "
-                "problem limits, a grid(count), or a profile(x, obs) that sets them."
-            )
-        axes = [i for i in range(len(low)) if i not in free]
-        if len(axes) not in AXIS and count is None:
-            raise ValueError(
-                f"a grid over {len(axes)} parameters has no usual size; pass grid, points along each axis."
-            )
-        each = count or AXIS[len(axes)]
-        steps = (torch.arange(each, dtype=torch.float64) + 0.5) / each
-        ticks = [(low[i] + (high[i] - low[i]) * steps).tolist() for i in axes]
-        points = torch.ones(each ** len(axes), len(low), dtype=torch.float64)
-        points[:, axes] = torch.tensor(list(itertools.product(*ticks)), dtype=torch.float64)
-        return points if free else points[self.problem.log_prior(points) > -math.inf]
 
     def _maximise(self, obs: Observation) -> tuple[Tensor, Tensor]:
         x = self._best_point(obs)
@@ -108,10 +123,10 @@ class MaximumLikelihood:
 
     @torch.no_grad()
     def _best_point(self, obs: Observation) -> Tensor:
-        every = Observation.unchecked(obs.y[:, None], None, None if obs.noise_var is None else obs.noise_var[:, None])
-        x = self.problem.profile(self.points, every) if hasattr(self.problem, "profile") else self.points
+        each = Observation.unchecked(obs.y[:, None], None, None if obs.noise_var is None else obs.noise_var[:, None])
+        x = self.model.profile(self.points, each) if offers(self.model, Profiled) else self.points
         x = x.expand(len(obs.y), *x.shape[-2:])
-        best = self.objective(x, every).nan_to_num(nan=-math.inf).argmax(-1)
+        best = self.objective(x, each).nan_to_num(nan=-math.inf).argmax(-1)
         return x[torch.arange(len(best)), best]
 
 
@@ -119,13 +134,22 @@ class MaximumAPosteriori(MaximumLikelihood):
     """`argmax_x log p(y|x) + log p(x)`, jointly over all parameters; otherwise as `MaximumLikelihood`.
 
     Where the prior is uniform this is maximum likelihood within its support.
+
+    Example:
+        >>> import fanfold as ff, torch
+        >>> tone = ff.problems.Tone(snr_db=20.0, density="raised-cosine")
+        >>> x, obs = tone.sample(3, torch.Generator().manual_seed(0))
+        >>> ff.estimators.MaximumAPosteriori.of(tone)(obs).x.shape
+        torch.Size([3, 1])
     """
 
+    def __init__(self, model: object, points: Tensor, search: Search, steps: int = 30, tolerance: float = 1e-6):
+        self.joint = require(model, KnownJoint, type(self).__name__)
+        super().__init__(model, points, search, steps, tolerance)
+
     def objective(self, x: Tensor, obs: Observation) -> Tensor:
-        return self.problem.log_likelihood(x, obs) + self.problem.log_prior(x)
-
-
-Objective = Callable[[Tensor, Observation], Tensor]
+        """What is maximised, `(..., n)` with `(..., m)` -> `(...)`."""
+        return self.joint.log_likelihood(x, obs) + self.joint.log_prior(x)
 
 
 def newton(
@@ -168,7 +192,7 @@ def _step(gradient: Tensor, hessian: Tensor, held: Tensor) -> tuple[Tensor, Tens
     """The step uphill of the parameters that are not held, and its length in standard deviations."""
     gradient = torch.where(held, 0.0, gradient)
     values, vectors = torch.linalg.eigh(_without(hessian, held))
-    values = torch.maximum(values.abs(), LEAST * values.abs().amax(-1, keepdim=True)).clamp_min(1e-300)
+    values = torch.maximum(values.abs(), FLATTEST * values.abs().amax(-1, keepdim=True)).clamp_min(1e-300)
     along = (vectors.mT @ gradient.unsqueeze(-1)).squeeze(-1)
     step = (vectors @ (along / values).unsqueeze(-1)).squeeze(-1)
     return torch.where(held, 0.0, step), (along.square() / values).sum(-1).sqrt()
@@ -209,16 +233,49 @@ def _variances(hessian: Tensor, held: Tensor) -> Tensor:
     return torch.where(good[:, None] & ~held, inverse.diagonal(dim1=-2, dim2=-1), math.inf)
 
 
-def limits_of(problem: Any, wanted: list[int]) -> Search:
-    """What a problem says of where its parameters lie; without a word, anywhere."""
-    n = len(problem.names)
+def search_of(model: KnownLikelihood) -> Search:
+    """What a model says of where its parameters lie; without a word, anywhere.
+
+    Raises:
+        ValueError: If there are limits neither for all parameters nor for the wanted ones.
+    """
+    n, limits = len(model.names), model.limits if offers(model, Limited) else ()
+    wanted = wanted_of(model, n)
+    if limits and len(limits) not in (n, len(wanted)):
+        raise ValueError(f"{len(limits)} limits for {n} parameters, {len(wanted)} wanted; give one for each of either.")
     low, high = torch.full((n,), -math.inf, dtype=torch.float64), torch.full((n,), math.inf, dtype=torch.float64)
-    said = getattr(problem, "limits", ())
-    if said and len(said) not in (n, len(wanted)):
-        raise ValueError(f"{len(said)} limits for {n} parameters, {len(wanted)} wanted; give one for each of either.")
-    for i, (least, most) in zip(range(n) if len(said) == n else wanted, said):
+    for i, (least, most) in zip(range(n) if len(limits) == n else wanted, limits):
         low[i], high[i] = least, most
-    return Search(low, high, torch.tensor(getattr(problem, "periodic", (False,) * n)))
+    return Search(low, high, torch.tensor(periodic_of(model, n)))
+
+
+def grid_of(model: KnownLikelihood, search: Search, count: int | None = None) -> Tensor:
+    """Points `(points, n)` that a search starts from, within the support of the prior.
+
+    Raises:
+        ValueError: If a parameter has neither limits nor a profile, or there are too many axes for a usual size.
+    """
+    if offers(model, Searchable):
+        return model.grid(count).double()
+    low, high, _ = search
+    free = [i for i in range(len(low)) if not math.isfinite(high[i] - low[i])]
+    if free and not offers(model, Profiled):
+        names = ", ".join(model.names[i] for i in free[:3]) + (", ..." if len(free) > 3 else "")
+        raise ValueError(
+            f"{type(model).__name__} has no limits for {names}: there is no grid over them. Give the problem limits, a "
+            "grid(count), or a profile(x, obs) that sets them."
+        )
+    axes = [i for i in range(len(low)) if i not in free]
+    if len(axes) not in AXIS and count is None:
+        raise ValueError(f"a grid over {len(axes)} parameters has no usual size; pass grid, points along each axis.")
+    along = count or AXIS[len(axes)]
+    shares = (torch.arange(along, dtype=torch.float64) + 0.5) / along
+    ticks = [(low[i] + (high[i] - low[i]) * shares).tolist() for i in axes]
+    points = torch.ones(along ** len(axes), len(low), dtype=torch.float64)
+    points[:, axes] = torch.tensor(list(itertools.product(*ticks)), dtype=torch.float64)
+    if free or not offers(model, KnownJoint):
+        return points
+    return points[model.log_prior(points) > -math.inf]
 
 
 def _flat(obs: Observation) -> Observation:

@@ -117,7 +117,7 @@ def measure(on: Located, net: Locator, size: Size, seed: int) -> list[Errors]:
         row = Errors(snr_db, best.var.double().mean().item(), bound, van_trees)
         some = slice(0, size.peer_draws)
         estimates = {BEST: best.x, NETWORK: net(obs).x, UNTRAINED: untrained(net)(obs).x}
-        estimates |= {ML: MaximumLikelihood(here)(obs[some]).x, MAP: MaximumAPosteriori(here)(obs[some]).x}
+        estimates |= {ML: MaximumLikelihood.of(here)(obs[some]).x, MAP: MaximumAPosteriori.of(here)(obs[some]).x}
         for name, x_hat in estimates.items():
             row.mse[name] = expected_error(x_hat, best, row.mmse)
             row.seen[name] = (x_hat - x[: len(x_hat)]).double().square().mean().item()

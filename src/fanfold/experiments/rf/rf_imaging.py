@@ -29,12 +29,12 @@ from fanfold.experiments.rf.rf_methods import (
     DAMPED,
     EP_LEARNED,
     EVOLUTION,
+    INFORMED_EP,
     LAYERS,
     LEARNED,
     LONG_FISTA,
     PLAIN,
     SOLVED,
-    TOLD,
     UNET,
     UNFOLDED,
     UNFOLDED_EP,
@@ -99,7 +99,7 @@ def image(sensing: str, seed: int, steps: int, watch: Watcher, *, peers: bool = 
     if with_ep:
         estimators[UNFOLDED_EP] = unfolded_ep(on, steps // 4, seed, watch)
         if sensing != "fourier":
-            estimators[TOLD] = iterate(EP(on.prior, damping=1.0, improper="forget"), LAYERS)
+            estimators[INFORMED_EP] = iterate(EP(on.prior, damping=1.0, improper="forget"), LAYERS)
     imaged = Imaged(on, {}, {}, {})
     x, obs = draw(on, 50, seed, Stream.TESTING, 0)
     for name, estimator in estimators.items():

@@ -29,7 +29,7 @@ BACK_PROJECTION, LINEAR, PURSUIT = "back-projection", "LMMSE", "OMP, stops at th
 LONG_FISTA, LONG_ADMM = (f"{name}, {LONG} iterations, best λ" for name in ("FISTA", "ADMM"))
 PLAIN, DAMPED, ADAPTED = (f"OAMP, told all, {how}" for how in ("as published", "best damping", "damping itself"))
 UNFOLDED_FISTA, UNFOLDED, UNFOLDED_EP = (f"unfolded {name}, {LAYERS} layers" for name in ("FISTA", "OAMP", "EP"))
-TOLD, UNET, EVOLUTION = f"EP, told all, {LAYERS} iterations", "U-Net on the LMMSE image", "state evolution"
+INFORMED_EP, UNET, EVOLUTION = f"EP, told all, {LAYERS} iterations", "U-Net on the LMMSE image", "state evolution"
 SOLVED = 12  # scenes that EP gets through three factors: m is 1728, and an inverse takes half a second
 DAMPINGS, SPREADS = (1.0, 0.85, 0.7, 0.5), (1e-6, 0.03, 1.0)
 

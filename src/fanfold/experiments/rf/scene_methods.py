@@ -160,7 +160,7 @@ def learn_maps(net: HybridEP, on: Problem, steps: int, seed: int, watch: Watcher
     generator = torch.Generator().manual_seed(seed)
     for stage, lr in enumerate((3e-3, 2e-3, 2e-3)):
         lesson = (
-            white_noise(net, on, seed) if stage == 0 else own_noise(net, on, seed, stage, 32 if count > 100 else 12)
+            white_noise(net, on, seed) if stage == 0 else layer_noise(net, on, seed, stage, 32 if count > 100 else 12)
         )
         for step in range(count):
             x, r, v = lesson(step, generator)
@@ -189,7 +189,7 @@ def white_noise(net: HybridEP, on: Problem, seed: int) -> Lesson:
     return lesson
 
 
-def own_noise(net: HybridEP, on: Problem, seed: int, stage: int, scenes: int) -> Lesson:
+def layer_noise(net: HybridEP, on: Problem, seed: int, stage: int, scenes: int) -> Lesson:
     """Scenes as the layers of EP see them, with the maps of now; small batches, as EP fills the memory."""
     x, obs = draw(on, scenes, seed, Stream.TRAINING, 1_000_000 + stage)
     parts = [net.cavities(obs[first : first + 4]) for first in range(0, scenes, 4)]

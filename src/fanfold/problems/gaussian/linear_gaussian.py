@@ -19,6 +19,16 @@ class LinearGaussian(WhiteGaussian):
 
     The SNR is that of an unknown, `1 / noise_var`. To an end-to-end estimator A is not shown; `show_operator` puts it
     into the observations, so that LMMSE and iterative algorithms apply.
+
+    Raises:
+        ValueError: If a size is not positive.
+
+    Example:
+        >>> import fanfold as ff, torch
+        >>> problem = ff.problems.LinearGaussian(n=2, m=5)
+        >>> x, obs = problem.sample(3, torch.Generator().manual_seed(0))
+        >>> problem.posterior(obs).x.shape, obs.A is None
+        (torch.Size([3, 2]), True)
     """
 
     n: int = 10  # unknowns
@@ -33,6 +43,7 @@ class LinearGaussian(WhiteGaussian):
 
     @property
     def A(self) -> Dense | None:  # noqa: N802
+        """The operator, if it is shown."""
         return self.operator if self.show_operator else None
 
     @property
@@ -44,8 +55,8 @@ class LinearGaussian(WhiteGaussian):
         return Dense(square)
 
     @property
-    def prior(self) -> Gaussian:  # type: ignore[override]
-        """Of each unknown."""
+    def prior(self) -> Gaussian:
+        """The prior of each unknown."""
         return Gaussian(1.0)
 
     def sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Observation]:
@@ -56,8 +67,12 @@ class LinearGaussian(WhiteGaussian):
         return x, Observation(y, A if self.show_operator else None, torch.tensor(self.noise_var))
 
     def mean(self, x: Tensor) -> Tensor:
-        """`A x`."""
+        """`A x`, `(..., n)` -> `(..., m)`."""
         return x @ self.operator.matrix().to(x.dtype).mT
+
+    def log_prior(self, x: Tensor) -> Tensor:
+        """`log p(x)` of independent unknowns, `(..., n)` -> `(...)`."""
+        return self.prior.log_prob(x).sum(-1)
 
     def posterior(self, obs: Observation) -> Estimate:
         """`(Aᵀ A + noise_var I)⁻¹ Aᵀ y` and the diagonal of the posterior covariance."""

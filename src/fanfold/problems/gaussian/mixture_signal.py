@@ -18,6 +18,16 @@ class MixtureSignal(WhiteGaussian):
 
     Means are `N(0, I)`, covariances have the standard deviation `spread` times a Wishart draw of mean I, all are
     equally likely, and A has iid entries of variance `1 / m`. The SNR is that of an unknown of unit variance.
+
+    Raises:
+        ValueError: If a size or the spread is not positive.
+
+    Example:
+        >>> import fanfold as ff, torch
+        >>> problem = ff.problems.MixtureSignal(n=3, m=2, components=4)
+        >>> x, obs = problem.sample(5, torch.Generator().manual_seed(0))
+        >>> problem.posterior(obs).var.shape
+        torch.Size([5, 3])
     """
 
     n: int = 3  # unknowns
@@ -31,7 +41,7 @@ class MixtureSignal(WhiteGaussian):
 
     def __post_init__(self):
         if min(self.n, self.m, self.components) < 1 or self.spread <= 0:
-            raise ValueError(f"{self}: sizes and spread are positive.")
+            raise ValueError(f"{self}: pass positive sizes and a positive spread.")
 
     def sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Observation]:
         """`n` pairs: x `(n, unknowns)` and y `(n, m)`."""
@@ -42,10 +52,11 @@ class MixtureSignal(WhiteGaussian):
         return x, Observation(y, None, torch.tensor(self.noise_var))
 
     def mean(self, x: Tensor) -> Tensor:
-        """`A x`."""
+        """`A x`, `(..., n)` -> `(..., m)`."""
         return x @ _drawn(self.n, self.m, self.components, self.spread, self.seed)[0].to(x.dtype).mT
 
     def log_prior(self, x: Tensor) -> Tensor:
+        """`log p(x)` of the mixture, `(..., n)` -> `(...)`."""
         _, means, roots = _drawn(self.n, self.m, self.components, self.spread, self.seed)
         return _log_densities(x.double(), means, roots @ roots.mT).logsumexp(-1).to(x.dtype) - math.log(self.components)
 

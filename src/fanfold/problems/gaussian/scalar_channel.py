@@ -1,6 +1,6 @@
 """Entries of a known prior in Gaussian noise: y = x + w, whose posterior mean is the prior's own."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -14,9 +14,20 @@ from fanfold.problems.gaussian.white_gaussian import WhiteGaussian
 
 @dataclass(frozen=True)
 class ScalarChannel(WhiteGaussian):
-    """`y = x + w`, n independent entries `x ~ prior`; the SNR is `E|x|² / noise_var`."""
+    """`y = x + w`, n independent entries `x ~ prior`; the SNR is `E|x|² / noise_var`.
 
-    prior: Prior = BernoulliGaussian()  # noqa: RUF009 # type: ignore[assignment]
+    Raises:
+        ValueError: If n is not positive.
+
+    Example:
+        >>> import fanfold as ff, torch
+        >>> problem = ff.problems.ScalarChannel(ff.priors.Gaussian(1.0), snr_db=0.0)
+        >>> x, obs = problem.sample(3, torch.Generator().manual_seed(0))
+        >>> torch.allclose(problem.posterior(obs).x, obs.y / 2)
+        True
+    """
+
+    prior: Prior = field(default_factory=BernoulliGaussian)  # of each entry
     snr_db: float = 10.0  # E|x|² / noise_var
     n: int = 1  # entries
 
@@ -32,14 +43,18 @@ class ScalarChannel(WhiteGaussian):
         return self.prior.power / from_db(self.snr_db)
 
     def sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Observation]:
-        """`n` pairs: x and y `(n, entries)`."""
+        """`n` pairs of x and y, `(n, entries)` each."""
         x = self.prior.sample((n, self.n), generator)
         y = x + circular((n, self.n), generator, var=self.noise_var)
         return x, Observation(y, None, torch.tensor(self.noise_var))
 
     def mean(self, x: Tensor) -> Tensor:
-        """It is x."""
+        """The mean of y, which is x itself."""
         return x
+
+    def log_prior(self, x: Tensor) -> Tensor:
+        """`log p(x)` of independent entries, `(..., n)` -> `(...)`."""
+        return self.prior.log_prob(x).sum(-1)
 
     def posterior(self, obs: Observation) -> Estimate:
         """`E[x|y]` and `Var[x|y]` of each entry, in double precision."""

@@ -12,39 +12,55 @@ from fanfold.problems.base import Described
 
 
 class WhiteGaussian(Described, ABC):
-    """The `KnownModel` of a subclass that has `n`, `snr_db`, `sample` and `mean`; its SNR is `1 / noise_var`."""
+    """The `KnownModel` of a subclass that has the fields `n` and `snr_db`; its SNR is `1 / noise_var`.
+
+    Example:
+        >>> import fanfold as ff
+        >>> problem = ff.problems.LinearGaussian(n=2, m=5, snr_db=10.0)
+        >>> problem.names, round(problem.noise_var, 3)
+        (('x0', 'x1'), 0.1)
+    """
+
+    @property
+    @abstractmethod
+    def n(self) -> int:
+        """How many parameters there are."""
+
+    @property
+    @abstractmethod
+    def snr_db(self) -> float:
+        """The signal-to-noise ratio in dB."""
 
     @property
     def noise_var(self) -> float:
         """`E|w|²`."""
-        return 1 / from_db(self.snr_db)  # type: ignore[attr-defined]
+        return 1 / from_db(self.snr_db)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the parameters."""
-        return tuple(f"x{i}" for i in range(self.n))  # type: ignore[attr-defined]
+        """What the parameters are called, from `x0` on."""
+        return tuple(f"x{i}" for i in range(self.n))
 
     @property
     def wanted(self) -> tuple[int, ...]:
-        """All of them."""
-        return tuple(range(self.n))  # type: ignore[attr-defined]
+        """The places of all parameters, since all are estimated."""
+        return tuple(range(self.n))
 
     @abstractmethod
     def sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Observation]:
-        """`n` pairs of parameters and observation."""
+        """`n` pairs of parameters `(n, parameters)` and their observation."""
 
     def sample_all(self, n: int, generator: torch.Generator) -> tuple[Tensor, Observation]:
-        """The same: there are no nuisance parameters."""
+        """The same as `sample`: there are no nuisance parameters."""
         return self.sample(n, generator)
 
     @abstractmethod
     def mean(self, x: Tensor) -> Tensor:
-        """Of y, `(..., n)` -> `(..., m)`."""
+        """The mean of y, `(..., n)` -> `(..., m)`."""
 
+    @abstractmethod
     def log_prior(self, x: Tensor) -> Tensor:
-        """`log p(x)`, `(..., n)` -> `(...)`: of independent entries, where a subclass does not say otherwise."""
-        assert self.prior is not None
-        return self.prior.log_prob(x).sum(-1)
+        """`log p(x)`, `(..., n)` -> `(...)`."""
 
     def log_likelihood(self, x: Tensor, obs: Observation) -> Tensor:
         """`log p(y|x)`, `(..., n)` with `(..., m)` -> `(...)`."""

@@ -20,7 +20,8 @@ from fanfold.problems.gaussian.quadrature import posterior_moments
 
 Gain = Literal["known", "phase", "rayleigh"]
 Density = Literal["uniform", "raised-cosine"]
-CHUNK, CELLS = 512, 4096  # samples whose posteriors are integrated at a time, and cells that are evaluated at a time
+SAMPLES_AT_ONCE = 512  # whose posteriors are integrated together, for their memory
+CELLS_AT_ONCE = 4096  # of their quadratures that are evaluated together
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +30,15 @@ class Located(Described, ABC):
 
     All parameters are the place, then the phase (uniform on (-pi, pi)) and the amplitude as far as they are unknown.
     The amplitude is 1, or Rayleigh with `E a² = 1`; the SNR is `E a² / noise_var`, hence of one sample of y on average.
+
+    Raises:
+        ValueError: If the SNR is not finite, a choice is unknown, or a parameter to estimate is.
+
+    Example:
+        >>> import fanfold as ff
+        >>> tone = ff.problems.Tone(gain="rayleigh", estimate=("frequency", "amplitude"))
+        >>> tone.names, tone.wanted, tone.has_posterior
+        (('frequency', 'phase', 'amplitude'), (0, 2), False)
     """
 
     snr_db: float | tuple[float, float] = 10.0  # or the range that each draw's SNR comes from, uniform in dB
@@ -71,7 +81,7 @@ class Located(Described, ABC):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of observations."""
+        """The data type of observations."""
         return torch.complex64
 
     @abstractmethod
@@ -82,7 +92,7 @@ class Located(Described, ABC):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of all parameters."""
+        """What all parameters are called."""
         return (self.place, "phase", "amplitude")[: {"known": 1, "phase": 2, "rayleigh": 3}[self.gain]]
 
     @property
@@ -147,7 +157,7 @@ class Located(Described, ABC):
     # The model
 
     def mean(self, x: Tensor) -> Tensor:
-        """Of y, `(..., parameters)` -> `(..., m)`."""
+        """The mean of y, `(..., parameters)` -> `(..., m)`."""
         s = self.waveform(x[..., 0])
         if self.gain == "known":
             return s
@@ -155,7 +165,7 @@ class Located(Described, ABC):
         return s * (turn * x[..., 2:3] if self.gain == "rayleigh" else turn)
 
     def log_density(self, place: Tensor) -> Tensor:
-        """Log prior of the place alone, `(...)` -> `(...)`; -inf outside the window."""
+        """The log prior of the place alone, `(...)` -> `(...)`; -inf outside the window."""
         low, high = self.window
         u = (2 * place - low - high) / (high - low)
         log_p = torch.full_like(u, -math.log(high - low))
@@ -196,9 +206,8 @@ class Located(Described, ABC):
         """
         var, residual = self._variance(obs), obs.y - self.mean(x)
         half = 1.0 if residual.is_complex() else 0.5
-        m = residual.shape[-1]
         misfit = half * power(residual).sum(-1) / var[..., 0]
-        return -misfit - half * m * torch.log(math.pi / half * var[..., 0])
+        return -misfit - half * residual.shape[-1] * torch.log(math.pi / half * var[..., 0])
 
     # Searching
 
@@ -221,8 +230,13 @@ class Located(Described, ABC):
 
     # The exact posterior
 
+    @property
+    def has_posterior(self) -> bool:
+        """Whether `posterior` answers: the place alone is wanted, and the noise variance is known or observed."""
+        return self.wanted == (0,) and (self.show_noise or not isinstance(self.snr_db, tuple))
+
     def posterior(self, obs: Observation) -> Estimate:
-        """Mean and variance of the place given y `(..., m)`, the gain integrated out, by quadrature.
+        """Mean and variance of the place given y, `(..., m)` -> `(..., 1)`, the gain integrated out, by quadrature.
 
         With `c = sᴴ y` the likelihood is `exp(2 Re c / noise_var)` where the gain is known (half the exponent for a
         real y), `I0(2 |c| / noise_var)` where its phase is not, and `exp(|c|² / (noise_var (m + noise_var)))` where
@@ -233,9 +247,9 @@ class Located(Described, ABC):
             ValueError: If other parameters than the place are estimated or the noise variance is unknown.
         """
         if self.wanted != (0,):
-            raise ValueError(f"the posterior of {', '.join(self.estimate)} has no quadrature here; estimate the place.")
-        y, var = self._flat(obs)
-        moments = [self._moments(a, b) for a, b in zip(y.split(CHUNK), var.split(CHUNK), strict=True)]
+            raise ValueError(f"the posterior of {', '.join(self.estimate)} is not known; estimate {self.place} alone.")
+        parts = (tensor.split(SAMPLES_AT_ONCE) for tensor in self._flat(obs))
+        moments = [self._moments(a, b) for a, b in zip(*parts, strict=True)]
         mean, variance = (torch.cat(part).reshape(*obs.y.shape[:-1], 1) for part in zip(*moments, strict=True))
         return Estimate(mean.to(obs.y.real.dtype), variance.to(obs.y.real.dtype))
 
@@ -243,15 +257,15 @@ class Located(Described, ABC):
         low, high = self.window
 
         def log_density(places: Tensor, rows: Tensor | None) -> Tensor:
-            if rows is not None and len(rows) > CELLS:
-                parts = zip(places.split(CELLS), rows.split(CELLS), strict=True)
-                return torch.cat([log_density(some, own) for some, own in parts])
+            if rows is not None and len(rows) > CELLS_AT_ONCE:
+                parts = zip(places.split(CELLS_AT_ONCE), rows.split(CELLS_AT_ONCE), strict=True)
+                return torch.cat([log_density(*part) for part in parts])
             s = self.waveform(places)
             if rows is None:
-                c, own = y @ s.mH, var[:, None]
+                c, noise_var = y @ s.mH, var[:, None]
             else:
-                c, own = (s.conj() @ y[rows].unsqueeze(-1)).squeeze(-1), var[rows, None]
-            return self._log_marginal(c, own, y.shape[-1]) + self.log_density(places)
+                c, noise_var = (s.conj() @ y[rows].unsqueeze(-1)).squeeze(-1), var[rows, None]
+            return self._log_marginal(c, noise_var, y.shape[-1]) + self.log_density(places)
 
         cells = math.ceil(4 * (high - low) / self.resolution)
         return posterior_moments(log_density, low, high, self._sharpness(y, var), cells)

@@ -17,7 +17,7 @@ from fanfold.problems.gaussian.quadrature import posterior_moments
 
 MOST_SOURCES = 3
 GAPS = {"uniform": 1, "smooth": 5}  # Dirichlet parameter of the gaps between directions
-CHUNK = 512  # samples whose posteriors are integrated at a time
+SAMPLES_AT_ONCE = 512  # whose posteriors are integrated together, for their memory
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,13 @@ class DirectionOfArrival(Described):
 
     Raises:
         ValueError: If a size is out of range, the separation leaves no room, or the sector is seen ambiguously.
+
+    Example:
+        >>> import fanfold as ff, torch
+        >>> problem = ff.problems.DirectionOfArrival(sensors=8, snapshots=5, sources=2)
+        >>> x, obs = problem.sample(3, torch.Generator().manual_seed(0))
+        >>> x.shape, obs.y.shape, bool((x.diff() >= problem.gap).all())
+        (torch.Size([3, 2]), torch.Size([3, 40]), True)
     """
 
     sensors: int = 10  # M
@@ -110,15 +117,16 @@ class DirectionOfArrival(Described):
 
     @property
     def names(self) -> tuple[str, ...]:
+        """What the parameters are called."""
         angles = tuple(f"angle{k}" for k in range(self.sources))
         if self.signals == "stochastic":
             return angles
-        each = [f"S{k},{n}" for k in range(self.sources) for n in range(self.snapshots)]
-        return (*angles, *(f"Re {s}" for s in each), *(f"Im {s}" for s in each))
+        signals = [f"S{k},{n}" for k in range(self.sources) for n in range(self.snapshots)]
+        return (*angles, *(f"{part} {s}" for part in ("Re", "Im") for s in signals))
 
     @property
     def wanted(self) -> tuple[int, ...]:
-        """The angles."""
+        """The places of the angles."""
         return tuple(range(self.sources))
 
     @property
@@ -159,7 +167,7 @@ class DirectionOfArrival(Described):
         return torch.asin((x / (2 * math.pi * self.spacing)).clamp(-1, 1))
 
     def snapshot_matrix(self, y: Tensor) -> Tensor:
-        """`(..., M N)` -> `(..., M, N)`."""
+        """The measurements by sensor and snapshot, `(..., M N)` -> `(..., M, N)`."""
         return y.unflatten(-1, (self.sensors, self.snapshots))
 
     def sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Observation]:
@@ -173,10 +181,8 @@ class DirectionOfArrival(Described):
         gamma = -torch.log1p(-torch.rand(n, self.sources + 1, shape, generator=generator, dtype=torch.float64)).sum(-1)
         gaps = self.room * gamma / gamma.sum(-1, keepdim=True)
         angles = gaps.cumsum(-1)[:, :-1] - self.limit + self.gap * torch.arange(self.sources)
-        S = (
-            circular((n, self.sources, self.snapshots), generator, torch.complex64)
-            * self.powers.float().sqrt()[:, None]
-        )
+        amplitudes = self.powers.float().sqrt()[:, None]
+        S = circular((n, self.sources, self.snapshots), generator, torch.complex64) * amplitudes
         W = circular((n, self.sensors, self.snapshots), generator, torch.complex64, self.noise_var)
         y = (self.steering(angles).to(S.dtype) @ S + W).flatten(-2)
         x = angles.float()
@@ -185,36 +191,34 @@ class DirectionOfArrival(Described):
         return x, Observation(y, None, torch.tensor(self.noise_var))
 
     def steering(self, angles: Tensor) -> Tensor:
-        """`A(x)`: `(..., k)` -> `(..., M, k)`, complex."""
+        """`A(x)`, what the array sees of each angle, `(..., k)` -> `(..., M, k)`, complex."""
         place = torch.arange(self.sensors, dtype=angles.dtype, device=angles.device) - (self.sensors - 1) / 2
         phase = place[:, None] * angles.unsqueeze(-2)
         return torch.complex(phase.cos(), phase.sin())
 
     def mean(self, x: Tensor) -> Tensor:
-        """Of y `(..., M N)`: `A(x) S` of the deterministic model, zero of the stochastic one."""
+        """The mean of y, `(..., M N)`: `A(x) S` of the deterministic model, zero of the stochastic one."""
         if self.signals == "stochastic":
-            zero = x.new_zeros((*x.shape[:-1], self.sensors * self.snapshots))
-            return torch.complex(zero, zero)
+            return torch.complex(*x.new_zeros((2, *x.shape[:-1], self.sensors * self.snapshots)))
         angles, S = self._split(x)
         return (self.steering(angles) @ S).flatten(-2)
 
     def covariance(self, x: Tensor) -> Tensor:
-        """Of y, `(..., M N, M N)`: `(A P Aᴴ + noise_var I) ⊗ I` of the stochastic model, white of the deterministic."""
+        """The covariance of y, `(..., M N, M N)`: `(A P Aᴴ + noise_var I) ⊗ I`, or white of the deterministic model."""
         if self.signals == "stochastic":
-            each = self.sensor_covariance(x)
+            of_sensors = self.sensor_covariance(x)
         else:
-            each = self.noise_var * torch.eye(self.sensors, dtype=x.dtype, device=x.device)
-            each = torch.complex(each, torch.zeros_like(each)).expand(*x.shape[:-1], -1, -1)
-        return torch.kron(each, torch.eye(self.snapshots, dtype=x.dtype, device=x.device))
+            white = self.noise_var * torch.eye(self.sensors, dtype=x.dtype, device=x.device)
+            of_sensors = torch.complex(white, torch.zeros_like(white)).expand(*x.shape[:-1], -1, -1)
+        return torch.kron(of_sensors, torch.eye(self.snapshots, dtype=x.dtype, device=x.device))
 
     def sensor_covariance(self, x: Tensor) -> Tensor:
-        """Of one snapshot, `A P Aᴴ + noise_var I`: angles `(..., sources)` -> `(..., M, M)`."""
+        """The covariance of one snapshot, `A P Aᴴ + noise_var I`: angles `(..., sources)` -> `(..., M, M)`."""
         A = self.steering(x[..., : self.sources])
-        noise = self.noise_var * torch.eye(self.sensors, dtype=A.dtype, device=A.device)
-        return (A * self.powers.to(x)) @ A.mH + noise
+        return (A * self.powers.to(x)) @ A.mH + self.noise_var * torch.eye(self.sensors, dtype=A.dtype, device=A.device)
 
     def log_prior(self, x: Tensor) -> Tensor:
-        """Of all parameters, `(..., n)` -> `(...)`; -inf where angles are out of order or too close."""
+        """`log p(x)` of all parameters, `(..., n)` -> `(...)`; -inf where angles are out of order or too close."""
         if self.signals == "stochastic":
             return self._log_density(x)
         angles, S = self._split(x)
@@ -233,8 +237,12 @@ class DirectionOfArrival(Described):
         energy = power(Y).sum((-2, -1)) - power(seen).sum((-2, -1))
         log_det = 2 * L.diagonal(dim1=-2, dim2=-1).real.log().sum(-1)
         log_det = log_det + (self.sensors - self.sources) * math.log(self.noise_var)
-        count = self.snapshots
-        return -energy / self.noise_var - count * (log_det + self.sensors * math.log(math.pi))
+        return -energy / self.noise_var - self.snapshots * (log_det + self.sensors * math.log(math.pi))
+
+    @property
+    def has_posterior(self) -> bool:
+        """Whether `posterior` answers: there is one source."""
+        return self.sources == 1
 
     def posterior(self, obs: Observation) -> Estimate:
         """`E[x|y]` and `Var[x|y]` of one source's angle, by quadrature in double precision.
@@ -246,12 +254,12 @@ class DirectionOfArrival(Described):
             ValueError: If there are several sources.
         """
         if self.sources > 1:
-            raise ValueError(f"the posterior of {self.sources} angles has no quadrature here; take sources=1.")
+            raise ValueError(f"the posterior of {self.sources} angles has no quadrature; take sources=1.")
         Y = self.snapshot_matrix(obs.y).reshape(-1, self.sensors, self.snapshots).to(torch.complex128)
         spectrum = power(torch.fft.fft(Y, 2 * self.sensors, dim=-2)).sum(-1)
         lags = torch.fft.ifft(spectrum)[:, : self.sensors] / (self.sensors + self.noise_var) / self.noise_var
         lags[:, 1:] *= 2  # Σ_mn Y_{m+l,n} conj(Y_mn) and their conjugates at -l
-        parts = [self._moments(some) for some in lags.split(CHUNK)]
+        parts = [self._moments(part) for part in lags.split(SAMPLES_AT_ONCE)]
         mean, var = (torch.cat(part).reshape(*obs.y.shape[:-1], 1).to(obs.y.real.dtype) for part in zip(*parts))
         return Estimate(mean, var)
 
@@ -271,7 +279,7 @@ class DirectionOfArrival(Described):
         return posterior_moments(log_density, -self.limit, self.limit, sharpness, cells)
 
     def _log_density(self, angles: Tensor) -> Tensor:
-        """Of the angles alone: the gaps over the room that they share are Dirichlet."""
+        """The log prior of the angles alone: the gaps over the room that they share are Dirichlet."""
         low = angles.new_full((*angles.shape[:-1], 1), -self.limit)
         least = angles.new_tensor([0.0, *[self.gap] * (self.sources - 1), 0.0])
         gaps = (torch.cat([low, angles, -low], -1).diff(dim=-1) - least) / self.room
@@ -285,8 +293,7 @@ class DirectionOfArrival(Described):
         """Angles `(..., sources)` and signals `(..., sources, N)` of the deterministic model's parameters."""
         count = self.sources * self.snapshots
         angles, real, imag = x.split([self.sources, count, count], -1)
-        S = torch.complex(real.contiguous(), imag.contiguous())
-        return angles, S.unflatten(-1, (self.sources, self.snapshots))
+        return angles, torch.complex(real.contiguous(), imag.contiguous()).unflatten(-1, (self.sources, self.snapshots))
 
     def _ratios(self) -> list[float]:
         each = self.snr_db if isinstance(self.snr_db, Sequence) else [self.snr_db] * self.sources

@@ -18,6 +18,16 @@ class TimeDelay(Located):
     The pulse has period n, as one that a cyclic prefix or a repetition precedes, and is band-limited:
     `s(t) = Σ_k g_k cos(2 pi k t / n)`, where `g_k²` falls from one to zero along a raised cosine about the bandwidth.
     With a known gain y is real; otherwise it is complex.
+
+    Raises:
+        ValueError: If the pulse does not fit the sampling, or the delays do not fit the window.
+
+    Example:
+        >>> import fanfold as ff, torch
+        >>> delay = ff.problems.TimeDelay(n=64, snr_db=20.0)
+        >>> x, obs = delay.sample(3, torch.Generator().manual_seed(0))
+        >>> obs.y.dtype, bool((delay.posterior(obs).x - x).abs().max() < 0.5)
+        (torch.float32, True)
     """
 
     gain: Gain = "known"  # what of a e^{i phi} is unknown: nothing, phi, or both

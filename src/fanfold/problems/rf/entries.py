@@ -12,7 +12,20 @@ from fanfold.core.suggest import did_you_mean
 
 
 class Entries:
-    """One table of the file. Its keys are taken one by one; `done` refuses what nobody took."""
+    """One table of the file. Its keys are taken one by one; `done` refuses what nobody took.
+
+    Args:
+        where: What errors call the place.
+        values: The keys and their values.
+        folder: The folder that names of files start from.
+
+    Example:
+        >>> import pathlib
+        >>> from fanfold.problems.rf.entries import Entries
+        >>> table = Entries("array.toml, axis 1", {"voxels": 5}, pathlib.Path("."))
+        >>> table.count("voxels")
+        5
+    """
 
     def __init__(self, where: str, values: dict[str, Any], folder: Path):
         self.where, self._values, self._folder, self._taken = where, values, folder, []
@@ -21,7 +34,7 @@ class Entries:
         return key in self._values
 
     def wrong(self, message: str) -> ValueError:
-        """An error that says where in the file."""
+        """An error that says where in the file something is wrong."""
         return ValueError(f"{self.where}: {message}")
 
     def take(self, key: str, default: Any = None) -> Any:
@@ -83,7 +96,7 @@ class Entries:
         return values
 
     def done(self) -> None:
-        """Refuse keys that have no meaning here."""
+        """Refuse keys that have no meaning in this table."""
         for key in self._values:
             if key not in self._taken:
                 known = ", ".join(self._taken)

@@ -68,11 +68,25 @@ LIGHT = 299_792_458.0  # metres a second
 
 @dataclass(frozen=True)
 class Geometry:
-    """What a geometry file says."""
+    """What a geometry file says.
 
-    A: LinearOperator  # complex128
-    scene: tuple[int, ...]  # voxels along each axis
-    measured: tuple[int, ...]  # elements along each axis, or transmitters, receivers and frequencies
+    Attributes:
+        A: The operator, complex128.
+        scene: Voxels along each axis.
+        measured: Elements along each axis, or transmitters, receivers and frequencies.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> from fanfold.problems.rf.geometry_file import read_geometry
+        >>> file = pathlib.Path(tempfile.mkdtemp(), "array.toml")
+        >>> _ = file.write_text('axis = [{kind = "fourier", rows = [0, 3, 4], voxels = 5}]')
+        >>> read_geometry(file).measured
+        (3,)
+    """
+
+    A: LinearOperator
+    scene: tuple[int, ...]
+    measured: tuple[int, ...]
 
     def operator(self, dtype: torch.dtype) -> LinearOperator:
         """The operator in a precision, the same object at every call."""
@@ -107,14 +121,14 @@ def _read(path: Path, content: bytes) -> Geometry:
         raise ValueError(
             f"{path} has {' and '.join(sorted(data)) or 'nothing'}; give [[axis]] tables or one [near-field]."
         )
-    (found,) = data.values()
+    (tables,) = data.values()
     if "near-field" in data:
-        if not isinstance(found, dict):
+        if not isinstance(tables, dict):
             raise ValueError(f"{path}: near-field is no table; write [near-field].")
-        return _near_field(Entries(f"{path}, [near-field]", found, path.parent))
-    if not isinstance(found, list) or not found or not all(isinstance(table, dict) for table in found):
+        return _near_field(Entries(f"{path}, [near-field]", tables, path.parent))
+    if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
         raise ValueError(f"{path}: axis is no list of tables; write [[axis]], in double brackets, for each axis.")
-    factors = [_factor(Entries(f"{path}, axis {i}", table, path.parent)) for i, table in enumerate(found, start=1)]
+    factors = [_factor(Entries(f"{path}, axis {i}", table, path.parent)) for i, table in enumerate(tables, start=1)]
     scene, measured = (tuple(f.shape[side] for f in factors) for side in (1, 0))
     return Geometry(Kronecker(*factors), scene, measured)
 

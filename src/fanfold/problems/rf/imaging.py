@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fanfold.core.noise import circular
+from fanfold.core.precision import dtype_named
 from fanfold.core.units import from_db
 from fanfold.linops import Kronecker, LinearOperator, field_of_view, partial_fourier, steering, uniform_linear
 from fanfold.observation import Observation
@@ -33,6 +34,16 @@ class RFImaging(Described):
 
     With phase, gain or position errors or measured responses the data come from the true array, while the observation
     carries the nominal operator: what a network is calibrated against.
+
+    Raises:
+        ValueError: If a number is out of range, or the scene does not suit its targets.
+
+    Example:
+        >>> import fanfold as ff, torch
+        >>> problem = ff.problems.RFImaging(scene=(8, 8), elements=(6, 6))
+        >>> x, obs = problem.sample(3, torch.Generator().manual_seed(0))
+        >>> x.shape, obs.y.shape, problem.shifted(phase_deg=5.0).prior is None
+        (torch.Size([3, 64]), torch.Size([3, 36]), True)
     """
 
     sensing: Sensing = "steering"
@@ -40,8 +51,8 @@ class RFImaging(Described):
     elements: tuple[int, ...] = (24, 24)  # measurements along each axis
     targets: Scene = "points"
     sparsity: float = 0.1  # probability of a point
-    speckle: bool = True
-    snr_db: float = 30.0
+    speckle: bool = True  # whether each voxel of an extended target has a phase and a strength by chance
+    snr_db: float = 30.0  # E‖Ax‖² / E‖w‖²
     field: float = 0.8  # share of the field of view, in sines; of steering matrices
     phase_deg: float = 0.0  # standard deviation of each element's phase error
     gain_db: float = 0.0  # and of its gain error
@@ -52,8 +63,8 @@ class RFImaging(Described):
     dtype: Literal["complex64", "complex128"] = "complex64"
 
     def __post_init__(self):
-        for name in ("scene", "elements", "pictures"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+        for name, value in (("scene", self.scene), ("elements", self.elements), ("pictures", self.pictures)):
+            object.__setattr__(self, name, tuple(value))
         if len(self.scene) != len(self.elements) or not self.scene or min(self.scene + self.elements) < 1:
             raise ValueError(
                 f"the scene is {self.scene} and the elements are {self.elements}; give each axis a count of both."
@@ -78,8 +89,8 @@ class RFImaging(Described):
         return _operator(self.sensing, self.scene, self.elements, self.field, *errors, self.seed, self.dtype)
 
     @property
-    def prior(self) -> BernoulliGaussian | None:  # type: ignore[override]
-        """Of each voxel, where they are independent and the operator is known."""
+    def prior(self) -> BernoulliGaussian | None:
+        """The prior of each voxel, where they are independent and the operator is known."""
         known = self.targets == "points" and self.A is self.true_A
         return BernoulliGaussian(self.sparsity) if known else None
 
@@ -91,7 +102,7 @@ class RFImaging(Described):
 
     def sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Observation]:
         """`n` scenes `(n, voxels)`, axes in row-major order, and their observation with the nominal operator."""
-        dtype = getattr(torch, self.dtype)
+        dtype = dtype_named(self.dtype)
         if self.targets == "points":
             x = BernoulliGaussian(self.sparsity).sample((n, self.A.n), generator, dtype)
         else:
@@ -173,5 +184,5 @@ def _operator(
         response = 10 ** (gain_db * gain / 20) * torch.exp(1j * math.radians(phase_deg) * phase)
         if measured:
             response = response * (element_responses(of_errors, m) if axis == 0 else frequency_responses(m))
-        factors.append((response[:, None] * factor).to(getattr(torch, dtype)))
+        factors.append((response[:, None] * factor).to(dtype_named(dtype)))
     return Kronecker(*factors)

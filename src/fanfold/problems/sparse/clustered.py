@@ -7,12 +7,13 @@ import torch
 from torch import Tensor
 
 from fanfold.core.noise import circular
+from fanfold.core.precision import DType
 from fanfold.core.units import from_db
 from fanfold.linops import LinearOperator
 from fanfold.observation import Observation
 from fanfold.priors.support_chain import SupportChain
 from fanfold.problems.base import Described
-from fanfold.problems.sparse.compressed_sensing import DType, draw_operator
+from fanfold.problems.sparse.compressed_sensing import draw_operator
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,16 @@ class Clustered(Described):
     The probability of a non-zero and its variance fall along the signal, both by `fall_db` and geometrically; their
     means are such that a share `sparsity` of the unknowns is not zero and `E‖x‖² = n sparsity`. A has iid Gaussian
     entries and unit columns. The SNR is `E‖Ax‖² / E‖w‖²`.
+
+    Raises:
+        ValueError: If a number is out of range, or the profile asks for a probability of 1 or more.
+
+    Example:
+        >>> import fanfold as ff, torch
+        >>> problem = ff.problems.Clustered(n=40, m=20, sparsity=0.1)
+        >>> x, obs = problem.sample(3, torch.Generator().manual_seed(0))
+        >>> x.shape, round(problem.chain.p.mean().item(), 3)
+        (torch.Size([3, 40]), 0.1)
     """
 
     n: int = 200  # unknowns
@@ -53,13 +64,13 @@ class Clustered(Described):
 
     @property
     def _profile(self) -> Tensor:
-        """Along the signal, with mean 1."""
+        """How probable and how strong unknowns are along the signal, with mean 1."""
         fall = torch.logspace(0, -self.fall_db / 10, self.n, dtype=torch.float64)
         return fall / fall.mean()
 
     @cached_property
     def chain(self) -> SupportChain:
-        """The prior of the whole signal. There is no `prior` that unknowns have each by itself and alike."""
+        """The prior of the whole signal; there is no `prior` that unknowns have each by itself and alike."""
         p = self.sparsity * self._profile
         return SupportChain(p, self._profile / (p * self._profile).mean() * self.sparsity, self.persistence)
 

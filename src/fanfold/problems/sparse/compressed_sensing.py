@@ -7,8 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from fanfold.core.dtypes import dtype_of
 from fanfold.core.noise import circular
+from fanfold.core.precision import DType, dtype_named
 from fanfold.core.units import from_db
 from fanfold.linops import Dense, LinearOperator
 from fanfold.observation import Observation
@@ -16,7 +16,6 @@ from fanfold.priors import BernoulliGaussian
 from fanfold.problems.base import Described
 
 Ensemble = Literal["iid", "unit-columns", "row-orthogonal", "conditioned"]
-DType = Literal["float32", "float64", "complex64", "complex128"]
 
 
 @dataclass(frozen=True)
@@ -27,6 +26,16 @@ class CompressedSensing(Described):
     columns of unit norm, exactly or on average: iid Gaussian entries; the same with columns made unit; rows
     that are orthogonal; singular values in geometric progression with a given condition number, between Haar
     matrices.
+
+    Raises:
+        ValueError: If a size, the sparsity or the condition number is out of range.
+
+    Example:
+        >>> import fanfold as ff, torch
+        >>> problem = ff.problems.CompressedSensing(n=40, m=20, sparsity=0.1, snr_db=30.0)
+        >>> x, obs = problem.sample(3, torch.Generator().manual_seed(0))
+        >>> x.shape, obs.A.shape, problem.prior
+        (torch.Size([3, 40]), (20, 40), BernoulliGaussian(p=0.1, var=1.0))
     """
 
     n: int = 500  # unknowns
@@ -53,8 +62,8 @@ class CompressedSensing(Described):
         return draw_operator(self.m, self.n, self.ensemble, condition_number, self.seed, self.dtype)
 
     @property
-    def prior(self) -> BernoulliGaussian:  # type: ignore[override]
-        """Of each unknown."""
+    def prior(self) -> BernoulliGaussian:
+        """The prior of each unknown."""
         return BernoulliGaussian(self.sparsity)
 
     @cached_property
@@ -74,8 +83,12 @@ class CompressedSensing(Described):
 def draw_operator(
     m: int, n: int, ensemble: Ensemble, condition_number: float, seed: int, dtype: DType
 ) -> LinearOperator:
-    """A random `(m, n)` matrix; drawn in double precision, so that every dtype has the same one to rounding."""
-    precision = dtype_of(dtype)
+    """A random `(m, n)` matrix; drawn in double precision, so that every dtype has the same one to rounding.
+
+    Raises:
+        ValueError: If the ensemble is unknown.
+    """
+    precision = dtype_named(dtype)
     generator = torch.Generator().manual_seed(seed)
     G = torch.randn(m, n, generator=generator, dtype=torch.complex128 if precision.is_complex else torch.float64)
     if ensemble == "iid":

@@ -7,12 +7,13 @@ import torch
 from torch import Tensor
 
 from fanfold.core.noise import circular
+from fanfold.core.precision import DType
 from fanfold.core.units import from_db
 from fanfold.linops import LinearOperator
 from fanfold.observation import Observation
 from fanfold.priors import BernoulliGaussian
 from fanfold.problems.base import Described
-from fanfold.problems.sparse.compressed_sensing import DType, draw_operator
+from fanfold.problems.sparse.compressed_sensing import draw_operator
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,16 @@ class ExactlySparse(Described):
     """`y = A x + w`: m random projections of n unknowns, exactly `nonzeros` of which are drawn from `N(0, 1)`.
 
     A has iid Gaussian entries and unit columns. The SNR is `E‖Ax‖² / E‖w‖²`.
+
+    Raises:
+        ValueError: If a size or the number of non-zeros is out of range.
+
+    Example:
+        >>> import fanfold as ff, torch
+        >>> problem = ff.problems.ExactlySparse(n=40, m=20, nonzeros=3)
+        >>> x, obs = problem.sample(3, torch.Generator().manual_seed(0))
+        >>> (x != 0).sum(-1)
+        tensor([3, 3, 3])
     """
 
     n: int = 200  # unknowns
@@ -41,8 +52,8 @@ class ExactlySparse(Described):
         return draw_operator(self.m, self.n, "unit-columns", 1.0, self.seed, self.dtype)
 
     @property
-    def prior(self) -> BernoulliGaussian:  # type: ignore[override]
-        """Of each unknown by itself; together they know their number, which this leaves out."""
+    def prior(self) -> BernoulliGaussian:
+        """The prior of each unknown by itself; together they know their number, which this leaves out."""
         return BernoulliGaussian(self.nonzeros / self.n)
 
     @cached_property

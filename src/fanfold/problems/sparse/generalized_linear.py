@@ -15,12 +15,22 @@ class GeneralizedLinear(CompressedSensing):
     """`y ~ p(y | z)`, `z = A x`: compressed sensing through a likelihood, such as one bit a measurement.
 
     The SNR is `E‖Ax‖² / E‖w‖²` with w the noise inside the likelihood; a likelihood without (Poisson) ignores it.
-    One-bit measurements take more of them than unknowns: m may exceed n here.
+    One-bit measurements take more of them than unknowns, so m may exceed n.
+
+    Raises:
+        ValueError: If a size, the sparsity or the condition number is out of range.
+
+    Example:
+        >>> import fanfold as ff, torch
+        >>> problem = ff.problems.GeneralizedLinear(n=20, m=60)
+        >>> x, obs = problem.sample(3, torch.Generator().manual_seed(0))
+        >>> obs.y.abs().unique()
+        tensor([1.])
     """
 
     m: int = 1500  # measurements
     snr_db: float = 10.0  # power of A x over power of the likelihood's noise; inf for none
-    likelihood: Likelihood = field(default_factory=OneBit)
+    likelihood: Likelihood = field(default_factory=OneBit)  # of each measurement
 
     def __post_init__(self):
         if self.m > self.n and self.ensemble not in ("iid", "unit-columns"):

@@ -1,8 +1,7 @@
 """A problem whose measurements come from another operator than the one that estimators are given."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Self
 
 import numpy as np
 import torch
@@ -10,18 +9,26 @@ from torch import Tensor
 
 from fanfold.linops import Dense, LinearOperator
 from fanfold.observation import Observation
-from fanfold.problems.base import Described
+from fanfold.problems.base import Nested
 from fanfold.problems.sparse.compressed_sensing import CompressedSensing
-
-OWN = ("error", "error_seed")  # fields beside the problem
 
 
 @dataclass(frozen=True)
-class Mismatched(Described):
+class Mismatched(Nested):
     """Draws of a problem measured by `A + E`, with observations that carry the believed `A`: `y = (A + E) x + w`.
 
     E is Gaussian, fixed, and of Frobenius norm `error ‖A‖_F`: gains, positions and phases that were measured once,
-    a little wrongly. The noise variance is that of w alone. No prior is given, as limits for A would not hold here.
+    a little wrongly. The noise variance is that of w alone. No prior is given, as limits for A would not hold.
+
+    Raises:
+        ValueError: If the error is negative.
+
+    Example:
+        >>> import fanfold as ff
+        >>> problem = ff.problems.Mismatched(ff.problems.CompressedSensing(n=40, m=20), error=0.1)
+        >>> E = problem.true_A.matrix() - problem.A.matrix()
+        >>> round((E.norm() / problem.A.matrix().norm()).item(), 3)
+        0.1
     """
 
     problem: CompressedSensing = field(default_factory=CompressedSensing)
@@ -47,25 +54,14 @@ class Mismatched(Described):
         """`E|w|²`."""
         return self.problem.noise_var
 
-    def shifted(self, **changes: Any) -> Self:
-        """The same problem with some fields changed, its own or those of what it draws from."""
-        own = {name: value for name, value in changes.items() if name in ("problem", *OWN)}
-        inner = {name: value for name, value in changes.items() if name not in own}
-        problem = own.pop("problem", self.problem)
-        return replace(self, problem=problem.shifted(**inner) if inner else problem, **own)
-
-    def held_out(self) -> "Mismatched":
-        """The same error over held-out draws."""
-        return Mismatched(self.problem.held_out(), self.error, self.error_seed)
-
     def sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Observation]:
         """`n` signals and their observation by `A + E`, carrying A."""
         x, obs = self.problem.sample(n, generator)
         noise = obs.y - self.A @ x
         return x, Observation(obs.y if self.error == 0 else self.true_A @ x + noise, self.A, obs.noise_var)
 
-    def told(self, obs: Observation) -> Observation:
-        """The observation for someone who knows the operator that measured."""
+    def with_true_operator(self, obs: Observation) -> Observation:
+        """The same observation for someone who knows the operator that measured."""
         return Observation.unchecked(obs.y, self.true_A, obs.noise_var)
 
 

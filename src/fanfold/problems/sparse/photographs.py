@@ -3,6 +3,7 @@
 The pictures are those that PyWavelets ships, or the user's own files.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -19,7 +20,11 @@ from fanfold.linops import DCT, Dense, LinearOperator, Wavelet
 from fanfold.observation import Observation
 from fanfold.problems.base import Described
 
-SHIPPED = ("aero", "ascent", "camera")
+SHIPPED: dict[str, Callable[[], np.ndarray]] = {
+    "aero": pywt.data.aero,
+    "ascent": pywt.data.ascent,
+    "camera": pywt.data.camera,
+}
 
 
 @dataclass(frozen=True)
@@ -28,7 +33,17 @@ class Photographs(Described):
 
     Φ is Gaussian with variance `1 / m` an entry, `m = ratio · block²`. The unknowns are the coefficients of the
     block in an orthonormal basis, `A = Φ Ψᴴ`, so that errors of coefficients are errors of pixels. A draw takes blocks
-    at random places of the pictures; `measure` takes a whole picture in a grid of blocks.
+    at random places of the pictures; `blocks` takes a whole picture in a grid of blocks.
+
+    Raises:
+        ValueError: If a number is out of range, or a picture is missing, unreadable or smaller than a block.
+
+    Example:
+        >>> import fanfold as ff, torch
+        >>> problem = ff.problems.Photographs(pictures=("camera",), block=8)
+        >>> x, obs = problem.sample(3, torch.Generator().manual_seed(0))
+        >>> x.shape, obs.y.shape
+        (torch.Size([3, 64]), torch.Size([3, 16]))
     """
 
     pictures: tuple[str, ...] = ("camera", "ascent")  # shipped ones (aero, ascent, camera) or image files
@@ -69,12 +84,13 @@ class Photographs(Described):
         turn = torch.randint(8 if self.flips else 1, (n, 1, 1), generator=generator)
         pixels = torch.empty(n, self.block, self.block)
         for index, name in enumerate(self.pictures):
-            mine = which == index
+            of_this_one = which == index
             windows = load_picture(name).unfold(0, self.block, 1).unfold(1, self.block, 1)
             row, column = (
-                (place[axis, mine] * windows.shape[axis]).long().clamp_max(windows.shape[axis] - 1) for axis in (0, 1)
+                (place[axis, of_this_one] * windows.shape[axis]).long().clamp_max(windows.shape[axis] - 1)
+                for axis in (0, 1)
             )
-            pixels[mine] = windows[row, column]
+            pixels[of_this_one] = windows[row, column]
         pixels = torch.where(turn & 1 != 0, pixels.flip(-1), pixels)
         pixels = torch.where(turn & 2 != 0, pixels.flip(-2), pixels)
         pixels = torch.where(turn & 4 != 0, pixels.mT, pixels)
@@ -116,7 +132,7 @@ def load_picture(name: str) -> Tensor:
 
 @lru_cache(maxsize=3)
 def _shipped_picture(name: str) -> Tensor:
-    return torch.from_numpy(np.asarray(getattr(pywt.data, name)(), dtype=np.float32) / 255)
+    return torch.from_numpy(np.asarray(SHIPPED[name](), dtype=np.float32) / 255)
 
 
 @lru_cache(maxsize=16)

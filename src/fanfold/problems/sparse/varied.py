@@ -1,25 +1,31 @@
 """A problem under conditions that differ from draw to draw: what one network for all of them trains on."""
 
-from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from fanfold.linops import LinearOperator
 from fanfold.observation import Observation
-from fanfold.problems.base import Described
+from fanfold.problems.base import Nested
 from fanfold.problems.sparse.compressed_sensing import CompressedSensing
-
-OWN = ("ranges", "groups")  # fields beside the problem
 
 
 @dataclass(frozen=True)
-class Varied(Described):
+class Varied(Nested):
     """Draws of a problem, each with conditions drawn uniformly from their ranges.
 
-    `Varied(CompressedSensing(), {"sparsity": (0.05, 0.15), "snr_db": (10.0, 40.0)})`. Train with
-    `nmse_over="sample"`, or the conditions with the largest errors decide alone.
+    Train with `nmse_over="sample"`, or the conditions with the largest errors decide alone.
+
+    Raises:
+        ValueError: If a range is empty, or a field that is varied would change A.
+
+    Example:
+        >>> import fanfold as ff, torch
+        >>> ranges = {"sparsity": (0.05, 0.15), "snr_db": (10.0, 40.0)}
+        >>> problem = ff.problems.Varied(ff.problems.CompressedSensing(n=40, m=20), ranges)
+        >>> problem.sample(8, torch.Generator().manual_seed(0))[1].noise_var.shape
+        torch.Size([8, 1])
     """
 
     problem: CompressedSensing = field(default_factory=CompressedSensing)
@@ -42,17 +48,6 @@ class Varied(Described):
     def A(self) -> LinearOperator:  # noqa: N802
         """The operator, which all conditions share."""
         return self.problem.A
-
-    def shifted(self, **changes: Any) -> Self:
-        """The same problem with some fields changed, its own or those of what it draws from."""
-        own = {name: value for name, value in changes.items() if name in ("problem", *OWN)}
-        inner = {name: value for name, value in changes.items() if name not in own}
-        problem = own.pop("problem", self.problem)
-        return replace(self, problem=problem.shifted(**inner) if inner else problem, **own)
-
-    def held_out(self) -> "Varied":
-        """The same ranges over held-out draws."""
-        return Varied(self.problem.held_out(), self.ranges, self.groups)
 
     def sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Observation]:
         """`n` signals and their observation, with the noise variance of each."""

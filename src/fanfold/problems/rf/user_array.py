@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fanfold.core.noise import circular
+from fanfold.core.precision import dtype_named
 from fanfold.core.units import from_db, power
 from fanfold.linops import Diagonal, LinearOperator
 from fanfold.observation import Observation, check_finite
@@ -19,23 +20,34 @@ from fanfold.problems.pairs import PairArrays, Part, load_arrays, pick_rows, row
 from fanfold.problems.rf.geometry_file import Geometry, read_geometry
 from fanfold.problems.rf.imaging import Scene, scenes
 
-SIMULATION = ("targets", "sparsity", "speckle", "snr_db", "phase_deg", "gain_db", "pictures", "seed")
+SIMULATED_ONLY = ("targets", "sparsity", "speckle", "snr_db", "phase_deg", "gain_db", "pictures", "seed")
 
 
 @dataclass(frozen=True)
 class RFGeometry(Described):
     """Your own array, from a geometry file: `y = A x + w`, trained on its calibration pairs or on simulated scenes.
 
-    `fanfold.linops.geometry` says what the file holds. Calibration pairs are an `.npz` file with known scenes `x`,
-    `(samples, voxels)` or `(samples, *scene)`, and what the true array measured of them, complex `y`, `(samples, m)`
-    or with one axis for each of its own; `noise_var`, `E|w|²`, may stand beside them. Networks get y with the nominal
-    A of the file. The last `held_out_share` of the pairs is kept for validation and testing.
+    `fanfold.problems.rf.geometry_file` says what the file holds. Calibration pairs are an `.npz` file with known scenes
+    `x`, `(samples, voxels)` or `(samples, *scene)`, and what the true array measured of them, complex `y`,
+    `(samples, m)` or with one axis for each of the array's; `noise_var`, `E|w|²`, may stand beside them. Networks get y
+    with the nominal A of the file. The last `held_out_share` of the pairs is kept for validation and testing.
 
     Without pairs scenes are simulated as `rf-imaging` does; with phase or gain errors, one for each element of each
     axis, or each transmitter, receiver and frequency, they come from an array that is not the nominal one.
+
+    Raises:
+        ValueError: If a number is out of range, or a file is missing or does not fit.
+
+    Example:
+        >>> import fanfold as ff, pathlib, tempfile
+        >>> file = pathlib.Path(tempfile.mkdtemp(), "array.toml")
+        >>> _ = file.write_text('axis = [{kind = "linear-array", elements = 8, field = 0.8, voxels = 10}]')
+        >>> problem = ff.problems.RFGeometry(str(file))
+        >>> problem.A.shape, problem.scene
+        ((8, 10), (10,))
     """
 
-    geometry: str  # a TOML file; the documentation of fanfold.linops.geometry says what it holds
+    geometry: str  # a TOML file; the documentation of fanfold.problems.rf.geometry_file says what it holds
     pairs: str | None = None  # an .npz file of scenes x and measurements y; simulated scenes if not given
     part: Part = "train"
     held_out_share: float = 0.2  # of the pairs, from the end of the file
@@ -68,7 +80,7 @@ class RFGeometry(Described):
     @property
     def A(self) -> LinearOperator:  # noqa: N802
         """The nominal operator, as the geometry file has it."""
-        return self._geometry.operator(getattr(torch, self.dtype))
+        return self._geometry.operator(dtype_named(self.dtype))
 
     @property
     def scene(self) -> tuple[int, ...]:
@@ -87,13 +99,13 @@ class RFGeometry(Described):
         return self.A.once(key, lambda: Diagonal(response.to(self.A.dtype)) @ self.A)
 
     @property
-    def prior(self) -> BernoulliGaussian | None:  # type: ignore[override]
-        """Of each voxel, where they are independent and the operator is known."""
+    def prior(self) -> BernoulliGaussian | None:
+        """The prior of each voxel, where they are independent and the operator is known."""
         return BernoulliGaussian(self.sparsity) if self.targets == "points" and self.true_A is self.A else None
 
     @cached_property
     def guessed_prior(self) -> BernoulliGaussian:
-        """What an algorithm may begin from where no prior is known: sparsity and power of scenes to train on."""
+        """The prior that an algorithm may begin from: sparsity and power of scenes to train on."""
         if self.pairs is None and self.targets == "points":
             return BernoulliGaussian(self.sparsity)
         x = self.sample(500, torch.Generator().manual_seed(0))[0] if self.pairs is None else self._train_scenes()
@@ -115,7 +127,7 @@ class RFGeometry(Described):
         Raises:
             ValueError: If a field is unknown, or is one of simulated scenes and these were measured.
         """
-        for name in SIMULATION if self.pairs is not None else ():
+        for name in SIMULATED_ONLY if self.pairs is not None else ():
             if name in changes:
                 raise ValueError(
                     f"{name} is a setting of simulated scenes, and {self.pairs} holds measured ones: leave it out, or "
@@ -138,7 +150,7 @@ class RFGeometry(Described):
             pick, var = pick_rows(self.part, self.rows(), n, generator), stored.noise_var
             var = var[pick] if var is not None and var.ndim else var
             return stored.x[pick], Observation(stored.y[pick], stored.A, var)
-        dtype, true_A = getattr(torch, self.dtype), self.true_A
+        dtype, true_A = dtype_named(self.dtype), self.true_A
         assert true_A is not None
         if self.targets == "points":
             x = BernoulliGaussian(self.sparsity).sample((n, self.A.n), generator, dtype)
@@ -184,8 +196,8 @@ def _response(measured: tuple[int, ...], phase_deg: float, gain_db: float, seed:
     response = torch.ones(1, dtype=torch.complex128)
     for count in measured:
         phase, gain = torch.randn(2, count, generator=generator, dtype=torch.float64)
-        own = 10 ** (gain_db * gain / 20) * torch.exp(1j * math.radians(phase_deg) * phase)
-        response = (response[:, None] * own).flatten()
+        of_axis = 10 ** (gain_db * gain / 20) * torch.exp(1j * math.radians(phase_deg) * phase)
+        response = (response[:, None] * of_axis).flatten()
     return response
 
 
