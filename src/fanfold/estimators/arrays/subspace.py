@@ -71,7 +71,7 @@ class Subspace(ABC):
 
     @abstractmethod
     def angles(self, vectors: Tensor) -> Tensor:
-        """The angles `(batch, sources)`, in any order, from eigenvectors in columns `(batch, L, L)` by rising eigenvalue."""
+        """The angles `(batch, sources)`, unordered, of eigenvectors in columns `(batch, L, L)` by rising eigenvalue."""
 
     def covariance(self, y: Tensor) -> Tensor:
         """Sample covariance, smoothed, of unit power: `(..., L, L)`."""

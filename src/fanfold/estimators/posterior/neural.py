@@ -33,9 +33,7 @@ class NeuralSettings:
         2
     """
 
-    loss: LossName | Loss = (
-        "squared-error"  # What is minimised: it gives the mean, median, quantiles, mean and variance, or class.
-    )
+    loss: LossName | Loss = "squared-error"  # For the mean, median, quantiles, mean and variance, or class.
     members: int = 1  # Networks whose estimates are averaged.
     levels: tuple[float, ...] = (0.05, 0.5, 0.95)  # Levels of the quantiles, for pinball.
     width: int | None = None  # Width of the network; a sensible one if not given.
