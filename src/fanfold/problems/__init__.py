@@ -1,4 +1,7 @@
-"""Problems: draws of signals and their observations. A new one is a file here and a row in the registry."""
+"""Problems: draws of signals and their observations. A new one is a file here and a row in the REGISTRY.
+
+PARTS are classes whose settings stand within those of problems: where parameters come from.
+"""
 
 from fanfold.problems.base import Problem
 from fanfold.problems.gaussian.linear_gaussian import LinearGaussian
@@ -86,3 +89,7 @@ __all__ = [
     "Tone",
     "Varied",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

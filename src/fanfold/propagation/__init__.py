@@ -1,4 +1,7 @@
-"""Channels of a radio link: models, stored draws and pilots. A new source is a file here and a row in the registry."""
+"""Channels of a radio link: models, stored draws and pilots. A new source is a file here and a row in the registry.
+
+A Part is the name of a share of stored draws: "train", "validation" or "test".
+"""
 
 from fanfold.propagation.base import Layout, Part, Source, StoredSource, stored_fingerprint
 from fanfold.propagation.dataset import Dataset
@@ -34,3 +37,7 @@ __all__ = [
     "source_of",
     "stored_fingerprint",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__
