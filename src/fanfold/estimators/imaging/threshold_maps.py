@@ -31,7 +31,7 @@ class ThresholdMaps(nn.Module):
         self.cnn = ResidualCNN(1, 1, **shape)
 
     def forward(self, r: Tensor, threshold: Tensor, strength: float) -> Tensor:
-        """The factors; the CNN sees powers over the threshold's, so that scenes in other units have the same factors."""
+        """The factors; the CNN sees powers over the threshold's, so that other units give the same factors."""
         seen = torch.log1p(power(r) / threshold**2).reshape(-1, 1, *self.scene)
         deviation = self.cnn(seen).reshape(r.shape)
         return torch.exp(strength * LARGEST_DEVIATION * torch.tanh(deviation / LARGEST_DEVIATION))
