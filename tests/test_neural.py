@@ -18,6 +18,7 @@ from fanfold.priors import Uniform
 from fanfold.problems import LinearGaussian, MixtureSignal, Modulation, Pairs, ScalarChannel
 from fanfold.problems.base import Described
 from fanfold.problems.draws import Pool, draw
+from fanfold.runs import recipe
 from fanfold.training.events import Finished, Validated
 
 UNTRAINED = {"steps": 1, "lr": 1e-30}  # prepared from data, and not moved
@@ -209,7 +210,9 @@ def test_a_loss_of_the_users_own():
     ff.fit(net, problem, steps=20, batch=64, threads=1, on_event=seen.append)
     assert isinstance(seen[-1], Finished)
     assert seen[-1].loss is not None
-    assert net.settings is None  # a run directory cannot name it
+    assert net.settings.loss is huber
+    with pytest.raises(ValueError, match="cannot name a lambda"):
+        recipe.describe_network(net)
 
 
 # Every kind of observation

@@ -43,11 +43,11 @@ class LocatorSettings:
         9
     """
 
-    oversampling: int = 4  # bins in a resolution of the problem
-    margin: int = 3  # bins beyond each end of the window
-    width: int = 16  # of the CNN, in channels
-    depth: int = 2  # of the CNN, in residual convolutions
-    network_seed: int = 0  # of the starting weights
+    oversampling: int = 4  # Bins in a resolution of the problem.
+    margin: int = 3  # Bins beyond each end of the window.
+    width: int = 16  # Channels of the CNN.
+    depth: int = 2  # Residual convolutions of the CNN.
+    network_seed: int = 0  # Seed of the starting weights.
 
     def build(self, problem: Any) -> "Locator":
         """The untrained estimator.
@@ -94,7 +94,7 @@ class Locator(nn.Module):
         snapshots: Observed amplitudes of one shape; y is `(..., m snapshots)`, the snapshots of an entry together.
         width: Channels of the CNN.
         depth: Its residual convolutions.
-        seed: Of the starting weights.
+        seed: Seed of the starting weights.
 
     Raises:
         ValueError: If templates and values do not fit, or values do not rise.
@@ -228,7 +228,7 @@ class Locator(nn.Module):
         return Filtered(ratio, offset, log_scale, of_bins, torch.cat([log_var, level, torch.log1p(top)], -1))
 
     def _powers(self, obs: Observation) -> tuple[Tensor, Tensor]:
-        """Of the matched filters `(..., K)` and of y `(..., 1)`, summed over snapshots."""
+        """The powers of the matched filters `(..., K)` and of y `(..., 1)`, summed over snapshots."""
         y, (_, m) = obs.y, self.templates.shape
         if y.shape[-1] != m * self.snapshots or (self.templates.is_complex() and not y.is_complex()):
             shape = f"{'complex ' if self.templates.is_complex() else ''}(..., {m * self.snapshots})"

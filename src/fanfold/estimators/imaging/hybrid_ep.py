@@ -46,13 +46,13 @@ class HybridEPSettings:
     """
 
     algorithm: EP = field(default_factory=lambda: EP(BernoulliGaussian(), damping=1.0))
-    layers: int = 8  # of the network, steps of EP
-    learn: Mapping[str, str] = field(default_factory=dict)  # numbers that move too: quantity -> sharing and granularity
-    width: int = 24  # of the CNN, in channels
-    depth: int = 3  # of the CNN, in convolutions of 1 x 1
-    reach: int = 4  # neighbours up to so many voxels away say what a voxel's prior is
-    voxels: tuple[int, int] | None = None  # height and width of the scene; the problem's if not given
-    network_seed: int = 0  # of the starting weights
+    layers: int = 8  # Layers of the network, steps of EP.
+    learn: Mapping[str, str] = field(default_factory=dict)  # Numbers of the algorithm that move too; none if not given.
+    width: int = 24  # Channels of the CNN.
+    depth: int = 3  # Convolutions of 1 x 1 of the CNN.
+    reach: int = 4  # How many voxels away neighbours tell of a voxel's prior.
+    voxels: tuple[int, int] | None = None  # Height and width of the scene; those of the problem if not given.
+    network_seed: int = 0  # Seed of the starting weights.
 
     def build(self, problem: HasOperator) -> "HybridEP":
         """The untrained network."""
