@@ -15,7 +15,7 @@ from fanfold.core.streams import Stream
 from fanfold.estimators.posterior.features import ridge
 from fanfold.observation import Observation
 from fanfold.priors import Uniform
-from fanfold.problems import LinearGaussian, MixtureSignal, Modulation, Pairs, ScalarChannel
+from fanfold.problems import Denoising, LinearGaussian, MixtureSignal, Modulation, Pairs
 from fanfold.problems.base import Described
 from fanfold.problems.draws import Pool, draw
 from fanfold.runs import recipe
@@ -141,7 +141,7 @@ def excess(net, problem, draws: int = 20_000) -> float:
 @pytest.fixture(scope="module")
 def trained():
     """A heteroscedastic pair of networks on a uniform parameter in noise."""
-    problem = ScalarChannel(Uniform())
+    problem = Denoising(Uniform())
     return problem, ff.fit(ff.neural(problem, "gaussian", members=2), problem, steps=400, threads=1)
 
 

@@ -59,7 +59,7 @@ class ZivZakai:
 
     Example:
         >>> import fanfold as ff
-        >>> problem = ff.problems.ScalarChannel(ff.priors.Gaussian(1.0), snr_db=0.0)
+        >>> problem = ff.problems.Denoising(ff.priors.Gaussian(1.0), snr_db=0.0)
         >>> round(ff.bounds.ziv_zakai(problem).mse, 3)
         0.5
     """

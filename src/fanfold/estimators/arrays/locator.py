@@ -22,7 +22,7 @@ DECISIVE_NATS = 1000.0  # log ratios beyond it count as their logarithm, since n
 ADDED_POWER = 1e-3  # of the filters' mean power, added to each: the log of what is far below says nothing
 
 
-class Filtered(NamedTuple):
+class FilterOutputs(NamedTuple):
     """What the matched filters say."""
 
     ratio: Tensor  # (..., K) log likelihood ratio of each bin against no signal
@@ -204,7 +204,7 @@ class Locator(nn.Module):
         centre = self.values + self.spacing * (said.offset + self.strength * torch.tanh(shift))
         return log_weight, centre, self.spacing * torch.exp(said.log_scale + self.strength * stretch)
 
-    def _filter(self, obs: Observation) -> Filtered:
+    def _filter(self, obs: Observation) -> FilterOutputs:
         strength, energy = self._powers(obs)
         tiny = torch.finfo(energy.dtype).tiny  # silence too has a logarithm
         entries = obs.y.shape[-1] * (1.0 if obs.y.is_complex() else 0.5)
@@ -225,7 +225,7 @@ class Locator(nn.Module):
         place = torch.linspace(-1, 1, ratio.shape[-1], dtype=ratio.dtype, device=ratio.device)
         of_bins = [torch.log1p(ratio), torch.log1p(top - ratio), offset, log_scale, level, log_var, place]
         of_bins = torch.stack([seen.expand_as(ratio) for seen in of_bins], -2)
-        return Filtered(ratio, offset, log_scale, of_bins, torch.cat([log_var, level, torch.log1p(top)], -1))
+        return FilterOutputs(ratio, offset, log_scale, of_bins, torch.cat([log_var, level, torch.log1p(top)], -1))
 
     def _powers(self, obs: Observation) -> tuple[Tensor, Tensor]:
         """The powers of the matched filters `(..., K)` and of y `(..., 1)`, summed over snapshots."""

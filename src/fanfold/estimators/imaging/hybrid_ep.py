@@ -24,7 +24,7 @@ from fanfold.unfolding.unfold import HasOperator, Unfolded
 
 
 @dataclass(frozen=True)
-class Mapped(EP):
+class MappedEP(EP):
     """EP whose `theta` has the maps of its prior's settings."""
 
     def denoise(self, r, v, theta):
@@ -82,7 +82,7 @@ class HybridEP(Unfolded):
 
     def __init__(self, problem_or_obs: HasOperator, settings: HybridEPSettings):
         ep = settings.algorithm
-        super().__init__(Mapped(**vars(ep)), problem_or_obs, settings.layers, settings.learn)
+        super().__init__(MappedEP(**vars(ep)), problem_or_obs, settings.layers, settings.learn)
         self._settings, scene = settings, scene_of(problem_or_obs, settings.voxels)
         shape = {"width": settings.width, "reach": settings.reach, "depth": settings.depth}
         self.denoiser = PriorMaps(ep.prior, scene, settings.network_seed, **shape).to(self._bound.device)

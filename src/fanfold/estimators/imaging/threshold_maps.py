@@ -38,7 +38,7 @@ class ThresholdMaps(nn.Module):
 
 
 @dataclass(frozen=True)
-class Mapped(FISTA):
+class MappedFISTA(FISTA):
     """FISTA whose `theta` has the maps."""
 
     def shrink(self, r, theta):
@@ -89,7 +89,7 @@ class ThresholdMapFISTA(Unfolded):
     """
 
     def __init__(self, problem_or_obs: HasOperator, settings: ThresholdMapFISTASettings):
-        super().__init__(Mapped(**vars(settings.algorithm)), problem_or_obs, settings.layers, settings.learn)
+        super().__init__(MappedFISTA(**vars(settings.algorithm)), problem_or_obs, settings.layers, settings.learn)
         self._settings, scene = settings, scene_of(problem_or_obs, settings.voxels)
         maps = ThresholdMaps(scene, width=settings.width, depth=settings.depth, seed=settings.network_seed)
         self.maps = like_operator(maps, self._bound)
