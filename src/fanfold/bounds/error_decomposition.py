@@ -139,7 +139,7 @@ class _Point:
         return rows
 
     def _estimates(self, x: Tensor) -> Tensor:
-        """Of the wanted parameters, `(repeats, w)`; the same noise for every x."""
+        """Estimates of the wanted parameters, `(repeats, w)`; the same noise for every x."""
         generator = torch.Generator().manual_seed(self.seed)
         with torch.no_grad():
             obs = _measure(self.problem, x.expand(self.repeats, -1), generator)

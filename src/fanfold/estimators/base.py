@@ -184,7 +184,7 @@ class Bound(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Its hash."""
+        """The hash of the operator."""
         ...
 
 
@@ -212,7 +212,7 @@ class MeasuresNoise(Protocol):
 
     @property
     def measures_noise(self) -> bool:
-        """Whether it does."""
+        """Whether the estimator measures it."""
         ...
 
 

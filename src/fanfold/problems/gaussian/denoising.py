@@ -27,7 +27,7 @@ class Denoising(WhiteGaussian):
         True
     """
 
-    prior: Prior = field(default_factory=BernoulliGaussian)  # of each entry
+    prior: Prior = field(default_factory=BernoulliGaussian)  # prior of each entry
     snr_db: float = 10.0  # E|x|² / noise_var
     n: int = 1  # entries
 

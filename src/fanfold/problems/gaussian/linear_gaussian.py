@@ -36,7 +36,7 @@ class LinearGaussian(WhiteGaussian):
     m: int = 10  # measurements
     snr_db: float = 0.0  # 1 / noise_var
     show_operator: bool = False  # whether observations carry A
-    seed: int = 0  # of A
+    seed: int = 0  # seed of the operator A
 
     def __post_init__(self):
         if self.n < 1 or self.m < 1:
