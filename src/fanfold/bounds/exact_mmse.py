@@ -122,7 +122,7 @@ def _quadrature(model: KnownModel, x: Tensor, obs: Observation, cells: int) -> T
 
 
 def _box(model: KnownModel) -> tuple[Tensor, Tensor]:
-    """The box in which the prior has mass: the draws' range and as much again to either side, or to the support's ends, `(n,)`."""
+    """The ends `(n,)` of a box with the prior's mass: the draws' range and as much again, or the support's ends."""
     x = model.sample_all(20_000, torch.Generator().manual_seed(0))[0].double()
     room = x.amax(0) - x.amin(0)
     ends = []

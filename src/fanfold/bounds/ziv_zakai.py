@@ -208,7 +208,7 @@ def _prior(model: KnownModel) -> tuple[Density, tuple[float, float]]:
 
 
 def _support(model: KnownModel) -> tuple[float, float]:
-    """The ends between which the density is above 1e-16 of its highest value at draws; what is left out only lowers the bound."""
+    """The ends between which the density is above 1e-16 of its highest value at draws; the rest would only add."""
     draws = model.sample_all(2000, torch.Generator().manual_seed(0))[0][:, :1].double()
     if has_atoms(draws.flatten()):
         raise ValueError(
