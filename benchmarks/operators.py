@@ -25,7 +25,7 @@ from torch import Tensor
 from fanfold.core.table import as_text
 from fanfold.deploy.memory import PeakMemory
 from fanfold.linops import Born, Kronecker, LinearOperator, ofdm_radar, partial_fourier, planar_array
-from fanfold.linops.born import KEPT
+from fanfold.linops.born import MAX_KEPT_ENTRIES
 
 BATCH, GOAL, DTYPE = 64, 1.3, torch.complex64
 DENSE = 2**23  # entries of a matrix that is compared with
@@ -64,7 +64,7 @@ def operators() -> dict[str, LinearOperator]:
 def by_hand(A: LinearOperator) -> tuple[Product, Product | None]:
     """What one would write for this operator alone, and its adjoint where autograd would hold the matrix."""
     if isinstance(A, Born):
-        if A.m * A.n > KEPT:
+        if A.m * A.n > MAX_KEPT_ENTRIES:
             return scattering(A)
         matrix = A.matrix()
         return lambda x: x @ matrix.mT, None

@@ -42,8 +42,7 @@ from sionna.phy.utils import ebnodb2no
 from torch import Tensor
 
 from fanfold.core.noise import circular
-from fanfold.estimators.ofdm import ChannelCovariance, Wiener
-from fanfold.estimators.ofdm.resource_grid import GridEstimator
+from fanfold.estimators.ofdm import ChannelCovariance, GridEstimator, Wiener
 from fanfold.problems import OFDMChannel
 from fanfold.problems.radio.resource_grid import pilot_grid
 from fanfold.propagation import TR38901
@@ -77,7 +76,7 @@ class FanfoldChannelEstimator(BaseChannelEstimator):
             problem = OFDMChannel(LAYOUT, f"comb-{streams}:offset={k}@{at}")
             if not torch.equal(problem.mask, self.pilots[k, 0] != 0):
                 raise ValueError(f"pilots of transmitter {k} are not {problem.pilots}; pass a Kronecker pilot pattern.")
-            filters[k, 0] = Wiener(problem, covariance, known_power=True)
+            filters[k, 0] = Wiener.of(problem, covariance, known_power=True)
         self.estimator = GridEstimator(self.pilots, filters)
 
     def call(self, y: Tensor, no: Tensor) -> tuple[Tensor, Tensor]:
@@ -91,12 +90,12 @@ def covariances(h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     Args:
         h: Channels `(n, antennas, symbols, subcarriers)`.
     """
-    found = []
+    factors = []
     for axis in (1, 2, 3):
         rows = h.movedim(axis, -1).flatten(0, -2)
         C = (rows.mT @ rows.conj()).to(torch.complex128)
-        found.append(C / C.diagonal().real.mean())
-    return found[0], found[1], found[2]
+        factors.append(C / C.diagonal().real.mean())
+    return factors[0], factors[1], factors[2]
 
 
 class Chain:
@@ -122,13 +121,13 @@ class Chain:
         x = self.to_grid(self.to_symbols(self.encoder(bits)))
         y = torch.einsum("brmtskf,btskf->brmkf", h, x)
         y = y + circular(tuple(y.shape), generator, y.dtype, no)
-        found = {}
+        errors = {}
         for name, estimator in estimators.items():
             h_hat, err_var = (h, torch.zeros(1)) if estimator is None else estimator(y, no)
             wrong = (self.decoder(self.detector(y, h_hat, err_var, no)) != bits).float()
             squares = ((h_hat - h).abs().square().sum(), h.abs().square().sum())
-            found[name] = [*map(float, squares), wrong.mean().item(), wrong.amax(-1).mean().item()]
-        return found
+            errors[name] = [*map(float, squares), wrong.mean().item(), wrong.amax(-1).mean().item()]
+        return errors
 
 
 def blocks(count: int, seed: int) -> Tensor:
@@ -165,7 +164,7 @@ def main() -> int:
                 f"{ebno_db:6.1f} dB  {name:36s} NMSE {error / power:9.2e}  BER {ber:8.2e}  BLER {bler:.3f}", flush=True
             )
     settings = {"users": USERS, "antennas": ANTENNAS, "symbols": SYMBOLS, "subcarriers": SUBCARRIERS}
-    told = {
+    results = {
         "benchmark": "mimo_ofdm_chest",
         "ebno_db": chosen.ebno_db,
         "results": curves,
@@ -175,7 +174,7 @@ def main() -> int:
         "channels": RECIPE.describe(),
         "versions": {name: version(name) for name in ("fanfold", "torch", "sionna-no-rt")},
     }
-    chosen.out.write_text(json.dumps(told, indent=1))
+    chosen.out.write_text(json.dumps(results, indent=1))
     _, least_squares, ours = (curves[name]["nmse"] for name in estimators)
     return int(any(a >= b for a, b in zip(ours, least_squares)))
 

@@ -84,7 +84,7 @@ def errors(source: str, comb: str, snr_db: float, draws: int) -> dict[str, float
     covariance = ChannelCovariance.of(problem, 4000)
     x, obs = problem.held_out().sample(draws, torch.Generator().manual_seed(0))
     y, noise_var = obs.y.unflatten(1, (problem.layout.antennas, -1)), 10 ** (-snr_db / 10)
-    ours = {over: Wiener(problem, covariance, over, known_power=True) for over in ("grid", "space-grid")}
+    ours = {over: Wiener.of(problem, covariance, over, known_power=True) for over in ("grid", "space-grid")}
     made: dict[str, Estimator] = {
         "fanfold, frequency": lambda y: y @ ours["grid"].filter_of(noise_var).mT,
         "Sionna, frequency": sionna_lmmse(problem, covariance, noise_var, space=False),
@@ -100,7 +100,7 @@ def times(source: str, comb: str, rounds: int) -> dict[str, tuple[float, float]]
     covariance = ChannelCovariance.of(problem, 4000)
     _, obs = problem.sample(1, torch.Generator().manual_seed(0))
     y = obs.y.unflatten(1, (problem.layout.antennas, -1))
-    grid, both = (Wiener(problem, covariance, over, known_power=True) for over in ("grid", "space-grid"))
+    grid, both = (Wiener.of(problem, covariance, over, known_power=True) for over in ("grid", "space-grid"))
     W, one, stored = grid.filter_of(0.1).mT.contiguous(), y[0].contiguous(), both.stored(0.1)
     frequency, space = (
         sionna_lmmse(problem, covariance, 0.1, space=space, precision="single") for space in (False, True)
@@ -123,13 +123,13 @@ def compare(source: str, draws: int) -> list[str]:
     missed, rows, names = [], [], []
     for comb in ("comb-2", "comb-4"):
         for snr_db in (0.0, 10.0, 20.0):
-            found = errors(source, comb, snr_db, draws)
-            names, row = list(found), [f"{value:.3f}" for value in found.values()]
+            nmse = errors(source, comb, snr_db, draws)
+            names, row = list(nmse), [f"{value:.3f}" for value in nmse.values()]
             rows.append([comb, f"{snr_db:g} dB", *row])
-            apart = abs(found["fanfold, frequency"] - found["Sionna, frequency"])
+            apart = abs(nmse["fanfold, frequency"] - nmse["Sionna, frequency"])
             if not apart <= CLOSE_DB:
                 missed.append(f"{comb}, {snr_db:g} dB: over frequency {apart:.3f} dB apart")
-            if not found["fanfold, space x frequency"] <= found["Sionna, space after frequency"] + CLOSE_DB:
+            if not nmse["fanfold, space x frequency"] <= nmse["Sionna, space after frequency"] + CLOSE_DB:
                 missed.append(f"{comb}, {snr_db:g} dB: over space worse than Sionna")
     print(as_text(["pilots", "SNR", *names], rows))
     return missed

@@ -49,7 +49,7 @@ def test_paths_go_from_transmitter_to_voxel_to_receiver():
 
 @pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128])
 def test_near_field_operator_and_its_adjoint_in_blocks(dtype, monkeypatch):
-    for name in ("KEPT", "BLOCK"):  # several blocks, none kept
+    for name in ("MAX_KEPT_ENTRIES", "BLOCK_ENTRIES"):  # several blocks, none kept
         monkeypatch.setattr(f"fanfold.linops.born.{name}", 200)
     A = born(dtype)
     assert A._rows < 12

@@ -1,5 +1,8 @@
 """Adapting channel networks to another place, and the counting of pilots."""
 
+import os
+
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -8,12 +11,14 @@ from torch import nn
 import fanfold as ff
 from fanfold.core.streams import generator_of
 from fanfold.core.units import power
-from fanfold.estimators.ofdm import BeamMixer, MixerSettings
-from fanfold.estimators.ofdm.adaptation import Adapted, FewChannels, turns, unbiased_risk
+from fanfold.estimators.base import known_peers
+from fanfold.estimators.ofdm import Adapted, AdaptedSettings, BeamMixer, MixerSettings
+from fanfold.estimators.ofdm.adaptation import unbiased_risk
 from fanfold.experiments.channels.pilot_overhead import crossing
 from fanfold.observation import Estimate, Observation
-from fanfold.problems import OFDMChannel
+from fanfold.problems import FewChannels, OFDMChannel
 from fanfold.problems.draws import Pool
+from fanfold.problems.radio.few_channels import turns
 from fanfold.training.fit import fit_events
 from fanfold.training.settings import Training
 
@@ -46,7 +51,7 @@ def test_known_channels_are_observed_anew_and_others_once():
         x, obs = few.sample(400, generator_of(0))
         assert len(x.real.unique(dim=0)) == 8  # a fifth of ten is held out
         assert len(obs.y.real.unique(dim=0)) == observations
-    assert not torch.isin(known.held_out().pairs[0].real, known.pairs[0].real).any()
+    assert not torch.isin(known.held_out().drawn()[0].real, known.drawn()[0].real).any()
 
 
 @pytest.mark.parametrize("known", [True, False])
@@ -54,7 +59,7 @@ def test_varied_channels_are_many_of_the_same_power_with_the_noise_that_is_said(
     few = FewChannels(OFDMChannel(PLACE, "comb-2", snr_db=(0.0, 20.0)), 40, known)
     x, obs = few.sample(4000, generator_of(0))
     assert len(x.real.unique(dim=0)) == 4000
-    drawn, _ = few.pairs
+    drawn, _ = few.drawn()
     # 32 channels of 96 entries, all but alike in power, in shares that add up to one and phases without a preference
     assert power(x).mean() == pytest.approx(power(drawn).mean().item(), rel=0.05)
     left = power(obs.y - few.A @ x).mean(-1) / obs.noise_var.flatten()
@@ -65,10 +70,10 @@ def test_varied_channels_are_many_of_the_same_power_with_the_noise_that_is_said(
 
 def test_of_stored_channels_none_is_taken_twice():
     few = FewChannels(OFDMChannel("umi"), 100, varied=False)
-    trained, kept = (part.pairs[0].real for part in (few, few.held_out()))
+    trained, kept = (part.drawn()[0].real for part in (few, few.held_out()))
     assert len(torch.cat([trained, kept]).unique(dim=0)) == 100
     with pytest.raises(ValueError, match="different channels"):
-        _ = FewChannels(OFDMChannel("umi"), 100_000).pairs
+        _ = FewChannels(OFDMChannel("umi"), 100_000).drawn()
 
 
 def test_of_mixed_channels_none_is_taken_twice():
@@ -82,7 +87,7 @@ def test_of_mixed_channels_none_is_taken_twice():
 
 def test_a_source_that_is_named_twice_has_no_distinct_channels():
     with pytest.raises(ValueError, match="twice"):
-        _ = FewChannels(OFDMChannel("umi+umi"), 100).pairs
+        _ = FewChannels(OFDMChannel("umi+umi"), 100).drawn()
 
 
 @pytest.mark.parametrize("known", [True, False])
@@ -105,7 +110,7 @@ def test_adapting_without_channels_resumes_to_the_same_numbers(tmp_path):
     settings = Training(steps=8, batch=8, validate_every=4, validation_samples=10)
 
     def network() -> Adapted:
-        net = BeamMixer(few.problem, SMALL)
+        net = BeamMixer.of(few.problem, SMALL)
         net.prepare(*few.problem.sample(300, generator_of(0)))
         return Adapted(net, False)
 
@@ -136,6 +141,65 @@ def test_a_turn_is_linear_in_columns_rows_and_subcarriers_and_the_same_elsewhere
         assert (steps.angle().abs() > 1e-3).any()
 
 
+def test_few_channels_are_shifted_as_the_problem_that_they_are_of():
+    few = FewChannels(OFDMChannel(PLACE, "comb-2"), 40, known=False)
+    assert few.shifted(snr_db=20.0, count=50) == FewChannels(few.problem.shifted(snr_db=20.0), 50, known=False)
+    assert few.held_out().shifted(snr_db=20.0).part == "test"
+    with pytest.raises(ValueError, match="no 'sparsity'"):
+        few.shifted(sparsity=0.1)
+
+
+def test_few_stored_channels_that_were_drawn_anew_are_chosen_anew(tmp_path):
+    _store(tmp_path, 0)
+    few = FewChannels(OFDMChannel(f"{tmp_path}/mine.npz:array=2x2x2", "comb-2"), 10)
+    before, fingerprint = few.drawn()[0], few.fingerprint
+    _store(tmp_path, 1)
+    assert few.fingerprint != fingerprint
+    assert not torch.equal(few.drawn()[0], before)
+
+
+def _store(folder, seed):
+    H = torch.randn(80, 8, 12, 2, generator=torch.Generator().manual_seed(seed)).numpy()
+    np.savez(folder / "mine.npz", H=H[..., 0] + 1j * H[..., 1])
+    os.utime(folder / "mine.npz", ns=(seed, seed))  # whatever the clock's resolution
+
+
+def test_an_adapted_network_is_built_again_from_its_settings_and_prepares_if_it_was_not_trained():
+    few = FewChannels(OFDMChannel(PLACE, "comb-2", snr_db=(0.0, 20.0)), 40)
+    x, obs = few.sample(300, generator_of(0))
+    trained = BeamMixer.of(few, SMALL)
+    trained.prepare(x, obs)
+    adapted = Adapted(trained, known=False, seed=5)
+    assert adapted.settings == AdaptedSettings(SMALL, known_channels=False, probe_seed=5)
+    assert adapted.measures_noise
+    beams = trained.beams.clone()
+    adapted.prepare(*few.sample(300, generator_of(1)))
+    assert torch.equal(trained.beams, beams)
+    built = AdaptedSettings(SMALL).build(few)
+    built.prepare(x, obs)
+    assert torch.equal(built(obs).x, trained(obs).x)
+    with pytest.raises(ValueError, match="closed form"):
+        adapted.settings.build(few).prepare(x, obs)
+    with pytest.raises(ValueError, match="channels are not known"):
+        AdaptedSettings(SMALL).build(few.shifted(known=False))
+    assert Adapted(Judged(), known=True).settings is None
+    with pytest.raises(ValueError, match="Adapted needs `losses"):
+        Adapted(Shrunk(), known=True)
+
+
+class Judged(Shrunk):
+    """A network of the user's own, without settings."""
+
+    def losses(self, obs: Observation, x: torch.Tensor) -> torch.Tensor:
+        return power(self(obs).x - x).mean(-1)
+
+
+def test_peers_of_few_channels_know_them_only_if_they_are_known():
+    few = FewChannels(OFDMChannel(PLACE, "comb-2"), 40)
+    assert list(known_peers(few)) == list(known_peers(few.problem))
+    assert list(known_peers(few.shifted(known=False))) == ["least squares, linear"]
+
+
 def test_few_channels_are_at_least_five():
     with pytest.raises(ValueError, match="at least five"):
         FewChannels(OFDMChannel(PLACE), 4)
@@ -144,7 +208,9 @@ def test_few_channels_are_at_least_five():
 def test_adapting_keeps_what_was_learned_in_closed_form_and_lowers_the_error():
     from_here = OFDMChannel(PLACE, "comb-2", snr_db=(0.0, 20.0))
     there = from_here.shifted(source="rician:k_db=15,array=2x2x2,subcarriers=12,delay_spread_ns=300")
-    net = ff.fit(BeamMixer(from_here, SMALL), from_here, steps=60, batch=64, validate_every=30, validation_samples=200)
+    net = ff.fit(
+        BeamMixer.of(from_here, SMALL), from_here, steps=60, batch=64, validate_every=30, validation_samples=200
+    )
     x, obs = there.shifted(snr_db=10.0).sample(1000, generator_of(7))
     before, start = ff.units.nmse_db(net(obs).x, x), net.beams.clone()
     adapted = ff.fit(Adapted(net, True), FewChannels(there, 200), steps=150, batch=64, lr=3e-3, validate_every=50)
@@ -156,7 +222,7 @@ def test_adapting_to_unknown_channels_needs_the_noise_variance():
     problem = OFDMChannel(PLACE, known_noise=False)
     x, obs = problem.sample(2, generator_of(0))
     with pytest.raises(ValueError, match="noise_var"):
-        Adapted(BeamMixer(problem, SMALL), False).losses(obs, x)
+        Adapted(BeamMixer.of(problem, SMALL), False).losses(obs, x)
 
 
 def test_pilots_for_an_error_lie_where_the_curve_crosses_it():

@@ -27,6 +27,9 @@ SMALL = {
     "grid-cnn": ofdm.CNNSettings(width=8, depth=2, known_power=True),
     "beam-delay-admm": ofdm.ADMMSettings(2, 16, 4),
     "beam-delay-oamp": ofdm.OAMPSettings(2, 16, 4),
+    "adapted": ofdm.AdaptedSettings(
+        ofdm.FilterSettings(2, 2, modes=4, stages=1, corrected=3, width=8, depth=2), probe_seed=3
+    ),
 }
 QUICK = {"steps": 8, "batch": 8, "validate_every": 4, "validation_samples": 20, "threads": 1}
 every_network = pytest.mark.parametrize("name", ofdm.REGISTRY)
@@ -151,13 +154,13 @@ def test_processes_that_prepare_to_other_bits_train_the_first_one_s_network(tmp_
         rank = int(os.environ["RANK"])
 
         class Turned(UnfoldedADMM):
-            def learn(self, space, grid):
-                super().learn(space, grid)
+            def adopt(self, space, grid):
+                super().adopt(space, grid)
                 if rank:
                     self.D.neg_()
 
         problem = OFDMChannel("kronecker:array=2x2,subcarriers=12", "comb-2", (0.0, 20.0))
-        net = ff.fit(Turned(problem, ADMMSettings(2, 8, 3)), problem, steps=2, batch=8, validate_every=2,
+        net = ff.fit(Turned.of(problem, ADMMSettings(2, 8, 3)), problem, steps=2, batch=8, validate_every=2,
                      validation_samples=10)
         B, D = (torch.complex(*part).mT.contiguous() for part in (net.B, net.D))
         apart = (net.A.matrix() - torch.kron(B, D[net.pick].contiguous())).abs().max().item()

@@ -57,7 +57,9 @@ def test_a_draw_named_like_what_is_shipped_is_found_by_the_command_that_is_propo
     pytest.importorskip("sionna")
     monkeypatch.chdir(tmp_path)
     assert cli.run(drawn("umi")) == 0
-    assert "channels info ./umi" in " ".join(capsys.readouterr().err.split())
+    lines = " ".join(capsys.readouterr().err.split())
+    assert "umi: 0 of 30 draws are there umi: 20 of 30 umi: 30 of 30 umi: 30 good draws; 30 made now" in lines
+    assert "channels info ./umi" in lines
     assert printed(capsys, ["channels", "info", "./umi", "--samples", "10"])["facts"]["model"] == "tdl-a"
 
 

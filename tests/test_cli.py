@@ -182,7 +182,7 @@ def assert_asks_for_nothing(page: str) -> None:
 
 def test_runs_lists_what_is_there(trained, capsys):
     (row,) = printed(capsys, ["runs", str(trained.parent)])["runs"]
-    assert (row["run"], row["algorithm"], row["step"], row["done"]) == (str(trained), "ista", 20, True)
+    assert (row["run"], row["network"], row["step"], row["done"]) == (str(trained), "ista", 20, True)
 
 
 def test_resume_finishes_a_run_that_was_cut(trained, tmp_path, capsys):
@@ -253,22 +253,22 @@ def test_import_adds_no_heavy_work(tmp_path):
 
 
 def test_every_registered_problem_and_algorithm_is_a_subcommand(capsys):
-    from fanfold import algorithms, problems
+    from fanfold import algorithms, estimators, problems
 
     assert cli.run(["train", "--help"]) == 0
     shown = capsys.readouterr().out
-    for name in [*problems.REGISTRY, *algorithms.REGISTRY]:
+    for name in {*problems.REGISTRY, *algorithms.REGISTRY, *estimators.REGISTRY} - {"unfolded", "equilibrium"}:
         assert f"• {name}" in shown
 
 
 def test_work_is_done_on_threads_that_the_machine_can_bear(monkeypatch):
     """Not only training: every verb, as two threads on a busy core wait for each other."""
-    from fanfold.cli import commands
+    from fanfold.cli import trained
     from fanfold.core import machine
 
     seen = []
     monkeypatch.setattr(machine, "sensible_threads", lambda: 2)
-    monkeypatch.setattr(commands, "runs", lambda: seen.append(torch.get_num_threads()) or {})
+    monkeypatch.setattr(trained, "runs", lambda: seen.append(torch.get_num_threads()) or {})
     assert cli.run(["runs"]) == 0
     assert seen == [2]
     assert torch.get_num_threads() == 1

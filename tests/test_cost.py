@@ -50,7 +50,7 @@ def test_a_product_with_a_vector_costs_its_entries(dtype):
 @pytest.mark.parametrize("pick", [slice(None), slice(0, 1), 0])
 def test_costs_are_of_one_call_whatever_the_batch(pick):
     problem = OFDMChannel("kronecker:array=2x2x2,subcarriers=12", "comb-2", snr_db=(0.0, 20.0))
-    net = BeamMixer(problem, MixerSettings(6, 6, 1, 6, 8, 12))
+    net = BeamMixer.of(problem, MixerSettings(6, 6, 1, 6, 8, 12))
     _, obs = problem.sample(4, torch.Generator().manual_seed(0))
     costs = call_costs(net, obs[pick])
     assert costs["parameters"] == sum(p.numel() for p in net.parameters())

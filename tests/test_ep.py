@@ -82,7 +82,7 @@ def test_batches_too_large_for_memory_are_taken_in_parts(monkeypatch):
     _, obs = draw(on, 7, 0, 2, 0)
     ep = EP(POINTS, damping=1.0, noise="estimated")
     whole = ff.iterate(ep, 3)(obs)
-    monkeypatch.setattr("fanfold.algorithms.ep.HELD", 2 * on.A.m**2)
+    monkeypatch.setattr("fanfold.algorithms.ep.MAX_MATRIX_ENTRIES", 2 * on.A.m**2)
     parts = ff.iterate(ep, 3)(obs)
     torch.testing.assert_close(parts.x, whole.x)
     torch.testing.assert_close(parts.var, whole.var)

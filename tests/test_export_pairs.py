@@ -18,7 +18,7 @@ def test_the_file_says_what_the_network_says_for_any_batch(tmp_path, known):
     onnxruntime = pytest.importorskip("onnxruntime")
     problem = OFDMChannel(PLACE, "comb-2", known_noise=known)
     x, obs = problem.sample(5, generator_of(0))
-    net = BeamMixer(problem, MixerSettings(6, 6, 1, 6, 16, 24))
+    net = BeamMixer.of(problem, MixerSettings(6, 6, 1, 6, 16, 24))
     net.prepare(x, obs)
     path = to_onnx(net, obs[:2], tmp_path / "net.onnx")
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -36,8 +36,8 @@ def test_what_computes_with_complex_numbers_is_refused(tmp_path):
     problem = OFDMChannel(PLACE, "comb-2")
     _, obs = problem.sample(2, generator_of(0))
     for estimator in (
-        Interpolation(problem),
-        UnfoldedADMM(problem, ADMMSettings(iterations=1, beams=8, modes=3)),
+        Interpolation.of(problem),
+        UnfoldedADMM.of(problem, ADMMSettings(iterations=1, beams=8, modes=3)),
     ):
         with pytest.raises(ValueError, match="no complex type"):
             to_onnx(estimator, Observation(obs.y, obs.A, obs.noise_var), tmp_path / "net.onnx")

@@ -248,7 +248,7 @@ def test_problems_and_networks_are_written_down_with_their_likelihood(likelihood
     on = problem(likelihood, n=20, m=10)
     assert recipe.build_problem(recipe.describe_problem(on)) == on
     net = ff.unfold(GAMP(on.prior, likelihood), on, 2, {"tau_p_scale": "per-layer"})
-    again = recipe.build_network(recipe.describe_network(net), on)
+    again = recipe.build_settings(recipe.describe_network(net)).build(on)
     assert again.algorithm == net.algorithm
     assert again.fingerprint == net.fingerprint
 

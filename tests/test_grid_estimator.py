@@ -33,17 +33,17 @@ def test_a_slot_of_two_moving_users_is_estimated_with_the_error_that_is_told():
     time, frequency = model.correlations()[-2:]
     covariance = ChannelCovariance(torch.eye(2, dtype=torch.complex128), torch.kron(time, frequency))
     h, y = slots(400, 0.05)
-    filters = {(k, 0): Wiener(p, covariance, "grid", known_power=True) for k, p in enumerate(PROBLEMS)}
+    filters = {(k, 0): Wiener.of(p, covariance, "grid", known_power=True) for k, p in enumerate(PROBLEMS)}
     h_hat, err_var = GridEstimator(PILOTS, filters)(y, 0.05)
     assert h_hat.shape == err_var.shape == h.shape
     assert h_hat.dtype == h.dtype
     error = (h_hat - h).abs().square()
     # 1600 independent links, each with an error of some 10 independent modes: 1/sqrt(16000) = .8 %, five times that
     assert (error / err_var).mean().item() == pytest.approx(1, abs=0.04)
-    linear, _ = GridEstimator(PILOTS, {(k, 0): Interpolation(p) for k, p in enumerate(PROBLEMS)})(y, 0.05)
+    linear, _ = GridEstimator(PILOTS, {(k, 0): Interpolation.of(p) for k, p in enumerate(PROBLEMS)})(y, 0.05)
     assert nmse_db(h_hat, h) < nmse_db(linear, h) - 1  # it knows how fast the channel turns
 
 
 def test_a_stream_without_an_estimator_is_said():
     with pytest.raises(ValueError, match=r"\(1, 0\) has no estimator"):
-        GridEstimator(PILOTS, {(0, 0): Interpolation(PROBLEMS[0])})
+        GridEstimator(PILOTS, {(0, 0): Interpolation.of(PROBLEMS[0])})

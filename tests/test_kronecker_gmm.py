@@ -8,9 +8,8 @@ import torch
 import fanfold as ff
 from fanfold.core.noise import circular
 from fanfold.core.streams import generator_of
-from fanfold.estimators.ofdm import ChannelCovariance, KroneckerGMM, Wiener
-from fanfold.estimators.ofdm.full_gaussian import FullGaussian
-from fanfold.estimators.ofdm.mixture import Mixture, learn_mixture, mixtures_of
+from fanfold.estimators.ofdm import ChannelCovariance, FullGaussian, KroneckerGMM, Mixture, Wiener
+from fanfold.estimators.ofdm.mixture import expectation_maximisation, expectation_maximisation_of
 
 CHANNELS = ff.problems.OFDMChannel(source="rayleigh:array=2x2x2,subcarriers=12", pilots="comb-2")
 ANTENNAS, ENTRIES = 8, 12
@@ -54,8 +53,8 @@ def factors(mixture):
 def test_one_component_is_lmmse_over_space_and_grid():
     mixture = mixture_of(1)
     _, _, obs = drawn(mixture, 50, 0.1)
-    lmmse = Wiener(CHANNELS, ChannelCovariance(mixture.space[0], mixture.grid[0]))(obs)
-    estimate = KroneckerGMM(CHANNELS, mixture)(obs)
+    lmmse = Wiener.of(CHANNELS, ChannelCovariance(mixture.space[0], mixture.grid[0]))(obs)
+    estimate = KroneckerGMM.of(CHANNELS, mixture)(obs)
     close = 1e-6 * obs.y.shape[1]  # of single precision, whose errors add over the pilots at worst
     torch.testing.assert_close(estimate.x, lmmse.x, rtol=close, atol=close)
     assert lmmse.var is not None
@@ -79,7 +78,7 @@ def test_the_posterior_mean_is_that_of_a_mixture_without_factors():
     means, left = torch.stack(means, 1), torch.stack(covariances_left)
     x = (share * means).sum(1)
     var = (share * (left + (means - x[:, None]).abs().square())).sum(1)
-    estimate = KroneckerGMM(CHANNELS, mixture, known_power=True)(obs)
+    estimate = KroneckerGMM.of(CHANNELS, mixture, known_power=True)(obs)
     close = 1e-6 * obs.y.shape[1] / 0.05  # of single precision; powers count over the noise variance
     torch.testing.assert_close(estimate.x.to(x.dtype), x, rtol=close, atol=close)
     torch.testing.assert_close(estimate.var.double(), var, rtol=close, atol=close)
@@ -88,10 +87,9 @@ def test_the_posterior_mean_is_that_of_a_mixture_without_factors():
 def test_draws_of_a_mixture_are_told_apart():
     mixture = mixture_of(3)
     _, which, obs = drawn(mixture, 2000, 0.01)
-    estimator = KroneckerGMM(CHANNELS, mixture, known_power=True)
-    bank, y = estimator.bank, torch.view_as_real(obs.y)
-    z, noise_var, _ = bank.scaled(y, torch.full((2000, 1), 0.01), known_power=True)
-    share = bank(z, noise_var).shares
+    estimator = KroneckerGMM.of(CHANNELS, mixture, known_power=True)
+    bank, pilots = estimator.bank, estimator.front_end(torch.view_as_real(obs.y), torch.full((2000, 1), 0.01))
+    share = bank(bank.modes_of(pilots.y), pilots.noise_var).shares
     # the mean share of the true component is the mean of Σ share² if shares are probabilities; 5 standard errors
     of_truth, expected = share.gather(1, which[:, None]).flatten(), share.square().sum(1)
     difference = of_truth - expected
@@ -103,7 +101,7 @@ def test_draws_of_a_mixture_are_told_apart():
 def test_the_error_variance_is_that_of_draws_of_the_mixture(noise_var):
     mixture = mixture_of(3)
     x, _, obs = drawn(mixture, 4000, noise_var)
-    estimate = KroneckerGMM(CHANNELS, mixture, known_power=True)(obs)
+    estimate = KroneckerGMM.of(CHANNELS, mixture, known_power=True)(obs)
     assert estimate.var is not None
     ratio = ((estimate.x - x).abs().square() / estimate.var).mean(1)
     assert (ratio.mean() - 1).abs() < 5 * ratio.std() / 4000**0.5  # standard errors; draws are independent
@@ -113,7 +111,7 @@ def test_expectation_maximisation_finds_the_mixture_and_never_lowers_the_likelih
     mixture = mixture_of(2)
     x, which, _ = drawn(mixture, 3000, 0.1)
     h = x.unflatten(1, (ANTENNAS, ENTRIES))
-    rounds = list(itertools.islice(mixtures_of(h, 2, ENTRIES), 8))
+    rounds = list(itertools.islice(expectation_maximisation(h, 2, ENTRIES), 8))
     likelihoods = [likelihood for _, likelihood in rounds]
     # the moments of a component are not the factors of greatest likelihood, but here they are as good
     assert all(b > a - 1e-3 * abs(a) for a, b in itertools.pairwise(likelihoods))
@@ -127,10 +125,10 @@ def test_expectation_maximisation_finds_the_mixture_and_never_lowers_the_likelih
 
 
 def test_learning_goes_on_from_what_was_saved_to_the_same_numbers(tmp_path):
-    whole = [m for m, _ in itertools.islice(learn_mixture(STUDY, 3, 120, modes=6), 4)]
+    whole = [m for m, _ in itertools.islice(expectation_maximisation_of(STUDY, 3, 120, modes=6), 4)]
     whole[1].save(tmp_path / "mixture.safetensors")
     start = Mixture.load(tmp_path / "mixture.safetensors")
-    resumed = [m for m, _ in itertools.islice(learn_mixture(STUDY, 3, 120, modes=6, start=start), 2)][-1]
+    resumed = [m for m, _ in itertools.islice(expectation_maximisation_of(STUDY, 3, 120, modes=6, start=start), 2)][-1]
     assert resumed.rounds == whole[-1].rounds == 4
     assert torch.equal(resumed.space, whole[-1].space)
     assert torch.equal(resumed.modes, whole[-1].modes)
@@ -140,8 +138,9 @@ def test_learning_goes_on_from_what_was_saved_to_the_same_numbers(tmp_path):
 def test_a_mixture_beats_one_component_and_tells_of_its_rounds():
     told = []
     learn = {"samples": 600, "rounds": 5}
-    one = KroneckerGMM.of(STUDY, 1, **learn)
-    several = KroneckerGMM.of(STUDY, 6, **learn, on_round=lambda m, likelihood: told.append((m.rounds, likelihood)))
+    one = KroneckerGMM.of(STUDY, Mixture.of(STUDY, 1, **learn))
+    tell = lambda mixture, likelihood: told.append((mixture.rounds, likelihood))  # noqa: E731
+    several = KroneckerGMM.of(STUDY, Mixture.of(STUDY, 6, **learn, on_round=tell))
     assert [rounds for rounds, _ in told] == [1, 2, 3, 4, 5]
     assert told[-1][1] > told[0][1]
     x, obs = STUDY.held_out().sample(60, generator_of(3))
@@ -151,7 +150,7 @@ def test_a_mixture_beats_one_component_and_tells_of_its_rounds():
 def test_a_scale_and_a_phase_of_the_channel_pass_through():
     mixture = mixture_of(3)
     _, _, obs = drawn(mixture, 20, 0.1)
-    estimator, turn = KroneckerGMM(CHANNELS, mixture), torch.exp(torch.tensor(0.7j))
+    estimator, turn = KroneckerGMM.of(CHANNELS, mixture), torch.exp(torch.tensor(0.7j))
     for noise_var in (obs.noise_var, None):
         scaled = ff.Observation(1e-6 * turn * obs.y, obs.A, None if noise_var is None else 1e-12 * noise_var)
         at, moved = estimator(ff.Observation(obs.y, obs.A, noise_var)), estimator(scaled)
@@ -163,14 +162,14 @@ def test_a_scale_and_a_phase_of_the_channel_pass_through():
 def test_an_unknown_noise_variance_costs_little():
     mixture = mixture_of(3)
     x, _, obs = drawn(mixture, 500, 0.1)
-    estimator = KroneckerGMM(CHANNELS, mixture)
+    estimator = KroneckerGMM.of(CHANNELS, mixture)
     told, untold = estimator(obs), estimator(ff.Observation(obs.y, obs.A))
     # LMMSE with a wrong variance v' loses at most (v'/v + v/v')/2 - 1 of its error: a quarter for a factor of two
     assert ff.units.nmse_db(untold.x, x) < ff.units.nmse_db(told.x, x) + 1
 
 
 def test_silence_gives_finite_estimates():
-    estimator = KroneckerGMM(CHANNELS, mixture_of(3))
+    estimator = KroneckerGMM.of(CHANNELS, mixture_of(3))
     y = torch.zeros(2, CHANNELS.A.m, dtype=torch.complex64)
     for noise_var in (None, torch.tensor(0.1), torch.tensor(0.0)):
         estimate = estimator(ff.Observation(y, CHANNELS.A, noise_var))
@@ -181,7 +180,7 @@ def test_silence_gives_finite_estimates():
 def test_precision_and_leading_shape_are_kept():
     mixture = mixture_of(2)
     _, _, obs = drawn(mixture, 6, 0.1)
-    estimator = KroneckerGMM(CHANNELS, mixture)
+    estimator = KroneckerGMM.of(CHANNELS, mixture)
     doubled = estimator(ff.Observation(obs.y.reshape(2, 3, -1).to(torch.complex128), None, obs.noise_var))
     assert doubled.x.dtype == torch.complex128
     assert doubled.x.shape == (2, 3, ANTENNAS * ENTRIES)
@@ -190,21 +189,21 @@ def test_precision_and_leading_shape_are_kept():
 
 
 def test_wrong_input_is_refused():
-    estimator = KroneckerGMM(CHANNELS, mixture_of(2))
+    estimator = KroneckerGMM.of(CHANNELS, mixture_of(2))
     _, obs = CHANNELS.shifted(pilots="comb-4").sample(2, torch.Generator().manual_seed(0))
     with pytest.raises(ValueError, match="6 pilots"):
         estimator(obs)
     with pytest.raises(ValueError, match="the mixture has 2 components, 8 antennas"):
-        KroneckerGMM(STUDY, mixture_of(2))
+        KroneckerGMM.of(STUDY, mixture_of(2))
     with pytest.raises(ValueError, match="10 draws for 2 components"):
-        learn_mixture(STUDY, 2, 10)
+        expectation_maximisation_of(STUDY, 2, 10)
 
 
 def test_the_whole_covariance_is_lmmse_where_it_has_factors_and_better_where_not():
     one = mixture_of(1)
     x, _, obs = drawn(one, 50, 0.1)
-    full = FullGaussian(CHANNELS, one.basis, torch.kron(one.space[0], one.modes[0]))(obs)
-    factored = KroneckerGMM(CHANNELS, one)(obs)
+    full = FullGaussian(ANTENNAS, CHANNELS.mask, one.basis, torch.kron(one.space[0], one.modes[0]))(obs)
+    factored = KroneckerGMM.of(CHANNELS, one)(obs)
     close = 1e-6 * obs.y.shape[1]  # of single precision, whose errors add over the pilots at worst
     torch.testing.assert_close(full.x, factored.x, rtol=close, atol=close)
     torch.testing.assert_close(full.var, factored.var, rtol=close, atol=close)
@@ -212,7 +211,7 @@ def test_the_whole_covariance_is_lmmse_where_it_has_factors_and_better_where_not
     x, _, obs = drawn(two, 2000, 0.1)
     parts = [w * torch.kron(S, C) for w, S, C in zip(two.weights, two.space, two.modes, strict=True)]
     space, modes = two.mean()
-    best = ff.units.nmse_db(FullGaussian(CHANNELS, two.basis, parts[0] + parts[1])(obs).x, x)
+    best = ff.units.nmse_db(FullGaussian(ANTENNAS, CHANNELS.mask, two.basis, parts[0] + parts[1])(obs).x, x)
     blind = Mixture(torch.ones(1, dtype=torch.float64), space[None], modes[None], two.basis)
-    assert best < ff.units.nmse_db(KroneckerGMM(CHANNELS, blind)(obs).x, x)
-    assert ff.units.nmse_db(KroneckerGMM(CHANNELS, two)(obs).x, x) < best
+    assert best < ff.units.nmse_db(KroneckerGMM.of(CHANNELS, blind)(obs).x, x)
+    assert ff.units.nmse_db(KroneckerGMM.of(CHANNELS, two)(obs).x, x) < best

@@ -1,15 +1,13 @@
 """Laws of learned filters: a Gaussian mixture that is unfolded and trained."""
 
 import dataclasses
-import itertools
 
 import pytest
 import torch
 
 import fanfold as ff
 from fanfold.deploy.export import to_onnx
-from fanfold.estimators.ofdm import FilterSettings, KroneckerGMM, LearnedFilters
-from fanfold.estimators.ofdm.mixture import learn_mixture
+from fanfold.estimators.ofdm import FilterSettings, KroneckerGMM, LearnedFilters, Mixture
 from fanfold.training.events import Validated
 
 CHANNELS = ff.problems.OFDMChannel(pilots="comb-4", snr_db=(0, 20))
@@ -18,7 +16,7 @@ SMALL = FilterSettings(components=3, rounds=3, modes=6, stages=2, corrected=4, w
 
 @pytest.fixture(scope="module")
 def mixture():
-    return [m for m, _ in itertools.islice(learn_mixture(CHANNELS, 3, 400, modes=6), 4)][-1]
+    return Mixture.of(CHANNELS, 3, 400, rounds=4, modes=6)
 
 
 @pytest.fixture(scope="module")
@@ -36,26 +34,26 @@ def moved(net):
 
 @pytest.fixture
 def shaken(mixture):
-    return moved(LearnedFilters(CHANNELS, SMALL, mixture=mixture))
+    return moved(LearnedFilters.of(CHANNELS, SMALL, mixture=mixture))
 
 
 @pytest.mark.parametrize("known", [True, False])
 def test_untrained_it_is_the_mixture_bit_for_bit(mixture, drawn, known):
     _, obs = drawn
     obs = obs if known else ff.Observation(obs.y, obs.A)
-    net = LearnedFilters(CHANNELS, SMALL, mixture=mixture)
-    assert torch.equal(net(obs).x, KroneckerGMM(CHANNELS, mixture)(obs).x)
+    net = LearnedFilters.of(CHANNELS, SMALL, mixture=mixture)
+    assert torch.equal(net(obs).x, KroneckerGMM.of(CHANNELS, mixture)(obs).x)
 
 
 def test_without_stages_it_is_the_mixture_too(mixture, drawn):
     _, obs = drawn
-    net = LearnedFilters(CHANNELS, FilterSettings(stages=0), mixture=mixture)
-    assert torch.equal(net(obs).x, KroneckerGMM(CHANNELS, mixture)(obs).x)
+    net = LearnedFilters.of(CHANNELS, FilterSettings(stages=0), mixture=mixture)
+    assert torch.equal(net(obs).x, KroneckerGMM.of(CHANNELS, mixture)(obs).x)
 
 
 def test_it_starts_from_expectation_maximisation_of_the_draws_it_is_prepared_with(drawn):
     x, obs = CHANNELS.sample(200, torch.Generator().manual_seed(2))
-    nets = [LearnedFilters(CHANNELS, dataclasses.replace(SMALL, network_seed=seed)) for seed in (0, 0, 1)]
+    nets = [LearnedFilters.of(CHANNELS, dataclasses.replace(SMALL, network_seed=seed)) for seed in (0, 0, 1)]
     for net in nets:
         net.prepare(x, obs)
     first, again, other = (net(drawn[1]).x for net in nets)
@@ -105,7 +103,7 @@ def test_the_error_variance_does_not_move_the_estimate(shaken, drawn):
 
 
 def test_every_weight_learns_and_those_of_the_mixture_more_slowly(mixture):
-    net = LearnedFilters(CHANNELS, SMALL, mixture=mixture)
+    net = LearnedFilters.of(CHANNELS, SMALL, mixture=mixture)
     slow, fast = net.parameter_groups(1.0)[1], net.parameter_groups(1.0)[0]
     assert len(slow["params"]) + len(fast["params"]) == len([*net.parameters()])
     assert slow["lr"] < fast["lr"] == 1.0
@@ -113,7 +111,7 @@ def test_every_weight_learns_and_those_of_the_mixture_more_slowly(mixture):
 
 def test_training_beats_the_mixture_and_its_variance_is_that_of_its_errors(mixture):
     problem = CHANNELS.shifted(snr_db=10)
-    net, scores = LearnedFilters(CHANNELS, SMALL, mixture=mixture), []
+    net, scores = LearnedFilters.of(CHANNELS, SMALL, mixture=mixture), []
     ff.fit(
         net,
         problem,
@@ -136,7 +134,7 @@ def test_training_beats_the_mixture_and_its_variance_is_that_of_its_errors(mixtu
 
 def test_it_runs_where_there_are_no_complex_numbers(mixture, drawn, tmp_path):
     ort = pytest.importorskip("onnxruntime")
-    net = moved(LearnedFilters(CHANNELS, dataclasses.replace(SMALL, stages=1, depth=2), mixture=mixture))
+    net = moved(LearnedFilters.of(CHANNELS, dataclasses.replace(SMALL, stages=1, depth=2), mixture=mixture))
     _, obs = drawn
     to_onnx(net, obs[:2], tmp_path / "net.onnx")
     session = ort.InferenceSession(tmp_path / "net.onnx", providers=["CPUExecutionProvider"])

@@ -11,7 +11,7 @@ import torch
 from fanfold.core.noise import circular
 from fanfold.core.table import Table
 from fanfold.estimators.ofdm import ChannelCovariance, Interpolation, Wiener
-from fanfold.evaluation.link import PERFECT, SLOT, Uplink, lmmse_equalise, simulate
+from fanfold.evaluation.link import PERFECT, SLOT_SYMBOLS, Uplink, lmmse_equalise, simulate
 from fanfold.experiments.channels.channel_methods import BOTH, LS
 from fanfold.experiments.channels.link_level import QUICK, crossing, goals_of, needs, rayleigh_ber, verdict
 from fanfold.propagation.models import Jakes
@@ -41,7 +41,7 @@ def test_the_closed_form_is_the_mean_over_fading(antennas):
 
 def test_bits_of_a_known_rayleigh_channel_fail_as_theory_says():
     pytest.importorskip("sionna.phy")
-    link = Uplink("rayleigh:array=1x1x2,subcarriers=24", users=1, most=200)
+    link = Uplink("rayleigh:array=1x1x2,subcarriers=24", users=1, channels_a_round=200)
     for row in simulate(link, {}, [0.0, 5.0], 1, 3):
         wanted = rayleigh_ber(10 ** (row["snr_db"] / 10), 2)
         assert row["ber"] == pytest.approx(wanted, abs=2 * row["ber_ci"])  # 3.9 standard deviations
@@ -49,12 +49,12 @@ def test_bits_of_a_known_rayleigh_channel_fail_as_theory_says():
 
 def test_a_moving_slot_with_lmmse_loses_fewer_blocks_than_with_least_squares():
     pytest.importorskip("sionna.phy")
-    link = Uplink(MOVING, users=2, most=96)
+    link = Uplink(MOVING, users=2, channels_a_round=96)
     model = link.problems[0].channels
     assert isinstance(model, Jakes)
     time, frequency = model.correlations()[-2:]
     covariance = ChannelCovariance(torch.eye(8, dtype=torch.complex128), torch.kron(time, frequency))
-    makers = {"LS": Interpolation, "LMMSE": lambda p: Wiener(p, covariance, "grid", known_power=True)}
+    makers = {"LS": Interpolation.of, "LMMSE": lambda p: Wiener.of(p, covariance, "grid", known_power=True)}
     table = simulate(link, link.estimators(makers), [-2.0], 1, 0)
     ber, bler = ({row["estimate"]: row[key] for row in table} for key in ("ber", "bler"))
     assert ber[PERFECT] < ber["LMMSE"] < ber["LS"]
@@ -86,7 +86,16 @@ def test_what_a_curve_that_does_not_cross_would_tell_is_a_goal_missed():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"users": 0}, {"most": 3}, {"bits": 3}, {"rate": 1.0}, {"at": (2, 2)}, {"at": (14,)}, {"iterations": 0}]
+    "wrong",
+    [
+        {"users": 0},
+        {"channels_a_round": 3},
+        {"bits": 3},
+        {"rate": 1.0},
+        {"at": (2, 2)},
+        {"at": (14,)},
+        {"iterations": 0},
+    ],
 )
 def test_a_link_that_cannot_be_is_refused(wrong):
     with pytest.raises(ValueError, match="|".join(wrong)):
@@ -96,7 +105,7 @@ def test_a_link_that_cannot_be_is_refused(wrong):
 def test_one_slot_has_no_interval():
     pytest.importorskip("sionna.phy")
     with pytest.raises(ValueError, match="takes two"):
-        simulate(Uplink("rayleigh:array=1x1x2,subcarriers=24", users=1, most=1), {}, [0.0], 1, 0)
+        simulate(Uplink("rayleigh:array=1x1x2,subcarriers=24", users=1, channels_a_round=1), {}, [0.0], 1, 0)
 
 
 def test_too_few_test_channels_or_no_rounds_are_said(tmp_path):
@@ -113,12 +122,14 @@ def test_too_few_test_channels_or_no_rounds_are_said(tmp_path):
 def test_slots_are_counted_while_they_are_sent():
     pytest.importorskip("sionna.phy")
     told = []
-    simulate(Uplink("rayleigh:array=1x1x2,subcarriers=24", users=1, most=4), {}, [0.0, 3.0], 2, 0, told.append)
+    simulate(
+        Uplink("rayleigh:array=1x1x2,subcarriers=24", users=1, channels_a_round=4), {}, [0.0, 3.0], 2, 0, told.append
+    )
     assert [(event.done, event.total) for event in told] == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
 def test_a_source_of_other_symbols_is_said():
-    with pytest.raises(ValueError, match=f"7 symbols; a slot has {SLOT}"):
+    with pytest.raises(ValueError, match=f"7 symbols; a slot has {SLOT_SYMBOLS}"):
         Uplink("rayleigh:array=1x1x2,symbols=7,subcarriers=24")
 
 

@@ -112,7 +112,7 @@ def test_a_checkpointed_run_resumes_bit_for_bit_and_its_weights_fit_a_plain_netw
     assert resumed.checkpoint
     assert load(tmp_path / "whole").checkpoint
     plain = ff.fit(network(checkpoint=False), problem, run_dir=tmp_path / "plain", **SHORT)
-    assert "checkpoint" not in Run.open(tmp_path / "plain").config["network"]
+    assert not Run.open(tmp_path / "plain").config["network"]["checkpoint"]
     for net in (resumed, plain):
         assert torch.equal(net.deviations["threshold"], whole.deviations["threshold"])
     plain.load_state_dict(whole.state_dict())

@@ -10,7 +10,7 @@ from scipy.stats import norm
 
 import fanfold as ff
 from fanfold.algorithms import EP, FISTA, ISTA, LISTA, OAMP, OAMPNet2
-from fanfold.cli import commands
+from fanfold.cli import trained
 from fanfold.core.units import from_db, power
 from fanfold.estimators import LMMSE, SphereDecoder, UnbiasedLMMSE, ZeroForcing, matched_filter_bound
 from fanfold.experiments.sparse.mimo_detection import error_rate, snr_at
@@ -195,7 +195,7 @@ def test_a_file_of_measurements_without_its_channels_is_not_detected(tmp_path):
     ff.fit(net, p, steps=1, threads=1, run_dir=tmp_path / "run")
     np.save(tmp_path / "y.npy", obs.y.numpy())
     with pytest.raises(ValueError, match="has an operator of its own"):
-        commands.apply(tmp_path / "run", tmp_path / "y.npy", tmp_path / "x_hat.npy")
+        trained.apply(tmp_path / "run", tmp_path / "y.npy", tmp_path / "x_hat.npy")
 
 
 def test_a_network_for_channels_of_another_shape_is_refused():

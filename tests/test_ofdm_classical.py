@@ -12,7 +12,7 @@ from fanfold.core.units import nmse_db, power
 from fanfold.estimators import LMMSE
 from fanfold.estimators.ofdm import ChannelCovariance, Interpolation, NoiseVariance, Wiener
 from fanfold.estimators.ofdm.interpolation import interpolation_matrix
-from fanfold.estimators.ofdm.noise_variance import MOST
+from fanfold.estimators.ofdm.noise_variance import LARGEST_POWER
 from fanfold.propagation.models import Rayleigh
 
 MODEL = "kronecker:array=2x2x3,subcarriers=16,space=0.8,delay_spread_ns=600"  # Gaussian, of known covariance
@@ -46,9 +46,9 @@ def drawn(problem, n=200, seed=0):
 def estimators(problem):
     known = isinstance(problem.channels, Rayleigh)
     covariance = truth(problem) if known else ChannelCovariance.of(problem, 1000)
-    made = {over: Wiener(problem, covariance, over) for over in ("grid", "space", "space-grid")}
-    made["robust"] = Wiener(problem, ChannelCovariance.robust(problem.layout), "grid")
-    return made | {method: Interpolation(problem, method) for method in ("linear", "nearest", "spline")}
+    made = {over: Wiener.of(problem, covariance, over) for over in ("grid", "space", "space-grid")}
+    made["robust"] = Wiener.of(problem, ChannelCovariance.robust(problem.layout), "grid")
+    return made | {method: Interpolation.of(problem, method) for method in ("linear", "nearest", "spline")}
 
 
 @pytest.mark.parametrize("source", [MODEL, SLOT])
@@ -58,7 +58,7 @@ def test_over_space_and_grid_it_is_the_lmmse_of_the_whole_covariance(source):
     dense = LMMSE(None, model(problem).covariance())(
         ff.Observation(obs.y.to(torch.complex128), problem.A.to(dtype=torch.complex128), obs.noise_var.double())
     )
-    ours = Wiener(problem, truth(problem), known_power=True)(obs)
+    ours = Wiener.of(problem, truth(problem), known_power=True)(obs)
     # y and x are single: n products of entries of about one
     tolerance = problem.layout.n * torch.finfo(torch.float32).eps
     assert (ours.x - dense.x).abs().max() < tolerance * dense.x.abs().max()
@@ -73,7 +73,7 @@ def test_over_the_grid_each_antenna_is_filtered_by_one_matrix():
     W = C[:, pick] @ torch.linalg.inv(C[pick][:, pick] + v * torch.eye(int(pick.sum())))
     y = obs.y.reshape(len(obs.y), problem.layout.antennas, -1)
     wanted = (y.to(W.dtype) @ W.mT).flatten(1)
-    filtered = Wiener(problem, truth(problem), "grid", known_power=True)
+    filtered = Wiener.of(problem, truth(problem), "grid", known_power=True)
     stored = (y @ filtered.filter_of(v).mT).flatten(1)
     tolerance = 8 * len(C) * torch.finfo(torch.float32).eps  # of single products
     assert (filtered(obs).x - wanted).abs().max() < tolerance * wanted.abs().max()
@@ -88,7 +88,7 @@ def test_over_space_the_antennas_are_filtered_at_the_pilots():
     C, v = truth(problem).space, obs.noise_var.item()
     W = C @ torch.linalg.inv(C + v * torch.eye(len(C)))
     y = obs.y.reshape(len(obs.y), len(C), -1).to(W.dtype)
-    x = Wiener(problem, truth(problem), "space", known_power=True)(obs).x.reshape(len(y), len(C), -1)
+    x = Wiener.of(problem, truth(problem), "space", known_power=True)(obs).x.reshape(len(y), len(C), -1)
     assert (x[:, :, problem.mask.flatten()] - W @ y).abs().max() < 1e-5 * y.abs().max()  # eps times 12 antennas, and 8
 
 
@@ -96,21 +96,21 @@ def test_over_space_the_antennas_are_filtered_at_the_pilots():
 def test_what_a_receiver_stores_is_the_filter(over):
     problem = gaussian(SLOT)
     _, obs = drawn(problem)
-    filtered = Wiener(problem, truth(problem), over, known_power=True)
+    filtered = Wiener.of(problem, truth(problem), over, known_power=True)
     x = filtered.stored(0.1)(obs.y.unflatten(1, (problem.layout.antennas, -1))).flatten(1)
     assert (x - filtered(obs).x).abs().max() < 1e-4 * x.abs().max()  # products of single precision, of 24 or so
 
 
 def test_one_filter_an_antenna_exists_only_over_the_grid():
     with pytest.raises(ValueError, match="over='grid'"):
-        Wiener(gaussian(), truth(gaussian())).filter_of(0.1)
+        Wiener.of(gaussian(), truth(gaussian())).filter_of(0.1)
 
 
 @pytest.mark.parametrize("method", ["linear", "nearest", "spline"])
 def test_least_squares_gives_back_the_pilots(method):
     problem = gaussian(snr_db=300.0)  # noise far below rounding
     x, obs = drawn(problem, 20)
-    at = Interpolation(problem, method)(obs).x.reshape(20, problem.layout.antennas, -1)[..., problem.mask.flatten()]
+    at = Interpolation.of(problem, method)(obs).x.reshape(20, problem.layout.antennas, -1)[..., problem.mask.flatten()]
     assert (at.flatten(1) - problem.A @ x).abs().max() < 1e-6  # 8 eps
 
 
@@ -136,7 +136,7 @@ def test_splines_are_exact_for_cubics():
 def test_noise_of_least_squares_has_mean_zero_and_the_stated_variance(method):
     problem, n = gaussian(snr_db=0.0), 4000
     noise = circular((n, problem.A.m), torch.Generator().manual_seed(1), torch.complex64)
-    est = Interpolation(problem, method)(ff.Observation(noise, problem.A, torch.tensor(1.0)))
+    est = Interpolation.of(problem, method)(ff.Observation(noise, problem.A, torch.tensor(1.0)))
     shape = (n, problem.layout.antennas, -1)
     error, var = est.x.reshape(shape), est.var.reshape(shape)[0]
     # |e|² is exponential: of deviation its mean; 5 deviations, as the largest of 200 means is asked for
@@ -162,7 +162,7 @@ def test_estimates_grow_with_the_observation(source, known):
 @pytest.mark.parametrize("snr_db", [0.0, 10.0, 20.0])
 def test_not_to_know_the_noise_costs_little(snr_db):
     told = gaussian("umi", snr_db=snr_db)
-    filtered = Wiener(told, ChannelCovariance.of(told, 1100))
+    filtered = Wiener.of(told, ChannelCovariance.of(told, 1100))
     x, obs = drawn(told.held_out(), 128)
     known = nmse_db(filtered(obs).x, x)
     unknown = nmse_db(filtered(ff.Observation(obs.y, obs.A)).x, x)
@@ -172,7 +172,7 @@ def test_not_to_know_the_noise_costs_little(snr_db):
 @pytest.mark.parametrize("snr_db", [5.0, 10.0, 20.0, 30.0])
 def test_where_pilots_are_nearly_white_noise_is_not_made_of_signal(snr_db):
     told = gaussian("rayleigh:array=2x4x4,subcarriers=24", snr_db=snr_db)
-    filtered = Wiener(told, ChannelCovariance.of(told, 1000))
+    filtered = Wiener.of(told, ChannelCovariance.of(told, 1000))
     x, obs = drawn(told, 200)
     known, unknown = filtered(obs), filtered(ff.Observation(obs.y, obs.A))
     assert nmse_db(unknown.x, x) < nmse_db(known.x, x) + 0.5  # dB
@@ -186,7 +186,7 @@ def test_where_pilots_are_nearly_white_noise_is_not_made_of_signal(snr_db):
 )
 def test_of_few_pilots_in_noise_the_variance_is_found_too(source, snr_db):
     told = gaussian("kronecker:" + source, snr_db=snr_db).shifted(pilots="comb-12")
-    filtered = Wiener(told, truth(told))
+    filtered = Wiener.of(told, truth(told))
     x, obs = drawn(told, 300)
     assert nmse_db(filtered(ff.Observation(obs.y, obs.A)).x, x) < nmse_db(filtered(obs).x, x) + 1  # dB; 4 and 8 pilots
 
@@ -195,7 +195,7 @@ def test_of_few_pilots_in_noise_the_variance_is_found_too(source, snr_db):
 def test_error_variances_are_calibrated_on_gaussian_channels(over):
     problem = gaussian("kronecker:array=2x2x3,subcarriers=16,space=0.8,delay_spread_ns=600", snr_db=(0, 20))
     x, obs = drawn(problem, 4000)
-    est = Wiener(problem, truth(problem), over, known_power=True)(obs)
+    est = Wiener.of(problem, truth(problem), over, known_power=True)(obs)
     error = (power(est.x - x) / est.var).unflatten(1, (problem.layout.antennas, -1))
     if over == "space":  # which says that it knows the error at the pilots alone
         error = error[..., problem.mask.flatten()]
@@ -207,8 +207,8 @@ def test_error_variances_are_calibrated_on_gaussian_channels(over):
 def test_no_filter_beats_that_over_all(over):
     problem = gaussian()
     x, obs = drawn(problem, 1000)
-    best = power(Wiener(problem, truth(problem), known_power=True)(obs).x - x).mean(1)
-    other = power(Wiener(problem, truth(problem), over, known_power=True)(obs).x - x).mean(1)
+    best = power(Wiener.of(problem, truth(problem), known_power=True)(obs).x - x).mean(1)
+    other = power(Wiener.of(problem, truth(problem), over, known_power=True)(obs).x - x).mean(1)
     worse = other - best
     assert worse.mean() > 4 * worse.std() / len(x) ** 0.5  # half of what is correlated is left out
 
@@ -233,9 +233,9 @@ def test_learned_covariances_are_those_of_the_model():
 def test_a_slot_that_moves_is_filtered_over_time_and_frequency():
     moving, still = gaussian(SLOT), gaussian(SLOT.replace("speed_mps=60", "speed_mps=0"))
     x, obs = drawn(moving, 500)
-    nmse = {p: nmse_db(Wiener(moving, truth(p), known_power=True)(obs).x, x) for p in (moving, still)}
-    stated = Wiener(moving, truth(moving), known_power=True)(obs).var.mean().item()
-    error = power(Wiener(moving, truth(moving), known_power=True)(obs).x - x).mean(1)
+    nmse = {p: nmse_db(Wiener.of(moving, truth(p), known_power=True)(obs).x, x) for p in (moving, still)}
+    stated = Wiener.of(moving, truth(moving), known_power=True)(obs).var.mean().item()
+    error = power(Wiener.of(moving, truth(moving), known_power=True)(obs).x - x).mean(1)
     assert abs(error.mean() - stated) < 4 * error.std() / len(error) ** 0.5
     assert nmse[moving] < nmse[still]  # one that takes the slot to be still
 
@@ -260,8 +260,10 @@ def test_noise_variance_is_within_its_bound():
     directions = torch.stack([d, torch.ones_like(d)])
     information = (directions / (d + v).square()) @ directions.mT  # of powers with means s d + v
     bound = torch.linalg.inv(information)[1, 1]
-    t = math.exp(-MOST)  # what cutting costs: the variance of min(e, MOST) over the square of its slope's mean
-    efficiency = (1 - t * (1 + MOST)) ** 2 / (2 - 2 * t * (1 + MOST) - (1 - t) ** 2)
+    t = math.exp(
+        -LARGEST_POWER
+    )  # what cutting costs: the variance of min(e, LARGEST_POWER) over the square of its slope's mean
+    efficiency = (1 - t * (1 + LARGEST_POWER)) ** 2 / (2 - 2 * t * (1 + LARGEST_POWER) - (1 - t) ** 2)
     spread = bound / efficiency
     # of n draws 4 deviations, of the variance's sqrt(2 / n); m = 192 numbers, of which the bias is about 1 / m
     assert abs(found.mean() - v) < 4 * (spread / n) ** 0.5 + v / problem.A.m * 2
@@ -282,15 +284,15 @@ def test_one_pilot_leaves_nothing_to_interpolate():
     with pytest.raises(ValueError, match="at least two pilots"):
         interpolation_matrix(mask)
     with pytest.raises(ValueError, match="nothing to interpolate"):
-        Interpolation(ff.problems.OFDMChannel(pilots="comb-24"))
+        Interpolation.of(ff.problems.OFDMChannel(pilots="comb-24"))
     with pytest.raises(ValueError, match="linear, nearest or spline"):
-        Interpolation(gaussian(), "cubic")  # pyrefly: ignore
+        Interpolation.of(gaussian(), "cubic")  # pyrefly: ignore
 
 
 def test_covariances_and_observations_of_another_layout_are_refused():
     problem, other = gaussian(), gaussian("kronecker:array=2x2,subcarriers=16")
     with pytest.raises(ValueError, match="4 antennas"):
-        Wiener(problem, truth(other))
+        Wiener.of(problem, truth(other))
     _, obs = drawn(other, 2)
     for estimator in estimators(problem).values():
         with pytest.raises(ValueError, match="48"):
@@ -309,7 +311,7 @@ def test_robust_designs_are_of_finite_delays_and_shifts(longest, doppler):
 
 @pytest.mark.parametrize("noise_var", [-1.0, math.nan, math.inf])
 def test_filters_are_kept_for_finite_noise_variances(noise_var):
-    filtered = Wiener(gaussian(), truth(gaussian()), "grid")
+    filtered = Wiener.of(gaussian(), truth(gaussian()), "grid")
     for keep in (filtered.filter_of, filtered.stored):
         with pytest.raises(ValueError, match="noise_var"):
             keep(noise_var)
@@ -319,7 +321,7 @@ def test_a_covariance_takes_draws_and_a_filter_something_to_go_over():
     with pytest.raises(ValueError, match="samples is 0"):
         ChannelCovariance.of(gaussian(), 0)
     with pytest.raises(ValueError, match="grid, space, space-grid"):
-        Wiener(gaussian(), truth(gaussian()), "time")  # pyrefly: ignore
+        Wiener.of(gaussian(), truth(gaussian()), "time")  # pyrefly: ignore
 
 
 def test_on_one_subcarrier_every_interpolation_holds():
@@ -327,4 +329,4 @@ def test_on_one_subcarrier_every_interpolation_holds():
     problem = problem.shifted(pilots="comb-1")
     x, obs = drawn(problem, 3)
     for method in ("linear", "nearest", "spline"):
-        assert (Interpolation(problem, method)(obs).x - x).abs().max() < 1e-6
+        assert (Interpolation.of(problem, method)(obs).x - x).abs().max() < 1e-6

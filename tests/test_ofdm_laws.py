@@ -17,18 +17,19 @@ NETWORKS = {
     "beam-delay-admm": ofdm.ADMMSettings(2, 32, 4),
     "beam-delay-oamp": ofdm.OAMPSettings(2, 32, 4),
     "learned-filters": ofdm.FilterSettings(3, 2, 6, 1, 4, 8, 2),
+    "adapted": ofdm.AdaptedSettings(ofdm.MixerSettings(8, 6, 1, 6, 16, 16)),
 }
 MADE = {
-    "linear": ofdm.Interpolation,
-    "threshold": ofdm.DelayThreshold,
-    "robust": lambda p: ofdm.Wiener(p, ofdm.ChannelCovariance.robust(p.layout), "grid"),
-    "lmmse-space": lambda p: ofdm.Wiener(p, covariance(p), "space"),
-    "lmmse": lambda p: ofdm.Wiener(p, covariance(p)),
-    "lmmse-known-power": lambda p: ofdm.Wiener(p, covariance(p), known_power=True),
+    "linear": ofdm.Interpolation.of,
+    "threshold": ofdm.DelayThreshold.of,
+    "robust": lambda p: ofdm.Wiener.of(p, ofdm.ChannelCovariance.robust(p.layout), "grid"),
+    "lmmse-space": lambda p: ofdm.Wiener.of(p, covariance(p), "space"),
+    "lmmse": lambda p: ofdm.Wiener.of(p, covariance(p)),
+    "lmmse-known-power": lambda p: ofdm.Wiener.of(p, covariance(p), known_power=True),
     "full": lambda p: ofdm.FullGaussian.of(p, 500, modes=6),
-    "gmm": lambda p: ofdm.KroneckerGMM.of(p, 3, 300, 2),
-    "omp": lambda p: ofdm.BeamDelayOMP(p, 8),
-    "oamp": lambda p: ofdm.BeamDelayOAMP(p, 4),
+    "gmm": lambda p: ofdm.KroneckerGMM.of(p, ofdm.Mixture.of(p, 3, 300, 2)),
+    "omp": lambda p: ofdm.BeamDelayOMP.of(p, 8),
+    "oamp": lambda p: ofdm.BeamDelayOAMP.of(p, 4),
 }
 every = pytest.mark.parametrize("kind", [*MADE, *NETWORKS])
 

@@ -23,10 +23,10 @@ from fanfold.training.events import Validated
 
 CHANNELS = ff.problems.OFDMChannel(pilots="comb-4", snr_db=(0, 20))
 MAKE = {
-    "beam-mixer": lambda p, **k: BeamMixer(p, MixerSettings(48, 6, 2, 6, 24, 16, **k)),
-    "grid-cnn": lambda p, **k: GridCNN(p, CNNSettings(width=16, depth=3, **k)),
-    "unfolded-admm": lambda p, **k: UnfoldedADMM(p, ADMMSettings(3, 48, 6, **k)),
-    "unfolded-oamp": lambda p, **k: UnfoldedOAMP(p, OAMPSettings(3, 48, 6, **k)),
+    "beam-mixer": lambda p, **k: BeamMixer.of(p, MixerSettings(48, 6, 2, 6, 24, 16, **k)),
+    "grid-cnn": lambda p, **k: GridCNN.of(p, CNNSettings(width=16, depth=3, **k)),
+    "unfolded-admm": lambda p, **k: UnfoldedADMM.of(p, ADMMSettings(3, 48, 6, **k)),
+    "unfolded-oamp": lambda p, **k: UnfoldedOAMP.of(p, OAMPSettings(3, 48, 6, **k)),
 }
 networks = pytest.mark.parametrize("kind", MAKE)
 
@@ -67,7 +67,7 @@ def test_untrained_it_is_lmmse(kind, prepared, drawn):
     h = h / h.abs().square().mean((1, 2), keepdim=True).sqrt()
     space = torch.einsum("bae,bce->ac", h, h.conj()) / (len(h) * entries)
     grid = torch.einsum("bae,baf->ef", h, h.conj()) / (len(h) * antennas)
-    filtered = Wiener(CHANNELS, ChannelCovariance(space, grid))(obs).x
+    filtered = Wiener.of(CHANNELS, ChannelCovariance(space, grid))(obs).x
     # single precision: antennas · pilots products, each rounded, of which the errors add at worst
     assert (prepared[kind](obs).x - filtered).abs().max() < 1e-7 * obs.y.shape[1] * filtered.abs().max()
 
@@ -116,7 +116,10 @@ def test_the_operator_follows_its_dictionary(kind, drawn):
     with torch.no_grad():
         twin.D *= 2
         for changed in (other, twin):
+            before = changed.within.fingerprint
             torch.testing.assert_close(changed.A.matrix(), told(changed), rtol=1e-5, atol=1e-7)
+            assert changed.within.fingerprint == before  # to read the operator changes nothing
+            assert changed.bind() is changed.A
             assert changed.within.fingerprint == changed.A.fingerprint()
         assert torch.equal(other(obs).x, net(obs).x)
     torch.testing.assert_close(net.A.matrix(), told(net), rtol=1e-5, atol=1e-7)  # what a copy does stays there

@@ -11,14 +11,14 @@ from fanfold.core.noise import circular
 from fanfold.core.units import nmse_db, power
 from fanfold.estimators.ofdm import BeamDelayOAMP, BeamDelayOMP, DelayThreshold, Interpolation
 from fanfold.estimators.ofdm.delay_threshold import median_noise
-from fanfold.estimators.ofdm.pursuit import beam_delay_grid
+from fanfold.estimators.ofdm.path_grid import beam_delay_grid
 
 CHANNELS = ff.problems.OFDMChannel(source="kronecker:array=2x4x4,subcarriers=24", pilots="comb-2")
 PERIOD = 1 / CHANNELS.layout.spacing_hz / 2  # delays that the pilots tell apart
 MAKE = {
-    "threshold": DelayThreshold,
-    "omp": lambda p, **k: BeamDelayOMP(p, beams=1, delays=1, longest_delay_s=0.5 * PERIOD, **k),
-    "oamp": lambda p, **k: BeamDelayOAMP(p, beams=1, delays=1, longest_delay_s=0.5 * PERIOD, **k),
+    "threshold": DelayThreshold.of,
+    "omp": lambda p, **k: BeamDelayOMP.of(p, beams=1, delays=1, longest_delay_s=0.5 * PERIOD, **k),
+    "oamp": lambda p, **k: BeamDelayOAMP.of(p, beams=1, delays=1, longest_delay_s=0.5 * PERIOD, **k),
 }
 SPARSE = pytest.mark.parametrize("kind", MAKE)
 PATHS = 3
@@ -27,7 +27,7 @@ PATHS = 3
 def on_the_grid(n, noise_var, seed=0):
     """Channels of a few paths of equal power on the orthogonal grid of beams and of delays, and noisy pilots."""
     generator = torch.Generator().manual_seed(seed)
-    B, D = beam_delay_grid(CHANNELS, 1, 1, 0.5 * PERIOD)
+    B, D = beam_delay_grid(CHANNELS.layout, 1, 1, 0.5 * PERIOD)
     x = torch.zeros(n, len(B), len(D), dtype=torch.complex128)
     for draw in range(n):
         beams = torch.randperm(B.shape[1], generator=generator)[:PATHS]
@@ -61,7 +61,7 @@ def test_paths_in_noise_cost_about_their_number(kind, known):
 def test_what_a_threshold_leaves_is_the_noise_of_paths_and_false_alarms():
     noise_var, m = 0.01, CHANNELS.A.m
     x, obs = on_the_grid(300, noise_var)
-    error = DelayThreshold(CHANNELS)(obs).x - x
+    error = DelayThreshold.of(CHANNELS)(obs).x - x
     total = power(CHANNELS.A @ error).sum(1) / noise_var
     # a share 1/m of exponential noises passes log m, and has on average one more than that
     expected = PATHS + (m - PATHS) / m * (math.log(m) + 1)
@@ -112,7 +112,7 @@ def test_a_pursuit_that_is_told_the_noise_does_not_fit_it(snr_db):
     source = "jakes:array=2x2,subcarriers=24,delay_spread_ns=300,speed_mps=0"
     problem = ff.problems.OFDMChannel(source, "dmrs-2:length=2,additional=1", snr_db)
     x, obs = problem.held_out().sample(60, torch.Generator().manual_seed(1))
-    told, untold = (nmse_db(BeamDelayOMP(problem)(o).x, x) for o in (obs, ff.Observation(obs.y, obs.A)))
+    told, untold = (nmse_db(BeamDelayOMP.of(problem)(o).x, x) for o in (obs, ff.Observation(obs.y, obs.A)))
     assert told < untold + 0.5
 
 
@@ -120,15 +120,15 @@ def test_a_pursuit_that_is_told_the_noise_does_not_fit_it(snr_db):
 def test_real_channels_are_sparse_enough_to_beat_least_squares(make):
     problem = ff.problems.OFDMChannel(source="umi", snr_db=10.0)
     x, obs = problem.held_out().sample(32, torch.Generator().manual_seed(0))
-    assert nmse_db(make(problem)(obs).x, x) < nmse_db(Interpolation(problem)(obs).x, x) - 2
+    assert nmse_db(make.of(problem)(obs).x, x) < nmse_db(Interpolation.of(problem)(obs).x, x) - 2
 
 
 def test_paths_of_a_still_slot_are_found_over_time():
     problem = ff.problems.OFDMChannel("jakes:array=2x2,subcarriers=24,speed_mps=0", "comb-4@2,11", snr_db=20.0)
     x, obs = problem.sample(20, torch.Generator().manual_seed(0))
     for make in (BeamDelayOMP, BeamDelayOAMP, DelayThreshold):
-        assert make(problem)(obs).x.shape == x.shape
-    h = BeamDelayOMP(problem)(obs).x.reshape(-1, *problem.layout.shape)
+        assert make.of(problem)(obs).x.shape == x.shape
+    h = BeamDelayOMP.of(problem)(obs).x.reshape(-1, *problem.layout.shape)
     assert torch.allclose(h, h[:, :, :1].expand_as(h), atol=1e-5)
 
 
@@ -138,14 +138,14 @@ def test_what_does_not_fit_is_refused(tmp_path):
         with pytest.raises(ValueError, match="of each of 32 antennas"):
             make(CHANNELS)(other)
     with pytest.raises(ValueError, match="greater than zero"):
-        DelayThreshold(CHANNELS, 0.0)
+        DelayThreshold.of(CHANNELS, 0.0)
     with pytest.raises(ValueError, match="at least one path"):
-        BeamDelayOMP(CHANNELS, 0)
+        BeamDelayOMP.of(CHANNELS, 0)
     with pytest.raises(ValueError, match="greater than zero"):
-        beam_delay_grid(CHANNELS, longest_delay_s=0.0)
+        beam_delay_grid(CHANNELS.layout, longest_delay_s=0.0)
     mask = np.zeros((14, 12), bool)
     mask[2, ::2] = mask[11, 1::2] = True
     np.save(tmp_path / "mask.npy", mask)
     staggered = ff.problems.OFDMChannel("jakes:array=2,subcarriers=12", str(tmp_path / "mask.npy"))
     with pytest.raises(ValueError, match="other subcarriers in other symbols"):
-        DelayThreshold(staggered)
+        DelayThreshold.of(staggered)

@@ -189,7 +189,7 @@ else:
     began = time.monotonic()
     next(events), next(events)
     until(lambda: len([*tmp_path.glob("pid-*")]) >= 3)
-    events.close()  # type: ignore[attr-defined]
+    events.close()
     assert time.monotonic() - began < 30  # and not the minute that they would sleep
     for path in tmp_path.glob("pid-*"):
         assert not alive(int(path.name.removeprefix("pid-")))
@@ -235,10 +235,10 @@ def test_training_straight_on_a_program_counts_its_failures(tmp_path):
     program = Program(script(tmp_path, body) + " {x}", UNIT, retries=0, shape=(2,))
     run = tmp_path / "run"
     ff.fit(ff.neural(program, width=8), program, run_dir=run, simulations=60, steps=4, batch=16)
-    assert program.failed["crash"] > 0
-    assert Run.open(run).metrics()[-1]["failed"] == {"crash": program.failed["crash"]}
+    assert program.failures["crash"] > 0
+    assert Run.open(run).metrics()[-1]["failed"] == {"crash": program.failures["crash"]}
     assert cli.run(["report", str(run), "--samples", "10"]) == 0
-    assert f"<td>crash</td><td>{program.failed['crash']}</td>" in (run / "report.html").read_text()
+    assert f"<td>crash</td><td>{program.failures['crash']}</td>" in (run / "report.html").read_text()
 
 
 # The command line

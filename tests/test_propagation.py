@@ -15,14 +15,15 @@ import torch
 from scipy.io import savemat
 from scipy.special import j0
 
+from fanfold.core.events import DrawingStarted, DrawsKept
+from fanfold.core.files import file_hash
 from fanfold.problems import OFDMChannel
-from fanfold.propagation import Dataset, Layout, Source, source_of
+from fanfold.propagation import Dataset, Layout, Source, Statistics, source_of
 from fanfold.propagation.base import rows_of
-from fanfold.propagation.dataset import MANIFEST, file_hash
+from fanfold.propagation.dataset import MANIFEST
 from fanfold.propagation.drawing import cached_channels, draw_channels, drawing_events, shard_seed
 from fanfold.propagation.models import LIGHT, MODELS
 from fanfold.propagation.sources import SHIPPED
-from fanfold.propagation.statistics import statistics
 from fanfold.propagation.user_files import UserFile
 
 EPS = torch.finfo(torch.float32).eps
@@ -293,6 +294,14 @@ def test_left_and_gone_on_is_drawn_without_a_break(whole, tmp_path):
     assert log.read_text().split() == [str(shard_seed(3, k)) for k in (1, 2)]
 
 
+def test_a_drawing_tells_what_is_there_and_what_it_adds(tmp_path):
+    events = list(drawing_events(Toy(), 25, tmp_path / "new", seed=3, shard_draws=10))
+    assert events[:-1] == [DrawingStarted(str(tmp_path / "new"), 25, 0), *(DrawsKept(done) for done in (10, 20, 25))]
+    (tmp_path / "new" / "00001.npy").unlink()
+    started, kept, finished = drawing_events(Toy(), 25, tmp_path / "new", seed=3, shard_draws=10)
+    assert (started.done, kept.done, finished.good, finished.made) == (15, 25, 25, 10)
+
+
 def test_all_there_draws_nothing(whole, tmp_path):
     before = (Path(whole.path) / MANIFEST).stat().st_mtime_ns
     log = tmp_path / "log"
@@ -424,7 +433,7 @@ def test_what_cannot_be_drawn_is_refused(draws, shard_draws, seed, tmp_path):
 
 def test_a_folder_of_other_things_is_left_alone(tmp_path):
     (tmp_path / "thesis.tex").write_text("")
-    with pytest.raises(ValueError, match="not empty and holds no dataset"):
+    with pytest.raises(ValueError, match=r"holds other things \(thesis.tex\); choose a folder of its own"):
         draw_channels(Toy(), 5, tmp_path)
 
 
@@ -579,7 +588,7 @@ def test_a_file_that_changed_is_read_again(tmp_path, monkeypatch):
 def test_statistics_are_those_of_the_model():
     name = "kronecker:array=2x3,subcarriers=16,delay_spread_ns=100,angle_spread_deg=5,symbols=2"
     draws = 4000
-    measured = statistics(source_of(name), draws, rng(0))
+    measured = Statistics.of(source_of(name), draws, rng(0))
     # R = 1 / (1 + j 2π τ Δf): 1 - |R| is (2π τ Δf)² / 2 up to its square; an average over draws of its relative
     # deviation, that of a mean of squared exponentials of few modes
     assert measured.delay_spread_ns == pytest.approx(100, rel=6 * 2 / draws**0.5)

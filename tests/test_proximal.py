@@ -146,4 +146,4 @@ def test_every_penalty_exports(penalty, tmp_path):
 def test_networks_are_written_down_with_their_penalty(kind, name):
     _, obs = observed("float32")
     net = unfold(kind(REGISTRY[name]()), obs, 2, {"lam": "per-layer"})
-    assert recipe.build(recipe.describe(net.algorithm, {"it": kind}), {"it": kind}) == net.algorithm
+    assert recipe.build_settings(recipe.describe_network(net)) == net.settings

@@ -68,7 +68,7 @@ def test_estimates_go_back_as_the_receiver_takes_them():
     covariance = ChannelCovariance.of(problem, 500)
     estimates = {}
     for (tx, stream), obs in observations_of(received(H, pilots), pilots, 0.1).items():
-        estimates[tx, stream] = Wiener(problem.shifted(pilots=names[tx]), covariance)(obs)
+        estimates[tx, stream] = Wiener.of(problem.shifted(pilots=names[tx]), covariance)(obs)
     h_hat, err_var = estimates_in_field(estimates, shape)
     assert h_hat.shape == err_var.shape == shape
     assert torch.equal(h_hat[1, 1, :, 2, 0].flatten(), estimates[2, 0].x[1 * RX + 1])

@@ -359,17 +359,17 @@ def test_simulated_scenes_of_a_near_field_array_train(tmp_path, capsys, algorith
 
 
 def test_algorithms_begin_from_the_prior_of_the_training_scenes(calibrated):
-    from fanfold.cli.commands import _told_by
+    from fanfold.cli.training import _suited
 
     problem = RFGeometry(str(calibrated / "array.toml"), str(calibrated / "pairs.npz"))
     x = torch.from_numpy(np.load(calibrated / "pairs.npz")["x"])[:480].to(torch.complex64)
     for algorithm in (OAMP(), EP()):
-        prior = _told_by(problem, algorithm).prior
+        prior = vars(_suited(algorithm, problem, prior_given=False))["prior"]
         assert isinstance(prior, BernoulliGaussian)
         assert prior.p == pytest.approx((x != 0).double().mean().item())
         assert prior.power == pytest.approx(power(x).double().mean().item(), rel=1e-5)
     asked = OAMP(BernoulliGaussian(0.07))
-    assert _told_by(problem, asked) is asked
+    assert _suited(asked, problem, prior_given=True) is asked
 
 
 # The examples

@@ -108,7 +108,7 @@ def test_products_with_and_without_gradients_to_the_factors_agree(dtype):
 
 @pytest.mark.parametrize("kept", [0, 2**22])
 def test_near_field_gradients_are_right_to_second_order(kept, monkeypatch):
-    monkeypatch.setattr("fanfold.linops.born.KEPT", kept)
+    monkeypatch.setattr("fanfold.linops.born.MAX_KEPT_ENTRIES", kept)
     g = torch.Generator().manual_seed(0)
     antennas, voxels = torch.rand(2, 3, generator=g).double(), torch.rand(5, 3, generator=g).double() + 1
     A = Born(antennas, antennas, torch.tensor([6.0, 7.0]).double(), voxels, torch.complex128)
@@ -121,8 +121,8 @@ def test_near_field_gradients_are_right_to_second_order(kept, monkeypatch):
 
 def test_near_field_backward_pass_holds_no_matrix(monkeypatch):
     """A has 8 MiB, a block 128 KiB: an eighth of A leaves room for the seven tensors that a block is made of."""
-    monkeypatch.setattr("fanfold.linops.born.KEPT", 0)
-    monkeypatch.setattr("fanfold.linops.born.BLOCK", 2**14)
+    monkeypatch.setattr("fanfold.linops.born.MAX_KEPT_ENTRIES", 0)
+    monkeypatch.setattr("fanfold.linops.born.BLOCK_ENTRIES", 2**14)
     g = torch.Generator().manual_seed(0)
     antennas, voxels = torch.rand(8, 3, generator=g).double(), torch.rand(1024, 3, generator=g).double() + 1
     A = Born(antennas, antennas, torch.linspace(60, 70, 16).double(), voxels)

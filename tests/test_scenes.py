@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from fanfold.experiments.base import Goal
-from fanfold.experiments.rf.rf_scenes import FOUND, NMSE, PARAMETERS, Measured, curve_section, goals, means, verdict
+from fanfold.experiments.rf.rf_scenes import DETECTED, NMSE, PARAMETERS, Measured, curve_section, goals, means, verdict
 from fanfold.experiments.rf.scene_data import SETTINGS, FewScenes, Field, Turned
 from fanfold.experiments.rf.scene_methods import HYBRID, L1, MODL, RATES, UNET
-from fanfold.experiments.rf.scene_scores import auc, bright, decibel, found, roc, ssim
+from fanfold.experiments.rf.scene_scores import auc, bright, decibel, detected, roc, ssim
 from fanfold.problems import RFImaging
 
 SMALL = {"scene": (12, 8), "elements": (9, 7), "sensing": "gaussian"}
@@ -31,7 +31,7 @@ def test_scores_of_gaussians_give_the_roc_of_two_gaussians():
 
     assert auc(score[target], score[~target]) == pytest.approx(phi(1 / 2**0.5), abs=tolerance)
     quantile = 1.2815515655446004  # of 90 %
-    assert found(score, target, 0.1) == pytest.approx(phi(1 - quantile), abs=2 * tolerance)  # and of the threshold
+    assert detected(score, target, 0.1) == pytest.approx(phi(1 - quantile), abs=2 * tolerance)  # and of the threshold
 
 
 def test_roc_rises_and_no_score_at_all_finds_nothing():
@@ -92,7 +92,7 @@ def test_a_field_is_the_separable_covariance_of_real_scenes():
 
 def measured(hybrid_db: float, unet_db: float, classical_db: float, seed: int = 0) -> Measured:
     def row(db: float, count: int) -> dict:
-        return {NMSE: db, FOUND: -db / 100, PARAMETERS: count}
+        return {NMSE: db, DETECTED: -db / 100, PARAMETERS: count}
 
     rows = {HYBRID: row(hybrid_db, 10), UNET: row(unet_db, 300), MODL: row(-50.0, 20), L1: row(classical_db, 0)}
     return Measured(SETTINGS[0], seed, rows, {}, {})

@@ -11,12 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fanfold as ff
+from fanfold.core.events import DrawingFinished, DrawingStarted
 from fanfold.problems import BatchSimulator, Box, Independent, Modulation, Pairs, Problem, Simulations, Simulator
+from fanfold.problems.protocols import Counted
 from fanfold.problems.simulators.base import seeds_of
 from fanfold.problems.simulators.outcome import judge
 from fanfold.problems.simulators.store import writing
 from fanfold.runs import recipe
-from fanfold.training.simulate import SimulationFinished, SimulationStarted, simulation_events
+from fanfold.training.simulate import simulation_events
 
 UNIT = Box((0.0, 0.0), (1.0, 2.0))
 
@@ -150,10 +152,11 @@ def test_failures_are_counted_by_kind_and_left_out():
     x, obs = simulator.sample(300, rng(0))
     assert len(x) == len(obs.y) == 300
     assert (x[:, 0] >= 0.4).all()
-    assert set(simulator.failed) == {"crash", "non-finite", "wrong shape", "unreadable"}
+    assert isinstance(simulator, Counted)
+    assert set(simulator.failures) == {"crash", "non-finite", "wrong shape", "unreadable"}
     # of all that was tried: n · 0.1 for each kind, by 5 deviations of a binomial
-    tried = 300 + simulator.failed.total()
-    assert all(abs(count - 0.1 * tried) < 5 * (0.09 * tried) ** 0.5 for count in simulator.failed.values())
+    tried = 300 + sum(simulator.failures.values())
+    assert all(abs(count - 0.1 * tried) < 5 * (0.09 * tried) ** 0.5 for count in simulator.failures.values())
 
 
 def test_each_failure_says_what_went_wrong():
@@ -176,7 +179,7 @@ def test_bad_rows_of_a_batch_are_left_out():
     x, obs = simulator.sample(500, rng(0))
     assert len(x) == len(obs.y) == 500
     assert (x[:, 0] >= 0.2).all()
-    assert set(simulator.failed) == {"non-finite"}
+    assert set(simulator.failures) == {"non-finite"}
     numbered = simulator.outcomes(0, range(200))
     assert all((o.failure == "non-finite") == (o.x[0] < 0.2) for o in numbered)
 
@@ -240,8 +243,8 @@ def test_more_draws_are_added_and_none_is_made_twice(simulator, tmp_path):
     more = list(simulation_events(simulator, 50, tmp_path / "store"))
     again = list(simulation_events(simulator, 50, tmp_path / "store"))
     assert [events[-1].made for events in (began, more, again)] == [30, 20, 0]  # type: ignore[union-attr]
-    assert isinstance(more[0], SimulationStarted)
-    assert more[0].good == 30
+    assert isinstance(more[0], DrawingStarted)
+    assert more[0].done == 30
     x, y = stored(Simulations(str(tmp_path / "store")))
     whole = stored(ff.simulate(simulator, 50, tmp_path / "at once"))
     assert torch.equal(x, whole[0])
@@ -257,10 +260,10 @@ def test_failures_are_stored_and_not_tried_again_unless_asked(tmp_path):
     assert stored(first)[0].shape == (expected.count(None), 2)
     *_, again = simulation_events(simulator, 100, store)
     *_, retried = simulation_events(simulator, 100, store, retry_failed=True)
-    assert isinstance(again, SimulationFinished)
-    assert isinstance(retried, SimulationFinished)
+    assert isinstance(again, DrawingFinished)
+    assert isinstance(retried, DrawingFinished)
     assert (again.made, retried.made) == (0, sum(counts.values()))
-    assert again.failed == retried.failed == counts
+    assert again.failures == retried.failures == counts
     assert {row["runs"]: row["count"] for row in first.table()} == {"good": expected.count(None)} | counts
 
 
@@ -283,6 +286,19 @@ def test_a_simulator_that_was_mended_fills_the_gaps(tmp_path):
     assert torch.equal(y, whole[1])
 
 
+def mostly_broken(x, generator):
+    if x[0] < 0.5:
+        raise RuntimeError("the mesh is torn")
+    return noisy(x, generator)
+
+
+def test_runs_that_fail_once_more_do_not_condemn_a_simulator(tmp_path):
+    simulator = Simulator(UNIT, mostly_broken)
+    failures = ff.simulate(simulator, 60, tmp_path / "store").failures
+    assert failures["crash"] > 10
+    assert ff.simulate(simulator, 60, tmp_path / "store", retry_failed=True).failures == failures
+
+
 @pytest.mark.parametrize("lost", [1, 9, 30, 200])
 def test_a_record_cut_short_is_dropped_and_made_again(tmp_path, lost):
     store = tmp_path / "store"
@@ -290,7 +306,7 @@ def test_a_record_cut_short_is_dropped_and_made_again(tmp_path, lost):
     content = (store / "runs.bin").read_bytes()
     (store / "runs.bin").write_bytes(content[:-lost])
     *_, finished = simulation_events(ONE, 20, store)
-    assert isinstance(finished, SimulationFinished)
+    assert isinstance(finished, DrawingFinished)
     assert 1 <= finished.made <= 2  # a record of one draw is longer than 100 bytes
     x, y = stored(Simulations(str(store)))
     assert torch.equal(x, whole[0])
@@ -313,18 +329,28 @@ def test_a_changed_byte_costs_one_record(tmp_path_factory, place):
 def test_a_simulation_that_is_left_early_keeps_what_was_made(tmp_path):
     events = simulation_events(ONE, 1000, tmp_path / "store")
     for _, event in zip(range(26), events):
-        assert not isinstance(event, SimulationFinished)
-    events.close()  # type: ignore[attr-defined]
+        assert not isinstance(event, DrawingFinished)
+    events.close()
     assert len(Simulations(str(tmp_path / "store")).contents.good) == 25
+
+
+def test_a_listener_that_raises_lets_go_of_the_store(tmp_path):
+    def listen(event):
+        raise RuntimeError("the terminal is gone")
+
+    with pytest.raises(RuntimeError, match="the terminal is gone") as caught:
+        ff.simulate(ONE, 20, tmp_path / "store", on_event=listen)
+    assert len(stored(ff.simulate(ONE, 20, tmp_path / "store"))[0]) == 20
+    assert caught.traceback  # which holds every frame until here
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"prior": Box((0.0, 0.0), (1.0, 3.0))}, "problem.prior = "),
-        ({"simulate": faulty}, "problem.simulator = "),
-        ({"dtype": "float64"}, "problem.dtype = 'float32' and these have 'float64'"),
-        ({"seed": 1}, "seed = 0 and these have 1"),
+        ({"prior": Box((0.0, 0.0), (1.0, 3.0))}, "problem.prior is "),
+        ({"simulate": faulty}, "problem.simulator is "),
+        ({"dtype": "float64"}, "problem.dtype is 'float32' there and 'float64' here"),
+        ({"seed": 1}, "seed is 0 there and 1 here"),
     ],
 )
 def test_draws_of_something_else_are_refused_by_name(tmp_path, change, message):
@@ -338,7 +364,7 @@ def test_two_writers_of_one_store_are_refused(tmp_path):
     identity = json.loads((tmp_path / "store/problem.json").read_text())
     with (
         writing(tmp_path / "store", identity),
-        pytest.raises(ValueError, match="another process simulates into"),
+        pytest.raises(ValueError, match="another process draws into"),
     ):
         ff.simulate(ONE, 20, tmp_path / "store")
 
@@ -402,7 +428,7 @@ def test_any_problem_without_an_operator_can_be_stored(tmp_path):
     assert x.shape == (100, 4)
     assert y.shape == (100, 8, 2)
     assert (x.sum(-1) == 1).all()
-    with pytest.raises(ValueError, match=r"problem.symbols = 8 and these have 9"):
+    with pytest.raises(ValueError, match=r"problem.symbols is 8 there and 9 here"):
         ff.simulate(Modulation(symbols=9), 100, tmp_path / "store")
 
 

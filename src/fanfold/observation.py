@@ -6,9 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fanfold.linops.base import LinearOperator
-from fanfold.linops.batched import Batched
-from fanfold.linops.kronecker import Kronecker
+from fanfold.linops import LinearOperator
 
 
 @dataclass(frozen=True)
@@ -16,13 +14,19 @@ class Observation:
     """Measurements `y = A x + w` with `E|w|² = noise_var`, checked when made.
 
     Args:
-        y: Measurements, shape `(..., m)`.
+        y: The measurements, shape `(..., m)`.
         A: The operator, or None where only a simulator exists.
-        noise_var: Noise variance, a number or a real tensor that broadcasts against `(..., 1)`; None if unknown.
+        noise_var: The noise variance, a number or a real tensor that broadcasts against `(..., 1)`; None if unknown.
 
     Raises:
         ValueError: If shapes, dtypes or devices do not fit, the batch is empty, an entry of `y` is not finite
             or a variance is negative.
+
+    Example:
+        >>> import fanfold as ff, torch
+        >>> A = ff.linops.Dense(torch.ones(2, 3))
+        >>> ff.Observation(torch.ones(5, 2), A, torch.tensor(0.1))[:2].y.shape
+        torch.Size([2, 2])
     """
 
     y: Tensor
@@ -32,7 +36,8 @@ class Observation:
     def __post_init__(self):
         y, A = self.y, self.A
         if not isinstance(y, Tensor) or not (y.is_floating_point() or y.is_complex()):
-            raise ValueError(f"y is {getattr(y, 'dtype', type(y).__name__)}; pass a floating or complex torch tensor.")
+            arrived = y.dtype if isinstance(y, Tensor) else type(y).__name__
+            raise ValueError(f"y is {arrived}; pass a floating or complex torch tensor.")
         if y.ndim == 0 or y.numel() == 0:
             raise ValueError(f"y has shape {tuple(y.shape)}: nothing to estimate from; pass shape (..., m), not empty.")
         if A is not None:
@@ -45,7 +50,7 @@ class Observation:
     def _check_fit(y: Tensor, A: LinearOperator) -> None:
         if y.shape[-1] != A.m:
             hint = " Transposed?" if y.shape[-1] == A.n or (y.ndim > 1 and y.shape[-2] == A.m) else ""
-            hint += f" y has shape {tuple(y.shape)}, A is {A}." if isinstance(A, Kronecker) else ""
+            hint += f" y has shape {tuple(y.shape)}, A is {A}." if A.factored else ""
             raise ValueError(
                 f"A maps {A.n} -> {A.m} but y has {y.shape[-1]} entries; pass y of shape (..., {A.m}).{hint}"
             )
@@ -66,17 +71,15 @@ class Observation:
         check_finite("noise_var", var)
         if (var < 0).any():
             raise ValueError(f"noise_var is {var.min().item():g}; a variance is not negative: pass E|w|² (not in dB).")
-        wanted = (*self.y.shape[:-1], 1)
-        fits = len(var.shape) <= len(wanted) and all(a in (1, b) for a, b in zip(var.shape[::-1], wanted[::-1]))
+        full = (*self.y.shape[:-1], 1)
+        fits = len(var.shape) <= len(full) and all(a in (1, b) for a, b in zip(var.shape[::-1], full[::-1]))
         if not fits:
-            raise ValueError(
-                f"noise_var has shape {tuple(var.shape)}; pass a number or shape {wanted}, one per sample."
-            )
+            raise ValueError(f"noise_var has shape {tuple(var.shape)}; pass a number or shape {full}, one per sample.")
         return var
 
     @classmethod
     def unchecked(cls, y: Tensor, A: LinearOperator | None = None, noise_var: Tensor | None = None) -> "Observation":
-        """The same without checks: for code that is traced or exported, where values cannot be looked at."""
+        """The same observation without checks: for code that is traced or exported, where values are not there yet."""
         obs = object.__new__(cls)
         for name, value in (("y", y), ("A", A), ("noise_var", noise_var)):
             object.__setattr__(obs, name, value)
@@ -90,17 +93,22 @@ class Observation:
         return Observation.unchecked(self.y.to(device), None if self.A is None else self.A.to(device), var)
 
     def __getitem__(self, rows: slice | Tensor) -> "Observation":
-        """Some samples of a batch."""
+        """The observation of some samples of a batch."""
         var = self.noise_var
         if var is not None and var.ndim:
             var = var.expand(*self.y.shape[:-1], 1)[rows]
-        A = self.A[rows] if isinstance(self.A, Batched) and self.A.batch > 1 else self.A
-        return Observation.unchecked(self.y[rows], A, var)
+        return Observation.unchecked(self.y[rows], None if self.A is None else self.A.of_samples(rows), var)
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """An estimate `x` of shape `(..., n)` and, where the estimator gives one, its error variance `E|x_hat - x|²`."""
+    """An estimate `x` of shape `(..., n)` and, where the estimator gives one, its error variance `E|x_hat - x|²`.
+
+    Example:
+        >>> import fanfold as ff, torch
+        >>> ff.Estimate(torch.zeros(3), var=torch.ones(3)).var.sum().item()
+        3.0
+    """
 
     x: Tensor
     var: Tensor | None = None

@@ -1,6 +1,6 @@
 """Penalties on x and their proximal maps `argmin_x ½‖x - r‖² + step · penalty(x)`: what proximal algorithms minimise.
 
-Real and complex alike: a penalty sees magnitudes. A new one is a class here and a row in the registry.
+Real and complex alike: a penalty sees magnitudes. A new one is a class here and a row in the REGISTRY.
 """
 
 from abc import ABC, abstractmethod
@@ -16,6 +16,8 @@ from fanfold.core.domain import POSITIVE, Domain
 from fanfold.core.units import power
 from fanfold.shrinkage import Level, firm, group_soft, scad, soft
 
+__all__ = ["L1", "MCP", "REGISTRY", "SCAD", "GroupL1", "Penalty", "Ridge"]
+
 Signal = Inexact[Tensor, "*batch n"]
 
 
@@ -24,6 +26,12 @@ class Penalty(ABC):
 
     Attributes:
         learnable: The settings that an algorithm may learn, and where each lives.
+
+    Example:
+        >>> import fanfold as ff, torch
+        >>> penalty, r = ff.penalties.L1(lam=1.0), torch.tensor([3.0, -0.5])
+        >>> penalty.value(r).item(), penalty.prox(r, 1.0).tolist()
+        (3.5, [2.0, -0.0])
     """
 
     learnable: ClassVar[Mapping[str, Domain]] = {}
@@ -37,8 +45,8 @@ class Penalty(ABC):
         """The x that minimises `½‖x - r‖² + step · penalty(x)`.
 
         Args:
-            r: Where to stay near.
-            step: Factor on the penalty, positive, broadcasting against `r`.
+            r: The signal to stay near.
+            step: The factor on the penalty, positive, broadcasting against `r`.
             given: Whatever has the `learnable` settings as attributes, numbers or tensors that learn; this penalty
                 itself if None.
         """
@@ -46,9 +54,15 @@ class Penalty(ABC):
 
 @dataclass(frozen=True)
 class L1(Penalty):
-    """`lam ‖x‖₁`."""
+    """The l1 norm `lam ‖x‖₁`, whose proximal map is the soft threshold.
 
-    lam: float = 0.1
+    Example:
+        >>> import fanfold as ff, torch
+        >>> ff.penalties.L1(lam=0.5).prox(torch.tensor([2.0, 0.1]), 1.0).tolist()
+        [1.5, 0.0]
+    """
+
+    lam: float = 0.1  # weight of the l1 norm
 
     learnable = {"lam": POSITIVE}
 
@@ -61,13 +75,18 @@ class L1(Penalty):
 
 @dataclass(frozen=True)
 class MCP(Penalty):
-    """Minimax concave: `lam |x| - |x|² / (2 gamma)` up to `|x| = gamma lam`, flat beyond. Zhang (2010).
+    """The minimax concave penalty: `lam |x| - |x|² / (2 gamma)` up to `|x| = gamma lam`, flat beyond. Zhang (2010).
 
     Where the step is below gamma the proximal map is continuous, a firm threshold.
+
+    Example:
+        >>> import fanfold as ff, torch
+        >>> ff.penalties.MCP(lam=1.0, gamma=2.0).prox(torch.tensor([5.0, 0.5]), 1.0).tolist()
+        [5.0, 0.0]
     """
 
-    lam: float = 0.1
-    gamma: float = 3.0
+    lam: float = 0.1  # slope at zero
+    gamma: float = 3.0  # where the penalty becomes flat, in units of lam
 
     learnable = {"lam": POSITIVE, "gamma": POSITIVE}
 
@@ -82,13 +101,18 @@ class MCP(Penalty):
 
 @dataclass(frozen=True)
 class SCAD(Penalty):
-    """Smoothly clipped absolute deviation: slope lam up to lam, falling to 0 at `a lam`. Fan & Li (2001), eq. 2.7.
+    """The smoothly clipped absolute deviation: slope lam up to lam, 0 from `a lam`. Fan & Li (2001), eq. 2.7.
 
     Where the step is below `a - 1` the proximal map is continuous.
+
+    Example:
+        >>> import fanfold as ff, torch
+        >>> ff.penalties.SCAD(lam=1.0).prox(torch.tensor([5.0, 0.5]), 1.0).tolist()
+        [5.0, 0.0]
     """
 
-    lam: float = 0.1
-    a: float = 3.7
+    lam: float = 0.1  # slope at zero
+    a: float = 3.7  # where the penalty becomes flat, in units of lam; above 2
 
     learnable = {"lam": POSITIVE}
 
@@ -104,10 +128,16 @@ class SCAD(Penalty):
 
 @dataclass(frozen=True)
 class GroupL1(Penalty):
-    """`lam Σ ‖x_g‖` over groups of `size` neighbouring entries: they live or die together. Yuan & Lin (2006)."""
+    """The sum of norms `lam Σ ‖x_g‖` over groups of `size` neighbours, which live or die together. Yuan & Lin (2006).
 
-    lam: float = 0.1
-    size: int = 2
+    Example:
+        >>> import fanfold as ff, torch
+        >>> ff.penalties.GroupL1(lam=2.5, size=2).prox(torch.tensor([3.0, 4.0, 0.1, 0.1]), 1.0).tolist()
+        [1.5, 2.0, 0.0, 0.0]
+    """
+
+    lam: float = 0.1  # weight of the sum of norms
+    size: int = 2  # entries of a group
 
     learnable = {"lam": POSITIVE}
 
@@ -120,9 +150,15 @@ class GroupL1(Penalty):
 
 @dataclass(frozen=True)
 class Ridge(Penalty):
-    """`lam ‖x‖² / 2`."""
+    """The squared norm `lam ‖x‖² / 2`, whose proximal map shrinks all entries alike.
 
-    lam: float = 0.1
+    Example:
+        >>> import fanfold as ff, torch
+        >>> ff.penalties.Ridge(lam=1.0).prox(torch.tensor([2.0, -4.0]), 1.0).tolist()
+        [1.0, -2.0]
+    """
+
+    lam: float = 0.1  # weight of half the squared norm
 
     learnable = {"lam": POSITIVE}
 
@@ -134,7 +170,7 @@ class Ridge(Penalty):
 
 
 def _threshold(r: Tensor, step: Level, given: Any) -> Tensor:
-    """`step · lam` in the precision of r."""
+    """The threshold `step · lam` in the precision of r."""
     return torch.as_tensor(step * given.lam, dtype=r.real.dtype, device=r.device)
 
 
@@ -145,3 +181,7 @@ REGISTRY: dict[str, type[Penalty]] = {
     "ridge": Ridge,
     "scad": SCAD,
 }
+
+
+def __dir__() -> list[str]:
+    return __all__

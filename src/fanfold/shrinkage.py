@@ -11,15 +11,20 @@ from torch import Tensor
 
 from fanfold.core.units import power
 
+__all__ = [
+    "firm", "firm_divergence", "group_soft", "group_soft_divergence", "scad", "scad_divergence", "soft",
+    "soft_divergence",
+]  # fmt: skip
+
 Level = float | Float[Tensor, "..."]
 
 
 def soft(r: Inexact[Tensor, "*#batch n"], t: Float[Tensor, "..."]) -> Inexact[Tensor, "*batch n"]:
-    """Soft threshold, the proximal map of `t |x|`: the magnitude shrinks by `t`, down to zero.
+    """The soft threshold, the proximal map of `t |x|`: the magnitude shrinks by `t`, down to zero.
 
     Args:
-        r: Noisy signal `(..., n)`, real or complex.
-        t: Level `>= 0`, real, broadcasting against `r`.
+        r: The noisy signal `(..., n)`, real or complex.
+        t: The level, `>= 0`, real, broadcasting against `r`.
     """
     if r.is_complex():
         magnitude = r.abs()
@@ -31,7 +36,7 @@ def soft(r: Inexact[Tensor, "*#batch n"], t: Float[Tensor, "..."]) -> Inexact[Te
 
 
 def soft_divergence(r: Inexact[Tensor, "*#batch n"], t: Float[Tensor, "..."]) -> Float[Tensor, "*batch 1"]:
-    """Mean derivative of `soft`: `mean 1{|r| > t}` if real, `mean 1{|r| > t}(1 - t / (2|r|))` if complex.
+    """The mean derivative of `soft`: `mean 1{|r| > t}` if real, `mean 1{|r| > t}(1 - t / (2|r|))` if complex.
 
     The complex form follows from `soft(r) = r - t r / |r|` and `∂(r / |r|)/∂r = 1 / (2|r|)`.
     """
@@ -43,26 +48,26 @@ def soft_divergence(r: Inexact[Tensor, "*#batch n"], t: Float[Tensor, "..."]) ->
 
 
 def firm(r: Inexact[Tensor, "*#batch n"], t: Level, concavity: Level) -> Inexact[Tensor, "*batch n"]:
-    """Firm threshold (Gao & Bruce, 1997): the proximal map of the minimax concave penalty (MCP; Zhang, 2010).
+    """The firm threshold (Gao & Bruce, 1997): the proximal map of the minimax concave penalty (MCP; Zhang, 2010).
 
     The penalty is `t |x| - concavity |x|² / 2` up to `|x| = t / concavity` and flat beyond, where r is left as it is.
     From a concavity of 1 on the map jumps, to a hard threshold of `t / sqrt(concavity)`.
 
     Args:
-        r: Noisy signal `(..., n)`, real or complex.
-        t: Level `>= 0`, real, broadcasting against `r`.
-        concavity: Of the penalty, `>= 0`; 0 gives `soft`. Gao & Bruce's ratio of thresholds is `1 / concavity`.
+        r: The noisy signal `(..., n)`, real or complex.
+        t: The level, `>= 0`, real, broadcasting against `r`.
+        concavity: The penalty's concavity, `>= 0`; 0 gives `soft`. Gao & Bruce's ratio of thresholds is its inverse.
     """
     return _radial(r, _firm(r.abs(), t, concavity)[0])
 
 
 def firm_divergence(r: Inexact[Tensor, "*#batch n"], t: Level, concavity: Level) -> Float[Tensor, "*batch 1"]:
-    """Mean derivative of `firm`; a jump of the map counts for nothing."""
+    """The mean derivative of `firm`; a jump of the map counts for nothing."""
     return _radial_divergence(r, *_firm(r.abs(), t, concavity))
 
 
 def _firm(magnitude: Tensor, t: Level, concavity: Level) -> tuple[Tensor, Tensor]:
-    """New magnitudes and their slope."""
+    """The shrunken magnitudes and their slope."""
     t, c = (torch.as_tensor(v, dtype=magnitude.dtype, device=magnitude.device) for v in (t, concavity))
     jump = torch.sqrt(c.clamp_min(1))
     kept = magnitude > t / jump
@@ -79,10 +84,10 @@ def scad(r: Inexact[Tensor, "*#batch n"], t: Level, a: Level = 3.7, step: Level 
     small entries shrink by t, large ones not at all. From a step of `a - 1` on the map jumps.
 
     Args:
-        r: Noisy signal `(..., n)`, real or complex.
-        t: Level `>= 0`, real, broadcasting against `r`.
+        r: The noisy signal `(..., n)`, real or complex.
+        t: The level, `>= 0`, real, broadcasting against `r`.
         a: Where the penalty becomes flat, in units of `t / step`; above 2 (Fan & Li: 3.7).
-        step: Factor on the penalty, positive.
+        step: The factor on the penalty, positive.
     """
     return _radial(r, _scad(r.abs(), t, a, step)[0])
 
@@ -90,12 +95,12 @@ def scad(r: Inexact[Tensor, "*#batch n"], t: Level, a: Level = 3.7, step: Level 
 def scad_divergence(
     r: Inexact[Tensor, "*#batch n"], t: Level, a: Level = 3.7, step: Level = 1.0
 ) -> Float[Tensor, "*batch 1"]:
-    """Mean derivative of `scad`; a jump of the map counts for nothing."""
+    """The mean derivative of `scad`; a jump of the map counts for nothing."""
     return _radial_divergence(r, *_scad(r.abs(), t, a, step))
 
 
 def _scad(magnitude: Tensor, t: Level, a: Level, step: Level) -> tuple[Tensor, Tensor]:
-    """New magnitudes and their slope."""
+    """The shrunken magnitudes and their slope."""
     t, a, step = (torch.as_tensor(v, dtype=magnitude.dtype, device=magnitude.device) for v in (t, a, step))
     lam, middle = t / step, (step + a + 1) / 2  # where two minima are equally low, if the penalty wins by curvature
     steep, free = magnitude > lam * torch.minimum(1 + step, middle), magnitude > lam * torch.maximum(a, middle)
@@ -108,22 +113,22 @@ def _scad(magnitude: Tensor, t: Level, a: Level, step: Level) -> tuple[Tensor, T
 
 
 def group_soft(r: Inexact[Tensor, "*#batch n"], t: Level, size: int) -> Inexact[Tensor, "*batch n"]:
-    """Soft threshold of groups, the proximal map of `t Σ ‖x_g‖` (Yuan & Lin, 2006): each norm shrinks by t.
+    """The soft threshold of groups, the proximal map of `t Σ ‖x_g‖` (Yuan & Lin, 2006): each norm shrinks by t.
 
     Args:
-        r: Noisy signal `(..., n)`, real or complex; group g holds entries `g size` to `(g + 1) size - 1`.
-        t: Level `>= 0`, real, broadcasting against `r`.
-        size: Of a group; it divides n.
+        r: The noisy signal `(..., n)`, real or complex; group g holds entries `g size` to `(g + 1) size - 1`.
+        t: The level, `>= 0`, real, broadcasting against `r`.
+        size: The number of entries of a group; it divides n.
 
     Raises:
-        ValueError: If it does not.
+        ValueError: If the size does not divide n.
     """
     norm = _group_norm(r, size)
     return r * (torch.relu(norm - t) / norm)
 
 
 def group_soft_divergence(r: Inexact[Tensor, "*#batch n"], t: Level, size: int) -> Float[Tensor, "*batch 1"]:
-    """Mean derivative of `group_soft`: of each entry of a group that is kept, `1 - t / ‖r_g‖ + t |r|² / (k ‖r_g‖³)`.
+    """The mean derivative of `group_soft`: for an entry of a kept group `1 - t / ‖r_g‖ + t |r|² / (k ‖r_g‖³)`.
 
     k is 1 if real and 2 if complex, where the derivative is that of the module.
     """
@@ -134,7 +139,7 @@ def group_soft_divergence(r: Inexact[Tensor, "*#batch n"], t: Level, size: int) 
 
 
 def _group_norm(r: Tensor, size: int) -> Tensor:
-    """Norm of the group that each entry belongs to."""
+    """The norm of the group that each entry belongs to."""
     if r.shape[-1] % size:
         raise ValueError(f"groups of {size} do not divide {r.shape[-1]} entries; pass a size that does.")
     squares = power(r).unflatten(-1, (-1, size)).sum(-1, keepdim=True)
@@ -143,7 +148,7 @@ def _group_norm(r: Tensor, size: int) -> Tensor:
 
 
 def _radial(r: Tensor, magnitude: Tensor) -> Tensor:
-    """The same phases with other magnitudes."""
+    """The entries of r with other magnitudes and the same phases."""
     if r.is_complex():
         old = r.abs()
         return r * (magnitude / old.clamp_min(_smallest(old)))
@@ -151,7 +156,7 @@ def _radial(r: Tensor, magnitude: Tensor) -> Tensor:
 
 
 def _radial_divergence(r: Tensor, magnitude: Tensor, slope: Tensor) -> Tensor:
-    """Mean derivative of a map that changes magnitudes alone: `h'(|r|)`, or `(h'(|r|) + h(|r|) / |r|) / 2`."""
+    """The mean derivative of a map that changes magnitudes alone: `h'(|r|)`, or `(h'(|r|) + h(|r|) / |r|) / 2`."""
     if r.is_complex():
         old = r.abs()
         slope = (slope + magnitude / old.clamp_min(_smallest(old))) / 2
@@ -161,3 +166,7 @@ def _radial_divergence(r: Tensor, magnitude: Tensor, slope: Tensor) -> Tensor:
 def _smallest(magnitude: Tensor) -> float:
     """The least magnitude that is divided by: its square, which the gradient divides by, is still a normal number."""
     return 2 * torch.finfo(magnitude.dtype).tiny ** 0.5
+
+
+def __dir__() -> list[str]:
+    return __all__

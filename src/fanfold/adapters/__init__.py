@@ -4,3 +4,7 @@ from fanfold.adapters.deepinv import from_deepinv
 from fanfold.adapters.pylops import from_pylops
 
 __all__ = ["from_deepinv", "from_pylops"]
+
+
+def __dir__() -> list[str]:
+    return __all__

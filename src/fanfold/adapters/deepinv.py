@@ -5,8 +5,7 @@ from typing import Any
 
 import torch
 
-from fanfold.linops.base import LinearOperator
-from fanfold.linops.foreign import Foreign
+from fanfold.linops import Foreign, LinearOperator
 
 
 def from_deepinv(physics: Any, extent: tuple[int, ...], dtype: torch.dtype = torch.float32) -> LinearOperator:
@@ -14,8 +13,8 @@ def from_deepinv(physics: Any, extent: tuple[int, ...], dtype: torch.dtype = tor
 
     Args:
         physics: The deepinv operator.
-        extent: Shape of one image without the batch axis, such as `(channels, height, width)`.
-        dtype: Of the images.
+        extent: The shape of one image without the batch axis, such as `(channels, height, width)`.
+        dtype: The dtype of the images.
     """
     image = torch.zeros(1, *extent, dtype=dtype)
     measured = physics.A(image).shape[1:]

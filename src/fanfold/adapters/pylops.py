@@ -7,17 +7,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fanfold.linops.base import LinearOperator
-from fanfold.linops.foreign import Foreign
+from fanfold.linops import Foreign, LinearOperator
 
 
 def from_pylops(operator: Any) -> LinearOperator:
-    """A PyLops `LinearOperator` (its `shape`, `dtype`, `matmat` and `rmatmat`) as a fanfold operator."""
+    """A PyLops `LinearOperator` (its `shape`, `dtype`, `matmat` and `rmatmat`) as a fanfold operator.
+
+    Example:
+        >>> import fanfold as ff, numpy as np, pylops
+        >>> ff.adapters.from_pylops(pylops.MatrixMult(np.ones((2, 3))))
+        Foreign(2x3, torch.float64, cpu)
+    """
     dtype = torch.as_tensor(operator.matvec(np.zeros(operator.shape[1], operator.dtype))).dtype
 
-    def by(function: Callable) -> Callable[[Tensor], Tensor]:
-        return lambda rows: torch.as_tensor(function(rows.detach().resolve_conj().resolve_neg().numpy().T).T.copy()).to(
-            dtype
-        )
+    def on_rows(function: Callable) -> Callable[[Tensor], Tensor]:
+        def apply(rows: Tensor) -> Tensor:
+            columns = rows.detach().resolve_conj().resolve_neg().numpy().T
+            return torch.as_tensor(function(columns).T.copy()).to(dtype)
 
-    return Foreign(by(operator.matmat), by(operator.rmatmat), operator.shape, dtype)
+        return apply
+
+    return Foreign(on_rows(operator.matmat), on_rows(operator.rmatmat), operator.shape, dtype)

@@ -49,7 +49,14 @@ class Link(Protocol):
 
 @contextmanager
 def sionna_at(seed: int) -> Iterator[ModuleType]:
-    """Sionna on the CPU in single precision, its random numbers from this seed; all as it was afterwards."""
+    """Sionna on the CPU in single precision, with random numbers from this seed; afterwards all is as it was.
+
+    Args:
+        seed: The seed of all random numbers that Sionna draws in the block.
+
+    Raises:
+        ImportError: If Sionna is not installed.
+    """
     gpus = list(range(torch.cuda.device_count()))
     with torch.random.fork_rng(gpus):  # the import alone reseeds torch
         try:
@@ -90,7 +97,7 @@ def _only_link(gains: Tensor, delays: Tensor) -> Paths:
 
 
 def profile_paths(link: Link, sionna: ModuleType) -> Callable[[int], Paths]:
-    """Draws of a CDL or TDL profile, so many at a time."""
+    """A function that draws paths of a CDL or TDL profile, as many as it is asked for."""
     from sionna.phy.channel.tr38901 import CDL, TDL
 
     letter, spread = link.model[-1].upper(), (link.delay_spread_ns or NOMINAL_DELAY_SPREAD_NS) * 1e-9
@@ -105,13 +112,13 @@ def profile_paths(link: Link, sionna: ModuleType) -> Callable[[int], Paths]:
 
 
 def _exponential(link: Link) -> Tensor:
-    """Correlation `ρ^|i - j|` along each axis of the array, their Kronecker product over all."""
+    """The Kronecker product over the axes of the array of correlations `ρ^|i - j|`, `(antennas, antennas)`."""
     steps = [torch.arange(float(size)) for size in link.sizes]
     return reduce(torch.kron, [link.correlation ** (s[:, None] - s).abs() for s in steps])
 
 
 def scenario_paths(link: Link, sionna: ModuleType) -> Callable[[int], Paths]:
-    """Draws of UMi, UMa or InH, every one a place of its own, so many at a time."""
+    """A function that draws paths of UMi, UMa or InH, each in a place of its own, as many as it is asked for."""
     from sionna.phy.channel import tr38901
 
     kind: Any = {"umi": tr38901.UMi, "uma": tr38901.UMa, "inh": tr38901.InH}[link.model]
@@ -136,7 +143,7 @@ def _sector(link: Link, n: int) -> tuple[Tensor, ...]:
 
 
 def _office(link: Link, sionna: ModuleType, n: int) -> tuple[Tensor, ...]:
-    """A user anywhere in the office and the sector that serves it; users do not move there, ours do."""
+    """A user anywhere in the office and the sector that serves it; unlike Sionna's, our users move."""
     from sionna.sys import gen_tr38901_indoor_office_topology
 
     user, base, user_turn, base_turn, _, indoors, *_ = gen_tr38901_indoor_office_topology(n, 1)

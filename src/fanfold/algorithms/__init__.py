@@ -1,4 +1,7 @@
-"""Iterative algorithms, one paper a file. A new one is a file here and a row in the registry."""
+"""Iterative algorithms, one paper a file. A new one is a file here and a row in the REGISTRY.
+
+`FREE`, `POSITIVE` and `UNIT` are the domains in which quantities live.
+"""
 
 from fanfold.algorithms.admm import ADMM
 from fanfold.algorithms.alista import ALISTA
@@ -74,3 +77,7 @@ __all__ = [
     "PrimalDual",
     "ProximalGradient",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

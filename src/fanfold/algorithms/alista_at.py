@@ -1,21 +1,14 @@
 """ALISTA with adaptive thresholds. Li, Wu, Guo & Zhang (2021); firm shrinkage: Gao & Bruce (1997)."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
 from fanfold.algorithms.base import POSITIVE, UNIT, Algorithm, Nominal, positive
+from fanfold.algorithms.ista import State
 from fanfold.core.units import power, rms
 from fanfold.observation import Estimate
 from fanfold.shrinkage import firm
-
-
-class State(NamedTuple):
-    """Of adaptive-threshold ALISTA."""
-
-    x: Tensor  # (..., n) estimate
 
 
 @dataclass(frozen=True)
@@ -23,7 +16,14 @@ class ALISTAAT(Algorithm):
     """ALISTA with thresholds `alpha ‖y - A x‖ / √m`, which shrink with each sample's error, and firm shrinkage.
 
     Firm shrinkage selects the support by magnitude. The matrix is `argmin ‖W A‖_F² + ridge ‖W‖_F²` with `(W A)_ii = 1`:
-    ALISTA's where the ridge is zero, the matched filter where it is large, which lets less noise in. Scale-equivariant.
+    ALISTA's where the ridge is zero, the matched filter where it is large, which lets less noise in. It is
+    scale-equivariant.
+
+    Example:
+        >>> import fanfold as ff, torch
+        >>> x, obs = ff.problems.CompressedSensing(n=200, m=100).sample(8, torch.Generator().manual_seed(0))
+        >>> ff.units.nmse_db(ff.iterate(ff.algorithms.ALISTAAT(), 100)(obs).x, x) < -40
+        True
     """
 
     alpha: float = 2.5  # threshold, in root mean squares of the residual

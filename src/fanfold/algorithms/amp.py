@@ -12,7 +12,7 @@ from fanfold.shrinkage import soft, soft_divergence
 
 
 class State(NamedTuple):
-    """Of AMP."""
+    """The state of AMP."""
 
     x: Tensor  # (..., n) estimate
     v: Tensor  # (..., m) corrected residual
@@ -22,8 +22,14 @@ class State(NamedTuple):
 class AMP(Algorithm):
     """Approximate message passing with a soft threshold, for `y = A x + w` with iid A and unit columns.
 
-    Scale-equivariant: the threshold follows the residual. Diverges where A is far from iid (already at
-    condition number 5).
+    It is scale-equivariant: the threshold follows the residual. It diverges where A is far from iid, already at a
+    condition number of 5.
+
+    Example:
+        >>> import fanfold as ff, torch
+        >>> x, obs = ff.problems.CompressedSensing(n=200, m=100).sample(8, torch.Generator().manual_seed(0))
+        >>> ff.units.nmse_db(ff.iterate(ff.algorithms.AMP(), 100)(obs).x, x) < -30
+        True
     """
 
     alpha: float = 1.5  # threshold, in standard deviations of the effective noise

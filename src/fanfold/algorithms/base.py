@@ -4,6 +4,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
@@ -31,11 +32,17 @@ class Nominal:
         value: `(algorithm, obs) -> number or tensor`, the authors' choice. What depends on A alone is kept
             by `obs.A.once`, so that evaluating it costs nothing.
         domain: Where the quantity lives.
-        lr_scale: Factor on the learning rate of its deviation; 10 suits the exponential domains, whose
+        lr_scale: The factor on the learning rate of its deviation; 10 suits the exponential domains, whose
             deviations are relative, and 1 the entries of a matrix.
         vector: Whether a number may be learned as a vector, one for each unknown.
         group: A name that stands for this quantity and others: `learn={"prior": "per-layer"}` learns every setting of
             the prior.
+
+    Example:
+        >>> import fanfold as ff
+        >>> step = ff.algorithms.ISTA.nominals["step"]
+        >>> step.domain.name, step.vector
+        ('POSITIVE', True)
     """
 
     value: Callable[[Any, Any], float | Tensor]
@@ -69,6 +76,13 @@ class Algorithm(ABC):
 
     Attributes:
         one_matrix: Whether it designs or learns matrices that belong to one A, so that samples cannot have their own.
+
+    Example:
+        >>> import fanfold as ff, torch
+        >>> x, obs = ff.problems.CompressedSensing(n=40, m=20).sample(8, torch.Generator().manual_seed(0))
+        >>> ista = ff.algorithms.ISTA(lam=0.1)
+        >>> ista.read(ista.step(ista.start(obs), obs, ista.nominal_theta(obs))).x.shape
+        torch.Size([8, 40])
     """
 
     one_matrix: ClassVar[bool] = False
@@ -76,7 +90,7 @@ class Algorithm(ABC):
     @property
     @abstractmethod
     def nominals(self) -> Mapping[str, Nominal]:
-        """What the authors fixed, by name; a plain class attribute where it does not depend on the settings."""
+        """The quantities that the authors fixed, by name; a class attribute where no setting changes them."""
 
     @abstractmethod
     def start(self, obs: Observation) -> State:
@@ -91,16 +105,18 @@ class Algorithm(ABC):
         """The estimate that a state stands for."""
 
     def nominal_theta(self, obs: Observation) -> Theta:
-        """Every quantity at the value that the authors gave it."""
+        """The quantities, each at the value that the authors gave it."""
         return Theta(**{name: nominal.tensor(self, obs) for name, nominal in self.nominals.items()})
 
 
 def settings_of(part: Prior | Penalty, field: str = "prior") -> dict[str, Nominal]:
     """The learnable settings of an algorithm's prior or penalty, as quantities of the algorithm."""
-    return {
-        k: Nominal(lambda a, _, k=k: getattr(getattr(a, field), k), domain, group=field)
-        for k, domain in part.learnable.items()
-    }
+
+    def setting(name: str, domain: Domain) -> Nominal:
+        value = attrgetter(name)(part)
+        return Nominal(lambda *_: value, domain, group=field)
+
+    return {name: setting(name, domain) for name, domain in part.learnable.items()}
 
 
 def without_groups(algorithm: Algorithm, learn: Mapping[str, str]) -> dict[str, str]:

@@ -13,7 +13,7 @@ from fanfold.priors import BernoulliGaussian, Prior
 
 
 class State(NamedTuple):
-    """Of GAMP; messages are damped."""
+    """The state of GAMP, whose messages are damped."""
 
     x: Tensor  # (..., n) estimate
     var: Tensor  # (..., n) its variance
@@ -25,9 +25,15 @@ class State(NamedTuple):
 
 @dataclass(frozen=True)
 class GAMP(Algorithm):
-    """`y ~ p(y | A x)` entry by entry, with iid A: any prior, any likelihood.
+    """Generalised AMP for `y ~ p(y | A x)`, entry by entry, with iid A: any prior, any likelihood.
 
     With Gaussian noise it is AMP. Like AMP it diverges where A is far from iid, which damping delays.
+
+    Example:
+        >>> import fanfold as ff, torch
+        >>> x, obs = ff.problems.CompressedSensing(n=200, m=100).sample(8, torch.Generator().manual_seed(0))
+        >>> ff.units.nmse_db(ff.iterate(ff.algorithms.GAMP(), 100)(obs).x, x) < -40
+        True
     """
 
     prior: Prior = field(default_factory=BernoulliGaussian)

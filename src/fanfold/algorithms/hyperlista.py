@@ -14,14 +14,14 @@ from fanfold.shrinkage import soft
 
 
 class State(NamedTuple):
-    """Of HyperLISTA."""
+    """The state of HyperLISTA."""
 
     x: Tensor  # (..., n) estimate
     before: Tensor  # (..., n) the estimate before
 
 
 def select(r: Tensor, t: Tensor, count: Tensor) -> Tensor:
-    """Soft threshold that leaves the `count` largest entries as they are, where they exceed `t`.
+    """The soft threshold that leaves the `count` largest entries as they are, where they exceed `t`.
 
     `count` `(..., 1)` need not be whole: the entry at its edge goes part of the way, so that the count can learn.
     """
@@ -41,12 +41,18 @@ class HyperLISTA(Algorithm):
 
     With `e = mean |W (y - A x)|` the threshold is `c1 e`, the momentum `c2` times the share of x that is not zero, and
     the share of trusted entries `c3 log(e at x = 0 / e)`; the numbers take in the paper's mutual coherence. A search
-    finds them without backpropagation; they may also be learned. Scale-equivariant.
+    finds them without backpropagation; they may also be learned. It is scale-equivariant.
+
+    Example:
+        >>> import fanfold as ff, torch
+        >>> x, obs = ff.problems.CompressedSensing(n=200, m=100).sample(8, torch.Generator().manual_seed(0))
+        >>> ff.units.nmse_db(ff.iterate(ff.algorithms.HyperLISTA(), 100)(obs).x, x) < -35
+        True
     """
 
-    c1: float = 2.0
-    c2: float = 1.0
-    c3: float = 0.02
+    c1: float = 2.0  # threshold, in mean magnitudes of the corrected residual
+    c2: float = 1.0  # momentum, in shares of x that are not zero
+    c3: float = 0.02  # share of trusted entries, for each factor e by which the residual has fallen
 
     one_matrix = True
     nominals = {

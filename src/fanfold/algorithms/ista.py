@@ -11,7 +11,7 @@ from fanfold.shrinkage import soft
 
 
 class State(NamedTuple):
-    """Of ISTA."""
+    """The state of an algorithm without memory."""
 
     x: Tensor  # (..., n) estimate
 
@@ -20,8 +20,14 @@ class State(NamedTuple):
 class ISTA(Algorithm):
     """Iterative soft thresholding for `min ½‖y - A x‖² + lam ‖x‖₁`, real or complex.
 
-    Steps of `1 / L` with `L = ‖A‖²` converge for every A, slowly. Not scale-equivariant: `lam` is in the
-    units of `Aᴴy`.
+    Steps of `1 / L` with `L = ‖A‖²` converge for every A, slowly. It is not scale-equivariant: `lam` is in units of
+    `Aᴴy`.
+
+    Example:
+        >>> import fanfold as ff, torch
+        >>> x, obs = ff.problems.CompressedSensing(n=200, m=100).sample(8, torch.Generator().manual_seed(0))
+        >>> ff.units.nmse_db(ff.iterate(ff.algorithms.ISTA(), 300)(obs).x, x) < -15
+        True
     """
 
     lam: float = 0.1  # weight of the l1 norm

@@ -13,9 +13,16 @@ from fanfold.shrinkage import soft, soft_divergence
 
 @dataclass(frozen=True)
 class LAMP(Algorithm):
-    """`x ← beta soft(x + B v, alpha ‖v‖ / √m)` with AMP's corrected residual v; untrained it is AMP.
+    """AMP with a matrix to learn: `x ← beta soft(x + B v, alpha ‖v‖ / √m)`; untrained it is AMP.
 
-    `B` of shape `(n, m)`, one a layer, adapts AMP to matrices that are not quite iid. Scale-equivariant.
+    `B` of shape `(n, m)`, one a layer, adapts AMP to matrices that are not quite iid. It is scale-equivariant.
+
+    Example:
+        >>> import fanfold as ff
+        >>> problem = ff.problems.CompressedSensing(n=200, m=100)
+        >>> net = ff.unfold(ff.algorithms.LAMP(), problem, 10, {"B": "tied", "beta": "per-layer"})
+        >>> net.deviations["B"].shape
+        torch.Size([1, 200, 100])
     """
 
     alpha: float = 1.5  # threshold, in standard deviations of the effective noise

@@ -13,7 +13,7 @@ from fanfold.shrinkage import soft
 
 
 class State(NamedTuple):
-    """Of LISTA-CP."""
+    """The state of LISTA-CP."""
 
     x: Tensor  # (..., n) estimate
 
@@ -22,8 +22,15 @@ class State(NamedTuple):
 class LISTACP(Algorithm):
     """LISTA with its weights coupled, `W2 = I - W1 A`, which every LISTA that recovers x ends up with.
 
-    One matrix `W` of shape `(n, m)` a layer instead of two; untrained it is ISTA to rounding. Not
-    scale-equivariant: `lam` is in the units of `Aᴴy`.
+    It has one matrix `W` of shape `(n, m)` a layer instead of two; untrained it is ISTA to rounding. It is not
+    scale-equivariant: `lam` is in units of `Aᴴy`.
+
+    Example:
+        >>> import fanfold as ff
+        >>> problem = ff.problems.CompressedSensing(n=200, m=100)
+        >>> net = ff.unfold(ff.algorithms.LISTACP(), problem, 16, {"W": "tied", "threshold": "per-layer"})
+        >>> net.deviations["W"].shape
+        torch.Size([1, 200, 100])
     """
 
     lam: float = 0.1  # weight of the l1 norm

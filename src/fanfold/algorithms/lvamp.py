@@ -15,7 +15,7 @@ from fanfold.priors import BernoulliGaussian, Prior
 
 
 class State(NamedTuple):
-    """Of learned VAMP; r and v go into the next linear stage."""
+    """The state of learned VAMP; r and v go into the next linear stage."""
 
     x: Tensor  # (..., n) estimate
     var: Tensor  # (..., n) its variance
@@ -24,7 +24,7 @@ class State(NamedTuple):
 
 
 def singular_vectors(A: LinearOperator) -> tuple[Tensor, Tensor]:
-    """`U` (m, k) and `V` (n, k) as matrices, laid out as the sum with a deviation is: zero changes no bit."""
+    """The matrices `U` (m, k) and `V` (n, k), laid out as the sum with a deviation is: zero changes no bit."""
     U, _, V = A.svd()
     return A.once("lvamp.UV", lambda: (U.matrix().resolve_conj().contiguous(), V.matrix().resolve_conj().contiguous()))
 
@@ -34,6 +34,12 @@ class LVAMP(Algorithm):
     """VAMP with an LMMSE stage `A = U diag(s) Vᴴ` and posterior means, every part of which may be learned.
 
     Untrained it is VAMP with the SVD of A. Where the noise variance is unknown, the residual's power stands for it.
+
+    Example:
+        >>> import fanfold as ff, torch
+        >>> x, obs = ff.problems.CompressedSensing(n=200, m=100).sample(8, torch.Generator().manual_seed(0))
+        >>> ff.units.nmse_db(ff.iterate(ff.algorithms.LVAMP(), 10)(obs).x, x) < -40
+        True
     """
 
     prior: Prior = field(default_factory=BernoulliGaussian)

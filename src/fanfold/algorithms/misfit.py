@@ -12,9 +12,9 @@ def prox_misfit(q: Tensor, obs: Observation, rho: Tensor) -> Tensor:
     and rho may move from step to step, or learn, at no cost.
 
     Args:
-        q: Where to stay near, `(..., n)`.
-        obs: Measurements and operator.
-        rho: Weight of the distance to q, positive, a scalar or `(..., 1)`.
+        q: The signal to stay near, `(..., n)`.
+        obs: The measurements and the operator.
+        rho: The weight of the distance to q, positive, a scalar or `(..., 1)`.
     """
     assert obs.A is not None
     U, d, V = obs.A.svd()

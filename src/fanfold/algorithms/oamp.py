@@ -16,11 +16,11 @@ from fanfold.linops import refuse_rank_deficient
 from fanfold.observation import Estimate
 from fanfold.priors import BernoulliGaussian, Prior
 
-LEAST_SHARE = 1e-12  # of the noise variance in that of the error: gains of nearly silent samples do not underflow
+MIN_ERROR_TO_NOISE = 1e-12  # variance of the error over that of the noise: gains of silent samples do not underflow
 
 
 class State(NamedTuple):
-    """Of OAMP; r and v go into the next linear step."""
+    """The state of OAMP; r and v go into the next linear step."""
 
     x: Tensor  # (..., n) estimate
     var: Tensor  # (..., n) its variance
@@ -38,16 +38,22 @@ class OAMP(Algorithm):
     """Orthogonal AMP: linear steps and posterior means under any prior, for right-rotationally invariant A.
 
     Noise variance and settings of the prior are given, or estimated anew for each sample. The estimates of the prior
-    start from the given settings, whose power may be wrong by ten or so.
+    start from the given settings, whose power may be wrong by a factor of ten or so.
+
+    Example:
+        >>> import fanfold as ff, torch
+        >>> x, obs = ff.problems.CompressedSensing(n=200, m=100).sample(8, torch.Generator().manual_seed(0))
+        >>> ff.units.nmse_db(ff.iterate(ff.algorithms.OAMP(ff.priors.BernoulliGaussian(0.1)), 10)(obs).x, x) < -40
+        True
     """
 
     prior: Prior = field(default_factory=BernoulliGaussian)
-    linear: Literal["lmmse", "matched-filter", "pseudo-inverse"] = "lmmse"
-    noise: Literal["given", "estimated"] = "given"  # estimated too if the observation does not say
-    settings: Literal["given", "estimated"] = "given"  # of the prior
+    linear: Literal["lmmse", "matched-filter", "pseudo-inverse"] = "lmmse"  # the linear step
+    noise: Literal["given", "estimated"] = "given"  # the noise variance; estimated too where none is given
+    settings: Literal["given", "estimated"] = "given"  # the settings of the prior
     damping: float = 1.0  # share of the new message in what is sent on
     adapt: bool = False  # whether a sample whose error variance grows takes 0.8 times the share from then on
-    spread: float = 0.03  # relative variance of the error variance over samples; see `variances`
+    spread: float = 0.03  # relative variance of the error variance over samples; the larger, the more residuals say
     trust: float = 0.1  # weight of the given settings against a sample's own, where they are estimated
 
     def __post_init__(self):
@@ -57,8 +63,10 @@ class OAMP(Algorithm):
 
     @property
     def nominals(self):
-        own = ("damping", "spread") + (("trust",) if self.settings == "estimated" else ())
-        numbers = {k: Nominal(lambda a, _, k=k: getattr(a, k), POSITIVE, vector=False) for k in own}
+        damping = Nominal(lambda oamp, _: oamp.damping, POSITIVE, vector=False)
+        spread = Nominal(lambda oamp, _: oamp.spread, POSITIVE, vector=False)
+        trust = Nominal(lambda oamp, _: oamp.trust, POSITIVE, vector=False)
+        numbers = {"damping": damping, "spread": spread} | ({"trust": trust} if self.settings == "estimated" else {})
         groups = {"noise_scale": "noise_var", "v_linear": "variances", "v_denoised": "variances"}
         scales = {k: Nominal(lambda *_: 1.0, POSITIVE, vector=False, group=group) for k, group in groups.items()}
         return settings_of(self.prior) | numbers | scales
@@ -78,7 +86,7 @@ class OAMP(Algorithm):
         return obs.noise_var is not None and self.noise == "given"
 
     def _rounding(self, energy):
-        """Of measurements with this energy: it is noise too. Where there is nothing to round, next to nothing."""
+        """The variance of rounding for measurements of this energy, which is noise too; next to nothing for silence."""
         precision = torch.finfo(energy.dtype)
         silence = energy.new_tensor(1e-6 * precision.eps**2 * self.prior.power + 1e8 * precision.tiny)
         return energy * energy.new_tensor(4 * precision.eps**2) + silence
@@ -88,7 +96,7 @@ class OAMP(Algorithm):
         e = s.z - d * (V.H @ s.r)
         least, known = self._rounding(power(s.z).mean(-1, keepdim=True)), self._noise_known(obs)
         noise_var = torch.maximum(s.noise_var, least)
-        v = torch.maximum(torch.maximum(s.v, least), LEAST_SHARE * noise_var)
+        v = torch.maximum(torch.maximum(s.v, least), MIN_ERROR_TO_NOISE * noise_var)
         v, noise_var = variances(e, d, v, noise_var, theta.spread, noise_known=known)
         share = torch.where(v > s.seen, s.share * v.new_tensor(0.8), s.share) if self.adapt else s.share
         sigma2 = theta.noise_scale * noise_var
@@ -106,7 +114,7 @@ class OAMP(Algorithm):
         return State(x, var, r, v, noise_var, s.z, fitted, seen, share)
 
     def denoise(self, r, v, given, theta):
-        """Posterior mean, its variance, and the divergence of the mean, `(..., 1)`; other denoisers take its place."""
+        """The posterior mean, its variance, and the divergence of the mean, `(..., 1)`; a subclass may put another."""
         x, var = self.prior.posterior(r, v, given)
         return x, var, (var.mean(-1, keepdim=True) / v).clamp(1e-6, 1 - 1e-6)
 

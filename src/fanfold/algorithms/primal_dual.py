@@ -11,7 +11,7 @@ from fanfold.penalties import L1, Penalty
 
 
 class State(NamedTuple):
-    """Of primal-dual; p is the paper's dual variable y."""
+    """The state of the primal-dual method; p is the paper's dual variable y."""
 
     x: Tensor  # (..., n) estimate
     x_bar: Tensor  # (..., n) extrapolated estimate
@@ -20,10 +20,16 @@ class State(NamedTuple):
 
 @dataclass(frozen=True)
 class PrimalDual(Algorithm):
-    """`min ½‖y - A x‖² + penalty(x)` without a system to solve: one product with A and one with Aᴴ a step.
+    """The primal-dual method for `min ½‖y - A x‖² + penalty(x)`: one product with A and one with Aᴴ a step.
 
-    Converges to a minimum for every convex penalty while `tau sigma ‖A‖² < 1`. Not scale-equivariant: `lam` is in the
-    units of `Aᴴy`.
+    It solves no system, and converges to a minimum for every convex penalty while `tau sigma ‖A‖² < 1`. It is not
+    scale-equivariant: `lam` is in units of `Aᴴy`.
+
+    Example:
+        >>> import fanfold as ff, torch
+        >>> x, obs = ff.problems.CompressedSensing(n=200, m=100).sample(8, torch.Generator().manual_seed(0))
+        >>> ff.units.nmse_db(ff.iterate(ff.algorithms.PrimalDual(ff.penalties.L1(0.1)), 100)(obs).x, x) < -15
+        True
     """
 
     penalty: Penalty = field(default_factory=L1)

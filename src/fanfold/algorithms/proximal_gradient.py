@@ -11,17 +11,23 @@ from fanfold.penalties import L1, Penalty
 
 
 class State(NamedTuple):
-    """Of proximal gradient."""
+    """The state of the proximal gradient method."""
 
     x: Tensor  # (..., n) estimate
 
 
 @dataclass(frozen=True)
 class ProximalGradient(Algorithm):
-    """`min ½‖y - A x‖² + penalty(x)` for any penalty with a proximal map, convex or not; ISTA is the case of `L1`.
+    """The proximal gradient method for `min ½‖y - A x‖² + penalty(x)`, convex or not; ISTA is the case of `L1`.
 
     Steps of `1 / ‖A‖²` never raise the objective. A convex penalty leads to a minimum, any other to a stationary point.
-    Not scale-equivariant: `lam` is in the units of `Aᴴy`.
+    It is not scale-equivariant: `lam` is in units of `Aᴴy`.
+
+    Example:
+        >>> import fanfold as ff, torch
+        >>> x, obs = ff.problems.CompressedSensing(n=200, m=100).sample(8, torch.Generator().manual_seed(0))
+        >>> ff.units.nmse_db(ff.iterate(ff.algorithms.ProximalGradient(ff.penalties.MCP(0.1)), 300)(obs).x, x) < -20
+        True
     """
 
     penalty: Penalty = field(default_factory=L1)

@@ -7,7 +7,7 @@ from torch import Tensor
 def variances(
     e: Tensor, d: Tensor, v: Tensor, noise_var: Tensor, spread: Tensor, *, noise_known: bool
 ) -> tuple[Tensor, Tensor]:
-    """Error variance and noise variance of each sample, given its residual.
+    """The error variance and the noise variance of each sample, given its residual.
 
     With `x - r` of variance v and w of variance `noise_var`, entry i of e is Gaussian of variance `d_i² v + noise_var`.
     Its squares, weighed by the inverse square of that, give both variances by least squares: a step of Fisher scoring
@@ -15,16 +15,16 @@ def variances(
     equal weights and a known noise variance.
 
     Args:
-        e: Residual on the left singular vectors of A, `(..., m)`.
-        d: Singular values of A, `(m,)`.
-        v: Error variance that is expected, `(..., 1)`.
-        noise_var: Noise variance that is known or was last estimated, `(..., 1)`.
-        spread: Relative variance, over samples, of the error variance around the expected one; the larger it is, the
-            more the residual has to say.
+        e: The residual on the left singular vectors of A, `(..., m)`.
+        d: The singular values of A, `(m,)`.
+        v: The error variance that is expected, `(..., 1)`.
+        noise_var: The noise variance that is known or was last estimated, `(..., 1)`.
+        spread: The relative variance, over samples, of the error variance around the expected one; the larger it is,
+            the more the residual has to say.
         noise_known: Whether to leave the noise variance alone.
 
     Returns:
-        Error variance and noise variance, `(..., 1)` each; neither falls by more than ten times.
+        The error variance and the noise variance, `(..., 1)` each; neither falls by more than ten times.
     """
     e2, d2 = e.abs().square(), d.square()
     total = d2 * v + noise_var
@@ -39,5 +39,5 @@ def variances(
     if noise_known:
         return torch.maximum((right - noise_var * s1) / (s2 + pull), v / 10), noise_var
     det = s0 * (s2 + pull) - s1.square()
-    found = (s0 * right - s1 * t0) / det, ((s2 + pull) * t0 - s1 * right) / det
-    return torch.maximum(found[0], v / 10), torch.maximum(found[1], noise_var / 10)
+    error, noise = (s0 * right - s1 * t0) / det, ((s2 + pull) * t0 - s1 * right) / det
+    return torch.maximum(error, v / 10), torch.maximum(noise, noise_var / 10)

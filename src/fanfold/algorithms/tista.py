@@ -13,7 +13,7 @@ from fanfold.priors import BernoulliGaussian, Prior
 
 
 class State(NamedTuple):
-    """Of TISTA."""
+    """The state of TISTA and of OAMP-Net2."""
 
     x: Tensor  # (..., n) estimate
     var: Tensor  # (..., n) its variance
@@ -21,10 +21,16 @@ class State(NamedTuple):
 
 @dataclass(frozen=True)
 class TISTA(Algorithm):
-    """`r = x + gamma A⁺ (y - A x)`, then the posterior mean under a prior; the paper learns gamma.
+    """Pseudo-inverse steps `r = x + gamma A⁺ (y - A x)`, then posterior means under a prior; the paper learns gamma.
 
     Untrained, gamma is `n / m`, which makes r unbiased. The variance of the error is read off the residual, less
     what the noise puts there (nothing if it is unknown).
+
+    Example:
+        >>> import fanfold as ff, torch
+        >>> x, obs = ff.problems.CompressedSensing(n=200, m=100).sample(8, torch.Generator().manual_seed(0))
+        >>> ff.units.nmse_db(ff.iterate(ff.algorithms.TISTA(), 100)(obs).x, x) < -40
+        True
     """
 
     prior: Prior = field(default_factory=BernoulliGaussian)

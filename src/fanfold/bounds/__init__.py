@@ -38,3 +38,7 @@ __all__ = [
     "van_trees",
     "ziv_zakai",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -11,13 +11,13 @@ from PIL import Image
 from rich.text import Text
 from torch import Tensor
 
-from fanfold.cli.console import drawing_watch, notes, out, show
+from fanfold.cli.console import notes, out, show, watching
+from fanfold.core.abilities import offers
 from fanfold.core.files import write_whole
 from fanfold.core.table import Table
-from fanfold.propagation import Dataset, Layout, source_of
-from fanfold.propagation.drawing import draw_channels
-from fanfold.propagation.statistics import Statistics, statistics
-from fanfold.propagation.tr38901 import TR38901
+from fanfold.propagation import TR38901, Layout, Source, Statistics, draw_channels, source_of
+from fanfold.propagation.base import SelfDescribedSource, VerifiableSource
+from fanfold.propagation.drawing import SHARD_DRAWS
 
 Result = dict[str, Any]
 RANGE_DB = 30.0  # from black to white
@@ -32,15 +32,16 @@ class Draw(TR38901):
     """
 
     model: Annotated[str, tyro.conf.Positional] = "umi"  # umi, uma, inh, cdl-a to cdl-e or tdl-a to tdl-e
-    n: int  # how many draws; the last tenth is kept for testing
-    out: Path  # the folder
-    seed: int = 0
-    shard_draws: int = 1000  # draws in one file
+    n: int  # number of draws; the last tenth is kept for testing
+    out: Path  # folder for the draws; the same flags again go on there
+    seed: int = 0  # seed of all draws
+    shard_draws: int = SHARD_DRAWS  # number of draws in one file
 
     def __call__(self) -> Result:
         """Draw, with progress."""
-        recipe = TR38901(**{f.name: getattr(self, f.name) for f in fields(TR38901)})
-        with drawing_watch(str(self.out)) as watch:
+        settings = asdict(self)
+        recipe = TR38901(**{f.name: settings[f.name] for f in fields(TR38901)})
+        with watching(str(self.out)) as watch:
             dataset = draw_channels(
                 recipe, self.n, self.out, seed=self.seed, shard_draws=self.shard_draws, on_event=watch
             )
@@ -51,31 +52,32 @@ class Draw(TR38901):
 
 @dataclass(frozen=True)
 class Info:
-    """Say what a source of channels holds: fanfold channels info DIR, or of another source by its name."""
+    """Say what a source of channels holds: fanfold channels info SOURCE, a folder or the name of another source."""
 
     source: Annotated[str, tyro.conf.Positional]  # a dataset, umi, rician:k_db=3, measured.mat:array=2x4x8, …
-    samples: int = 1000  # draws for the statistics
-    draw: int = 0  # the draw whose picture is shown
-    picture: Path | None = None  # a .png file for it, antennas down and subcarriers across, 30 dB from black to white
+    samples: int = 1000  # number of draws for the statistics
+    draw: int = 0  # number of the draw whose picture is shown
+    picture: Path | None = None  # .png file for that draw: antennas down, subcarriers across, 30 dB from black to white
 
     def __call__(self) -> Result:
         """Verify, measure and show."""
         if self.samples < 1:
             raise ValueError(f"samples is {self.samples}; pass one or more.")
         source = source_of(self.source)
-        if isinstance(source, Dataset):
+        if offers(source, VerifiableSource):
             source.verify()
         generator = torch.Generator().manual_seed(self.draw)
-        measured = statistics(source, self.samples, torch.Generator().manual_seed(0))
-        told = facts_of(source)
-        show(Table([{"what": k, "value": _plain(v)} for k, v in (told | _measures(measured, source.layout)).items()]))
+        measured = Statistics.of(source, self.samples, torch.Generator().manual_seed(0))
+        facts = facts_of(source)
+        shown = facts | _measures(measured, source.layout)
+        show(Table([{"what": name, "value": _plain(value)} for name, value in shown.items()]))
         show(Table(_profile(measured)))
         one = source.draw(1, generator)[0, :, 0]
         out.print(shaded(one))
         if self.picture is not None:
             write_whole(self.picture, png(one))
             notes.print(f"written: {self.picture}")
-        return {"source": self.source, "facts": told, "statistics": asdict(measured)}
+        return {"source": self.source, "facts": facts, "statistics": asdict(measured)}
 
 
 sub = tyro.conf.subcommand
@@ -86,15 +88,15 @@ def channels(action: Annotated[Action, tyro.conf.arg(name="")]) -> Result:
     """Draw channels of a radio link into a dataset, or say what one holds.
 
     Args:
-        action: Which.
+        action: What to do.
     """
     return action()
 
 
-def facts_of(source: Any) -> Result:
-    """What a source says of itself, as plain data."""
+def facts_of(source: Source) -> Result:
+    """What a source says of itself, as plain data: its layout, and what else it knows."""
     layout: Layout = source.layout
-    told: Result = {
+    facts: Result = {
         "array": list(layout.array),
         "antennas": layout.antennas,
         "symbols": layout.symbols,
@@ -102,16 +104,8 @@ def facts_of(source: Any) -> Result:
         "spacing_khz": layout.spacing_hz / 1e3,
         "carrier_ghz": layout.carrier_hz / 1e9,
     }
-    if isinstance(source, Dataset):
-        told |= {"draws": source.count, "test_draws": len(source.rows("test"))}
-        manifest = source.manifest
-        told |= {k: v for k, v in manifest.get("recipe", {}).items() if k not in told and v is not None}
-        told |= {k: manifest[k] for k in ("seed", "normalisation") if k in manifest}
-        told |= manifest.get("drawn_by", {}) | ({"hash": source.fingerprint} if source.fingerprint else {})
-        if powers := manifest.get("raw_power"):
-            shares = [len(shard) / source.count for shard in source.shards]
-            told["power_before"] = round(sum(p * share for p, share in zip(powers, shares, strict=True)), 3)
-    return told
+    further = source.facts() if offers(source, SelfDescribedSource) else {}
+    return facts | {name: value for name, value in further.items() if name not in facts}
 
 
 def _measures(measured: Statistics, layout: Layout) -> Result:
@@ -125,7 +119,7 @@ def _measures(measured: Statistics, layout: Layout) -> Result:
 
 
 def _profile(measured: Statistics) -> list[Result]:
-    """Share of the power in the strongest eigenvectors, a row for each number of them."""
+    """The share of the power in the strongest eigenvectors, a row for each number of them."""
     deepest = max(len(shares) for shares in measured.shares.values())
     names = [name for name, shares in measured.shares.items() if len(shares) > 1]
     return [
@@ -139,9 +133,9 @@ def _percent(shares: list[float], k: int) -> float | None:
 
 
 def _plain(value: Any) -> str:
-    return (
-        " × ".join(map(str, value)) if isinstance(value, list) else f"{value:g}" if isinstance(value, float) else value
-    )
+    if isinstance(value, list):
+        return " × ".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else value
 
 
 def levels(h: Tensor) -> Tensor:

@@ -7,18 +7,20 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table as RichTable
 
+from fanfold.core.events import DrawingEvent, DrawingFinished, DrawingStarted, DrawsKept
 from fanfold.core.table import Table
 from fanfold.evaluation.link import SlotsSent
-from fanfold.propagation.drawing import DrawingEvent, DrawingFinished, DrawingStarted, ShardDrawn
 from fanfold.training.events import Event, Finished, Started, Stepped, Validated, summary
-from fanfold.training.simulate import Simulated, SimulationEvent, SimulationStarted
 
 out = Console(highlight=False, soft_wrap=True)
 notes = Console(stderr=True, highlight=False, soft_wrap=True)  # progress and remarks, so that stdout holds the result
 
 
 class Watch:
-    """Shows a training as it goes: a bar on a terminal, a line for each validation elsewhere."""
+    """Shows what goes on: a training, a drawing ahead of it, or slots of a link; a bar on a terminal, lines elsewhere.
+
+    Lines come for each validation of a training and for each tenth of a drawing.
+    """
 
     def __init__(self, title: str):
         self.title = title
@@ -28,25 +30,61 @@ class Watch:
         )  # fmt: skip
         self.task = self.progress.add_task(title, total=None, note="")
         self.bar = notes.is_terminal
+        self.wanted, self.next_line = 0, 0.0  # draws; how many of them are there when the next line comes
 
-    def __call__(self, event: Event) -> None:
-        if isinstance(event, Started):
-            self.progress.update(self.task, total=event.steps, completed=event.step)
-            if self.bar:
-                self.progress.start()
-            else:
-                notes.print(f"{self.title}: {event.parameters} parameters, {event.threads} threads", markup=False)
-        elif isinstance(event, Stepped):
-            self.progress.update(self.task, completed=event.step)
-        elif isinstance(event, Validated):
-            note = "" if event.loss is None else f"loss {event.loss:.4f}, "
-            note += f"{event.nmse_db:.2f} dB" + (f" at depth {event.depth}" if event.depth else "")
-            self.progress.update(self.task, note=note)
-            if not self.bar:
-                notes.print(f"{self.title}: step {event.step}, {note}", markup=False)
-        elif isinstance(event, Finished):
+    def __call__(self, event: Event | DrawingEvent | SlotsSent) -> None:
+        match event:
+            case Started():
+                self.progress.update(self.task, total=event.steps, completed=event.step)
+                self._begin(f"{event.parameters} parameters, {event.threads} threads")
+            case Stepped():
+                self.progress.update(self.task, completed=event.step)
+            case Validated():
+                note = "" if event.loss is None else f"loss {event.loss:.4f}, "
+                note += f"{event.nmse_db:.2f} dB" + (f" at depth {event.depth}" if event.depth else "")
+                self.progress.update(self.task, note=note)
+                if not self.bar:
+                    self._say(f"step {event.step}, {note}")
+            case Finished():
+                self._end(f"{summary(event)}, {event.seconds:.1f} s")
+            case DrawingStarted():
+                self.wanted, self.next_line = event.wanted, event.done + event.wanted / 10
+                self.progress.update(self.task, total=event.wanted, completed=event.done)
+                workers = f", {event.workers} workers" if event.workers > 1 else ""
+                self._begin(f"{event.done} of {event.wanted} draws are there{workers}")
+            case DrawsKept():
+                failed = counted(event.failures)
+                self.progress.update(self.task, completed=event.done, note=failed.removeprefix(", "))
+                if not self.bar and event.done >= self.next_line:
+                    self.next_line = event.done + self.wanted / 10
+                    self._say(f"{event.done} of {self.wanted}{failed}")
+            case DrawingFinished():
+                made = f"{event.made} made now, {event.seconds:.1f} s"
+                self._end(f"{event.good} good draws{counted(event.failures)}; {made}")
+            case SlotsSent():
+                self._sent(event)
+
+    def _sent(self, event: SlotsSent) -> None:
+        self.progress.update(self.task, completed=event.done, total=event.total)
+        if not self.bar:
+            self._say(f"{event.done} of {event.total} rounds")
+        elif event.done < event.total:
+            self.progress.start()
+        else:
             self.stop()
-            notes.print(f"{self.title}: {summary(event)}, {event.seconds:.1f} s", markup=False)
+
+    def _begin(self, line: str) -> None:
+        if self.bar:
+            self.progress.start()
+        else:
+            self._say(line)
+
+    def _end(self, line: str) -> None:
+        self.stop()
+        self._say(line)
+
+    def _say(self, line: str) -> None:
+        notes.print(f"{self.title}: {line}", markup=False)
 
     def stop(self) -> None:
         """Take the bar away."""
@@ -64,98 +102,9 @@ def watching(title: str) -> Iterator[Watch]:
         watch.stop()
 
 
-class SimulationWatch(Watch):
-    """Shows a simulation as it goes: a bar on a terminal, a line for each tenth of the draws elsewhere."""
-
-    def __call__(self, event: SimulationEvent) -> None:
-        if isinstance(event, SimulationStarted):
-            done = event.good + sum(event.failed.values())
-            self.total, self.next_line = event.count, event.count / 10
-            self.progress.update(self.task, total=event.count, completed=min(done, event.count))
-            if self.bar:
-                self.progress.start()
-            else:
-                notes.print(f"{self.title}: {done} draws there, {event.count} wanted, {event.workers} workers")
-        elif isinstance(event, Simulated):
-            self.progress.update(self.task, completed=event.done, note=failures(event.failed).removeprefix(", "))
-            if not self.bar and event.done >= self.next_line:
-                self.next_line = event.done + self.total / 10
-                notes.print(f"{self.title}: {event.done} of {self.total}{failures(event.failed)}", markup=False)
-        else:
-            self.stop()
-            notes.print(
-                f"{self.title}: {event.good} good draws{failures(event.failed)}; {event.made} made now, "
-                f"{event.seconds:.1f} s", markup=False,
-            )  # fmt: skip
-
-
-class DrawingWatch(Watch):
-    """Shows a drawing of channels as it goes: a bar on a terminal, a line for each tenth elsewhere."""
-
-    def __call__(self, event: DrawingEvent) -> None:  # type: ignore[override]
-        if isinstance(event, DrawingStarted):
-            self.draws, self.next_line = event.draws, event.there + event.draws / 10
-            self.progress.update(self.task, total=event.draws, completed=event.there)
-            if self.bar:
-                self.progress.start()
-            else:
-                notes.print(f"{self.title}: {event.there} of {event.draws} draws are there", markup=False)
-        elif isinstance(event, ShardDrawn):
-            self.progress.update(self.task, completed=event.done)
-            if not self.bar and event.done >= self.next_line:
-                self.next_line = event.done + self.draws / 10
-                notes.print(f"{self.title}: {event.done} of {self.draws}", markup=False)
-        else:
-            self.stop()
-            notes.print(
-                f"{self.title}: {event.draws} draws, {event.made} of them now, {event.seconds:.1f} s", markup=False
-            )
-
-
-class StudyWatch(DrawingWatch):
-    """Shows what goes on in a study: a training, a drawing before it, slots of a link after it."""
-
-    def __call__(self, event: Event | DrawingEvent | SlotsSent) -> None:  # type: ignore[override]
-        if isinstance(event, SlotsSent):
-            self._sent(event)
-        elif isinstance(event, DrawingStarted | ShardDrawn | DrawingFinished):
-            DrawingWatch.__call__(self, event)
-        else:
-            Watch.__call__(self, event)
-
-    def _sent(self, event: SlotsSent) -> None:
-        self.progress.update(self.task, completed=event.done, total=event.total)
-        if not self.bar:
-            notes.print(f"{self.title}: {event.done} of {event.total} rounds", markup=False)
-        elif event.done < event.total:
-            self.progress.start()
-        else:
-            self.stop()
-
-
-def failures(counts: Mapping[str, int]) -> str:
-    """Failed runs by kind, after a comma."""
+def counted(counts: Mapping[str, int]) -> str:
+    """The numbers of failed runs by kind, each after a comma."""
     return "".join(f", {count} {kind}" for kind, count in counts.items())
-
-
-@contextmanager
-def simulation_watch(title: str) -> Iterator[SimulationWatch]:
-    """A `SimulationWatch` whose bar goes away however the block ends."""
-    watch = SimulationWatch(title)
-    try:
-        yield watch
-    finally:
-        watch.stop()
-
-
-@contextmanager
-def drawing_watch(title: str) -> Iterator[DrawingWatch]:
-    """A `DrawingWatch` whose bar goes away however the block ends."""
-    watch = DrawingWatch(title)
-    try:
-        yield watch
-    finally:
-        watch.stop()
 
 
 def show(table: Table, title: str = "") -> None:

@@ -7,9 +7,9 @@ Only the verb that runs is imported, so that `fanfold --help` needs no torch.
 import functools
 import json
 import sys
-import tomllib
 from collections.abc import Callable
 from contextlib import nullcontext, redirect_stdout
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +17,18 @@ import tyro
 
 from fanfold.core.suggest import did_you_mean
 
-VERBS = {
-    "demo": "Train in front of your eyes, under a minute, and write a report to open.",
-    "train": "Train an unfolded network on a problem.",
-    "simulate": "Draw from a problem ahead of training, in parallel; what is there is not drawn again.",
-    "channels": "Draw channels of a radio link into a dataset, or say what one holds.",
-    "resume": "Go on with a training that stopped, to the same numbers.",
-    "runs": "List run directories.",
-    "evaluate": "Error of a trained run against its peers and limits, over conditions.",
-    "apply": "Use a trained run on your own measurements.",
-    "reproduce": "Run a published experiment: goals, measured values, PASS or FAIL.",
-    "report": "Write the page of a run.",
-    "doctor": "Check the installation and the machine.",
+VERBS = {  # verb: the module of fanfold.cli that holds it, and what it does
+    "demo": ("studies", "Train in front of your eyes, under a minute, and write a report to open."),
+    "train": ("training", "Train an unfolded network, or another estimator, on a problem."),
+    "simulate": ("training", "Draw from a problem ahead of training, in parallel; what is there is not drawn again."),
+    "channels": ("channels", "Draw channels of a radio link into a dataset, or say what one holds."),
+    "resume": ("training", "Go on with a training that stopped, to the same numbers."),
+    "runs": ("trained", "List run directories."),
+    "evaluate": ("trained", "Error of a trained run against its peers and limits, over conditions."),
+    "apply": ("trained", "Use a trained run on your own measurements."),
+    "reproduce": ("studies", "Run a published experiment: goals, measured values, PASS or FAIL."),
+    "report": ("trained", "Write the page of a run."),
+    "doctor": ("installation", "Check the installation and the machine."),
 }
 
 
@@ -70,19 +70,22 @@ def run(args: list[str]) -> int:
 
 
 def _dispatch(verb: str, args: list[str]) -> dict[str, Any]:
-    verbs: dict[str, Callable[..., Any]] = {name: _placeholder(text) for name, text in VERBS.items()}
+    verbs: dict[str, Callable[..., Any]] = {name: _placeholder(text) for name, (_, text) in VERBS.items()}
     config: tuple = (tyro.conf.CascadeSubcommandArgs, tyro.conf.FlagCreatePairsOff)
+    words, rules = args, nullcontext()
     if verb in VERBS:
-        from fanfold.cli import commands
+        from fanfold.cli.flags import registry as rules
 
-        verbs[verb] = _with_sensible_threads(getattr(commands, verb))
+        module = import_module(f"fanfold.cli.{VERBS[verb][0]}")
         if verb == "train":
-            args, path = _value_of(args, "--config")
-            if path is not None:
-                verbs[verb] = _with_sensible_threads(commands.train_from(_read_toml(Path(path))))
-    return tyro.extras.subcommand_cli_from_dict(
-        verbs, prog="fanfold", description="Learned estimators from measurement models.", args=args, config=config
-    )
+            words, file = _value_of(args, "--config")
+            verbs[verb] = _with_sensible_threads(module.train_verb(words, None if file is None else Path(file)))
+        else:
+            verbs[verb] = _with_sensible_threads(vars(module)[verb])
+    with rules:
+        return tyro.extras.subcommand_cli_from_dict(
+            verbs, prog="fanfold", description="Learned estimators from measurement models.", args=words, config=config
+        )
 
 
 def _with_sensible_threads(verb: Callable[..., Any]) -> Callable[..., Any]:
@@ -98,14 +101,14 @@ def _with_sensible_threads(verb: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _suggest_choices(words: list[str]) -> None:
-    """After a refusal, what a misspelt problem or algorithm may have meant."""
-    from fanfold import algorithms, problems
+    """After a refusal, what a misspelt problem or network may have meant."""
+    from fanfold import algorithms, estimators, problems
 
-    known = [*problems.REGISTRY, *algorithms.REGISTRY]
+    known = [*problems.REGISTRY, *algorithms.REGISTRY, *estimators.REGISTRY]
     for word in words:
         hint = did_you_mean(word, known)
         if word not in known and not word.startswith("-") and hint:
-            _complain(f"no problem or algorithm {word!r}.{hint}", 2)
+            _complain(f"no problem or network {word!r}.{hint}", 2)
 
 
 def _placeholder(text: str) -> Callable[[], dict[str, Any]]:
@@ -127,15 +130,6 @@ def _value_of(args: list[str], flag: str) -> tuple[list[str], str | None]:
         if arg.startswith(flag + "="):
             return args[:i] + args[i + 1 :], arg.partition("=")[2]
     return args, None
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise ValueError(f"there is no config {path}; a run directory's config.toml is one.") from error
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"{path} is not TOML: {error}") from error
 
 
 def _complain(message: str, code: int) -> int:

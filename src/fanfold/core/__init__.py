@@ -1,1 +1,1 @@
-"""What knows nothing of estimation: units, noise, domains of quantities, tables, files, streams of draws, threads."""
+"""Tools that know nothing of estimation: units, noise, domains, dtypes, tables, files, streams of draws, threads."""

@@ -7,7 +7,13 @@ from torch import Tensor
 
 
 class Domain(Enum):
-    """Where a quantity lives, and how a deviation d moves its value v; d = 0 leaves v bit for bit."""
+    """Where a quantity lives, and how a deviation d moves its value v; d = 0 leaves v bit for bit.
+
+    Example:
+        >>> import fanfold as ff, torch
+        >>> ff.algorithms.POSITIVE.deviate(torch.tensor(2.0), torch.tensor(0.0))
+        tensor(2.)
+    """
 
     POSITIVE = "v * exp(d)"
     UNIT = "v ** exp(d)"

@@ -14,10 +14,16 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class World:
-    """This process among those that train together; a lone process is rank 0 of 1."""
+    """This process among those that train together; a lone process is rank 0 of 1.
 
-    rank: int = 0
-    size: int = 1
+    Example:
+        >>> from fanfold.core.machine import World
+        >>> World(rank=1, size=4).share(100)
+        slice(25, 50, None)
+    """
+
+    rank: int = 0  # number of this process
+    size: int = 1  # number of processes
 
     @property
     def leads(self) -> bool:
@@ -30,7 +36,7 @@ class World:
         return slice(self.rank * each, (self.rank + 1) * each)
 
     def sum(self, local: Tensor) -> Tensor:
-        """Sum of a number over all processes, for a loss whose gradients are then averaged over them.
+        """The sum of a number over all processes, for a loss whose gradients are then averaged over them.
 
         The value is the global sum. The gradient to the local term is `size`, which the averaging of
         DistributedDataParallel turns into the gradient of the global sum.
@@ -69,7 +75,7 @@ def sensible_threads(watch_seconds: float = 0.05) -> int:
     none, all cores count as idle. Processes that `torchrun` started here divide the cores, and `OMP_NUM_THREADS` is the
     most where it is set.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = _allowed_cores()
     wished = os.environ.get("OMP_NUM_THREADS", "")
     cores = min(cores, int(wished)) if wished.isdigit() and int(wished) > 0 else cores
     before = _idle_seconds()
@@ -83,8 +89,16 @@ def sensible_threads(watch_seconds: float = 0.05) -> int:
     return max(1, round(min(idle, cores) / processes))
 
 
+def _allowed_cores() -> int:
+    """How many cores this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # systems other than Linux do not say
+        return os.cpu_count() or 1
+
+
 def _idle_seconds() -> tuple[float, float] | None:
-    """Idle and total time of all cores so far, in ticks."""
+    """Idle and total time of all cores so far, in ticks; None where the system does not tell."""
     try:
         ticks = [int(word) for word in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
     except (OSError, ValueError):
@@ -94,7 +108,7 @@ def _idle_seconds() -> tuple[float, float] | None:
 
 @contextmanager
 def threads(count: int) -> Iterator[None]:
-    """`count` torch threads inside the block, as many as before after it."""
+    """A block inside which torch has `count` threads; after it, torch has as many as before."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

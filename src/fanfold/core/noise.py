@@ -6,6 +6,8 @@ A complex sample has independent real and imaginary parts of variance `noise_var
 import torch
 from torch import Tensor
 
+__all__ = ["circular"]
+
 
 def circular(
     shape: tuple[int, ...], generator: torch.Generator, dtype: torch.dtype = torch.float32, var: float | Tensor = 1.0
@@ -13,10 +15,14 @@ def circular(
     """White Gaussian noise of variance `E|w|² = var`.
 
     Args:
-        shape: Shape of the draw.
-        generator: Source of randomness; the draw is made on its device.
+        shape: The shape of the draw.
+        generator: The source of randomness; the draw is made on its device.
         dtype: A floating or complex dtype.
-        var: Variance, a number or a tensor that broadcasts against `shape`.
+        var: The variance, a number or a tensor that broadcasts against `shape`.
     """
     unit = torch.randn(shape, generator=generator, dtype=dtype, device=generator.device)
     return unit * var**0.5
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -7,15 +7,21 @@ import torch
 
 
 class Stream(IntEnum):
-    """What draws are for; the number is part of their seed, so that a row is added and never changed."""
+    """What draws are for; the number is part of their seed, so that a row is added and never changed.
+
+    Example:
+        >>> from fanfold.core.streams import Stream, generator_of
+        >>> generator_of(0, Stream.TRAINING).initial_seed() == generator_of(0, Stream.TESTING).initial_seed()
+        False
+    """
 
     TRAINING = 0
     VALIDATION = 1
     TESTING = 2
-    TUNING = 3  # of the settings of classical peers
-    PREPARATION = 4  # of what an estimator learns in closed form
+    TUNING = 3  # the settings of classical peers
+    PREPARATION = 4  # what an estimator learns in closed form
     CALIBRATION = 5  # of intervals and variances
-    PROBES = 6  # of divergences
+    PROBES = 6  # directions along which a divergence is measured
     SIMULATION = 7  # kept in stores
     POSTERIOR = 8  # samples of a learned posterior
 

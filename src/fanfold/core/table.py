@@ -12,13 +12,21 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Table:
-    """Rows as dictionaries with the same keys; None is a missing value."""
+    """Rows as dictionaries with the same keys; None is a missing value.
+
+    Example:
+        >>> from fanfold.core.table import Table
+        >>> print(Table([{"estimator": "ISTA", "nmse_db": -12.5}, {"estimator": "OAMP", "nmse_db": -38.2}]))
+        estimator  nmse_db
+        ISTA        -12.50
+        OAMP        -38.20
+    """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def columns(self) -> list[str]:
-        """Names, in order."""
+        """The names of the columns, in order."""
         return list(self.rows[0]) if self.rows else []
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
@@ -32,7 +40,7 @@ class Table:
         return Table([row for row in self.rows if all(row[k] == v for k, v in values.items())])
 
     def last_layers(self) -> "Table":
-        """For each estimator and condition its last row: the estimate that it returns."""
+        """The last row of each estimator and condition, which is of the estimate that it returns."""
         last: dict[tuple, dict[str, Any]] = {}
         for row in self.rows:
             last[tuple(v for k, v in row.items() if k in ("estimator", *self._conditions()))] = row
@@ -42,7 +50,7 @@ class Table:
         return [c for c in self.columns[1:] if c not in MEASURED]
 
     def to_csv(self, path: str | Path | None = None) -> str:
-        """Comma-separated values, written to `path` if one is given."""
+        """The table as comma-separated values, which are also written to `path` if one is given."""
         out = io.StringIO()
         writer = csv.DictWriter(out, self.columns, lineterminator="\n")
         writer.writeheader()
@@ -50,11 +58,11 @@ class Table:
         return _written(out.getvalue(), path)
 
     def to_json(self, path: str | Path | None = None) -> str:
-        """A JSON list of rows; numbers that JSON has not (infinity, NaN) become null."""
+        """The rows as a JSON list; numbers that JSON lacks (infinity, NaN) become null."""
         return _written(json.dumps([{k: plain(v) for k, v in row.items()} for row in self.rows], indent=1), path)
 
     def dataframe(self):
-        """A pandas DataFrame.
+        """The table as a pandas DataFrame.
 
         Raises:
             ImportError: If pandas is not installed.
@@ -69,16 +77,17 @@ class Table:
         return as_text(self.columns, [[row[c] for c in self.columns] for row in self.rows])
 
 
+# columns that are measured; the others say under which condition
 MEASURED = ("layer", "nmse_db", "low_db", "high_db", "median_db", "limit_db", "oracle_db", "samples")
 
 
 def plain(value: Any) -> Any:
-    """A value that JSON has."""
+    """The value itself, or None where it is a number that JSON lacks."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def as_text(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """Aligned columns for a terminal."""
+    """The rows as aligned columns for a terminal."""
     cells = [list(columns), *([_cell(v) for v in row] for row in rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
     numeric = [all(not isinstance(row[i], str) for row in rows) for i in range(len(columns))]

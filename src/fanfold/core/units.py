@@ -6,6 +6,8 @@ from typing import overload
 import torch
 from torch import Tensor
 
+__all__ = ["db", "from_db", "nmse", "nmse_db", "power", "psnr_db", "rms"]
+
 
 @overload
 def db(ratio: float) -> float: ...
@@ -26,28 +28,32 @@ def from_db(value_db: float) -> float:
 
 
 def power(x: Tensor) -> Tensor:
-    """`|x|²`, elementwise and real, for real or complex `x` of any shape."""
+    """The power `|x|²` of each entry, real, for real or complex `x` of any shape."""
     return x.real.square() + x.imag.square() if x.is_complex() else x.square()
 
 
 def rms(x: Tensor) -> Tensor:
-    """Root mean square over the last axis, `sqrt(mean |x|²)`: `(..., n)` -> `(..., 1)`.
+    """The root mean square over the last axis, `sqrt(mean |x|²)`: `(..., n)` -> `(..., 1)`.
 
-    Never below the root of the smallest normal number, so that the gradient at zero is finite.
+    It is never below the root of the smallest normal number, so that the gradient at zero is finite.
     """
     return power(x).mean(-1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny).sqrt()
 
 
 def nmse(x_hat: Tensor, x: Tensor) -> Tensor:
-    """Normalised mean squared error as a ratio of sums, `Σ|x_hat - x|² / Σ|x|²`, over every axis."""
+    """The normalised mean squared error as a ratio of sums, `Σ|x_hat - x|² / Σ|x|²`, over every axis."""
     return power(x_hat - x).sum() / power(x).sum()
 
 
 def nmse_db(x_hat: Tensor, x: Tensor) -> float:
-    """`nmse` in decibels, as a number."""
+    """The normalised mean squared error `nmse` in decibels, as a number."""
     return db(nmse(x_hat, x).item())
 
 
 def psnr_db(x_hat: Tensor, x: Tensor, peak: float = 1.0) -> float:
-    """Peak signal-to-noise ratio `10 log10(peak² / mean|x_hat - x|²)` in decibels."""
+    """The peak signal-to-noise ratio `10 log10(peak² / mean|x_hat - x|²)` in decibels."""
     return db(peak**2) - db(power(x_hat - x).mean().item())
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,4 +1,4 @@
-"""What one call costs: multiply-accumulates of its matrix products, numbers it stores, microseconds it takes."""
+"""The cost of one call: multiply-accumulates of its matrix products, numbers it stores, microseconds it takes."""
 
 import statistics
 import tempfile
@@ -13,18 +13,26 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from fanfold.deploy.export import FromPairs, has_pairs, to_onnx
-from fanfold.observation import Estimate, Observation
+from fanfold.deploy.export import FromPairs, to_onnx
+from fanfold.estimators.base import Paired
+from fanfold.observation import Estimator, Observation
 
-COMPLEX = 4  # real multiply-accumulates in a complex one
-VECTORS = {torch.ops.aten.mv: 0, torch.ops.aten.dot: 0, torch.ops.aten.addmv: 1}  # and where their first factor stands
+REAL_PER_COMPLEX = 4  # multiply-accumulates
+FIRST_FACTOR = {torch.ops.aten.mv: 0, torch.ops.aten.dot: 0, torch.ops.aten.addmv: 1}  # position among the arguments
 
 
 class Latency(NamedTuple):
-    """Of repeated calls, in microseconds."""
+    """The time of repeated calls, in microseconds; made by `latency_us`.
 
-    median: float
-    p99: float
+    Example:
+        >>> import fanfold as ff
+        >>> latency = ff.deploy.latency_us(lambda: sum(range(100)), calls=20)
+        >>> 0 < latency.median <= latency.p99
+        True
+    """
+
+    median: float  # half of the calls are faster
+    p99: float  # 99 of 100 calls are faster
 
 
 class _Count(TorchDispatchMode):
@@ -33,20 +41,26 @@ class _Count(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
         packet = func._overloadpacket
-        each = COMPLEX if isinstance(out, Tensor) and out.is_complex() else 1
+        each = REAL_PER_COMPLEX if isinstance(out, Tensor) and out.is_complex() else 1
         if packet in flop_registry:
             self.total += each * flop_registry[packet](*args, **(kwargs or {}), out_val=out) // 2
-        elif packet in VECTORS:
-            self.total += each * args[VECTORS[packet]].numel()
+        elif packet in FIRST_FACTOR:
+            self.total += each * args[FIRST_FACTOR[packet]].numel()
         return out
 
 
 @torch.no_grad()
-def multiply_accumulates(estimator: Callable[[Observation], Estimate], obs: Observation) -> float:
-    """Real multiply-accumulates a sample in matrix products and convolutions; a complex one counts as four.
+def multiply_accumulates(estimator: Estimator, obs: Observation) -> float:
+    """The real multiply-accumulates a sample in matrix products and convolutions; a complex one counts as four.
 
     What else a call does is not counted, element by element or in solvers, eigenvectors and Fourier transforms; nor
     what was computed before and kept: the estimator is called once beforehand.
+
+    Example:
+        >>> import fanfold as ff, torch
+        >>> x, obs = ff.problems.CompressedSensing(n=40, m=20).sample(8, torch.Generator().manual_seed(0))
+        >>> ff.deploy.multiply_accumulates(ff.iterate(ff.algorithms.ISTA(), 10), obs)  # 10 steps of 2 products
+        16000.0
     """
     estimator(obs)
     with _Count() as count:
@@ -54,8 +68,8 @@ def multiply_accumulates(estimator: Callable[[Observation], Estimate], obs: Obse
     return count.total / max(1, obs.y[..., 0].numel())
 
 
-def stored_numbers(estimator: Callable[[Observation], Estimate]) -> int:
-    """Real numbers in the parameters and buffers of a module; 0 of anything else."""
+def stored_numbers(estimator: Estimator) -> int:
+    """The real numbers in the parameters and buffers of a module; 0 of anything else."""
     if not isinstance(estimator, nn.Module):
         return 0
     tensors = [*estimator.parameters(), *estimator.buffers()]
@@ -64,7 +78,7 @@ def stored_numbers(estimator: Callable[[Observation], Estimate]) -> int:
 
 @torch.no_grad()
 def latency_us(call: Callable[[], object], calls: int = 200) -> Latency:
-    """Time of a call after a tenth as many to warm up, on as many threads as are set."""
+    """The time of a call after a tenth as many to warm up, on as many threads as are set."""
     for _ in range(max(3, calls // 10)):
         call()
     spent = []
@@ -75,10 +89,17 @@ def latency_us(call: Callable[[], object], calls: int = 200) -> Latency:
     return Latency(statistics.median(spent), sorted(spent)[int(0.99 * (len(spent) - 1))])
 
 
-def call_costs(estimator: Callable[[Observation], Estimate], obs: Observation) -> dict[str, float | None]:
-    """Of a call with the first of these observations: trained numbers, numbers stored, multiply-accumulates, time.
+def call_costs(estimator: Estimator, obs: Observation) -> dict[str, float | None]:
+    """The costs of a call with the first of these observations: trained and stored numbers, products, time.
 
-    The times are microseconds on one thread, the rest is of real numbers.
+    Numbers and multiply-accumulates are real; times are microseconds on one thread, and that of ONNX Runtime is None
+    where the estimator does not compute in pairs of reals or the runtime is not installed.
+
+    Example:
+        >>> import fanfold as ff, torch
+        >>> x, obs = ff.problems.CompressedSensing(n=40, m=20).sample(8, torch.Generator().manual_seed(0))
+        >>> ff.deploy.call_costs(ff.iterate(ff.algorithms.ISTA(), 10), obs)["thousand multiply-accumulates"]
+        16.0
     """
     obs = _first(obs)
     before = torch.get_num_threads()
@@ -98,7 +119,7 @@ def call_costs(estimator: Callable[[Observation], Estimate], obs: Observation) -
 
 
 def _first(obs: Observation) -> Observation:
-    """One observation as a batch, `(1, m)`."""
+    """The first of these observations, as a batch `(1, m)`."""
     noise_var = obs.noise_var
     if noise_var is not None and noise_var.ndim:
         noise_var = noise_var.expand(*obs.y.shape[:-1], 1).reshape(-1, 1)[:1]
@@ -110,12 +131,12 @@ def runtime_installed() -> bool:
     return all(find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime"))
 
 
-def runtime_latency_us(estimator: Callable[[Observation], Estimate], obs: Observation) -> float | None:
-    """Median microseconds of a call in ONNX Runtime on one thread.
+def runtime_latency_us(estimator: Estimator, obs: Observation) -> float | None:
+    """The median microseconds of a call in ONNX Runtime on one thread.
 
-    None of what has no form in pairs of reals, or where ONNX or its runtime is not installed.
+    It is None for an estimator that has no form in pairs of reals, and where ONNX or its runtime is not installed.
     """
-    if not has_pairs(estimator) or not runtime_installed():
+    if not isinstance(estimator, Paired) or not runtime_installed():
         return None
     import onnxruntime
 

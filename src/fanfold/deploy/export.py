@@ -4,51 +4,64 @@ import logging
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
 
-from fanfold.observation import Estimate, Observation
-
-
-def has_pairs(estimator: object) -> TypeGuard[nn.Module]:
-    """Whether a complex estimator computes in pairs of reals; one that inherits `of_pairs` may say it does not."""
-    return isinstance(estimator, nn.Module) and hasattr(estimator, "of_pairs") and getattr(estimator, "in_pairs", True)
+from fanfold.estimators.base import Paired
+from fanfold.observation import Estimator, Observation
 
 
 class FromPairs(nn.Module):
-    """`(y, noise_var) -> (x_hat, var)` in pairs of reals, of an estimator that computes with them: `of_pairs`.
+    """A module `(y, noise_var) -> (x_hat, var)` in pairs of reals, of an estimator that computes with them.
 
     Args:
         estimator: A module with `of_pairs(y (batch, m, 2), noise_var (batch, 1)) -> (x_hat (batch, n, 2), var)`.
         example: An observation; where its noise variance is unknown, so it is to the exported network.
+
+    Example:
+        >>> import fanfold as ff, torch
+        >>> class Shrink(torch.nn.Module):
+        ...     def of_pairs(self, y, noise_var):
+        ...         return y / (1 + noise_var[..., None]), noise_var.expand(y.shape[:-1])
+        >>> obs = ff.Observation(torch.ones(5, 4, dtype=torch.complex64), None, torch.ones(1))
+        >>> module = ff.deploy.FromPairs(Shrink(), obs)
+        >>> module(*module.arguments(obs))[0].shape
+        torch.Size([5, 4, 2])
     """
 
-    def __init__(self, estimator: nn.Module, example: Observation):
+    estimator: Paired
+
+    def __init__(self, estimator: Paired, example: Observation):
         super().__init__()
         self.estimator, self.known = estimator, example.noise_var is not None
 
-    def forward(self, y: Tensor, noise_var: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Estimates and their error variances `(batch, n)` from measurements."""
-        return self.estimator.of_pairs(y, noise_var)  # type: ignore[operator]
+    def forward(self, y: Tensor, noise_var: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Estimates `(batch, n, 2)` and their error variances `(batch, n)` from measurements `(batch, m, 2)`."""
+        return self.estimator.of_pairs(y, noise_var)
 
     def arguments(self, obs: Observation) -> tuple[Tensor, ...]:
-        """What it takes, from an observation of a batch."""
+        """The arguments of `forward` for an observation of a batch."""
         y = torch.view_as_real(obs.y.resolve_conj()).contiguous()
         return (y, obs.noise_var.expand(len(y), 1).contiguous()) if obs.noise_var is not None else (y,)
 
 
 class FromMeasurements(nn.Module):
-    """`y -> x_hat` for one operator and noise variance: what `torch.export` and ONNX take.
+    """A module `y -> x_hat` for one operator and noise variance: what `torch.export` and ONNX take.
 
     Args:
         estimator: Any estimator; a module's parameters come along.
         example: An observation with the operator and, where the estimator uses it, the noise variance. Its `y`
             is run once, so that everything derived from the operator is there when the module is traced.
+
+    Example:
+        >>> import fanfold as ff, torch
+        >>> x, obs = ff.problems.CompressedSensing(n=40, m=20).sample(8, torch.Generator().manual_seed(0))
+        >>> ff.deploy.FromMeasurements(ff.iterate(ff.algorithms.ISTA(), 10), obs)(obs.y).shape
+        torch.Size([8, 40])
     """
 
-    def __init__(self, estimator: Callable[[Observation], Estimate], example: Observation):
+    def __init__(self, estimator: Estimator, example: Observation):
         super().__init__()
         self.estimator = estimator
         self._A, self._noise_var = example.A, example.noise_var
@@ -60,7 +73,7 @@ class FromMeasurements(nn.Module):
         return self.estimator(Observation.unchecked(y, self._A, self._noise_var)).x
 
 
-def to_onnx(estimator: Callable[[Observation], Estimate], example: Observation, path: str | Path) -> Path:
+def to_onnx(estimator: Estimator, example: Observation, path: str | Path) -> Path:
     """Write an ONNX file with input `y` (batch, m) and output `x_hat` (batch, n), for any batch size.
 
     Runtimes have no complex type. An estimator that computes complex numbers as pairs of reals has inputs `y`
@@ -69,13 +82,16 @@ def to_onnx(estimator: Callable[[Observation], Estimate], example: Observation, 
     Args:
         estimator: A real-valued estimator, or one with a method `of_pairs` as in `FromPairs`.
         example: An observation of at least two samples, its operator and noise variance.
-        path: Where to write.
+        path: The path of the file.
+
+    Returns:
+        The path of the file.
 
     Raises:
         ValueError: If the estimator is complex and has no form in pairs of reals.
     """
     if example.y.is_complex():
-        if not has_pairs(estimator):
+        if not isinstance(estimator, Paired):
             raise ValueError("ONNX runtimes have no complex type; export a real estimator, or one with of_pairs.")
         module = FromPairs(estimator, example)
         arguments, outputs = module.arguments(example), ["x_hat", "var"]
@@ -112,7 +128,7 @@ def _written(module: nn.Module, arguments: tuple[Tensor, ...], outputs: list[str
 
 
 def _inverse() -> Callable:
-    """A matrix inverse, which ONNX lacks and ONNX Runtime has among its own operators."""
+    """The matrix inverse, which ONNX lacks and ONNX Runtime has among its own operators."""
     from onnx.defs import OpSchema
     from onnxscript.values import Op, Opset
 

@@ -1,4 +1,4 @@
-"""How many bytes of tensors are alive at once, on any device: what a training step asks of a machine."""
+"""The bytes of tensors that are alive at once, on any device: what a training step asks of a machine."""
 
 import weakref
 from typing import Any
@@ -10,14 +10,21 @@ from torch.utils._pytree import tree_leaves
 
 
 class PeakMemory(TorchDispatchMode):
-    """Within `with PeakMemory() as memory: ...`, the storages that operations make and that live at once.
+    """A block `with PeakMemory() as memory: ...` that counts the storages that operations make and that live at once.
 
-    Counts exactly what tensors hold, the backward pass included; neither what was there before nor what an operation
+    It counts exactly what tensors hold, the backward pass included; neither what was there before nor what an operation
     needs inside itself. Operations take longer meanwhile.
 
     Attributes:
         peak: The most bytes alive at once.
         now: The bytes alive now.
+
+    Example:
+        >>> import fanfold as ff, torch
+        >>> with ff.deploy.PeakMemory() as memory:
+        ...     total = torch.ones(1000).sum()
+        >>> memory.peak
+        4004
     """
 
     def __init__(self):

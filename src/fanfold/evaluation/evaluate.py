@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fanfold.bounds import bayes_limit, support_oracle
+from fanfold.bounds import bayes_limit_of, support_oracle_error
 from fanfold.core.abilities import ability
 from fanfold.core.streams import Stream
 from fanfold.core.table import Table
@@ -17,7 +17,6 @@ from fanfold.estimators.base import Costly, OfAlgorithm, WithTrajectory, device_
 from fanfold.observation import Estimator, Observation
 from fanfold.problems import Problem
 from fanfold.problems.draws import draw
-from fanfold.problems.protocols import posterior_of
 
 
 @torch.no_grad()
@@ -55,7 +54,8 @@ def evaluate(
         condition = dict(zip(conditions, values, strict=True))
         here = problem.shifted(**condition) if condition else problem
         x, obs = draw(here.held_out(), samples, seed, Stream.TESTING, 0)
-        limits = {"limit_db": _db_or_none(_bayes_limit(here, x, obs)), "oracle_db": _db_or_none(_oracle(here, x, obs))}
+        limit, oracle = bayes_limit_of(here, x, obs), support_oracle_error(here, x, obs)
+        limits = {"limit_db": _db_or_none(limit), "oracle_db": _db_or_none(oracle)}
         for name, estimator in named.items():
             slow = ability(estimator, Costly)  # which says how many draws it can bear
             rows_of_it = slice(slow.at_most if slow else None)
@@ -110,29 +110,6 @@ def trajectory_of(estimator: Estimator, obs: Observation) -> list[Tensor]:
     obs, layered = obs.to(device_of(estimator)), ability(estimator, WithTrajectory)
     estimates = layered.trajectory(obs) if layered else [estimator(obs)]
     return [e.x.cpu() for e in estimates]
-
-
-def _bayes_limit(problem: Problem, x: Tensor, obs: Observation) -> float | None:
-    limit = bayes_limit(problem)
-    posterior = posterior_of(problem)
-    if limit is None and posterior:
-        var = posterior(obs).var
-        return None if var is None else (var.double().sum() / power(x).double().sum()).item()
-    return limit
-
-
-def _oracle(problem: Problem, x: Tensor, obs: Observation) -> float | None:
-    prior = getattr(problem, "prior", None)
-    if (
-        prior is None
-        or not hasattr(prior, "var")
-        or not hasattr(prior, "p")
-        or hasattr(problem, "likelihood")  # measurements are not linear
-        or not (obs.noise_var is not None and (obs.noise_var > 0).all())
-    ):
-        return None
-    x_hat = support_oracle(x, obs, prior.var)
-    return (power(x_hat - x).double().sum() / power(x).double().sum()).item()
 
 
 def _db_or_none(ratio: float | None) -> float | None:

@@ -1,4 +1,4 @@
-"""What a calibrated estimator says: an estimate with a region around it, and in words what the region promises."""
+"""The answer of a calibrated estimator: an estimate with a region around it, and the promise of the region in words."""
 
 from dataclasses import dataclass
 
@@ -19,8 +19,15 @@ class Interval:
         coverage: The promised probability.
         joint: Whether all entries of a sample are held at once with that probability, or each by itself.
         axes: How many trailing axes one sample has.
-        promise: The same in words.
+        promise: The promise in words.
         ellipsoid: Where the region is an ellipsoid, its half axes over `√n`; the intervals are then its bounding box.
+
+    Example:
+        >>> import fanfold as ff, torch
+        >>> x, half = torch.zeros(2), torch.ones(2)
+        >>> interval = ff.guard.Interval(x, half, -half, half, coverage=0.9, joint=True, axes=1, promise="90 % hold.")
+        >>> interval.covers(torch.tensor([[0.5, -0.5], [0.5, 2.0]]))
+        tensor([ True, False])
     """
 
     x: Tensor
@@ -49,7 +56,7 @@ class Interval:
 
     @property
     def width(self) -> Tensor:
-        """Of each interval, or the diameter of each disc, `(..., n)`."""
+        """The width of each interval, or the diameter of each disc, `(..., n)`."""
         return 2 * self.radius
 
     def __str__(self) -> str:

@@ -14,19 +14,25 @@ from torch import Tensor
 from fanfold.adapters.sionna import sionna_at
 from fanfold.core.noise import circular
 from fanfold.core.table import Table
-from fanfold.estimators.ofdm.resource_grid import GridEstimator
-from fanfold.evaluation.evaluate import Estimator
+from fanfold.estimators.ofdm import GridEstimator
+from fanfold.observation import Estimator
 from fanfold.problems import OFDMChannel
 
-SLOT = 14  # symbols
+SLOT_SYMBOLS = 14
 PERFECT = "perfect"
-QAM = (2, 4, 6, 8)  # bits of a symbol
+QAM_BITS = (2, 4, 6, 8)  # of a symbol
 Make = Callable[[OFDMChannel], Estimator]
 
 
 @dataclass(frozen=True)
 class SlotsSent:
-    """So many of the rounds of slots of a simulation are done."""
+    """An event of a simulation: so many of its rounds of slots are done.
+
+    Example:
+        >>> from fanfold.evaluation.link import SlotsSent
+        >>> SlotsSent(done=1, total=4).total
+        4
+    """
 
     done: int
     total: int
@@ -41,80 +47,87 @@ class Uplink:
 
     Raises:
         ValueError: If a source has neither 1 nor 14 symbols, or a number is not one that a link can have.
+
+    Example:
+        >>> from fanfold.evaluation.link import Uplink
+        >>> round(Uplink("umi", users=4).efficiency(bler=0.1), 2)  # bit/s/Hz
+        3.34
     """
 
     source: str = "umi"
     users: int = 4
-    bits: int = 2  # of a symbol: 2 is QPSK, 4 is 16-QAM
-    rate: float = 0.5  # of the code
+    bits: int = 2  # bits of a symbol: 2 is QPSK, 4 is 16-QAM
+    rate: float = 0.5  # rate of the code
     at: tuple[int, ...] = (2, 11)
-    iterations: int = 12  # of the decoder
-    most: int = 512  # test channels a round, where a source has no end
+    iterations: int = 12  # iterations of the decoder
+    channels_a_round: int = 512  # number of test channels a round; fewer where a source keeps fewer
 
     def __post_init__(self):
-        if not (self.users >= 1 and self.most >= self.users and self.iterations >= 1):
+        if not (self.users >= 1 and self.channels_a_round >= self.users and self.iterations >= 1):
             raise ValueError(
-                f"users {self.users}, most {self.most}, iterations {self.iterations}: take at least one user and one "
-                "iteration, and as many test channels as users."
+                f"users {self.users}, channels_a_round {self.channels_a_round}, iterations {self.iterations}: take at "
+                "least one user and one iteration, and as many test channels as users."
             )
-        if self.bits not in QAM or not 0 < self.rate < 1:
+        if self.bits not in QAM_BITS or not 0 < self.rate < 1:
             raise ValueError(
-                f"bits {self.bits}, rate {self.rate}: take {QAM} bits a symbol and a rate between 0 and 1."
+                f"bits {self.bits}, rate {self.rate}: take {QAM_BITS} bits a symbol and a rate between 0 and 1."
             )
-        if sorted(set(self.at)) != sorted(self.at) or not all(0 <= symbol < SLOT for symbol in self.at):
-            raise ValueError(f"at is {self.at}; name different symbols from 0 to {SLOT - 1}.")
-        if self.symbols not in (1, SLOT):
-            raise ValueError(f"{self.source} has {self.symbols} symbols; a slot has {SLOT}, or 1 that stands still.")
+        if sorted(set(self.at)) != sorted(self.at) or not all(0 <= symbol < SLOT_SYMBOLS for symbol in self.at):
+            raise ValueError(f"at is {self.at}; name different symbols from 0 to {SLOT_SYMBOLS - 1}.")
+        if self.symbols not in (1, SLOT_SYMBOLS):
+            raise ValueError(
+                f"{self.source} has {self.symbols} symbols; a slot has {SLOT_SYMBOLS}, or 1 that stands still."
+            )
 
     @property
     def symbols(self) -> int:
-        """Of the source."""
+        """The number of symbols of the source."""
         return OFDMChannel(self.source).layout.symbols
 
     @cached_property
     def problems(self) -> list[OFDMChannel]:
-        """Of each user, with its pilots."""
+        """The problem of each user, with its pilots."""
         places = "" if self.symbols == 1 else "@" + ",".join(map(str, self.at))
         return [OFDMChannel(self.source, f"comb-{self.users}:offset={k}{places}") for k in range(self.users)]
 
     @cached_property
     def pilots(self) -> Tensor:
-        """Of all users: ones, `(tx, 1, symbol, subcarrier)`."""
+        """The pilots of all users, ones: `(tx, 1, symbol, subcarrier)`."""
         return torch.stack([p.mask for p in self.problems]).to(torch.complex64)[:, None]
 
     @property
     def data_symbols(self) -> int:
-        """In the slot."""
-        return SLOT - 1 if self.symbols == 1 else SLOT - len(self.at)
+        """The number of symbols of the slot that carry data."""
+        return SLOT_SYMBOLS - 1 if self.symbols == 1 else SLOT_SYMBOLS - len(self.at)
 
     @property
     def coded_bits(self) -> int:
-        """Of a user's codeword, which fills its slot."""
+        """The number of bits of a user's codeword, which fills its slot."""
         return self.data_symbols * self.problems[0].layout.subcarriers * self.bits
 
     @property
     def payload(self) -> int:
-        """Information bits of a codeword."""
+        """The number of information bits of a codeword."""
         return int(self.rate * self.coded_bits)
 
     def efficiency(self, bler: float) -> float:
         """Information bits that arrive for each resource element of the slot, of all users: bit/s/Hz, pilots off."""
-        return self.users * self.payload * (1 - bler) / (SLOT * self.problems[0].layout.subcarriers)
+        return self.users * self.payload * (1 - bler) / (SLOT_SYMBOLS * self.problems[0].layout.subcarriers)
 
     def estimators(self, makers: Mapping[str, Make]) -> dict[str, GridEstimator]:
-        """Each made for every user's pilots."""
+        """Estimators of the whole grid, each made for every user's pilots."""
         return {
             name: GridEstimator(self.pilots, {(k, 0): make(p) for k, p in enumerate(self.problems)})
             for name, make in makers.items()
         }
 
     def channels(self, generator: torch.Generator) -> Tensor:
-        """Test channels, each once, in random company: `[batch, 1, rx_ant, tx, 1, symbol, subcarrier]`.
+        """Draw test channels, each once, in random company: `[batch, 1, rx_ant, tx, 1, symbol, subcarrier]`.
 
         Raises:
             ValueError: If there are fewer than users.
         """
-        h = self.problems[0].channels.draw(self.most, generator, "test")
+        h = self.problems[0].channels.draw(self.channels_a_round, generator, "test")
         if len(h) < self.users:
             raise ValueError(
                 f"{self.source} keeps {len(h)} channels for testing, {self.users} users take one each; pass more."
@@ -124,7 +137,7 @@ class Uplink:
 
 
 def lmmse_equalise(y: Tensor, h: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-    """Unbiased LMMSE symbols of unit power and the variances of their errors, both `(..., users)`.
+    """Estimate symbols of unit power by unbiased LMMSE, with the variances of their errors, both `(..., users)`.
 
     Args:
         y: Received `(..., antennas)`.
@@ -146,7 +159,7 @@ def simulate(
     seed: int,
     on_event: Callable[[SlotsSent], None] | None = None,
 ) -> Table:
-    """Error rates with every estimate and with the perfect channel, on the same channels, bits and noise.
+    """Measure error rates with every estimate and with the perfect channel, on the same channels, bits and noise.
 
     Returns:
         Rows with estimate, snr_db, ber (uncoded), ber_ci (95 %), coded_ber, bler, efficiency and blocks.
@@ -159,25 +172,26 @@ def simulate(
         raise ValueError(f"{rounds} rounds at SNRs of {[*snrs_db]} dB; take at least one of each.")
     rows, done = [], 0
     with sionna_at(seed), torch.no_grad():
-        coder = Coder(link)
+        coder = _Coder(link)
         for snr_db in snrs_db:
-            found: dict[str, list[Tensor]] = {}
+            errors_of: dict[str, list[Tensor]] = {}
             for repeat in range(rounds):  # the same draws at every SNR, so that curves are smooth
                 generator = torch.Generator().manual_seed(1000 * seed + repeat)
                 for name, errors in _errors(link, coder, estimators, 10 ** (-snr_db / 10), generator).items():
-                    found.setdefault(name, []).append(errors)
+                    errors_of.setdefault(name, []).append(errors)
                 done += 1
                 if on_event:
                     on_event(SlotsSent(done, rounds * len(snrs_db)))
-            rows += [_row(link, name, snr_db, torch.cat(errors)) for name, errors in found.items()]
+            rows += [_row(link, name, snr_db, torch.cat(errors)) for name, errors in errors_of.items()]
     return Table(rows)
 
 
 def _row(link: Uplink, name: str, snr_db: float, errors: Tensor) -> dict[str, Any]:
-    """Of errors `(slots, users, 3)`: share of wrong coded bits, of wrong information bits, whether any of these is."""
+    """A row from errors `(slots, users, 3)`: the shares of wrong coded and information bits, and of lost blocks."""
     if len(errors) < 2:
         raise ValueError(
-            f"{len(errors)} slots; an interval takes two, so pass more rounds, a larger `most`, or more channels."
+            f"{len(errors)} slots; an interval takes two, so pass more rounds, more channels_a_round, or a source that "
+            "keeps more for testing."
         )
     ber, coded, bler = errors.mean((0, 1)).tolist()
     ci = 1.96 * errors[..., 0].mean(1).std().item() / len(errors) ** 0.5  # users of a slot are not independent
@@ -195,7 +209,7 @@ def _row(link: Uplink, name: str, snr_db: float, errors: Tensor) -> dict[str, An
 
 def _errors(
     link: Uplink,
-    coder: "Coder",
+    coder: "_Coder",
     estimators: Mapping[str, GridEstimator],
     noise_var: float,
     generator: torch.Generator,
@@ -213,25 +227,32 @@ def _errors(
     for name, estimator in estimators.items():
         h_hat, err_var = estimator(received, noise_var)
         known[name] = _data(link, h_hat), noise_var + _data(link, err_var).sum(-1)
-    found = {}
+    errors = {}
     for name, (h_hat, noise) in known.items():
         x_hat, var = lmmse_equalise(y, h_hat, noise)
         logits = coder.demap(*(t.expand(x.shape).permute(0, 3, 1, 2).flatten(2) for t in (x_hat, var)))
         raw, wrong = ((logits > 0) != (coded > 0)).float(), (coder.decode(logits) != payload).float()
-        found[name] = torch.stack([raw.mean(-1), wrong.mean(-1), wrong.amax(-1)], -1)
-    return found
+        errors[name] = torch.stack([raw.mean(-1), wrong.mean(-1), wrong.amax(-1)], -1)
+    return errors
 
 
 def _data(link: Uplink, h: Tensor) -> Tensor:
-    """At the symbols with data: `(slots, symbols or 1, subcarriers, antennas, users)`."""
+    """Channels at the symbols with data: `(slots, symbols or 1, subcarriers, antennas, users)`."""
     h = h[:, 0, :, :, 0]
     if link.symbols > 1:
-        h = h[..., [s for s in range(SLOT) if s not in link.at], :]
+        h = h[..., [s for s in range(SLOT_SYMBOLS) if s not in link.at], :]
     return h.permute(0, 3, 4, 1, 2)
 
 
-class Coder:
-    """Sionna's code and constellation of a link: min-sum decoding, which needs no exact noise variance."""
+class _Coder:
+    """Sionna's code and constellation of a link: min-sum decoding, which needs no exact noise variance.
+
+    Args:
+        link: Its payload, coded bits and constellation.
+
+    Raises:
+        ImportError: If Sionna is missing.
+    """
 
     def __init__(self, link: Uplink):
         from sionna.phy.fec.ldpc import LDPC5GDecoder, LDPC5GEncoder

@@ -20,11 +20,17 @@ from fanfold.core.units import power
 from fanfold.evaluation.interval import Interval
 from fanfold.observation import Estimate
 
-LEVELS = tuple(i / 20 for i in range(1, 20))
+NOMINAL_LEVELS = tuple(i / 20 for i in range(1, 20))
 
 
 class Share(NamedTuple):
-    """How often something holds, with its standard error over samples, whose entries may depend on each other."""
+    """A share, with its standard error over samples, whose entries may depend on each other.
+
+    Example:
+        >>> import fanfold as ff
+        >>> ff.guard.Share(value=0.91, standard_error=0.01)
+        Share(value=0.91, standard_error=0.01)
+    """
 
     value: float
     standard_error: float
@@ -36,7 +42,7 @@ def coverage(interval: Interval, x: Tensor) -> Share:
 
 
 def share(inside: Tensor) -> Share:
-    """Of what is true: `(samples, ...)`."""
+    """The share of entries `(samples, ...)` that are true."""
     inside = inside.reshape(len(inside), -1)
     each = inside.sum(-1).double() / inside.shape[-1]
     return Share(each.mean().item(), each.std().item() / len(each) ** 0.5)
@@ -47,14 +53,14 @@ def coverage_by_size(inside: Tensor, size: Tensor, parts: int = 3) -> list[Share
 
     Args:
         inside: Whether each entry or sample is covered, `(samples, ...)`.
-        size: `(samples, ...)` too; the parts are those of all entries together.
-        parts: 3 for terciles.
+        size: The size of each entry or sample, `(samples, ...)`; the parts are those of all entries together.
+        parts: The number of parts, 3 for terciles.
     """
     return coverage_by_part(inside, equal_parts(size, parts), parts)
 
 
 def equal_parts(size: Tensor, parts: int) -> Tensor:
-    """Which part each size falls into, of so many with equal counts, from the smallest sizes to the largest."""
+    """The number of the part that each size falls into; parts have equal counts, from the smallest sizes on."""
     values = size.flatten().cpu().numpy()
     edges = [len(values) * i // parts for i in range(parts + 1)]
     order = np.argpartition(values, edges[1:-1])  # all is not sorted: there may be many millions
@@ -66,18 +72,18 @@ def equal_parts(size: Tensor, parts: int) -> Tensor:
 
 def coverage_by_part(inside: Tensor, part: Tensor, parts: int) -> list[Share]:
     """Coverage within parts that are numbered from 0, `(samples, ...)` both; NaN where one is empty."""
-    inside, part, found = inside.reshape(len(inside), -1), part.reshape(len(part), -1), []
+    inside, part, shares = inside.reshape(len(inside), -1), part.reshape(len(part), -1), []
     for i in range(parts):
-        mine = part == i
-        count, held = mine.sum(-1).double(), (mine & inside).sum(-1).double()
+        members = part == i
+        count, held = members.sum(-1).double(), (members & inside).sum(-1).double()
         value = held.sum() / count.sum()
         spread = (held - value * count).square().sum().sqrt() / count.sum()  # entries of a sample are one draw
-        found.append(Share(value.item(), spread.item()))
-    return found
+        shares.append(Share(value.item(), spread.item()))
+    return shares
 
 
-def calibration_curve(estimate: Estimate, x: Tensor, levels: Sequence[float] = LEVELS) -> Table:
-    """Coverage of Gaussian intervals `x_hat ± z √var` against what they promise.
+def calibration_curve(estimate: Estimate, x: Tensor, levels: Sequence[float] = NOMINAL_LEVELS) -> Table:
+    """The coverage of Gaussian intervals `x_hat ± z √var` against what they promise.
 
     Complex entries are taken as circular: discs of radius `√(-var log(1 - level))`.
 
@@ -97,7 +103,7 @@ def calibration_curve(estimate: Estimate, x: Tensor, levels: Sequence[float] = L
 
 
 def normalised_square(estimate: Estimate, x: Tensor) -> tuple[float, float]:
-    """`Σ|x - x_hat|² / Σ var` and its standard error over samples: 1 where the variance is the error that is made."""
+    """The ratio `Σ|x - x_hat|² / Σ var` and its standard error over samples: 1 where the variance is the error."""
     error = power(x - estimate.x).double().flatten(1).sum(-1)
     var = _variance(estimate).double().expand(x.shape).flatten(1).sum(-1)
     ratio = error.sum() / var.sum()
@@ -105,17 +111,17 @@ def normalised_square(estimate: Estimate, x: Tensor) -> tuple[float, float]:
 
 
 def mean_normalised_square(estimate: Estimate, x: Tensor) -> tuple[float, float]:
-    """Mean of `|x - x_hat|² / var` over entries and samples, and its standard error over samples.
+    """The mean of `|x - x_hat|² / var` over entries and samples, and its standard error over samples.
 
-    Like `normalised_square`, 1 where the variance is right, but each entry counts alike: a few samples whose variance
-    is far too small may decide it, and the standard error tells.
+    Like `normalised_square`, it is 1 where the variance is right, but each entry counts alike: a few samples whose
+    variance is far too small may decide it, and the standard error tells.
     """
     ratio = (power(x - estimate.x).double() / _variance(estimate).double()).flatten(1).mean(-1)
     return ratio.mean().item(), (ratio.std() / len(x) ** 0.5).item()
 
 
 def error_by_variance(estimate: Estimate, x: Tensor, bins: int = 12) -> Table:
-    """Root mean squared errors against the root of the variances that were said, in bins of equal counts of these."""
+    """Root mean squared errors `made` against the roots of the variances `said`, in bins of equal counts of these."""
     error, var = power(x - estimate.x).double().flatten(), _variance(estimate).double().expand(x.shape).flatten()
     parts = var.argsort().tensor_split(bins)
     roots = [(var[rows].mean().sqrt().item(), error[rows].mean().sqrt().item()) for rows in parts]
@@ -123,9 +129,12 @@ def error_by_variance(estimate: Estimate, x: Tensor, bins: int = 12) -> Table:
 
 
 def interval_score(interval: Interval, x: Tensor) -> Tensor:
-    """Width plus `2 / alpha` times the distance to x outside; less is better, `(..., n)`. Gneiting & Raftery, eq. 43.
+    """The width plus `2 / alpha` times the distance of x outside, `(..., n)`; less is better.
 
-    Proper for the central interval of each entry. Complex entries have none.
+    Gneiting & Raftery (2007), eq. 43. It is proper for the central interval of each entry.
+
+    Raises:
+        ValueError: If x is complex: a disc has no such score.
     """
     if interval.low is None or interval.high is None:
         raise ValueError("the interval score is of real parameters; a disc has none.")
@@ -135,9 +144,9 @@ def interval_score(interval: Interval, x: Tensor) -> Tensor:
 
 
 def gaussian_crps(estimate: Estimate, x: Tensor) -> Tensor:
-    """Continuous ranked probability score of `N(x_hat, var)`, in the unit of x, `(..., n)`; less is better.
+    """The continuous ranked probability score of `N(x_hat, var)`, in the unit of x, `(..., n)`; less is better.
 
-    `σ (z (2 Φ(z) - 1) + 2 φ(z) - 1 / √π)` with `z = (x - x_hat) / σ`. Gneiting et al. (2005), eq. 5.
+    It is `σ (z (2 Φ(z) - 1) + 2 φ(z) - 1 / √π)` with `z = (x - x_hat) / σ`. Gneiting et al. (2005), eq. 5.
     """
     z, sigma = _standardised(estimate, x)
     density = torch.exp(-0.5 * z.square()) / math.sqrt(2 * math.pi)
@@ -145,21 +154,32 @@ def gaussian_crps(estimate: Estimate, x: Tensor) -> Tensor:
 
 
 def pit(estimate: Estimate, x: Tensor) -> Tensor:
-    """Probability integral transform `Φ((x - x_hat) / √var)`: uniform where `N(x_hat, var)` is right, `(..., n)`."""
+    """The probability integral transform `Φ((x - x_hat) / √var)`, `(..., n)`: uniform if `N(x_hat, var)` is right."""
     return torch.special.ndtr(_standardised(estimate, x)[0])
 
 
 class Histogram(NamedTuple):
-    """Counts of what should be uniform."""
+    """A histogram of numbers that should be uniform; made by `uniform_histogram`.
+
+    Example:
+        >>> import fanfold as ff, torch
+        >>> histogram = ff.guard.uniform_histogram(torch.linspace(0.0, 1.0, 1000), bins=4)
+        >>> histogram.counts.tolist(), round(histogram.p_value, 3)
+        ([250, 250, 250, 250], 1.0)
+    """
 
     counts: Tensor  # (bins,)
-    low: float  # the 95 % band of each count if it is
-    high: float
+    low: float  # lower end of the 95 % band of each count
+    high: float  # upper end
     p_value: float  # of Pearson's chi-square test
 
 
 def uniform_histogram(u: Tensor, bins: int = 20) -> Histogram:
-    """Of independent numbers in [0, 1], `(N,)`, that should be uniform."""
+    """The histogram of independent numbers in [0, 1], `(N,)`, that should be uniform.
+
+    Raises:
+        ValueError: If u has more axes than one.
+    """
     if u.ndim != 1:
         raise ValueError(f"u is {tuple(u.shape)}; pass one entry of each sample, (samples,): others depend on it.")
     counts = torch.bincount((u * bins).long().clamp(0, bins - 1), minlength=bins)

@@ -2,6 +2,8 @@
 
 from fanfold.evaluation.interval import Interval
 from fanfold.evaluation.scores import (
+    Histogram,
+    Share,
     calibration_curve,
     coverage,
     coverage_by_size,
@@ -22,9 +24,11 @@ __all__ = [
     "SBC",
     "CalibratedVariance",
     "Conformal",
+    "Histogram",
     "Interval",
     "Risk",
     "Sampler",
+    "Share",
     "calibrate_variance",
     "calibration_curve",
     "conformal",
@@ -40,3 +44,7 @@ __all__ = [
     "sure",
     "uniform_histogram",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,28 +1,38 @@
-"""What an estimator says about its own error, before calibration: a band, and the scale that it grows by."""
+"""The band that an estimator itself puts around its estimate, before calibration, and the scale that it grows by."""
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from fanfold.core.abilities import offers
 from fanfold.core.units import power
-from fanfold.observation import Estimate, Observation
+from fanfold.estimators.base import Quantiled
+from fanfold.observation import Estimate, Estimator, Observation
 
 Scale = Literal["constant", "variance", "magnitude", "quantiles"]
 SCALES = ("constant", "variance", "magnitude", "quantiles")
-BINS = 20  # of the predicted magnitude, for the scale "magnitude"
+MAX_MAGNITUDE_BINS = 20  # of the predicted magnitude, for the scale "magnitude"; fewer on few draws
 
 
 @dataclass(frozen=True)
 class Band:
-    """`[lower - q scale, upper + q scale]` around x, for whatever q calibration finds; all `(..., n)`."""
+    """The band `[lower - q scale, upper + q scale]` around x, for the q that calibration finds; all `(..., n)`.
 
-    x: Tensor
-    lower: Tensor
-    upper: Tensor
-    scale: Tensor
+    Example:
+        >>> import torch
+        >>> from fanfold.guard.bands import Band
+        >>> zero, one = torch.zeros(3), torch.ones(3)
+        >>> Band(zero, zero, zero, scale=2 * one).scores(one)
+        tensor([0.5000, 0.5000, 0.5000])
+    """
+
+    x: Tensor  # the estimate
+    lower: Tensor  # lower end before calibration
+    upper: Tensor  # upper end before calibration
+    scale: Tensor  # what q multiplies
 
     def scores(self, x: Tensor) -> Tensor:
         """The least q with which the band holds x, for each entry."""
@@ -31,28 +41,28 @@ class Band:
         return torch.maximum(self.lower - x, x - self.upper) / self.scale
 
 
-def band(obs: Observation, estimate: Estimate, estimator: Any, scale: Scale, learned: dict[str, Tensor]) -> Band:
+def band(obs: Observation, estimate: Estimate, estimator: Estimator, scale: Scale, learned: dict[str, Tensor]) -> Band:
     """The band of an estimate.
 
     Args:
-        obs: What it was made from.
-        estimate: What the estimator said.
-        estimator: Asked for its quantiles, where these are the band.
+        obs: The observation.
+        estimate: The estimate that was made from it.
+        estimator: The estimator, which is asked for its quantiles where these are the band.
         scale: "constant", "variance" `√var`, "magnitude" (learned, by the size of the estimate), or "quantiles": the
             outermost ones are the band and their distance is the scale.
-        learned: Numbers from `learn`, if any.
+        learned: The numbers that `learn` gave.
 
     Raises:
-        ValueError: If the estimator does not say what the scale takes.
+        ValueError: If the estimator does not give what the scale takes.
     """
     x = estimate.x
     if scale == "quantiles":
         lower, upper = outer_quantiles(estimator, obs, x)
-        return Band(x, lower, upper, floor(upper - lower) if "unit" in learned else torch.ones_like(lower))
+        return Band(x, lower, upper, not_too_small(upper - lower) if "unit" in learned else torch.ones_like(lower))
     if scale == "variance":
         if estimate.var is None:
             raise ValueError("scale='variance' needs an estimator with var; this one has none: pass scale='magnitude'.")
-        return Band(x, x, x, floor(estimate.var.sqrt()).expand(x.shape))
+        return Band(x, x, x, not_too_small(estimate.var.sqrt()).expand(x.shape))
     if scale == "magnitude":
         return Band(x, x, x, look_up(x.abs(), learned))
     unit = learned.get("unit", torch.ones((), dtype=x.real.dtype, device=x.device))
@@ -60,23 +70,23 @@ def band(obs: Observation, estimate: Estimate, estimator: Any, scale: Scale, lea
 
 
 def learn(x: Tensor, estimate: Estimate, scale: Scale, *, joint: bool) -> dict[str, Tensor]:
-    """What a scale takes from draws: the root mean square error, in all or by predicted magnitude, of each entry.
+    """The numbers of a scale that come from draws: root mean square errors, overall or by predicted magnitude.
 
     Where entries are held at once, their errors must be in the same unit.
     """
     error = power(x - estimate.x)
     if scale == "magnitude":
         return learn_bins(error, estimate.x.abs())
-    return {"unit": floor(error.mean(0).sqrt())} if joint and scale in ("constant", "quantiles") else {}
+    return {"unit": not_too_small(error.mean(0).sqrt())} if joint and scale in ("constant", "quantiles") else {}
 
 
 def learn_bins(error: Tensor, size: Tensor) -> dict[str, Tensor]:
-    """Root mean squares of errors in bins of equal counts of a size: both `(samples, ...)` -> `(bins, ...)`."""
-    parts = size.argsort(0).tensor_split(min(BINS, max(1, len(size) // 20)))
+    """The root mean squares of errors in bins of equal counts of a size: both `(samples, ...)` -> `(bins, ...)`."""
+    parts = size.argsort(0).tensor_split(min(MAX_MAGNITUDE_BINS, max(1, len(size) // 20)))
     roots = torch.stack([error.gather(0, rows).mean(0).sqrt() for rows in parts])
     edges = [size.gather(0, rows[:1])[0] for rows in parts[1:]]
     least = error.mean(0).sqrt() * 1e-3  # a bin whose errors all happened to be nil
-    return {"roots": floor(torch.maximum(roots, least)), "edges": torch.stack(edges) if edges else size[:0]}
+    return {"roots": not_too_small(torch.maximum(roots, least)), "edges": torch.stack(edges) if edges else size[:0]}
 
 
 def look_up(size: Tensor, learned: dict[str, Tensor]) -> Tensor:
@@ -85,20 +95,20 @@ def look_up(size: Tensor, learned: dict[str, Tensor]) -> Tensor:
 
 
 def bin_of(size: Tensor, edges: Tensor) -> Tensor:
-    """How many of the edges `(edges, *event)` each size `(..., *event)` reaches."""
+    """The number of the bin of each size `(..., *event)`: how many of the edges `(edges, *event)` it reaches."""
     return sum((size >= edge).long() for edge in edges) + torch.zeros_like(size, dtype=torch.long)
 
 
 def pick(table: Tensor, row: Tensor) -> Tensor:
-    """`table[row]` for each entry: table `(rows, *event)`, row `(..., *event)`."""
+    """The entries `table[row]`: table `(rows, *event)`, row `(..., *event)`."""
     flat = table.flatten(1) if table.ndim > 1 else table[:, None]
     rows = row.reshape(-1, flat.shape[1])
     return flat.gather(0, rows).reshape(row.shape)
 
 
-def outer_quantiles(estimator: Any, obs: Observation, x: Tensor) -> tuple[Tensor, Tensor]:
+def outer_quantiles(estimator: Estimator, obs: Observation, x: Tensor) -> tuple[Tensor, Tensor]:
     """The lowest and the highest quantile `(..., n)` that a network was trained for."""
-    if x.is_complex() or not hasattr(estimator, "quantiles"):
+    if x.is_complex() or not offers(estimator, Quantiled):
         raise ValueError("scale='quantiles' needs a real parameter and a network with loss='pinball'.")
     q = estimator.quantiles(obs)
     if q.shape[-2] < 2:
@@ -106,6 +116,6 @@ def outer_quantiles(estimator: Any, obs: Observation, x: Tensor) -> tuple[Tensor
     return q[..., 0, :], q[..., -1, :]
 
 
-def floor(scale: Tensor) -> Tensor:
-    """Never so small that a score overflows."""
+def not_too_small(scale: Tensor) -> Tensor:
+    """The scale, nowhere so small that a score overflows."""
     return scale.clamp_min(math.sqrt(torch.finfo(scale.dtype).tiny))

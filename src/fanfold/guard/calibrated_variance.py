@@ -11,13 +11,12 @@ import torch
 from torch import Tensor
 
 from fanfold.core.units import power
-from fanfold.evaluation.evaluate import Estimator
 from fanfold.guard.conformal import Pairs, answers, calibration_draws
-from fanfold.observation import Estimate, Observation
+from fanfold.observation import Estimate, Estimator, Observation
 from fanfold.problems import Problem
 
 Map = Literal["scale", "monotone"]
-LEAST_IN_BIN = 200  # errors, so that the mean of their squares is known to a tenth
+MIN_ERRORS_PER_BIN = 200  # so that the mean of their squares is known to a tenth
 
 
 def calibrate_variance(
@@ -39,16 +38,22 @@ def calibrate_variance(
     `conformal` is for.
 
     Args:
-        estimator: Gives a variance.
+        estimator: An estimator whose estimates have a variance.
         draws: A problem, or pairs of x `(samples, ...)` and their observation.
         map: "scale" or "monotone".
-        bins: Of equal counts of variances, which a monotone map is fitted to; fewer on few draws.
-        samples: Calibration draws, of a problem.
-        batch: How many the estimator sees at a time.
-        seed: Of the draws.
+        bins: The number of bins of equal counts of variances, which a monotone map is fitted to; fewer on few draws.
+        samples: The number of calibration draws, of a problem.
+        batch: How many observations the estimator sees at a time.
+        seed: The seed of the draws.
 
     Raises:
         ValueError: If the estimator has no variance or the map is unknown.
+
+    Example:
+        >>> import fanfold as ff
+        >>> oamp = ff.iterate(ff.algorithms.OAMP(), 10)
+        >>> ff.guard.calibrate_variance(oamp, ff.problems.CompressedSensing(n=40, m=20), samples=200).knots
+        tensor([1.])
     """
     x, obs = calibration_draws(draws, samples, seed)
     estimate = answers(estimator, obs, batch)
@@ -67,15 +72,22 @@ def calibrate_variance(
 
 @dataclass(frozen=True)
 class CalibratedVariance:
-    """The same estimates with `var` times a factor that goes with it: constant, or between knots and beyond them.
+    """An estimator whose `var` is multiplied by a factor that goes with it; made by `calibrate_variance`.
 
     Attributes:
-        estimator: Whose estimates they are.
+        estimator: The estimator whose estimates these are.
         knots: Variances, rising, `(knots,)`.
         factors: The factor at each knot, `(knots,)`; linear in the logarithm of the variance between them.
+
+    Example:
+        >>> import fanfold as ff, torch
+        >>> sure_of_itself = lambda obs: ff.Estimate(obs.y, var=torch.full_like(obs.y, 0.01))
+        >>> honest = ff.guard.CalibratedVariance(sure_of_itself, knots=torch.ones(1), factors=torch.tensor([4.0]))
+        >>> round(honest(ff.Observation(torch.ones(1))).var.item(), 6)
+        0.04
     """
 
-    estimator: Any
+    estimator: Estimator
     knots: Tensor
     factors: Tensor
 
@@ -86,7 +98,7 @@ class CalibratedVariance:
         return Estimate(estimate.x, estimate.var * self.factor(estimate.var))
 
     def factor(self, var: Tensor) -> Tensor:
-        """What a variance is multiplied by, of any shape."""
+        """The factor on each variance, of any shape."""
         knots, factors = (t.to(var.device, torch.float64) for t in (self.knots, self.factors))
         if len(knots) == 1:
             return factors[0].to(var.dtype)
@@ -96,7 +108,7 @@ class CalibratedVariance:
         return torch.exp(torch.lerp(factors.log()[above - 1], factors.log()[above], share)).to(var.dtype)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data for a run directory: everything but the estimator."""
+        """The calibration as plain data for a run directory: everything but the estimator."""
         return {"knots": self.knots.tolist(), "factors": self.factors.tolist()}
 
     @classmethod
@@ -106,14 +118,14 @@ class CalibratedVariance:
 
 
 def monotone_ratios(var: Tensor, error: Tensor, bins: int) -> tuple[Tensor, Tensor]:
-    """Knots and factors of the rising map from variances `(N,)` to mean squared errors `(N,)`."""
+    """The knots and factors of the rising map from variances `(N,)` to mean squared errors `(N,)`."""
     tiny = torch.finfo(var.dtype).tiny ** 0.5
     order = var.clamp_min(tiny).argsort()
-    parts = order.tensor_split(max(1, min(bins, len(var) // LEAST_IN_BIN)))
-    said = torch.stack([var[rows].clamp_min(tiny).mean() for rows in parts])
-    made = isotonic(torch.stack([error[rows].mean() for rows in parts])).clamp_min(tiny)
-    rising = torch.cat([said.new_ones(1, dtype=torch.bool), said.diff() > 1e-9 * said[1:]])
-    return said[rising], (made / said)[rising]
+    parts = order.tensor_split(max(1, min(bins, len(var) // MIN_ERRORS_PER_BIN)))
+    predicted = torch.stack([var[rows].clamp_min(tiny).mean() for rows in parts])
+    measured = isotonic(torch.stack([error[rows].mean() for rows in parts])).clamp_min(tiny)
+    rising = torch.cat([predicted.new_ones(1, dtype=torch.bool), predicted.diff() > 1e-9 * predicted[1:]])
+    return predicted[rising], (measured / predicted)[rising]
 
 
 def isotonic(values: Tensor) -> Tensor:

@@ -10,20 +10,20 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from fanfold.core.precision import dtype_named
 from fanfold.core.streams import Stream
 from fanfold.core.units import rms
-from fanfold.evaluation.evaluate import Estimator
 from fanfold.evaluation.interval import Interval
 from fanfold.guard import bands
 from fanfold.guard.quantiles import average_quantile, chance, conformal_quantile, group_quantiles
-from fanfold.observation import Estimate, Observation, check_finite
+from fanfold.observation import Estimate, Estimator, Observation, check_finite
 from fanfold.problems import Problem
 from fanfold.problems.draws import draw
 
 LEARNING_SHARE = 0.2  # of the calibration draws, where a scale or the edges of groups are learned
 Kind = Literal["each", "joint", "energy", "average"]
 KINDS = ("each", "joint", "energy", "average")
-PLAIN = ("coverage", "kind", "scale", "groups", "draws", "together")  # what a calibration is, but for its tensors
+WRITTEN = ("coverage", "kind", "scale", "groups", "draws", "together")  # fields that a file holds as they are
 Number = Callable[[Observation, Estimate], Tensor]
 Pairs = tuple[Tensor, Observation]
 
@@ -48,12 +48,12 @@ def conformal(
     calibration sets: given one of n draws, the coverage has a standard deviation of about `√(c (1 - c) / n)`.
 
     Args:
-        estimator: Maps an `Observation` to an `Estimate`.
+        estimator: Any estimator.
         draws: A problem, or pairs of x `(samples, ...)` and their observation. Of stored pairs pass a part that neither
             training nor tests see.
         coverage: The probability c with which intervals hold the truth.
-        kind: "each" entry by itself; "joint", all entries of a sample at once in a box; "energy", at once in an
-            ellipsoid; "average", one threshold for all entries, which holds a share c of a sample's entries on average.
+        kind: "each" holds each entry by itself; "joint", all entries of a sample at once in a box; "energy", at once in
+            an ellipsoid; "average", with one threshold for all entries, a share c of a sample's entries on average.
         scale: What the intervals' widths go with: "variance" (of the estimate), "magnitude" (of the estimate, learned),
             "quantiles" (conformalised quantile regression; Romano, Patterson & Candès, 2019) or "constant" (absolute
             residuals); "variance" if None and the estimator has one, else "constant".
@@ -61,13 +61,21 @@ def conformal(
             taxonomies): the magnitude of the entry, or of the sample where entries are held at once.
         by: Another number to group by, from the observation and the estimate: `(..., n)` for each entry or `(...)` for
             samples.
-        samples: Calibration draws, of a problem.
-        batch: How many the estimator sees at a time.
-        seed: Of the draws.
+        samples: The number of calibration draws, of a problem.
+        batch: How many observations the estimator sees at a time.
+        seed: The seed of the draws.
 
     Raises:
-        ValueError: If a setting is unknown, the estimator does not say what the scale takes, or there are too few draws
-            for the coverage.
+        ValueError: If a setting is unknown, the estimator does not give what the scale takes, or there are too few
+            draws for the coverage.
+
+    Example:
+        >>> import fanfold as ff, torch
+        >>> problem, oamp = ff.problems.CompressedSensing(n=40, m=20), ff.iterate(ff.algorithms.OAMP(), 10)
+        >>> calibrated = ff.guard.conformal(oamp, problem, coverage=0.9, samples=500)
+        >>> x, obs = problem.sample(500, torch.Generator().manual_seed(1))
+        >>> 0.85 < ff.guard.coverage(calibrated(obs), x).value < 0.95
+        True
     """
     _check(kind, scale, groups)
     x, obs = calibration_draws(draws, samples, seed)
@@ -83,18 +91,26 @@ def conformal(
 
 @dataclass
 class Conformal:
-    """A calibrated estimator: `cal(obs)` is an `Interval`; made by `conformal`."""
+    """A calibrated estimator, which maps an observation to an `Interval`; made by `conformal`.
 
-    estimator: Any
-    coverage: float
-    kind: Kind
-    scale: bands.Scale
-    groups: int
+    Example:
+        >>> import fanfold as ff
+        >>> problem, oamp = ff.problems.CompressedSensing(n=40, m=20), ff.iterate(ff.algorithms.OAMP(), 10)
+        >>> calibrated = ff.guard.conformal(oamp, problem, kind="joint", samples=200)
+        >>> ff.guard.Conformal.from_dict(oamp, calibrated.as_dict()).joint
+        True
+    """
+
+    estimator: Estimator
+    coverage: float  # promised probability
+    kind: Kind  # what is held with this probability
+    scale: bands.Scale  # what the widths go with
+    groups: int  # within each of which the promise holds
     event: tuple[int, ...]  # shape of one sample
-    by: Number | None = None
-    draws: int = 0  # that the thresholds are from
-    together: float = 0.0  # share of them with all entries inside at once
-    learned: dict[str, Tensor] = field(default_factory=dict)
+    by: Number | None = None  # what groups are made by, if not by magnitude
+    draws: int = 0  # how many draws the thresholds are from
+    together: float = 0.0  # share of these draws with all entries inside at once
+    learned: dict[str, Tensor] = field(default_factory=dict)  # numbers of the scale
     edges: Tensor = field(default_factory=lambda: torch.zeros(0))  # (groups - 1, ...) between the groups
     thresholds: Tensor = field(default_factory=lambda: torch.zeros(0))  # (groups, ...)
 
@@ -143,20 +159,21 @@ class Conformal:
         ellipsoid = grown if self.kind == "energy" else None
         if ellipsoid is not None:
             grown = ellipsoid * self.entries**0.5
-        said = {"coverage": self.coverage, "joint": self.joint, "axes": len(self.event), "promise": self.promise}
-        if estimate.x.is_complex():
-            return Interval(estimate.x, grown, None, None, ellipsoid=ellipsoid, **said)
-        low, high = band.lower - grown, band.upper + grown
-        return Interval(estimate.x, (high - low).clamp_min(0) / 2, low, high, ellipsoid=ellipsoid, **said)
+        radius, low, high = grown, None, None
+        if not estimate.x.is_complex():
+            low, high = band.lower - grown, band.upper + grown
+            radius = (high - low).clamp_min(0) / 2
+        promised = (self.coverage, self.joint, len(self.event), self.promise)
+        return Interval(estimate.x, radius, low, high, *promised, ellipsoid=ellipsoid)
 
     @property
     def entries(self) -> int:
-        """Of one sample."""
+        """The number of entries of one sample."""
         return torch.Size(self.event).numel()
 
     @property
     def promise(self) -> str:
-        """What the intervals hold, in words, and how often the entries are held all at once."""
+        """What the intervals promise, in words, and how often they hold all entries at once."""
         often, n = f"{100 * self.coverage:g} %", self.entries
         give = 100 * chance(self.draws // self.groups, self.coverage)
         drawn = f"for signals drawn like the {self.draws} of calibration, whose chance moves it by {give:.1f} points"
@@ -175,8 +192,8 @@ class Conformal:
         return text
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data for a run directory: everything but the estimator and `by`."""
-        return {k: getattr(self, k) for k in PLAIN} | {
+        """The calibration as plain data for a run directory: everything but the estimator and `by`."""
+        return {name: vars(self)[name] for name in WRITTEN} | {
             "event": list(self.event),
             "dtype": str(self.thresholds.dtype).removeprefix("torch."),
             "learned": {k: t.tolist() for k, t in self.learned.items()},
@@ -187,14 +204,14 @@ class Conformal:
     @classmethod
     def from_dict(cls, estimator: Estimator, data: dict[str, Any], by: Number | None = None) -> "Conformal":
         """The calibration that `as_dict` wrote, around the same estimator, and with the same `by` if it had one."""
-        dtype = getattr(torch, data["dtype"])
-        tensors: dict[str, Any] = {k: torch.tensor(data[k], dtype=dtype) for k in ("edges", "thresholds")}
+        dtype = dtype_named(data["dtype"])
+        edges, thresholds = (torch.tensor(data[k], dtype=dtype) for k in ("edges", "thresholds"))
         learned = {k: torch.tensor(v, dtype=dtype) for k, v in data["learned"].items()}
-        settings: dict[str, Any] = {k: data[k] for k in PLAIN} | {"event": tuple(data["event"])}
-        return cls(estimator, by=by, learned=learned, **settings, **tensors)
+        fields: dict[str, Any] = {name: data[name] for name in WRITTEN} | {"event": tuple(data["event"])}
+        return cls(estimator, by=by, learned=learned, edges=edges, thresholds=thresholds, **fields)
 
     def _learns(self) -> bool:
-        """Whether numbers other than the thresholds are taken from draws."""
+        """Whether numbers other than the thresholds come from draws."""
         return self.groups > 1 or self.scale == "magnitude" or (self.kind != "each" and self.scale != "variance")
 
     def _band(self, obs: Observation, estimate: Estimate) -> bands.Band:
@@ -202,7 +219,7 @@ class Conformal:
         return bands.band(obs, estimate, self.estimator, self.scale, learned)
 
     def _scores(self, entries: Tensor) -> Tensor:
-        """Of each entry, or of each sample where entries are held at once."""
+        """The score of each entry, or of each sample where entries are held at once."""
         if not self.joint:
             return entries
         entries = entries.flatten(1)
@@ -217,18 +234,18 @@ class Conformal:
         return bands.pick(thresholds, bands.bin_of(number, edges))
 
     def _number(self, obs: Observation, estimate: Estimate) -> Tensor:
-        """What samples or entries are grouped by."""
+        """The number that samples or entries are grouped by."""
         if self.by is not None:
             number = self.by(obs, estimate).to(estimate.x.real.dtype)
-            wanted = estimate.x.shape[: -len(self.event)] if self.joint else estimate.x.shape
-            if number.shape != wanted:
-                raise ValueError(f"`by` gives {tuple(number.shape)} where {tuple(wanted)} is to be grouped.")
+            grouped = estimate.x.shape[: -len(self.event)] if self.joint else estimate.x.shape
+            if number.shape != grouped:
+                raise ValueError(f"`by` gives {tuple(number.shape)} where {tuple(grouped)} is to be grouped.")
             return number
         return rms(estimate.x.flatten(-len(self.event)))[..., 0] if self.joint else estimate.x.abs()
 
 
 def calibration_draws(draws: Problem | Pairs, samples: int, seed: int) -> Pairs:
-    """Pairs as they are, or fresh ones of a problem, which nothing was trained, tuned or tested on."""
+    """Pairs as they are, or fresh ones of a problem, on which nothing was trained, tuned or tested."""
     x, obs = draws if isinstance(draws, tuple) else draw(draws.held_out(), samples, seed, Stream.CALIBRATION, 0)
     if x.ndim < 2 or len(x) != len(obs.y):
         raise ValueError(f"x is {tuple(x.shape)} for {len(obs.y)} observations; pass (samples, ...) for as many.")
@@ -241,13 +258,13 @@ def answers(estimator: Estimator, obs: Observation, batch: int = 4096) -> Estima
     home = obs.y.device
     if isinstance(estimator, nn.Module):
         obs = obs.to(next(estimator.parameters(), obs.y).device)
-    found = [estimator(obs[i : i + batch]) for i in range(0, len(obs.y), batch)]
-    var = None if found[0].var is None else torch.cat([e.var.expand(e.x.shape) for e in found if e.var is not None])
-    return Estimate(torch.cat([e.x for e in found]).to(home), None if var is None else var.to(home))
+    parts = [estimator(obs[i : i + batch]) for i in range(0, len(obs.y), batch)]
+    var = None if parts[0].var is None else torch.cat([e.var.expand(e.x.shape) for e in parts if e.var is not None])
+    return Estimate(torch.cat([e.x for e in parts]).to(home), None if var is None else var.to(home))
 
 
 def part(estimate: Estimate, rows: slice) -> Estimate:
-    """Some samples of a batch of estimates."""
+    """The estimates of these rows of a batch."""
     return Estimate(estimate.x[rows], None if estimate.var is None else estimate.var[rows])
 
 

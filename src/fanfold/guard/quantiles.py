@@ -12,10 +12,10 @@ from torch import Tensor
 
 
 def rank(count: int, coverage: float) -> int:
-    """`⌈(n + 1) coverage⌉`: the score of that rank, of n, covers the next one so often.
+    """The rank `⌈(n + 1) coverage⌉`: the score of that rank, of n, is at least the next one with this probability.
 
     Raises:
-        ValueError: If so few draws cannot promise so much.
+        ValueError: If so few draws cannot promise this coverage.
     """
     _check(coverage)
     k = math.ceil(round((count + 1) * coverage, 9))  # 10 · 0.9 is 9, not 9.000000000000001
@@ -43,19 +43,19 @@ def conformal_quantile(scores: Tensor, coverage: float) -> Tensor:
 
 
 def group_quantiles(scores: Tensor, labels: Tensor, groups: int, coverage: float) -> Tensor:
-    """`conformal_quantile` within each group: scores and labels `(n, ...)` -> `(groups, ...)`.
+    """The `conformal_quantile` within each group: scores and labels `(n, ...)` -> `(groups, ...)`.
 
     Raises:
         ValueError: If a group has too few scores.
     """
-    found = []
+    quantiles = []
     for group in range(groups):
-        mine = labels == group
-        counts = mine.sum(0)
+        members = labels == group
+        counts = members.sum(0)
         ranks = torch.tensor([rank(c, coverage) for c in counts.flatten().tolist()]).reshape(counts.shape)
-        ordered = torch.where(mine, scores, math.inf).sort(0).values
-        found.append(ordered.gather(0, ranks[None] - 1)[0])
-    return torch.stack(found)
+        ordered = torch.where(members, scores, math.inf).sort(0).values
+        quantiles.append(ordered.gather(0, ranks[None] - 1)[0])
+    return torch.stack(quantiles)
 
 
 def average_quantile(scores: Tensor, coverage: float) -> Tensor:
@@ -71,7 +71,7 @@ def average_quantile(scores: Tensor, coverage: float) -> Tensor:
 
 @lru_cache(maxsize=256)
 def chance(count: int, coverage: float) -> float:
-    """Standard deviation, over calibration sets, of the coverage given one of n draws: `Beta(k, n + 1 - k)`.
+    """The standard deviation, over calibration sets, of the coverage given one of n draws: `Beta(k, n + 1 - k)`.
 
     Vovk (2012).
     """

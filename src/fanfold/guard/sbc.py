@@ -18,10 +18,20 @@ from fanfold.problems import Problem
 
 
 class Sampler(Protocol):
-    """Whatever draws from a posterior, such as a `FlowPosterior`."""
+    """A sampler of a posterior, such as a `FlowPosterior`.
+
+    Example:
+        >>> import fanfold as ff, torch
+        >>> class StandardGaussian:  # where y says nothing, the posterior is the prior
+        ...     def sample(self, obs, count, generator):
+        ...         return torch.randn(count, len(obs.y), 1, generator=generator)
+        >>> x, obs = torch.randn(500, 1, generator=torch.Generator().manual_seed(0)), ff.Observation(torch.ones(500, 1))
+        >>> ff.guard.sbc(StandardGaussian(), (x, obs)).p_value > 0.01
+        True
+    """
 
     def sample(self, obs: Observation, count: int, generator: torch.Generator) -> Tensor:
-        """`(count, samples, n)` for `samples` observations."""
+        """Draws `(count, samples, n)` from the posteriors of `samples` observations."""
         ...
 
 
@@ -31,8 +41,15 @@ class SBC:
 
     Attributes:
         ranks: How many draws lie below the truth, `(samples, n)`, from 0 to `draws`.
-        nearer: Share of draws that lie nearer to a random point than the truth does, `(samples,)`: all entries at once.
-        draws: From each posterior.
+        nearer: The share of draws that lie nearer to a random point than the truth does, `(samples,)`: all entries at
+            once.
+        draws: The number of draws from each posterior.
+
+    Example:
+        >>> import fanfold as ff, torch
+        >>> ranks = torch.arange(1000)[:, None] % 100
+        >>> ff.guard.SBC(ranks, nearer=torch.rand(1000), draws=99).p_value
+        1.0
     """
 
     ranks: Tensor
@@ -41,21 +58,21 @@ class SBC:
 
     @property
     def p_values(self) -> Tensor:
-        """Of Pearson's test of each entry's ranks, `(n,)`."""
+        """The p-value of Pearson's test of each entry's ranks, `(n,)`."""
         return torch.tensor([self.histogram(i).p_value for i in range(self.ranks.shape[-1])], dtype=torch.float64)
 
     @property
     def p_value(self) -> float:
-        """The least of them, times their number: below 0.01, some entry's posterior is wrong (Bonferroni)."""
+        """The least p-value of all entries, times their number: below 0.01 a posterior is wrong (Bonferroni)."""
         return min(1.0, self.p_values.min().item() * len(self.p_values))
 
     @property
     def joint_p_value(self) -> float:
-        """Of the Kolmogorov-Smirnov test that `nearer` is uniform."""
+        """The p-value of the Kolmogorov-Smirnov test that `nearer` is uniform."""
         return float(kstest(self.nearer.numpy(), "uniform").pvalue)
 
     def histogram(self, entry: int, bins: int = 20) -> Histogram:
-        """Ranks of one entry, in bins of as equal a width as whole ranks allow.
+        """The ranks of one entry, in bins of as equal a width as whole ranks allow.
 
         A bulge in the middle says that the posterior is too wide, one at the ends too narrow, a slope that it is off.
         """
@@ -69,7 +86,7 @@ class SBC:
         return Histogram(counts, float(low), float(high), float(p))
 
     def expected_coverage(self, levels: Tensor) -> Tensor:
-        """How often regions of each level around random points hold the truth (TARP); the levels, if all is right."""
+        """How often regions of each level around random points hold the truth (TARP): the levels, if all is right."""
         return (self.nearer[:, None] <= levels).double().mean(0)
 
 
@@ -88,19 +105,19 @@ def sbc(
     passes. Complex parameters are judged by real and imaginary parts.
 
     Args:
-        sampler: Draws from the posterior.
-        problem: Draws true parameters and observations; or pairs of them.
-        samples: True parameters.
-        draws: From each posterior, independent.
-        batch: Observations at a time.
-        seed: Of all.
+        sampler: The sampler of the posterior.
+        problem: A problem, whose draws are true parameters and observations, or pairs of them.
+        samples: The number of true parameters, of a problem.
+        draws: The number of independent draws from each posterior.
+        batch: How many observations the sampler sees at a time.
+        seed: The seed of all draws.
 
     Raises:
         ValueError: If there are fewer than 100 true parameters or the draws have another shape.
     """
     x, obs = calibration_draws(problem, samples, seed)
     if len(x) < 100:
-        raise ValueError(f"samples is {len(x)}; pass at least 100, fewer tell nothing of a histogram.")
+        raise ValueError(f"samples is {len(x)}; pass at least 100, fewer say nothing of a histogram.")
     reference = real(x)[torch.randperm(len(x), generator=generator_of(seed, Stream.POSTERIOR, 0))]
     unit = real(x).std(0).clamp_min(torch.finfo(reference.dtype).tiny)
     ranks, nearer = [], []
@@ -118,5 +135,5 @@ def sbc(
 
 
 def real(x: Tensor) -> Tensor:
-    """Complex entries as real and imaginary parts, one after the other."""
+    """The entries, complex ones as real parts and then imaginary parts."""
     return torch.cat([x.real, x.imag], -1) if x.is_complex() else x

@@ -12,19 +12,25 @@ from torch import Tensor
 
 from fanfold.core.streams import Stream, generator_of
 from fanfold.core.units import power
-from fanfold.evaluation.evaluate import Estimator
-from fanfold.observation import Observation
+from fanfold.observation import Estimator, Observation
 
 Space = Literal["signal", "measurements"]
 Divergence = Literal["autograd", "differences"]
-STEP = 0.03  # of differences, in standard deviations of the noise: far below what bends, far above rounding
+DIFFERENCE_STEP = 0.03  # in standard deviations of the noise: far below what bends, far above rounding
 
 
 class Risk(NamedTuple):
-    """An estimated risk, summed over the entries of a sample."""
+    """An estimated risk, summed over the entries of a sample; made by `sure`.
+
+    Example:
+        >>> import fanfold as ff, torch
+        >>> obs = ff.Observation(torch.randn(4000, 1, generator=torch.Generator().manual_seed(0)), None, torch.ones(1))
+        >>> abs(ff.guard.sure(lambda obs: ff.Estimate(obs.y / 2), obs).value - 0.25) < 0.1  # x is zero
+        True
+    """
 
     value: float  # mean over samples; it may fall below zero, where the risk is near it
-    standard_error: float | None  # None for a single sample
+    standard_error: float | None  # of the value; None for a single sample
     values: Tensor  # (samples,) each unbiased for its own expectation
 
 
@@ -47,12 +53,12 @@ def sure(
     biased. It takes the model at its word: under a wrong A or noise variance it says nothing.
 
     Args:
-        estimator: Maps an `Observation` to an `Estimate`, each sample by itself.
-        obs: Measurements `(samples, m)` with their noise variance.
+        estimator: An estimator that takes each sample by itself.
+        obs: The measurements `(samples, m)` with their noise variance.
         space: "signal", or "measurements" for `E‖A (x_hat - x)‖²`, which stays precise where A is ill-conditioned.
-        probes: Directions of random signs along which the divergence is measured; more make it more precise.
+        probes: The number of directions of random signs along which the divergence is measured; more are more precise.
         divergence: "autograd", exact along each probe, or central "differences", for an estimator without gradients.
-        seed: Of the probes.
+        seed: The seed of the probes.
 
     Raises:
         ValueError: If the noise variance is unknown, the estimate has another shape than A's input, or there are no
@@ -63,7 +69,10 @@ def sure(
     if probes < 1:
         raise ValueError(f"probes is {probes}; pass at least 1.")
     if divergence not in ("autograd", "differences") or space not in ("signal", "measurements"):
-        raise ValueError("divergence is autograd or differences, and space is signal or measurements.")
+        raise ValueError(
+            f"divergence is {divergence!r} and space {space!r}; pass 'autograd' or 'differences', and 'signal' or "
+            "'measurements'."
+        )
     view = View(obs, space)
     var = obs.noise_var.expand(*obs.y.shape[:-1], 1)[..., 0].double()
     slope = torch.zeros_like(var)
@@ -81,7 +90,14 @@ def sure(
 
 @dataclass(frozen=True)
 class View:
-    """Where the risk is measured: `back` takes measurements there, `project` takes estimates."""
+    """The space where the risk is measured: `back` takes measurements there, `project` takes estimates.
+
+    Example:
+        >>> import fanfold as ff, torch
+        >>> from fanfold.guard.sure import View
+        >>> View(ff.Observation(torch.ones(5, 3)), "signal").trace
+        3.0
+    """
 
     obs: Observation
     space: Space
@@ -92,14 +108,14 @@ class View:
         return self.obs.A is None or self.space == "measurements"
 
     def back(self, y: Tensor) -> Tensor:
-        """`A⁺ y`, or y itself."""
+        """The measurements as signals, `A⁺ y`, or y itself."""
         if self.plain:
             return y
         U, inverse, V = self._inverse()
         return V @ (inverse * (U.H @ y))
 
     def project(self, x: Tensor) -> Tensor:
-        """`P x`, or `A x` in the space of measurements."""
+        """The part of x that can be judged, `P x`, or `A x` in the space of measurements."""
         A = self.obs.A
         if A is None:
             if x.shape != self.obs.y.shape:
@@ -114,7 +130,7 @@ class View:
 
     @property
     def trace(self) -> Tensor | float:
-        """Of `back backᴴ`: the noise's energy there, for a unit variance."""
+        """The trace of `back backᴴ`: the noise's energy in this space, for a unit variance."""
         return float(self.obs.y.shape[-1]) if self.plain else self._inverse()[1].double().square().sum(-1)
 
     def _inverse(self):
@@ -125,7 +141,7 @@ class View:
 
 
 def signs(like: Tensor, generator: torch.Generator) -> Tensor:
-    """Entries of ±1, in both parts of a complex one."""
+    """Random entries of ±1, in both parts of a complex one."""
     count = (*like.shape, 2) if like.is_complex() else like.shape
     b = 2.0 * torch.randint(2, count, generator=generator) - 1.0
     b = torch.view_as_complex(b) if like.is_complex() else b
@@ -133,7 +149,7 @@ def signs(like: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def by_autograd(estimator: Estimator, obs: Observation, view: View, b: Tensor) -> Tensor:
-    """`⟨back b, ∂x_hat b⟩` of each sample, by one backward pass."""
+    """The slope `⟨back b, ∂x_hat b⟩` of each sample, by one backward pass."""
     with torch.enable_grad():
         y = obs.y.detach().clone().requires_grad_()
         seen = view.project(estimator(Observation.unchecked(y, obs.A, obs.noise_var)).x)
@@ -145,9 +161,9 @@ def by_autograd(estimator: Estimator, obs: Observation, view: View, b: Tensor) -
 
 @torch.no_grad()
 def by_differences(estimator: Estimator, obs: Observation, view: View, b: Tensor) -> Tensor:
-    """The same, by two more estimates."""
+    """The slope `⟨back b, ∂x_hat b⟩` of each sample, by two more estimates."""
     assert obs.noise_var is not None
-    step = STEP * obs.noise_var.sqrt()
+    step = DIFFERENCE_STEP * obs.noise_var.sqrt()
     if (step <= 0).any():
         raise ValueError("noise_var is zero; differences take a step in proportion to the noise.")
     ahead, behind = (
@@ -159,5 +175,5 @@ def by_differences(estimator: Estimator, obs: Observation, view: View, b: Tensor
 
 
 def inner(a: Tensor, b: Tensor) -> Tensor:
-    """`Re⟨a, b⟩` over the last axis."""
+    """The inner product `Re⟨a, b⟩` over the last axis."""
     return (a * b.conj()).real.sum(-1) if a.is_complex() or b.is_complex() else (a * b).sum(-1)

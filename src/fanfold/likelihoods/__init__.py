@@ -1,7 +1,7 @@
 """Likelihoods y ~ p(y | z) of generalised linear models, z = A x: sampled, scored, integrated.
 
 Complex signals go through one-bit, quantised and logistic likelihoods axis by axis. A new likelihood is a file here
-and a row in the registry.
+and a row in the REGISTRY.
 """
 
 from fanfold.likelihoods.base import Likelihood
@@ -20,3 +20,7 @@ REGISTRY: dict[str, type[Likelihood]] = {
 }
 
 __all__ = ["REGISTRY", "GaussianNoise", "Likelihood", "Logistic", "OneBit", "Poisson", "Quantised"]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -13,23 +13,35 @@ Variance = float | Float[Tensor, "..."]
 
 
 class Likelihood(ABC):
-    """`y ~ p(y | z)`, entry by entry, with noise of variance `noise_var` somewhere inside.
+    """A law `y ~ p(y | z)`, entry by entry, with noise of variance `noise_var` somewhere inside.
 
     All that message passing asks is the score `(E[z | y] - p) / tau` of `z ~ N(p, tau)` and its negative slope in p,
     the curvature `(1 - Var[z | y] / tau) / tau`: derivatives of the log evidence, the `g_out` of Rangan (2011). In
     this form they keep their digits when y says little (Var near tau) and when tau is small.
 
+    A subclass gives `_sample`, `_score` and `_log_evidence`.
+
     Attributes:
-        outcomes: Every value that a measurement (of each axis) can take; None where they are too many to list.
         uses_noise_var: Whether `noise_var` plays a part.
         linear: Whether a measurement is z and Gaussian noise.
         scalar: Whether the axes of a complex signal go through one by one; else `_score` sees complex numbers.
+
+    Example:
+        >>> import fanfold as ff, torch
+        >>> likelihood = ff.likelihoods.OneBit()
+        >>> mean, var = likelihood.posterior(y=torch.tensor([1.0]), p=torch.zeros(1), tau=1.0)
+        >>> round(mean.item(), 3), round(var.item(), 3)  # of a Gaussian that is known to be positive
+        (0.798, 0.363)
     """
 
-    outcomes: Sequence[float] | None = None
     uses_noise_var: ClassVar[bool] = True
     scalar: ClassVar[bool] = True
     linear: ClassVar[bool] = False
+
+    @property
+    def outcomes(self) -> Sequence[float] | None:
+        """Every value that a measurement (of each axis) can take; None where they are too many to list."""
+        return None
 
     @abstractmethod
     def _sample(self, z: Tensor, generator: torch.Generator, noise_var: float) -> Tensor: ...
@@ -41,7 +53,7 @@ class Likelihood(ABC):
     def _log_evidence(self, y: Tensor, p: Tensor, tau: Tensor, noise_var: Tensor) -> Tensor: ...
 
     def sample(self, z: Signal, generator: torch.Generator, noise_var: float = 0.0) -> Signal:
-        """Measurements of z, of its shape and dtype."""
+        """Random measurements of z, of its shape and dtype."""
         if z.is_complex() and self.scalar:
             return torch.view_as_complex(self._sample(torch.view_as_real(z), generator, noise_var / 2))
         return self._sample(z, generator, noise_var)
@@ -49,13 +61,13 @@ class Likelihood(ABC):
     def score(
         self, y: Signal, p: Signal, tau: Variance, noise_var: Variance = 0.0
     ) -> tuple[Signal, Float[Tensor, "*batch"]]:
-        """Score and curvature of each entry.
+        """The score and the curvature of each entry.
 
         Args:
-            y: Measurements.
-            p: Mean of z before them.
-            tau: Its variance, positive, broadcasting against `p`.
-            noise_var: Of the likelihood, likewise.
+            y: The measurements.
+            p: The mean of z before they are seen.
+            tau: The variance of z before they are seen, positive, broadcasting against `p`.
+            noise_var: The noise variance of the likelihood, likewise.
         """
         tau, noise_var = self._tensors(p, tau, noise_var)
         if not (p.is_complex() and self.scalar):
@@ -66,19 +78,19 @@ class Likelihood(ABC):
     def posterior(
         self, y: Signal, p: Signal, tau: Variance, noise_var: Variance = 0.0
     ) -> tuple[Signal, Float[Tensor, "*batch"]]:
-        """Mean and variance of `z ~ N(p, tau)` given y."""
+        """The mean and the variance of `z ~ N(p, tau)` given y."""
         score, curvature = self.score(y, p, tau, noise_var)
         return p + tau * score, tau * (1 - tau * curvature)
 
     def log_evidence(self, y: Signal, p: Signal, tau: Variance, noise_var: Variance = 0.0) -> Float[Tensor, "*batch"]:
-        """Log probability (or density) of each measurement where `z ~ N(p, tau)`."""
+        """The log probability (or density) of each measurement where `z ~ N(p, tau)`."""
         tau, noise_var = self._tensors(p, tau, noise_var)
         if not (p.is_complex() and self.scalar):
             return self._log_evidence(y, p, tau, noise_var)
         return self._log_evidence(*_axes(y, p, tau, noise_var)).sum(-1)
 
     def log_likelihood(self, y: Signal, z: Signal, noise_var: Variance = 0.0) -> Float[Tensor, "*batch"]:
-        """`log p(y | z)`."""
+        """The log likelihood `log p(y | z)` of each measurement."""
         return self.log_evidence(y, z, 0.0, noise_var)
 
     @staticmethod
@@ -87,5 +99,5 @@ class Likelihood(ABC):
 
 
 def _axes(y: Tensor, p: Tensor, tau: Tensor, noise_var: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Real and imaginary parts, with half of each variance."""
+    """The real and imaginary parts, with half of each variance."""
     return torch.view_as_real(y), torch.view_as_real(p), tau[..., None] / 2, noise_var[..., None] / 2

@@ -12,7 +12,14 @@ from fanfold.likelihoods.base import Likelihood
 
 @dataclass(frozen=True)
 class GaussianNoise(Likelihood):
-    """`y = z + w` with `w ~ N(0, noise_var)`, circular if complex: GAMP with it is AMP."""
+    """The linear likelihood `y = z + w` with `w ~ N(0, noise_var)`, circular if complex: GAMP with it is AMP.
+
+    Example:
+        >>> import fanfold as ff, torch
+        >>> mean, var = ff.likelihoods.GaussianNoise().posterior(torch.ones(1), torch.zeros(1), 1.0, noise_var=1.0)
+        >>> mean.item(), var.item()
+        (0.5, 0.5)
+    """
 
     scalar = False
     linear = True

@@ -1,4 +1,4 @@
-"""Logistic likelihood, as a scale mixture of probit ones. Andrews & Mallows (1974), section 3."""
+"""The logistic likelihood, as a scale mixture of probit ones. Andrews & Mallows (1974), section 3."""
 
 import math
 from dataclasses import dataclass
@@ -14,12 +14,18 @@ from fanfold.likelihoods.one_bit import hazard, sign, spread
 
 @dataclass(frozen=True)
 class Logistic(Likelihood):
-    """`P(y = 1) = 1 / (1 + exp(-z / s))`, else y is -1: the sign of z and logistic noise.
+    """The sign of z and logistic noise: y is 1 with probability `1 / (1 + exp(-z / s))`, else -1.
 
     The noise has variance `noise_var = π² s² / 3`; without any this is the noiseless one-bit likelihood.
     Logistic noise is Gaussian noise whose standard deviation is `2 s` times a Kolmogorov variable. One quadrature over
     that variable serves every p and tau, near and far in the tails; over z none does, as sigmoid and Gaussian may each
     be the sharper one.
+
+    Example:
+        >>> import fanfold as ff, torch
+        >>> log_p = ff.likelihoods.Logistic().log_likelihood(torch.ones(1), torch.zeros(1), noise_var=1.0)
+        >>> round(log_p.exp().item(), 3)
+        0.5
     """
 
     outcomes = (-1.0, 1.0)
@@ -40,7 +46,7 @@ class Logistic(Likelihood):
 
     @staticmethod
     def _parts(y: Tensor, p: Tensor, tau: Tensor, noise_var: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Of each probit likelihood: log of weight times evidence, distance from the edge, and standard deviation."""
+        """The log of weight times evidence, the distance from the edge and the deviation of each probit likelihood."""
         scale, weight = (p.new_tensor(a) for a in kolmogorov_rule())
         sd = spread(tau[..., None] + scale * scale * noise_var[..., None])
         far = 10_000 * spread(tau + noise_var)  # beyond it gradients overflow in single precision
@@ -50,7 +56,7 @@ class Logistic(Likelihood):
 
 @lru_cache(maxsize=1)
 def kolmogorov_rule(nodes: int = 32) -> tuple[list[float], list[float]]:
-    """Standard deviations and weights of Gaussians that mix to logistic noise of unit variance.
+    """The standard deviations and weights of Gaussians that mix to logistic noise of unit variance.
 
     Gauss-Legendre in the Kolmogorov variable k with density `8 k Σ (-1)^(j+1) j² exp(-2 j² k²)`; below 0.2 it
     holds less than 1e-12 and above 5.2 less than 1e-22.

@@ -1,4 +1,4 @@
-"""One-bit likelihood, probit. Rangan (2011), section IV-C; Zymnis, Boyd & Candès (2010)."""
+"""The one-bit likelihood, probit. Rangan (2011), section IV-C; Zymnis, Boyd & Candès (2010)."""
 
 import math
 from dataclasses import dataclass
@@ -12,9 +12,14 @@ from fanfold.likelihoods.base import Likelihood
 
 @dataclass(frozen=True)
 class OneBit(Likelihood):
-    """`y = sign(z + w)`, ±1, with `w ~ N(0, noise_var)`; of a complex signal the sign of each axis.
+    """The sign `y = sign(z + w)`, ±1, with `w ~ N(0, noise_var)`; of a complex signal the sign of each axis.
 
     The scale of z shows against that of w alone: without noise it is the prior that fixes it.
+
+    Example:
+        >>> import fanfold as ff, torch
+        >>> ff.likelihoods.OneBit().sample(torch.tensor([3.0, -0.1]), torch.Generator()).tolist()
+        [1.0, -1.0]
     """
 
     outcomes = (-1.0, 1.0)
@@ -32,17 +37,17 @@ class OneBit(Likelihood):
 
 
 def sign(z: Tensor) -> Tensor:
-    """1 or -1, also of zero."""
+    """The sign of z, 1 for zero."""
     return torch.where(z < 0, -torch.ones_like(z), torch.ones_like(z))
 
 
 def spread(var: Tensor) -> Tensor:
-    """Standard deviation, with a finite reciprocal and gradient where there is none."""
+    """The standard deviation of a variance, with a finite reciprocal and gradient where it is zero."""
     return torch.maximum(var, var.new_tensor(torch.finfo(var.dtype).tiny ** 0.5)).sqrt()
 
 
 def hazard(c: Tensor) -> tuple[Tensor, Tensor]:
-    """`h = φ(c) / Φ(c)` of the standard Gaussian and `-h' = h (h + c)`, finite with finite gradients for every c.
+    """The hazard `h = φ(c) / Φ(c)` and `-h' = h (h + c)`, finite with finite gradients for every c.
 
     Far below zero h + c cancels, and the slope is `1 - Var`, the variance of a Gaussian's tail as a series.
     """

@@ -1,4 +1,4 @@
-"""Poisson likelihood with logarithmic link. McCullagh & Nelder (1989), chapter 6."""
+"""The Poisson likelihood with logarithmic link. McCullagh & Nelder (1989), chapter 6."""
 
 import math
 from dataclasses import dataclass
@@ -9,19 +9,25 @@ from torch import Tensor
 
 from fanfold.likelihoods.base import Likelihood
 
-NODES, WEIGHTS = np.polynomial.hermite.hermgauss(40)
-WIDER = 1.2  # than the peak's curvature says, as the flank towards low rates falls more slowly
+HERMITE_NODES, HERMITE_WEIGHTS = np.polynomial.hermite.hermgauss(40)
+LOG_MASSES = np.log(HERMITE_WEIGHTS) + HERMITE_NODES**2
+WIDENING = 1.2  # of what the peak's curvature says, as the flank towards low rates falls more slowly
 
 
 @dataclass(frozen=True)
 class Poisson(Likelihood):
-    """`y ~ Poisson(exposure exp(z))`: counts, with no other noise; real z only.
+    """Counts `y ~ Poisson(exposure exp(z))`, with no other noise; real z only.
 
     The link of generalised linear models keeps rates positive for every z, as zero-mean A and x need. A count of k
     tells z to a standard deviation of about `1 / sqrt(k)`.
 
     Raises:
         ValueError: If `exposure` is not positive, or z is complex.
+
+    Example:
+        >>> import fanfold as ff, torch
+        >>> ff.likelihoods.Poisson(exposure=100.0).sample(torch.zeros(100_000), torch.Generator()).mean().round()
+        tensor(100.)
     """
 
     exposure: float = 100.0  # expected count where z is 0
@@ -47,12 +53,12 @@ class Poisson(Likelihood):
         return self._moments(y, p, tau)[0]
 
     def _moments(self, y: Tensor, p: Tensor, tau: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Log evidence, and mean and variance of `z - p`, by Gauss-Hermite quadrature about the peak."""
+        """The log evidence, and the mean and variance of `z - p`, by Gauss-Hermite quadrature about the peak."""
         _refuse_complex(p)
         log_rate = p + p.new_tensor(math.log(self.exposure))
         bend = wright_omega(torch.log(tau) + log_rate + tau * y)  # tau times the rate at the peak
-        peak, sd = tau * y - bend, p.new_tensor(WIDER) * (tau / (1 + bend)).sqrt()
-        nodes, weights = p.new_tensor(NODES * math.sqrt(2)), p.new_tensor(np.log(WEIGHTS) + NODES**2)
+        peak, sd = tau * y - bend, p.new_tensor(WIDENING) * (tau / (1 + bend)).sqrt()
+        nodes, weights = p.new_tensor(HERMITE_NODES * math.sqrt(2)), p.new_tensor(LOG_MASSES)
         offset = sd[..., None] * nodes
         tilt = ((y - peak / tau)[..., None] - offset / (2 * tau[..., None])) * offset
         log_mass = weights + tilt - (bend / tau)[..., None] * torch.expm1(offset.clamp_max(80))

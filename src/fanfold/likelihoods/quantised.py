@@ -1,4 +1,4 @@
-"""Uniformly quantised likelihood. Kamilov, Goyal & Rangan (2012), section III."""
+"""The uniformly quantised likelihood. Kamilov, Goyal & Rangan (2012), section III."""
 
 import math
 from dataclasses import dataclass
@@ -11,22 +11,27 @@ from fanfold.core.noise import circular
 from fanfold.likelihoods.base import Likelihood
 from fanfold.likelihoods.one_bit import spread
 
-NODES, WEIGHTS = np.polynomial.legendre.leggauss(40)
-DROP = 36.0  # in the exponent: what lies further down a Gaussian's flank is below the rounding of double precision
+LEGENDRE_NODES, LEGENDRE_WEIGHTS = np.polynomial.legendre.leggauss(40)
+MAX_EXPONENT = 36.0  # what lies further down a Gaussian's flank is below the rounding of double precision
 
 
 @dataclass(frozen=True)
 class Quantised(Likelihood):
-    """`y = Q(z + w)`: the middle of one of `2^bits` cells of width `step`, symmetric about 0, the outer ones open.
+    """The middle `y = Q(z + w)` of one of `2^bits` cells of width `step`, symmetric about 0, the outer ones open.
 
     Of a complex signal each axis is quantised.
 
     Raises:
         ValueError: If `bits` is not from 1 to 20 or `step` not positive.
+
+    Example:
+        >>> import fanfold as ff, torch
+        >>> ff.likelihoods.Quantised(bits=2, step=1.0).sample(torch.tensor([0.2, -9.0]), torch.Generator()).tolist()
+        [0.5, -1.5]
     """
 
-    bits: int = 3
-    step: float = 0.25  # 0.59 standard deviations of z is best at 3 bits, 1.0 at 2, 0.34 at 4
+    bits: int = 3  # resolution: there are 2^bits cells
+    step: float = 0.25  # width of a cell; 0.59 standard deviations of z is best at 3 bits, 1.0 at 2, 0.34 at 4
 
     def __post_init__(self):
         if not 1 <= self.bits <= 20:
@@ -36,11 +41,11 @@ class Quantised(Likelihood):
 
     @property
     def top(self) -> float:
-        """Middle of the highest cell."""
+        """The middle of the highest cell."""
         return (2**self.bits - 1) * self.step / 2
 
     @property
-    def outcomes(self):  # type: ignore[override]
+    def outcomes(self):
         return [k * self.step - self.top for k in range(2**self.bits)] if self.bits <= 8 else None
 
     def _sample(self, z, generator, noise_var):
@@ -56,24 +61,24 @@ class Quantised(Likelihood):
         return truncated_gaussian(*self._edges(y, p, spread(tau + noise_var)))[0]
 
     def _edges(self, y: Tensor, p: Tensor, sd: Tensor) -> tuple[Tensor, Tensor]:
-        """Of the cell, in standard deviations from p. An open side lies a million cells away."""
+        """The edges of the cell, in standard deviations from p; an open side lies a million cells away."""
         half, last, open_side = (y.new_tensor(a * self.step) for a in (0.5, 2 ** (self.bits - 1) - 0.75, 1e6))
         low, high = torch.where(y < -last, y - open_side, y - half), torch.where(y > last, y + open_side, y + half)
         return (low - p) / sd, (high - p) / sd
 
 
 def truncated_gaussian(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Log mass, mean and variance of `N(0, 1)` between `low` and `high`, in any tail and however narrow the cell.
+    """The log mass, mean and variance of `N(0, 1)` between `low` and `high`, in any tail and however narrow the cell.
 
     By Gauss-Legendre quadrature over the part that matters, against the density at the point nearest to zero: no
     difference of distribution functions, no loss of digits.
     """
     peak = torch.minimum(torch.maximum(low, torch.zeros_like(low)), high)
     away = peak.abs()
-    reach = 2 * DROP / (away + (away * away + 2 * DROP).sqrt())  # where the exponent has dropped
+    reach = 2 * MAX_EXPONENT / (away + (away * away + 2 * MAX_EXPONENT).sqrt())
     low, high = torch.maximum(low, peak - reach), torch.minimum(high, peak + reach)
     centre, half = (low + high) / 2, (high - low) / 2
-    nodes, weights = low.new_tensor(NODES), low.new_tensor(WEIGHTS)
+    nodes, weights = low.new_tensor(LEGENDRE_NODES), low.new_tensor(LEGENDRE_WEIGHTS)
     offset = half[..., None] * nodes
     rise = (centre - peak)[..., None] + offset
     mass = weights * torch.exp(-rise * (rise / 2 + peak[..., None]))

@@ -1,7 +1,7 @@
 """Linear operators: `A @ x`, `A.H @ y`, `svd`, `norm`, `gram_diagonal`, for batches, real and complex."""
 
 from fanfold.linops.base import SVD, Compose, Dense, LinearOperator
-from fanfold.linops.basis import DCT, Wavelet
+from fanfold.linops.basis import DCT, Basis, Wavelet
 from fanfold.linops.batched import Batched
 from fanfold.linops.born import Born
 from fanfold.linops.diagonal import Diagonal
@@ -24,6 +24,7 @@ from fanfold.linops.steering import (
 __all__ = [
     "DCT",
     "SVD",
+    "Basis",
     "Batched",
     "Born",
     "Compose",
@@ -45,3 +46,7 @@ __all__ = [
     "steering",
     "uniform_linear",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

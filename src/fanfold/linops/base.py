@@ -2,7 +2,7 @@
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any, ClassVar, NamedTuple, TypeVar, overload
 
@@ -20,6 +20,12 @@ class SVD(NamedTuple):
     """`A = U diag(s) V.H`: U is m x k, s is real and not negative, V is n x k; `AᴴA` is zero beyond.
 
     s is descending, but for operators whose structure has an order of its own.
+
+    Example:
+        >>> import fanfold as ff, torch
+        >>> U, s, V = ff.linops.Dense(torch.diag(torch.tensor([2.0, 1.0]))).svd()
+        >>> s.tolist()
+        [2.0, 1.0]
     """
 
     U: "LinearOperator"
@@ -30,33 +36,41 @@ class SVD(NamedTuple):
 class LinearOperator(ABC):
     """A linear map of `(..., n)` to `(..., m)`, real or complex.
 
-    A subclass gives `_apply` and `_adjoint`; where it knows its structure it also gives `_svd`, `norm` or
-    `gram_diagonal`, which otherwise come from the dense matrix. Operators do not change: whatever is
-    derived from one is computed once and kept.
+    A subclass gives `_apply`, `_adjoint`, `parts` and `to`; where it knows its structure it also gives `_svd`, `norm`
+    or `gram_diagonal`, which otherwise come from the dense matrix. Operators do not change: whatever is derived from
+    one is computed once and kept.
 
     Attributes:
         varies: Whether each sample has a matrix of its own, as in `Batched`.
+        factored: Whether its shape is a product of shapes, which errors then name, as in `Kronecker`.
 
     Args:
         shape: `(m, n)`, measurements by unknowns.
-        dtype: Of the operator and of the signals that it maps.
-        device: Where its tensors are.
+        dtype: The dtype of the operator and of the signals that it maps.
+        device: The device of its tensors.
+
+    Example:
+        >>> import fanfold as ff, torch
+        >>> A = ff.linops.Dense(torch.ones(2, 3))
+        >>> (A @ torch.ones(5, 3)).shape, (A.H @ A).shape
+        (torch.Size([5, 2]), (3, 3))
     """
 
     varies: ClassVar[bool] = False
+    factored: ClassVar[bool] = False
 
     def __init__(self, shape: tuple[int, int], dtype: torch.dtype, device: torch.device | str = "cpu"):
         self.shape, self.dtype, self.device = (int(shape[0]), int(shape[1])), dtype, torch.device(device)
-        self._memo: dict[object, object] = {}
+        self._memo: dict[object, Any] = {}
 
     @property
     def m(self) -> int:
-        """Number of measurements."""
+        """The number of measurements."""
         return self.shape[0]
 
     @property
     def n(self) -> int:
-        """Number of unknowns."""
+        """The number of unknowns."""
         return self.shape[1]
 
     @abstractmethod
@@ -69,7 +83,7 @@ class LinearOperator(ABC):
 
     @abstractmethod
     def parts(self) -> tuple[Any, ...]:
-        """What defines the operator: tensors, numbers, text and other operators. `fingerprint` hashes them."""
+        """The tensors, numbers, texts and operators that define this operator; `fingerprint` hashes them."""
 
     @abstractmethod
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "LinearOperator":
@@ -99,7 +113,7 @@ class LinearOperator(ABC):
         """`compute()`, run at the first call and kept: for quantities derived from the operator alone."""
         if key not in self._memo:
             self._memo[key] = compute()
-        return self._memo[key]  # type: ignore[return-value]
+        return self._memo[key]
 
     def matrix(self) -> Tensor:
         """The dense `(m, n)` matrix."""
@@ -109,7 +123,7 @@ class LinearOperator(ABC):
         return (self @ torch.eye(self.n, dtype=self.dtype, device=self.device)).mT
 
     def svd(self) -> SVD:
-        """Thin singular value decomposition; structured where the operator is."""
+        """The thin singular value decomposition, structured where the operator is."""
         return self.once("svd", self._svd)
 
     def _svd(self) -> SVD:
@@ -117,25 +131,38 @@ class LinearOperator(ABC):
         return SVD(Dense(U), s, Dense(Vh.mH.contiguous()))
 
     def norm(self) -> float:
-        """Spectral norm: the largest singular value."""
+        """The spectral norm: the largest singular value."""
         return self.once("norm", lambda: torch.linalg.matrix_norm(self.matrix(), 2).item())
 
     def gram_diagonal(self) -> Tensor:
-        """Diagonal of `AᴴA`, the squared norms of the columns: `(n,)`, real."""
+        """The diagonal of `AᴴA`, the squared norms of the columns: `(n,)`, real."""
         return self.once("gram_diagonal", lambda: self.matrix().abs().square().sum(0))
 
     def weighted_gram(self, weights: Tensor) -> Tensor:
-        """`A diag(w) Aᴴ` for real weights `(..., n)`: `(..., m, m)`, what a signal of these variances measures like."""
+        """The covariance `A diag(w) Aᴴ` `(..., m, m)` of measurements of a signal with variances w `(..., n)`, real."""
         A = self.matrix()
         return (A * weights[..., None, :]) @ A.mH
 
     def quadratic_diagonal(self, P: Tensor) -> Tensor:
-        """Diagonal of `Aᴴ P A` for Hermitian P `(..., m, m)`: `(..., n)`, real."""
+        """The diagonal of `Aᴴ P A` for Hermitian P `(..., m, m)`: `(..., n)`, real."""
         A = self.matrix()
         return (A.conj() * (P @ A)).sum(-2).real
 
+    def of_samples(self, rows: slice | Tensor) -> "LinearOperator":
+        """The operator of these samples of a batch: itself, unless each sample has a matrix of its own."""
+        return self
+
+    def ranks(self) -> Iterator[tuple[str, int, int]]:
+        """Each factor of a product, or the operator itself, in words, with its rank to rounding and its full rank.
+
+        Rounding leaves `max(m, n) eps` of the largest singular value (Golub & Van Loan, 2013, section 5.4.1).
+        """
+        s = self.svd().s
+        least = max(self.shape) * torch.finfo(s.dtype).eps * s.amax(-1, keepdim=True)
+        yield f"{self}", int((s > least).sum(-1).min()), s.shape[-1]
+
     def fingerprint(self) -> str:
-        """SHA-256 of the operator's type, shape, dtype and contents: the same on every machine and device."""
+        """The SHA-256 of the operator's type, shape, dtype and contents: the same on every machine and device."""
         return self.once("fingerprint", self._fingerprint)
 
     def _fingerprint(self) -> str:
@@ -155,44 +182,53 @@ class LinearOperator(ABC):
 
 
 class Adjoint(LinearOperator):
-    """`Aᴴ`, sharing everything with `A`."""
+    """The adjoint `Aᴴ` of an operator, which shares everything with it: what `A.H` gives.
+
+    Example:
+        >>> import fanfold as ff, torch
+        >>> A = ff.linops.Dense(torch.ones(2, 3))
+        >>> A.H.shape, A.H.H is A
+        ((3, 2), True)
+    """
 
     def __init__(self, A: LinearOperator):
         super().__init__((A.n, A.m), A.dtype, A.device)
-        self._of = A
-
-    @property
-    def H(self) -> LinearOperator:  # type: ignore[override]  # noqa: N802
-        return self._of
+        self.H = A
 
     def _apply(self, x):
-        return self._of._adjoint(x)
+        return self.H._adjoint(x)
 
     def _adjoint(self, y):
-        return self._of._apply(y)
+        return self.H._apply(y)
 
     def _matrix(self):
-        return self._of.matrix().mH
+        return self.H.matrix().mH
 
     def _svd(self):
-        U, s, V = self._of.svd()
+        U, s, V = self.H.svd()
         return SVD(V, s, U)
 
     def norm(self):
-        return self._of.norm()
+        return self.H.norm()
 
     def parts(self):
-        return (self._of,)
+        return (self.H,)
 
     def to(self, device=None, dtype=None):
-        return self._of.to(device, dtype).H
+        return self.H.to(device, dtype).H
 
 
 class Compose(LinearOperator):
-    """`A B x`: what `A @ B` gives for two operators.
+    """The product `A B` of two operators: what `A @ B` gives.
 
     Raises:
         ValueError: If the shapes, dtypes or devices do not fit.
+
+    Example:
+        >>> import fanfold as ff, torch
+        >>> A, B = ff.linops.Dense(torch.ones(2, 3)), ff.linops.DCT((3,))
+        >>> A @ B
+        Compose(2x3, torch.float32, cpu)
     """
 
     def __init__(self, A: LinearOperator, B: LinearOperator):
@@ -217,10 +253,16 @@ class Compose(LinearOperator):
 
 
 class Dense(LinearOperator):
-    """`A x` for a matrix of shape `(m, n)`, real or complex.
+    """A matrix of shape `(m, n)`, real or complex, as an operator.
 
     Raises:
         ValueError: If the matrix is not two-dimensional, is empty, or holds NaN or Inf.
+
+    Example:
+        >>> import fanfold as ff, torch
+        >>> A = ff.linops.Dense(torch.tensor([[3.0, 0.0], [0.0, 1.0]]))
+        >>> A @ torch.tensor([1.0, 2.0]), round(A.norm(), 3)
+        (tensor([3., 2.]), 3.0)
     """
 
     def __init__(self, matrix: Inexact[Tensor, "m n"]):

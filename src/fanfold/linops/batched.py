@@ -19,6 +19,12 @@ class Batched(LinearOperator):
 
     Raises:
         ValueError: If the matrices are not of shape `(batch, m, n)`, are empty, or hold NaN or Inf.
+
+    Example:
+        >>> import fanfold as ff, torch
+        >>> A = ff.linops.Batched(torch.ones(8, 4, 6))
+        >>> (A @ torch.ones(8, 6)).shape, A[:2].batch
+        (torch.Size([8, 4]), 2)
     """
 
     varies = True
@@ -32,12 +38,15 @@ class Batched(LinearOperator):
 
     @property
     def batch(self) -> int:
-        """How many matrices there are."""
+        """The number of matrices."""
         return len(self._A)
 
     def __getitem__(self, rows: slice | Tensor) -> "Batched":
         """The matrices of some samples."""
         return Batched(self._A[rows])
+
+    def of_samples(self, rows):
+        return self[rows] if self.batch > 1 else self
 
     def _apply(self, x):
         return self._times(self._A, x)
@@ -61,7 +70,7 @@ class Batched(LinearOperator):
         return SVD(Batched(U), s, Batched(Vh.mH))
 
     def norm(self) -> Any:
-        """Spectral norm of each matrix: `(batch, 1)`."""
+        """The spectral norm of each matrix: `(batch, 1)`."""
         return self.once("norm", lambda: torch.linalg.matrix_norm(self._A, 2)[:, None])
 
     def gram_diagonal(self):

@@ -10,8 +10,8 @@ from fanfold.linops.base import LinearOperator
 from fanfold.linops.checks import refuse_non_finite
 from fanfold.linops.product import linear_map
 
-KEPT = 2**22  # entries of a matrix that is kept
-BLOCK = 2**18  # entries of a larger one that are formed at a time: as many as caches hold
+MAX_KEPT_ENTRIES = 2**22  # of a matrix that is formed once and kept; a larger one is formed block by block
+BLOCK_ENTRIES = 2**18  # of a larger matrix that are formed at a time: as many as caches hold
 
 
 class Born(LinearOperator):
@@ -26,10 +26,16 @@ class Born(LinearOperator):
         receivers: Positions `(r, 3)` in metres.
         wavenumbers: `2 pi f / c` of each frequency, `(f,)`, per metre.
         voxels: Positions `(n, 3)` in metres.
-        dtype: Complex.
+        dtype: The dtype of the operator, complex.
 
     Raises:
         ValueError: If shapes do not fit, an entry is not finite, antennas of an array coincide, or the dtype is real.
+
+    Example:
+        >>> import fanfold as ff, torch
+        >>> senders, receivers, voxels = (torch.rand(count, 3) for count in (2, 3, 50))
+        >>> ff.linops.Born(senders, receivers, torch.tensor([200.0, 210.0]), voxels).shape
+        (12, 50)
     """
 
     def __init__(
@@ -56,11 +62,11 @@ class Born(LinearOperator):
         super().__init__((m, len(voxels)), dtype, voxels.device)
         paths = torch.cdist(self._points[0], self._points[3])[:, None] + torch.cdist(self._points[1], self._points[3])
         self._paths = paths.reshape(-1, len(voxels))  # (t r, n) metres
-        self._rows = max(1, BLOCK // len(voxels))
+        self._rows = max(1, BLOCK_ENTRIES // len(voxels))
 
     def _blocks(self):
-        """Blocks of rows, `(rows, n)` of the matrix from the first to the last: all at once where it is kept."""
-        return iter([self.matrix()]) if self.m * self.n <= KEPT else self._formed()
+        """The matrix in blocks of rows, `(rows, n)`, from the first to the last: all at once where it is kept."""
+        return iter([self.matrix()]) if self.m * self.n <= MAX_KEPT_ENTRIES else self._formed()
 
     def _formed(self):
         frequencies = len(self._points[2])

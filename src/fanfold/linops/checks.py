@@ -1,4 +1,4 @@
-"""Checks of what an operator is made of, and of its adjoint."""
+"""Checks of what an operator is made of."""
 
 import torch
 from torch import Tensor

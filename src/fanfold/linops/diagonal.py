@@ -10,7 +10,16 @@ from fanfold.linops.mask import Mask
 
 
 class Diagonal(LinearOperator):
-    """`d * x`, elementwise, for `d` of shape `(n,)`."""
+    """A diagonal matrix: `d * x`, elementwise, for `d` of shape `(n,)`.
+
+    Raises:
+        ValueError: If `d` is not a vector, is empty, or holds NaN or Inf.
+
+    Example:
+        >>> import fanfold as ff, torch
+        >>> ff.linops.Diagonal(torch.tensor([1.0, 2.0])) @ torch.tensor([3.0, 4.0])
+        tensor([3., 8.])
+    """
 
     def __init__(self, d: Inexact[Tensor, "n"]):
         if d.ndim != 1 or len(d) == 0:

@@ -10,8 +10,8 @@ def dot_test(A: LinearOperator, generator: torch.Generator | None = None, tolera
 
     Args:
         A: The operator under test.
-        generator: Source of the random signals; seed 0 if None.
-        tolerance: Allowed relative gap. By default `8 eps sqrt(m + n)`: rounding of the two inner products.
+        generator: The source of the random signals; seed 0 if None.
+        tolerance: The relative gap that is allowed; `8 eps sqrt(m + n)`, the rounding of two inner products, if None.
 
     Returns:
         The relative gap `|⟨Ax, y⟩ - ⟨x, Aᴴy⟩| / (‖Ax‖‖y‖ + ‖x‖‖Aᴴy‖)`.

@@ -13,6 +13,19 @@ class Foreign(LinearOperator):
 
     Gradients pass through the adjoint, so the functions themselves need not be differentiable. The
     fingerprint is that of the dense matrix, since a foreign operator cannot be read otherwise.
+
+    Args:
+        forward: The function that gives `A x` of each row.
+        adjoint: The function that gives `Aᴴ y` of each row.
+        shape: `(m, n)`, measurements by unknowns.
+        dtype: The dtype of the rows.
+        device: The device of the rows.
+
+    Example:
+        >>> import fanfold as ff, torch
+        >>> A = ff.linops.Foreign(lambda x: x.flip(-1), lambda y: y.flip(-1), (4, 4), torch.float32)
+        >>> ff.dot_test(A) < 1e-6
+        True
     """
 
     def __init__(
@@ -48,6 +61,6 @@ class _LinearMap(torch.autograd.Function):
         return forward(x)
 
     @staticmethod
-    def backward(ctx, *grad):
+    def backward(ctx, *grads):
         forward, adjoint = ctx.functions
-        return _LinearMap.apply(grad[0], adjoint, forward), None, None
+        return _LinearMap.apply(grads[0], adjoint, forward), None, None

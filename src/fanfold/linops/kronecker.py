@@ -23,7 +23,15 @@ class Kronecker(LinearOperator):
 
     Raises:
         ValueError: If there is no factor, one is no matrix, is empty or not finite, or they differ in dtype or device.
+
+    Example:
+        >>> import fanfold as ff, torch
+        >>> A = ff.linops.Kronecker(torch.ones(2, 3), torch.ones(4, 5))
+        >>> A, (A @ torch.ones(7, 15)).shape
+        (Kronecker((2x3) x (4x5), torch.float32, cpu), torch.Size([7, 8]))
     """
+
+    factored = True
 
     def __init__(self, *factors: Tensor):
         if not factors:
@@ -76,9 +84,14 @@ class Kronecker(LinearOperator):
         return _by_modes(squares, z.reshape(*P.shape[:-2], -1)).real
 
     def _squares(self) -> tuple[Tensor, ...]:
-        """Of each factor the products of every two rows, `(m_k², n_k)`: the Khatri-Rao product with its conjugate."""
+        """The products of every two rows of each factor, `(m_k², n_k)`: its Khatri-Rao product with its conjugate."""
         squares = ((f[:, None] * f.conj()).flatten(0, 1).contiguous() for f in self.factors)
         return self.once("squares", lambda: tuple(squares))
+
+    def ranks(self):
+        for k, factor in enumerate(self.factors, start=1):
+            m, n = factor.shape
+            yield f"factor {k} ({m}x{n}) of {self}", int(torch.linalg.matrix_rank(factor)), min(m, n)
 
     def parts(self):
         return self.factors

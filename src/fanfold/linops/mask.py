@@ -1,4 +1,4 @@
-"""Observation of some entries only."""
+"""A mask: only some entries are measured."""
 
 import torch
 from jaxtyping import Int
@@ -8,16 +8,21 @@ from fanfold.linops.base import SVD, LinearOperator
 
 
 class Mask(LinearOperator):
-    """Keeps the entries `x[..., index]`, in that order.
+    """The mask that keeps the entries `x[..., index]`, in that order.
 
     Args:
         index: Distinct positions in `0 … n - 1`, shape `(m,)`.
-        n: Number of unknowns.
-        dtype: Of the signals.
-        device: Where the index lives.
+        n: The number of unknowns.
+        dtype: The dtype of the signals.
+        device: The device of the index.
 
     Raises:
         ValueError: If an index is repeated or out of range.
+
+    Example:
+        >>> import fanfold as ff, torch
+        >>> ff.linops.Mask(torch.tensor([2, 0]), n=3) @ torch.tensor([1.0, 2.0, 3.0])
+        tensor([3., 1.])
     """
 
     def __init__(

@@ -15,15 +15,15 @@ def linear_map(x: Tensor, product: Map, adjoint: Map) -> Tensor:
     """
     if not (x.requires_grad and torch.is_grad_enabled()) or torch.compiler.is_compiling():
         return product(x)
-    return _LinearMap.apply(x, product, adjoint)  # type: ignore[return-value]
+    return _LinearMap.apply(x, product, adjoint)
 
 
 class _LinearMap(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x: Tensor, product: Map, adjoint: Map) -> Tensor:  # type: ignore[override]
+    def forward(ctx, x: Tensor, product: Map, adjoint: Map) -> Tensor:
         ctx.maps = adjoint, product
         return product(x)
 
     @staticmethod
-    def backward(ctx, of_y: Tensor):  # type: ignore[override]
-        return linear_map(of_y, *ctx.maps), None, None
+    def backward(ctx, *grads: Tensor):
+        return linear_map(grads[0], *ctx.maps), None, None

@@ -15,7 +15,7 @@ from fanfold.linops.kronecker import Kronecker
 
 
 def uniform_linear(elements: int, spacing: float = 0.5) -> Float[Tensor, "elements"]:
-    """Positions of a uniform linear array along its axis, in wavelengths.
+    """The positions of a uniform linear array along its axis, in wavelengths.
 
     Raises:
         ValueError: If there is no element or they coincide.
@@ -28,12 +28,12 @@ def uniform_linear(elements: int, spacing: float = 0.5) -> Float[Tensor, "elemen
 
 
 def steering(positions: Float[Tensor, "m"], sines: Float[Tensor, "n"], dtype: torch.dtype = torch.complex64) -> Tensor:
-    """Steering matrix `(m, n)` with entries `exp(2 pi i p u) / sqrt(m)`.
+    """The steering matrix `(m, n)` with entries `exp(2 pi i p u) / sqrt(m)`.
 
     Args:
-        positions: Of the elements along one axis, in wavelengths, `(m,)`.
-        sines: Of the angles that are looked at, `(n,)`, within -1 … 1.
-        dtype: Complex.
+        positions: The positions of the elements along one axis, in wavelengths, `(m,)`.
+        sines: The sines of the angles that are looked at, `(n,)`, within -1 … 1.
+        dtype: A complex dtype.
 
     Raises:
         ValueError: If two elements coincide, a direction is no sine, or the dtype is not complex.
@@ -58,7 +58,7 @@ def _refuse_coincident(positions: Tensor) -> None:
 
 
 def coupling(positions: Float[Tensor, "m"], strength_db: float, dtype: torch.dtype = torch.complex64) -> Tensor:
-    """Mutual coupling of an array, `(m, m)`: `coupling(p, -20) @ steering(p, u)` is what its elements receive.
+    """The mutual coupling of an array, `(m, m)`: `coupling(p, -20) @ steering(p, u)` is what its elements receive.
 
     Each element re-radiates what it receives: `C[i, j] = c exp(-2 pi i d) / (2 d)` at a distance of d wavelengths,
     the wave of a small source, and 1 on the diagonal; `|c|` is the strength at half a wavelength. C multiplies from
@@ -67,9 +67,9 @@ def coupling(positions: Float[Tensor, "m"], strength_db: float, dtype: torch.dty
     its columns, one matrix a factor.
 
     Args:
-        positions: Of the elements along one axis, in wavelengths, `(m,)`.
-        strength_db: Power that an element half a wavelength away passes on, in dB, below 0.
-        dtype: Complex.
+        positions: The positions of the elements along one axis, in wavelengths, `(m,)`.
+        strength_db: The power that an element half a wavelength away passes on, in dB, below 0.
+        dtype: A complex dtype.
 
     Raises:
         ValueError: If two elements coincide, the strength is not below 0 dB, or the dtype is not complex.
@@ -86,7 +86,11 @@ def coupling(positions: Float[Tensor, "m"], strength_db: float, dtype: torch.dty
 
 
 def field_of_view(points: int, share: float = 1.0) -> Float[Tensor, "points"]:
-    """Sines of `points` directions, evenly from `-share` to `share`."""
+    """The sines of `points` directions, evenly from `-share` to `share`.
+
+    Raises:
+        ValueError: If there is no direction or the share is not in (0, 1].
+    """
     if points < 1 or not 0 < share <= 1:
         raise ValueError(
             f"{points} directions over {share} of the field of view; pass at least one and a share in (0, 1]."
@@ -107,12 +111,12 @@ def planar_array(
     of two linear arrays. Van Trees (2002), section 4.1.1.
 
     Args:
-        rows: Elements along the first axis.
-        columns: Elements along the second.
-        scene: Directions along each axis.
-        field: Share of -1 … 1 that the scene covers along each axis; beyond `u² + v² = 1` no wave comes from, which
+        rows: The number of elements along the first axis.
+        columns: The number of elements along the second.
+        scene: The number of directions along each axis.
+        field: The share of -1 … 1 that the scene covers along each axis; no wave comes from beyond `u² + v² = 1`, which
             matters above 0.7.
-        dtype: Complex.
+        dtype: A complex dtype.
 
     Raises:
         ValueError: If a count is not positive or the share is not in (0, 1].
@@ -124,7 +128,7 @@ def planar_array(
 
 
 def partial_fourier(n: int, rows: Tensor, dtype: torch.dtype = torch.complex64) -> Tensor:
-    """Some rows of the Fourier matrix, `(m, n)`, with columns of unit norm.
+    """Chosen rows of the Fourier matrix, `(m, n)`, with columns of unit norm.
 
     Raises:
         ValueError: If a row is not one of 0 … n - 1 or is repeated.
@@ -150,12 +154,12 @@ def ofdm_radar(
     of the scene are in units of the unambiguous delay and Doppler. Braun (2014), OFDM Radar Algorithms, section 3.1.
 
     Args:
-        antennas: Elements of a uniform linear array, half a wavelength apart.
-        subcarriers: Measured frequencies.
-        symbols: Measured times.
-        scene: Angles, ranges and Dopplers of the scene.
-        field: Share of each axis that the scene covers.
-        dtype: Complex.
+        antennas: The number of elements of a uniform linear array, half a wavelength apart.
+        subcarriers: The number of measured frequencies.
+        symbols: The number of measured times.
+        scene: The number of angles, ranges and Dopplers of the scene.
+        field: The share of each axis that the scene covers.
+        dtype: A complex dtype.
     """
     angles, ranges, dopplers = scene
     delay = torch.arange(ranges, dtype=torch.float64) * field / ranges

@@ -1,4 +1,4 @@
-"""Networks: end-to-end ones on vectors, sequences, pictures and sets, and learned denoisers on pictures."""
+"""Networks without a task: on vectors, sequences, pictures and sets, and the layers that they are made of."""
 
 from fanfold.networks.context_cnn import ContextCNN
 from fanfold.networks.deep_set import DeepSet
@@ -9,3 +9,7 @@ from fanfold.networks.spectrum import SpectrumCNN
 from fanfold.networks.unet import UNet
 
 __all__ = ["ContextCNN", "DeepSet", "PooledCNN", "ResidualCNN", "ResidualMLP", "SpectrumCNN", "UNet"]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -8,17 +8,23 @@ from fanfold.networks.layers import conv, zero_conv
 
 
 class ContextCNN(nn.Module):
-    """What the neighbours say of a voxel: one convolution without its centre, then 1 x 1 ones, the last zero at first.
+    """A CNN that sees a voxel's neighbours: a convolution without its centre, then 1 x 1 ones, the last zero at first.
 
     As the voxel's own value never enters, the derivative of the output with respect to it is zero, whatever is learned.
 
     Args:
-        inputs: Channels of the picture that it sees.
-        outputs: Channels that it gives.
-        width: Channels between.
-        reach: Neighbours up to so many voxels away, on each axis.
-        depth: Convolutions of 1 x 1, one or more.
-        seed: Of the starting weights.
+        inputs: The number of channels of the picture that it sees.
+        outputs: The number of channels that it gives.
+        width: The number of channels between.
+        reach: How many voxels away a neighbour may be, on each axis.
+        depth: The number of convolutions of 1 x 1, one or more.
+        seed: The seed of the starting weights.
+
+    Example:
+        >>> import torch
+        >>> from fanfold.networks import ContextCNN
+        >>> ContextCNN(inputs=2, outputs=1)(torch.ones(5, 2, 16, 16)).shape
+        torch.Size([5, 1, 16, 16])
     """
 
     centreless: Tensor
@@ -26,7 +32,9 @@ class ContextCNN(nn.Module):
     def __init__(self, inputs: int, outputs: int, width: int = 24, reach: int = 4, depth: int = 3, seed: int = 0):
         super().__init__()
         if min(inputs, outputs, width, reach, depth) < 1:
-            raise ValueError("channels, width, reach and depth of a CNN are at least 1.")
+            raise ValueError(
+                f"a CNN of {inputs}, {width} and {outputs} channels, reach {reach} and depth {depth}; pass at least 1."
+            )
         generator = torch.Generator().manual_seed(seed)
         side = 2 * reach + 1
         self.around = conv(inputs, width, side, generator)

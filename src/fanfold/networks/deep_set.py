@@ -15,11 +15,17 @@ class DeepSet(nn.Module):
     there were: train on sets of the size that is asked about.
 
     Args:
-        features: Entries of one observation.
-        outputs: Entries of the result.
-        width: Entries of what an observation becomes.
-        heads: Weighted means.
-        seed: Of the starting weights.
+        features: The number of entries of one observation.
+        outputs: The number of entries of the result.
+        width: The number of entries of the vector that an observation becomes.
+        heads: The number of weighted means.
+        seed: The seed of the starting weights.
+
+    Example:
+        >>> import torch
+        >>> from fanfold.networks import DeepSet
+        >>> DeepSet(features=4, outputs=2)(torch.ones(5, 100, 4)).shape
+        torch.Size([5, 2])
     """
 
     def __init__(self, features: int, outputs: int, width: int = 96, heads: int = 4, seed: int = 0):

@@ -7,18 +7,25 @@ from torch import nn
 
 
 def started(layer: nn.Module, inputs: int, generator: torch.Generator | None) -> nn.Module:
-    """A layer of so many inputs an output, started as in He, Zhang, Ren & Sun (2015), eq. 10; at zero without one."""
+    """A layer whose weights are drawn as in He, Zhang, Ren & Sun (2015), eq. 10.
+
+    Args:
+        layer: A layer with a `weight` and a `bias`, which becomes zero.
+        inputs: The number of inputs that go into one output.
+        generator: The source of the weights; they are zero if None.
+    """
+    parameters = dict(layer.named_parameters())
     with torch.no_grad():
         if generator is None:
-            layer.weight.zero_()  # type: ignore[operator, union-attr]
+            parameters["weight"].zero_()
         else:
-            layer.weight.normal_(0, math.sqrt(2 / inputs), generator=generator)  # type: ignore[operator, union-attr]
-        layer.bias.zero_()  # type: ignore[operator, union-attr]
+            parameters["weight"].normal_(0, math.sqrt(2 / inputs), generator=generator)
+        parameters["bias"].zero_()
     return layer
 
 
 def linear(inputs: int, outputs: int, generator: torch.Generator | None) -> nn.Linear:
-    """A matrix and a bias, at zero if there is no generator."""
+    """A layer of a matrix and a bias, at zero if there is no generator."""
     layer = nn.utils.skip_init(nn.Linear, inputs, outputs)
     assert isinstance(layer, nn.Linear)
     started(layer, inputs, generator)
@@ -26,7 +33,7 @@ def linear(inputs: int, outputs: int, generator: torch.Generator | None) -> nn.L
 
 
 def conv1(inputs: int, outputs: int, size: int, generator: torch.Generator, stride: int = 1) -> nn.Conv1d:
-    """A convolution along a sequence; it keeps the length, over its stride."""
+    """A convolution along a sequence, which keeps the length, over its stride."""
     layer = nn.utils.skip_init(nn.Conv1d, inputs, outputs, size, padding=size // 2, stride=stride)
     assert isinstance(layer, nn.Conv1d)
     started(layer, inputs * size, generator)
@@ -34,7 +41,7 @@ def conv1(inputs: int, outputs: int, size: int, generator: torch.Generator, stri
 
 
 def conv(inputs: int, outputs: int, size: int, generator: torch.Generator, stride: int = 1) -> nn.Conv2d:
-    """A convolution of pictures; it keeps their size, over its stride."""
+    """A convolution of pictures, which keeps their size, over its stride."""
     layer = nn.utils.skip_init(nn.Conv2d, inputs, outputs, size, padding=size // 2, stride=stride)
     assert isinstance(layer, nn.Conv2d)
     started(layer, inputs * size * size, generator)

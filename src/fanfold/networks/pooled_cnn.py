@@ -1,5 +1,7 @@
 """Convolutions that halve a sequence or picture again and again, then a perceptron. LeCun et al. (1998), fig. 2."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -13,9 +15,15 @@ class PooledCNN(nn.Module):
 
     Args:
         shape: `(channels, length)` of a sequence or `(channels, height, width)` of a picture.
-        outputs: Entries of the result.
-        width: Channels of the first level; they double up to four times that.
-        seed: Of the starting weights.
+        outputs: The number of entries of the result.
+        width: The number of channels of the first level; they double up to four times that.
+        seed: The seed of the starting weights.
+
+    Example:
+        >>> import torch
+        >>> from fanfold.networks import PooledCNN
+        >>> PooledCNN((2, 64), outputs=3)(torch.ones(5, 2, 64)).shape
+        torch.Size([5, 3])
     """
 
     def __init__(self, shape: tuple[int, ...], outputs: int, width: int = 24, seed: int = 0):
@@ -32,13 +40,12 @@ class PooledCNN(nn.Module):
             sides = [-(-side // halve) for side in sides]
             before, widen = widen, min(2 * widen, 4 * width)
         self.levels = nn.ModuleList(levels)
-        left = before * int(torch.tensor(sides).prod())
-        self.head = ResidualMLP(left, outputs, depth=1, seed=seed + 1)
+        self.head = ResidualMLP(before * math.prod(sides), outputs, depth=1, seed=seed + 1)
 
     def forward(self, z: Tensor) -> Tensor:
         """`(batch, *shape)` -> `(batch, outputs)`, all zero before training."""
         for level in self.levels:
-            down, keep = level  # type: ignore[misc]
+            down, keep = level.children()
             z = functional.silu(down(z))
             z = z + functional.silu(keep(z))
         return self.head(z.flatten(1))

@@ -8,14 +8,20 @@ from fanfold.networks.layers import linear
 
 
 class ResidualMLP(nn.Module):
-    """Residual blocks between two matrices, the last of which starts at zero.
+    """A perceptron of residual blocks between two matrices, the last of which starts at zero.
 
     Args:
-        inputs: Entries of a vector.
-        outputs: Entries of the result.
-        width: Entries between.
-        depth: Residual blocks.
-        seed: Of the starting weights.
+        inputs: The number of entries of a vector.
+        outputs: The number of entries of the result.
+        width: The number of entries between.
+        depth: The number of residual blocks.
+        seed: The seed of the starting weights.
+
+    Example:
+        >>> import torch
+        >>> from fanfold.networks import ResidualMLP
+        >>> ResidualMLP(inputs=8, outputs=3)(torch.ones(5, 8)).shape
+        torch.Size([5, 3])
     """
 
     def __init__(self, inputs: int, outputs: int, width: int = 128, depth: int = 3, seed: int = 0):

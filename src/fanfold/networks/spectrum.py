@@ -8,18 +8,24 @@ from fanfold.networks.layers import conv1, started
 
 
 class SpectrumCNN(nn.Module):
-    """Residual convolutions along the bins; the last starts at zero.
+    """A CNN of residual convolutions along the bins; the last starts at zero.
 
     Args:
-        inputs: Numbers that are known of each bin.
-        outputs: Numbers to say of each bin.
-        width: Channels between.
-        depth: Residual convolutions.
-        size: Bins that a convolution sees, an odd number.
-        seed: Of the starting weights.
+        inputs: The number of channels of its input.
+        outputs: The number of channels of its output.
+        width: The number of channels between.
+        depth: The number of residual convolutions.
+        size: The number of bins that a convolution sees, odd.
+        seed: The seed of the starting weights.
 
     Raises:
         ValueError: If a size is not positive, or that of the convolutions even.
+
+    Example:
+        >>> import torch
+        >>> from fanfold.networks import SpectrumCNN
+        >>> SpectrumCNN(inputs=2, outputs=1)(torch.ones(5, 2, 64)).shape
+        torch.Size([5, 1, 64])
     """
 
     def __init__(self, inputs: int, outputs: int, width: int = 24, depth: int = 3, size: int = 5, seed: int = 0):

@@ -8,17 +8,24 @@ from fanfold.networks.layers import conv, zero_conv
 
 
 class UNet(nn.Module):
-    """Halve the picture and double the channels `levels` times, come back, and join what each level had before.
+    """A U-Net halves the picture and doubles the channels `levels` times, comes back, and joins each level's input.
 
     The output is added to the first `outputs` channels of the input, and is zero before training.
 
     Args:
-        inputs: Channels of the picture.
-        outputs: Channels of the result, at most `inputs`.
-        width: Channels of the first level.
+        inputs: The number of channels of the picture.
+        outputs: The number of channels of the result, at most `inputs`.
+        width: The number of channels of the first level.
         levels: How often the picture is halved; its sides are multiples of `2**levels`.
-        groups: Of group norm (Wu & He, 2018) after each convolution; 0 leaves it out.
-        seed: Of the starting weights.
+        groups: The number of groups of group norm (Wu & He, 2018) after each convolution; 0 leaves it out.
+        seed: The seed of the starting weights.
+
+    Example:
+        >>> import torch
+        >>> from fanfold.networks import UNet
+        >>> picture = torch.rand(5, 2, 16, 16)
+        >>> torch.equal(UNet()(picture), picture)
+        True
     """
 
     def __init__(

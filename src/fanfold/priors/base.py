@@ -3,7 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from jaxtyping import Float, Inexact
@@ -17,7 +17,7 @@ Variance = float | Float[Tensor, "..."]
 
 
 def gaussian_log_prob(x: Tensor, var: Variance) -> Tensor:
-    """Log density of a zero-mean Gaussian: real `N(0, var)`, or circular complex `CN(0, var)`."""
+    """The log density of a zero-mean Gaussian: real `N(0, var)`, or circular complex `CN(0, var)`."""
     var = torch.as_tensor(var, dtype=x.real.dtype, device=x.device)
     if x.is_complex():
         return -power(x) / var - torch.log(math.pi * var)
@@ -27,22 +27,41 @@ def gaussian_log_prob(x: Tensor, var: Variance) -> Tensor:
 class Prior(ABC):
     """A distribution of independent entries, and its posterior after Gaussian noise.
 
-    Attributes:
-        learnable: The settings that an algorithm may learn, and where each lives.
-        circular: Whether a complex entry is as likely after any turn.
-        symmetric: Whether a real entry is as likely with the other sign.
-        heavy_tailed: Whether large entries are far more likely than those of a Gaussian of the same power.
+    A subclass gives the abstract methods, and `learnable`, `circular`, `symmetric` and `heavy_tailed` where they
+    differ, as plain class attributes if no setting changes them.
+
+    Example:
+        >>> import fanfold as ff, torch
+        >>> prior = ff.priors.BernoulliGaussian(p=0.1)
+        >>> x_hat, var = prior.posterior(torch.tensor([3.0, 0.01]), 0.01)
+        >>> x_hat.round(decimals=1).tolist()
+        [3.0, 0.0]
     """
 
-    learnable: ClassVar[Mapping[str, Domain]] = {}
-    circular: ClassVar[bool] = True
-    symmetric: ClassVar[bool] = True
-    heavy_tailed: ClassVar[bool] = False
+    @property
+    def learnable(self) -> Mapping[str, Domain]:
+        """The settings that an algorithm may learn, and where each lives."""
+        return {}
+
+    @property
+    def circular(self) -> bool:
+        """Whether a complex entry is as likely after any turn."""
+        return True
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether a real entry is as likely with the other sign."""
+        return True
+
+    @property
+    def heavy_tailed(self) -> bool:
+        """Whether large entries are far more likely than those of a Gaussian of the same power."""
+        return False
 
     @property
     @abstractmethod
     def power(self) -> float:
-        """`E|x|²`."""
+        """The power `E|x|²` of an entry."""
 
     @abstractmethod
     def sample(self, shape: tuple[int, ...], generator: torch.Generator, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -50,19 +69,19 @@ class Prior(ABC):
 
     @abstractmethod
     def log_prob(self, x: Signal) -> Float[Tensor, "*batch"]:
-        """Log density of each entry (for an atom, the log of its probability)."""
+        """The log density of each entry (for an atom, the log of its probability)."""
 
     @abstractmethod
     def log_evidence(self, r: Signal, v: Variance) -> Float[Tensor, "*batch"]:
-        """Log density of `r = x + w` with `E|w|² = v`, for each entry."""
+        """The log density of `r = x + w` with `E|w|² = v`, for each entry."""
 
     @abstractmethod
     def posterior(self, r: Signal, v: Variance, given: Any = None) -> tuple[Signal, Float[Tensor, "*batch"]]:
-        """Mean and variance of x given `r = x + w` with `E|w|² = v`, for each entry.
+        """The mean and the variance of x given `r = x + w` with `E|w|² = v`, for each entry.
 
         Args:
-            r: Noisy signal.
-            v: Variance of the noise, broadcasting against `r`.
+            r: The noisy signal.
+            v: The variance of the noise, broadcasting against `r`.
             given: Whatever has the `learnable` settings as attributes, numbers or tensors that learn; this prior
                 itself if None.
         """
@@ -71,14 +90,14 @@ class Prior(ABC):
         """The learnable settings that each sample makes likely: a step of expectation maximisation.
 
         Args:
-            r: Noisy signals `(..., n)`.
-            v: Variance of their noise, `(..., 1)`.
+            r: The noisy signals `(..., n)`.
+            v: The variance of their noise, `(..., 1)`.
             given: The settings so far, as for `posterior`.
             nominal: The settings that are expected, likewise.
-            trust: Weight of `nominal` against the sample's own entries: 1 counts as much as all of them.
+            trust: The weight of `nominal` against the sample's own entries: 1 counts as much as all of them.
 
         Returns:
-            Each setting by name, `(..., 1)`.
+            The settings by name, `(..., 1)` each.
 
         Raises:
             ValueError: If settings of this prior cannot be estimated.
@@ -86,9 +105,9 @@ class Prior(ABC):
         raise ValueError(f"settings of {type(self).__name__} cannot be estimated from a sample; give them.")
 
     def posterior_mean(self, r: Signal, v: Variance) -> Signal:
-        """`E[x | r]`, for each entry."""
+        """The posterior mean `E[x | r]` of each entry."""
         return self.posterior(r, v)[0]
 
     def posterior_var(self, r: Signal, v: Variance) -> Float[Tensor, "*batch"]:
-        """`E[|x - E[x|r]|² | r]`; divided by `v` it is the derivative of `posterior_mean`."""
+        """The posterior variance `E[|x - E[x|r]|² | r]`; divided by `v` it is the derivative of `posterior_mean`."""
         return self.posterior(r, v)[1]

@@ -1,4 +1,4 @@
-"""Bernoulli-Gaussian prior: most entries zero, the others Gaussian."""
+"""The Bernoulli-Gaussian prior: most entries are zero, the others Gaussian."""
 
 import math
 from dataclasses import dataclass
@@ -16,10 +16,17 @@ from fanfold.priors.base import Prior, Signal, Variance, gaussian_log_prob
 
 @dataclass(frozen=True)
 class BernoulliGaussian(Prior):
-    """Zero with probability `1 - p`, else `N(0, var)` (complex: `CN(0, var)`)."""
+    """An entry is zero with probability `1 - p`, else `N(0, var)`, or `CN(0, var)` if complex.
 
-    p: float = 0.1
-    var: float = 1.0
+    Example:
+        >>> import fanfold as ff, torch
+        >>> x = ff.priors.BernoulliGaussian(p=0.1).sample((10_000,), torch.Generator().manual_seed(0))
+        >>> 900 < (x != 0).sum() < 1100
+        tensor(True)
+    """
+
+    p: float = 0.1  # probability that an entry is not zero
+    var: float = 1.0  # variance of the entries that are not zero
 
     learnable = {"p": UNIT, "var": POSITIVE}
 
@@ -54,7 +61,7 @@ class BernoulliGaussian(Prior):
         return {"p": (count + known) / (1 + trust), "var": (energy + known * nominal.var) / (count + known)}
 
     def activity(self, r: Signal, v: Variance, given: Any = None) -> Float[Tensor, "*batch"]:
-        """Posterior probability that an entry is not zero."""
+        """The posterior probability that an entry is not zero."""
         return self._activity(r, *self._tensors(r, v, given))
 
     def _tensors(self, r: Tensor, v: Variance, given: Any) -> list[Tensor]:

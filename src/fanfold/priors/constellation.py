@@ -1,4 +1,4 @@
-"""Discrete prior: the points of a square QAM constellation. Proakis & Salehi (2008), section 4.3."""
+"""A discrete prior: the points of a square QAM constellation. Proakis & Salehi (2008), section 4.3."""
 
 import math
 from dataclasses import dataclass
@@ -15,14 +15,20 @@ BITS: dict[str, int] = {"qpsk": 1, "16-qam": 2, "64-qam": 3, "256-qam": 4}  # of
 
 @dataclass(frozen=True)
 class Constellation(Prior):
-    """A point of a square constellation with `E|x|² = 1`, uniform; nothing in it is to be learned.
+    """Points of a square constellation with `E|x|² = 1`, equally likely; nothing in it is to be learned.
 
     Real and imaginary part are independent points of a pulse-amplitude modulation (PAM), so that the exact posterior
     costs as many exponentials as an axis has levels. Of a real signal the prior is that PAM with `E x² = 1`: QPSK is
     then ±1. It is not circular: turning r by a quarter turns the posterior, by anything else does not.
+
+    Example:
+        >>> import fanfold as ff, torch
+        >>> qpsk, r = ff.priors.Constellation("qpsk"), torch.tensor([0.9 + 0.6j])
+        >>> qpsk.nearest(r).abs().item(), qpsk.bits(r).tolist()
+        (1.0, [[True, True]])
     """
 
-    kind: Name = "qpsk"
+    kind: Name = "qpsk"  # name of the constellation
 
     circular = False
 
@@ -36,11 +42,11 @@ class Constellation(Prior):
 
     @property
     def side(self) -> int:
-        """Levels of each axis."""
+        """The number of levels of each axis."""
         return 1 << BITS[self.kind]
 
     def levels(self, like: Tensor) -> Tensor:
-        """Of each axis, ascending: `(side,)`, real, for signals of the dtype and on the device of `like`."""
+        """The levels of each axis, rising: `(side,)`, real, for signals of the dtype and on the device of `like`."""
         spacing = math.sqrt((6 if like.is_complex() else 12) / (self.side**2 - 1))
         return like.real.new_tensor([spacing * (k - (self.side - 1) / 2) for k in range(self.side)])
 
@@ -71,14 +77,14 @@ class Constellation(Prior):
         return _join(self.levels(r)[self._index(r)], r.dtype)
 
     def bits(self, r: Tensor) -> Tensor:
-        """Gray label of the point closest to each entry, `(..., bits)`: neighbours differ in one bit."""
+        """The Gray label of the point closest to each entry, `(..., bits)`: neighbours differ in one bit."""
         index = self._index(r)
         gray = index ^ (index >> 1)
         weights = torch.arange(BITS[self.kind] - 1, -1, -1, device=r.device)
         return ((gray[..., None] >> weights) & 1).bool().flatten(-2)
 
     def _weights(self, r: Tensor, v: Variance) -> Tensor:
-        """Posterior probability of each level of each axis, `(..., axes, side)`."""
+        """The posterior probability of each level of each axis, `(..., axes, side)`."""
         a, axes = self.levels(r), _axes(r)[..., None]
         v = torch.as_tensor(v, dtype=a.dtype, device=r.device)[..., None, None]
         exponent = (axes * a - a.square() / 2) / v  # -(r - a)² / 2v without what all levels share
@@ -90,7 +96,7 @@ class Constellation(Prior):
 
 
 def _axes(x: Tensor) -> Tensor:
-    """`(..., 2)` of real and imaginary part, or `(..., 1)` of a real signal."""
+    """Real and imaginary parts `(..., 2)`, or `(..., 1)` for a real signal."""
     return torch.view_as_real(x.resolve_conj()) if x.is_complex() else x[..., None]
 
 

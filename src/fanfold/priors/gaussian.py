@@ -1,4 +1,4 @@
-"""Gaussian prior: linear estimation."""
+"""The Gaussian prior, whose posterior mean is linear."""
 
 from dataclasses import dataclass
 
@@ -12,9 +12,15 @@ from fanfold.priors.base import Prior, gaussian_log_prob
 
 @dataclass(frozen=True)
 class Gaussian(Prior):
-    """`x ~ N(0, var)`, or `CN(0, var)` for complex signals."""
+    """Entries are `N(0, var)`, or `CN(0, var)` if complex.
 
-    var: float = 1.0
+    Example:
+        >>> import fanfold as ff, torch
+        >>> ff.priors.Gaussian(var=1.0).posterior_mean(torch.tensor([2.0]), 1.0).item()
+        1.0
+    """
+
+    var: float = 1.0  # variance of an entry
 
     learnable = {"var": POSITIVE}
 

@@ -1,4 +1,4 @@
-"""Gaussian prior whose entries depend on each other: the posterior mean is the Wiener filter. Kay (1993), ch. 12."""
+"""A Gaussian prior whose entries depend on each other: the posterior mean is the Wiener filter. Kay (1993), ch. 12."""
 
 import torch
 from torch import Tensor
@@ -7,16 +7,22 @@ from fanfold.priors.base import Prior
 
 
 class GaussianField(Prior):
-    """`x ~ N(mean, covariance)`, entries together; beside noise of one variance they part along the eigenvectors.
+    """Signals are `N(mean, covariance)`; beside white noise their parts along the eigenvectors are independent.
 
     Complex fields are circular, so their mean is zero.
 
     Args:
-        mean: `(n,)`.
-        covariance: `(n, n)`, Hermitian; eigenvalues below rounding are raised to it.
+        mean: The mean, `(n,)`.
+        covariance: The covariance, `(n, n)`, Hermitian; eigenvalues below rounding are raised to it.
 
     Raises:
         ValueError: If the shapes do not fit.
+
+    Example:
+        >>> import fanfold as ff, torch
+        >>> field = ff.priors.GaussianField(torch.zeros(2), torch.tensor([[1.0, 0.99], [0.99, 1.0]]))
+        >>> field.posterior_mean(torch.tensor([1.0, -1.0]), 1.0).abs().max() < 0.02
+        tensor(True)
     """
 
     circular = symmetric = False
@@ -24,8 +30,8 @@ class GaussianField(Prior):
     def __init__(self, mean: Tensor, covariance: Tensor):
         n = covariance.shape[-1]
         if covariance.shape != (n, n) or mean.shape != (n,):
-            got = f"{tuple(covariance.shape)} and {tuple(mean.shape)}"
-            raise ValueError(f"covariance and mean have shapes {got}; pass (n, n) and (n,).")
+            shapes = f"{tuple(covariance.shape)} and {tuple(mean.shape)}"
+            raise ValueError(f"covariance and mean have shapes {shapes}; pass (n, n) and (n,).")
         precise = torch.promote_types(covariance.dtype, torch.float64)
         values, vectors = torch.linalg.eigh(covariance.to(precise))
         least = torch.finfo(covariance.dtype).eps * values.amax(-1)
@@ -37,15 +43,15 @@ class GaussianField(Prior):
         return (self.values.mean() + self.mean.abs().square().mean()).item()
 
     def sample(self, shape, generator, dtype=torch.float32):
-        """`(..., n)`, in the field's own precision if `dtype` is another kind of number."""
+        """Signals `(..., n)`, drawn in the precision of the field and then converted."""
         white = torch.randn(shape, generator=generator, dtype=self.vectors.dtype)
         return (self.mean + (white * self.values.sqrt()) @ self.vectors.mT).to(dtype)
 
     def log_prob(self, x):
-        raise ValueError("entries of a field have no density of their own.")
+        raise ValueError("entries of a field depend on each other and have no density each; take another prior.")
 
     def log_evidence(self, r, v):
-        raise ValueError("entries of a field have no density of their own.")
+        raise ValueError("entries of a field depend on each other and have no density each; take another prior.")
 
     def posterior(self, r, v, given=None):
         v = torch.as_tensor(v, dtype=self.values.dtype, device=r.device)

@@ -1,4 +1,4 @@
-"""Gaussian-mixture prior. Vila & Schniter (2013), section II."""
+"""The Gaussian-mixture prior. Vila & Schniter (2013), section II."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,28 +14,34 @@ from fanfold.priors.base import Prior, Variance, gaussian_log_prob
 
 @dataclass(frozen=True)
 class GaussianMixture(Prior):
-    """`x ~ Σ weights_k N(means_k, variances_k)`; of a complex signal `CN`, and then every mean is zero.
+    """Entries are `Σ weights_k N(means_k, variances_k)`; of a complex signal `CN`, and then every mean is zero.
 
     Weights need not sum to 1: their shares count. Means can be learned where one of them is not zero: a mixture of
     zero means stays symmetric.
 
     Raises:
         ValueError: If the three differ in length, or a weight or variance is not positive.
+
+    Example:
+        >>> import fanfold as ff, torch
+        >>> prior = ff.priors.GaussianMixture(weights=(1, 1), means=(-1, 1), variances=(0.01, 0.01))
+        >>> round(prior.posterior_mean(torch.tensor([0.5]), 0.1).item(), 2)
+        0.95
     """
 
-    weights: tuple[float, ...] = (0.9, 0.1)
-    means: tuple[float, ...] = (0.0, 0.0)
-    variances: tuple[float, ...] = (0.01, 1.0)
+    weights: tuple[float, ...] = (0.9, 0.1)  # share of each component
+    means: tuple[float, ...] = (0.0, 0.0)  # mean of each component
+    variances: tuple[float, ...] = (0.01, 1.0)  # variance of each component
 
     def __post_init__(self):
-        for name in ("weights", "means", "variances"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))  # a list, from a file, has no hash
+        for name, values in (("weights", self.weights), ("means", self.means), ("variances", self.variances)):
+            object.__setattr__(self, name, tuple(values))  # a list, from a file, has no hash
         if not len(self.weights) == len(self.means) == len(self.variances) > 0:
             lengths = f"{len(self.weights)} weights, {len(self.means)} means and {len(self.variances)} variances"
             raise ValueError(f"a mixture of {lengths}; pass as many of each.")
-        for name in ("weights", "variances"):
-            if min(getattr(self, name)) <= 0:
-                raise ValueError(f"{name} are {getattr(self, name)}; pass positive numbers.")
+        for name, values in (("weights", self.weights), ("variances", self.variances)):
+            if min(values) <= 0:
+                raise ValueError(f"{name} are {values}; pass positive numbers.")
 
     @property
     def centred(self) -> bool:
@@ -43,11 +49,11 @@ class GaussianMixture(Prior):
         return not any(self.means)
 
     @property
-    def learnable(self):  # type: ignore[override]
+    def learnable(self):
         return {"weights": POSITIVE, "variances": POSITIVE} | ({} if self.centred else {"means": FREE})
 
     @property
-    def symmetric(self) -> bool:  # type: ignore[override]
+    def symmetric(self) -> bool:
         parts = sorted(zip(self.weights, self.means, self.variances))
         return parts == sorted((w, -m, v) for w, m, v in parts)
 
@@ -88,10 +94,11 @@ class GaussianMixture(Prior):
         return fitted if self.centred else fitted | {"means": means}
 
     def _tensors(self, r: Tensor, given: Any) -> tuple[Tensor, Tensor, Tensor]:
-        """Weights, means and variances as `(..., 1, K)`, in the precision of r."""
+        """The weights, means and variances as `(..., 1, K)`, in the precision of r."""
         if r.is_complex() and not self.centred:
             raise ValueError(f"a complex signal takes a mixture of zero means, not {self.means}.")
-        settings = (getattr(given or self, k, getattr(self, k)) for k in ("weights", "means", "variances"))
+        given = given or self
+        settings = (given.weights, self.means if self.centred else given.means, given.variances)
         weights, means, variances = (
             torch.as_tensor(a, dtype=r.real.dtype, device=r.device).unsqueeze(-2)
             if isinstance(a, Tensor)
@@ -101,14 +108,14 @@ class GaussianMixture(Prior):
         return weights, means, variances
 
     def _log_parts(self, r: Tensor, v: Variance, given: Any) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
-        """Log of weight times density of each component at r, `(..., K)`; its mean, its variance, and v."""
+        """The log of weight times density of each component at r, `(..., K)`; its mean, its variance, and v."""
         weights, means, variances = self._tensors(r, given)
         v = torch.as_tensor(v, dtype=r.real.dtype, device=r.device).unsqueeze(-1)
         log_share = torch.log(weights / weights.sum(-1, keepdim=True))
         return log_share + gaussian_log_prob(r.unsqueeze(-1) - means, variances + v), (means, variances, v)
 
     def _parts(self, r: Tensor, v: Variance, given: Any) -> tuple[Tensor, Tensor, Tensor]:
-        """Probability of each component, and mean and variance of x if it is the one: `(..., K)`."""
+        """The probability of each component, and the mean and variance of x if it is the one: `(..., K)`."""
         log_parts, (means, variances, v) = self._log_parts(r, v, given)
         gain = variances / (variances + v)
         return torch.softmax(log_parts, -1), means + gain * (r.unsqueeze(-1) - means), gain * v

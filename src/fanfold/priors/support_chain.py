@@ -12,7 +12,7 @@ from fanfold.priors.base import Prior, Variance, gaussian_log_prob
 
 @dataclass(frozen=True, eq=False)
 class SupportChain(Prior):
-    """Entry i is not zero with probability `p_i`, then `N(0, var_i)`, and follows its neighbour with `persistence`.
+    """Entry i is `N(0, var_i)` with probability `p_i`, else zero, and follows its neighbour with `persistence`.
 
     An entry that follows is zero after a zero, and after a non-zero it is one with probability `p_i / p_{i-1}`; any
     other is drawn afresh. So the marginals are `p`, and non-zeros come in clusters. Entries are not independent: their
@@ -20,11 +20,17 @@ class SupportChain(Prior):
 
     Raises:
         ValueError: If `p` rises, or a probability is out of range.
+
+    Example:
+        >>> import fanfold as ff, torch
+        >>> prior = ff.priors.SupportChain(p=torch.full((64,), 0.1), var=torch.ones(64))
+        >>> prior.sample((5, 64), torch.Generator().manual_seed(0)).shape
+        torch.Size([5, 64])
     """
 
-    p: Tensor  # (n,), falling
-    var: Tensor  # (n,)
-    persistence: float = 0.8
+    p: Tensor  # (n,) probability that an entry is not zero, falling
+    var: Tensor  # (n,) variance of an entry that is not zero
+    persistence: float = 0.8  # probability that an entry follows its neighbour
 
     def __post_init__(self):
         if not ((self.p > 0) & (self.p < 1)).all() or (self.p.diff() > 0).any():
@@ -69,17 +75,17 @@ class SupportChain(Prior):
         return self.p.to(like.real), self.var.to(like.real)
 
     def _transitions(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Probability that entry i is not zero after a zero and after a non-zero; of entry 0 they mean nothing."""
+        """The probability that entry i is not zero after a zero and after a non-zero; meaningless for entry 0."""
         p = self._tensors(like)[0]
         afresh = (1 - self.persistence) * p
         return afresh, afresh + self.persistence * (p / p.roll(1)).clamp_max(1.0)
 
     def _densities(self, r: Tensor, v: Variance) -> tuple[Tensor, Tensor]:
-        """Log density of each r for a non-zero and for a zero."""
+        """The log density of each r for a non-zero and for a zero."""
         return gaussian_log_prob(r, self._tensors(r)[1] + v), gaussian_log_prob(r, v)
 
     def _forward(self, ratio: Tensor) -> Tensor:
-        """Probability of a non-zero given all r before: `(..., n)`, from log density ratios."""
+        """The probability of a non-zero given all r before: `(..., n)`, from log density ratios."""
         after_zero, after_one = self._transitions(ratio)
         expected = [self.p[0].to(ratio).expand(ratio.shape[:-1])]
         for i in range(1, ratio.shape[-1]):
@@ -88,11 +94,11 @@ class SupportChain(Prior):
         return torch.stack(expected, -1)
 
     def _backward(self, ratio: Tensor) -> Tensor:
-        """Log ratio of the density of all r after entry i, for a non-zero and for a zero there."""
+        """The log ratio of the densities of all r after entry i, given a non-zero and given a zero there."""
         after_zero, after_one = self._transitions(ratio)
-        found = [torch.zeros_like(ratio[..., 0])]
+        ratios = [torch.zeros_like(ratio[..., 0])]
         for i in range(ratio.shape[-1] - 1, 0, -1):
-            ahead = ratio[..., i] + found[-1]
+            ahead = ratio[..., i] + ratios[-1]
             one, zero = (torch.logaddexp(torch.log(a[i]) + ahead, torch.log1p(-a[i])) for a in (after_one, after_zero))
-            found.append(one - zero)
-        return torch.stack(found[::-1], -1)
+            ratios.append(one - zero)
+        return torch.stack(ratios[::-1], -1)

@@ -1,4 +1,4 @@
-"""Uniform prior; the posterior is a truncated Gaussian. Johnson, Kotz & Balakrishnan (1994), sec. 13.10.1."""
+"""The uniform prior; the posterior is a truncated Gaussian. Johnson, Kotz & Balakrishnan (1994), sec. 13.10.1."""
 
 import math
 from dataclasses import dataclass
@@ -11,14 +11,19 @@ from fanfold.priors.base import Prior
 
 @dataclass(frozen=True)
 class Uniform(Prior):
-    """`x ~ U(low, high)`, real.
+    """Entries are uniform between `low` and `high`, and real.
 
     Raises:
         ValueError: If the interval is empty; of draws and posteriors, if they are to be complex.
+
+    Example:
+        >>> import fanfold as ff, torch
+        >>> ff.priors.Uniform(0.0, 1.0).posterior_mean(torch.tensor([0.5]), 0.1).item()
+        0.5
     """
 
-    low: float = -1.0
-    high: float = 1.0
+    low: float = -1.0  # lower end
+    high: float = 1.0  # upper end
 
     circular = False
 
@@ -27,7 +32,7 @@ class Uniform(Prior):
             raise ValueError(f"an interval from {self.low} to {self.high}; pass low < high.")
 
     @property
-    def symmetric(self) -> bool:  # type: ignore[override]
+    def symmetric(self) -> bool:
         return self.low == -self.high
 
     @property

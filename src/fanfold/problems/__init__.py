@@ -1,4 +1,7 @@
-"""Problems: draws of signals and their observations. A new one is a file here and a row in the registry."""
+"""Problems: draws of signals and their observations. A new one is a file here and a row in the REGISTRY.
+
+PARTS are classes whose settings stand within those of problems: where parameters come from.
+"""
 
 from fanfold.problems.base import Problem
 from fanfold.problems.gaussian.linear_gaussian import LinearGaussian
@@ -8,6 +11,7 @@ from fanfold.problems.located.direction_of_arrival import DirectionOfArrival
 from fanfold.problems.located.time_delay import TimeDelay
 from fanfold.problems.located.tone import Tone
 from fanfold.problems.pairs import Pairs
+from fanfold.problems.radio.few_channels import FewChannels
 from fanfold.problems.radio.mimo_detection import MIMODetection
 from fanfold.problems.radio.modulation import Modulation
 from fanfold.problems.radio.ofdm_channel import OFDMChannel
@@ -29,6 +33,7 @@ REGISTRY: dict[str, type] = {
     "compressed-sensing": CompressedSensing,
     "direction-of-arrival": DirectionOfArrival,
     "exactly-sparse": ExactlySparse,
+    "few-channels": FewChannels,
     "generalized-linear": GeneralizedLinear,
     "heat": Heat,
     "linear-gaussian": LinearGaussian,
@@ -60,6 +65,7 @@ __all__ = [
     "CompressedSensing",
     "DirectionOfArrival",
     "ExactlySparse",
+    "FewChannels",
     "GeneralizedLinear",
     "Heat",
     "Independent",
@@ -83,3 +89,7 @@ __all__ = [
     "Tone",
     "Varied",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

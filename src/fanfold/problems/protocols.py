@@ -15,7 +15,9 @@ from fanfold.likelihoods import Likelihood
 from fanfold.linops import LinearOperator
 from fanfold.observation import Estimate, Observation
 from fanfold.priors import Prior
+from fanfold.problems.base import Problem
 from fanfold.problems.kinds import Kind
+from fanfold.propagation import Layout
 
 # What is known of signals and measurements
 
@@ -103,6 +105,51 @@ class WithKind(Protocol):
 def kind_of(problem: object) -> Kind:
     """What one observation of a problem is: a vector where the problem does not say."""
     return problem.kind if offers(problem, WithKind) else "vector"
+
+
+@runtime_checkable
+class ChannelProblem(Problem, Protocol):
+    """A problem whose unknown is a radio channel over antennas and a resource grid, seen at its pilots."""
+
+    @property
+    def layout(self) -> Layout:
+        """Shape and numerology of a channel."""
+        ...
+
+    @property
+    def mask(self) -> Tensor:
+        """Where the pilots are: `(symbols, subcarriers)`, boolean."""
+        ...
+
+
+@runtime_checkable
+class WithScene(Protocol):
+    """A problem whose unknowns are the voxels of a scene, in row-major order: how many along each axis, if they are."""
+
+    @property
+    def scene(self) -> tuple[int, ...] | None: ...
+
+
+@runtime_checkable
+class KnownWaveform(Protocol):
+    """One source of known shape at an unknown place within a window, such as a frequency or a delay.
+
+    Places nearer to each other than the resolution are not separated. The gain says what of the amplitude is unknown;
+    nothing, where it is "known".
+    """
+
+    @property
+    def window(self) -> tuple[float, float]: ...
+
+    @property
+    def resolution(self) -> float: ...
+
+    @property
+    def gain(self) -> str: ...
+
+    def waveform(self, place: Tensor) -> Tensor:
+        """The shape at places `(...)`, `(..., m)`."""
+        ...
 
 
 # A known model of all parameters: they are real, `(..., n)`, and those that are not wanted are nuisance parameters

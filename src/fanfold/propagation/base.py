@@ -2,22 +2,41 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal, Protocol, get_args, runtime_checkable
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import torch
 from torch import Tensor
+
+from fanfold.core.abilities import offers
 
 Part = Literal["train", "validation", "test"]
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Axes of a channel: `(antennas, symbols, subcarriers)`, the antennas in the order of the array's own axes."""
+    """The axes of a channel: `(antennas, symbols, subcarriers)`, antennas in the order of the array's own axes.
 
-    array: tuple[int, ...]  # antennas along each axis, slowest first: (polarisations, columns, rows), panels before
+    Attributes:
+        array: Antennas along each axis, slowest first: (polarisations, columns, rows), panels before them.
+        symbols: OFDM symbols.
+        subcarriers: Subcarriers.
+        spacing_hz: The spacing of neighbouring subcarriers, in hertz.
+        carrier_hz: The carrier frequency, in hertz.
+
+    Raises:
+        ValueError: If an axis is empty, or the spacing or the carrier is not positive and finite.
+
+    Example:
+        >>> import fanfold as ff
+        >>> layout = ff.propagation.Layout(array=(2, 4, 8), symbols=14, subcarriers=48)
+        >>> layout.shape, layout.n
+        ((64, 14, 48), 43008)
+    """
+
+    array: tuple[int, ...]
     symbols: int
     subcarriers: int
-    spacing_hz: float = 30e3  # between subcarriers
+    spacing_hz: float = 30e3
     carrier_hz: float = 3.5e9
 
     def __post_init__(self):
@@ -31,7 +50,7 @@ class Layout:
 
     @property
     def antennas(self) -> int:
-        """How many there are."""
+        """How many antennas the array has."""
         return math.prod(self.array)
 
     @property
@@ -41,19 +60,24 @@ class Layout:
 
     @property
     def n(self) -> int:
-        """Number of unknowns: entries of one channel."""
+        """The number of unknowns: entries of one channel."""
         return math.prod(self.shape)
 
     @property
     def symbol_seconds(self) -> float:
-        """From one OFDM symbol to the next: 14 of them in a slot of 1 ms at 15 kHz, 500 µs at 30 kHz."""
+        """The time from one OFDM symbol to the next: 14 of them in a slot of 1 ms at 15 kHz, of 500 µs at 30 kHz."""
         return 15 / 14 / self.spacing_hz
 
 
 def rows_of(part: Part, topologies: int, held_out_share: float) -> range:
-    """Which topologies a part has: the last share is for testing, half as many before it are for validation.
+    """The topologies that a part has: the last share is for testing, half as many before it are for validation.
 
     One at least is for testing and one to train on; where no other is left, this one is for validation too.
+
+    Args:
+        part: `"train"`, `"validation"` or `"test"`.
+        topologies: How many topologies there are in all.
+        held_out_share: The share of them that is for testing.
 
     Raises:
         ValueError: If there is no such part.
@@ -68,30 +92,18 @@ def rows_of(part: Part, topologies: int, held_out_share: float) -> range:
 
 
 @runtime_checkable
-class StoredSource(Protocol):
-    """A source whose channels are so many."""
-
-    def rows(self, part: Part) -> range:
-        """Which of them a part holds."""
-        ...
-
-    def read(self, pick: Tensor) -> Tensor:
-        """Those of these rows `(n,)`: `(n, antennas, symbols, subcarriers)`, complex64."""
-        ...
-
-    @property
-    def fingerprint(self) -> str:
-        """Of all of them; another one tells that they changed."""
-        ...
-
-
-@runtime_checkable
 class Source(Protocol):
-    """Where channels come from."""
+    """A place that channels come from: a model, a dataset, a file of the user's, or several of these together.
+
+    Example:
+        >>> import fanfold as ff
+        >>> isinstance(ff.propagation.source_of("rayleigh"), ff.propagation.Source)
+        True
+    """
 
     @property
     def layout(self) -> Layout:
-        """Shape and numerology of its channels."""
+        """The shape and numerology of its channels."""
         ...
 
     def draw(self, n: int, generator: torch.Generator, part: Part = "train") -> Tensor:
@@ -100,3 +112,84 @@ class Source(Protocol):
         Stored ones are picked at random from that part, those not trained on each at most once; others are fresh.
         """
         ...
+
+
+# Abilities that some sources have beyond drawing: generic code asks for these
+
+
+@runtime_checkable
+class HashedSource(Protocol):
+    """A source that knows a hash of its stored channels."""
+
+    @property
+    def fingerprint(self) -> str | None:
+        """The hash of all its channels; another one tells that they changed. None where no channels are stored."""
+        ...
+
+
+@runtime_checkable
+class StoredSource(Protocol):
+    """A source with a fixed number of channels, which can be read row by row.
+
+    Example:
+        >>> import torch, fanfold as ff
+        >>> source = ff.propagation.source_of("umi")
+        >>> isinstance(source, ff.propagation.StoredSource), tuple(source.read(torch.arange(3)).shape)
+        (True, (3, 32, 1, 24))
+    """
+
+    def rows(self, part: Part) -> range:
+        """The rows that a part holds."""
+        ...
+
+    def read(self, pick: Tensor) -> Tensor:
+        """The channels of these rows `(n,)`: `(n, antennas, symbols, subcarriers)`, complex64."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """The hash of all its channels; another one tells that they changed."""
+        ...
+
+
+@runtime_checkable
+class DistinctSource(Protocol):
+    """A source that draws by itself so that no channel comes twice."""
+
+    def distinct(self, n: int, generator: torch.Generator, part: Part) -> Tensor:
+        """`n` channels of a part of which no two are the same, `(n, antennas, symbols, subcarriers)`."""
+        ...
+
+
+@runtime_checkable
+class VerifiableSource(Protocol):
+    """A source that can hold its channels against what was written of them."""
+
+    def verify(self) -> None:
+        """Read all channels and compare them with their hashes.
+
+        Raises:
+            ValueError: If they are not what was written.
+        """
+        ...
+
+
+@runtime_checkable
+class SelfDescribedSource(Protocol):
+    """A source that knows more of itself than its layout."""
+
+    def facts(self) -> dict[str, Any]:
+        """What it knows of its channels, as plain data by name."""
+        ...
+
+
+def stored_fingerprint(source: Source) -> str | None:
+    """The hash of the stored channels that a source draws from; None if all are drawn afresh."""
+    return (source.fingerprint or None) if offers(source, HashedSource) else None
+
+
+def picked(rows: range, n: int, generator: torch.Generator, part: Part) -> Tensor:
+    """`n` of the rows at random `(n,)`: to train on with replacement, else each at most once."""
+    if part != "train":
+        return rows.start + torch.randperm(len(rows), generator=generator)[:n]
+    return rows.start + torch.randint(len(rows), (n,), generator=generator)

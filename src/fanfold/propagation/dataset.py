@@ -18,19 +18,30 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fanfold.propagation.base import Layout, Part, rows_of
+from fanfold.core.files import file_hash
+from fanfold.propagation.base import Layout, Part, picked, rows_of
 
 MANIFEST = "channels.json"
 VERSION = 1
-AGAIN = "the same `fanfold channels draw` draws what is missing anew"
+DRAW_AGAIN = "the same `fanfold channels draw` draws what is missing anew"
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A stored set of channels. The last `held_out_share` of the draws, other topologies, is kept for testing.
+    """Channels that `draw_channels` drew, in their folder. The last `held_out_share` of the draws is kept for testing.
+
+    Attributes:
+        path: The folder.
+        held_out_share: The share of the draws that is for testing; half as many before them are for validation.
 
     Raises:
         ValueError: If there is no dataset, or it is of another version, unfinished or damaged.
+
+    Example:
+        >>> import fanfold as ff
+        >>> shipped = ff.propagation.source_of("umi")
+        >>> shipped.count, shipped.layout.shape, len(shipped.rows("test"))
+        (1280, (32, 1, 24), 128)
     """
 
     path: str
@@ -40,37 +51,37 @@ class Dataset:
         if not 0 < self.held_out_share < 1:
             raise ValueError(f"held_out_share is {self.held_out_share}; it is between 0 and 1.")
         if not self.manifest.get("finished", True):
-            there, wanted = self.count, self.manifest["draws"]
-            raise ValueError(f"{self.path} is unfinished: {there} of {wanted} draws are there; {AGAIN}.")
+            wanted = self.manifest["draws"]
+            raise ValueError(f"{self.path} is unfinished: {self.count} of {wanted} draws are there; {DRAW_AGAIN}.")
         if self.count != self.manifest["draws"]:
             wanted = self.manifest["draws"]
-            raise ValueError(f"{self.path} holds {self.count} draws and its manifest says {wanted}; {AGAIN}.")
+            raise ValueError(f"{self.path} holds {self.count} draws and its manifest says {wanted}; {DRAW_AGAIN}.")
         if self.count < 2:
             raise ValueError(f"{self.path} holds {self.count} draws; one to train on and one to test are the least.")
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
-        """What the folder says of itself."""
+        """What the folder says of itself, read once."""
         return read_manifest(Path(self.path))
 
     @cached_property
     def layout(self) -> Layout:
-        """Shape and numerology of its channels."""
+        """The shape and numerology of its channels."""
         return Layout(**self.manifest["layout"])
 
     @cached_property
     def shards(self) -> list[np.ndarray]:
-        """Memory-mapped, each `(draws, antennas, symbols, subcarriers, 2)`."""
+        """The files, memory-mapped, each `(draws, antennas, symbols, subcarriers, 2)` of float16."""
         return [opened(Path(self.path) / name, self.layout) for name in self.manifest["shards"]]
 
     @property
     def count(self) -> int:
-        """Draws in all."""
+        """How many draws it holds in all."""
         return sum(len(shard) for shard in self.shards)
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of layout, recipe, seed and all draws."""
+        """The SHA-256 of layout, recipe, seed and all draws."""
         return self.manifest.get("hash", "")
 
     def verify(self) -> None:
@@ -79,12 +90,26 @@ class Dataset:
         Raises:
             ValueError: If one is not what was written.
         """
-        for name, told in zip(self.manifest["shards"], self.manifest.get("sha256", [])):
-            if file_hash(Path(self.path) / name) != told:
-                raise ValueError(f"{Path(self.path) / name} is damaged: its SHA-256 is not the manifest's; {AGAIN}.")
+        for name, sha in zip(self.manifest["shards"], self.manifest.get("sha256", [])):
+            if file_hash(Path(self.path) / name) != sha:
+                raise ValueError(
+                    f"{Path(self.path) / name} is damaged: its SHA-256 is not the manifest's; {DRAW_AGAIN}."
+                )
+
+    def facts(self) -> dict[str, Any]:
+        """What the manifest says of the draws: recipe, seed, versions, hash, and the power before scaling."""
+        manifest = self.manifest
+        facts: dict[str, Any] = {"draws": self.count, "test_draws": len(self.rows("test"))}
+        facts |= {name: value for name, value in manifest.get("recipe", {}).items() if value is not None}
+        facts |= {name: manifest[name] for name in ("seed", "normalisation") if name in manifest}
+        facts |= manifest.get("drawn_by", {}) | ({"hash": self.fingerprint} if self.fingerprint else {})
+        if powers := manifest.get("raw_power"):
+            shares = [len(shard) / self.count for shard in self.shards]
+            facts["power_before"] = round(sum(p * share for p, share in zip(powers, shares, strict=True)), 3)
+        return facts
 
     def rows(self, part: Part) -> range:
-        """Which draws a part holds."""
+        """The draws that a part holds."""
         return rows_of(part, self.count, self.held_out_share)
 
     def draw(self, n: int, generator: torch.Generator, part: Part = "train") -> Tensor:
@@ -92,24 +117,17 @@ class Dataset:
         return self.read(picked(self.rows(part), n, generator, part))
 
     def read(self, pick: Tensor) -> Tensor:
-        """The channels of these rows `(n,)`."""
-        starts = np.cumsum([0, *(len(rows) for rows in self.shards)])
-        numbers = pick.numpy()
-        home = np.searchsorted(starts, numbers, side="right") - 1
+        """The channels of these rows `(n,)`: `(n, antennas, symbols, subcarriers)`, complex64."""
+        starts = np.cumsum([0, *(len(shard) for shard in self.shards)])
+        rows = pick.numpy()
+        shard_of = np.searchsorted(starts, rows, side="right") - 1
         out = torch.empty(len(pick), *self.layout.shape, 2)
-        for shard, rows in enumerate(self.shards):
-            mine = np.flatnonzero(home == shard)
-            if len(mine):
-                mine = mine[np.argsort(numbers[mine])]  # the disk is read forwards
-                out[torch.from_numpy(mine)] = torch.from_numpy(rows[numbers[mine] - starts[shard]]).float()
+        for number, shard in enumerate(self.shards):
+            places = np.flatnonzero(shard_of == number)
+            if len(places):
+                places = places[np.argsort(rows[places])]  # the disk is read forwards
+                out[torch.from_numpy(places)] = torch.from_numpy(shard[rows[places] - starts[number]]).float()
         return torch.view_as_complex(out)
-
-
-def picked(rows: range, n: int, generator: torch.Generator, part: Part) -> Tensor:
-    """`n` of the rows at random: to train on with replacement, else each at most once."""
-    if part != "train":
-        return rows.start + torch.randperm(len(rows), generator=generator)[:n]
-    return rows.start + torch.randint(len(rows), (n,), generator=generator)
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
@@ -141,25 +159,19 @@ def opened(file: Path, layout: Layout) -> np.ndarray:
     try:
         shard = np.load(file, mmap_mode="r")
     except FileNotFoundError as error:
-        raise ValueError(f"{file} is missing; {AGAIN}.") from error
+        raise ValueError(f"{file} is missing; {DRAW_AGAIN}.") from error
     except (ValueError, OSError, EOFError) as error:
-        raise ValueError(f"{file} is truncated or damaged ({error}); {AGAIN}.") from error
+        raise ValueError(f"{file} is truncated or damaged ({error}); {DRAW_AGAIN}.") from error
     if shard.dtype != np.float16 or shard.shape[1:] != (*layout.shape, 2):
-        want = (*layout.shape, 2)
+        expected = (*layout.shape, 2)
         raise ValueError(
-            f"{file} holds {shard.dtype} draws of shape {shard.shape[1:]}, but the manifest says float16 {want}: it is "
-            "of another dataset; numerologies and arrays are not mixed in one folder."
+            f"{file} holds {shard.dtype} draws of shape {shard.shape[1:]}, but the manifest says float16 {expected}; "
+            "it is of another dataset: numerologies and arrays are not mixed in one folder."
         )
     return shard
 
 
-def file_hash(file: Path) -> str:
-    """SHA-256 of a file."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def whole_hash(manifest: dict[str, Any]) -> str:
-    """SHA-256 of what tells a dataset: layout, recipe, seed and the hashes of its shards."""
-    told = {key: manifest.get(key) for key in ("layout", "recipe", "seed", "sha256")}
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+    """The SHA-256 of what makes a dataset itself: layout, recipe, seed and the hashes of its shards."""
+    hashed = {key: manifest.get(key) for key in ("layout", "recipe", "seed", "sha256")}
+    return hashlib.sha256(json.dumps(hashed, sort_keys=True).encode()).hexdigest()

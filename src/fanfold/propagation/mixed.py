@@ -6,15 +6,26 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from fanfold.propagation.base import Layout, Part, Source, StoredSource
+from fanfold.core.abilities import offers
+from fanfold.propagation.base import DistinctSource, Layout, Part, Source, StoredSource, stored_fingerprint
 
 
 @dataclass(frozen=True)
 class Mixed:
     """Draws of several sources of one layout, the same number of each but for a remainder, in random order.
 
+    Attributes:
+        sources: The sources, two or more.
+        names: What they are called in errors; their numbers, counted from 1, if none are given.
+
     Raises:
         ValueError: If there are fewer than two, or their layouts differ: numerologies are not mixed.
+
+    Example:
+        >>> import fanfold as ff
+        >>> mixed = ff.propagation.source_of("umi + rician:array=2x4x4,subcarriers=24")
+        >>> len(mixed.sources), mixed.layout.shape
+        (2, (32, 1, 24))
     """
 
     sources: tuple[Source, ...]
@@ -30,17 +41,20 @@ class Mixed:
 
     @cached_property
     def layout(self) -> Layout:
-        """Of every source."""
+        """The layout of every source."""
         return self.sources[0].layout
+
+    @property
+    def fingerprint(self) -> str | None:
+        """The hashes of the sources that are stored, joined by `+`; None if all draw afresh."""
+        return "+".join(hashed for source in self.sources if (hashed := stored_fingerprint(source))) or None
 
     def draw(self, n: int, generator: torch.Generator, part: Part = "train") -> Tensor:
         """`n` channels; not to train on, as many as every source has, so that none counts for more than another."""
         sizes = self._sizes(n, generator)
         if part != "train":
-            most = min(
-                (len(source.rows(part)) for source in self.sources if isinstance(source, StoredSource)), default=n
-            )
-            sizes = [min(size, most) for size in sizes]
+            counts = [len(source.rows(part)) for source in self.sources if offers(source, StoredSource)]
+            sizes = [min(size, *counts) for size in sizes] if counts else sizes
         drawn = [source.draw(size, generator, part) for source, size in zip(self.sources, sizes, strict=True) if size]
         together = torch.cat(drawn)
         return together[torch.randperm(len(together), generator=generator)]
@@ -51,20 +65,20 @@ class Mixed:
         Raises:
             ValueError: If a stored source is named twice, or holds too few.
         """
-        stored = [source.fingerprint for source in self.sources if isinstance(source, StoredSource)]
+        stored = [source.fingerprint for source in self.sources if offers(source, StoredSource)]
         if len(set(stored)) < len(stored):
             raise ValueError(
                 "the mixture names a stored source twice, so that its channels cannot all differ; name each once."
             )
         sizes = self._sizes(n, generator)
-        each = [distinct(source, size, generator, part) for source, size in zip(self.sources, sizes, strict=True)]
-        return torch.cat(each)[torch.randperm(n, generator=generator)]
+        drawn = [distinct(source, size, generator, part) for source, size in zip(self.sources, sizes, strict=True)]
+        return torch.cat(drawn)[torch.randperm(n, generator=generator)]
 
     def _sizes(self, n: int, generator: torch.Generator) -> list[int]:
-        """How many of each source."""
+        """How many draws each source gives."""
         first = torch.randint(len(self.sources), (), generator=generator).item()  # whose turn it is for the remainder
-        each, rest = divmod(n, len(self.sources))
-        return [each + ((k - first) % len(self.sources) < rest) for k in range(len(self.sources))]
+        share, rest = divmod(n, len(self.sources))
+        return [share + ((k - first) % len(self.sources) < rest) for k in range(len(self.sources))]
 
 
 def distinct(source: Source, n: int, generator: torch.Generator, part: Part = "train") -> Tensor:
@@ -73,9 +87,9 @@ def distinct(source: Source, n: int, generator: torch.Generator, part: Part = "t
     Raises:
         ValueError: If the part holds fewer.
     """
-    if isinstance(source, Mixed):
+    if offers(source, DistinctSource):
         return source.distinct(n, generator, part)
-    if not isinstance(source, StoredSource):
+    if not offers(source, StoredSource):
         return source.draw(n, generator, part)
     rows = source.rows(part)
     if n > len(rows):

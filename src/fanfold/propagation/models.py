@@ -17,7 +17,14 @@ LIGHT = 299_792_458.0  # m/s
 
 @dataclass(frozen=True)
 class Rayleigh:
-    """Independent `CN(0, 1)` entries for each antenna and subcarrier, the same in all symbols of a slot."""
+    """Independent `CN(0, 1)` entries for each antenna and subcarrier, the same in all symbols of a slot.
+
+    Example:
+        >>> import torch, fanfold as ff
+        >>> model = ff.propagation.source_of("rayleigh:array=2x4,subcarriers=12")
+        >>> tuple(model.draw(5, torch.Generator().manual_seed(0)).shape)
+        (5, 8, 1, 12)
+    """
 
     array: tuple[int, ...] = (2, 4, 8)  # antennas along each axis: polarisations, columns, rows
     symbols: int = 1
@@ -26,15 +33,15 @@ class Rayleigh:
     carrier_hz: float = 3.5e9
 
     def __post_init__(self):
-        _ = self.layout
+        _ = self.layout  # refuses what is no layout
 
     @property
     def layout(self) -> Layout:
-        """Shape and numerology of its channels."""
+        """The shape and numerology of its channels."""
         return Layout(self.array, self.symbols, self.subcarriers, self.spacing_hz, self.carrier_hz)
 
     def correlations(self) -> list[Tensor]:
-        """Correlation `(size, size)`, complex128, along each axis of the array, time and frequency."""
+        """The correlations `(size, size)`, complex128, along each axis of the array, time and frequency."""
         still = torch.ones(self.symbols, self.symbols, dtype=torch.complex128)
         return [*(_independent(size) for size in self.array), still, _independent(self.subcarriers)]
 
@@ -43,7 +50,7 @@ class Rayleigh:
         return reduce(torch.kron, self.correlations())
 
     def draw(self, n: int, generator: torch.Generator, part: Part = "train") -> Tensor:
-        """Fresh channels `(n, antennas, symbols, subcarriers)`, complex64; both parts are alike."""
+        """Fresh channels `(n, antennas, symbols, subcarriers)`, complex64; all parts are alike."""
         h = circular((n, *self.array, self.symbols, self.subcarriers), generator, torch.complex64)
         for axis, root in enumerate(_roots(self), start=1):
             if root is not None:
@@ -62,12 +69,18 @@ class Kronecker(Rayleigh):
 
     Raises:
         ValueError: If a correlation is not from 0 to below 1, a spread is not positive, or both are given.
+
+    Example:
+        >>> import fanfold as ff
+        >>> model = ff.propagation.source_of("kronecker:array=1x2,subcarriers=3,space=0.5,frequency=0.9")
+        >>> [[round(value, 2) for value in row] for row in model.correlations()[-1].real.tolist()]
+        [[1.0, 0.9, 0.81], [0.9, 1.0, 0.9], [0.81, 0.9, 1.0]]
     """
 
-    neighbours: ClassVar[tuple[float, float]] = 0.7, 0.95  # correlations over space and frequency if none are given
+    neighbours: ClassVar[tuple[float, float]] = 0.7, 0.95  # correlations over space and frequency where none are given
 
-    space: tuple[float, ...] | None = None  # of neighbours along each axis of the array, one number for all
-    frequency: float | None = None  # of neighbouring subcarriers
+    space: tuple[float, ...] | None = None  # correlation of neighbours along each axis of the array, or one for all
+    frequency: float | None = None  # correlation of neighbouring subcarriers
     delay_spread_ns: float | None = None  # instead of `frequency`
     angle_spread_deg: float | None = None  # instead of `space`
 
@@ -78,16 +91,11 @@ class Kronecker(Rayleigh):
             raise ValueError(f"space is {space} for an array of {self.array}; pass one number, or one an axis.")
         if not all(0 <= rho < 1 for rho in (*space, frequency)):
             raise ValueError(f"space {space} and frequency {frequency}; correlations are from 0 to below 1.")
-        for name, other in (("delay_spread_ns", "frequency"), ("angle_spread_deg", "space")):
-            if (spread := getattr(self, name)) is None:
-                continue
-            if not 0 < spread < math.inf:
-                raise ValueError(f"{name} is {spread}; pass a positive, finite one.")
-            if getattr(self, other) is not None:
-                raise ValueError(f"{other} and {name} both tell the correlation; pass one of them.")
+        _check_spread("delay_spread_ns", self.delay_spread_ns, "frequency", self.frequency)
+        _check_spread("angle_spread_deg", self.angle_spread_deg, "space", self.space)
 
     def _neighbours(self) -> tuple[tuple[float, ...], float]:
-        """Correlations along the axes of the array and along frequency, unless spreads tell them."""
+        """The correlations along the axes of the array and along frequency, where no spread implies them."""
         space, frequency = self.neighbours
         return (space,) if self.space is None else self.space, frequency if self.frequency is None else self.frequency
 
@@ -121,6 +129,12 @@ class Rician(Kronecker):
 
     Raises:
         ValueError: If an angle is not above 0 and up to 90 degrees, or as of `Kronecker`.
+
+    Example:
+        >>> import fanfold as ff
+        >>> model = ff.propagation.source_of("rician:array=8,subcarriers=12,k_db=10")
+        >>> round(model.sight, 3)
+        0.909
     """
 
     neighbours = 0.0, 0.0
@@ -132,16 +146,16 @@ class Rician(Kronecker):
     def __post_init__(self):
         super().__post_init__()
         if not all(0 < angle <= 90 for angle in (self.azimuth_deg, self.elevation_deg)):
-            raise ValueError(f"angles {self.azimuth_deg} and {self.elevation_deg}; pass some above 0 and up to 90.")
+            raise ValueError(f"angles {self.azimuth_deg} and {self.elevation_deg}; pass angles above 0 and up to 90.")
 
     @property
     def sight(self) -> float:
-        """Power of the line of sight, `K / (K + 1)`."""
+        """The power of the line of sight, `K / (K + 1)`."""
         return 1 / (1 + 10 ** (-self.k_db / 10))
 
     @property
     def _steered(self) -> list[tuple[int, float]]:
-        """Size of the axes that are steered, and the largest phase step over π."""
+        """The sizes of the axes that are steered, and the largest phase step over π of each."""
         angles = (self.azimuth_deg, self.elevation_deg)[: len(self.array)]  # a single axis lies flat
         return [(size, math.sin(math.radians(angle))) for size, angle in zip(self.array[-2:], angles)]
 
@@ -168,6 +182,12 @@ class Jakes(Kronecker):
 
     Raises:
         ValueError: If the speed is negative, or as of `Kronecker`.
+
+    Example:
+        >>> import fanfold as ff
+        >>> model = ff.propagation.source_of("jakes:array=2,subcarriers=12,speed_mps=30")
+        >>> model.layout.shape
+        (2, 14, 12)
     """
 
     neighbours = 0.0, 0.95
@@ -185,6 +205,16 @@ class Jakes(Kronecker):
         doppler = self.speed_mps * self.carrier_hz / LIGHT
         angle = 2 * math.pi * doppler * self.layout.symbol_seconds * _lags(self.symbols)
         return [*space, torch.from_numpy(j0(angle.numpy())) + 0j, frequency]
+
+
+def _check_spread(name: str, spread: float | None, other: str, correlation: object) -> None:
+    """Refuse a spread that is not positive and finite, or that stands beside the correlation that it implies."""
+    if spread is None:
+        return
+    if not 0 < spread < math.inf:
+        raise ValueError(f"{name} is {spread}; pass a positive, finite one.")
+    if correlation is not None:
+        raise ValueError(f"{other} and {name} both give the correlation; pass one of them.")
 
 
 MODELS: dict[str, type[Rayleigh]] = {"rayleigh": Rayleigh, "kronecker": Kronecker, "rician": Rician, "jakes": Jakes}

@@ -10,15 +10,15 @@ from torch import Tensor
 
 from fanfold.core.suggest import did_you_mean
 
-SLOT = 14  # symbols, normal cyclic prefix
-FRONT = 2  # dmrs-TypeA-Position pos2: the third symbol of a slot
+SLOT_SYMBOLS = 14  # with the normal cyclic prefix
+FRONT_SYMBOL = 2  # dmrs-TypeA-Position pos2: the third symbol of a slot
 # More places of DMRS in a whole slot, mapping type A: TS 38.211, tables 6.4.1.1.3-3 (single) and 6.4.1.1.3-4 (double)
-MORE = {1: {0: (), 1: (11,), 2: (7, 11), 3: (5, 8, 11)}, 2: {0: (), 1: (10,)}}
+ADDITIONAL_SYMBOLS = {1: {0: (), 1: (11,), 2: (7, 11), 3: (5, 8, 11)}, 2: {0: (), 1: (10,)}}
 NAMED = ("comb-2", "comb-4", "comb-6", "comb-12", "dmrs-1", "dmrs-2", "srs-2", "srs-4", "srs-8")
 
 
 def pilot_mask(pilots: str, symbols: int, subcarriers: int) -> Tensor:
-    """Where the pilots are: `(symbols, subcarriers)`, boolean.
+    """The places of the pilots in a slot, `(symbols, subcarriers)`, boolean.
 
     Args:
         pilots: `comb-4`, every fourth subcarrier of the first symbol; `dmrs-1` or `dmrs-2`, the demodulation reference
@@ -26,12 +26,20 @@ def pilot_mask(pilots: str, symbols: int, subcarriers: int) -> Tensor:
             symbol all take the first. Options follow a colon: `offset` of a comb or SRS; of DMRS `group` (code division
             group), `length` (1 or 2 symbols) and `additional` (0 to 3 more places): `dmrs-1:group=1,additional=1`.
             Other symbols, counted from 0, follow an @: `comb-4@2,11`. `0,12,23` are subcarriers one by one. A `.npy`
-            file holds a mask of one's own, boolean.
-        symbols: Of the layout.
-        subcarriers: Of the layout.
+            file holds a mask of the user's own, boolean.
+        symbols: How many symbols the layout has.
+        subcarriers: How many subcarriers the layout has.
+
+    Returns:
+        The mask `(symbols, subcarriers)`, true where pilots are.
 
     Raises:
         ValueError: If the pattern is unknown, does not fit the layout or leaves nothing to interpolate.
+
+    Example:
+        >>> import fanfold as ff
+        >>> ff.propagation.pilot_mask("comb-4:offset=1", symbols=1, subcarriers=8).int().tolist()
+        [[0, 1, 0, 0, 0, 1, 0, 0]]
     """
     if pilots.endswith(".npy"):
         mask = _of_file(pilots, symbols, subcarriers)
@@ -52,7 +60,7 @@ def check_interpolable(mask: Tensor, name: str = "the mask") -> None:
     One symbol with pilots is enough for a slot, for it is held; one subcarrier is not enough for several.
 
     Raises:
-        ValueError: If so, or if there is no pilot.
+        ValueError: If the mask leaves nothing to interpolate, or has no pilot.
     """
     columns = mask.any(0).nonzero().flatten().tolist()
     if not columns:
@@ -85,7 +93,7 @@ def gold_qpsk(count: int, initial: int = 1) -> Tensor:
 
 
 def _pattern(pilots: str, name: str, text: str, symbols: int, subcarriers: int) -> tuple[Sequence[int], Sequence[int]]:
-    """Symbols and subcarriers."""
+    """The symbols and the subcarriers that carry pilots."""
     if name[:1].isdecimal():
         _ = _options(pilots, name, text, {})
         return [0], _numbers(pilots, name)
@@ -109,19 +117,21 @@ def _dmrs(
     known = {"group": range(kind + 1), "length": range(1, 3), "additional": range(4)}
     chosen = _options(pilots, name, text, known)
     length, additional = chosen["length"], chosen["additional"]
-    if additional not in MORE[length]:
+    if additional not in ADDITIONAL_SYMBOLS[length]:
         raise ValueError(f"pilots {pilots!r}: of double symbols (length=2) additional is 0 or 1, not {additional}.")
-    if additional and symbols != SLOT:
-        raise ValueError(f"pilots {pilots!r}: additional places are those in a slot of {SLOT} symbols, not {symbols}.")
-    front = FRONT if symbols > FRONT else 0
-    rows = [place + k for place in (front, *MORE[length][additional]) for k in range(length)]
+    if additional and symbols != SLOT_SYMBOLS:
+        raise ValueError(
+            f"pilots {pilots!r}: additional places are those in a slot of {SLOT_SYMBOLS} symbols, not {symbols}."
+        )
+    front = FRONT_SYMBOL if symbols > FRONT_SYMBOL else 0
+    rows = [place + k for place in (front, *ADDITIONAL_SYMBOLS[length][additional]) for k in range(length)]
     spacing, run = (2, 1) if kind == 1 else (6, 2)
     first = run * chosen["group"]
     return rows, [k for k in range(subcarriers) if first <= k % spacing < first + run]
 
 
 def _options(pilots: str, name: str, text: str, known: Mapping[str, range]) -> dict[str, int]:
-    """What is given after the colon; the rest is at its least."""
+    """The options: those given after the colon, and the least value of each other."""
     chosen = {option: values.start for option, values in known.items()}
     for part in filter(None, text.split(",")):
         option, _, value = part.partition("=")

@@ -2,11 +2,16 @@
 
 import dataclasses
 import types
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, Protocol, TypeVar, get_args, get_origin, get_type_hints
 
 from fanfold.core.suggest import did_you_mean
 
-T = TypeVar("T")
+
+class _Dataclass(Protocol):
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
+
+
+T = TypeVar("T", bound=_Dataclass)
 
 
 def made(kind: type[T], what: str, text: str, **given: Any) -> T:
@@ -16,13 +21,13 @@ def made(kind: type[T], what: str, text: str, **given: Any) -> T:
         kind: The dataclass.
         what: What it is called in errors.
         text: The settings.
-        **given: Fields that no setting may change.
+        **given: Fields that are given already and that no setting may change.
 
     Raises:
         ValueError: If a setting is unknown or is not of its field's type.
     """
     types_of = get_type_hints(kind)
-    known = [f.name for f in dataclasses.fields(kind) if f.name not in given]  # type: ignore[arg-type]
+    known = [f.name for f in dataclasses.fields(kind) if f.name not in given]
     settings = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
         name, equals, value = part.partition("=")

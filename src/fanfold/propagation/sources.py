@@ -15,7 +15,7 @@ from fanfold.propagation.settings import made
 from fanfold.propagation.user_files import SUFFIXES, UserFile
 
 SHIPPED = {"umi": Path(__file__).parent / "data" / "umi"}  # 32 antennas and 24 subcarriers
-JOIN = re.compile(r"(?<![0-9][eE])\+")  # not that of 1e+3
+JOINS = re.compile(r"(?<![0-9][eE])\+")  # not that of 1e+3
 
 
 def source_of(name: str) -> Source:
@@ -27,6 +27,11 @@ def source_of(name: str) -> Source:
 
     Raises:
         ValueError: If there is none of that name, or a setting is unknown or wrong.
+
+    Example:
+        >>> import fanfold as ff
+        >>> ff.propagation.source_of("rician:k_db=10,array=2x4x8").layout.shape
+        (64, 1, 48)
     """
     if len(names := _parts(name)) > 1:
         return Mixed(tuple(source_of(part) for part in names), tuple(names))
@@ -44,30 +49,30 @@ def source_of(name: str) -> Source:
 
 def _parts(name: str) -> list[str]:
     """The sources that a name joins; a `+` within the name of a folder or file joins nothing."""
-    found, pending = [], ""
-    for piece in JOIN.split(name):
+    joined, pending = [], ""
+    for piece in JOINS.split(name):
         pending = f"{pending}+{piece}" if pending else piece
         if _is_source(pending.strip()):
-            found.append(pending.strip())
+            joined.append(pending.strip())
             pending = ""
-    return [part.strip() for part in JOIN.split(name)] if pending else found
+    return [part.strip() for part in JOINS.split(name)] if pending else joined
 
 
 def _is_source(name: str) -> bool:
     head, _ = _split(name)
-    there = head in MODELS or name in SHIPPED
-    return there or os.path.isdir(name) or os.path.isfile(head)
+    named = head in MODELS or name in SHIPPED
+    return named or os.path.isdir(name) or os.path.isfile(head)
 
 
 @lru_cache(maxsize=32)
 def _dataset(path: str, changed: int) -> Dataset:
-    """Opened once, until it changes."""
+    """A dataset, which is opened once until it changes."""
     return Dataset(path)
 
 
 @lru_cache(maxsize=4)
 def _user_file(name: str, settings: str, path: str, changed: int) -> UserFile:
-    """Read once, until it changes."""
+    """A file of the user's, which is read once until it changes."""
     return made(UserFile, name, settings, path=path)
 
 

@@ -32,26 +32,31 @@ class TR38901:
 
     Raises:
         ValueError: If a setting is unknown, or does not go with the model.
+
+    Example:
+        >>> import fanfold as ff
+        >>> recipe = ff.propagation.TR38901("cdl-c", array=(2, 4, 8), symbols=14, delay_spread_ns=300.0)
+        >>> recipe.layout.shape
+        (64, 14, 48)
     """
 
     model: str = "umi"  # umi, uma, inh, cdl-a to cdl-e or tdl-a to tdl-e
     array: tuple[int, int, int] = (2, 4, 8)  # polarisations (2: crossed at 45 degrees), columns and rows of a panel
     panels: tuple[int, int] = (1, 1)  # columns and rows of panels
-    panel_gap: float = (
-        0.5  # between the nearest elements of two panels, in wavelengths; inside a panel it is half of one
-    )
-    symbols: int = 1  # of a slot, the first ones; 14 are all
-    subcarriers: int = 48
-    spacing_khz: Literal[15, 30, 60, 120] = 30  # numerology 0 to 3
-    carrier_ghz: float = 3.5
-    speed_mps: float | tuple[float, float] = 0.83  # of the user, or the range of it
-    line_of_sight: Literal["random", "force", "forbid"] = "random"  # of UMi, UMa and InH; force keeps users outdoors
-    delay_spread_ns: float | None = None  # of CDL and TDL, 100 if not given; the others draw theirs
-    correlation: float = 0.0  # of TDL-A to C: of neighbouring antennas, exponential along each axis of the array
+    panel_gap: float = 0.5  # wavelengths between the nearest elements of two panels; inside a panel it is half of one
+    symbols: int = 1  # number of OFDM symbols, the first ones of a slot; 14 are a whole slot
+    subcarriers: int = 48  # number of subcarriers
+    spacing_khz: Literal[15, 30, 60, 120] = 30  # spacing of the subcarriers; numerology 0 to 3
+    carrier_ghz: float = 3.5  # carrier frequency
+    speed_mps: float | tuple[float, float] = 0.83  # speed of the user, or its lowest and highest
+    line_of_sight: Literal["random", "force", "forbid"] = "random"  # for UMi, UMa and InH; force keeps users outdoors
+    delay_spread_ns: float | None = None  # for CDL and TDL, 100 if not given; the other models draw their own
+    correlation: float = 0.0  # for TDL-A to C: that of neighbouring antennas, exponential along each axis of the array
 
     def __post_init__(self):
-        for name in ("array", "panels", "speed_mps"):  # lists, where a manifest told them
-            if isinstance(value := getattr(self, name), list):
+        given = {"array": self.array, "panels": self.panels, "speed_mps": self.speed_mps}
+        for name, value in given.items():
+            if isinstance(value, list):  # a manifest, being JSON, has lists for tuples
                 object.__setattr__(self, name, tuple(value))
         if self.model not in MODELS:
             raise ValueError(
@@ -69,30 +74,30 @@ class TR38901:
 
     @property
     def speeds(self) -> tuple[float, float]:
-        """Least and greatest, in m/s."""
+        """The lowest and the highest speed of the user, in m/s."""
         return self.speed_mps if isinstance(self.speed_mps, tuple) else (self.speed_mps, self.speed_mps)
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Of the array: panels, polarisations, columns and rows."""
+        """The sizes of the array: panels, polarisations, columns and rows."""
         return self.layout.array
 
     @property
     def carrier_hz(self) -> float:
-        """Of the middle subcarrier."""
+        """The frequency of the middle subcarrier, in hertz."""
         return self.layout.carrier_hz
 
     @property
     def symbol_seconds(self) -> float:
-        """From one OFDM symbol to the next."""
+        """The time from one OFDM symbol to the next."""
         return self.layout.symbol_seconds
 
     def describe(self) -> dict[str, Any]:
-        """The settings as plain data."""
+        """The settings as plain data, as the manifest of a dataset keeps them."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
     def versions(self) -> dict[str, str]:
-        """Of what draws: the same numbers come from the same version.
+        """The version of Sionna: the same version draws the same numbers.
 
         Raises:
             ImportError: If Sionna is not installed.
@@ -128,12 +133,12 @@ class TR38901:
 
 
 def _together(layout: Layout) -> int:
-    """Draws that Sionna makes at once: its memory goes with antennas times symbols, of hundreds of rays."""
+    """How many draws Sionna makes at once: its memory goes with antennas times symbols, of hundreds of rays."""
     return max(1, min(100, 128_000 // (layout.antennas * layout.symbols), 10_000_000 // layout.n))
 
 
 def _check(recipe: TR38901) -> None:
-    polarisations, least, greatest = recipe.array[0], *recipe.speeds
+    polarisations, lowest, highest = recipe.array[0], *recipe.speeds
     scenario, scattered = recipe.model in SCENARIOS, recipe.model in ("tdl-a", "tdl-b", "tdl-c")
     if polarisations not in (1, 2):
         raise ValueError(f"array is {recipe.array}: (polarisations, columns, rows), with 1 or 2 polarisations.")
@@ -143,7 +148,7 @@ def _check(recipe: TR38901) -> None:
         raise ValueError(f"symbols is {recipe.symbols}; a slot has 14.")
     if recipe.spacing_khz not in (15, 30, 60, 120):
         raise ValueError(f"spacing_khz is {recipe.spacing_khz}; numerologies 0 to 3 have 15, 30, 60 and 120.")
-    if not 0 <= least <= greatest:
+    if not 0 <= lowest <= highest:
         raise ValueError(f"speed_mps is {recipe.speed_mps}; pass one speed or the range from a lower to a higher one.")
     if recipe.delay_spread_ns is not None and (scenario or recipe.delay_spread_ns <= 0):
         why = f"{recipe.model} draws its own" if scenario else "it is positive"
@@ -151,9 +156,9 @@ def _check(recipe: TR38901) -> None:
     if recipe.line_of_sight not in ("random", "force", "forbid"):
         raise ValueError(f"line_of_sight is {recipe.line_of_sight!r}; pass random, force or forbid.")
     if recipe.line_of_sight != "random" and not scenario:
-        raise ValueError(f"line_of_sight is of {', '.join(SCENARIOS)}; profiles D and E have one, A to C have none.")
+        raise ValueError(f"line_of_sight is for {', '.join(SCENARIOS)}; profiles D and E have one, A to C have none.")
     if recipe.correlation and not (scattered and 0 < recipe.correlation < 1):
         raise ValueError(
-            f"correlation is {recipe.correlation}; it is of tdl-a to tdl-c, from 0 to below 1: the line of sight of "
+            f"correlation is {recipe.correlation}; it is for tdl-a to tdl-c, from 0 to below 1: the line of sight of "
             "tdl-d and tdl-e is the same at all antennas, and the other models have angles."
         )

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fanfold.propagation.base import Layout, Part, rows_of
-from fanfold.propagation.dataset import file_hash, picked
+from fanfold.core.files import file_hash
+from fanfold.propagation.base import Layout, Part, picked, rows_of
 
 SUFFIXES = (".npz", ".npy", ".h5", ".hdf5", ".mat")
-AXES = {3: "daf", 4: "dasf", 7: "ddaddsf"}  # of an array of so many dimensions, where the user does not say
-MEANING = (
+AXES = {3: "daf", 4: "dasf", 7: "ddaddsf"}  # by the number of dimensions, where the user does not say
+AXES_MEANING = (
     "d draws (several are joined, the first slowest), a antennas, s symbols, f subcarriers, c real and imaginary part"
 )
 
@@ -31,11 +31,19 @@ class UserFile:
     Raises:
         ValueError: If there is no such file or array, or the array is not one of channels.
         ImportError: If the format needs a package that is not installed.
+
+    Example:
+        >>> import tempfile, numpy as np, fanfold as ff
+        >>> H = np.random.default_rng(0).standard_normal((20, 8, 24, 2)) @ np.array([1, 1j])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     np.savez(f"{folder}/measured.npz", H=H)
+        ...     ff.propagation.source_of(f"{folder}/measured.npz:array=2x4").layout.shape
+        (8, 1, 24)
     """
 
     path: str
-    name: str = ""  # of the array; the only one that can hold channels if not given
-    axes: str = ""  # one letter for each dimension; see `MEANING`
+    name: str = ""  # name of the array; the only one that can hold channels if not given
+    axes: str = ""  # one letter for each dimension; see `AXES_MEANING`
     array: tuple[int, ...] = ()  # antennas along each axis, slowest first; one axis if not given
     spacing_hz: float = 30e3
     carrier_hz: float = 3.5e9
@@ -52,7 +60,7 @@ class UserFile:
 
     @cached_property
     def layout(self) -> Layout:
-        """Shape and numerology of its channels."""
+        """The shape and numerology of its channels."""
         _, antennas, symbols, subcarriers = self.channels.shape
         array = self.array or (antennas,)
         if math.prod(array) != antennas:
@@ -61,7 +69,7 @@ class UserFile:
 
     @cached_property
     def channels(self) -> Tensor:
-        """All of them: `(draws, antennas, symbols, subcarriers)`, complex64, scaled."""
+        """All channels, scaled: `(draws, antennas, symbols, subcarriers)`, complex64."""
         H, _ = self._ordered
         bad = np.argwhere(~np.isfinite(H))
         if len(bad):
@@ -76,7 +84,7 @@ class UserFile:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the file."""
+        """The SHA-256 of the file."""
         return file_hash(Path(self.path))
 
     @cached_property
@@ -85,11 +93,11 @@ class UserFile:
 
     @property
     def _links(self) -> int:
-        """Draws of one topology: links and streams of one entry of the batch."""
+        """How many draws one topology has: links and streams of one entry of the batch."""
         return self._ordered[1]
 
     def rows(self, part: Part) -> range:
-        """Which draws a part holds; no topology is in two."""
+        """The draws that a part holds; no topology is in two parts."""
         rows = rows_of(part, len(self.channels) // self._links, self.held_out_share)
         return range(rows.start * self._links, rows.stop * self._links)
 
@@ -98,7 +106,7 @@ class UserFile:
         return self.read(picked(self.rows(part), n, generator, part))
 
     def read(self, pick: Tensor) -> Tensor:
-        """The channels of these rows `(n,)`."""
+        """The channels of these rows `(n,)`: `(n, antennas, symbols, subcarriers)`, complex64."""
         return self.channels[pick]
 
 
@@ -109,7 +117,7 @@ def _ordered(source: UserFile) -> tuple[np.ndarray, int]:
     if len(axes) != H.ndim or set(axes) - set("dasfc") or any(axes.count(x) != 1 for x in "af") or "d" not in axes:
         raise ValueError(
             f"{source.path}: {name or 'the array'} has shape {H.shape}, and axes is {source.axes!r}; pass one letter "
-            f"for each dimension ({MEANING}), such as axes=daf."
+            f"for each dimension ({AXES_MEANING}), such as axes=daf."
         )
     if "c" in axes:
         pair = np.moveaxis(H, axes.index("c"), -1)
@@ -188,20 +196,20 @@ def _of_hdf5(path: Path) -> dict[str, np.ndarray]:
         import h5py
     except ImportError as error:
         raise ImportError(f"{path} is HDF5, which h5py reads: pip install 'fanfold[channels]'") from error
-    found: dict[str, np.ndarray] = {}
+    arrays: dict[str, np.ndarray] = {}
 
     def keep(name: str, item: Any) -> None:
         if isinstance(item, h5py.Dataset) and item.ndim:
             value = _complex(item[()])
-            found[name] = value.T if path.suffix.lower() == ".mat" else value  # MATLAB stores the first axis fastest
+            arrays[name] = value.T if path.suffix.lower() == ".mat" else value  # MATLAB stores the first axis fastest
 
     with h5py.File(path, "r") as file:
         file.visititems(keep)
-    return found
+    return arrays
 
 
 def _complex(value: np.ndarray) -> np.ndarray:
-    """MATLAB's complex numbers are records of real and imag."""
+    """Numbers as they are, or as complex ones: MATLAB stores those as records of real and imag."""
     names = value.dtype.names or ()
     pair = next((p for p in (("real", "imag"), ("r", "i"), ("re", "im")) if set(p) == set(names)), None)
     return value[pair[0]] + 1j * value[pair[1]] if pair else value

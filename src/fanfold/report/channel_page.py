@@ -16,7 +16,7 @@ from fanfold.evaluation.scores import mean_normalised_square
 from fanfold.observation import Estimate, Estimator, Observation
 from fanfold.problems import OFDMChannel
 from fanfold.problems.draws import draw
-from fanfold.report.neural_page import learning_section
+from fanfold.report.neural_page import learning_section, sections_of
 from fanfold.report.page import Section
 from fanfold.report.plots import Series, line_chart, picture_row
 
@@ -24,8 +24,9 @@ PICTURE_DB = 10.0  # SNR of the channel that is shown
 AROUND = (-10.0, -5.0, 0.0, 5.0, 10.0)  # dB, of SNRs about the one that was trained for
 
 
+@sections_of.register
 def channel_sections(
-    net: nn.Module, problem: OFDMChannel, metrics: Sequence[dict[str, Any]], samples: int
+    problem: OFDMChannel, net: nn.Module, metrics: Sequence[dict[str, Any]], samples: int
 ) -> tuple[str, list[Section]]:
     """The verdict and the sections of the page."""
     peers = peers_of(net, problem)

@@ -1,30 +1,32 @@
 """The page of an end-to-end run: learning curve, error beside peers and limits, and whether its variances hold."""
 
 from collections.abc import Sequence
+from functools import singledispatch
 from typing import Any
 
 import torch
 from torch import nn
 
 from fanfold.bounds import error_decomposition
+from fanfold.core.abilities import ability
 from fanfold.core.streams import Stream
 from fanfold.core.table import Table
-from fanfold.estimators.posterior.neural import ClassPosterior
-from fanfold.evaluation.evaluate import evaluate
+from fanfold.evaluation.evaluate import class_errors, evaluate
 from fanfold.evaluation.peers import NETWORK, peers_of
-from fanfold.problems import Problem, Simulations
+from fanfold.problems import Problem
 from fanfold.problems.draws import draw
-from fanfold.problems.protocols import KnownModel
+from fanfold.problems.protocols import GaussianModel, KnownModel, Tabulated
 from fanfold.report.page import Section
 from fanfold.report.plots import Series, line_chart
 
 LOSS_UNITS = "Loss in units of the best linear estimator's error (cross-entropy: nats)."
 
 
-def neural_sections(
-    net: nn.Module, problem: Problem, metrics: Sequence[dict[str, Any]], samples: int
+@singledispatch
+def sections_of(
+    problem: Problem, net: nn.Module, metrics: Sequence[dict[str, Any]], samples: int
 ) -> tuple[str, list[Section]]:
-    """The verdict and the sections of the page."""
+    """The verdict and the sections of the page of an end-to-end network; a kind of problem may register its own."""
     table = evaluate(peers_of(net, problem), problem, samples=samples)
     about = f"{samples} fresh draws of the training problem; the limit is the error of the exact posterior mean."
     sections = [
@@ -43,15 +45,18 @@ def _filled(table: Table) -> Table:
 
 
 def learning_section(metrics: Sequence[dict[str, Any]], text: str = LOSS_UNITS) -> Section:
-    """Losses while training, of batches and of held-out draws."""
+    """Losses while training, of batches and of held-out draws; NMSEs where the network has no losses of its own."""
     steps = [m for m in metrics if m["event"] == "stepped" and not m["skipped"]]
     held_out = [m for m in metrics if m["event"] == "validated"]
     thinned = steps[:: max(1, len(steps) // 200)]
+    judged = all(m["loss"] is not None for m in held_out)
+    factor, measure = (1, "loss") if judged else (10, "nmse_db")
     series = [
-        Series("a batch", [m["step"] for m in thinned], [m["loss"] for m in thinned]),
-        Series("held out", [m["step"] for m in held_out], [m["loss"] for m in held_out], "learned"),
+        Series("a batch", [m["step"] for m in thinned], [factor * m["loss"] for m in thinned]),
+        Series("held out", [m["step"] for m in held_out], [m[measure] for m in held_out], "learned"),
     ]
-    return Section("Learning curve", text, [line_chart(series, "step", "loss")], details=Table(thinned))
+    chart = line_chart(series, "step", "loss" if judged else "NMSE in dB")
+    return Section("Learning curve", text if judged else "", [chart], details=Table(thinned))
 
 
 @torch.no_grad()
@@ -73,9 +78,11 @@ def _variances(net: nn.Module, problem: Problem, samples: int) -> list[Section]:
 
 def _decomposition(net: nn.Module, problem: Problem) -> list[Section]:
     """Bias² and variance at a few draws of the prior, where the model of the measurements is known and Gaussian."""
-    if not isinstance(problem, KnownModel) or not hasattr(problem, "mean") or isinstance(net, ClassPosterior):
+    if ability(problem, KnownModel) is None or ability(problem, GaussianModel) is None:
         return []
-    if isinstance(problem.snr_db, tuple):  # type: ignore[attr-defined] - each draw has its own noise
+    x, obs = problem.sample(2, torch.Generator().manual_seed(0))
+    own_noise = obs.noise_var is not None and obs.noise_var.ndim > 0  # of each draw
+    if own_noise or class_errors(x, x):
         return []
     split = error_decomposition(net, problem, repeats=500)
     return [Section("Bias and variance at fixed parameters", split.verdict, details=split.table)]
@@ -83,8 +90,8 @@ def _decomposition(net: nn.Module, problem: Problem) -> list[Section]:
 
 def _simulations(problem: Problem, metrics: Sequence[dict[str, Any]]) -> list[Section]:
     """What became of the runs of a simulator, stored or made while training."""
-    if isinstance(problem, Simulations):
-        rows = problem.table()
+    if stored := ability(problem, Tabulated):
+        rows = stored.table()
     else:
         last = [m["failed"] for m in metrics if m["event"] == "failures"][-1:]
         rows = [{"runs": kind, "count": count} for failed in last for kind, count in failed.items()]

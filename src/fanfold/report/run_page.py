@@ -1,24 +1,26 @@
 """The page of a run: learning curve, error of every layer beside its peers, and the limits."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from fanfold.bounds.convergence import certify, has_evolution
+from fanfold.core.abilities import ability
 from fanfold.core.streams import Stream
 from fanfold.core.table import Table
+from fanfold.estimators.base import Layered
 from fanfold.evaluation.evaluate import evaluate
-from fanfold.evaluation.peers import peers_of
-from fanfold.problems import OFDMChannel, Problem
+from fanfold.evaluation.peers import UNFOLDED, peers_of
+from fanfold.problems import Problem
 from fanfold.problems.draws import draw
-from fanfold.report.channel_page import channel_sections
-from fanfold.report.neural_page import neural_sections
+from fanfold.report import channel_page as channel_page  # registers its kind of problem
+from fanfold.report.neural_page import sections_of
 from fanfold.report.page import Section, write_page
 from fanfold.report.plots import Series, line_chart
 from fanfold.runs.directory import Run
-from fanfold.unfolding.unfold import Unfolded
 
 
 def write_run_page(run: Run, path: Path, samples: int) -> Path:
@@ -28,17 +30,22 @@ def write_run_page(run: Run, path: Path, samples: int) -> Path:
         ValueError: If the run has no weights yet.
     """
     net, problem = run.estimator(), run.problem()
-    if not isinstance(net, Unfolded):
-        if isinstance(problem, OFDMChannel):
-            verdict, sections = channel_sections(net, problem, run.metrics(), samples)
-        else:
-            verdict, sections = neural_sections(net, problem, run.metrics(), samples)
-        return write_page(path, f"fanfold run {run.path.name}", verdict, sections, _facts(run))
+    if network := ability(net, Layered):
+        verdict, sections = layered_sections(problem, network, run.metrics(), samples)
+    else:
+        verdict, sections = sections_of(problem, net, run.metrics(), samples)
+    return write_page(path, f"fanfold run {run.path.name}", verdict, sections, _facts(run))
+
+
+def layered_sections(
+    problem: Problem, net: Layered, metrics: Sequence[dict[str, Any]], samples: int
+) -> tuple[str, list[Section]]:
+    """The verdict and the sections of the page of a network of layers."""
     table = evaluate(peers_of(net, problem), problem, samples=samples)
     layers = list(range(1, net.depth + 1))
     curves = {row["estimator"]: [r["nmse_db"] for r in table.where(estimator=row["estimator"])] for row in table}
     curves = {name: curve * (net.depth // len(curve)) for name, curve in curves.items()}  # a line if it has no layers
-    kinds = {"unfolded": "learned"}
+    kinds = {UNFOLDED: "learned"}
     series = [
         Series(name, layers, curve, kinds.get(name, "classical"))
         for name, curve in curves.items()
@@ -49,7 +56,7 @@ def write_run_page(run: Run, path: Path, samples: int) -> Path:
     series += [
         Series(k, layers, [v] * net.depth, "limit") for k, v in limits.items() if v is not None and math.isfinite(v)
     ]
-    steps = [m for m in run.metrics() if m["event"] == "stepped" and not m["skipped"]]
+    steps = [m for m in metrics if m["event"] == "stepped" and not m["skipped"]]
     learning = line_chart(
         [Series("training loss", [m["step"] for m in steps], [10 * m["loss"] for m in steps], "learned")],
         "step",
@@ -66,11 +73,11 @@ def write_run_page(run: Run, path: Path, samples: int) -> Path:
         *_certificate(net, problem, samples),
         Section("Learning curve", "", [learning], details=Table(steps[:: max(1, len(steps) // 200)])),
     ]
-    return write_page(path, f"fanfold run {run.path.name}", _verdict(table), sections, _facts(run))
+    return _verdict(table), sections
 
 
 @torch.no_grad()
-def _certificate(net: Unfolded, problem: Problem, samples: int) -> list[Section]:
+def _certificate(net: Layered, problem: Problem, samples: int) -> list[Section]:
     """Where state evolution is known and the network carries variances."""
     if not has_evolution(problem):
         return []
@@ -93,10 +100,11 @@ def _verdict(table: Table) -> str:
         bound = f"at the Bayes limit of large systems ({limit:.1f} dB) within the interval"
     else:
         bound = f"{best - limit:.1f} dB short of the Bayes limit ({limit:.1f} dB)"
-    own = "" if winner == "unfolded" else f"; the unfolded network has {rows['unfolded']['nmse_db']:.1f} dB"
+    trained = "" if winner == UNFOLDED else f"; the unfolded network has {rows[UNFOLDED]['nmse_db']:.1f} dB"
+    ahead = rows[second]["nmse_db"] - best
     return (
-        f"{winner} wins with {best:.1f} dB, {rows[second]['nmse_db'] - best:.1f} dB ahead of {second}, {bound}{own}; "
-        "do not trust the network with another matrix (it is refused) or at conditions that were not evaluated."
+        f"{winner} wins with {best:.1f} dB, {ahead:.1f} dB ahead of {second}, {bound}{trained}; do not "
+        "trust the network with another matrix (it is refused) or at conditions that were not evaluated."
     )
 
 

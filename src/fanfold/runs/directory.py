@@ -31,7 +31,14 @@ from fanfold.problems import Problem
 from fanfold.problems.protocols import Fingerprinted
 from fanfold.runs import recipe
 from fanfold.runs.operators import FILE, read_operator, write_operator
-from fanfold.runs.weights import check_operator, checksum_of, load_parameters, parameters_of, read_tensors, write_tensors
+from fanfold.runs.weights import (
+    check_operator,
+    checksum_of,
+    load_parameters,
+    parameters_of,
+    read_tensors,
+    write_tensors,
+)
 
 SCHEMA = 2  # of config.toml; 1 had no number, and sections of other names
 
@@ -214,7 +221,9 @@ def check_schema(config: Mapping[str, Any], source: Path) -> None:
     schema = config.get("schema", 1)
     if schema != SCHEMA:
         age = "an older" if schema < SCHEMA else "a newer"
-        raise ValueError(f"{source} was written by {age} fanfold (schema {schema}; this one reads {SCHEMA}): train anew.")
+        raise ValueError(
+            f"{source} was written by {age} fanfold (schema {schema}; this one reads {SCHEMA}): train anew."
+        )
 
 
 def load(path: str | Path, **handed_in: Any) -> nn.Module:
@@ -263,9 +272,7 @@ def save(estimator: nn.Module, path: str | Path, problem: Problem | None = None)
     run = Run.create(path, config, facts)
     if bound := ability(estimator, Bound):
         write_operator(run.path, bound.operator)
-    write_tensors(
-        run.path / "weights.safetensors", parameters_of(estimator), {"operator": fingerprint_of(estimator)}
-    )
+    write_tensors(run.path / "weights.safetensors", parameters_of(estimator), {"operator": fingerprint_of(estimator)})
 
 
 def environment(seed: int, problem: Problem, device: torch.device, threads: int, processes: int = 1) -> dict[str, Any]:

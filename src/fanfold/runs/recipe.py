@@ -46,6 +46,13 @@ def describe(thing: Any) -> Data:
     return {"name": name} | {k: v for k, v in fields.items() if v is not None}
 
 
+def is_whole(data: Any) -> bool:
+    """Whether a description says all: nothing of the user's own must be handed in."""
+    if isinstance(data, Mapping):
+        return GIVEN not in data and all(is_whole(value) for value in data.values())
+    return all(is_whole(value) for value in data) if isinstance(data, list) else True
+
+
 def name_of(thing: Any) -> str:
     """What a class of the user's own is called, of an instance or a function.
 
@@ -90,7 +97,9 @@ def built(value: Any, what: str, handed_in: Mapping[str, Any]) -> Any:
     if isinstance(value, dict):
         if GIVEN in value:
             return taken(value[GIVEN], what, handed_in)
-        return build(value, PARTS, handed_in) if "name" in value else {k: built(v, k, handed_in) for k, v in value.items()}
+        return (
+            build(value, PARTS, handed_in) if "name" in value else {k: built(v, k, handed_in) for k, v in value.items()}
+        )
     return tuple(built(v, what, handed_in) for v in value) if isinstance(value, list) else value
 
 

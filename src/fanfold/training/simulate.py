@@ -5,10 +5,11 @@ A generator of typed events that the API and the command line consume. What was 
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import singledispatch
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,50 +17,20 @@ from typing import Any
 import numpy as np
 import torch
 
+from fanfold.core.events import DrawingEvent, DrawingFinished, DrawingStarted, DrawsKept, exhaust
 from fanfold.core.streams import Stream
 from fanfold.problems import Problem
 from fanfold.problems.draws import draw
+from fanfold.problems.protocols import kind_of
 from fanfold.problems.simulators import Numbered, Simulations
-from fanfold.problems.simulators.base import FIRST, grouped, refusal
+from fanfold.problems.simulators.base import TRIAL_RUNS, grouped, refusal
 from fanfold.problems.simulators.outcome import Outcome, judge, one_line
-from fanfold.problems.simulators.python import source_of
+from fanfold.problems.simulators.python import code_identity
 from fanfold.problems.simulators.store import Contents, writing
 from fanfold.runs import recipe
 
-CHUNK = 64  # draws of a problem that are made, and stored, together
-
-
-@dataclass(frozen=True)
-class SimulationStarted:
-    """Simulation begins; so many of the `count` draws are there already, good or failed."""
-
-    store: str
-    count: int
-    good: int
-    failed: dict[str, int]  # by kind
-    workers: int
-
-
-@dataclass(frozen=True)
-class Simulated:
-    """Some draws were made and are stored; the numbers are of all draws so far."""
-
-    done: int
-    failed: dict[str, int]  # by kind
-
-
-@dataclass(frozen=True)
-class SimulationFinished:
-    """All draws are there; `made` is how many of them this call made."""
-
-    store: str
-    good: int
-    failed: dict[str, int]  # by kind
-    made: int
-    seconds: float
-
-
-SimulationEvent = SimulationStarted | Simulated | SimulationFinished
+GROUP_DRAWS = 64  # draws of a problem that are made, and stored, together: part of what decides them
+JOBS_A_WORKER = 2  # that are handed out at once: one that runs, one that waits
 
 
 def simulate(
@@ -67,17 +38,24 @@ def simulate(
     count: int,
     store: str | Path,
     *,
-    on_event: Callable[[SimulationEvent], None] | None = None,
-    **settings: Any,
+    workers: int | None = None,
+    executor: Executor | None = None,
+    seed: int | None = None,
+    retry_failed: bool = False,
+    on_event: Callable[[DrawingEvent], None] | None = None,
 ) -> Simulations:
     """Draws 0 … count - 1 of a problem, simulated and kept in a folder; those that are there are not made again.
 
     Args:
         problem: A simulator, or any problem without an operator.
-        count: How many draws, failed ones included.
-        store: The folder; made if there is none.
+        count: How many draws to make, failed ones included.
+        store: The folder; it is made if there is none.
+        workers: How many runs go on at once. A program is started from threads, one for each core if not given; Python
+            runs in this process if not given or 1, else in so many others, which import it.
+        executor: Where to run instead, such as a cluster's; `workers` is then how many runs it may have at once.
+        seed: The seed of the draws; the simulator's own if not given, so that its `draw` repeats them.
+        retry_failed: Whether to make those draws again that are stored as failed.
         on_event: Called with each event.
-        **settings: As of `simulation_events`.
 
     Returns:
         The pairs as a problem to train on; its `failures` counts the runs that failed, by kind.
@@ -86,9 +64,10 @@ def simulate(
         ValueError: If the folder holds draws of something else or is in use, or the simulator fails at its first runs.
         OSError: If the disk is full or a worker process dies; what was made is kept.
     """
-    for event in simulation_events(problem, count, store, **settings):
-        if on_event:
-            on_event(event)
+    events = simulation_events(
+        problem, count, store, workers=workers, executor=executor, seed=seed, retry_failed=retry_failed
+    )
+    exhaust(events, on_event)
     return Simulations(str(store))
 
 
@@ -101,43 +80,48 @@ def simulation_events(
     executor: Executor | None = None,
     seed: int | None = None,
     retry_failed: bool = False,
-) -> Iterator[SimulationEvent]:
+) -> Generator[DrawingEvent, None, None]:
     """The simulation beneath `simulate`; if it is left early, programs that run are ended and nothing good is lost.
 
     Args:
         problem: A simulator, or any problem without an operator.
-        count: How many draws, failed ones included.
-        store: The folder.
-        workers: Runs at once. A program is started from threads, one for each core if not given; Python runs in this
-            process if not given or 1, else in so many others, which import it.
-        executor: Where to run instead, such as a cluster's; `workers` is then how many runs it may have at once.
-        seed: Of the draws; the simulator's own if not given, so that its `draw` repeats them.
-        retry_failed: Make those again that are stored as failed.
+        count: How many draws to make, failed ones included.
+        store: The folder; it is made if there is none.
+        workers: How many runs go on at once, as in `simulate`.
+        executor: Where to run instead, as in `simulate`.
+        seed: The seed of the draws; the simulator's own if not given.
+        retry_failed: Whether to make those draws again that are stored as failed.
     """
     if count < 1:
         raise ValueError(f"count is {count}; pass a positive number of draws.")
-    simulator = problem if isinstance(problem, Numbered) else Drawn(problem)
+    simulator = numbered(problem)
     seed = simulator.seed if seed is None else seed
-    workers, began = workers or simulator.workers, time.perf_counter()
+    workers, began = simulator.workers if workers is None else workers, time.perf_counter()
     if workers < 1:
         raise ValueError(f"workers is {workers}; pass a positive number.")
     with writing(Path(store), {"problem": simulator.identity(), "seed": seed}) as kept:
         tally = Tally(count, kept.contents, retry_failed=retry_failed)
-        yield SimulationStarted(str(store), count, tally.good, tally.failed, workers)
+        yield DrawingStarted(str(store), count, tally.done, tally.failures, workers)
         jobs = grouped(tally.missing, simulator.together)
         with nullcontext(executor) if executor else simulator.executor(workers) as pool:
-            for outcomes in completed(pool, simulator, seed, jobs, 2 * workers):
+            for outcomes in completed(pool, simulator, seed, jobs, JOBS_A_WORKER * workers):
                 kept.append(outcomes)
                 tally.add(outcomes)
-                yield Simulated(tally.done, tally.failed)
-    seconds = time.perf_counter() - began
-    yield SimulationFinished(str(store), tally.good, tally.failed, tally.made, seconds)
+                yield DrawsKept(tally.done, tally.failures)
+    yield DrawingFinished(str(store), tally.good, tally.made, time.perf_counter() - began, tally.failures)
 
 
 def completed(
-    pool: Executor, simulator: Numbered, seed: int, jobs: Iterator[list[int]], most: int
+    pool: Executor, simulator: Numbered, seed: int, jobs: Iterator[list[int]], at_once: int
 ) -> Iterator[list[Outcome]]:
-    """What becomes of the jobs, in the order in which they end; at most so many wait at once.
+    """What becomes of the jobs, in the order in which they end.
+
+    Args:
+        pool: Where they run.
+        simulator: What makes the draws.
+        seed: The seed of the draws.
+        jobs: The numbers of the draws of each job.
+        at_once: How many jobs run or wait in the pool at most.
 
     Raises:
         OSError: If a worker process dies.
@@ -145,7 +129,7 @@ def completed(
     waiting: set[Future[list[Outcome]]] = set()
     try:
         while True:
-            waiting |= {pool.submit(simulator.outcomes, seed, job) for job in islice(jobs, most - len(waiting))}
+            waiting |= {pool.submit(simulator.outcomes, seed, job) for job in islice(jobs, at_once - len(waiting))}
             if not waiting:
                 return
             done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
@@ -163,54 +147,75 @@ def completed(
 
 
 class Tally:
-    """How many draws there are by now, which are missing, and how many failed, by kind."""
+    """How many draws there are by now, which are missing, and how many failed, by kind.
+
+    Args:
+        count: How many draws were asked for.
+        contents: What the store holds already.
+        retry_failed: Whether stored failures count as missing.
+
+    Example:
+        >>> from fanfold.problems.simulators.store import Contents
+        >>> from fanfold.training.simulate import Tally
+        >>> Tally(3, Contents([]), retry_failed=False).missing
+        [0, 1, 2]
+    """
 
     def __init__(self, count: int, contents: Contents, *, retry_failed: bool):
-        again = {f.index for f in contents.failed if f.index < count} if retry_failed else set()
-        kept = [f for f in contents.failed if f.index not in again]
+        self._again = {f.index for f in contents.failed if f.index < count} if retry_failed else set[int]()
+        kept = [f for f in contents.failed if f.index not in self._again]
         there = {*contents.good, *(f.index for f in kept)}
         self.missing = [index for index in range(count) if index not in there]
         self.made, self._first, self._before = 0, list[Outcome](), count - len(self.missing)
-        self._failed = Counter(str(f.kind) for f in kept)
+        self._failures = Counter(str(f.kind) for f in kept)
         self._shapes = Counter({contents.shape: len(contents.good)}) if contents.good else Counter()
 
     @property
     def done(self) -> int:
-        """Of the draws that were asked for, how many were made, now or before."""
+        """How many of the draws that were asked for were made, now or before."""
         return self._before + self.made
 
     @property
     def good(self) -> int:
-        """Draws with an observation of the shape that most have."""
+        """How many draws have an observation of the shape that most have."""
         return max(self._shapes.values(), default=0)
 
     @property
-    def failed(self) -> dict[str, int]:
-        """Draws without, by kind."""
+    def failures(self) -> dict[str, int]:
+        """How many draws have none, by kind."""
         other = self._shapes.total() - self.good
-        return dict(self._failed + Counter({"wrong shape": other}))
+        return dict(self._failures + Counter({"wrong shape": other}))
 
     def add(self, outcomes: Sequence[Outcome]) -> None:
         """Count what was made.
 
+        Args:
+            outcomes: What became of the runs.
+
         Raises:
-            ValueError: If all of the first runs failed.
+            ValueError: If all of the first runs failed, but for those that are tried again.
         """
         self.made += len(outcomes)
-        self._failed.update(o.failure for o in outcomes if o.failure)
+        self._failures.update(o.failure for o in outcomes if o.failure)
         self._shapes.update(o.y.shape for o in outcomes if o.y is not None)
-        if len(self._first) < FIRST:
-            self._first += outcomes
-            if len(self._first) >= FIRST and all(o.failure for o in self._first):
+        if len(self._first) < TRIAL_RUNS:
+            self._first += [o for o in outcomes if o.index not in self._again]  # those may well fail once more
+            if len(self._first) >= TRIAL_RUNS and all(o.failure for o in self._first):
                 raise ValueError(refusal(self._first))
 
 
 @dataclass(frozen=True)
-class Drawn(Numbered):
-    """Any problem as a simulator of numbered draws, which are made in chunks.
+class AsSimulator(Numbered):
+    """Any problem as a simulator of numbered draws, which are made in groups.
 
     Raises:
-        ValueError: If the problem has an operator, which a store of pairs does not keep.
+        ValueError: If the problem has an operator, or a noise variance for each draw, which a store does not keep.
+
+    Example:
+        >>> import fanfold as ff
+        >>> from fanfold.training.simulate import AsSimulator
+        >>> AsSimulator(ff.problems.Modulation(symbols=8)).draw(3)[1].y.shape
+        torch.Size([1, 8, 2])
     """
 
     problem: Problem = field()
@@ -227,34 +232,46 @@ class Drawn(Numbered):
                 f"each draw of {type(self.problem).__name__} has a noise variance of its own, which a store does "
                 "not keep: train on the problem itself, or put it among the measurements."
             )
-        object.__setattr__(self, "kind", getattr(self.problem, "kind", "vector"))
+        object.__setattr__(self, "kind", kind_of(self.problem))
         super().__post_init__()
 
     @property
     def together(self) -> int:
-        return CHUNK
+        return GROUP_DRAWS
 
     def identity(self) -> dict[str, Any]:
-        facts = {"kind": self.kind, "together": CHUNK}
-        try:
-            return recipe.describe_problem(self.problem) | facts
-        except ValueError:  # a class of the user's own
-            return {"problem": source_of(self.problem)} | facts
+        facts = {"kind": self.kind, "together": GROUP_DRAWS}
+        data = recipe.describe_problem(self.problem)
+        if recipe.is_whole(data):
+            return data | facts
+        return {"problem": code_identity(self.problem)} | facts  # of a class of the user's own
 
     def outcomes(self, seed: int, indices: Sequence[int]) -> list[Outcome]:
-        found = []
-        for some in grouped(indices, CHUNK):
-            chunk = self._chunk(seed, some[0] // CHUNK)
-            found += [chunk[index % CHUNK] for index in some]
-        return found
+        outcomes = []
+        for group in grouped(indices, GROUP_DRAWS):
+            whole = self._group(seed, group[0] // GROUP_DRAWS)
+            outcomes += [whole[index % GROUP_DRAWS] for index in group]
+        return outcomes
 
-    def _chunk(self, seed: int, number: int) -> list[Outcome]:
-        first = number * CHUNK
+    def _group(self, seed: int, number: int) -> list[Outcome]:
+        """All draws of a group."""
+        first = number * GROUP_DRAWS
         try:
-            x, obs = draw(self.problem, CHUNK, seed, Stream.SIMULATION, number)
+            x, obs = draw(self.problem, GROUP_DRAWS, seed, Stream.SIMULATION, number)
         except Exception as error:
-            none = np.empty(0)
-            return [Outcome(first + i, none, failure="crash", detail=one_line(error)) for i in range(CHUNK)]
+            no_x = np.empty(0)
+            return [Outcome(first + i, no_x, failure="crash", detail=one_line(error)) for i in range(GROUP_DRAWS)]
         precision = str(obs.y.real.dtype).removeprefix("torch.")
         rows = zip(x.numpy(), obs.y.numpy())
         return [judge(first + i, a, b, self.kind, None, precision) for i, (a, b) in enumerate(rows)]
+
+
+@singledispatch
+def numbered(problem: Problem) -> Numbered:
+    """The simulator of a problem's numbered draws: the problem itself if it is one."""
+    return AsSimulator(problem)
+
+
+@numbered.register
+def _(problem: Numbered) -> Numbered:
+    return problem

@@ -24,24 +24,30 @@ def sample_numbers(s: State, obs: Observation) -> dict[str, Tensor]:
 
 
 def replaced(s: State, numbers: Mapping[str, Tensor]) -> State:
-    """A state with other tensors in some places."""
+    """The state with these tensors in their places."""
     return tree_map_with_path(lambda path, v: numbers.get(keystr(path), v), s)
 
 
 def flat(t: Tensor, obs: Observation) -> Tensor:
-    """One real row a sample."""
+    """A tensor of samples as real rows, one a sample."""
     rows = obs.y.shape[:-1].numel()
     return (torch.view_as_real(t) if t.is_complex() else t).reshape(rows, -1)
 
 
 @dataclass(frozen=True)
-class Adjoint:
+class ImplicitGradient:
     """Gradients through a fixed point: `u = g + Jᵀu` for the Jacobian J of a step, by vector-Jacobian products.
 
     Attributes:
+        algorithm: The algorithm whose step has a fixed point.
+        s: The state at the fixed point.
+        obs: The observation.
+        theta: The quantities of the step.
         moving: Where in the state the tensors are that gradients go through. A tensor that has kept its value from the
             start is none: the step only hands it on, and any other value would be as fixed.
         settled: For each sample, whether it is at a fixed point; the others get the gradient of the last step alone.
+        tolerance: The residual that the equation may leave, relative to g.
+        max_products: How many products are taken at most; where the step contracts, a few dozen do.
     """
 
     algorithm: Algorithm
@@ -51,13 +57,13 @@ class Adjoint:
     moving: Sequence[str]
     settled: Tensor
     tolerance: float
-    most: int = 100  # products; where the step contracts, a few dozen do
+    max_products: int = 100
 
     @torch.enable_grad()
     def __call__(self, grads: Sequence[Tensor]) -> list[Tensor]:
-        """`u` for the gradients `g` with respect to the moving tensors of the last state."""
-        here = sample_numbers(self.s, self.obs)
-        inputs = {k: here[k].detach().requires_grad_() for k in self.moving if k in here}
+        """The solution `u` for the gradients `g` with respect to the moving tensors of the last state."""
+        fixed = sample_numbers(self.s, self.obs)
+        inputs = {k: fixed[k].detach().requires_grad_() for k in self.moving if k in fixed}
         after = self.algorithm.step(replaced(self.s, inputs), self.obs, detached(self.theta))
         outputs = sample_numbers(after, self.obs)
 
@@ -82,11 +88,12 @@ class Adjoint:
         known = step_back(others, read) if any(outputs[k].requires_grad for k in others) else [None] * len(read)
         g = rows.together([u[k] if s is None else u[k] + s for k, s in zip(read, known)])
         scale = g.abs().amax(-1, keepdim=True).clamp_min(torch.finfo(g.dtype).tiny)  # squares must not underflow
-        solution, left = gmres(equation, torch.where(settled, g / scale, 0), self.tolerance, self.most)
+        solution, left = gmres(equation, torch.where(settled, g / scale, 0), self.tolerance, self.max_products)
         if not left <= self.tolerance:
             warnings.warn(
                 f"gradients through the fixed point of {type(self.algorithm).__name__} are inexact: their equation is "
-                f"left with a residual of {left:.1e} after {self.most} products. The step barely contracts there.",
+                f"left with a residual of {left:.1e} after {self.max_products} products. "
+                "The step barely contracts there.",
                 stacklevel=2,
             )
         plain = rows.together([u[k] for k in read])
@@ -107,11 +114,11 @@ class Rows:
         self.widths = [flat(v, obs).shape[-1] for v in like]
 
     def together(self, values: Sequence[Tensor]) -> Tensor:
-        """One row a sample."""
+        """The tensors, one after the other, as one real row a sample."""
         return torch.cat([flat(v, self.obs) for v in values], dim=-1)
 
     def apart(self, rows: Tensor) -> list[Tensor]:
-        """The tensors again."""
+        """The tensors that these rows hold."""
         parts = rows.split(self.widths, dim=-1)
         return [
             torch.view_as_complex(p.reshape(*v.shape, 2).contiguous()) if v.is_complex() else p.reshape(v.shape)
@@ -120,16 +127,16 @@ class Rows:
 
 
 def gmres(
-    apply: Callable[[Tensor], Tensor], b: Tensor, tolerance: float, most: int, window: int = 32
+    apply: Callable[[Tensor], Tensor], b: Tensor, tolerance: float, max_products: int, window: int = 32
 ) -> tuple[Tensor, float]:
     """Solve `M u = b` for every row of b. Saad & Schultz (1986), algorithm 4: GMRES(window).
 
     Args:
-        apply: `M p` for rows p, each row with a matrix of its own.
-        b: Right-hand sides `(rows, unknowns)`.
-        tolerance: Of each row's residual, relative to `‖b‖`.
-        most: Products after which it stops anyway.
-        window: Products between restarts, whose directions are kept.
+        apply: The product `M p` for rows p, each row with a matrix of its own.
+        b: The right-hand sides `(rows, unknowns)`.
+        tolerance: The residual that each row may leave, relative to `‖b‖`.
+        max_products: The number of products after which it stops anyway.
+        window: The number of products between restarts, whose directions are kept.
 
     Returns:
         The solutions, and the largest relative residual that is left.
@@ -137,7 +144,7 @@ def gmres(
     tiny = torch.finfo(b.dtype).tiny
     whole = torch.linalg.vector_norm(b, dim=-1).clamp_min(tiny)
     u, r, products, left = torch.zeros_like(b), b, 0, math.inf
-    while products < most and left > tolerance:
+    while products < max_products and left > tolerance:
         size = torch.linalg.vector_norm(r, dim=-1)
         directions, H = [r / size.clamp_min(tiny)[:, None]], b.new_zeros(len(b), window + 1, window)
         for j in range(window):
@@ -150,11 +157,11 @@ def gmres(
             products += 1
             Q = torch.linalg.qr(H[:, : j + 2, : j + 1], mode="complete").Q
             left = (Q[:, 0, -1].abs() * size / whole).max().item()
-            if left <= tolerance or products == most:
+            if left <= tolerance or products == max_products:
                 break
         weights = torch.linalg.pinv(H[:, : j + 2, : j + 1])[:, :, 0] * size[:, None]
         u = u + sum(w[:, None] * d for w, d in zip(weights.unbind(-1), directions))
-        if left > tolerance and products < most:
+        if left > tolerance and products < max_products:
             r = b - apply(u)
             products += 1
     return u, left
@@ -164,7 +171,7 @@ class Through(torch.autograd.Function):
     """The identity, with gradients that go through the fixed point."""
 
     @staticmethod
-    def forward(ctx, adjoint: Adjoint, *values: Tensor) -> tuple[Tensor, ...]:
+    def forward(ctx, adjoint: ImplicitGradient, *values: Tensor) -> tuple[Tensor, ...]:
         ctx.adjoint = adjoint
         return tuple(v.view_as(v) for v in values)
 

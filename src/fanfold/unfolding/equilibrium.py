@@ -10,10 +10,13 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import keystr, tree_flatten_with_path
 
+from fanfold.algorithms import ISTA
 from fanfold.algorithms.base import Algorithm, State, Theta
 from fanfold.observation import Estimate, Observation
-from fanfold.unfolding.adjoint import Adjoint, Through, detached, flat, replaced, sample_numbers
+from fanfold.unfolding.adjoint import ImplicitGradient, Through, detached, flat, replaced, sample_numbers
 from fanfold.unfolding.unfold import HasOperator, Unfolded
+
+Gradient = Literal["implicit", "jacobian-free"]
 
 
 def equilibrium(
@@ -23,7 +26,7 @@ def equilibrium(
     *,
     tolerance: float = 1e-4,
     max_iterations: int = 1000,
-    gradient: Literal["implicit", "jacobian-free"] = "implicit",
+    gradient: Gradient = "implicit",
 ) -> "Equilibrium":
     """The fixed point `s = step(s, θ)` of an algorithm whose named quantities may deviate from their nominal values.
 
@@ -31,18 +34,26 @@ def equilibrium(
     gradient needs the fixed point alone. Untrained, it is the algorithm run until nothing changes.
 
     Args:
-        algorithm: What is iterated.
+        algorithm: The algorithm that is iterated.
         problem_or_obs: Whatever carries the operator A; the network is bound to it.
         learn: As in `unfold`, with every quantity "tied": all iterations are one step. What the fixed point does not
             depend on is better left alone: of ISTA's step and threshold only the ratio matters, and long steps diverge.
-        tolerance: Relative change of every part of the state, for every sample, at which it counts as fixed; also of
-            the equation that the gradient solves.
-        max_iterations: Steps after which it stops anyway, with a warning that says why.
-        gradient: "implicit" is exact at a fixed point. "jacobian-free" differentiates the last step alone: cheaper,
-            a descent direction where the step contracts (Fung et al., 2022, theorem 3.1).
+        tolerance: The relative change of every part of the state, for every sample, at which it counts as fixed; also
+            that of the equation that the gradient solves.
+        max_iterations: The number of steps after which it stops anyway, with a warning that says why.
+        gradient: "implicit" is exact at a fixed point. "jacobian-free" differentiates the last step alone, which is
+            cheaper and a descent direction where the step contracts (Fung et al., 2022, theorem 3.1).
 
     Raises:
         ValueError: As `unfold`; also if a quantity is not tied or a setting is out of range.
+
+    Example:
+        >>> import fanfold as ff, torch
+        >>> problem = ff.problems.CompressedSensing(n=40, m=20)
+        >>> net = ff.equilibrium(ff.algorithms.ISTA(), problem, learn={"threshold": "tied"})
+        >>> x_hat = net(problem.sample(8, torch.Generator().manual_seed(0))[1]).x
+        >>> x_hat.shape, net.iterations > 10
+        (torch.Size([8, 40]), True)
     """
     return Equilibrium(algorithm, problem_or_obs, learn or {}, tolerance, max_iterations, gradient)
 
@@ -55,6 +66,12 @@ class Equilibrium(Unfolded):
 
     Attributes:
         iterations: How many steps the last call took.
+
+    Example:
+        >>> import fanfold as ff
+        >>> net = ff.equilibrium(ff.algorithms.ISTA(), ff.problems.CompressedSensing(n=40, m=20))
+        >>> isinstance(net, ff.unfolding.Equilibrium), net.layers
+        (True, 1)
     """
 
     def __init__(
@@ -64,7 +81,7 @@ class Equilibrium(Unfolded):
         learn: Mapping[str, str],
         tolerance: float,
         max_iterations: int,
-        gradient: Literal["implicit", "jacobian-free"],
+        gradient: Gradient,
     ):
         for name, words in learn.items():
             if "per-layer" in words.split():
@@ -77,13 +94,14 @@ class Equilibrium(Unfolded):
         if gradient not in ("implicit", "jacobian-free"):
             raise ValueError(f"gradient is {gradient!r}; pass 'implicit' or 'jacobian-free'.")
         super().__init__(algorithm, problem_or_obs, 1, learn)
-        self.tolerance, self.max_iterations, self.gradient, self.iterations = tolerance, max_iterations, gradient, 0
-        self._said: set[str] = set()
+        self.tolerance, self.max_iterations, self.iterations = tolerance, max_iterations, 0
+        self.gradient: Gradient = gradient
+        self._warned: set[str] = set()
         self._learns = False
 
     @property
-    def settings(self) -> "EquilibriumSettings":  # type: ignore[override]
-        """What builds the network again."""
+    def settings(self) -> "EquilibriumSettings":
+        """The settings that build the network again."""
         return EquilibriumSettings(self.algorithm, self.learn, self.tolerance, self.max_iterations, self.gradient)
 
     @property
@@ -100,7 +118,7 @@ class Equilibrium(Unfolded):
         if torch.is_grad_enabled() and self.gradient == "implicit":
             began, numbers = sample_numbers(start, obs), sample_numbers(after, obs)
             moving = [k for k, v in numbers.items() if k not in began or not torch.equal(began[k], v)]
-            adjoint = Adjoint(self.algorithm, s, obs, theta, moving, settled, self.tolerance)
+            adjoint = ImplicitGradient(self.algorithm, s, obs, theta, moving, settled, self.tolerance)
             after = replaced(after, dict(zip(moving, Through.apply(adjoint, *(numbers[k] for k in moving)))))
         return [self.algorithm.read(after)]
 
@@ -121,6 +139,8 @@ class Equilibrium(Unfolded):
     def _settle(self, s: State, obs: Observation, theta: Theta) -> tuple[State, Tensor]:
         """The state one step before the last, and which samples have settled."""
         changes, lengths, scales = [], [], {}
+        change = obs.y.real.new_full((obs.y.shape[:-1].numel(),), math.inf)  # nothing has settled before the first step
+        going = change > self.tolerance
         for _ in range(self.max_iterations - 1):
             s, before = self.algorithm.step(s, obs, theta), s
             change, length = _change(before, s, obs, scales)
@@ -138,8 +158,8 @@ class Equilibrium(Unfolded):
         return s, settled
 
     def _say(self, count: int, obs: Observation, what: str, more: str) -> None:
-        training = what in self._said and self._learns
-        self._said.add(what)
+        training = what in self._warned and self._learns
+        self._warned.add(what)
         if not training:  # which says each thing once
             who = f"{type(self.algorithm).__name__} has not reached a fixed point for {count} of"
             warnings.warn(
@@ -162,31 +182,38 @@ class Equilibrium(Unfolded):
         return "goes round", f"in changes of {now:.1e} that do not fall; damp it, or take fewer layers with unfold."
 
     def extra_repr(self) -> str:
-        """What the network is made of."""
+        """The algorithm and the settings, for `repr`."""
         return f"{self.algorithm}, learn={self.learn}, strength={self.strength}, tolerance={self.tolerance}"
 
 
 @dataclass(frozen=True)
 class EquilibriumSettings:
-    """A fixed point as a network, but for its weights; fields as the arguments of `equilibrium`."""
+    """The settings of a fixed point as a network: all of it but its weights.
 
-    algorithm: Algorithm
-    learn: Mapping[str, str] = field(default_factory=dict)
-    tolerance: float = 1e-4
-    max_iterations: int = 1000
-    gradient: Literal["implicit", "jacobian-free"] = "implicit"
+    Example:
+        >>> import fanfold as ff
+        >>> settings = ff.unfolding.EquilibriumSettings(ff.algorithms.ISTA(), {"threshold": "tied"})
+        >>> settings.build(ff.problems.CompressedSensing(n=40, m=20)).tolerance
+        0.0001
+    """
+
+    algorithm: Algorithm = field(default_factory=ISTA)  # what is iterated
+    learn: Mapping[str, str] = field(default_factory=dict)  # sharing and granularity of each quantity that may move
+    tolerance: float = 1e-4  # relative change at which a sample counts as fixed
+    max_iterations: int = 1000  # steps after which it stops anyway
+    gradient: Gradient = "implicit"  # exact at a fixed point, or of the last step alone
 
     needs_operator_only: ClassVar[bool] = True
 
     def build(self, problem_or_obs: HasOperator) -> Equilibrium:
-        """The untrained network."""
+        """The untrained network for a problem or an observation."""
         return Equilibrium(
             self.algorithm, problem_or_obs, self.learn, self.tolerance, self.max_iterations, self.gradient
         )
 
 
 def _change(before: State, s: State, obs: Observation, scales: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Largest relative change of a part of the state, for each sample, and the longest step in absolute terms.
+    """The largest relative change of a part of the state, for each sample, and the longest step in absolute terms.
 
     A part that has all but vanished counts as zero.
     """

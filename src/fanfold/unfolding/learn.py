@@ -13,7 +13,7 @@ SHARING, GRANULARITY = ("tied", "per-layer"), ("scalar", "vector", "matrix")
 def zero_deviation(
     name: str, words: str, nominal: Nominal, algorithm: Algorithm, template: Observation, layers: int
 ) -> nn.Parameter:
-    """The deviation of one quantity, `(layers or 1, ...)`, all zero.
+    """The deviation of one quantity, `(layers, ...)`, or `(1, ...)` if tied, all zero.
 
     Raises:
         ValueError: If the words do not fit the quantity.
@@ -63,7 +63,7 @@ def lookup(algorithm: Algorithm, name: str) -> Nominal:
     """The quantity of that name.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If the algorithm has none of that name.
     """
     if name not in algorithm.nominals:
         groups = (nominal.group for nominal in algorithm.nominals.values() if nominal.group is not None)

@@ -20,7 +20,7 @@ def iterates(algorithm: Algorithm, obs: Observation, thetas: Iterable[Theta]) ->
 
 
 def last(states: Iterator[State]) -> State:
-    """The last of at least one."""
+    """The last of these states, of which there is at least one."""
     state = next(states)
     for state in states:  # noqa: B007 - only the last is wanted
         pass
@@ -43,20 +43,20 @@ def checkpointed(algorithm: Algorithm, obs: Observation, thetas: Sequence[Theta]
         s, estimates = type(start)(*fields), []
         for t in range(first, last, length):
             if length > 1:  # fields by themselves: checkpointing lets go of tensors that it is given, and of no tuples
-                here = (t, min(t + length, last), length // few, *s)
-                s, more = recompute(stretch, *here, use_reentrant=False, preserve_rng_state=False)
+                inner = (t, min(t + length, last), length // few, *s)
+                s, more = recompute(stretch, *inner, use_reentrant=False, preserve_rng_state=False)
                 estimates += more
             else:
                 s = algorithm.step(s, obs, thetas[t])
                 estimates += [algorithm.read(s)] if t >= skip else []
-                s = s._replace(**{name: getattr(s, name).detach() for name in unread})
+                s = s._replace(**{name: s._asdict()[name].detach() for name in unread})
         return s, estimates
 
     return stretch(0, len(thetas), few**2, *start)[1]
 
 
 def unread_fields(algorithm: Algorithm, s: State, obs: Observation, theta: Theta) -> list[str]:
-    """The fields of a state that only `read` looks at: the backward pass never comes by to let go of their past."""
+    """The fields of a state that only `read` looks at: the backward pass never reaches them to release their past."""
     tensors = {
         k: v for k, v in s._asdict().items() if isinstance(v, Tensor) and (v.is_floating_point() or v.is_complex())
     }

@@ -6,11 +6,12 @@ Unfolding: Gregor & LeCun (2010); Monga, Li & Eldar (2021). The deviations are f
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from fanfold.algorithms import FISTA
 from fanfold.algorithms.base import Algorithm, State, Theta, without_groups
 from fanfold.linops import LinearOperator
 from fanfold.observation import Estimate, Observation
@@ -27,16 +28,23 @@ class HasOperator(Protocol):
 
 @dataclass(frozen=True)
 class Iterated:
-    """A classical algorithm run for a fixed number of iterations, as an estimator."""
+    """A classical algorithm with a fixed number of iterations, as an estimator; made by `iterate`.
+
+    Example:
+        >>> import fanfold as ff, torch
+        >>> x, obs = ff.problems.CompressedSensing(n=40, m=20).sample(8, torch.Generator().manual_seed(0))
+        >>> len(ff.iterate(ff.algorithms.ISTA(), 100).trajectory(obs))
+        100
+    """
 
     algorithm: Algorithm
-    iterations: int
+    iterations: int  # how many steps are taken
 
     def __post_init__(self):
         _check_count("iterations", self.iterations)
 
     def __call__(self, obs: Observation) -> Estimate:
-        """The last estimate."""
+        """The estimate after the last iteration."""
         return self.algorithm.read(last(self._states(obs)))
 
     def trajectory(self, obs: Observation) -> list[Estimate]:
@@ -49,7 +57,11 @@ class Iterated:
 
 
 def iterate(algorithm: Algorithm, iterations: int) -> Iterated:
-    """The classical algorithm as an estimator: `iterate(ISTA(), 100)(obs)` is the estimate after 100 steps."""
+    """The classical algorithm as an estimator: `iterate(ISTA(), 100)(obs)` is the estimate after 100 steps.
+
+    Raises:
+        ValueError: If there is no iteration.
+    """
     return Iterated(algorithm, iterations)
 
 
@@ -64,9 +76,9 @@ def unfold(
     """T steps of an algorithm as T layers whose named quantities may deviate from their nominal values.
 
     Args:
-        algorithm: What the untrained network is, bit for bit.
+        algorithm: The algorithm that the untrained network is, bit for bit.
         problem_or_obs: Whatever carries the operator A; the network is bound to it.
-        layers: T.
+        layers: The number T of layers.
         learn: For each quantity that may move, how it is shared and how fine it is: "tied" (one deviation for
             all layers) or "per-layer", and optionally "scalar", "vector" (one for each unknown) or "matrix"
             (quantities that are matrices). `{"threshold": "per-layer vector"}` is one threshold a coefficient
@@ -78,6 +90,14 @@ def unfold(
     Raises:
         ValueError: If a quantity or a word is unknown, a granularity does not fit, `layers` is not positive or
             there is no operator.
+
+    Example:
+        >>> import fanfold as ff, torch
+        >>> problem = ff.problems.CompressedSensing(n=40, m=20)
+        >>> net = ff.unfold(ff.algorithms.ISTA(), problem, 16, learn={"threshold": "per-layer"})
+        >>> obs = problem.sample(8, torch.Generator().manual_seed(0))[1]
+        >>> torch.equal(net(obs).x, ff.iterate(ff.algorithms.ISTA(), 16)(obs).x)
+        True
     """
     return Unfolded(algorithm, problem_or_obs, layers, learn or {}, checkpoint=checkpoint)
 
@@ -88,8 +108,16 @@ class Unfolded(nn.Module):
     Attributes:
         strength: In [0, 1], scales every deviation: 0 is the classical algorithm, 1 the trained network.
         checkpoint: Whether the backward pass takes the steps again instead of remembering them.
-        fingerprint: Hash of the operator that the network belongs to; another one is refused.
+        scale_equivariant: False, as algorithms may have settings in the units of the measurements.
+
+    Example:
+        >>> import fanfold as ff
+        >>> net = ff.unfold(ff.algorithms.AMP(), ff.problems.CompressedSensing(n=40, m=20), 8, {"alpha": "per-layer"})
+        >>> net.strength, net.deviations["alpha"].abs().max().item()
+        (1.0, 0.0)
     """
+
+    scale_equivariant: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -107,16 +135,15 @@ class Unfolded(nn.Module):
         self._bound, self._strength = A, 1.0
         self._kept: tuple[tuple, list[Theta], list] | None = None
         template = Observation.unchecked(torch.zeros(A.m, dtype=A.dtype, device=A.device), A)
-        self.deviations = nn.ParameterDict(
-            {
-                name: zero_deviation(name, words, lookup(algorithm, name), algorithm, template, layers)
-                for name, words in learn.items()
-            }
-        )
+        zeros = {
+            name: zero_deviation(name, words, lookup(algorithm, name), algorithm, template, layers)
+            for name, words in learn.items()
+        }
+        self.deviations = nn.ParameterDict(zeros)
 
     @property
     def fingerprint(self) -> str:
-        """Hash of the operator."""
+        """The hash of the operator that the network belongs to; another one is refused."""
         return self._bound.fingerprint()
 
     @property
@@ -125,14 +152,15 @@ class Unfolded(nn.Module):
         return self._bound
 
     @property
-    def settings(self) -> "UnfoldedSettings":
-        """What builds the network again."""
+    def settings(self) -> Any:
+        """The settings that build the network again; a subclass has settings of its own."""
         return UnfoldedSettings(self.algorithm, self.layers, self.learn, self.checkpoint)
 
     @property
     def origin(self) -> tuple[str, Iterated]:
         """The classical algorithm that the network is at zero deviation."""
-        return f"untrained {type(self.algorithm).__name__}", Iterated(self.algorithm, self.depth)
+        algorithm: Algorithm = self.settings.algorithm  # without what a subclass puts into it
+        return f"untrained {type(algorithm).__name__}", Iterated(algorithm, self.depth)
 
     @property
     def strength(self) -> float:
@@ -187,9 +215,8 @@ class Unfolded(nn.Module):
 
     def parameter_groups(self, lr: float) -> list[dict]:
         """Parameter groups for an optimiser, each with its quantity's share of the learning rate."""
-        return [
-            {"params": [d], "lr": lr * self.algorithm.nominals[name].lr_scale} for name, d in self.deviations.items()
-        ]
+        nominals = self.algorithm.nominals
+        return [{"params": [d], "lr": lr * nominals[name].lr_scale} for name, d in self.deviations.items()]
 
     def _thetas(self, obs: Observation) -> list[Theta]:
         A = _check_operator(obs)
@@ -230,23 +257,30 @@ class Unfolded(nn.Module):
         return super()._apply(fn, recurse)
 
     def extra_repr(self) -> str:
-        """What the network is made of."""
+        """The algorithm and the settings, for `repr`."""
         return f"{self.algorithm}, layers={self.layers}, learn={self.learn}, strength={self.strength}"
 
 
 @dataclass(frozen=True)
 class UnfoldedSettings:
-    """A network that an algorithm was unfolded into, but for its weights."""
+    """The settings of an unfolded network: all of it but its weights.
 
-    algorithm: Algorithm
-    layers: int = 16
-    learn: Mapping[str, str] = field(default_factory=dict)  # quantity -> sharing and granularity
+    Example:
+        >>> import fanfold as ff
+        >>> settings = ff.unfolding.UnfoldedSettings(ff.algorithms.ISTA(), layers=8)
+        >>> settings.build(ff.problems.CompressedSensing(n=40, m=20)).layers
+        8
+    """
+
+    algorithm: Algorithm = field(default_factory=FISTA)  # what is unfolded
+    layers: int = 16  # iterations that become layers
+    learn: Mapping[str, str] = field(default_factory=dict)  # sharing and granularity of each quantity that may move
     checkpoint: bool = False  # train in the memory of a few layers
 
     needs_operator_only: ClassVar[bool] = True
 
     def build(self, problem_or_obs: HasOperator) -> Unfolded:
-        """The untrained network."""
+        """The untrained network for a problem or an observation."""
         return unfold(self.algorithm, problem_or_obs, self.layers, self.learn, checkpoint=self.checkpoint)
 
 
@@ -257,7 +291,5 @@ def _check_count(name: str, value: int) -> None:
 
 def _check_operator(carrier: HasOperator) -> LinearOperator:
     if carrier.A is None:
-        raise ValueError(
-            "an iterative algorithm needs the operator A; this observation has none (only a simulator exists)."
-        )
+        raise ValueError("an iterative algorithm needs the operator A and this observation has none; pass one with A.")
     return carrier.A

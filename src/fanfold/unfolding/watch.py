@@ -28,14 +28,21 @@ from fanfold.unfolding.unfold import iterate
 
 @dataclass(frozen=True)
 class Trace:
-    """What a run did and what it should have done.
+    """What an algorithm did and what it should have done; made by `watch`.
 
     Attributes:
-        estimate: Of the last layer.
+        estimate: The estimate of the last layer.
         table: For each layer the error variance of an unknown, in dB: `predicted_db` by state evolution, `believed_db`
             by what the algorithm carries and `true_db` where x is known, medians over the samples; how far they may lie
             from the prediction, and whether one of them is `apart`.
         broken: The assumptions that do not hold, in words; empty while theory and run agree.
+
+    Example:
+        >>> import fanfold as ff, torch
+        >>> obs = ff.problems.CompressedSensing(n=200, m=100).sample(50, torch.Generator().manual_seed(0))[1]
+        >>> trace = ff.watch(ff.algorithms.OAMP(ff.priors.BernoulliGaussian(0.1)), obs, 5)
+        >>> len(trace.table), trace.broken
+        (5, [])
     """
 
     estimate: Estimate
@@ -57,10 +64,10 @@ def watch(
 
     Args:
         algorithm: AMP or OAMP.
-        obs: Measurements with the operator and, for AMP, the noise variance.
-        iterations: How many.
+        obs: The measurements with the operator and, for AMP, the noise variance.
+        iterations: The number of iterations.
         x: The true signals, in a simulation.
-        prior: What signals are like. OAMP has its own; for AMP, without one, each layer is predicted from the one
+        prior: The prior of the signals. OAMP has its own; for AMP, without one, each layer is predicted from the one
             before by Stein's unbiased estimate of the threshold's risk.
 
     Raises:
@@ -68,9 +75,9 @@ def watch(
     """
     if obs.A is not None and obs.A.varies:
         raise ValueError("each sample has a matrix of its own here; watch one of them with an operator for it alone.")
-    kind = next((w for w in WATCHED if type(algorithm) is w), None)
-    if kind is None:
-        known = " and ".join(w.__name__ for w in WATCHED)
+    kind = type(algorithm)
+    if kind not in WATCHED:
+        known = " and ".join(watched.__name__ for watched in WATCHED)
         raise ValueError(f"{type(algorithm).__name__} has no state evolution here; {known} have.")
     iterate(algorithm, 1)(obs)  # checks the observation
     assert obs.A is not None
@@ -116,7 +123,7 @@ def _compare(predicted: Sequence[float], seen: Mapping[str, Sequence[Tensor]], l
 
 
 def _db(variance: float) -> float:
-    """In decibels, -200 at the least and 999 where a run has left the numbers."""
+    """The variance in decibels, -200 at the least, and 999 where it is not finite."""
     return db(min(max(variance, 1e-20), 1e99)) if math.isfinite(variance) else 999.0
 
 
@@ -141,12 +148,12 @@ class WatchedAMP:
 
     @property
     def noise_var(self) -> Tensor:
-        """`E|w|²`, told."""
+        """The noise variance `E|w|²` of the observation."""
         assert self.obs.noise_var is not None
         return self.obs.noise_var
 
     def predicted(self) -> list[float]:
-        """By state evolution if the prior is known, else by Stein's estimate from the layer before."""
+        """The error of each layer, by state evolution if the prior is known, else by Stein's estimate."""
         if self.prior is None:
             return [e.median().item() for e in self._stein()]
         noise_var, count = self.noise_var.mean().item(), len(self.states) - 1
@@ -164,19 +171,19 @@ class WatchedAMP:
         return errors
 
     def believed(self) -> list[Tensor]:
-        """Error variance that the corrected residual speaks of: `(‖v‖² / m - noise_var) m / n`."""
+        """The error variance that the corrected residual implies: `(‖v‖² / m - noise_var) m / n`."""
         A = self.A
         return [((power(s.v).mean(-1, keepdim=True) - self.noise_var) * A.m / A.n)[..., 0] for s in self.states[1:]]
 
     def broken(self, x: Tensor | None) -> list[str]:
-        """What does not hold; of noise and prior nothing can be said where A is not iid."""
+        """The assumptions that do not hold; of noise and prior nothing can be said where A is not iid."""
         operator = not_iid(self.A)
         if operator:
             return [f"{operator}; use OAMP"]
         tau2 = power(self.states[-1].v).mean(-1)
-        found = (tau2 - self._stein()[-1] * self.A.n / self.A.m).median().item()
+        measured = (tau2 - self._stein()[-1] * self.A.n / self.A.m).median().item()
         slack = 5 * tau2.median().item() * (2 / self.obs.y.numel()) ** 0.5
-        return wrong_noise(self.obs, found, x, slack) + wrong_power(self.obs, self.prior, x)
+        return wrong_noise(self.obs, measured, x, slack) + wrong_power(self.obs, self.prior, x)
 
 
 @dataclass(frozen=True)
@@ -186,23 +193,23 @@ class WatchedOAMP:
     oamp: OAMP
     obs: Observation
     A: LinearOperator
-    told: Prior | None
+    given_prior: Prior | None
     states: list[State]
     lags = 1
 
     def __post_init__(self):
-        if self.told is None and self.oamp.settings == "estimated":
-            raise ValueError("OAMP estimates its prior's settings; state evolution needs to be told: pass prior.")
+        if self.given_prior is None and self.oamp.settings == "estimated":
+            raise ValueError("OAMP estimates its prior's settings; state evolution needs the true prior: pass prior.")
 
     @property
     def prior(self) -> Prior:
-        """The one that predictions are made with."""
-        return self.told or self.oamp.prior
+        """The prior that predictions are made with."""
+        return self.given_prior or self.oamp.prior
 
     def predicted(self) -> list[float]:
-        """By state evolution."""
-        given = self.obs.noise_var if self.oamp.noise == "given" else None
-        noise_var = (self.states[-1].noise_var if given is None else given).mean().item()
+        """The error of each layer, by state evolution."""
+        known = self.obs.noise_var if self.oamp.noise == "given" else None
+        noise_var = (self.states[-1].noise_var if known is None else known).mean().item()
         A = self.A
         return oamp_evolution(
             self.prior,
@@ -216,11 +223,11 @@ class WatchedOAMP:
         )
 
     def believed(self) -> list[Tensor]:
-        """The variance that it carries."""
+        """The error variance that OAMP carries."""
         return [s.var.mean(-1) for s in self.states[1:]]
 
     def broken(self, x: Tensor | None) -> list[str]:
-        """What does not hold; of noise and prior nothing can be said where A is not invariant."""
+        """The assumptions that do not hold; of noise and prior nothing can be said where A is not invariant."""
         operator = not_haar(self.A)
         if operator:
             return [f"{operator}; damp it, or unfold it and let scalars learn"]
@@ -232,4 +239,4 @@ class WatchedOAMP:
         return broken or [f"the prior, as A and the noise variance hold: signals are not {self.prior}"]
 
 
-WATCHED: dict[type, Callable] = {AMP: WatchedAMP, OAMP: WatchedOAMP}
+WATCHED: dict[type, Callable] = {AMP: WatchedAMP, OAMP: WatchedOAMP}  # a subclass may do otherwise, and has none

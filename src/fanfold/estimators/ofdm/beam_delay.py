@@ -18,11 +18,12 @@ from fanfold.estimators.ofdm.pairs import from_right, pair_of, swapped
 from fanfold.estimators.ofdm.settings import ChannelNetworkSettings, at_least
 from fanfold.linops import Kronecker
 from fanfold.observation import Observation
-from fanfold.problems.radio.ofdm_channel import OFDMChannel
+from fanfold.propagation import Layout
 from fanfold.unfolding.unfold import unfold
 
-OVERSAMPLING, ROUNDS = 2, 200
-STEP = 0.2  # of an entry of the dictionary, against a relative deviation of the algorithm's numbers
+BEAMS_AN_ANTENNA = 2
+POWER_ROUNDS = 200
+DICTIONARY_STEP = 0.2  # of an entry of the dictionary, against a relative deviation of the algorithm's numbers
 
 
 def beam_delay_dictionary(
@@ -55,11 +56,11 @@ def beam_delay_dictionary(
 
 @dataclass(frozen=True)
 class BeamDelaySettings(ChannelNetworkSettings):
-    """Of a `BeamDelayNetwork`; each algorithm adds its own."""
+    """The settings of a `BeamDelayNetwork`; each algorithm adds its own."""
 
-    iterations: int = 6  # of the algorithm, the layers of the network
+    iterations: int = 6  # steps of the algorithm, the layers of the network
     beams: int = 128  # atoms over the array
-    modes: int = 12  # of delay, at each beam
+    modes: int = 12  # modes of delay, at each beam
 
     def __post_init__(self):
         at_least(1, iterations=self.iterations, beams=self.beams, modes=self.modes)
@@ -70,28 +71,30 @@ class BeamDelayNetwork(GridNetwork):
 
     The dictionary comes from the channels that training prepares with and is kept with the weights. Both turns deviate
     from it by matrices along each axis that are zero before training, when the estimate is that of the classical
-    algorithm. The algorithm sees a channel of unit power.
+    algorithm. The algorithm sees a channel of unit power, and computes with complex numbers, so that the network does
+    not export.
 
     Args:
-        problem: Layout and pilots.
+        layout: Of the channels.
+        mask: Where the pilots are, `(symbols, subcarriers)`.
         settings: Of the network.
         learn: Which of the algorithm's quantities deviate; see `unfold`.
     """
 
     training_defaults = {"steps": 2000, "batch": 64, "lr": 5e-3, "validate_every": 250, "validation_samples": 1000}
-    in_pairs = False  # the algorithm inside computes with complex numbers, so that it does not export
     B: Tensor
     D: Tensor
 
-    def __init__(self, problem: OFDMChannel, settings: BeamDelaySettings, learn: Mapping[str, str]):
-        super().__init__(problem, settings, summary=2, modes=settings.modes)
+    def __init__(self, layout: Layout, mask: Tensor, settings: BeamDelaySettings, learn: Mapping[str, str]):
+        super().__init__(layout, mask, settings, summary=2, modes=settings.modes)
         self.sizes = settings.beams, settings.modes
         white = (torch.eye(size, dtype=torch.complex128) for size in (self.antennas, self.entries))
         for name, part in self.atoms(*white).items():
             self.register_buffer(name, part)
         A = self._operator()
         carrier = Observation.unchecked(torch.zeros(A.m, dtype=torch.complex64), A)
-        self.within, self._made = unfold(self.algorithm(), carrier, settings.iterations, learn), (self._state(), A)
+        self.within = unfold(self.algorithm(), carrier, settings.iterations, learn)
+        self._bound = self._versions(), A
         shapes = {
             "antennas": (2, self.antennas, self.antennas),
             "pilots": (2, self.pilots, self.pilots),
@@ -102,41 +105,53 @@ class BeamDelayNetwork(GridNetwork):
 
     @abstractmethod
     def algorithm(self) -> Algorithm:
-        """What is unfolded, for the dictionary as it is."""
+        """The algorithm that is unfolded, for the dictionary as it is."""
 
     def atoms(self, space: Tensor, grid: Tensor) -> dict[str, Tensor]:
         """Buffers made of covariances: beams B `(2, beams, antennas)`, delays D `(2, modes, entries)`."""
         B, D = beam_delay_dictionary(self.array, self.pick.cpu(), space, grid, *self.sizes)
         return {"B": pair_of(B.mT), "D": pair_of(D.mT)}
 
-    def learn(self, space: Tensor, grid: Tensor) -> None:
-        """The dictionary."""
+    def adopt(self, space: Tensor, grid: Tensor) -> None:
+        """Take the dictionary."""
+        buffers = dict(self.named_buffers(recurse=False))
         for name, part in self.atoms(space.cpu(), grid.cpu()).items():
-            getattr(self, name).copy_(part)
+            buffers[name].copy_(part)
 
     @property
     def A(self) -> Kronecker:  # noqa: N802
-        """From coefficients to pilots, `B ⊗ D_p`; made anew when weights were loaded or moved to another device."""
-        state = self._state()
-        if any(now is not then or version != before for (now, version), (then, before) in zip(state, self._made[0])):
-            self._made = state, self._operator()
+        """The operator from coefficients to pilots, `B ⊗ D_p`, of the dictionary as it is."""
+        return self._operator() if self._dictionary_changed() else self._bound[1]
+
+    def bind(self) -> Kronecker:
+        """Bind the algorithm inside to the dictionary as it is, if weights were loaded, or moved to another device.
+
+        Returns:
+            The operator `A`, the same object until the dictionary changes; a call of the network binds first.
+        """
+        if self._dictionary_changed():
+            self._bound = self._versions(), self._operator()
             self.within.algorithm = self.algorithm()
-            self.within.bind(self._made[1])
-        return self._made[1]
+            self.within.bind(self._bound[1])
+        return self._bound[1]
 
     def _operator(self) -> Kronecker:
         B, D = (torch.complex(*part).mT for part in (self.B, self.D))
         return Kronecker(B.contiguous(), D[self.pick])
 
-    def _state(self) -> list[tuple[Tensor, int]]:
-        """By which a change is noticed."""
+    def _versions(self) -> list[tuple[Tensor, int]]:
+        """The buffers of the dictionary with their versions, by which a change is noticed."""
         return [(part, part._version) for part in (self.B, self.D)]
+
+    def _dictionary_changed(self) -> bool:
+        pairs = zip(self._versions(), self._bound[0])
+        return any(now is not then or version != before for (now, version), (then, before) in pairs)
 
     def estimate(self, y: Tensor, noise_var: Tensor) -> tuple[Tensor, Tensor]:
         """See `GridNetwork`; the summary is what the estimate leaves of the pilots, and its own power."""
-        y = y + STEP * (y @ from_right(self.dictionary["pilots"]))
-        y = y + STEP * swapped(swapped(y) @ from_right(self.dictionary["antennas"]))
-        z, A = torch.complex(*y.chunk(2, -1)).flatten(1), self.A
+        y = y + DICTIONARY_STEP * (y @ from_right(self.dictionary["pilots"]))
+        y = y + DICTIONARY_STEP * swapped(swapped(y) @ from_right(self.dictionary["antennas"]))
+        z, A = torch.complex(*y.chunk(2, -1)).flatten(1), self.bind()
         s = self.within(Observation.unchecked(z, A, noise_var)).x
         left = power(z - A @ s).mean(-1, keepdim=True) / noise_var
         summary = torch.cat([left, power(s).mean(-1, keepdim=True)], -1).clamp_min(1e-6).log()
@@ -147,12 +162,12 @@ class BeamDelayNetwork(GridNetwork):
     def _moved(self, name: str, atoms: Tensor) -> Tensor:
         """The dictionary with its deviations, in units of each atom's entries: strong and weak ones move alike."""
         size = atoms.square().sum(0).mean(-1, keepdim=True).sqrt()
-        return atoms + STEP * size * self.dictionary[name]
+        return atoms + DICTIONARY_STEP * size * self.dictionary[name]
 
 
 def _fourier(size: int) -> Tensor:
-    """`(size, atoms)`; `(1, 1)` for a single entry."""
-    atoms = OVERSAMPLING * size if size > 1 else 1
+    """Fourier atoms `(size, atoms)` along one axis; `(1, 1)` for a single entry."""
+    atoms = BEAMS_AN_ANTENNA * size if size > 1 else 1
     turns = torch.arange(size, dtype=torch.float64)[:, None] * torch.arange(atoms, dtype=torch.float64) / atoms
     return torch.polar(torch.ones_like(turns), -2 * torch.pi * turns)
 
@@ -162,6 +177,6 @@ def _powers(atoms: Tensor, covariance: Tensor) -> Tensor:
     wanted = (atoms.conj() * (covariance @ atoms)).sum(0).real.clamp_min(0)
     gram = (atoms.mH @ atoms).abs().square()
     powers = torch.ones_like(wanted)
-    for _ in range(ROUNDS):
+    for _ in range(POWER_ROUNDS):
         powers = powers * wanted / (gram @ powers)
     return powers.clamp_min(1e-6 * powers.max())

@@ -10,33 +10,40 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from fanfold.estimators.ofdm.grid_network import CorrectedLMMSE
+from fanfold.estimators.ofdm.grid_network import LOG_POWER_SCALE, CorrectedLMMSE
 from fanfold.estimators.ofdm.pairs import beside, from_right, pair_of, swapped
 from fanfold.estimators.ofdm.settings import ChannelNetworkSettings, at_least
 from fanfold.networks.layers import linear
-from fanfold.problems.radio.ofdm_channel import OFDMChannel
+from fanfold.problems.protocols import ChannelProblem
+from fanfold.propagation import Layout
 
-FLOOR = 0.1  # of powers over the noise variance: below, there is nothing but noise to see
-COMPRESSION = 0.4  # of logarithms of powers, to numbers of about one
+SMALLEST_POWER_OVER_NOISE = 0.1  # below, there is nothing but noise to see
 
 
 @dataclass(frozen=True)
 class MixerSettings(ChannelNetworkSettings):
-    """A `BeamMixer`: LMMSE over antennas and grid, corrected by gains on learned beams and delays."""
+    """A `BeamMixer`: LMMSE over antennas and grid, corrected by gains on learned beams and delays.
 
-    modes: int = 12  # of delay, seen at the pilots
-    state: int = 12  # of delay, in which the correction grows
-    stages: int = 4
+    Example:
+        >>> import fanfold as ff
+        >>> settings = ff.estimators.ofdm.MixerSettings(stages=1, beams=8, width=16)
+        >>> settings.build(ff.problems.OFDMChannel("umi")).settings == settings
+        True
+    """
+
+    modes: int = 12  # modes of delay, seen at the pilots
+    state: int = 12  # modes of delay, in which the correction grows
+    stages: int = 4  # turns to beams and delays and back
     delays: int = 16  # learned mixtures of the modes of the observation and of the estimate so far
-    beams: int = 64  # learned, for each polarisation or panel
-    width: int = 112  # of the network that predicts gains
+    beams: int = 64  # learned beams, for each polarisation or panel
+    width: int = 112  # width of the network that predicts gains
 
     def __post_init__(self):
         sizes = {"delays": self.delays, "beams": self.beams, "width": self.width}
         at_least(1, modes=self.modes, state=self.state, stages=self.stages, **sizes)
 
-    def _built(self, problem: OFDMChannel) -> "BeamMixer":
-        return BeamMixer(problem, self)
+    def _built(self, problem: ChannelProblem) -> "BeamMixer":
+        return BeamMixer.of(problem, self)
 
 
 class BeamMixer(CorrectedLMMSE):
@@ -48,13 +55,20 @@ class BeamMixer(CorrectedLMMSE):
     channel's phase turns the estimate.
 
     Args:
-        problem: Layout and pilots; the first axes of the array but the last two are polarisations and panels.
-        settings: Sizes and what is known; the defaults if None.
+        layout: Of the channels; the first axes of the array but the last two are polarisations and panels.
+        mask: Where the pilots are, `(symbols, subcarriers)`.
+        settings: Sizes and what is known.
+
+    Example:
+        >>> import fanfold as ff
+        >>> problem = ff.problems.OFDMChannel("umi", "comb-4")
+        >>> net = ff.estimators.ofdm.BeamMixer.of(problem, ff.estimators.ofdm.MixerSettings(stages=1))
+        >>> net.measures_noise
+        True
     """
 
-    def __init__(self, problem: OFDMChannel, settings: MixerSettings | None = None):
-        settings = settings or MixerSettings()
-        super().__init__(problem, settings, summary=settings.width, modes=settings.modes)
+    def __init__(self, layout: Layout, mask: Tensor, settings: MixerSettings):
+        super().__init__(layout, mask, settings, summary=settings.width, modes=settings.modes)
         generator = torch.Generator().manual_seed(settings.network_seed)
         self.state = min(settings.state, self.entries)
         array = self.array if len(self.array) > 2 else (1, *self.array)
@@ -63,8 +77,13 @@ class BeamMixer(CorrectedLMMSE):
         make = (self.antennas // self.groups, self.groups, self.modes, self.state, settings, generator)
         self.stages = nn.ModuleList(Stage(*make) for _ in range(settings.stages))
 
-    def learn(self, space: Tensor, grid: Tensor) -> None:
-        """The directions of most power over the grid."""
+    @classmethod
+    def of(cls, problem: ChannelProblem, settings: MixerSettings | None = None) -> "BeamMixer":
+        """The untrained network for a problem's layout and pilots; of the default sizes if `settings` is None."""
+        return cls(problem.layout, problem.mask, settings or MixerSettings())
+
+    def adopt(self, space: Tensor, grid: Tensor) -> None:
+        """Take the directions of most power over the grid."""
         F = torch.linalg.eigh(grid).eigenvectors.flip(1)[:, : self.state]
         self.grid.copy_(pair_of(F.mT))
 
@@ -106,8 +125,9 @@ class Stage(nn.Module):
         return state + back.flatten(1, 2) @ from_right(self.from_delays), hidden
 
     def _gains(self, powers: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
-        over_noise = COMPRESSION * (powers * torch.exp(-level).unflatten(-1, (1, 1, 1)) + FLOOR).log()
-        level = (COMPRESSION * level).unsqueeze(1).expand(-1, self.delays, 1)
+        powers = powers * torch.exp(-level).unflatten(-1, (1, 1, 1))
+        over_noise = LOG_POWER_SCALE * (powers + SMALLEST_POWER_OVER_NOISE).log()
+        level = (LOG_POWER_SCALE * level).unsqueeze(1).expand(-1, self.delays, 1)
         seen = torch.cat([over_noise.transpose(1, 2).flatten(2), level, level.square()], -1)
         hidden = nn.functional.gelu(self.across[0] @ self.see(seen) + self.place)
         hidden = hidden + nn.functional.gelu(self.across[1] @ self.think(hidden))

@@ -12,22 +12,32 @@ from torch import Tensor
 from fanfold.core.streams import Stream
 from fanfold.core.units import power
 from fanfold.problems.draws import draw
-from fanfold.problems.radio.ofdm_channel import OFDMChannel
+from fanfold.problems.protocols import ChannelProblem
 from fanfold.propagation import Layout
 
-CHUNK = 2000  # draws at a time
+DRAWS_AT_A_TIME = 2000
+SMALLEST_SIGNAL_SHARE = 0.05  # of the measured power, however much noise there is said to be
+CYCLIC_PREFIX = 144 / 2048  # of a symbol's useful length, normal prefix: 3GPP TS 38.211, 5.3.1
 
 
 @dataclass(frozen=True)
 class ChannelCovariance:
-    """`E h hᴴ ≈ space ⊗ grid` of channels of unit mean power; both are complex128, Hermitian, of mean diagonal one."""
+    """`E h hᴴ ≈ space ⊗ grid` of channels of unit mean power; both are complex128, Hermitian, of mean diagonal one.
+
+    Example:
+        >>> import fanfold as ff
+        >>> problem = ff.problems.OFDMChannel("rayleigh:array=2x4,subcarriers=12")
+        >>> covariance = ff.estimators.ofdm.ChannelCovariance.of(problem, samples=100)
+        >>> tuple(covariance.space.shape), tuple(covariance.grid.shape)
+        ((8, 8), (12, 12))
+    """
 
     space: Tensor  # (antennas, antennas)
     grid: Tensor  # (entries, entries), entries = symbols · subcarriers
 
     @classmethod
-    def of(cls, problem: OFDMChannel, samples: int = 20_000, seed: int = 0) -> "ChannelCovariance":
-        """Of draws of a problem; each factor is the mean over the axes of the other.
+    def of(cls, problem: ChannelProblem, samples: int = 20_000, seed: int = 0) -> "ChannelCovariance":
+        """The covariance of draws of a problem; each factor is the mean over the axes of the other.
 
         Raises:
             ValueError: If `samples` is not positive.
@@ -37,8 +47,8 @@ class ChannelCovariance:
         antennas, entries = problem.layout.antennas, problem.layout.n // problem.layout.antennas
         space = torch.zeros(antennas, antennas, dtype=torch.complex128)
         grid = torch.zeros(entries, entries, dtype=torch.complex128)
-        for index, first in enumerate(range(0, samples, CHUNK)):
-            x, _ = draw(problem, min(CHUNK, samples - first), seed, Stream.PREPARATION, index)
+        for index, first in enumerate(range(0, samples, DRAWS_AT_A_TIME)):
+            x, _ = draw(problem, min(DRAWS_AT_A_TIME, samples - first), seed, Stream.PREPARATION, index)
             h = x.unflatten(1, (antennas, entries))
             flat = h.reshape(-1, entries)  # (draws · antennas, entries)
             grid += (flat.mT @ flat.conj()).to(grid.dtype)
@@ -50,7 +60,7 @@ class ChannelCovariance:
     def robust(
         cls, layout: Layout, longest_delay_s: float | None = None, doppler_hz: float = 0.0
     ) -> "ChannelCovariance":
-        """Of delays uniform up to the longest, antennas without correlation and Doppler of Clarke's spectrum.
+        """The covariance of delays uniform up to the longest, uncorrelated antennas and Doppler of Clarke's spectrum.
 
         Args:
             layout: Shape and numerology.
@@ -75,7 +85,17 @@ class ChannelCovariance:
         return cls(eye, torch.kron(time.to(frequency.dtype), frequency))
 
 
-CYCLIC_PREFIX = 144 / 2048  # of a symbol's useful length, normal prefix: 3GPP TS 38.211, 5.3.1
+def check_pilots(y: Tensor, antennas: int, pilots: int) -> None:
+    """Refuse observations `(..., m)` of other than `antennas · pilots` entries.
+
+    Raises:
+        ValueError: If they have more or fewer.
+    """
+    if y.shape[-1] != antennas * pilots:
+        raise ValueError(
+            f"y has {y.shape[-1]} entries; this estimator takes the {pilots} pilots of each of {antennas} antennas, "
+            f"(..., {antennas * pilots})."
+        )
 
 
 def by_antenna(y: Tensor, antennas: int, pilots: int) -> Tensor:
@@ -84,18 +104,14 @@ def by_antenna(y: Tensor, antennas: int, pilots: int) -> Tensor:
     Raises:
         ValueError: If they are not as many.
     """
-    if y.shape[-1] != antennas * pilots:
-        raise ValueError(
-            f"y has {y.shape[-1]} entries; this estimator takes the {pilots} pilots of each of {antennas} antennas, "
-            f"(..., {antennas * pilots})."
-        )
+    check_pilots(y, antennas, pilots)
     return y.reshape(-1, antennas, pilots)
 
 
-def signal_power(y: Tensor, noise_var: Tensor, least: float = 0.05) -> Tensor:
-    """Power of the channel at the pilots `(..., 1)`: that of y `(..., m)` less the noise, at least some of it."""
+def signal_power(y: Tensor, noise_var: Tensor) -> Tensor:
+    """Power of the channel at the pilots `(..., 1)`: that of y `(..., m)` less the noise, at least a share of it."""
     measured = power(y).mean(-1, keepdim=True).clamp_min(torch.finfo(y.dtype).tiny)
-    return torch.maximum(measured - noise_var, least * measured)
+    return torch.maximum(measured - noise_var, SMALLEST_SIGNAL_SHARE * measured)
 
 
 def _normalised(C: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from fanfold.estimators.ofdm.covariance import by_antenna
 from fanfold.estimators.ofdm.interpolation import Method, interpolation_matrix
 from fanfold.observation import Estimate, Observation
-from fanfold.problems.radio.ofdm_channel import OFDMChannel
+from fanfold.problems.protocols import ChannelProblem
 
 
 class DelayThreshold(nn.Module):
@@ -22,22 +22,45 @@ class DelayThreshold(nn.Module):
     Nothing is learned. There is no error variance: of what falls below the threshold nothing is known.
 
     Args:
-        problem: Layout and pilots; all symbols with pilots have them on the same subcarriers.
+        transform: Of the pilots.
+        W: Weights of interpolation of one antenna, `(symbols · subcarriers, pilots)`.
         threshold: Over the noise variance; the logarithm of the number of pilots, which the strongest of so many noises
             just reaches, if None.
-        method: Of interpolation along frequency.
 
     Raises:
-        ValueError: If the threshold is not positive, or pilots are on other subcarriers in other symbols or on one.
+        ValueError: If the threshold is not positive.
+
+    Example:
+        >>> import fanfold as ff, torch
+        >>> problem = ff.problems.OFDMChannel("umi", "comb-2")
+        >>> x, obs = problem.sample(5, torch.Generator().manual_seed(0))
+        >>> ff.estimators.ofdm.DelayThreshold.of(problem)(obs).x.shape == x.shape
+        True
     """
 
-    def __init__(self, problem: OFDMChannel, threshold: float | None = None, method: Method = "linear"):
+    measures_noise = True
+
+    def __init__(self, transform: "BeamDelayTransform", W: Tensor, threshold: float | None = None):
         super().__init__()
         if threshold is not None and not threshold > 0:
             raise ValueError(f"threshold is {threshold}; it is a multiple of the noise variance, greater than zero.")
-        self.transform = BeamDelayTransform(problem)
-        self.threshold = math.log(problem.A.m) if threshold is None else threshold
-        self.register_buffer("W", interpolation_matrix(problem.mask, method).float())
+        self.transform = transform
+        self.threshold = math.log(transform.antennas * transform.pilots) if threshold is None else threshold
+        self.register_buffer("W", W.float())
+
+    @classmethod
+    def of(cls, problem: ChannelProblem, threshold: float | None = None, method: Method = "linear") -> "DelayThreshold":
+        """The estimator for a problem's layout and pilots.
+
+        Args:
+            problem: Layout and pilots; all symbols with pilots have them on the same subcarriers.
+            threshold: Over the noise variance; the logarithm of the number of pilots if None.
+            method: Of interpolation along frequency.
+
+        Raises:
+            ValueError: If the threshold is not positive, or pilots are on other subcarriers in other symbols or on one.
+        """
+        return cls(BeamDelayTransform.of(problem), interpolation_matrix(problem.mask, method), threshold)
 
     def forward(self, obs: Observation) -> Estimate:
         """The channel `(..., n)`.
@@ -57,23 +80,35 @@ class DelayThreshold(nn.Module):
 class BeamDelayTransform(nn.Module):
     """The unitary Fourier transform of pilots over the last two axes of the array and over frequency and time.
 
+    Args:
+        array: Antennas along each axis.
+        mask: Where the pilots are, `(symbols, subcarriers)`.
+
     Raises:
         ValueError: If pilots are on other subcarriers in other symbols.
     """
 
-    def __init__(self, problem: OFDMChannel):
+    def __init__(self, array: tuple[int, ...], mask: Tensor):
         super().__init__()
-        rows = problem.mask[problem.mask.any(1)]
+        rows = mask[mask.any(1)]
         if not torch.equal(rows, rows[:1].expand_as(rows)):
             raise ValueError(
-                f"pilots {problem.pilots} are on other subcarriers in other symbols; a Fourier transform takes combs "
-                "that are the same in all symbols with pilots."
+                "pilots are on other subcarriers in other symbols; a Fourier transform takes combs that are the same "
+                "in all symbols with pilots."
             )
-        array = problem.layout.array
-        self.antennas, self.pilots = problem.layout.antennas, int(problem.mask.sum())
+        self.antennas, self.pilots = math.prod(array), int(mask.sum())
         self.shape = (*array, len(rows), int(rows[0].sum()))
         axes = range(1, 1 + len(self.shape))
         self.axes = tuple(axes[-2 - min(2, len(array)) :])
+
+    @classmethod
+    def of(cls, problem: ChannelProblem) -> "BeamDelayTransform":
+        """The transform for a problem's layout and pilots.
+
+        Raises:
+            ValueError: If pilots are on other subcarriers in other symbols.
+        """
+        return cls(problem.layout.array, problem.mask)
 
     def forward(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Pilots `(batch, antennas, pilots)` and their transform `(batch, *array, symbols, subcarriers)`."""
@@ -81,10 +116,10 @@ class BeamDelayTransform(nn.Module):
         return y, torch.fft.ifftn(y.reshape(-1, *self.shape), dim=self.axes, norm="ortho")
 
     def back(self, c: Tensor) -> Tensor:
-        """Pilots of a transform, in its own shape."""
+        """The pilots of a transform, in its shape."""
         return torch.fft.fftn(c, dim=self.axes, norm="ortho")
 
 
 def median_noise(p: Tensor) -> Tensor:
-    """Noise variance `(batch, 1)` of powers `(batch, m)`, most of noise alone: exponential, with a median of ln 2."""
+    """The noise variance `(batch, 1)` of powers `(batch, m)`, most of noise alone: their median over ln 2."""
     return p.median(-1, keepdim=True).values / math.log(2)

@@ -9,13 +9,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from fanfold.estimators.ofdm.front_end import FrontEnd, PairedNetwork
 from fanfold.estimators.ofdm.mixture import Mixture
-from fanfold.estimators.ofdm.noise_variance import NoiseVariance
-from fanfold.problems.radio.ofdm_channel import OFDMChannel
+from fanfold.estimators.ofdm.pairs import from_left, from_right, pair_of
 
-QUIETEST = 1e-6  # noise variance over power: rounding in single precision is not far below
-LEAST_PROBABILITY = 1e-12  # of a component: what is less counts for nothing, and subnormal numbers are slow
-LEAST_SHARE = 0.05  # of the measured power that is signal, however much noise there is said to be
+SMALLEST_PROBABILITY = 1e-12  # of a component: what is less counts for nothing, and subnormal numbers are slow
 
 
 class Filtered(NamedTuple):
@@ -33,7 +31,8 @@ class FilterBank(nn.Module):
     power of the channel.
 
     Args:
-        problem: Layout and pilots.
+        antennas: Of the array.
+        mask: Where the pilots are, `(symbols, subcarriers)`.
         components: How many.
         modes: Of the mixture.
     """
@@ -42,13 +41,12 @@ class FilterBank(nn.Module):
     spectrum: Tensor
     of_space: Tensor
 
-    def __init__(self, problem: OFDMChannel, components: int, modes: int):
+    def __init__(self, antennas: int, mask: Tensor, components: int, modes: int):
         super().__init__()
-        antennas, entries = problem.layout.antennas, problem.layout.n // problem.layout.antennas
-        pilots = int(problem.mask.sum())
+        entries, pilots = mask.numel(), int(mask.sum())
         modes, rank = min(modes, entries), min(modes, pilots)
         self.antennas, self.entries, self.pilots, self.modes, self.rank = antennas, entries, pilots, modes, rank
-        self.register_buffer("pick", problem.mask.flatten().nonzero().flatten(), persistent=False)
+        self.register_buffer("pick", mask.flatten().nonzero().flatten(), persistent=False)
         self.register_buffer("seen", torch.zeros(2, pilots, rank))  # from pilots to their modes
         self.register_buffer("spectrum", torch.ones(components, rank, antennas))  # variances of z
         self.register_buffer("of_space", torch.ones(components, antennas))
@@ -59,7 +57,6 @@ class FilterBank(nn.Module):
         self.log_weights = nn.Parameter(torch.zeros(components))
         self.gain_deviation = nn.Parameter(torch.zeros(components, rank, antennas))
         self.likelihood_deviation = nn.Parameter(torch.zeros(components, rank, antennas))
-        self.noise_variance = NoiseVariance(torch.eye(antennas), torch.eye(pilots))
 
     @torch.no_grad()
     def set(self, mixture: Mixture) -> None:
@@ -82,48 +79,31 @@ class FilterBank(nn.Module):
         of_modes, V = torch.linalg.eigh(R @ mixture.modes @ R.mH)
         of_space, U = torch.linalg.eigh(mixture.space)
         of_space, of_modes = of_space.clamp_min(0), of_modes.clamp_min(0)
-        self.seen.copy_(_pair(Q.conj()))
-        self.U.copy_(_pair(U.mH))
-        self.V.copy_(_pair(V.mH))
-        self.back.copy_(_pair(mixture.modes @ R.mH @ V))
-        self.basis.copy_(_pair(mixture.basis))
+        self.seen.copy_(pair_of(Q.conj()))
+        self.U.copy_(pair_of(U.mH))
+        self.V.copy_(pair_of(V.mH))
+        self.back.copy_(pair_of(mixture.modes @ R.mH @ V))
+        self.basis.copy_(pair_of(mixture.basis))
         self.of_space.copy_(of_space)
         self.spectrum.copy_(of_space[:, None] * of_modes[:, :, None])
         self.log_weights.copy_(mixture.weights.log())
         self.gain_deviation.zero_()
         self.likelihood_deviation.zero_()
-        space, over_modes = mixture.mean()
-        self.noise_variance = NoiseVariance(space, at_pilots @ over_modes @ at_pilots.mH).to(self.U.device)
 
-    def scaled(
-        self, y: Tensor, noise_var: Tensor | None, *, known_power: bool = False
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """At unit power: modes of the pilots `(batch, rank, 2 antennas)` and noise variance; the power `(batch, 1)`.
-
-        Args:
-            y: `(batch, antennas · pilots, 2)`.
-            noise_var: `(batch, 1)`; estimated if None.
-            known_power: Whether it is known to be one.
-        """
-        noise_var = self.noise_variance.of_pairs(y) if noise_var is None else noise_var
-        scale = torch.ones_like(noise_var)
-        if not known_power:
-            measured = y.square().sum(-1).mean(-1, keepdim=True)
-            least = torch.maximum(LEAST_SHARE * measured, 1e-3 * noise_var)
-            scale = torch.maximum(measured - noise_var, least).clamp_min(1e4 * torch.finfo(y.dtype).tiny)
-        y = (y / scale.sqrt()[..., None]).unflatten(1, (self.antennas, self.pilots))
-        z = (torch.cat([y[..., 0], y[..., 1]], -1) @ from_right(self.seen)).unflatten(-1, (2, -1))
-        return z.permute(0, 3, 2, 1).flatten(2), (noise_var / scale).clamp_min(QUIETEST), scale
+    def modes_of(self, y: Tensor) -> Tensor:
+        """Modes of packed pilots `(batch, antennas, 2 pilots)`: `(batch, rank, 2 antennas)`."""
+        z = (y @ from_right(self.seen)).unflatten(-1, (2, -1))
+        return z.permute(0, 3, 2, 1).flatten(2)
 
     def forward(self, z: Tensor, noise_var: Tensor) -> Filtered:
-        """From the modes of the pilots at unit power."""
+        """Filter the modes of the pilots `(batch, rank, 2 antennas)` by every component; at unit power."""
         v = noise_var[..., None, None]
         to_eigen = from_left(self.U).permute(2, 0, 1).flatten(1)  # (2 antennas, components · 2 antennas)
         z = (z @ to_eigen).unflatten(-1, (len(self.log_weights), 2, -1)).permute(0, 2, 3, 1, 4).flatten(2, 3)
         z = (from_left(self.V) @ z).unflatten(2, (2, -1))
-        own = self.spectrum * self.likelihood_deviation.exp() + v
-        shares = (self.log_weights - (z.square().sum(2) / own + own.log()).sum((2, 3))).softmax(1)
-        shares = torch.where(shares > LEAST_PROBABILITY, shares, 0.0)
+        z_var = self.spectrum * self.likelihood_deviation.exp() + v
+        shares = (self.log_weights - (z.square().sum(2) / z_var + z_var.log()).sum((2, 3))).softmax(1)
+        shares = torch.where(shares > SMALLEST_PROBABILITY, shares, 0.0)
         gains = self.of_space[:, None] / (self.spectrum * self.gain_deviation.exp() + v)
         return Filtered(z, gains, shares)
 
@@ -148,17 +128,29 @@ class FilterBank(nn.Module):
         return (from_left(self.back) @ (z * gains.unsqueeze(2)).flatten(2, 3)).unflatten(2, (2, -1))
 
 
-def from_right(M: Tensor) -> Tensor:
-    """The real `(..., 2 a, 2 b)` that right-multiplies rows of reals and imaginaries as complex M `(2, ..., a, b)`."""
-    re, im = M[0], M[1]
-    return torch.cat([torch.cat([re, im], -1), torch.cat([-im, re], -1)], -2)
+class MixtureNetwork(PairedNetwork):
+    """A channel network that starts from a Gaussian mixture.
 
+    Args:
+        antennas: Of the array.
+        mask: Where the pilots are, `(symbols, subcarriers)`.
+        components: Of the mixture.
+        modes: Of the mixture.
+        known_power: Whether entries of the channel have unit mean power, which is then not measured.
+    """
 
-def from_left(M: Tensor) -> Tensor:
-    """The real `(..., 2 a, 2 b)` that left-multiplies columns, reals then imaginaries; its transpose is the adjoint."""
-    re, im = M[0], M[1]
-    return torch.cat([torch.cat([re, -im], -1), torch.cat([im, re], -1)], -2)
+    def __init__(self, antennas: int, mask: Tensor, components: int, modes: int, *, known_power: bool):
+        super().__init__(FrontEnd(antennas, int(mask.sum()), known_power=known_power))
+        self.bank = FilterBank(antennas, mask, components, modes)
 
+    @torch.no_grad()
+    def start(self, mixture: Mixture) -> None:
+        """Take over a mixture.
 
-def _pair(M: Tensor) -> Tensor:
-    return torch.view_as_real(M.resolve_conj()).movedim(-1, 0).float().contiguous()
+        Raises:
+            ValueError: If it is of another layout or has other numbers of components or modes.
+        """
+        self.bank.set(mixture)
+        space, over_modes = mixture.mean()
+        at_pilots = mixture.basis[self.bank.pick.cpu()]
+        self.front_end.adopt(space, at_pilots @ over_modes @ at_pilots.mH)

@@ -10,22 +10,29 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from fanfold.estimators.ofdm.grid_network import CorrectedLMMSE
+from fanfold.estimators.ofdm.grid_network import LOG_POWER_SCALE, CorrectedLMMSE
 from fanfold.estimators.ofdm.pairs import from_right, pair_of, swapped
 from fanfold.estimators.ofdm.settings import ChannelNetworkSettings, at_least
 from fanfold.networks.layers import conv, zero_conv
-from fanfold.problems.radio.ofdm_channel import OFDMChannel
+from fanfold.problems.protocols import ChannelProblem
+from fanfold.propagation import Layout
 
-FLOOR = 0.1  # of powers over the expected error: below, there is nothing to see
-COMPRESSION = 0.4  # of logarithms of powers, to numbers of about one
+SMALLEST_POWER_OVER_ERROR = 0.1  # below, there is nothing to see
 
 
 @dataclass(frozen=True)
 class CNNSettings(ChannelNetworkSettings):
-    """A `GridCNN`: LMMSE over antennas and grid, corrected by a residual CNN on beams and subcarriers."""
+    """A `GridCNN`: LMMSE over antennas and grid, corrected by a residual CNN on beams and subcarriers.
+
+    Example:
+        >>> import fanfold as ff
+        >>> settings = ff.estimators.ofdm.CNNSettings(width=8, depth=2)
+        >>> settings.build(ff.problems.OFDMChannel("umi")).settings == settings
+        True
+    """
 
     width: int = 48  # channels between convolutions
-    depth: int = 4  # convolutions, two or more
+    depth: int = 4  # number of convolutions, two or more
     fold: int = 4  # subcarriers folded into one place of the picture; a divisor of their number
     modes: int = 48  # strongest directions of the covariance between pilots that are looked at
 
@@ -33,8 +40,8 @@ class CNNSettings(ChannelNetworkSettings):
         at_least(1, width=self.width, fold=self.fold, modes=self.modes)
         at_least(2, depth=self.depth)
 
-    def _built(self, problem: OFDMChannel) -> "GridCNN":
-        return GridCNN(problem, self)
+    def _built(self, problem: ChannelProblem) -> "GridCNN":
+        return GridCNN.of(problem, self)
 
 
 class GridCNN(CorrectedLMMSE):
@@ -46,20 +53,27 @@ class GridCNN(CorrectedLMMSE):
     taken out before and put back after: a turn of the channel turns the estimate.
 
     Args:
-        problem: Layout and pilots.
-        settings: Sizes and what is known; the defaults if None.
+        layout: Of the channels.
+        mask: Where the pilots are, `(symbols, subcarriers)`.
+        settings: Sizes and what is known.
 
     Raises:
         ValueError: If `fold` does not divide the subcarriers.
+
+    Example:
+        >>> import fanfold as ff
+        >>> problem = ff.problems.OFDMChannel("umi", "comb-4")
+        >>> net = ff.estimators.ofdm.GridCNN.of(problem, ff.estimators.ofdm.CNNSettings(width=8, depth=2))
+        >>> net.measures_noise
+        True
     """
 
-    def __init__(self, problem: OFDMChannel, settings: CNNSettings | None = None):
-        settings = settings or CNNSettings()
-        width, depth, fold, subcarriers = settings.width, settings.depth, settings.fold, problem.layout.subcarriers
+    def __init__(self, layout: Layout, mask: Tensor, settings: CNNSettings):
+        width, depth, fold, subcarriers = settings.width, settings.depth, settings.fold, layout.subcarriers
         if subcarriers % fold:
             raise ValueError(f"fold is {fold}, which does not divide the {subcarriers} subcarriers.")
-        super().__init__(problem, settings, summary=width, modes=settings.modes)
-        self.rows, self.fold, self.symbols = self.array[-1], fold, problem.layout.symbols
+        super().__init__(layout, mask, settings, summary=width, modes=settings.modes)
+        self.rows, self.fold, self.symbols = self.array[-1], fold, layout.symbols
         generator = torch.Generator().manual_seed(settings.network_seed)
         channels = 2 * self.antennas // self.rows * self.symbols * fold
         parts: list[nn.Module] = []
@@ -67,6 +81,11 @@ class GridCNN(CorrectedLMMSE):
             parts += [conv(width if layer else 3 * channels + 1, width, 3, generator), nn.ReLU()]
         self.trunk, self.head = nn.Sequential(*parts), zero_conv(width, 2 * channels, 3)
         self.register_buffer("dft", pair_of(_dft(self.array)), persistent=False)
+
+    @classmethod
+    def of(cls, problem: ChannelProblem, settings: CNNSettings | None = None) -> "GridCNN":
+        """The untrained network for a problem's layout and pilots; of the default sizes if `settings` is None."""
+        return cls(problem.layout, problem.mask, settings or CNNSettings())
 
     def correction(self, z: Tensor, start: Tensor, noise_var: Tensor) -> tuple[Tensor, Tensor]:
         """See `CorrectedLMMSE`; the summary is the mean of the last picture but one."""
@@ -87,7 +106,7 @@ class GridCNN(CorrectedLMMSE):
         """Logarithms of powers over the error that LMMSE expects."""
         *parts, error = pictures
         powers = (part.unflatten(1, (-1, 2, self.symbols * self.fold)).square().sum(2).flatten(1, 2) for part in parts)
-        return COMPRESSION * (torch.cat([*powers], 1) / error.square() + FLOOR).log()
+        return LOG_POWER_SCALE * (torch.cat([*powers], 1) / error.square() + SMALLEST_POWER_OVER_ERROR).log()
 
     def _picture(self, x: Tensor) -> Tensor:
         """Packed `(batch, antennas, 2 entries)` to `(batch, channels, rows, subcarriers / fold)`."""

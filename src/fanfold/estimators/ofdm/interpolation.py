@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fanfold.estimators.ofdm.covariance import by_antenna
 from fanfold.observation import Estimate, Observation
-from fanfold.problems.radio.ofdm_channel import OFDMChannel
+from fanfold.problems.protocols import ChannelProblem
 
 Method = Literal["linear", "nearest", "spline"]
 
@@ -21,19 +21,35 @@ class Interpolation(nn.Module):
     noise, `noise_var · Σ W²`; what interpolation itself errs by is not known to it.
 
     Args:
-        problem: Layout and pilots.
-        method: Along frequency.
+        W: Weights of one antenna, `(symbols · subcarriers, pilots)`; see `interpolation_matrix`.
+        antennas: Of the array.
 
-    Raises:
-        ValueError: If a symbol with pilots has but one, which leaves nothing to interpolate.
+    Example:
+        >>> import fanfold as ff, torch
+        >>> problem = ff.problems.OFDMChannel("umi", "comb-4")
+        >>> x, obs = problem.sample(5, torch.Generator().manual_seed(0))
+        >>> ff.estimators.ofdm.Interpolation.of(problem)(obs).x.shape == x.shape
+        True
     """
 
-    def __init__(self, problem: OFDMChannel, method: Method = "linear"):
+    def __init__(self, W: Tensor, antennas: int):
         super().__init__()
-        self.antennas = problem.layout.antennas
-        W = interpolation_matrix(problem.mask, method)
+        self.antennas = antennas
         self.register_buffer("W", W.float())
         self.register_buffer("gain", W.square().sum(1).float())
+
+    @classmethod
+    def of(cls, problem: ChannelProblem, method: Method = "linear") -> "Interpolation":
+        """The estimator for a problem's layout and pilots.
+
+        Args:
+            problem: Layout and pilots.
+            method: Of interpolation along frequency.
+
+        Raises:
+            ValueError: If a symbol with pilots has but one, which leaves nothing to interpolate.
+        """
+        return cls(interpolation_matrix(problem.mask, method), problem.layout.antennas)
 
     def forward(self, obs: Observation) -> Estimate:
         """The channel `(..., n)` and, where the noise variance is known, its error variance.
@@ -50,7 +66,7 @@ class Interpolation(nn.Module):
 
 
 def interpolation_matrix(mask: Tensor, method: Method = "linear") -> Tensor:
-    """Real `(symbols · subcarriers, pilots)` weights, in double precision, for pilots `(symbols, subcarriers)`.
+    """The real weights `(symbols · subcarriers, pilots)`, in double precision, for pilots `(symbols, subcarriers)`.
 
     Raises:
         ValueError: If a symbol with pilots has but one for several subcarriers, or the method is unknown.

@@ -12,31 +12,40 @@ import torch
 from torch import Tensor, nn
 
 from fanfold.core.units import power
-from fanfold.estimators.ofdm.filter_bank import FilterBank, from_left
-from fanfold.estimators.ofdm.grid_network import MOST
-from fanfold.estimators.ofdm.kronecker_gmm import estimate_of, pairs_of
-from fanfold.estimators.ofdm.mixture import Mixture, mixtures_of
+from fanfold.estimators.ofdm.filter_bank import MixtureNetwork
+from fanfold.estimators.ofdm.front_end import UnitPower
+from fanfold.estimators.ofdm.grid_network import LARGEST_ERROR_VAR
+from fanfold.estimators.ofdm.mixture import Mixture, expectation_maximisation
+from fanfold.estimators.ofdm.pairs import from_left, pair_of
 from fanfold.estimators.ofdm.settings import ChannelNetworkSettings, at_least
 from fanfold.networks.layers import conv, linear, zero_conv
-from fanfold.observation import Estimate, Observation
-from fanfold.problems.radio.ofdm_channel import OFDMChannel
+from fanfold.observation import Observation
+from fanfold.problems.protocols import ChannelProblem
+from fanfold.propagation import Layout
 
-COMPRESSION = 0.3  # of logarithms of powers, to numbers of about one
+LOG_BEAM_SCALE = 0.3  # of logarithms of powers, to numbers of about one
 MIXTURE_LR = 0.1  # learning rate of the mixture's own quantities, over that of the networks
-FLOOR = 0.03  # of powers over the noise variance: log of less tells nothing
+SMALLEST_BEAM_POWER = 0.03  # over the noise variance: the logarithm of less tells nothing
 
 
 @dataclass(frozen=True)
 class FilterSettings(ChannelNetworkSettings):
-    """`LearnedFilters`: a Gaussian mixture of channels, unfolded, and corrected by gains on beams."""
+    """A `LearnedFilters` network: a Gaussian mixture of channels, unfolded, and corrected by gains on beams.
 
-    components: int = 8  # of the mixture
-    rounds: int = 12  # of expectation-maximisation that start it
+    Example:
+        >>> import fanfold as ff
+        >>> settings = ff.estimators.ofdm.FilterSettings(components=2, modes=4, stages=1, width=8)
+        >>> settings.build(ff.problems.OFDMChannel("umi")).settings == settings
+        True
+    """
+
+    components: int = 8  # components of the mixture
+    rounds: int = 12  # rounds of expectation-maximisation that start it
     modes: int = 12  # directions over the grid of one antenna
-    stages: int = 2
-    corrected: int = 8  # modes, the strongest, that stages correct
+    stages: int = 2  # corrections after the mixture
+    corrected: int = 8  # number of modes, the strongest, that stages correct
     width: int = 48  # channels of the networks that predict gains
-    depth: int = 3  # their convolutions, at least two
+    depth: int = 3  # convolutions of these networks, at least two
     oversampling: int = 2  # beams for each antenna along an axis
 
     def __post_init__(self):
@@ -45,11 +54,11 @@ class FilterSettings(ChannelNetworkSettings):
         at_least(0, stages=self.stages)
         at_least(2, depth=self.depth)
 
-    def _built(self, problem: OFDMChannel) -> "LearnedFilters":
-        return LearnedFilters(problem, self)
+    def _built(self, problem: ChannelProblem) -> "LearnedFilters":
+        return LearnedFilters.of(problem, self)
 
 
-class LearnedFilters(nn.Module):
+class LearnedFilters(MixtureNetwork):
     """Channel estimate `x = Σ_k P(k | y) W_k y`, then `x ← x + B' (g ∘ B (z - x) + c ∘ B x)` in each stage.
 
     Filters, weights and likelihoods of the components start as those of a mixture that expectation-maximisation
@@ -59,9 +68,17 @@ class LearnedFilters(nn.Module):
     are measured for each observation. Train for all SNRs at once.
 
     Args:
-        problem: Layout and pilots.
-        settings: Sizes and what is known; the seed is that of expectation-maximisation too. The defaults if None.
+        layout: Of the channels.
+        mask: Where the pilots are, `(symbols, subcarriers)`.
+        settings: Sizes and what is known; the seed is that of expectation-maximisation too.
         mixture: To start from; learned from the draws that training prepares with if None.
+
+    Example:
+        >>> import fanfold as ff
+        >>> problem = ff.problems.OFDMChannel("umi", "comb-4")
+        >>> net = ff.estimators.ofdm.LearnedFilters.of(problem, ff.estimators.ofdm.FilterSettings(components=2))
+        >>> net.measures_noise
+        True
     """
 
     training_defaults = {
@@ -69,18 +86,12 @@ class LearnedFilters(nn.Module):
     }  # fmt: skip
     to_modes: Tensor
 
-    def __init__(
-        self,
-        problem: OFDMChannel,
-        settings: FilterSettings | None = None,
-        mixture: Mixture | None = None,
-    ):
-        super().__init__()
-        settings, layout = settings or FilterSettings(), problem.layout
+    def __init__(self, layout: Layout, mask: Tensor, settings: FilterSettings, mixture: Mixture | None = None):
         if mixture is not None:
             settings = replace(settings, components=len(mixture.weights), modes=mixture.modes.shape[-1])
-        self.settings, self.known_power = settings, settings.known_power
-        self.bank = FilterBank(problem, settings.components, settings.modes)
+        sizes = settings.components, settings.modes
+        super().__init__(layout.antennas, mask, *sizes, known_power=settings.known_power)
+        self.settings = settings
         self.corrected = min(settings.corrected, self.bank.rank)
         *groups, columns, rows = (1, *layout.array)
         self.groups = math.prod(groups)
@@ -96,6 +107,19 @@ class LearnedFilters(nn.Module):
         if mixture is not None:
             self.start(mixture)
 
+    @classmethod
+    def of(
+        cls, problem: ChannelProblem, settings: FilterSettings | None = None, mixture: Mixture | None = None
+    ) -> "LearnedFilters":
+        """The untrained network for a problem's layout and pilots.
+
+        Args:
+            problem: Layout and pilots.
+            settings: The default ones if None.
+            mixture: To start from; learned from the draws that training prepares with if None.
+        """
+        return cls(problem.layout, problem.mask, settings or FilterSettings(), mixture)
+
     @torch.no_grad()
     def prepare(self, x: Tensor, obs: Observation) -> None:
         """Learn the mixture from channels `(draws, antennas · entries)`, unless one was given."""
@@ -103,68 +127,54 @@ class LearnedFilters(nn.Module):
             return
         h = x.cpu().unflatten(1, (self.bank.antennas, -1))
         h = h / power(h).mean((1, 2), keepdim=True).clamp_min(torch.finfo(h.dtype).tiny).sqrt()
-        steps = mixtures_of(h, self.settings.components, self.settings.modes, self.settings.network_seed)
-        *_, (mixture, _) = itertools.islice(steps, self.settings.rounds)
+        settings = self.settings
+        steps = expectation_maximisation(h, settings.components, settings.modes, settings.network_seed)
+        *_, (mixture, _) = itertools.islice(steps, settings.rounds)
         self.start(mixture)
 
     @torch.no_grad()
     def start(self, mixture: Mixture) -> None:
-        """Filters of a mixture; and how modes of the pilots tell of those of the grid, on average."""
-        self.bank.set(mixture)
+        """Take over the filters of a mixture, and how modes of the pilots tell of those of the grid, on average."""
+        super().start(mixture)
         Q = torch.view_as_complex(self.bank.seen.cpu().double().movedim(0, -1).contiguous()).conj()  # (pilots, rank)
         R = Q.mH @ mixture.basis[self.bank.pick.cpu()]
         over_modes = mixture.mean()[1]
         loaded = R @ over_modes @ R.mH
         loaded = loaded + 1e-5 * loaded.diagonal().real.mean() * torch.eye(len(loaded))
         back = torch.linalg.solve(loaded, R @ over_modes, left=True).mT.conj()  # (modes, rank)
-        self.to_modes.copy_(torch.view_as_real(back.resolve_conj()).movedim(-1, 0))
-
-    def forward(self, obs: Observation) -> Estimate:
-        """The channel `(..., n)` and its error variance.
-
-        Raises:
-            ValueError: If the pilots are not those that the network was made for.
-        """
-        x, var = self.of_pairs(*pairs_of(obs, self.bank))
-        return estimate_of(x, var, obs)
+        self.to_modes.copy_(pair_of(back))
 
     def parameter_groups(self, lr: float) -> list[dict]:
-        """What a mixture knows moves more slowly than networks, which know nothing yet."""
+        """Groups of parameters: what a mixture knows moves more slowly than networks, which know nothing yet."""
         networks = [p for part in (self.stages, self.hidden, self.spread) for p in part.parameters()]
         return [
             {"params": networks, "lr": lr},
             {"params": [*self.bank.parameters()], "lr": MIXTURE_LR * lr},
         ]
 
-    def of_pairs(self, y: Tensor, noise_var: Tensor | None) -> tuple[Tensor, Tensor]:
-        """In real pairs: y `(batch, m, 2)`, the noise variance `(batch, 1)` -> `(batch, n, 2)`, `(batch, n)`."""
-        x, var, scale, _ = self._at_unit_power(y, noise_var)
-        return x * scale.sqrt()[..., None], var * scale
-
     def losses(self, obs: Observation, x: Tensor) -> Tensor:
         """Squared error over what the mixture expects, so that every SNR counts, and the variance's likelihood."""
-        x_hat, var, scale, noise_var = self._at_unit_power(*pairs_of(obs, self.bank))
-        error = (x_hat - torch.view_as_real(x.resolve_conj()) / scale.sqrt()[..., None]).square().sum(-1)
+        error, var, noise_var = self.squared_errors(obs, x)
         expected = self._expected(noise_var).mean(1)
         likelihood = (error.detach() / var + var.log()).mean(-1) - expected.log()
         return error.mean(-1) / expected + 0.1 * likelihood
 
-    def _at_unit_power(self, y: Tensor, noise_var: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Estimate, error variance, the scale that was measured and the noise variance over it."""
-        bank = self.bank
-        modes, noise_var, scale = bank.scaled(y, noise_var, known_power=self.known_power)
+    def at_unit_power(self, pilots: UnitPower) -> tuple[Tensor, Tensor]:
+        """See `ChannelNetwork`."""
+        bank, noise_var = self.bank, pilots.noise_var
+        modes = bank.modes_of(pilots.y)
         filtered = bank(modes, noise_var)
         x = bank.mean(filtered)
         expected = (self._expected(noise_var) * filtered.shares.detach()).sum(1, keepdim=True)
-        level = COMPRESSION * noise_var.log()
-        summary = [filtered.shares, COMPRESSION * expected.log(), level]
+        level = LOG_BEAM_SCALE * noise_var.log()
+        summary = [filtered.shares, LOG_BEAM_SCALE * expected.log(), level]
         if len(self.stages):
             x, seen = self._corrected(x, modes, noise_var, filtered.shares)
             summary.append(seen)
         hidden = nn.functional.gelu(self.hidden(torch.cat([part.detach() for part in summary], -1)))
         of_antenna, of_entry = self.spread(hidden).split([bank.antennas, bank.entries], -1)
-        var = (of_antenna[..., None] + of_entry[:, None] + expected.log()[..., None]).exp().clamp_max(MOST)
-        return bank.at_grid(x), var.flatten(1), scale, noise_var
+        var = (of_antenna[..., None] + of_entry[:, None] + expected.log()[..., None]).exp()
+        return bank.at_grid(x), var.clamp_max(LARGEST_ERROR_VAR).flatten(1)
 
     def _expected(self, noise_var: Tensor) -> Tensor:
         """Mean error variance at the pilots that each component of the mixture at the start expects, `(batch, k)`."""
@@ -186,7 +196,7 @@ class LearnedFilters(nn.Module):
         return torch.cat([x[:, : self.corrected] + change, x[:, self.corrected :]], 1), seen
 
     def _planes(self, z: Tensor) -> Tensor:
-        """`(batch, modes, 2, antennas)` to rows `(batch, modes · groups, 2 · plane)`."""
+        """Rows `(batch, modes · groups, 2 · plane)` of modes `(batch, modes, 2, antennas)`."""
         return z.unflatten(-1, (self.groups, -1)).transpose(2, 3).flatten(3).flatten(1, 2)
 
 
@@ -200,7 +210,7 @@ class _Stage(nn.Module):
         self.forth = nn.Parameter(torch.view_as_real(turn).movedim(-1, 0).contiguous())
         self.back = nn.Parameter(torch.view_as_real(turn.mH.resolve_conj()).movedim(-1, 0).contiguous())
         self.first = conv(2 * channels, size.width, 3, generator)
-        self.told = linear(size.components + 1, size.width, None)
+        self.about = linear(size.components + 1, size.width, None)
         parts: list[nn.Module] = [nn.SiLU()]
         for _ in range(size.depth - 2):
             parts += [conv(size.width, size.width, 3, generator), nn.SiLU()]
@@ -211,9 +221,9 @@ class _Stage(nn.Module):
         rest, now = ((part @ forth).unflatten(-1, (2, *self.beams)) for part in (z - x, x))
         v = noise_var[..., None, None]
         of_rest, of_now = (part.square().sum(2) / v for part in (rest, now))
-        levels = [COMPRESSION * (of_rest + FLOOR).log(), COMPRESSION * (of_now + FLOOR).log()]
-        told = self.told(torch.cat([COMPRESSION * noise_var.log(), shares], -1))
-        hidden = self.trunk(self.first(torch.cat(levels, 1)) + told[..., None, None])
+        levels = [LOG_BEAM_SCALE * (powers + SMALLEST_BEAM_POWER).log() for powers in (of_rest, of_now)]
+        about = self.about(torch.cat([LOG_BEAM_SCALE * noise_var.log(), shares], -1))
+        hidden = self.trunk(self.first(torch.cat(levels, 1)) + about[..., None, None])
         add, shrink = self.head(hidden).chunk(2, 1)
         shrink = shrink / (1 + of_now)  # what is far above the noise is left as it is
         change = rest * add.unsqueeze(2) + now * shrink.unsqueeze(2)
@@ -221,6 +231,6 @@ class _Stage(nn.Module):
 
 
 def _dft(antennas: int, beams: int) -> Tensor:
-    """`(beams, antennas)`, orthonormal columns."""
+    """The DFT `(beams, antennas)` with orthonormal columns."""
     angle = -2 * math.pi / beams * torch.arange(beams)[:, None] * torch.arange(antennas)
     return torch.polar(torch.full_like(angle, beams**-0.5, dtype=torch.float32), angle.float())

@@ -4,8 +4,9 @@ Components are learned by expectation-maximisation, Dempster, Laird & Rubin (197
 first round of the flip-flop of Dutilleul (1999).
 """
 
+import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,9 +17,9 @@ from torch import Tensor, nn
 from fanfold.core.streams import Stream, generator_of
 from fanfold.core.units import power
 from fanfold.problems.draws import draw
-from fanfold.problems.radio.ofdm_channel import OFDMChannel
+from fanfold.problems.protocols import ChannelProblem
 
-CHUNK = 500  # draws at a time
+DRAWS_A_PRODUCT = 500
 LOADING = 0.01  # noise variance at which draws are told apart: channels without noise are singular
 MEANS_ROUNDS = 5  # of k-means, which only start the mixture
 
@@ -28,17 +29,59 @@ class Mixture:
     """Weights and covariances of components, `E h hᴴ = space_k ⊗ F C_k Fᴴ`, of channels of unit mean power.
 
     F `(entries, modes)` has orthonormal columns, the strongest directions over the grid of one antenna.
+
+    Example:
+        >>> import fanfold as ff
+        >>> problem = ff.problems.OFDMChannel("rayleigh:array=2x4,subcarriers=12")
+        >>> mixture = ff.estimators.ofdm.Mixture.of(problem, components=2, samples=100, rounds=2)
+        >>> len(mixture.weights), mixture.rounds
+        (2, 2)
     """
 
     weights: Tensor  # (components,)
     space: Tensor  # (components, antennas, antennas), mean diagonal one
     modes: Tensor  # (components, modes, modes): C_k
     basis: Tensor  # (entries, modes): F
-    rounds: int = 0  # of expectation and maximisation that made it
+    rounds: int = 0  # rounds of expectation-maximisation that made it
+
+    @classmethod
+    def of(
+        cls,
+        problem: ChannelProblem,
+        components: int = 16,
+        samples: int = 20_000,
+        rounds: int = 15,
+        modes: int = 14,
+        seed: int = 0,
+        on_round: Callable[["Mixture", float], None] | None = None,
+    ) -> "Mixture":
+        """The mixture of a problem's channels after so many rounds of expectation-maximisation.
+
+        Args:
+            problem: Where channels come from; its pilots do not matter.
+            components: How many.
+            samples: Training channels.
+            rounds: Of expectation-maximisation.
+            modes: Directions over the grid that are kept, at most.
+            seed: Of the draws and of the first components.
+            on_round: Called after each round with the mixture, which can be saved and gone on from, and the mean
+                log-likelihood of the draws before it.
+
+        Raises:
+            ValueError: If `rounds` is not positive, or there are fewer draws than eight for each component.
+        """
+        if rounds < 1:
+            raise ValueError(f"rounds is {rounds}; pass at least one.")
+        mixture, steps = None, expectation_maximisation_of(problem, components, samples, modes, seed)
+        for mixture, likelihood in itertools.islice(steps, rounds):
+            if on_round:
+                on_round(mixture, likelihood)
+        assert mixture is not None
+        return mixture
 
     @property
     def grid(self) -> Tensor:
-        """`F C_k Fᴴ`: `(components, entries, entries)`."""
+        """The covariances over the grid `F C_k Fᴴ`, `(components, entries, entries)`."""
         return self.basis @ self.modes @ self.basis.mH
 
     def mean(self) -> tuple[Tensor, Tensor]:
@@ -50,14 +93,15 @@ class Mixture:
         return space, ((self.weights * of_space)[:, None, None] * self.modes).sum(0)
 
     def save(self, path: str | Path) -> None:
-        """Keep it as safetensors, so that learning can go on from there."""
+        """Write the mixture as safetensors, so that expectation-maximisation can go on from it."""
         parts = {"weights": self.weights, "rounds": torch.tensor(self.rounds)}
-        parts |= {name: torch.view_as_real(getattr(self, name)) for name in ("space", "modes", "basis")}
+        covariances = {"space": self.space, "modes": self.modes, "basis": self.basis}
+        parts |= {name: torch.view_as_real(part) for name, part in covariances.items()}
         save_file({name: part.contiguous() for name, part in parts.items()}, path)
 
     @classmethod
     def load(cls, path: str | Path) -> "Mixture":
-        """One that was saved.
+        """The mixture that was saved in a file.
 
         Raises:
             ValueError: If the file holds none.
@@ -70,15 +114,15 @@ class Mixture:
         return cls(parts["weights"], space, modes, basis, int(parts["rounds"]))
 
 
-def learn_mixture(
-    problem: OFDMChannel,
+def expectation_maximisation_of(
+    problem: ChannelProblem,
     components: int = 16,
     samples: int = 20_000,
     modes: int = 14,
     seed: int = 0,
     start: Mixture | None = None,
 ) -> Iterator[tuple[Mixture, float]]:
-    """Expectation-maximisation without an end: the mixture after each round, and the mean log-likelihood before it.
+    """The mixture after each round of expectation-maximisation, and the mean log-likelihood before it, without an end.
 
     Args:
         problem: Where channels come from; its pilots do not matter.
@@ -92,13 +136,13 @@ def learn_mixture(
         ValueError: If there are fewer draws than eight for each component.
     """
     x, _ = draw(problem, samples, seed, Stream.PREPARATION, 0)
-    return mixtures_of(x.unflatten(1, (problem.layout.antennas, -1)), components, modes, seed, start)
+    return expectation_maximisation(x.unflatten(1, (problem.layout.antennas, -1)), components, modes, seed, start)
 
 
-def mixtures_of(
+def expectation_maximisation(
     h: Tensor, components: int, modes: int = 14, seed: int = 0, start: Mixture | None = None
 ) -> Iterator[tuple[Mixture, float]]:
-    """The same of given channels `(draws, antennas, entries)`, which are scaled to unit mean power together."""
+    """The rounds of `expectation_maximisation_of` on given channels `(draws, antennas, entries)` of any mean power."""
     if components < 1 or len(h) < 8 * components:
         raise ValueError(f"{len(h)} draws for {components} components; pass at least {max(8, 8 * components)}.")
     h = h / root_mean_square(h)
@@ -108,7 +152,7 @@ def mixtures_of(
 
 
 def root_mean_square(h: Tensor) -> Tensor:
-    """Of the entries of channels together, a number; of any scale, since the largest is divided out first.
+    """The root mean square of all entries of channels; of any scale, since the largest is divided out first.
 
     Raises:
         ValueError: If they have no power or one that is not finite.
@@ -129,8 +173,9 @@ def _rounds(mixture: Mixture, c: Tensor) -> Iterator[tuple[Mixture, float]]:
 def grid_basis(h: Tensor, modes: int) -> Tensor:
     """The strongest directions over the grid of one antenna, `(entries, modes)`, complex128, orthonormal columns."""
     rows = h.flatten(0, 1)
-    over_grid = sum(part.mT @ part.conj() for part in rows.split(100 * CHUNK))
-    assert isinstance(over_grid, Tensor)
+    over_grid = torch.zeros((), dtype=h.dtype)
+    for part in rows.split(100 * DRAWS_A_PRODUCT):
+        over_grid = over_grid + part.mT @ part.conj()
     return torch.linalg.eigh(over_grid.to(torch.complex128))[1].flip(1)[:, :modes].contiguous()
 
 
@@ -145,7 +190,9 @@ def _first(c: Tensor, basis: Tensor, components: int, generator: torch.Generator
         centres = centres / centres.norm(dim=1, keepdim=True)
     share = nn.functional.one_hot((profile @ centres.mT).argmax(1), components).to(profile.dtype)
     moments = _Moments(components, c)
-    for part, of_part in zip(c.split(CHUNK), (0.9 * share + 0.1 / components).split(CHUNK), strict=True):
+    for part, of_part in zip(
+        c.split(DRAWS_A_PRODUCT), (0.9 * share + 0.1 / components).split(DRAWS_A_PRODUCT), strict=True
+    ):
         moments.add(part, of_part)
     return moments.mixture(basis, 0)
 
@@ -157,7 +204,7 @@ def _round(mixture: Mixture, c: Tensor) -> tuple[Mixture, float]:
     U, V = U.mH.resolve_conj().to(c.dtype), V.conj().resolve_conj().to(c.dtype)
     constant = mixture.weights.log() - d.log().sum((1, 2))
     precision = d.reciprocal().flatten(1).mT.to(c.real.dtype)
-    for part in c.split(CHUNK):
+    for part in c.split(DRAWS_A_PRODUCT):
         z = U.flatten(0, 1) @ part.permute(1, 0, 2).flatten(1)  # (components · antennas, draws · modes)
         z = z.unflatten(0, (len(d), -1)).flatten(1).unflatten(1, (-1, c.shape[2])) @ V
         p = power(z).unflatten(1, (c.shape[1], -1)).permute(0, 2, 1, 3).flatten(2)  # (components, draws, ...)
@@ -168,7 +215,7 @@ def _round(mixture: Mixture, c: Tensor) -> tuple[Mixture, float]:
 
 
 class _Moments:
-    """Sums over draws that belong to each component by so much."""
+    """Sums over draws, each of which belongs to each component by a share."""
 
     def __init__(self, components: int, c: Tensor):
         antennas, modes = c.shape[1:]
@@ -177,14 +224,14 @@ class _Moments:
         self.modes = torch.zeros(components, modes, modes, dtype=torch.complex128)
 
     def add(self, c: Tensor, share: Tensor) -> None:
-        """Of some draws `(draws, antennas, modes)` and their shares `(draws, components)`."""
+        """Add draws `(draws, antennas, modes)` with their shares `(draws, components)`."""
         self.count += share.double().sum(0)
         for total, products in ((self.space, c @ c.mH), (self.modes, c.mT @ c.conj())):
             flat = torch.view_as_real(products).flatten(1)
             total += torch.view_as_complex((share.mT @ flat).unflatten(1, (*total.shape[1:], 2))).to(total.dtype)
 
     def mixture(self, basis: Tensor, rounds: int) -> Mixture:
-        """Their weights and Kronecker factors; those of few draws are drawn in to white antennas."""
+        """The mixture of their weights and Kronecker factors; those of few draws are drawn in to white antennas."""
         antennas, count = self.space.shape[-1], self.count[:, None, None]
         modes = (self.modes + self.modes.mH) / (2 * antennas * count.clamp_min(1e-12))
         space = (self.space + self.space.mH) / 2

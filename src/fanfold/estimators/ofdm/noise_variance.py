@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 from fanfold.estimators.ofdm.covariance import by_antenna
 
-ROUNDS = 8
-MOST = 3.0  # times its mean that a power may count: a channel stronger than its covariance says somewhere is no noise
-WHITE = 0.05  # 1 - r² of signal and noise as regressors: 0 for white pilots, 0.4 and more where delays can be told
-TAKEN = 0.03  # variance over the mean power of white pilots, of which nothing is known
+SCORING_ROUNDS = 8
+LARGEST_POWER = 3.0  # over its mean, that counts: a channel stronger than its covariance says somewhere is no noise
+WHITENESS = 0.05  # 1 - r² of signal and noise as regressors: 0 for white pilots, 0.4 and more where delays can be told
+NOISE_OF_WHITE_PILOTS = 0.03  # variance over the mean power of white pilots, of which nothing is known
 
 
 class NoiseVariance(nn.Module):
@@ -29,6 +29,13 @@ class NoiseVariance(nn.Module):
 
     Raises:
         ValueError: If the covariances are not square.
+
+    Example:
+        >>> import fanfold as ff, torch
+        >>> pilots = torch.tensor([[1.0, 0.99], [0.99, 1.0]])
+        >>> measure = ff.estimators.ofdm.NoiseVariance(torch.eye(64), pilots)
+        >>> float(measure(torch.ones(64 * 2, dtype=torch.complex64))) < 0.01  # alike at both pilots: little noise
+        True
     """
 
     def __init__(self, space: Tensor, pilots: Tensor):
@@ -43,16 +50,16 @@ class NoiseVariance(nn.Module):
         self.register_buffer("d", d.flatten())
 
     def forward(self, y: Tensor) -> Tensor:
-        """`(..., 1)` from pilots `(..., antennas · pilots)`, complex.
+        """The noise variance `(..., 1)` from pilots `(..., antennas · pilots)`, complex.
 
         Raises:
             ValueError: If they are of another layout.
         """
         flat = by_antenna(y, self.U.shape[0], self.V.shape[0]).flatten(1)
-        return self.of_pairs(torch.view_as_real(flat.resolve_conj())).reshape(*y.shape[:-1], 1)
+        return self.from_pairs(torch.view_as_real(flat.resolve_conj())).reshape(*y.shape[:-1], 1)
 
-    def of_pairs(self, y: Tensor) -> Tensor:
-        """The same from real pairs `(batch, antennas · pilots, 2)`, as runtimes without complex numbers have them."""
+    def from_pairs(self, y: Tensor) -> Tensor:
+        """The noise variance from real pairs `(batch, antennas · pilots, 2)`, for runtimes without complex numbers."""
         grid = y.unflatten(1, (self.U.shape[0], self.V.shape[0])).to(self.d.dtype)
         re, im = _times(self.U, grid[..., 0], grid[..., 1], left=True)
         re, im = _times(self.V, re, im, left=False)
@@ -61,21 +68,23 @@ class NoiseVariance(nn.Module):
         return (self._scored(p / mean) * mean).to(y.dtype)
 
     def _scored(self, power: Tensor) -> Tensor:
-        """Of powers `(batch, antennas · pilots)` whose mean is one."""
+        """The variance `(batch, 1)` of powers `(batch, antennas · pilots)` whose mean is one."""
         d = self.d / self.d.mean()
         s = v = apart = torch.full_like(power[:, :1], 0.5)
-        for _ in range(ROUNDS):
+        for _ in range(SCORING_ROUNDS):
             expected = s * d + v
             w = expected.square().reciprocal()
-            p = torch.minimum(power, MOST * expected) / (1 - math.exp(-MOST))  # unbiased for exponential powers
+            p = torch.minimum(power, LARGEST_POWER * expected) / (
+                1 - math.exp(-LARGEST_POWER)
+            )  # unbiased for exponential powers
             a, b, c = (w * d * d).sum(-1, keepdim=True), (w * d).sum(-1, keepdim=True), w.sum(-1, keepdim=True)
             e, f = (w * d * p).sum(-1, keepdim=True), (w * p).sum(-1, keepdim=True)
             determinant = (a * c - b * b).clamp_min(1e-12 * a * c)
             s = ((c * e - b * f) / determinant).clamp(1e-4, 10.0)
             v = ((a * f - b * e) / determinant).clamp(1e-5, 10.0)
             apart = determinant / (a * c)
-        sure = apart**4 / (apart**4 + WHITE**4)
-        return sure * v + (1 - sure) * TAKEN
+        sure = apart**4 / (apart**4 + WHITENESS**4)
+        return sure * v + (1 - sure) * NOISE_OF_WHITE_PILOTS
 
 
 def _times(M: Tensor, re: Tensor, im: Tensor, *, left: bool) -> tuple[Tensor, Tensor]:

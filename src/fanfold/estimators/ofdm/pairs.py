@@ -1,10 +1,16 @@
 """Complex matrices on real pairs, for runtimes that have no complex type: `(a + jb)(c + jd) = ac - bd + j(ad + bc)`.
 
-A packed vector `(..., 2 n)` has its n reals first and its n imaginaries after them; a pair of matrices is `(2, a, b)`.
+A packed vector `(..., 2 n)` has its n reals first and its n imaginaries after them; a pair of matrices is
+`(2, ..., a, b)`.
 """
 
 import torch
 from torch import Tensor
+
+
+def as_pairs(z: Tensor) -> Tensor:
+    """Complex numbers `(..., n)` as pairs `(..., n, 2)`."""
+    return torch.view_as_real(z.resolve_conj())
 
 
 def packed(z: Tensor) -> Tensor:
@@ -18,14 +24,20 @@ def paired(z: Tensor) -> Tensor:
 
 
 def from_right(M: Tensor) -> Tensor:
-    """The real `(2 a, 2 b)` that right-multiplies packed rows as the complex M of `(2, a, b)` does complex rows."""
+    """The real `(..., 2 a, 2 b)` that right-multiplies packed rows as complex M `(2, ..., a, b)` does complex rows."""
     re, im = M[0], M[1]
-    return torch.cat([torch.cat([re, im], 1), torch.cat([-im, re], 1)])
+    return torch.cat([torch.cat([re, im], -1), torch.cat([-im, re], -1)], -2)
+
+
+def from_left(M: Tensor) -> Tensor:
+    """The real `(..., 2 a, 2 b)` that left-multiplies columns, reals then imaginaries; its transpose is the adjoint."""
+    re, im = M[0], M[1]
+    return torch.cat([torch.cat([re, -im], -1), torch.cat([im, re], -1)], -2)
 
 
 def pair_of(M: Tensor) -> Tensor:
-    """A complex matrix as a pair `(2, a, b)` in single precision."""
-    return torch.view_as_real(M.resolve_conj()).movedim(-1, 0).float().contiguous()
+    """A complex matrix `(..., a, b)` as a pair `(2, ..., a, b)` in single precision."""
+    return as_pairs(M).movedim(-1, 0).float().contiguous()
 
 
 def beside(*parts: Tensor) -> Tensor:

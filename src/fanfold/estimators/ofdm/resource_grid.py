@@ -1,10 +1,10 @@
 """Channel estimates of a whole resource grid, of several users and streams, by estimators of single links."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from torch import Tensor
 
-from fanfold.observation import Estimate, Observation
+from fanfold.observation import Estimator
 from fanfold.problems.radio.resource_grid import estimates_in_field, observations_of
 
 
@@ -17,16 +17,25 @@ class GridEstimator:
 
     Raises:
         ValueError: If a stream has no estimator.
+
+    Example:
+        >>> import fanfold as ff, torch
+        >>> problem = ff.problems.OFDMChannel("rayleigh:array=4,subcarriers=12")
+        >>> pilots = problem.mask.to(torch.complex64)[None, None]  # of one user with one stream
+        >>> estimator = ff.estimators.ofdm.GridEstimator(pilots, {(0, 0): ff.estimators.ofdm.Interpolation.of(problem)})
+        >>> h_hat, err_var = estimator(torch.ones(2, 1, 4, 1, 12, dtype=torch.complex64), 0.1)
+        >>> tuple(h_hat.shape)
+        (2, 1, 4, 1, 1, 1, 12)
     """
 
-    def __init__(self, pilots: Tensor, estimators: Mapping[tuple[int, int], Callable[[Observation], Estimate]]):
+    def __init__(self, pilots: Tensor, estimators: Mapping[tuple[int, int], Estimator]):
         missing = [(t, s) for t in range(pilots.shape[0]) for s in range(pilots.shape[1]) if (t, s) not in estimators]
         if missing:
             raise ValueError(f"(transmitter, stream) {missing[0]} has no estimator; {len(missing)} are missing.")
         self.pilots, self.estimators = pilots, estimators
 
     def __call__(self, received: Tensor, noise_var: Tensor | float | None = None) -> tuple[Tensor, Tensor]:
-        """Estimates and error variances, both `[batch, rx, rx_ant, tx, stream, symbol, subcarrier]`.
+        """The estimates and their error variances, both `[batch, rx, rx_ant, tx, stream, symbol, subcarrier]`.
 
         Args:
             received: `[batch, rx, rx_ant, symbol, subcarrier]`.

@@ -1,11 +1,12 @@
-"""What every channel network is told, as plain data that a run directory keeps."""
+"""The settings that every channel network has, as plain data that a run directory keeps."""
 
 from abc import abstractmethod
 from dataclasses import dataclass
 
 from torch import nn
 
-from fanfold.problems import OFDMChannel, Problem
+from fanfold.problems import Problem
+from fanfold.problems.protocols import ChannelProblem
 
 
 def at_least(least: int, **counts: int) -> None:
@@ -21,23 +22,29 @@ def at_least(least: int, **counts: int) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class ChannelNetworkSettings:
-    """Of a network that estimates OFDM channels; each kind adds its own."""
+    """The settings of all networks that estimate OFDM channels; each kind adds its own.
 
-    network_seed: int = 0  # of the starting weights
+    Example:
+        >>> from fanfold.estimators import ofdm
+        >>> issubclass(ofdm.MixerSettings, ofdm.ChannelNetworkSettings), ofdm.MixerSettings().known_power
+        (True, False)
+    """
+
+    network_seed: int = 0  # seed of the starting weights
     known_power: bool = False  # whether entries of the channel have unit mean power, which is then not measured
 
     def build(self, problem: Problem) -> nn.Module:
-        """The untrained network.
+        """The untrained network for a problem.
 
         Raises:
             ValueError: If the problem has no OFDM channels, or a setting does not fit it.
         """
-        if not isinstance(problem, OFDMChannel):
+        if not isinstance(problem, ChannelProblem):
             raise ValueError(
                 f"{type(self).__name__.removesuffix('Settings')} estimates OFDM channels and {type(problem).__name__} "
-                "draws something else: train it on ofdm-channel, or train neural."
+                "draws something else: train it on ofdm-channel or few-channels, or train neural."
             )
         return self._built(problem)
 
     @abstractmethod
-    def _built(self, problem: OFDMChannel) -> nn.Module: ...
+    def _built(self, problem: ChannelProblem) -> nn.Module: ...

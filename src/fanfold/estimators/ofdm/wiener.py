@@ -10,9 +10,9 @@ from fanfold.estimators.ofdm.covariance import ChannelCovariance, by_antenna, si
 from fanfold.estimators.ofdm.interpolation import interpolation_matrix
 from fanfold.estimators.ofdm.noise_variance import NoiseVariance
 from fanfold.observation import Estimate, Observation
-from fanfold.problems.radio.ofdm_channel import OFDMChannel
+from fanfold.problems.protocols import ChannelProblem
 
-LEAST_NOISE = 1e-9  # over the channel's power: covariances of few draws are singular
+SMALLEST_NOISE_VAR_IN_DOUBLE = 1e-9  # over the channel's power: covariances of few draws are singular
 
 Over = Literal["grid", "space", "space-grid"]
 
@@ -43,54 +43,84 @@ class Wiener(nn.Module):
     The error variance is that of Gaussian channels of this covariance; over space alone, at the pilots.
 
     Args:
-        problem: Layout and pilots.
         covariance: Of channels of unit mean power.
+        mask: Where the pilots are, `(symbols, subcarriers)`.
         over: What is filtered.
         known_power: Whether entries of the channel are known to have unit mean power, which is then not measured.
 
     Raises:
-        ValueError: If the covariance is of another layout, `over` is unknown, or nothing can be interpolated.
+        ValueError: If the covariance is of another grid, `over` is unknown, or nothing can be interpolated.
+
+    Example:
+        >>> import fanfold as ff, torch
+        >>> problem = ff.problems.OFDMChannel("umi", "comb-4")
+        >>> lmmse = ff.estimators.ofdm.Wiener.of(problem, ff.estimators.ofdm.ChannelCovariance.of(problem, 500))
+        >>> x, obs = problem.held_out().sample(50, torch.Generator().manual_seed(0))
+        >>> ff.units.nmse_db(lmmse(obs).x, x) < -14  # at 10 dB SNR
+        True
     """
 
+    measures_noise = True
+
     def __init__(
-        self,
-        problem: OFDMChannel,
-        covariance: ChannelCovariance,
-        over: Over = "space-grid",
-        *,
-        known_power: bool = False,
+        self, covariance: ChannelCovariance, mask: Tensor, over: Over = "space-grid", *, known_power: bool = False
     ):
         super().__init__()
-        layout = problem.layout
-        entries = layout.n // layout.antennas
-        if covariance.space.shape[0] != layout.antennas or covariance.grid.shape[0] != entries:
-            raise ValueError(
-                f"the covariance is of {covariance.space.shape[0]} antennas and {covariance.grid.shape[0]} resource "
-                f"elements, the problem has {layout.antennas} and {entries}."
-            )
+        antennas, entries = len(covariance.space), len(covariance.grid)
+        if entries != mask.numel():
+            raise ValueError(f"the covariance is of {entries} resource elements, the mask has {mask.numel()}.")
         if over not in get_args(Over):
             raise ValueError(f"over is {over!r}; pass {', '.join(get_args(Over))}.")
         self.over, self.known_power = over, known_power
-        pick = problem.mask.flatten().nonzero().flatten()
-        space = covariance.space if over != "grid" else torch.eye(layout.antennas, dtype=torch.complex128)
+        pick = mask.flatten().nonzero().flatten()
+        space = covariance.space if over != "grid" else torch.eye(antennas, dtype=torch.complex128)
         at_pilots = covariance.grid[pick][:, pick]
         of_space, U = torch.linalg.eigh(space)
         if over == "space":
             at_pilots = torch.eye(len(pick), dtype=torch.complex128)
-            back = interpolation_matrix(problem.mask).to(U.dtype)
-            own = back.square().sum(1).real  # of the entries, were they interpolated without noise
+            back = interpolation_matrix(mask).to(U.dtype)
+            prior_var = back.square().sum(1).real  # of the entries, were they interpolated without noise
         else:
             back = covariance.grid[:, pick]
-            own = covariance.grid.diagonal().real
+            prior_var = covariance.grid.diagonal().real
         of_pilots, V = torch.linalg.eigh(at_pilots)
         self.register_buffer("space", of_space.clamp_min(0))
         self.register_buffer("pilots", of_pilots.clamp_min(0))
         self.register_buffer("U", U)
         self.register_buffer("V", V)
         self.register_buffer("back", back @ V)  # (entries, pilots)
-        self.register_buffer("own", own.clone())
+        self.register_buffer("prior_var", prior_var.clone())
         self.noise_variance = NoiseVariance(covariance.space, covariance.grid[pick][:, pick])
         self._filters: dict[float, Tensor] = {}
+
+    @classmethod
+    def of(
+        cls,
+        problem: ChannelProblem,
+        covariance: ChannelCovariance | None = None,
+        over: Over = "space-grid",
+        *,
+        known_power: bool = False,
+    ) -> "Wiener":
+        """The filter for a problem's layout and pilots.
+
+        Args:
+            problem: Layout and pilots.
+            covariance: Of channels of unit mean power; `ChannelCovariance.of` the problem if None.
+            over: What is filtered.
+            known_power: Whether entries of the channel are known to have unit mean power, which is then not measured.
+
+        Raises:
+            ValueError: If the covariance is of another layout, `over` is unknown, or nothing can be interpolated.
+        """
+        covariance, layout = ChannelCovariance.of(problem) if covariance is None else covariance, problem.layout
+        sizes, wanted = (len(covariance.space), len(covariance.grid)), (layout.antennas, layout.n // layout.antennas)
+        if sizes != wanted:
+            raise ValueError(
+                f"the covariance is of {sizes[0]} antennas and {sizes[1]} resource elements, the problem has "
+                f"{wanted[0]} and {wanted[1]}."
+            )
+        return cls(covariance, problem.mask, over, known_power=known_power)
 
     def forward(self, obs: Observation) -> Estimate:
         """The channel `(..., n)` and its error variance.
@@ -101,31 +131,33 @@ class Wiener(nn.Module):
         leading, y = obs.y.shape[:-1], by_antenna(obs.y, len(self.space), len(self.pilots)).to(self.U.dtype)
         noise_var = self.noise_variance(obs.y) if obs.noise_var is None else obs.noise_var.expand(*leading, 1)
         scale = torch.ones_like(noise_var) if self.known_power else signal_power(obs.y, noise_var)
-        relative = (noise_var / scale).double().clamp_min(LEAST_NOISE).reshape(-1, 1, 1)
-        own = self.space[:, None] * self.pilots + relative  # variances in the eigenbases
-        z = (self.U.mH @ y @ self.V.conj()) * self.space[:, None] / own
+        relative = (noise_var / scale).double().clamp_min(SMALLEST_NOISE_VAR_IN_DOUBLE).reshape(-1, 1, 1)
+        z_var = self.space[:, None] * self.pilots + relative  # in the eigenbases
+        z = (self.U.mH @ y @ self.V.conj()) * self.space[:, None] / z_var
         x = self.U @ z @ self.back.mT
-        var = (self._variance(own) * scale.reshape(-1, 1, 1)).expand(x.shape)
+        var = (self._variance(z_var) * scale.reshape(-1, 1, 1)).expand(x.shape)
         return Estimate(x.reshape(*leading, -1).to(obs.y.dtype), var.reshape(*leading, -1).to(obs.y.real.dtype))
 
     def _apply(self, fn, recurse=True):
         self._filters.clear()  # the filter moves to another device
         return super()._apply(fn, recurse)
 
-    def _variance(self, own: Tensor) -> Tensor:
-        """Of the errors, `(…, antennas, entries)`."""
+    def _variance(self, z_var: Tensor) -> Tensor:
+        """Variances of the errors, `(…, antennas, entries)`, from those in the eigenbases."""
         of_antenna = (self.U.abs().square() * self.space).sum(1)
-        explained = (self.U.abs().square() * self.space.square()) @ own.reciprocal() @ self.back.abs().square().mT
-        return (of_antenna[:, None] * self.own - explained).clamp_min(0)
+        explained = (self.U.abs().square() * self.space.square()) @ z_var.reciprocal() @ self.back.abs().square().mT
+        return (of_antenna[:, None] * self.prior_var - explained).clamp_min(0)
 
     def filter_of(self, noise_var: float) -> Tensor:
-        """`(entries, pilots)` complex64 for one noise variance, over the grid alone: `h = y @ filter.mT` an antenna.
+        """The matrix `(entries, pilots)`, complex64, for one noise variance: `h = y @ filter.mT` at each antenna.
 
         Raises:
             ValueError: If the filter is over space too, or the noise variance is negative or not finite.
         """
         if self.over != "grid":
-            raise ValueError("one matrix an antenna exists only over the grid; take Wiener(…, over='grid').")
+            raise ValueError(
+                "one matrix an antenna exists only over the grid; take Wiener.of(problem, covariance, over='grid')."
+            )
         if noise_var not in self._filters:
             W = (self.back / (self.pilots + _checked(noise_var))) @ self.V.mH
             self._filters[noise_var] = W.to(torch.complex64)
@@ -146,4 +178,4 @@ class Wiener(nn.Module):
 def _checked(noise_var: float) -> float:
     if not 0 <= noise_var < math.inf:
         raise ValueError(f"noise_var is {noise_var}; it is finite and not negative.")
-    return max(noise_var, LEAST_NOISE)
+    return max(noise_var, SMALLEST_NOISE_VAR_IN_DOUBLE)

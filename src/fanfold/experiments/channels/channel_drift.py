@@ -17,14 +17,13 @@ from torch import nn
 
 from fanfold.core.streams import Stream
 from fanfold.core.table import Table
-from fanfold.estimators.ofdm import BeamMixer, ChannelCovariance, Interpolation, MixerSettings, Wiener
-from fanfold.estimators.ofdm.adaptation import Adapted, FewChannels
-from fanfold.evaluation.evaluate import Estimator
+from fanfold.estimators.ofdm import Adapted, BeamMixer, ChannelCovariance, Interpolation, MixerSettings, Wiener
 from fanfold.experiments.base import Goal, Study
 from fanfold.experiments.channels.channel_measures import score
 from fanfold.experiments.channels.channel_methods import LS, ROBUST, TRAINED_DB, trained
 from fanfold.experiments.sparse.unfolding_figure import Watcher
-from fanfold.problems import OFDMChannel
+from fanfold.observation import Estimator
+from fanfold.problems import FewChannels, OFDMChannel
 from fanfold.problems.draws import draw
 from fanfold.propagation.drawing import cached_channels
 from fanfold.propagation.models import LIGHT
@@ -41,7 +40,7 @@ SPEED_MPS = 50.0  # of the time-varying kind: 580 Hz of Doppler at 3.5 GHz
 
 @dataclass(frozen=True)
 class Size:
-    """How much of everything."""
+    """The size of the study: how much is drawn, trained and tested."""
 
     shipped: bool  # channels; else drawn from Sionna
     draws: int
@@ -68,7 +67,7 @@ class Ground:
     doppler_hz: float = 0.0  # that robust LMMSE is made for
 
     def problems(self) -> dict[str, OFDMChannel]:
-        """By kind."""
+        """The problem of each kind."""
         return {name: OFDMChannel(source, self.pilots, snr_db=TRAINED_DB) for name, source in self.sources.items()}
 
     def together(self) -> OFDMChannel:
@@ -90,7 +89,7 @@ class Drifted:
 
 
 def grounds(size: Size, watch: Watcher) -> list[Ground]:
-    """One of channels that stand still for a symbol, one of slots of 14."""
+    """The grounds: one of channels that stand still for a symbol, one of slots of 14."""
     shape = "array=2x4x4,subcarriers=24" if size.shipped else "array=2x4x8,subcarriers=48"
     models = {
         RAYLEIGH: f"kronecker:space=0,delay_spread_ns=100,{shape}",  # of antennas; all have the same delays
@@ -142,7 +141,7 @@ def measure(drifted: Drifted, ground: Ground, size: Size, seed: int, watch: Watc
     problems = ground.problems()
 
     def network(problem: OFDMChannel, name: str, steps: int) -> nn.Module:
-        net = BeamMixer(problem, replace(size.net or MixerSettings(), network_seed=seed))
+        net = BeamMixer.of(problem, replace(size.net or MixerSettings(), network_seed=seed))
         return trained(net, name, problem, steps, size.batch, seed, watch)
 
     nets = {name: network(problem, name, size.steps) for name, problem in problems.items()}
@@ -150,25 +149,25 @@ def measure(drifted: Drifted, ground: Ground, size: Size, seed: int, watch: Watc
     filters = {name: ChannelCovariance.of(problem, 4000, seed) for name, problem in problems.items()}
     for name, problem in problems.items():
         robust = ChannelCovariance.robust(problem.layout, doppler_hz=ground.doppler_hz)
-        own: dict[str, Estimator] = {
-            LS: Interpolation(problem),
-            ROBUST: Wiener(problem, robust, "grid"),
-            "LMMSE": Wiener(problem, filters[name]),
+        at_home: dict[str, Estimator] = {
+            LS: Interpolation.of(problem),
+            ROBUST: Wiener.of(problem, robust, "grid"),
+            "LMMSE": Wiener.of(problem, filters[name]),
             SPECIALIST: nets[name],
             BROAD: broad,
         }
-        judge(drifted, name, problem, name, own, size, seed)
-    for there, here in ground.drifts:
-        problem = problems[here]
-        moved: dict[str, Estimator] = {"LMMSE": Wiener(problem, filters[there]), SPECIALIST: nets[there]}
+        judge(drifted, name, problem, name, at_home, size, seed)
+    for origin, place in ground.drifts:
+        problem = problems[place]
+        moved: dict[str, Estimator] = {"LMMSE": Wiener.of(problem, filters[origin]), SPECIALIST: nets[origin]}
         for (count, steps), labels in itertools.product(size.adapting.items(), (True, False)):
             few = FewChannels(problem, count, labels, seed)
-            moved[adapted_name(count, labels=labels)] = adapt(nets[there], few, steps, watch)
-        judge(drifted, there, problem, here, moved, size, seed)
+            moved[adapted_name(count, labels=labels)] = adapt(nets[origin], few, steps, watch)
+        judge(drifted, origin, problem, place, moved, size, seed)
 
 
 def adapted_name(count: int, *, labels: bool) -> str:
-    """Of a network that saw so many channels of the new place, or their pilots alone."""
+    """The name of a network that saw so many channels of the new place, or their pilots alone."""
     return f"adapted with {count} {'channels' if labels else 'observations'}"
 
 
@@ -181,11 +180,11 @@ def adapt(net: nn.Module, few: FewChannels, steps: int, watch: Watcher) -> nn.Mo
     tried = [_adapted(net, few, steps, watch)]
     if few.known:
         tried.append(_adapted(net, replace(few, varied=False), max(1, steps // 3), watch))
-    return min(tried, key=lambda found: found[1])[0]
+    return min(tried, key=lambda adapted: adapted[1])[0]
 
 
 def _adapted(net: nn.Module, few: FewChannels, steps: int, watch: Watcher) -> tuple[nn.Module, float]:
-    """Also its loss on the held-out fifth."""
+    """The adapted copy and its loss on the held-out fifth."""
     adapted, name = Adapted(copy.deepcopy(net), few.known, few.seed), adapted_name(few.count, labels=few.known)
     kept, tell = math.inf, watch(f"{name}{', varied' if few.varied else ''}, {few.problem.source}")
 
@@ -231,64 +230,63 @@ def goals(d: Drifted, pairs: Sequence[tuple[str, str]], size: Size) -> list[Goal
 
     Of the small version, whose networks have hardly begun, the former beats least squares by 2 dB.
     """
-    found = []
+    goals = []
     for name in dict.fromkeys(row["tested on"] for row in d.rows):
         peer, most = (LS, -2.0) if size.shipped else (SPECIALIST, 1.0)
         gap = max(d.nmse(name, name, BROAD, s) - d.nmse(name, name, peer, s) for s in size.snrs_db)
-        found.append(Goal(f"network for all kinds against {peer}, {name}", "dB", "<=", most, gap))
-    for there, here in pairs:
-        shares = [won_back(d, there, here, adapted_name(100, labels=True), s) for s in size.snrs_db]
+        goals.append(Goal(f"network for all kinds against {peer}, {name}", "dB", "<=", most, gap))
+    for origin, place in pairs:
+        shares = [won_back(d, origin, place, adapted_name(100, labels=True), s) for s in size.snrs_db]
         won = [share for share in shares if share is not None]
         if won:
-            found.append(Goal(f"loss from {there} to {here} won back by 100 channels", "%", ">=", 50.0, min(won)))
-    return found
+            goals.append(Goal(f"loss from {origin} to {place} won back by 100 channels", "%", ">=", 50.0, min(won)))
+    return goals
 
 
-def won_back(d: Drifted, there: str, here: str, adapted: str, snr_db: float) -> float | None:
+def won_back(d: Drifted, origin: str, place: str, adapted: str, snr_db: float) -> float | None:
     """Share of the loss in dB, in percent; None where less than 1 dB was lost."""
-    lost, best = d.nmse(there, here, SPECIALIST, snr_db), d.nmse(here, here, SPECIALIST, snr_db)
-    return None if lost - best < 1.0 else 100 * (lost - d.nmse(there, here, adapted, snr_db)) / (lost - best)
+    lost, best = d.nmse(origin, place, SPECIALIST, snr_db), d.nmse(place, place, SPECIALIST, snr_db)
+    return None if lost - best < 1.0 else 100 * (lost - d.nmse(origin, place, adapted, snr_db)) / (lost - best)
 
 
 def verdict(d: Drifted, pairs: Sequence[tuple[str, str]]) -> str:
-    """What came out, in a sentence."""
-    there, here = pairs[-1]
-    moved, own, broad, plain = (
-        d.nmse(a, here, name, 10.0) for a, name in ((there, SPECIALIST), (here, SPECIALIST), (here, BROAD), (here, LS))
-    )
-    again = d.nmse(there, here, adapted_name(100, labels=True), 10.0)
+    """The outcome in a sentence."""
+    origin, place = pairs[-1]
+    trained_on = ((origin, SPECIALIST), (place, SPECIALIST), (place, BROAD), (place, LS))
+    moved, specialist, broad, plain = (d.nmse(kind, place, name, 10.0) for kind, name in trained_on)
+    again = d.nmse(origin, place, adapted_name(100, labels=True), 10.0)
     return (
-        f"On {here} at 10 dB SNR a network trained on {there} errs by {moved:.1f} dB, one trained there by {own:.1f} "
-        f"dB, one for all kinds by {broad:.1f} dB and least squares by {plain:.1f} dB; a hundred channels bring the "
-        f"first to {again:.1f} dB. Do not trust a network on a kind of channel that it never saw."
+        f"On {place} at 10 dB SNR a network trained on {origin} errs by {moved:.1f} dB, one trained there by "
+        f"{specialist:.1f} dB, one for all kinds by {broad:.1f} dB and least squares by {plain:.1f} dB; a hundred "
+        f"channels bring the first to {again:.1f} dB. Do not trust a network on a kind of channel that it never saw."
     )
 
 
 def sections(d: Drifted, pairs: Sequence[tuple[str, str]], size: Size) -> list[Section]:
-    """Each drift, and every estimator on its own ground."""
-    found = []
-    for there, here in pairs:
+    """The sections: each drift, and every estimator where it was trained."""
+    shown = []
+    for origin, place in pairs:
         counts = list(size.adapting)
         series = [
             Series(
                 f"adapted, {'channels' if labels else 'pilots'} known",
                 counts,
-                [d.nmse(there, here, adapted_name(count, labels=labels), 10.0) for count in counts],
+                [d.nmse(origin, place, adapted_name(count, labels=labels), 10.0) for count in counts],
                 "learned",
             )
             for labels in (True, False)
         ]
         levels = (
-            ("as it came", d.nmse(there, here, SPECIALIST, 10.0), "classical"),
-            (f"LMMSE of {there}", d.nmse(there, here, "LMMSE", 10.0), "classical"),
-            (LS, d.nmse(here, here, LS, 10.0), "classical"),
-            (ROBUST, d.nmse(here, here, ROBUST, 10.0), "classical"),
-            (f"trained on {here}", d.nmse(here, here, SPECIALIST, 10.0), "limit"),
+            ("as it came", d.nmse(origin, place, SPECIALIST, 10.0), "classical"),
+            (f"LMMSE of {origin}", d.nmse(origin, place, "LMMSE", 10.0), "classical"),
+            (LS, d.nmse(place, place, LS, 10.0), "classical"),
+            (ROBUST, d.nmse(place, place, ROBUST, 10.0), "classical"),
+            (f"trained on {place}", d.nmse(place, place, SPECIALIST, 10.0), "limit"),
         )
         ends = [counts[0], max(counts[-1], counts[0] + 1)]
         series += [Series(name, ends, [level, level], kind) for name, level, kind in levels]
         chart = line_chart(series, "channels or observations of the new place", "NMSE in dB", log_x=True)
-        rows = [row for row in d.rows if (row["trained on"], row["tested on"]) == (there, here)]
-        found.append(Section(f"Trained on {there}, met {here}", "At 10 dB SNR.", [chart], Table(rows)))
+        rows = [row for row in d.rows if (row["trained on"], row["tested on"]) == (origin, place)]
+        shown.append(Section(f"Trained on {origin}, met {place}", "At 10 dB SNR.", [chart], Table(rows)))
     home = [row for row in d.rows if row["trained on"] == row["tested on"]]
-    return [*found, Section("Every estimator on its own ground", "", table=Table(home))]
+    return [*shown, Section("Every estimator on its own ground", "", table=Table(home))]

@@ -73,14 +73,14 @@ def study(*, quick: bool, seed: int, watch: Watcher) -> Study:
 
 
 def _check_runtime() -> None:
-    """Before hours of training, rather than after."""
+    """Refuse a machine without ONNX Runtime before hours of training, rather than after."""
     if not runtime_installed():
         raise ImportError("the costs of networks are measured in ONNX Runtime: pip install 'fanfold[export]'")
 
 
 def goals(m: Measured) -> list[Goal]:
-    """Those of the whole study."""
-    found = [
+    """The goals of the whole study."""
+    goals = [
         Goal(f"{name}, {pilots}, {snr_db:g} dB SNR, from the known {known:g} dB", "dB", "<=", 0.3, value - known)
         if name.startswith("Kronecker")  # a better mixture is no miss
         else Goal(f"{name}, {pilots}, {snr_db:g} dB SNR", "dB", "=", known, value, tolerance=0.3)
@@ -90,12 +90,12 @@ def goals(m: Measured) -> list[Goal]:
         for value in [m.nmse(name, pilots, snr_db)]
     ]
     best = m.best(list(NETWORKS), "comb-2", 10.0)
-    found.append(Goal(f"best learned ({best}), comb-2, 10 dB SNR", "dB", "<=", -22.9, m.nmse(best, "comb-2", 10.0)))
+    goals.append(Goal(f"best learned ({best}), comb-2, 10 dB SNR", "dB", "<=", -22.9, m.nmse(best, "comb-2", 10.0)))
     half = m.best(list(NETWORKS), "comb-4", 20.0)
     for snr_db in SNRS:
         gain = m.nmse(half, "comb-4", snr_db) - m.nmse(BOTH, "comb-2", snr_db)
-        found.append(Goal(f"{half} at comb-4 over {BOTH} at comb-2, {snr_db:g} dB SNR", "dB", "<=", -0.5, gain))
-    return found + calibration(m) + costs(m)
+        goals.append(Goal(f"{half} at comb-4 over {BOTH} at comb-2, {snr_db:g} dB SNR", "dB", "<=", -0.5, gain))
+    return goals + calibration(m) + costs(m)
 
 
 def calibration(m: Measured) -> list[Goal]:
@@ -122,20 +122,20 @@ def costs(m: Measured) -> list[Goal]:
 
 
 def goals_on_shipped(m: Measured, size: Size) -> list[Goal]:
-    """Those of the small version: 32 antennas, 24 subcarriers, little training."""
-    found = []
+    """The goals of the small version: 32 antennas, 24 subcarriers, little training."""
+    goals = []
     for pilots in ("comb-2", "comb-4"):
         for better, worse, by in ((FREQUENCY, LS, 1.5), (BOTH, FREQUENCY, 1.0), (gmm_name(size), BOTH, 0.0)):
             gain = m.nmse(better, pilots, 10.0) - m.nmse(worse, pilots, 10.0)
-            found.append(Goal(f"{better} over {worse}, {pilots}, 10 dB SNR", "dB", "<=", -by, gain))
+            goals.append(Goal(f"{better} over {worse}, {pilots}, 10 dB SNR", "dB", "<=", -by, gain))
         for name in size.steps:
             gain = m.nmse(name, pilots, 10.0) - m.nmse(BOTH, pilots, 10.0)
-            found.append(Goal(f"{name} over {BOTH}, {pilots}, 10 dB SNR", "dB", "<=", -0.5, gain))
-    return found
+            goals.append(Goal(f"{name} over {BOTH}, {pilots}, 10 dB SNR", "dB", "<=", -0.5, gain))
+    return goals
 
 
 def verdict(m: Measured, size: Size) -> str:
-    """What came out, in a sentence."""
+    """The outcome in a sentence."""
     best = m.best([name for name in m.names() if name in NETWORKS], "comb-4", 10.0)
     learned, linear, twice = (
         m.nmse(name, pilots, 10.0) for name, pilots in ((best, "comb-4"), (BOTH, "comb-4"), (BOTH, "comb-2"))
@@ -151,16 +151,17 @@ def verdict(m: Measured, size: Size) -> str:
 def sections(m: Measured, size: Size) -> list[Section]:
     """Charts against SNR, one channel in pictures, and the costs."""
     patterns = list(dict.fromkeys(row["pilots"] for row in m.rows))
-    found = [snr_section(m, pattern) for pattern in patterns]
+    curves = [snr_section(m, pattern) for pattern in patterns]
+    pictures = []
     for pattern in patterns[:2]:
         shown = {name: m.pictures[pattern][name] for name in SHOWN if name in m.pictures[pattern]}
         captions = {
             name: f"{m.nmse(name, pattern, PICTURE_DB):.1f} dB over all draws" for name in shown if name != "channel"
         }
         text = f"|h| of one test draw at {PICTURE_DB:g} dB SNR, {pattern}: antennas down, subcarriers across."
-        found.append(Section(f"One channel, {pattern}", text, [picture_row(shown, captions)]))
+        pictures.append(Section(f"One channel, {pattern}", text, [picture_row(shown, captions)]))
     text = "One observation on one thread. Multiply-accumulates are those of matrix products; a complex one is four."
-    return [*found, Section("What a call costs", text, table=Table(m.costs))]
+    return [*curves, *pictures, Section("What a call costs", text, table=Table(m.costs))]
 
 
 def snr_section(m: Measured, pattern: str) -> Section:

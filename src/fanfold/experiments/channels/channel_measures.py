@@ -8,9 +8,9 @@ from torch import Tensor
 
 from fanfold.core.streams import Stream
 from fanfold.deploy.cost import call_costs
-from fanfold.evaluation.evaluate import Estimator, errors_db
+from fanfold.evaluation.evaluate import errors_db
 from fanfold.evaluation.scores import mean_normalised_square, normalised_square
-from fanfold.observation import Observation
+from fanfold.observation import Estimator, Observation
 from fanfold.problems import OFDMChannel
 from fanfold.problems.draws import draw
 from fanfold.report.channel_page import PICTURE_DB, answer, picture
@@ -21,7 +21,7 @@ MEAN_RATIO = "mean of error² / variance"
 
 @dataclass
 class Measured:
-    """Of every estimator at every pilot pattern and SNR."""
+    """What was measured of every estimator at every pilot pattern and SNR."""
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     costs: list[dict[str, Any]] = field(default_factory=list)
@@ -32,7 +32,7 @@ class Measured:
         return self.of(estimator, pilots, snr_db)["nmse_db"]
 
     def of(self, estimator: str, pilots: str, snr_db: float) -> dict[str, Any]:
-        """The row of an estimator there."""
+        """The row of an estimator at these pilots and this SNR."""
         key = estimator, pilots, snr_db
         return next(row for row in self.rows if (row["estimator"], row["pilots"], row["snr_db"]) == key)
 
@@ -41,9 +41,9 @@ class Measured:
         return list(dict.fromkeys(row["estimator"] for row in self.rows))
 
     def best(self, names: Sequence[str], pilots: str, snr_db: float) -> str:
-        """Which of these errs least there."""
-        there = {row["estimator"] for row in self.rows if row["pilots"] == pilots}
-        return min((name for name in names if name in there), key=lambda name: self.nmse(name, pilots, snr_db))
+        """The estimator of these that errs least at these pilots and this SNR."""
+        measured = {row["estimator"] for row in self.rows if row["pilots"] == pilots}
+        return min((name for name in names if name in measured), key=lambda name: self.nmse(name, pilots, snr_db))
 
 
 def measure(
@@ -52,16 +52,16 @@ def measure(
     """Build estimators for each pilot pattern and hold them against test draws."""
     measured = Measured()
     for pattern in pilots:
-        here = problem.shifted(pilots=pattern)
-        estimators = build(here)
+        piloted = problem.shifted(pilots=pattern)
+        estimators = build(piloted)
         for snr_db in snrs_db:
-            x, obs = draw(here.shifted(snr_db=snr_db).held_out(), tests, seed, Stream.TESTING, 0)
+            x, obs = draw(piloted.shifted(snr_db=snr_db).held_out(), tests, seed, Stream.TESTING, 0)
             for name, estimator in estimators.items():
                 measured.rows.append({"estimator": name, "pilots": pattern, **score(estimator, x, obs, snr_db)})
-        x, obs = draw(here.shifted(snr_db=PICTURE_DB).held_out(), 8, seed, Stream.TESTING, 0)
+        x, obs = draw(piloted.shifted(snr_db=PICTURE_DB).held_out(), 8, seed, Stream.TESTING, 0)
         measured.costs += [{"estimator": k, "pilots": pattern} | call_costs(e, obs[:1]) for k, e in estimators.items()]
         shown = {"channel": x[0]} | {name: answer(e, obs[:1]).x[0] for name, e in estimators.items()}
-        measured.pictures[pattern] = {name: picture(h, here) for name, h in shown.items()}
+        measured.pictures[pattern] = {name: picture(h, piloted) for name, h in shown.items()}
     return measured
 
 

@@ -16,12 +16,12 @@ from fanfold.estimators.ofdm import (
     Interpolation,
     KroneckerGMM,
     MixerSettings,
+    Mixture,
     OAMPSettings,
     Wiener,
 )
-from fanfold.estimators.ofdm.mixture import Mixture, learn_mixture
-from fanfold.evaluation.evaluate import Estimator
 from fanfold.experiments.sparse.unfolding_figure import Watcher
+from fanfold.observation import Estimator
 from fanfold.problems import OFDMChannel
 from fanfold.propagation.drawing import cached_channels
 from fanfold.propagation.tr38901 import TR38901
@@ -43,7 +43,7 @@ TRAINED_DB = (-2.0, 22.0)  # SNRs that every network is trained for
 
 @dataclass(frozen=True)
 class Size:
-    """How much of everything."""
+    """The size of a study: how much is drawn, trained and tested."""
 
     draws: int  # of the study's own UMi channels; 0 takes those that are shipped
     samples: int  # that covariances and mixtures are learned from
@@ -69,7 +69,7 @@ def study_channels(size: Size, watch: Watcher) -> OFDMChannel:
 
 
 def gmm_name(size: Size) -> str:
-    """With its number of components."""
+    """The name of the Gaussian mixture, with its number of components."""
     return f"Kronecker-GMM, {size.components}"
 
 
@@ -81,30 +81,29 @@ class Methods:
         self.covariance = ChannelCovariance.of(problem, size.samples, seed)
         self.mixture: Mixture | None = None
         if size.components:
-            learned = learn_mixture(problem, size.components, size.samples, seed=seed)
-            self.mixture = [next(learned) for _ in range(size.rounds)][-1][0]
+            self.mixture = Mixture.of(problem, size.components, size.samples, size.rounds, seed=seed)
 
     def __call__(self, problem: OFDMChannel) -> dict[str, Estimator]:
-        """All of them, by name."""
+        """All estimators, by name."""
         return self.classical(problem) | self.networks(problem)
 
     def classical(self, problem: OFDMChannel) -> dict[str, Estimator]:
-        """Without training by gradients."""
+        """The estimators without training by gradients."""
         robust = ChannelCovariance.robust(problem.layout)
-        found: dict[str, Estimator] = {
-            LS: Interpolation(problem),
-            SPLINE: Interpolation(problem, "spline"),
-            ROBUST: Wiener(problem, robust, "grid"),
-            SPACE: Wiener(problem, self.covariance, "space"),
-            FREQUENCY: Wiener(problem, self.covariance, "grid"),
-            BOTH: Wiener(problem, self.covariance),
+        estimators: dict[str, Estimator] = {
+            LS: Interpolation.of(problem),
+            SPLINE: Interpolation.of(problem, "spline"),
+            ROBUST: Wiener.of(problem, robust, "grid"),
+            SPACE: Wiener.of(problem, self.covariance, "space"),
+            FREQUENCY: Wiener.of(problem, self.covariance, "grid"),
+            BOTH: Wiener.of(problem, self.covariance),
         }
         if self.mixture:
-            found[gmm_name(self.size)] = KroneckerGMM(problem, self.mixture)
-        return found
+            estimators[gmm_name(self.size)] = KroneckerGMM.of(problem, self.mixture)
+        return estimators
 
     def networks(self, problem: OFDMChannel) -> dict[str, Estimator]:
-        """Trained for all SNRs at once."""
+        """The networks, each trained for all SNRs at once."""
         nets = {name: NETWORKS[name](network_seed=self.seed).build(problem) for name in self.size.steps}
         return {
             name: trained(net, name, problem, self.size.steps[name], self.size.batch, self.seed, self.watch)

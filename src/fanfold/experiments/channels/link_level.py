@@ -12,9 +12,15 @@ from functools import cache
 from typing import Any
 
 from fanfold.core.table import Table
-from fanfold.estimators.ofdm import BeamMixer, ChannelCovariance, Interpolation, KroneckerGMM, MixerSettings, Wiener
-from fanfold.estimators.ofdm.mixture import learn_mixture
-from fanfold.evaluation.evaluate import Estimator
+from fanfold.estimators.ofdm import (
+    BeamMixer,
+    ChannelCovariance,
+    Interpolation,
+    KroneckerGMM,
+    MixerSettings,
+    Mixture,
+    Wiener,
+)
 from fanfold.evaluation.link import PERFECT, Make, Uplink, simulate
 from fanfold.experiments.base import Goal, Study
 from fanfold.experiments.channels.channel_methods import (
@@ -28,6 +34,7 @@ from fanfold.experiments.channels.channel_methods import (
     trained,
 )
 from fanfold.experiments.sparse.unfolding_figure import Watcher
+from fanfold.observation import Estimator
 from fanfold.problems import OFDMChannel
 from fanfold.report.page import Section
 from fanfold.report.plots import Series, line_chart
@@ -76,19 +83,18 @@ def study(*, quick: bool, seed: int, watch: Watcher) -> Study:
 def methods(problem: OFDMChannel, size: Size, seed: int, watch: Watcher, *, quick: bool) -> dict[str, Make]:
     """The estimates, by name, made for each user's pilots; power control keeps channels at unit power."""
     covariance = ChannelCovariance.of(problem, size.samples, seed)
-    learned = learn_mixture(problem, size.components, size.samples, seed=seed)
-    mixture = [next(learned) for _ in range(size.rounds)][-1][0]
+    mixture = Mixture.of(problem, size.components, size.samples, size.rounds, seed=seed)
 
     @cache  # one for all constellations
     def mixer(p: OFDMChannel) -> Estimator:
-        net, here = BeamMixer(p, MixerSettings(network_seed=seed, known_power=True)), p.shifted(snr_db=TRAINED_DB)
-        return trained(net, MIXER, here, size.steps[MIXER], size.batch, seed, watch)
+        net = BeamMixer.of(p, MixerSettings(network_seed=seed, known_power=True))
+        return trained(net, MIXER, p.shifted(snr_db=TRAINED_DB), size.steps[MIXER], size.batch, seed, watch)
 
     makers: dict[str, Make] = {
-        LS: Interpolation,
-        FREQUENCY: lambda p: Wiener(p, covariance, "grid", known_power=True),
-        BOTH: lambda p: Wiener(p, covariance, known_power=True),
-        gmm_name(size): lambda p: KroneckerGMM(p, mixture, known_power=True),
+        LS: Interpolation.of,
+        FREQUENCY: lambda p: Wiener.of(p, covariance, "grid", known_power=True),
+        BOTH: lambda p: Wiener.of(p, covariance, known_power=True),
+        gmm_name(size): lambda p: KroneckerGMM.of(p, mixture, known_power=True),
     }
     if quick:
         del makers[FREQUENCY]
@@ -106,7 +112,7 @@ def rayleigh_ber(snr: float, antennas: int) -> float:
 
 
 def theory(seed: int, snr_db: float = 0.0) -> Goal:
-    """One user on Rayleigh channels that are known: the chain against the closed form, in per cent of bits."""
+    """The goal of one user on known Rayleigh channels: the chain against the closed form, in per cent of bits."""
     row = simulate(Uplink(FADING, users=1), {}, [snr_db], 1, seed).rows[0]
     wanted, ci = 100 * rayleigh_ber(10 ** (snr_db / 10), 4), 100 * row["ber_ci"]
     # twice the 95 % interval is 3.9 deviations: one run in 10 000 fails by chance
@@ -141,31 +147,31 @@ def goals_of(needed: dict[str, float], bits: int, size: Size) -> list[Goal]:
 
     A goal is missed where a curve does not cross, since then its difference is not known.
     """
-    found = {name: value if math.isfinite(value) else math.nan for name, value in needed.items()}
+    crossed = {name: value if math.isfinite(value) else math.nan for name, value in needed.items()}
     what, end = NAMES[bits], "at 10 % block errors"
     gmm = gmm_name(size)
     best = min((gmm, BOTH, *size.steps), key=needed.__getitem__)
     return [
-        *(Goal(f"{what}: SNR that the {name} saves against LMMSE {end}", "dB", ">=", 0.0, found[BOTH] - found[name])
+        *(Goal(f"{what}: SNR that the {name} saves against LMMSE {end}", "dB", ">=", 0.0, crossed[BOTH] - crossed[name])
           for name in size.steps),
-        Goal(f"{what}: SNR that LMMSE saves against LS {end}", "dB", ">=", 1.0, found[LS] - found[BOTH]),
+        Goal(f"{what}: SNR that LMMSE saves against LS {end}", "dB", ">=", 1.0, crossed[LS] - crossed[BOTH]),
         # no worse: the crossing of a curve of 128 codewords is not known to better than some .3 dB
-        Goal(f"{what}: SNR that the {gmm} needs over LMMSE {end}", "dB", "<=", 0.3, found[gmm] - found[BOTH]),
+        Goal(f"{what}: SNR that the {gmm} needs over LMMSE {end}", "dB", "<=", 0.3, crossed[gmm] - crossed[BOTH]),
         Goal(f"{what}: SNR that the best estimate needs over the perfect channel {end}", "dB", ">=", 0.0,
-             found[best] - found[PERFECT]),
+             crossed[best] - crossed[PERFECT]),
     ]  # fmt: skip
 
 
 def verdict(needed: dict[str, float]) -> str:
-    """What came out, in a sentence."""
-    told = ", ".join(f"{name} {_told(value)}" for name, value in needed.items())
+    """The outcome in a sentence."""
+    each = ", ".join(f"{name} {_in_words(value)}" for name, value in needed.items())
     return (
-        f"SNR of a user at an antenna for 10 % block errors, QPSK at rate 1/2, {Uplink.users} users: {told}. Do not "
+        f"SNR of a user at an antenna for 10 % block errors, QPSK at rate 1/2, {Uplink.users} users: {each}. Do not "
         "trust the differences with other pilots or numbers of users."
     )
 
 
-def _told(needed: float) -> str:
+def _in_words(needed: float) -> str:
     if math.isfinite(needed):
         return f"{needed:.1f} dB"
     return "more than the highest of these" if needed > 0 else "less than the lowest of these"
@@ -175,7 +181,7 @@ def sections(table: Table, bits: int) -> list[Section]:
     """Errors and spectral efficiency against SNR."""
     names = list(dict.fromkeys(row["estimate"] for row in table))
     what, needed = NAMES[bits], needs(table)
-    found = []
+    curves = []
     for key, label in (("bler", "block error rate"), ("ber", "uncoded bit error rate"), ("efficiency", "bit/s/Hz")):
         series = []
         for name in names:
@@ -184,6 +190,6 @@ def sections(table: Table, bits: int) -> list[Section]:
             series.append(Series(name, [r["snr_db"] for r in rows], [r[key] for r in rows], kind))
         chart = line_chart(series, "SNR in dB", label, log_y=key != "efficiency")
         text = "All users together, pilots taken off." if key == "efficiency" else ""
-        found.append(Section(f"{what}: {label}", text, [chart]))
-    rows = [{"estimate": name, "SNR at 10 % block errors": _told(value)} for name, value in needed.items()]
-    return [*found, Section(f"{what}: SNR needed", "", table=Table(rows))]
+        curves.append(Section(f"{what}: {label}", text, [chart]))
+    rows = [{"estimate": name, "SNR at 10 % block errors": _in_words(value)} for name, value in needed.items()]
+    return [*curves, Section(f"{what}: SNR needed", "", table=Table(rows))]

@@ -59,12 +59,12 @@ def study(*, quick: bool, seed: int, watch: Watcher) -> Study:
 
 def needs(m: Measured, names: Sequence[str], pilots: dict[str, int], snr_db: float) -> list[dict]:
     """Pilots on an antenna at which each estimator errs as LMMSE over space and frequency does at comb-2."""
-    wanted, there = m.nmse(BOTH, REFERENCE, snr_db), pilots[REFERENCE]
+    wanted, reference = m.nmse(BOTH, REFERENCE, snr_db), pilots[REFERENCE]
     rows = []
     for name in names:
         curve = [(count, m.nmse(name, pattern, snr_db)) for pattern, count in pilots.items()]
         needed = crossing(curve, wanted)
-        share = None if needed is None else 100 * (1 - needed / there)
+        share = None if needed is None else 100 * (1 - needed / reference)
         rows.append(
             {"estimator": name, "SNR in dB": snr_db, "NMSE in dB": wanted, "pilots": needed, "saved (%)": share}
         )
@@ -97,21 +97,21 @@ def goals(rows: Sequence[dict], *, quick: bool) -> list[Goal]:
 
 
 def verdict(rows: Sequence[dict]) -> str:
-    """What came out, in a sentence."""
-    told = {row["estimator"]: row for row in rows if row["SNR in dB"] == 10.0}
-    parts = [f"{name} {row['pilots']:.1f}" for name, row in told.items() if row["pilots"] is not None]
-    lacking = [name for name, row in told.items() if row["pilots"] is None]
+    """The outcome in a sentence."""
+    at_10_db = {row["estimator"]: row for row in rows if row["SNR in dB"] == 10.0}
+    parts = [f"{name} {row['pilots']:.1f}" for name, row in at_10_db.items() if row["pilots"] is not None]
+    lacking = [name for name, row in at_10_db.items() if row["pilots"] is None]
     never = f"; {' and '.join(lacking)} would need more than are there" if lacking else ""
     return (
-        f"For the {told[BOTH]['NMSE in dB']:.1f} dB that LMMSE over space and frequency reaches at 10 dB SNR with a "
-        f"pilot on every second subcarrier, the pilots needed on an antenna are: {', '.join(parts)}{never}. Do not "
+        f"For the {at_10_db[BOTH]['NMSE in dB']:.1f} dB that LMMSE over space and frequency reaches at 10 dB SNR with "
+        f"a pilot on every second subcarrier, the pilots needed on an antenna are: {', '.join(parts)}{never}. Do not "
         "trust the savings on channels of another kind of place."
     )
 
 
 def sections(m: Measured, names: Sequence[str], pilots: dict[str, int], rows: Sequence[dict]) -> list[Section]:
     """The error against pilots at each SNR, and what is needed."""
-    found = []
+    curves = []
     for snr_db in SNRS:
         counts = sorted(pilots.values())
         by_count = {count: pattern for pattern, count in pilots.items()}
@@ -127,6 +127,6 @@ def sections(m: Measured, names: Sequence[str], pilots: dict[str, int], rows: Se
         wanted = m.nmse(BOTH, REFERENCE, snr_db)
         series.append(Series(f"{BOTH} at {REFERENCE}", counts[:: len(counts) - 1], [wanted, wanted], "limit"))
         chart = line_chart(series, "pilots on an antenna", "NMSE in dB", log_x=True)
-        found.append(Section(f"NMSE against pilots, {snr_db:g} dB SNR", "", [chart]))
+        curves.append(Section(f"NMSE against pilots, {snr_db:g} dB SNR", "", [chart]))
     text = "Pilots on an antenna and symbol for equal error, interpolated in dB over the logarithm of their number."
-    return [*found, Section("Pilots for the same error", text, table=Table(list(rows)))]
+    return [*curves, Section("Pilots for the same error", text, table=Table(list(rows)))]

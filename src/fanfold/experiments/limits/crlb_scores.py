@@ -44,7 +44,7 @@ class Score:
 
     def over(self, limit: str) -> float:
         """In dB above one of the limits."""
-        return db(self.mse / getattr(self.limits, limit))
+        return db(self.mse / vars(self.limits)[limit])
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,7 @@ BIAS_TEXT = (
 
 
 @dataclass(frozen=True)
-class Outcome:
+class SeedScores:
     """Of one seed."""
 
     scores: list[Score]
@@ -81,13 +81,13 @@ class Outcome:
         return next(s for s in self.of(model, estimator) if s.snr_db == snr_db)
 
 
-def measure(size: Size, seed: int, watch: Watcher) -> Outcome:
+def measure(size: Size, seed: int, watch: Watcher) -> SeedScores:
     """Train one network for the tone at all SNRs and one for each SNR of the linear model, and judge everything."""
     network = CorrectedPeak(TONE, seed=seed)
     every = TONE.shifted(snr_db=(min(size.snrs_db), max(size.snrs_db)))
     settings = {"seed": seed, "threads": 1}
     fit(network, every, steps=size.steps, validate_every=size.steps, on_event=watch(f"{NETWORK}, tone"), **settings)
-    outcome = Outcome([], [], [])
+    outcome = SeedScores([], [], [])
     for snr_db in size.snrs_db:
         tone, linear = TONE.shifted(snr_db=snr_db), LINEAR.shifted(snr_db=snr_db)
         peak, least_squares = MaximumLikelihood.of(tone), LeastSquares(linear)
@@ -105,7 +105,7 @@ def measure(size: Size, seed: int, watch: Watcher) -> Outcome:
     return outcome
 
 
-def goals(outcomes: Sequence[Outcome], *, quick: bool) -> list[Goal]:
+def goals(outcomes: Sequence[SeedScores], *, quick: bool) -> list[Goal]:
     """What the mistake gets wrong, in numbers: worst cases over SNRs and seeds, and means over seeds."""
     scores = [s for outcome in outcomes for s in outcome.scores]
     lead, under = max(scores, key=lambda s: s.below_mmse), max(scores, key=lambda s: s.below_van_trees)
@@ -145,14 +145,14 @@ def goals(outcomes: Sequence[Outcome], *, quick: bool) -> list[Goal]:
     ]
 
 
-def section(outcome: Outcome, model: str, title: str, text: str) -> Section:
+def section(outcome: SeedScores, model: str, title: str, text: str) -> Section:
     """Mean squared error of one seed against SNR, with the three limits, and again over the MMSE at low SNR."""
     names = dict.fromkeys(s.estimator for s in outcome.scores if s.model == model)
     curves = {name: outcome.of(model, name) for name in names}
-    own = curves[EXACT]
-    least = {s.snr_db: s.limits.mmse for s in own}
+    exact = curves[EXACT]
+    least = {s.snr_db: s.limits.mmse for s in exact}
     values = {name: [s.mse for s in curve] for name, curve in curves.items() if name != EXACT}
-    values |= {label: [getattr(s.limits, name) for s in own] for label, name in LIMITS.items()}
+    values |= {label: [vars(s.limits)[name] for s in exact] for label, name in LIMITS.items()}
     kinds = dict.fromkeys(values, "classical") | dict.fromkeys(LIMITS, "limit") | {NETWORK: "learned"}
 
     def chart(label: str, highest: float, reference: dict[float, float]) -> str:
@@ -179,15 +179,15 @@ def section(outcome: Outcome, model: str, title: str, text: str) -> Section:
     return Section(title, text, charts, Table([row for row in rows if row["SNR (dB)"] in SHOWN]), Table(rows))
 
 
-def bias_section(outcome: Outcome) -> Section:
+def bias_section(outcome: SeedScores) -> Section:
     """Bias² and variance of one seed against SNR."""
     series, bounds = [], {}
     for name, kind in ((MLE, "classical"), (NETWORK, "learned")):
-        own = [s for s in outcome.splits if s.estimator == name]
-        bounds = {s.snr_db: unbiased_bound(TONE.shifted(snr_db=s.snr_db)) for s in own}
+        splits = [s for s in outcome.splits if s.estimator == name]
+        bounds = {s.snr_db: unbiased_bound(TONE.shifted(snr_db=s.snr_db)) for s in splits}
         series += [
-            Series(f"{name}, bias²", list(bounds), [db(max(s.bias, s.bias_error)) for s in own], kind),
-            Series(f"{name}, variance", list(bounds), [db(s.variance) for s in own], kind),
+            Series(f"{name}, bias²", list(bounds), [db(max(s.bias, s.bias_error)) for s in splits], kind),
+            Series(f"{name}, variance", list(bounds), [db(s.variance) for s in splits], kind),
         ]
     series.append(Series("Cramér-Rao", list(bounds), [db(bound) for bound in bounds.values()], "limit"))
     rows = [
@@ -205,7 +205,7 @@ def bias_section(outcome: Outcome) -> Section:
     return Section("Below the bound by bias", BIAS_TEXT, [chart], Table(rows))
 
 
-def verdict(outcomes: Sequence[Outcome]) -> str:
+def verdict(outcomes: Sequence[SeedScores]) -> str:
     """Who dips below what, and who does not."""
     network, a_posteriori = (outcomes[0].at("tone", name, LOW) for name in (NETWORK, MAP))
     lead = max(s.below_mmse for outcome in outcomes for s in outcome.scores)

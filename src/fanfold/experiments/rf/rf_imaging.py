@@ -19,9 +19,11 @@ from torch import Tensor, nn
 
 from fanfold.algorithms import EP, OAMP
 from fanfold.bounds.convergence import Certificate, certify
+from fanfold.core.abilities import ability
 from fanfold.core.streams import Stream
 from fanfold.core.table import Table
 from fanfold.core.units import nmse_db, power
+from fanfold.estimators.base import WithTrajectory
 from fanfold.evaluation.evaluate import errors_db
 from fanfold.experiments.base import Goal, Study, mean_goal
 from fanfold.experiments.rf.rf_methods import (
@@ -29,12 +31,12 @@ from fanfold.experiments.rf.rf_methods import (
     DAMPED,
     EP_LEARNED,
     EVOLUTION,
+    INFORMED_EP,
     LAYERS,
     LEARNED,
     LONG_FISTA,
     PLAIN,
     SOLVED,
-    TOLD,
     UNET,
     UNFOLDED,
     UNFOLDED_EP,
@@ -99,26 +101,27 @@ def image(sensing: str, seed: int, steps: int, watch: Watcher, *, peers: bool = 
     if with_ep:
         estimators[UNFOLDED_EP] = unfolded_ep(on, steps // 4, seed, watch)
         if sensing != "fourier":
-            estimators[TOLD] = iterate(EP(on.prior, damping=1.0, improper="forget"), LAYERS)
+            estimators[INFORMED_EP] = iterate(EP(on.prior, damping=1.0, improper="forget"), LAYERS)
     imaged = Imaged(on, {}, {}, {})
     x, obs = draw(on, 50, seed, Stream.TESTING, 0)
     for name, estimator in estimators.items():
-        some = slice(SOLVED if sensing == "fourier" and name == UNFOLDED_EP else None)
+        shown = slice(SOLVED if sensing == "fourier" and name == UNFOLDED_EP else None)
         began = time.process_time()
-        layers = estimator.trajectory(obs[some]) if hasattr(estimator, "trajectory") else [estimator(obs[some])]
-        milliseconds = 1e3 * (time.process_time() - began) / len(x[some])
-        measured = errors_db(layers[-1].x, x[some])
+        iterated = ability(estimator, WithTrajectory)
+        layers = iterated.trajectory(obs[shown]) if iterated else [estimator(obs[shown])]
+        milliseconds = 1e3 * (time.process_time() - began) / len(x[shown])
+        measured = errors_db(layers[-1].x, x[shown])
         imaged.rows[name] = {
             "NMSE in dB": measured["nmse_db"],
             "median": measured["median_db"],
             "parameters": sum(p.numel() for p in estimator.parameters()) if isinstance(estimator, nn.Module) else 0,
             "ms a scene": milliseconds,
-            "scenes": len(x[some]),
+            "scenes": len(x[shown]),
         }
         if name in (PLAIN, UNFOLDED, UNFOLDED_EP):
-            imaged.certificates[name] = certify(layers, x[some], on)
+            imaged.certificates[name] = certify(layers, x[shown], on)
         if len(layers) > 1:
-            imaged.curves[name] = [nmse_db(e.x, x[some]) for e in layers[:30]]
+            imaged.curves[name] = [nmse_db(e.x, x[shown]) for e in layers[:30]]
         imaged.scene[name] = layers[-1].x[0]
     certificate = imaged.certificates[PLAIN]
     imaged.curves[EVOLUTION] = [row["state evolution"] for row in certificate.table]
@@ -163,19 +166,19 @@ def goals(measured: Sequence[Imaged], *, quick: bool) -> list[Goal]:
         return [m.end(name) - m.end(ours) for m in by_sensing[sensing]]
 
     ends = [m.end(UNFOLDED) for m in by_sensing["gaussian"]]
-    found = [mean_goal("Kron(Gauss), unfolded OAMP", "dB", "<=", -32.0 if quick else -34.4, ends)]
+    wanted = [mean_goal("Kron(Gauss), unfolded OAMP", "dB", "<=", -32.0 if quick else -34.4, ends)]
     if by_sensing["steering"]:
-        found += [
+        wanted += [
             mean_goal(f"Kron(steering), {ours} ahead of {name}", "dB", ">=", 0.0, ahead("steering", ours, name))
             for ours, names in ((UNFOLDED_EP, (LONG_FISTA, DAMPED, ADAPTED, UNET)), (UNFOLDED, (ADAPTED, UNET)))
             for name in names
         ]
     if by_sensing["fourier"]:
         short = [-a for a in ahead("fourier", UNFOLDED_EP, EVOLUTION)]
-        found.append(mean_goal("Kron(Fourier)³, unfolded EP short of state evolution", "dB", "<=", 2.0, short))
+        wanted.append(mean_goal("Kron(Fourier)³, unfolded EP short of state evolution", "dB", "<=", 2.0, short))
         typical = [m.rows[UNFOLDED]["median"] - m.end(EVOLUTION) for m in by_sensing["fourier"]]
-        found.append(mean_goal("the same of unfolded OAMP, median over scenes", "dB", "<=", 2.0, typical))
-    return found
+        wanted.append(mean_goal("the same of unfolded OAMP, median over scenes", "dB", "<=", 2.0, typical))
+    return wanted
 
 
 @torch.no_grad()
@@ -203,10 +206,10 @@ def study(*, quick: bool, seed: int, watch: Watcher) -> Study:
     else:
         sensed = itertools.product(TITLES, range(seed, seed + 5))
         measured = [image(s, i, 300 if s == "fourier" else 150, watch, peers=s != "fourier") for s, i in sensed]
-    found = goals(measured, quick=quick)
+    wanted = goals(measured, quick=quick)
     if not quick:  # times belong to a quiet machine
         what = "an OAMP iteration and sample, n = 4096, m = 1728"
-        found.append(Goal(what, "µs", "<=", 390, microseconds_an_iteration()))
+        wanted.append(Goal(what, "µs", "<=", 390, microseconds_an_iteration()))
     firsts = {m.problem.sensing: m for m in reversed(measured)}
     first = measured[0]
     plain, ours, limit = (first.end(name) for name in (PLAIN, UNFOLDED, EVOLUTION))
@@ -216,7 +219,7 @@ def study(*, quick: bool, seed: int, watch: Watcher) -> Study:
         f"On a Kronecker product of Gaussian matrices unfolded OAMP reaches {ours:.1f} dB, {ours - limit:.1f} dB from "
         f"state evolution, where OAMP as published ends at {plain:.1f} dB; do not trust it on another array untrained.",
         time.perf_counter() - began,
-        found,
+        wanted,
         [section(shown) for shown in firsts.values()],
         {
             "seeds": sorted({m.problem.seed for m in measured}),

@@ -8,7 +8,7 @@ from fanfold.algorithms import ADMM, EP, FISTA, OAMP
 from fanfold.core.streams import Stream
 from fanfold.core.units import nmse_db
 from fanfold.estimators import BackProjectionUNet
-from fanfold.estimators.linear.image import back_projection, white_lmmse
+from fanfold.estimators.linear.image import WhiteLMMSE, back_projection
 from fanfold.estimators.sparse import OMP
 from fanfold.evaluation.evaluate import Estimator
 from fanfold.evaluation.peers import lam_grid, tuned
@@ -29,7 +29,7 @@ BACK_PROJECTION, LINEAR, PURSUIT = "back-projection", "LMMSE", "OMP, stops at th
 LONG_FISTA, LONG_ADMM = (f"{name}, {LONG} iterations, best λ" for name in ("FISTA", "ADMM"))
 PLAIN, DAMPED, ADAPTED = (f"OAMP, told all, {how}" for how in ("as published", "best damping", "damping itself"))
 UNFOLDED_FISTA, UNFOLDED, UNFOLDED_EP = (f"unfolded {name}, {LAYERS} layers" for name in ("FISTA", "OAMP", "EP"))
-TOLD, UNET, EVOLUTION = f"EP, told all, {LAYERS} iterations", "U-Net on the LMMSE image", "state evolution"
+INFORMED_EP, UNET, EVOLUTION = f"EP, told all, {LAYERS} iterations", "U-Net on the LMMSE image", "state evolution"
 SOLVED = 12  # scenes that EP gets through three factors: m is 1728, and an inverse takes half a second
 DAMPINGS, SPREADS = (1.0, 0.85, 0.7, 0.5), (1e-6, 0.03, 1.0)
 
@@ -44,8 +44,7 @@ def problem(sensing: str, seed: int) -> RFImaging:
 def linear_images(on: RFImaging) -> dict[str, Estimator]:
     """Without any iteration."""
     assert on.prior is not None
-    signal_var = on.prior.power
-    return {BACK_PROJECTION: back_projection, LINEAR: lambda obs: white_lmmse(obs, signal_var)}
+    return {BACK_PROJECTION: back_projection, LINEAR: WhiteLMMSE(on.prior.power)}
 
 
 def best_damped(on: RFImaging, iterations: int, seed: int) -> OAMP:
@@ -84,7 +83,7 @@ def trained_peers(on: RFImaging, steps: int, seed: int, watch: Watcher) -> dict[
     assert on.prior is not None
     lams, learn = lam_grid(on, seed, points=10), dict.fromkeys(("step", "threshold", "momentum"), "per-layer")
     fista = unfold(tuned(FISTA, lams, on, LAYERS, seed), on, LAYERS, learn)
-    unet = BackProjectionUNet(on.scene, on.prior.power, seed=seed)
+    unet = BackProjectionUNet.of(on, seed=seed)
     with torch.enable_grad():
         fit(unet, on, steps=steps, batch=16, lr=2e-3, validation_samples=100, seed=seed, on_event=watch(UNET))
     admm = tuned(lambda lam: ADMM(L1(lam), rho=0.03), lams[-4:], on, LONG, seed)  # with rho = 1 it is still on its way

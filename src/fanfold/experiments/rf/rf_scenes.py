@@ -23,7 +23,7 @@ from fanfold.evaluation.evaluate import Estimator, errors_db
 from fanfold.experiments.base import Goal, Study, mean_goal
 from fanfold.experiments.rf.scene_data import SETTINGS, FewScenes, Setting, Turned
 from fanfold.experiments.rf.scene_methods import HYBRID, L1, MODL, NETWORKS, UNET, classical, trained
-from fanfold.experiments.rf.scene_scores import auc, bright, decibel, found, roc, ssim
+from fanfold.experiments.rf.scene_scores import auc, bright, decibel, detected, roc, ssim
 from fanfold.experiments.sparse.unfolding_figure import Watcher
 from fanfold.problems import Problem, RFImaging
 from fanfold.problems.draws import draw
@@ -33,7 +33,7 @@ from fanfold.report.plots import Series, line_chart, picture_row
 SEEDS, TEST_SCENES, COUNTS = 5, 50, (10, 100, 1000, 10_000)
 FALSE_ALARMS = tuple(10 ** (-4 + i / 5) for i in range(21))
 NMSE, MEDIAN, AREA = "NMSE in dB", "median over scenes, dB", "area under the ROC"
-FOUND, SSIM = "found at 1 % false alarms", "SSIM of dB pictures"
+DETECTED, SSIM = "found at 1 % false alarms", "SSIM of dB pictures"
 PARAMETERS, TRAINING, RUNTIME = "parameters", "training, processor seconds", "ms a sample"
 STEPS = {
     "extended": {HYBRID: 600, UNET: 250, MODL: 60},
@@ -86,7 +86,7 @@ def measure(setting: Setting, seed: int, watch: Watcher, *, quick: bool) -> Meas
             NMSE: nmse_db(x_hat, x),
             MEDIAN: errors_db(x_hat, x)["median_db"],
             AREA: auc(score[target], score[~target]),
-            FOUND: found(score, target),
+            DETECTED: detected(score, target),
             SSIM: ssim(*(decibel(z, setting.problem(seed).scene, x) for z in (x_hat, x))),
             PARAMETERS: parameters(estimator),
             TRAINING: cost.get(name),
@@ -159,7 +159,9 @@ def goals(group: Sequence[Measured], *, ahead_db: float = 0.0) -> list[Goal]:
         others = [rivals(m)[name].values() for m in group]
         gains = [min(r[NMSE] for r in rows) - m.rows[HYBRID][NMSE] for m, rows in zip(group, others, strict=True)]
         result.append(mean_goal(f"{title}: hybrid ahead of {name}", "dB", ">=", ahead_db, gains))
-        gains = [m.rows[HYBRID][FOUND] - max(r[FOUND] for r in rows) for m, rows in zip(group, others, strict=True)]
+        gains = [
+            m.rows[HYBRID][DETECTED] - max(r[DETECTED] for r in rows) for m, rows in zip(group, others, strict=True)
+        ]
         what = f"{title}: found at 1 % false alarms, ahead of {name}"
         result.append(mean_goal(what, "share", ">=", 0.0, gains))
     ratio = group[0].rows[UNET][PARAMETERS] / group[0].rows[HYBRID][PARAMETERS]
@@ -177,8 +179,8 @@ def curve(setting: Setting, seed: int, watch: Watcher, counts: Sequence[int] = C
             name: trained(name, setting, on, steps[name], seed, watch, f"{name}, {setting.title}, {count} scenes")[0]
             for name in NETWORKS
         }
-        found = {k: torch.cat([net(obs[rows]).x for rows in slices(len(x))]) for k, net in nets.items()}
-        result[count] = {name: nmse_db(x_hat, x) for name, x_hat in found.items()}
+        estimates = {k: torch.cat([net(obs[rows]).x for rows in slices(len(x))]) for k, net in nets.items()}
+        result[count] = {name: nmse_db(x_hat, x) for name, x_hat in estimates.items()}
     return result
 
 

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from fanfold.core.noise import circular
 from fanfold.core.streams import Stream
-from fanfold.core.units import power
 from fanfold.estimators import LMMSE
 from fanfold.estimators.imaging.one_phase import phase_of
 from fanfold.observation import Observation
@@ -106,11 +105,6 @@ class FewScenes:
     def held_out(self) -> Problem:
         """Where validation draws come from."""
         return self.of.held_out()
-
-
-def signal_power(on: Problem, seed: int) -> float:
-    """`E|x|²`, from 1000 training draws."""
-    return power(draw(on, 1000, seed, Stream.TUNING, 3)[0]).mean().item()
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,13 @@ def auc(hits: Tensor, misses: Tensor) -> float:
     return ((below + equal / 2).mean() / len(misses)).item()
 
 
-def found(score: Tensor, target: Tensor, false_alarms: float = 0.01) -> float:
+def detected(score: Tensor, target: Tensor, false_alarms: float = 0.01) -> float:
     """Share of the targets above the threshold that so many of the ground's scores pass."""
     return roc(score, target, (false_alarms,))[0]
 
 
 def roc(score: Tensor, target: Tensor, false_alarms: Sequence[float]) -> list[float]:
-    """`found` at each share of false alarms: the receiver operating characteristic."""
+    """`detected` at each share of false alarms: the receiver operating characteristic."""
     ground, hits = score[~target].sort().values, score[target]
     thresholds = (ground[int((1 - share) * (len(ground) - 1))] for share in false_alarms)
     return [(hits > threshold).double().mean().item() for threshold in thresholds]

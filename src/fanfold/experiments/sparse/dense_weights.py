@@ -43,7 +43,7 @@ def fitted_operator(on: Problem, seed: int) -> LinearOperator:
     return Dense(torch.linalg.solve(x.mT @ x, x.mT @ y).mT.contiguous().to(obs.y.dtype))
 
 
-def told(oamp: Estimator, A: LinearOperator) -> Estimator:
+def through(oamp: Estimator, A: LinearOperator) -> Estimator:
     """An estimator with another operator than the one that observations carry."""
 
     def estimate(obs: Observation) -> Estimate:
@@ -66,7 +66,7 @@ def wrong_operators(seed: int, samples: int, errors: Sequence[float], size: int 
     for error in errors:
         on = Mismatched(CompressedSensing(n=size, m=size // 2, sparsity=0.1, snr_db=40, seed=seed), error, seed)
         oamp = iterate(OAMP(on.problem.prior), 10)
-        others = {TRUE_A: told(oamp, on.true_A), FITTED_A: told(oamp, fitted_operator(on, seed))}
+        others = {TRUE_A: through(oamp, on.true_A), FITTED_A: through(oamp, fitted_operator(on, seed))}
         contests.append(Contest("error of A", error, on, 10, *draw(on, samples, seed, Stream.TESTING, 0), others))
     return contests
 

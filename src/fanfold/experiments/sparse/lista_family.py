@@ -81,7 +81,12 @@ DENSE = (
     Member("LISTA-CPSS, a matrix a layer", LISTACPSS(0.3, 0.008, 0.13), ("W", "threshold"), {"lr": 3e-3}),
     Member("LAMP, a matrix a layer", LAMP(), ("B", "alpha", "beta"), {"lr": 3e-4}),
 )
-SEARCHED, TOLD, TUNED_AMP, TUNED_FISTA = "HyperLISTA, 3 numbers searched", "OAMP, told the prior", "AMP, α", "FISTA, λ"
+SEARCHED, INFORMED, TUNED_AMP, TUNED_FISTA = (
+    "HyperLISTA, 3 numbers searched",
+    "OAMP, told the prior",
+    "AMP, α",
+    "FISTA, λ",
+)
 
 
 @dataclass(frozen=True)
@@ -144,7 +149,7 @@ def measure(
         curves["adaptive ALISTA, untrained"] = Curve.of(iterate(ALISTAAT(), LAYERS), x, obs)
         for name, kind, grid in ((TUNED_AMP, AMP, ALPHAS), (TUNED_FISTA, FISTA, lam_grid(on, seed))):
             curves[name] = Curve.of(iterate(tuned(kind, grid, on, LAYERS, seed), LAYERS), x, obs)
-    curves[TOLD] = Curve.of(iterate(OAMP(on.prior), LAYERS), x, obs)
+    curves[INFORMED] = Curve.of(iterate(OAMP(on.prior), LAYERS), x, obs)
     return curves
 
 
@@ -188,12 +193,12 @@ def verdict(curves: dict[str, Curve], limit_db: float) -> str:
     """Who won, by how much and against which bound: the first half of a sentence."""
     winner, second = sorted(curves, key=lambda name: curves[name].nmse_db[-1])[:2]
     best, next_best = curves[winner].nmse_db[-1], curves[second].nmse_db[-1]
-    behind = curves[ADAPTIVE.name].nmse_db[-1] - curves[TOLD].nmse_db[-1]
+    behind = curves[ADAPTIVE.name].nmse_db[-1] - curves[INFORMED].nmse_db[-1]
     return (
         f"at 40 dB {winner} wins with {best:.2f} dB, {next_best - best:.2f} dB ahead of {second} and "
         f"{abs(best - limit_db):.2f} dB {'short of' if best > limit_db else 'past'} the Bayes limit of large matrices; "
         f"{ADAPTIVE.name}, not told the prior, "
-        f"{f'lose {behind:.2f} dB to' if behind > 0 else f'are {-behind:.2f} dB ahead of'} untrained {TOLD}"
+        f"{f'lose {behind:.2f} dB to' if behind > 0 else f'are {-behind:.2f} dB ahead of'} untrained {INFORMED}"
     )
 
 

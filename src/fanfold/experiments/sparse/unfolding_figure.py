@@ -33,7 +33,7 @@ from fanfold.unfolding.unfold import Unfolded, iterate, unfold
 
 LAYERS, ENOUGH, MOST = 16, 300, 400
 SCALARS, MATRICES = "unfolded ISTA (32 scalars)", "LISTA (W1, W2)"
-CONVERGED, TUNED_ISTA, SAME_FISTA, TUNED_FISTA, TUNED_AMP, TOLD_OAMP = (
+CONVERGED, TUNED_ISTA, SAME_FISTA, TUNED_FISTA, TUNED_AMP, INFORMED_OAMP = (
     "ISTA, λ for 300 iterations",
     "ISTA, best λ",
     "FISTA, ISTA's λ",
@@ -91,7 +91,7 @@ def measure(seed: int, steps: int, matrix_steps: int, watch: Watcher) -> Curves:
         SAME_FISTA: iterate(FISTA(ista.lam), LAYERS),
         TUNED_FISTA: iterate(fista, LAYERS),
         TUNED_AMP: iterate(amp, LAYERS),
-        TOLD_OAMP: iterate(OAMP(on.prior), LAYERS),
+        INFORMED_OAMP: iterate(OAMP(on.prior), LAYERS),
         SCALARS: scalars,
         MATRICES: matrices,
     }

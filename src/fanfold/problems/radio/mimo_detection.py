@@ -23,14 +23,23 @@ class MIMODetection(Described):
     `H = R_m^½ G R_n^½` with `G` of iid entries `CN(0, 1 / m)` (Rayleigh) and exponential correlation
     `R_ij = rho^|i - j|` at both ends (Kronecker model), so that a user brings unit power to the array on average. The
     SNR is Es/N0 at a receive antenna, `E|(H x)_i|² / E|w_i|² = (n / m) / noise_var`, over all users together.
+
+    Raises:
+        ValueError: If a number is out of range or the constellation is unknown.
+
+    Example:
+        >>> import fanfold as ff
+        >>> problem = ff.problems.MIMODetection(users=4, antennas=8)
+        >>> float(problem.noise_var) == 4 / 8 / ff.units.from_db(12.0)
+        True
     """
 
     users: int = 16  # n, transmit antennas
     antennas: int = 16  # m, receive antennas
-    constellation: Name = "qpsk"
+    constellation: Name = "qpsk"  # that every user sends
     snr_db: float = 12.0  # at each receive antenna: power of H x over power of the noise
     correlation: float = 0.0  # rho, between neighbours at both ends; 0: iid Rayleigh
-    dtype: Literal["complex64", "complex128"] = "complex64"
+    dtype: Literal["complex64", "complex128"] = "complex64"  # of signals and channels
 
     def __post_init__(self):
         if self.users < 1 or self.antennas < 1:
@@ -41,22 +50,22 @@ class MIMODetection(Described):
 
     @property
     def A(self) -> Batched:  # noqa: N802
-        """One channel, as an example of what is drawn: a network unfolded for it belongs to them all."""
+        """One channel, an example of those that are drawn: a network unfolded for it belongs to them all."""
         return _example(self)
 
     @property
     def prior(self) -> Constellation:  # type: ignore[override]
-        """Of each symbol."""
+        """The prior of each symbol: all points are equally likely."""
         return Constellation(self.constellation)
 
     @property
     def noise_var(self) -> float:
-        """`E|w|²` of an antenna."""
+        """The noise variance `E|w|²` at an antenna."""
         return self.users / self.antennas / from_db(self.snr_db)
 
     def channels(self, n: int, generator: torch.Generator) -> Tensor:
-        """`n` channels, `(n, antennas, users)`."""
-        precision = getattr(torch, self.dtype)
+        """Draw `n` channels, `(n, antennas, users)`."""
+        precision = torch.complex64 if self.dtype == "complex64" else torch.complex128
         G = circular((n, self.antennas, self.users), generator, precision, 1 / self.antennas)
         if self.correlation == 0:
             return G
@@ -64,7 +73,7 @@ class MIMODetection(Described):
         return at_array @ G @ at_users
 
     def sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Observation]:
-        """`n` channel uses: symbols `(n, users)` and their observation, each with a channel of its own."""
+        """Draw `n` channel uses: symbols `(n, users)` and their observation, each with a channel of its own."""
         A = Batched(self.channels(n, generator))
         x = self.prior.sample((n, self.users), generator, A.dtype)
         y = A @ x + circular((n, self.antennas), generator, A.dtype, self.noise_var)
@@ -73,7 +82,7 @@ class MIMODetection(Described):
 
 @lru_cache(maxsize=32)
 def root(size: int, rho: float) -> Tensor:
-    """Symmetric square root of `R_ij = rho^|i - j|`, in double precision."""
+    """The symmetric square root of `R_ij = rho^|i - j|`, `(size, size)` in double precision."""
     i = torch.arange(size, dtype=torch.float64)
     values, vectors = torch.linalg.eigh(rho ** (i[:, None] - i).abs())
     return (vectors * values.sqrt()) @ vectors.mT

@@ -20,12 +20,21 @@ class Modulation(Described):
     """`symbols` symbols of unit mean power in circular noise, each block of one constellation; all equally likely.
 
     x is one-hot `(n, classes)`, so that its posterior mean is the class posterior; y is a set, real and imaginary part
-    of each symbol `(n, symbols, 2)`. With `phase` unknown each block is turned by one uniform angle.
+    of each symbol `(n, symbols, 2)`. With `unknown_phase` each block is turned by one uniform angle.
+
+    Raises:
+        ValueError: If there are fewer than two classes, one is unknown, or a block has no symbol.
+
+    Example:
+        >>> import fanfold as ff, torch
+        >>> x, obs = ff.problems.Modulation(symbols=16).sample(3, torch.Generator().manual_seed(0))
+        >>> tuple(x.shape), tuple(obs.y.shape)
+        ((3, 4), (3, 16, 2))
     """
 
-    symbols: int = 16  # of a block
+    symbols: int = 16  # symbols of a block
     snr_db: float = 5.0  # 1 / noise_var
-    classes: tuple[str, ...] = ("bpsk", "qpsk", "8-psk", "16-qam")
+    classes: tuple[str, ...] = ("bpsk", "qpsk", "8-psk", "16-qam")  # constellations, all equally likely
     unknown_phase: bool = False  # whether a block is turned by an angle that the receiver does not know
 
     A = None
@@ -38,11 +47,11 @@ class Modulation(Described):
 
     @property
     def noise_var(self) -> float:
-        """`E|w|²`."""
+        """The noise variance `E|w|²` of a symbol."""
         return 1 / from_db(self.snr_db)
 
     def sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Observation]:
-        """`n` blocks: one-hot x `(n, classes)` and y `(n, symbols, 2)`."""
+        """Draw `n` blocks: one-hot x `(n, classes)` and y `(n, symbols, 2)`."""
         which = torch.randint(len(self.classes), (n,), generator=generator)
         pick = torch.rand(n, self.symbols, generator=generator)
         points = [constellation(name).to(torch.complex64) for name in self.classes]
@@ -54,7 +63,7 @@ class Modulation(Described):
         return x, Observation(torch.view_as_real(y))
 
     def posterior(self, obs: Observation) -> Estimate:
-        """Probability of each class `(..., classes)`; an unknown phase is integrated by the trapezoid rule.
+        """The probability of each class `(..., classes)`; an unknown phase is integrated by the trapezoid rule.
 
         On a circle that rule errs by `exp(-2 π² (width / spacing)²)`, about 1e-9 with points as close as the width of
         the likelihood, `1 / sqrt(2 symbols / noise_var)`.
@@ -65,7 +74,7 @@ class Modulation(Described):
         return Estimate(p.to(obs.y.dtype), (p * (1 - p)).to(obs.y.dtype))
 
     def _log_likelihood(self, y: Tensor, points: Tensor) -> Tensor:
-        """Of blocks `(..., symbols)`, up to what all classes share: `(...)`."""
+        """The log-likelihood `(...)` of blocks `(..., symbols)`, up to what all classes share."""
         if not self.unknown_phase:
             return self._of_symbols(y, points).sum(-1)
         # every constellation looks the same after half a turn

@@ -13,7 +13,7 @@ from fanfold.core.noise import circular
 from fanfold.linops import LinearOperator, Mask
 from fanfold.observation import Observation
 from fanfold.problems.base import Described
-from fanfold.propagation import Layout, Part, Source, StoredSource, distinct, pilot_mask, source_of
+from fanfold.propagation import Layout, Part, Source, distinct, pilot_mask, source_of, stored_fingerprint
 
 
 @dataclass(frozen=True)
@@ -22,15 +22,27 @@ class OFDMChannel(Described):
 
     A keeps the resource elements that carry pilots, of unit modulus and already divided out, at every antenna. Channels
     have unit mean power, so that the SNR of an antenna and resource element is `1 / noise_var`. The unknowns are the
-    entries of h, antennas slowest and subcarriers fastest: `x.reshape(-1, *layout.shape)`.
+    entries of h, antennas slowest and subcarriers fastest: `x.reshape(-1, *layout.shape)`. Signals and observations are
+    complex64.
+
+    Raises:
+        ValueError: If the source or the pilots are unknown or do not fit each other, or a number is out of range.
+
+    Example:
+        >>> import fanfold as ff
+        >>> problem = ff.problems.OFDMChannel("umi", pilots="comb-4", snr_db=10.0)
+        >>> problem.layout.shape, problem.A.shape  # 32 antennas, 24 subcarriers, 6 pilots at each antenna
+        ((32, 1, 24), (192, 768))
     """
 
-    source: str = "umi"  # of channels: a shipped draw, a model, the folder of a dataset or a file of the user's
-    pilots: str = "comb-2"
-    snr_db: float | tuple[float, float] = 10.0  # of all draws, or the range from which each takes its own
-    known_noise: bool = True  # whether the receiver is told the noise variance
-    power: float = 1.0  # E|h|² of an entry, which no estimator is told
-    part: Part = "train"
+    source: str = (
+        "umi"  # where channels come from: a shipped draw, a model, the folder of a dataset or a file of the user's
+    )
+    pilots: str = "comb-2"  # the name of a pattern; see `propagation.pilot_mask`
+    snr_db: float | tuple[float, float] = 10.0  # SNR of all draws, or the range from which each takes its own
+    known_noise: bool = True  # whether the receiver knows the noise variance
+    power: float = 1.0  # E|h|² of an entry, which no estimator knows
+    part: Part = "train"  # which channels of a source are drawn, where it keeps some apart
 
     def __post_init__(self):
         if not isinstance(self.snr_db, int | float):
@@ -39,11 +51,11 @@ class OFDMChannel(Described):
             raise ValueError(f"power is {self.power}; it is E|h|² of an entry, finite and greater than zero.")
         if self.part not in get_args(Part):
             raise ValueError(f"part is {self.part!r}; pass {', '.join(get_args(Part))}.")
-        _ = self.A
+        _ = self.A  # refuses sources and pilots that do not exist
 
     @property
     def channels(self) -> Source:
-        """Where channels come from."""
+        """The source that channels come from."""
         return source_of(self.source)
 
     @property
@@ -58,32 +70,31 @@ class OFDMChannel(Described):
 
     @property
     def A(self) -> LinearOperator:  # noqa: N802
-        """From the channel `(antennas · symbols · subcarriers)` to its pilots `(antennas · pilots)`."""
+        """The operator from a channel `(antennas · symbols · subcarriers)` to its pilots `(antennas · pilots)`."""
         of_file = self.pilots.endswith(".npy") and Path(self.pilots).is_file()
         changed_ns = Path(self.pilots).stat().st_mtime_ns if of_file else 0
         return _operator(self.layout, self.pilots, changed_ns)
 
     @property
     def fingerprint(self) -> str | None:
-        """Of the channels that are stored, None if all are drawn afresh."""
-        sources = getattr(self.channels, "sources", (self.channels,))
-        return "+".join(s.fingerprint for s in sources if isinstance(s, StoredSource)) or None
+        """The hash of the channels that are stored; None if all are drawn afresh."""
+        return stored_fingerprint(self.channels)
 
     def held_out(self) -> "OFDMChannel":
-        """Channels kept for testing: those of other topologies."""
+        """The same problem with channels that are kept for testing: those of other topologies."""
         return self.shifted(part="test")
 
     def validation(self) -> "OFDMChannel":
-        """Channels of yet other topologies, by which the best weights are chosen."""
+        """The same problem with channels of yet other topologies, by which the best weights are chosen."""
         return self.shifted(part="validation")
 
     def sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Observation]:
-        """Channels `(n, antennas · symbols · subcarriers)` and their noisy pilots."""
+        """Draw `n` channels `(n, antennas · symbols · subcarriers)` and their noisy pilots."""
         x = self.power**0.5 * self.channels.draw(n, generator, self.part).flatten(1)
         return x, self.observe(x, generator)
 
     def distinct(self, n: int, generator: torch.Generator) -> tuple[Tensor, Observation]:
-        """As `sample`, but of stored channels none twice, so that some of them can be held out.
+        """Draw as `sample` does, but of stored channels none twice, so that some of them can be held out.
 
         Raises:
             ValueError: If fewer are stored.
@@ -92,7 +103,7 @@ class OFDMChannel(Described):
         return x, self.observe(x, generator)
 
     def observe(self, x: Tensor, generator: torch.Generator) -> Observation:
-        """Noisy pilots of channels `(n, antennas · symbols · subcarriers)`."""
+        """Draw noisy pilots of channels `(n, antennas · symbols · subcarriers)`."""
         noise_var = self._noise_var(len(x), generator)
         y = self.A @ x
         y = y + circular(tuple(y.shape), generator, y.dtype, noise_var)
@@ -106,7 +117,7 @@ class OFDMChannel(Described):
 
 
 def _range_of(snr_db: Any) -> float | tuple[float, float]:
-    """A number of another library, or the lower and the upper end."""
+    """A number of another library as a float, or the lower and the upper end of a range."""
     try:
         return float(snr_db)
     except (TypeError, ValueError):

@@ -30,17 +30,23 @@ class ReceiverChain(Described):
 
     Raises:
         ValueError: If a number is out of range.
+
+    Example:
+        >>> import fanfold as ff, torch
+        >>> x, obs = ff.problems.ReceiverChain(bits=1).sample(3, torch.Generator().manual_seed(0))
+        >>> tuple(x.shape), tuple(obs.y.shape), len(obs.y.real.unique())
+        ((3, 3), (3, 32), 2)
     """
 
-    pilots: int = 32
+    pilots: int = 32  # number of pilots
     snr_db: float = 15.0  # E|h s|² / E|w|²; inf for none
     offset: float = 0.02  # standard deviation of ω, radians a sample
     linewidth: float = 1e-3  # variance of a step of the phase, radians²; 0 for a perfect oscillator
-    saturation: float = 1.5  # of the amplifier, over the root of the mean power; inf for a linear one
-    full_scale: float = 1.5  # of the converter, likewise; inf for no clipping and infinite resolution
-    bits: int = 4  # of the converter, for each axis
-    seed: int = 0  # of the pilots
-    dtype: Literal["complex64", "complex128"] = "complex64"
+    saturation: float = 1.5  # saturation of the amplifier, over the root of the mean power; inf for a linear one
+    full_scale: float = 1.5  # full scale of the converter, likewise; inf for no clipping and infinite resolution
+    bits: int = 4  # resolution of the converter, for each axis
+    seed: int = 0  # seed of the pilots
+    dtype: Literal["complex64", "complex128"] = "complex64"  # of observations
 
     A = None
     kind = "vector"
@@ -57,12 +63,12 @@ class ReceiverChain(Described):
 
     @property
     def noise_var(self) -> float:
-        """`E|w|²`, before everything that is not linear."""
+        """The noise variance `E|w|²`, before everything that is not linear."""
         return 1 / from_db(self.snr_db)
 
     def sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Observation]:
-        """`n` blocks: x `(n, 3)`, real, and y `(n, pilots)`, complex."""
-        dtype = getattr(torch, self.dtype)
+        """Draw `n` blocks: x `(n, 3)`, real, and y `(n, pilots)`, complex."""
+        dtype = torch.complex64 if self.dtype == "complex64" else torch.complex128
         h = circular((n, 1), generator, dtype)
         omega = circular((n, 1), generator, dtype.to_real())
         w = circular((n, self.pilots), generator, dtype, self.noise_var)
@@ -71,18 +77,18 @@ class ReceiverChain(Described):
         return torch.cat([h.real, h.imag, omega], -1), Observation(self.converted(self.amplified(received)))
 
     def clean(self, h: Tensor, omega: Tensor) -> Tensor:
-        """What a perfect receiver has, `h s_t exp(j ω t)`; channel and offset `(..., 1)` -> `(..., pilots)`."""
+        """The signal of a perfect receiver, `h s_t exp(j ω t)`; channel and offset `(..., 1)` -> `(..., pilots)`."""
         s = pilots(self.pilots, self.seed).to(h.dtype)
         t = torch.arange(self.pilots, dtype=omega.dtype, device=omega.device)
         angle = self.offset * omega * t
         return h * s * torch.polar(torch.ones_like(angle), angle)
 
     def amplified(self, a: Tensor) -> Tensor:
-        """Rapp's amplifier: linear below the saturation, which its output never exceeds; the phase stays."""
+        """The output of Rapp's amplifier: linear below the saturation, which it never exceeds; the phase stays."""
         return a / (1 + (a.abs() / self.saturation) ** 4) ** 0.25
 
     def converted(self, a: Tensor) -> Tensor:
-        """Clipping and quantisation of both axes, `2^bits` cells from `-full_scale` to `full_scale`."""
+        """The signal with both axes clipped and quantised to `2^bits` cells from `-full_scale` to `full_scale`."""
         if math.isinf(self.full_scale):
             return a
         step = self.full_scale * 2.0 ** (1 - self.bits)
@@ -93,6 +99,6 @@ class ReceiverChain(Described):
 
 @lru_cache(maxsize=8)
 def pilots(count: int, seed: int) -> Tensor:
-    """QPSK symbols of unit power."""
+    """The QPSK symbols of unit power that a seed stands for, `(count,)` complex128."""
     quarter = torch.randint(4, (count,), generator=torch.Generator().manual_seed(seed))
     return torch.polar(torch.ones(count, dtype=torch.float64), math.pi / 4 + math.pi / 2 * quarter.double())

@@ -15,11 +15,11 @@ from fanfold.observation import Estimate, Observation
 
 FIELD = "[batch, rx, rx_ant, tx, stream, symbol, subcarrier]"
 RECEIVED = "[batch, rx, rx_ant, symbol, subcarrier]"
-EQUAL = 1e-3  # how far moduli of the pilots of a stream may differ, relative: the rounding of half precision
+MODULUS_TOLERANCE = 1e-3  # of the pilots of a stream, relative: the rounding of half precision
 
 
 def links_of(H: Tensor) -> Tensor:
-    """Every link by itself: `(batch·rx·tx·stream, rx_ant·symbol·subcarrier)` of the field's shape.
+    """Reshape channels of the field's shape to one row a link, `(batch·rx·tx·stream, rx_ant·symbol·subcarrier)`.
 
     Raises:
         ValueError: If there are not seven axes.
@@ -30,7 +30,7 @@ def links_of(H: Tensor) -> Tensor:
 
 
 def field_of(links: Tensor, shape: Sequence[int]) -> Tensor:
-    """The inverse of `links_of`: the links in the field's shape.
+    """Reshape links to the field's shape: the inverse of `links_of`.
 
     Args:
         links: `(batch·rx·tx·stream, rx_ant·symbol·subcarrier)`.
@@ -49,7 +49,7 @@ def field_of(links: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def pilot_grid(mask: Tensor, pilots: Tensor) -> Tensor:
-    """Pilots on their grid, zero elsewhere: `(tx, stream, symbol, subcarrier)`.
+    """Put pilots on their grid, zero elsewhere: `(tx, stream, symbol, subcarrier)`.
 
     Args:
         mask: Where pilots may be, `(tx, stream, symbol, subcarrier)`, as `PilotPattern.mask` of Sionna says it.
@@ -72,7 +72,7 @@ def pilot_grid(mask: Tensor, pilots: Tensor) -> Tensor:
 def observations_of(
     received: Tensor, pilots: Tensor, noise_var: float | Tensor | None = None
 ) -> dict[tuple[int, int], Observation]:
-    """What each stream's pilots say of its links, least squares at the pilots: `h = y / x`.
+    """Observe the links of each stream at its own pilots, by least squares: `h = y / x`.
 
     Args:
         received: `[batch, rx, rx_ant, symbol, subcarrier]`, complex.
@@ -86,20 +86,20 @@ def observations_of(
         ValueError: If shapes do not fit, a stream has no pilots or of several moduli, or two streams share an element.
     """
     _check(received, pilots)
-    found = {}
+    observations = {}
     for tx, stream in torch.cartesian_prod(*map(torch.arange, pilots.shape[:2])).reshape(-1, 2).tolist():
-        own = pilots[tx, stream]
-        here = own != 0
-        power = _power(own[here], f"stream {stream} of transmitter {tx}")
-        y = (received[..., here] / own[here]).flatten(2).flatten(0, 1).to(received.dtype)
-        index = here.expand(received.shape[2], -1, -1).flatten().nonzero().flatten()
+        mask = pilots[tx, stream] != 0
+        sent = pilots[tx, stream][mask]
+        power = _power(sent, f"stream {stream} of transmitter {tx}")
+        y = (received[..., mask] / sent).flatten(2).flatten(0, 1).to(received.dtype)
+        index = mask.expand(received.shape[2], -1, -1).flatten().nonzero().flatten()
         var = None if noise_var is None else _variance(noise_var, received) / power
-        found[tx, stream] = Observation(y, Mask(index, received[0, 0].numel(), received.dtype), var)
-    return found
+        observations[tx, stream] = Observation(y, Mask(index, received[0, 0].numel(), received.dtype), var)
+    return observations
 
 
 def estimates_in_field(estimates: dict[tuple[int, int], Estimate], shape: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Estimates of all streams as Sionna takes them: `(h_hat, err_var)`, both in the field's shape.
+    """Gather the estimates of all streams as Sionna takes them: `(h_hat, err_var)`, both in the field's shape.
 
     Args:
         estimates: By transmitter and stream, of `batch·rx` links each, as `observations_of` orders them.
@@ -114,12 +114,15 @@ def estimates_in_field(estimates: dict[tuple[int, int], Estimate], shape: Sequen
     missing = [key for key in keys if key not in estimates]
     if missing:
         raise ValueError(f"there is no estimate of (transmitter, stream) {missing[0]}; {len(missing)} are missing.")
-    variances = [estimates[key].var for key in keys]
-    if any(var is None for var in variances):
-        raise ValueError("an estimate has no error variance, which the equaliser needs; take an estimator with one.")
     x = torch.stack([estimates[key].x for key in keys], 1)
-    var = torch.stack([estimates[key].var.expand(estimates[key].x.shape) for key in keys], 1)  # type: ignore[union-attr]
+    var = torch.stack([_error_variance(estimates[key]) for key in keys], 1)
     return field_of(x.flatten(0, 1), shape), field_of(var.flatten(0, 1), shape)
+
+
+def _error_variance(estimate: Estimate) -> Tensor:
+    if estimate.var is None:
+        raise ValueError("an estimate has no error variance, which the equaliser needs; take an estimator with one.")
+    return estimate.var.expand(estimate.x.shape)
 
 
 def _check(received: Tensor, pilots: Tensor) -> None:
@@ -139,11 +142,11 @@ def _check(received: Tensor, pilots: Tensor) -> None:
 
 
 def _power(pilots: Tensor, whose: str) -> Tensor:
-    """Of each pilot, all alike."""
+    """The power of a pilot, which all of a stream have."""
     if not len(pilots):
         raise ValueError(f"{whose} has no pilots; give it some.")
     power = pilots.abs().square()
-    if (power - power.mean()).abs().max() > 2 * EQUAL * power.mean():
+    if (power - power.mean()).abs().max() > 2 * MODULUS_TOLERANCE * power.mean():
         raise ValueError(
             f"pilots of {whose} have powers from {power.min():g} to {power.max():g}, so that their noise would differ; "
             "take pilots of one modulus, QPSK say."
@@ -152,7 +155,7 @@ def _power(pilots: Tensor, whose: str) -> Tensor:
 
 
 def _variance(noise_var: float | Tensor, received: Tensor) -> Tensor:
-    """`()` or `(batch·rx, 1)`."""
+    """The noise variance as a tensor, `()` or `(batch·rx, 1)`."""
     var = torch.as_tensor(noise_var, dtype=received.real.dtype)
     if not var.ndim:
         return var

@@ -3,7 +3,7 @@
 import pickle
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,13 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fanfold.core.precision import dtype_named
 from fanfold.observation import Observation
 from fanfold.problems.base import Described
 from fanfold.problems.kinds import AXES, Kind
 from fanfold.problems.simulators.outcome import Outcome
 
-FIRST = 10  # draws: a simulator that fails at all of its first ones is refused
-DType = Literal["float32", "float64"]
+TRIAL_RUNS = 10  # a simulator that fails at so many first runs, all of them, is refused
+Precision = Literal["float32", "float64"]
 
 
 @dataclass(frozen=True)
@@ -33,12 +34,18 @@ class Numbered(Described, ABC):
 
     Raises:
         ValueError: If the kind is unknown or the shape has not its axes.
+
+    Example:
+        >>> import fanfold as ff
+        >>> simulator = ff.problems.Simulator(ff.problems.Box((0.0,), (1.0,)), lambda x, generator: 2 * x)
+        >>> isinstance(simulator, ff.problems.simulators.Numbered), simulator.draw(3)[1].y.shape
+        (True, torch.Size([1, 1]))
     """
 
-    kind: Kind = field(default="vector", kw_only=True)  # of an observation
-    shape: tuple[int, ...] | None = field(default=None, kw_only=True)  # of one; that of most draws if not given
-    dtype: DType = field(default="float32", kw_only=True)
-    seed: int = field(default=0, kw_only=True)  # of the draws, as `draw` and `simulate` number them
+    kind: Kind = field(default="vector", kw_only=True)  # kind of an observation
+    shape: tuple[int, ...] | None = field(default=None, kw_only=True)  # its shape; that of most draws if not given
+    dtype: Precision = field(default="float32", kw_only=True)  # precision of parameters and observations
+    seed: int = field(default=0, kw_only=True)  # seed of the draws, as `draw` and `simulate` number them
 
     A = None
 
@@ -60,11 +67,11 @@ class Numbered(Described, ABC):
 
     @abstractmethod
     def identity(self) -> dict[str, Any]:
-        """What tells the draws, as plain data: another simulator has another one."""
+        """What decides the draws, as plain data: simulators with the same identity and seed draw the same."""
 
     @property
     def together(self) -> int:
-        """Draws that are always made together, those whose numbers have one quotient by it."""
+        """How many draws are always made together: those whose numbers have one quotient by it."""
         return 1
 
     @property
@@ -74,13 +81,13 @@ class Numbered(Described, ABC):
 
     @contextmanager
     def executor(self, workers: int) -> Iterator[Executor]:
-        """Where runs are made: in this process, or in so many others, which import the simulator.
+        """An executor for runs: in this process for one worker, else in so many others, which import the simulator.
 
         Raises:
             ValueError: If others cannot import it.
         """
         if workers == 1:
-            yield Here()
+            yield InThisThread()
             return
         try:
             pickle.dumps(self)
@@ -96,18 +103,28 @@ class Numbered(Described, ABC):
         finally:
             pool.shutdown(cancel_futures=True)
 
-    @cached_property
-    def failed(self) -> Counter[str]:
+    @property
+    def failures(self) -> Mapping[str, int]:
         """How many runs failed in `sample` since this object was made, by kind."""
-        return Counter()
+        return dict(self._failures)
 
     @cached_property
-    def expected(self) -> tuple[int, ...]:
-        """Shape of an observation: the given one, or that of most of the first draws."""
-        if self.shape is not None:
-            return tuple(self.shape)
+    def _failures(self) -> Counter[str]:
+        return Counter()
+
+    def expected_shape(self) -> tuple[int, ...]:
+        """The shape of an observation: the given one, or that of most of the first draws, which are made once for it.
+
+        Raises:
+            ValueError: If all of them fail.
+        """
+        return self._shape_of_most if self.shape is None else tuple(self.shape)
+
+    @cached_property
+    def _shape_of_most(self) -> tuple[int, ...]:
         with self.executor(self.workers) as pool:
-            jobs = [pool.submit(self.outcomes, self.seed, some) for some in grouped(range(FIRST), self.together)]
+            groups = grouped(range(TRIAL_RUNS), self.together)
+            jobs = [pool.submit(self.outcomes, self.seed, indices) for indices in groups]
             outcomes = [outcome for job in jobs for outcome in job.result()]
         shapes = Counter(o.y.shape for o in outcomes if o.y is not None)
         if not shapes:
@@ -131,17 +148,17 @@ class Numbered(Described, ABC):
         Raises:
             ValueError: If all of the first runs fail.
         """
-        seed, tried, shape = int(torch.randint(2**62, (), generator=generator)), 0, self.expected
+        seed, tried, shape = int(torch.randint(2**62, (), generator=generator)), 0, self.expected_shape()
         good: list[Outcome] = []
         with self.executor(self.workers) as pool:
             while len(good) < n:
-                indices = range(tried, tried + n - len(good))
-                jobs = [pool.submit(self.outcomes, seed, some) for some in grouped(indices, self.together)]
+                groups = grouped(range(tried, tried + n - len(good)), self.together)
+                jobs = [pool.submit(self.outcomes, seed, indices) for indices in groups]
                 outcomes = [of_shape(o, shape) for job in jobs for o in job.result()]
-                self.failed.update(o.failure for o in outcomes if o.failure)
+                self._failures.update(o.failure for o in outcomes if o.failure)
                 good += [o for o in outcomes if o.y is not None]
                 tried += len(outcomes)
-                if tried >= FIRST and not good:
+                if tried >= TRIAL_RUNS and not good:
                     raise ValueError(refusal(outcomes))
         return stacked(good)
 
@@ -152,7 +169,7 @@ def seeds_of(seed: int, index: int) -> tuple[int, int]:
     return int(for_x >> np.uint64(1)), int(for_y >> np.uint64(33))
 
 
-def parameters_of(prior: Any, n: int, seed: int, dtype: DType) -> np.ndarray:
+def parameters_of(prior: Any, n: int, seed: int, dtype: Precision) -> np.ndarray:
     """`n` draws of the parameters, `(n, d)`.
 
     Raises:
@@ -168,12 +185,17 @@ def parameters_of(prior: Any, n: int, seed: int, dtype: DType) -> np.ndarray:
             f"the prior gave {x.dtype} of shape {tuple(x.shape)} for {n} draws; it must give real, finite parameters "
             f"of shape ({n}, d)."
         )
-    return x.to(getattr(torch, dtype)).numpy()
+    return x.to(dtype_named(dtype)).numpy()
 
 
 def grouped(indices: Iterable[int], chunk: int) -> Iterator[list[int]]:
-    """The numbers of draws, those of a chunk together."""
-    return (list(some) for _, some in groupby(indices, key=lambda index: index // chunk))
+    """The numbers of draws in lists, those of a chunk together.
+
+    Args:
+        indices: The numbers, rising.
+        chunk: How many draws are always made together.
+    """
+    return (list(group) for _, group in groupby(indices, key=lambda index: index // chunk))
 
 
 def of_shape(outcome: Outcome, shape: tuple[int, ...]) -> Outcome:
@@ -185,12 +207,12 @@ def of_shape(outcome: Outcome, shape: tuple[int, ...]) -> Outcome:
 
 def stacked(good: Sequence[Outcome]) -> tuple[Tensor, Observation]:
     """Successful outcomes as pairs; real where all are, else complex."""
-    x, y = np.stack([o.x for o in good]), np.stack([o.y for o in good])  # type: ignore[arg-type]
+    x, y = np.stack([o.x for o in good]), np.stack([o.y for o in good if o.y is not None])
     return torch.from_numpy(x), Observation(torch.from_numpy(y))
 
 
 def refusal(outcomes: Sequence[Outcome]) -> str:
-    """Why a simulator is of no use."""
+    """The sentence that says why a simulator, whose first runs all failed, is of no use."""
     kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(o.failure for o in outcomes).items())
     last = outcomes[-1]
     return (
@@ -200,8 +222,14 @@ def refusal(outcomes: Sequence[Outcome]) -> str:
     )
 
 
-class Here(Executor):
-    """An executor that does each thing at once, in the thread that asks."""
+class InThisThread(Executor):
+    """An executor that does each thing at once, in the thread that asks.
+
+    Example:
+        >>> from fanfold.problems.simulators.base import InThisThread
+        >>> InThisThread().submit(pow, 2, 10).result()
+        1024
+    """
 
     def submit(self, fn, /, *args, **kwargs):
         future: Future[Any] = Future()

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,8 +10,10 @@ from scipy.linalg import solveh_banded
 from scipy.sparse import coo_array, csr_array
 from torch import Tensor
 
+from fanfold.core.precision import dtype_named
 from fanfold.observation import Observation
 from fanfold.problems.base import Described
+from fanfold.problems.simulators.base import Precision
 
 
 @dataclass(frozen=True)
@@ -27,16 +29,22 @@ class Heat(Described):
 
     Raises:
         ValueError: If a number is out of range or the mesh does not fit the inclusions.
-        ImportError: Of a draw, if scikit-fem is not installed.
+        ImportError: If scikit-fem is not installed when draws are made.
+
+    Example:
+        >>> import torch, fanfold as ff
+        >>> x, obs = ff.problems.Heat(cells=8).sample(3, torch.Generator().manual_seed(0))
+        >>> tuple(x.shape), tuple(obs.y.shape)
+        ((3, 4), (3, 15))
     """
 
     across: int = 2  # inclusions each way
-    cells: int = 16  # of the mesh, each way: a multiple of 4 * across
-    sensors: int = 5  # on each of three edges
+    cells: int = 16  # cells of the mesh, each way: a multiple of 4 * across
+    sensors: int = 5  # sensors on each of three edges
     contrast: float = 0.7  # standard deviation of the log conductivity of an inclusion
     grain: float = 0.2  # standard deviation of the log conductivity of a cell
-    noise_var: float = 1e-4  # of a sensor; u is about 1 at the left edge
-    dtype: Literal["float32", "float64"] = "float32"
+    noise_var: float = 1e-4  # noise variance of a sensor; u is about 1 at the left edge
+    dtype: Precision = "float32"  # precision of parameters and measurements
 
     A = None
     kind = "vector"
@@ -56,7 +64,7 @@ class Heat(Described):
 
     def sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Observation]:
         """`n` plates: log conductivities `(n, across²)` and temperatures `(n, 3 * sensors)`."""
-        plate, dtype = assembled(self.cells), getattr(torch, self.dtype)
+        plate, dtype = assembled(self.cells), dtype_named(self.dtype)
         x = self.contrast * torch.randn(n, self.across**2, generator=generator, dtype=torch.float64)
         log_k = torch.from_numpy(self.conductivities(x.numpy(), plate))
         log_k = log_k + self.grain * torch.randn(log_k.shape, generator=generator, dtype=torch.float64)
@@ -65,7 +73,7 @@ class Heat(Described):
         return x.to(dtype), Observation(y.to(dtype), None, torch.tensor(self.noise_var, dtype=dtype))
 
     def conductivities(self, x: np.ndarray, plate: "Plate") -> np.ndarray:
-        """Log conductivity of each cell without grain, `(n, across²)` -> `(n, cells²)`."""
+        """The log conductivity of each cell without grain, `(n, across²)` -> `(n, cells²)`."""
         tile = plate.centres * self.across  # (2, cells²), in units of a tile; an inclusion is the middle of its tile
         inside = (np.abs(tile % 1 - 0.5) < 0.25).all(0)
         column, row = tile.astype(int)
@@ -84,7 +92,20 @@ class Plate:
     Nodes are numbered along y first; those of the right edge, where u = 0, come last and are left out.
 
     Attributes:
-        centres: Middle of each cell, `(2, cells²)`.
+        free: How many nodes are not held at u = 0.
+        band: How many diagonals the stiffness matrix has below its main one.
+        centres: The middle of each cell, `(2, cells²)`.
+        nodes: The place of each node, `(2, (cells + 1)²)`.
+
+    Raises:
+        ImportError: If scikit-fem is not installed.
+
+    Example:
+        >>> import numpy as np
+        >>> from fanfold.problems.simulators.heat import Plate
+        >>> u = Plate(4).temperatures(np.ones((1, 16)))  # a uniform plate: u falls linearly from 1 at the left
+        >>> u[0].reshape(4, 5)[:, 0].round(6).tolist()
+        [1.0, 0.75, 0.5, 0.25]
     """
 
     def __init__(self, cells: int):

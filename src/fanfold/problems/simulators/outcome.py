@@ -9,28 +9,42 @@ import torch
 from fanfold.problems.kinds import AXES
 
 Failure = Literal["crash", "time-out", "non-finite", "wrong shape", "unreadable"]
-FAILURES: tuple[Failure, ...] = ("crash", "time-out", "non-finite", "wrong shape", "unreadable")
+DETAIL_LENGTH = 200  # letters of a detail at most
 
 
 class Outcome(NamedTuple):
-    """Of draw number `index`. Arrays rather than tensors, which do not travel well between processes."""
+    """What became of one draw. It holds arrays rather than tensors, which do not travel well between processes.
+
+    Attributes:
+        index: The number of the draw.
+        x: Its parameters, `(d,)`.
+        y: Its observation, of the observation's shape; None if the run failed.
+        failure: The kind of the failure; None if the run succeeded.
+        detail: What exactly went wrong, in one line.
+
+    Example:
+        >>> import numpy as np
+        >>> from fanfold.problems.simulators.outcome import judge
+        >>> judge(3, np.zeros(2), [1.0, float("nan")], "vector", None, "float32").failure
+        'non-finite'
+    """
 
     index: int
-    x: np.ndarray  # (d,)
-    y: np.ndarray | None = None  # of the observation's shape; None if the run failed
+    x: np.ndarray
+    y: np.ndarray | None = None
     failure: Failure | None = None
-    detail: str = ""  # what exactly went wrong, one line
+    detail: str = ""
 
 
 def judge(index: int, x: np.ndarray, answer: Any, kind: str, shape: Sequence[int] | None, dtype: str) -> Outcome:
     """What a simulator answered, as an outcome: numbers of the right shape and all finite, or the failure.
 
     Args:
-        index: Of the draw.
+        index: The number of the draw.
         x: Its parameters.
         answer: A tensor, an array or nested lists of numbers, real or complex.
-        kind: Of the observation; it says how many axes there are.
-        shape: That the observation must have, or None if any with these axes will do.
+        kind: The kind of the observation, which says how many axes there are.
+        shape: The shape that the observation must have, or None if any with these axes will do.
         dtype: "float32" or "float64"; a complex answer is kept in the same precision.
     """
     try:
@@ -50,21 +64,22 @@ def judge(index: int, x: np.ndarray, answer: Any, kind: str, shape: Sequence[int
 
 
 def numbers(answer: Any, dtype: str) -> np.ndarray:
-    """An answer as an array of the precision, complex if it is.
+    """An answer as an array of that precision, complex where the answer is.
 
     Raises:
-        TypeError, ValueError: If it is not made of numbers.
+        TypeError: If it is not made of numbers.
+        ValueError: If it has not the same number of entries along an axis everywhere.
     """
     array = answer.detach().cpu().numpy() if isinstance(answer, torch.Tensor) else np.asarray(answer)
     if array.dtype.kind not in "biufc":
         raise TypeError(f"it holds {array.dtype} and not numbers")
-    to = np.dtype(dtype)
+    precision = np.dtype(dtype)
     with np.errstate(over="ignore"):  # what is too large becomes infinite, which is a failure of its own
-        return array.astype(np.result_type(to, np.complex64) if array.dtype.kind == "c" else to)
+        return array.astype(np.result_type(precision, np.complex64) if array.dtype.kind == "c" else precision)
 
 
-def one_line(error: object, most: int = 200) -> str:
-    """The last line of a message, not too long."""
-    lines = str(error).strip().splitlines()
-    name = f"{type(error).__name__}: " if isinstance(error, BaseException) else ""
-    return (name + (lines[-1].strip() if lines else ""))[:most]
+def one_line(message: object) -> str:
+    """The last line of a message or an exception, the latter after its name, cut where it is too long."""
+    lines = str(message).strip().splitlines()
+    name = f"{type(message).__name__}: " if isinstance(message, BaseException) else ""
+    return (name + (lines[-1].strip() if lines else ""))[:DETAIL_LENGTH]

@@ -11,7 +11,14 @@ from fanfold.priors import Gaussian, Prior
 
 
 class Parameters(ABC):
-    """A distribution of several real parameters that a run directory can name."""
+    """A distribution of several real parameters that a run directory can name.
+
+    Example:
+        >>> import fanfold as ff
+        >>> from fanfold.problems.simulators import Parameters
+        >>> isinstance(ff.problems.Box((0.0,), (1.0,)), Parameters)
+        True
+    """
 
     @abstractmethod
     def __call__(self, n: int, generator: torch.Generator) -> Tensor:
@@ -20,18 +27,24 @@ class Parameters(ABC):
 
 @dataclass(frozen=True)
 class Box(Parameters):
-    """Uniform between bounds, each parameter for itself.
+    """Parameters that are uniform between bounds, independent of each other.
 
     Raises:
         ValueError: If there are not as many lower as upper bounds, or one is not below the other.
+
+    Example:
+        >>> import torch, fanfold as ff
+        >>> box = ff.problems.Box(low=(1.0, 0.0), high=(3.0, 0.5))
+        >>> tuple(box(5, torch.Generator().manual_seed(0)).shape)
+        (5, 2)
     """
 
-    low: tuple[float, ...] = (0.0,)  # of each parameter
-    high: tuple[float, ...] = (1.0,)
+    low: tuple[float, ...] = (0.0,)  # lower bound of each parameter
+    high: tuple[float, ...] = (1.0,)  # upper bound of each parameter
 
     def __post_init__(self):
-        for name in ("low", "high"):
-            object.__setattr__(self, name, tuple(float(v) for v in getattr(self, name)))
+        for name, bounds in (("low", self.low), ("high", self.high)):
+            object.__setattr__(self, name, tuple(float(bound) for bound in bounds))
         if len(self.low) != len(self.high) or not self.low:
             raise ValueError(f"{len(self.low)} lower and {len(self.high)} upper bounds; pass one of each a parameter.")
         for i, (low, high) in enumerate(zip(self.low, self.high)):
@@ -45,10 +58,20 @@ class Box(Parameters):
 
 @dataclass(frozen=True)
 class Independent(Parameters):
-    """So many independent entries of one prior, real."""
+    """Parameters that are independent draws of one prior, real.
 
-    of: Prior = field(default_factory=Gaussian)
-    count: int = 1
+    Raises:
+        ValueError: If there are none.
+
+    Example:
+        >>> import torch, fanfold as ff
+        >>> gaussian = ff.problems.Independent(ff.priors.Gaussian(4.0), count=3)
+        >>> tuple(gaussian(5, torch.Generator().manual_seed(0)).shape)
+        (5, 3)
+    """
+
+    of: Prior = field(default_factory=Gaussian)  # prior of each parameter
+    count: int = 1  # number of parameters
 
     def __post_init__(self):
         if self.count < 1:

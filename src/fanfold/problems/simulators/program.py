@@ -23,7 +23,7 @@ from fanfold.problems.simulators.outcome import Outcome, judge, one_line
 from fanfold.problems.simulators.parameters import Box, Parameters
 
 Format = Literal["json", "npy", "text"]
-WORDS = ("input", "output", "seed", "index", "x")
+PLACEHOLDERS = ("input", "output", "seed", "index", "x")  # words that a command may have in braces
 
 
 @dataclass(frozen=True)
@@ -42,14 +42,20 @@ class Program(Numbered):
 
     Raises:
         ValueError: If the command is empty or has an unknown word in braces, or a setting is out of range.
+
+    Example:
+        >>> import fanfold as ff
+        >>> program = ff.problems.Program("echo {x}", ff.problems.Box((0.0, 0.0), (1.0, 1.0)))
+        >>> x, obs = program.draw(0)
+        >>> bool((obs.y == x).all())
+        True
     """
 
-    command: str
-    # pyrefly: ignore[bad-override]
-    prior: Parameters = field(default_factory=Box)  # where the parameters come from
-    timeout: float = 60.0  # seconds
+    command: str  # program and its arguments, as above
+    prior: Parameters = field(default_factory=Box)  # distribution of the parameters
+    timeout: float = 60.0  # seconds after which a run is killed
     retries: int = 1  # further tries of a run that failed
-    parameters_as: Format = "json"  # how the program reads them
+    parameters_as: Format = "json"  # form in which the program reads its parameters
 
     def __post_init__(self):
         super().__post_init__()
@@ -57,22 +63,31 @@ class Program(Numbered):
             raise ValueError(f"timeout is {self.timeout} and retries {self.retries}; pass seconds, and 0 or more.")
         if self.parameters_as not in ("json", "npy", "text"):
             raise ValueError(f"parameters_as is {self.parameters_as!r}; pass json, npy or text.")
-        self._words(dict.fromkeys(WORDS, ""), np.zeros(1))
+        self._words(dict.fromkeys(PLACEHOLDERS, ""), np.zeros(1))
 
     def identity(self) -> dict[str, Any]:
-        own = ("command", "kind", "shape", "parameters_as", "dtype")
-        return {name: getattr(self, name) for name in own} | {"prior": repr(self.prior)}
+        return {
+            "command": self.command,
+            "kind": self.kind,
+            "shape": self.shape,
+            "parameters_as": self.parameters_as,
+            "dtype": self.dtype,
+            "prior": repr(self.prior),
+        }
 
     @property
     def workers(self) -> int:
-        """One for each core that this process may use."""
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        """One run at once for each core that this process may use."""
+        try:
+            return len(os.sched_getaffinity(0))
+        except AttributeError:  # a system that does not say
+            return os.cpu_count() or 1
 
     @contextmanager
     def executor(self, workers: int) -> Iterator[Executor]:
         """Threads, each of which waits for its program; an exception ends the programs that run."""
         leash = Leash()
-        pool = ThreadPoolExecutor(workers, initializer=_take, initargs=(leash,))
+        pool = ThreadPoolExecutor(workers, initializer=_hold_with, initargs=(leash,))
         try:
             yield pool
         except BaseException:
@@ -95,7 +110,7 @@ class Program(Numbered):
         return outcome
 
     def _run(self, index: int, x: np.ndarray, seed: int) -> Outcome:
-        """One try."""
+        """One try of a run."""
         with tempfile.TemporaryDirectory(prefix="fanfold-", ignore_cleanup_errors=True) as folder:
             files = {"input": f"{folder}/input", "output": f"{folder}/output"}
             words = self._words(files | {"seed": str(seed), "index": str(index)}, x)
@@ -111,8 +126,8 @@ class Program(Numbered):
                 return Outcome(index, x, failure="crash", detail=one_line(error))
             if code:
                 ending = f"exit code {code}" if code > 0 else f"signal {-code}"
-                said = one_line(complaint.decode(errors="replace"))
-                return Outcome(index, x, failure="crash", detail=f"{ending}: {said}" if said else ending)
+                last_line = one_line(complaint.decode(errors="replace"))
+                return Outcome(index, x, failure="crash", detail=f"{ending}: {last_line}" if last_line else ending)
             try:
                 answer = understood(_written(Path(folder)) if "{output}" in self.command else printed)
             except (OSError, ValueError) as error:
@@ -122,14 +137,14 @@ class Program(Numbered):
     def _words(self, values: dict[str, str], x: np.ndarray) -> list[str]:
         """The command for one draw."""
         for name in re.findall(r"\{(\w+)\}", self.command):
-            if name not in WORDS:
+            if name not in PLACEHOLDERS:
                 raise ValueError(
-                    f"the command has {{{name}}}; what is filled in is {', '.join(f'{{{w}}}' for w in WORDS)}. "
+                    f"the command has {{{name}}}; what is filled in is {', '.join(f'{{{w}}}' for w in PLACEHOLDERS)}. "
                     "Put a command that needs braces itself into a script."
                 )
         words: list[str] = []
         for word in shlex.split(self.command):
-            filled = re.sub(r"\{(input|output|seed|index)\}", lambda found: values[found[1]], word)
+            filled = re.sub(r"\{(input|output|seed|index)\}", lambda match: values[match[1]], word)
             words += [repr(float(v)) for v in x] if word == "{x}" else [filled]
         if not words:
             raise ValueError("the command is empty; pass a program and its arguments, such as 'solver --seed {seed}'.")
@@ -153,10 +168,10 @@ def _written(folder: Path) -> bytes:
     Raises:
         FileNotFoundError: If there is none.
     """
-    found = sorted(folder.glob("output*"))
-    if not found:
+    files = sorted(folder.glob("output*"))
+    if not files:
         raise FileNotFoundError("the program wrote no file {output}")
-    return found[0].read_bytes()
+    return files[0].read_bytes()
 
 
 def understood(content: bytes) -> Any:
@@ -182,46 +197,52 @@ def understood(content: bytes) -> Any:
 
 
 class Leash:
-    """Programs that run now, so that a simulation which is interrupted leaves none behind."""
+    """The programs that run now, so that a simulation which is interrupted leaves none behind."""
 
     def __init__(self):
         self._lock, self._held, self._off = threading.Lock(), set[subprocess.Popen](), False
 
     def hold(self, process: subprocess.Popen) -> None:
-        """From now on it can be ended."""
+        """Remember a process that has started, so that it can be ended."""
         with self._lock:
             self._held.add(process)
             if self._off:
                 end_group(process)
 
     def release(self, process: subprocess.Popen) -> None:
-        """It has ended."""
+        """Forget a process that has ended."""
         with self._lock:
             self._held.discard(process)
 
     def let_none_run(self) -> None:
-        """End those that run, and those that are yet to start."""
+        """End the processes that run, and those that are yet to start."""
         with self._lock:
             self._off = True
             for process in self._held:
                 end_group(process)
 
 
-_thread = threading.local()
+class _Thread(threading.local):
+    """What each thread has for itself."""
+
+    leash: Leash | None = None  # that of the executor whose thread it is
 
 
-def _take(leash: Leash) -> None:
+_thread = _Thread()
+
+
+def _hold_with(leash: Leash) -> None:
     _thread.leash = leash
 
 
 def completed(words: Sequence[str], given: bytes, timeout: float) -> tuple[int, bytes, bytes]:
-    """Exit code, output and complaints of a program; if it takes too long it is killed with all that it started.
+    """The exit code, output and complaints of a program, which is killed with all that it started if it takes too long.
 
     Raises:
         subprocess.TimeoutExpired: If it took too long.
         OSError: If it cannot be started.
     """
-    pipe, leash = subprocess.PIPE, getattr(_thread, "leash", None) or Leash()
+    pipe, leash = subprocess.PIPE, _thread.leash or Leash()
     with subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True) as process:
         leash.hold(process)
         try:

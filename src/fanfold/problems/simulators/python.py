@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fanfold.observation import Observation
-from fanfold.problems.simulators.base import FIRST, Numbered, grouped, parameters_of, refusal, seeds_of
+from fanfold.problems.simulators.base import TRIAL_RUNS, Numbered, grouped, parameters_of, refusal, seeds_of
 from fanfold.problems.simulators.outcome import Outcome, judge, numbers, one_line
 
 Sampler = Callable[[int, torch.Generator], Tensor]
@@ -26,9 +26,21 @@ class Simulator(Numbered):
     Randomness must come from the generator alone, then every draw has a seed of its own and repeats bit for bit,
     alone or among others. What the function raises is recorded as a crash; numbers that are not finite or an
     observation of another shape, likewise by their kind.
+
+    Attributes:
+        prior: What draws the parameters: `Box`, `Independent`, or a function `(n, generator)` -> `(n, d)`.
+        simulate: The function of one draw.
+
+    Example:
+        >>> import torch, fanfold as ff
+        >>> box = ff.problems.Box((0.0, 0.0), (1.0, 1.0))
+        >>> noisy = ff.problems.Simulator(box, lambda x, generator: x + 0.1 * torch.randn(2, generator=generator))
+        >>> x, obs = noisy.sample(5, torch.Generator().manual_seed(0))
+        >>> tuple(x.shape), tuple(obs.y.shape), noisy.failures
+        ((5, 2), (5, 2), {})
     """
 
-    prior: Sampler = field()  # type: ignore[assignment]  # Box, Independent, or (n, generator) -> (n, d)
+    prior: Sampler = field()
     simulate: Callable[[Tensor, torch.Generator], Any]
 
     def identity(self) -> dict[str, Any]:
@@ -54,13 +66,26 @@ class BatchSimulator(Numbered):
     Draws that are numbered are made in whole chunks of `chunk`, so that each repeats bit for bit however many are
     asked for; what the function raises loses its chunk. `sample` asks for as many as it needs at once.
 
+    Attributes:
+        prior: What draws the parameters: `Box`, `Independent`, or a function `(n, generator)` -> `(n, d)`.
+        simulate: The function of a batch.
+        chunk: How many numbered draws are always made together.
+
     Raises:
         ValueError: If the chunk is empty.
+
+    Example:
+        >>> import torch, fanfold as ff
+        >>> box = ff.problems.Box((0.0, 0.0), (1.0, 1.0))
+        >>> noisy = ff.problems.BatchSimulator(box, lambda x, generator: x + torch.randn(x.shape, generator=generator))
+        >>> x, obs = noisy.sample(500, torch.Generator().manual_seed(0))
+        >>> tuple(obs.y.shape)
+        (500, 2)
     """
 
-    prior: Sampler = field()  # type: ignore[assignment]  # Box, Independent, or (n, generator) -> (n, d)
+    prior: Sampler = field()
     simulate: Callable[[Tensor, torch.Generator], Any]
-    chunk: int = field(default=64, kw_only=True)  # draws that are always made together
+    chunk: int = field(default=64, kw_only=True)
 
     def __post_init__(self):
         super().__post_init__()
@@ -75,21 +100,21 @@ class BatchSimulator(Numbered):
         return self.chunk
 
     def outcomes(self, seed: int, indices: Sequence[int]) -> list[Outcome]:
-        found = []
-        for some in grouped(indices, self.chunk):
-            chunk = self._chunk(seed, some[0] // self.chunk)
-            found += [chunk[index % self.chunk] for index in some]
-        return found
+        outcomes = []
+        for group in grouped(indices, self.chunk):
+            chunk = self._chunk(seed, group[0] // self.chunk)
+            outcomes += [chunk[index % self.chunk] for index in group]
+        return outcomes
 
     def sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Observation]:
-        tried, have = 0, 0
+        tried, good = 0, 0
         parts: list[tuple[np.ndarray, np.ndarray]] = []
-        while have < n:
+        while good < n:
             for_x, for_y = torch.randint(2**62, (2,), generator=generator).tolist()
-            parts.append(self._good(n - have, for_x, for_y))
-            tried, have = tried + n - have, have + len(parts[-1][0])
-            if tried >= FIRST and not have:
-                raise ValueError(refusal(self.outcomes(self.seed, range(FIRST))))
+            parts.append(self._good(n - good, for_x, for_y))
+            tried, good = tried + n - good, good + len(parts[-1][0])
+            if tried >= TRIAL_RUNS and not good:
+                raise ValueError(refusal(self.outcomes(self.seed, range(TRIAL_RUNS))))
         x, y = (np.concatenate(arrays) for arrays in zip(*parts))
         return torch.from_numpy(x), Observation(torch.from_numpy(y))
 
@@ -105,23 +130,23 @@ class BatchSimulator(Numbered):
 
     def _good(self, n: int, for_x: int, for_y: int) -> tuple[np.ndarray, np.ndarray]:
         """What succeeds of `n` draws; the rest is counted."""
-        x, shape = parameters_of(self.prior, n, for_x, self.dtype), self.expected
+        x, shape = parameters_of(self.prior, n, for_x, self.dtype), self.expected_shape()
         y = np.empty((0, *shape), self.dtype)
         try:
             y = self._answers(x, for_y)
         except Exception:
-            self.failed["crash"] += n
+            self._failures["crash"] += n
             return x[:0], y
         if y.shape[1:] != shape:
-            self.failed["wrong shape"] += n
+            self._failures["wrong shape"] += n
             return x[:0], y[:0].reshape(0, *shape)
         finite = np.isfinite(y).reshape(n, -1).all(1)
         if not finite.all():
-            self.failed["non-finite"] += int((~finite).sum())
+            self._failures["non-finite"] += int((~finite).sum())
         return x[finite], y[finite]
 
     def _answers(self, x: np.ndarray, seed: int) -> np.ndarray:
-        """Observations of all draws `(n, ...)`."""
+        """The observations of all draws, `(n, ...)`."""
         y = numbers(self.simulate(torch.from_numpy(x.copy()), torch.Generator().manual_seed(seed)), self.dtype)
         if y.ndim == 0 or len(y) != len(x):
             raise ValueError(f"y has shape {y.shape} for {len(x)} draws; return one observation each, ({len(x)}, ...)")
@@ -129,13 +154,13 @@ class BatchSimulator(Numbered):
 
 
 def python_identity(simulator: Simulator | BatchSimulator) -> dict[str, Any]:
-    """Functions by their source, and the settings that tell the draws."""
-    code = {"simulator": source_of(simulator.simulate), "prior": source_of(simulator.prior)}
+    """What decides the draws of a function: its source, that of its prior, and the settings."""
+    code = {"simulator": code_identity(simulator.simulate), "prior": code_identity(simulator.prior)}
     settings = {"kind": simulator.kind, "shape": simulator.shape, "dtype": simulator.dtype}
     return code | settings | {"together": simulator.together}
 
 
-def source_of(thing: Any) -> str:
+def code_identity(thing: Any) -> str:
     """A function by its name and a hash of its source, or a frozen dataclass by its fields.
 
     What a function calls, or finds outside itself, is not seen.
@@ -143,18 +168,19 @@ def source_of(thing: Any) -> str:
     if is_dataclass(thing) and not isinstance(thing, type):
         return repr(thing)
     if isinstance(thing, partial):
-        return f"{source_of(thing.func)} with {thing.args!r} {thing.keywords!r}"
+        return f"{code_identity(thing.func)} with {thing.args!r} {thing.keywords!r}"
     code = thing if inspect.isroutine(thing) or isinstance(thing, type) else type(thing)
     try:
         text = inspect.getsource(code)
     except (OSError, TypeError):  # typed at a prompt, or compiled
-        text = repr(_instructions(getattr(code, "__code__", None)))
+        function = code.__func__ if inspect.ismethod(code) else code
+        text = repr(_instructions(function.__code__ if inspect.isfunction(function) else None))
     name = f"{code.__module__}.{code.__qualname__}"
     return f"{name} {hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
 def _instructions(code: Any) -> Any:
-    """Compiled code, and the constants in it, as plain data that is the same in every process."""
+    """Compiled code and the constants in it, as plain data that is the same in every process."""
     if isinstance(code, frozenset):
         return sorted(map(repr, code))
     if not isinstance(code, CodeType):

@@ -1,9 +1,9 @@
 """What a simulator has simulated, on disk: one file that is only appended to, so that no crash loses a good run.
 
-problem.json   what tells the draws: another problem, command, prior or seed is refused
+problem.json   what decides the draws: another problem, command, prior or seed is refused
 runs.bin       records: a head of 24 bytes, JSON, and the arrays of x and y
 
-A record that was cut short or changed is told by its checksum, left out, and simulated again.
+A record that was cut short or changed is recognised by its checksum, left out, and simulated again.
 """
 
 import json
@@ -21,15 +21,29 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fanfold.core.files import check_same, sole_writer, write_whole
 from fanfold.problems.simulators.outcome import Failure, Outcome
 
+IDENTITY, RECORDS = "problem.json", "runs.bin"
 MAGIC = b"fFR1"
 HEAD = struct.Struct("<4sIQI4x")  # magic, length of the JSON, length of the arrays, checksum of both
 SYNC_SECONDS = 1.0  # between two waits for the disk: a power failure costs no more
 
 
 class Failed(NamedTuple):
-    """A run without a result."""
+    """A run without a result.
+
+    Attributes:
+        index: The number of the draw.
+        kind: The kind of the failure.
+        detail: What exactly went wrong, in one line.
+        x: The parameters, `(d,)`.
+
+    Example:
+        >>> from fanfold.problems.simulators.store import Failed
+        >>> Failed(17, "crash", "exit code 3", [0.5, 2.0]).kind
+        'crash'
+    """
 
     index: int
     kind: Failure
@@ -38,16 +52,44 @@ class Failed(NamedTuple):
 
 
 class Record(NamedTuple):
-    """Runs whose observations have one shape, and some that failed."""
+    """Runs whose observations have one shape, or runs that failed.
+
+    Attributes:
+        indices: The numbers of the draws that have an observation.
+        x: Their parameters, `(runs, d)`.
+        y: Their observations, `(runs, ...)`.
+        failed: The runs that failed.
+
+    Example:
+        >>> import numpy as np
+        >>> from fanfold.problems.simulators.outcome import Outcome
+        >>> from fanfold.problems.simulators.store import records_of
+        >>> (record,) = records_of([Outcome(k, np.zeros(1), np.ones(2)) for k in range(3)])
+        >>> record.indices, record.y.shape
+        ([0, 1, 2], (3, 2))
+    """
 
     indices: list[int]
-    x: np.ndarray  # (runs, d)
-    y: np.ndarray  # (runs, ...)
+    x: np.ndarray
+    y: np.ndarray
     failed: list[Failed]
 
 
 class Contents:
-    """All that a store holds; a later record of a draw counts, and observations have the shape that most have."""
+    """All that a store holds; of a draw the latest record counts, and observations have the shape that most have.
+
+    Args:
+        records: The records of the store, in the order in which they were written.
+
+    Example:
+        >>> import numpy as np
+        >>> from fanfold.problems.simulators.outcome import Outcome
+        >>> from fanfold.problems.simulators.store import Contents, records_of
+        >>> outcomes = [Outcome(0, np.zeros(1), np.ones(2)), Outcome(1, np.ones(1), failure="crash", detail="no mesh")]
+        >>> contents = Contents(records_of(outcomes))
+        >>> contents.good, contents.failures
+        ([0], {'crash': 1})
+    """
 
     def __init__(self, records: Sequence[Record]):
         self._records = records
@@ -60,32 +102,33 @@ class Contents:
 
     @cached_property
     def shape(self) -> tuple[int, ...] | None:
-        """Of one observation; None if there is none."""
+        """The shape of one observation; None if there is none."""
         shapes = Counter(self._records[number].y.shape[1:] for number, _ in self._place.values())
         return shapes.most_common(1)[0][0] if shapes else None
 
     @cached_property
     def good(self) -> list[int]:
-        """Numbers of the draws that have a pair, rising."""
+        """The numbers of the draws that have a pair, rising."""
         return sorted(i for i, (number, _) in self._place.items() if self._records[number].y.shape[1:] == self.shape)
 
     @cached_property
     def failed(self) -> list[Failed]:
         """The runs that failed, in the order of their numbers."""
-        good, found = set(self.good), {i: f for i, f in self._failed.items() if i not in self._place}
+        good, failed = set(self.good), {i: f for i, f in self._failed.items() if i not in self._place}
         for index, (number, row) in self._place.items():
             if index not in good:
                 record = self._records[number]
                 detail = f"{record.y.shape[1:]} instead of {self.shape}"
-                found[index] = Failed(index, "wrong shape", detail, record.x[row].tolist())
-        return [found[index] for index in sorted(found)]
+                failed[index] = Failed(index, "wrong shape", detail, record.x[row].tolist())
+        return [failed[index] for index in sorted(failed)]
 
-    def counts(self) -> dict[str, int]:
+    @property
+    def failures(self) -> dict[str, int]:
         """How many runs failed, by kind."""
         return dict(Counter(str(failed.kind) for failed in self.failed))
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray]:
-        """Parameters `(good, d)` and observations `(good, ...)`, in the order of the draws' numbers.
+        """The parameters `(good, d)` and observations `(good, ...)`, in the order of the draws' numbers.
 
         Raises:
             ValueError: If there is none.
@@ -98,11 +141,26 @@ class Contents:
 
 
 class Store:
-    """A store that is being written, by one process alone."""
+    """A store that is being written, by one process alone; `writing` opens it.
+
+    Args:
+        path: The folder.
+        contents: What the store held when it was opened.
+
+    Example:
+        >>> import pathlib, tempfile, numpy as np
+        >>> from fanfold.problems.simulators.outcome import Outcome
+        >>> from fanfold.problems.simulators.store import reading, writing
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with writing(pathlib.Path(folder), {"seed": 0}) as store:
+        ...         store.append([Outcome(0, np.zeros(1), np.ones(2))])
+        ...     reading(pathlib.Path(folder))[1].good
+        [0]
+    """
 
     def __init__(self, path: Path, contents: Contents):
         self.path, self.contents = path, contents
-        self._file = (path / "runs.bin").open("ab")
+        self._file = (path / RECORDS).open("ab")
         self._synced = time.monotonic()
 
     def append(self, outcomes: Sequence[Outcome]) -> None:
@@ -127,12 +185,13 @@ def writing(path: Path, identity: Mapping[str, Any]) -> Iterator[Store]:
     Raises:
         ValueError: If it holds draws of something else, another process writes to it, or it is no store.
     """
-    path.mkdir(parents=True, exist_ok=True)
-    with (path / "lock").open("w") as lock:
-        _lock(lock, path)
-        _check_identity(path, identity)
-        records, end = _scan(path / "runs.bin")
-        if (path / "runs.bin").exists():
+    with sole_writer(path):
+        begun = (path / IDENTITY).exists()
+        check_same(path, _identity(path) if begun else None, identity)
+        if not begun:
+            write_whole(path / IDENTITY, json.dumps(identity, indent=1).encode())
+        records, end = _scan(path / RECORDS)
+        if (path / RECORDS).exists():
             os.truncate(path / "runs.bin", end)
         store = Store(path, Contents(records))
         try:
@@ -142,26 +201,23 @@ def writing(path: Path, identity: Mapping[str, Any]) -> Iterator[Store]:
 
 
 def reading(path: Path) -> tuple[dict[str, Any], Contents]:
-    """What tells the draws of a store, and what it holds by now; another process may be writing to it.
+    """What decides the draws of a store, and what it holds by now; another process may be writing to it.
 
     Raises:
         ValueError: If there is no store.
     """
-    return _identity(path), Contents(_scan(path / "runs.bin")[0])
+    return _identity(path), Contents(_scan(path / RECORDS)[0])
 
 
 def records_of(outcomes: Sequence[Outcome]) -> list[Record]:
     """Outcomes as records: one for each shape of the observations."""
     failed = [Failed(o.index, o.failure, o.detail, o.x.tolist()) for o in outcomes if o.failure]
     records = [Record([], np.empty((0, 0)), np.empty((0, 0)), failed)] if failed else []
-    for _, group in groupby((o for o in outcomes if o.y is not None), key=lambda o: (o.y.shape, o.y.dtype)):  # type: ignore[union-attr]
-        some = list(group)
-        records.append(Record([o.index for o in some], np.stack([o.x for o in some]), _stacked(some), []))
+    good = [(o.index, o.x, o.y) for o in outcomes if o.y is not None]
+    for _, group in groupby(good, key=lambda run: (run[2].shape, run[2].dtype)):
+        indices, x, y = zip(*group)
+        records.append(Record(list(indices), np.stack(x), np.stack(y), []))
     return records
-
-
-def _stacked(outcomes: Sequence[Outcome]) -> np.ndarray:
-    return np.stack([o.y for o in outcomes if o.y is not None])
 
 
 def packed(record: Record) -> bytes:
@@ -206,60 +262,10 @@ def _unpacked(content: bytes, at: int) -> tuple[Record | None, int]:
     return Record(facts["indices"], x, y, [Failed(*failed) for failed in facts["failed"]]), end
 
 
-def _lock(file: Any, path: Path) -> None:
-    try:
-        import fcntl
-    except ImportError:  # a system without: two writers at once are the user's affair
-        return
-    end = time.monotonic() + 1.0  # a program that a killed writer was starting lets go of the lock a moment later
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError as error:
-            if time.monotonic() > end:
-                raise ValueError(
-                    f"another process simulates into {path}; wait for it, or choose another folder."
-                ) from error
-        time.sleep(0.05)
-
-
 def _identity(path: Path) -> dict[str, Any]:
     try:
-        return json.loads((path / "problem.json").read_text())
+        return json.loads((path / IDENTITY).read_text())
     except FileNotFoundError as error:
         raise ValueError(f"{path} holds no simulations; make some with fanfold simulate, or ff.simulate.") from error
     except ValueError as error:
-        raise ValueError(f"{path / 'problem.json'} is damaged: {error}; restore it from a copy.") from error
-
-
-def _check_identity(path: Path, identity: Mapping[str, Any]) -> None:
-    """Write what tells the draws, or compare it with what was written.
-
-    Raises:
-        ValueError: If that differs.
-    """
-    wanted = json.loads(json.dumps(identity))  # tuples are lists there
-    if not (path / "problem.json").exists():
-        others = sorted(p.name for p in path.iterdir() if p.name != "lock" and not p.name.startswith("."))
-        if others:
-            raise ValueError(f"{path} holds other things ({', '.join(others[:3])}); choose a folder of its own.")
-        temporary = path / f".problem.json.{os.getpid()}"
-        temporary.write_text(json.dumps(wanted, indent=1))
-        temporary.replace(path / "problem.json")
-        return
-    there, here = _leaves(_identity(path)), _leaves(wanted)
-    for name in [*there, *here]:
-        if there.get(name) != here.get(name):
-            raise ValueError(
-                f"{path} holds simulations with {name} = {there.get(name)!r} and these have {here.get(name)!r}; "
-                "choose another folder."
-            )
-
-
-def _leaves(facts: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested facts as flat ones, `problem.command` and so on."""
-    flat: dict[str, Any] = {}
-    for name, value in facts.items():
-        flat |= _leaves(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-    return flat
+        raise ValueError(f"{path / IDENTITY} is damaged: {error}; restore it from a copy.") from error

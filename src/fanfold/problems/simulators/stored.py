@@ -22,17 +22,26 @@ class Simulations(FromFile):
 
     Raises:
         ValueError: If there is no such store, or it holds too few pairs.
+
+    Example:
+        >>> import tempfile, fanfold as ff
+        >>> simulator = ff.problems.Simulator(ff.problems.Box((0.0,), (1.0,)), lambda x, generator: 2 * x)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = ff.simulate(simulator, 50, folder)
+        ...     pairs = ff.problems.Simulations(folder)
+        ...     len(pairs.every()[0]), pairs.failures
+        (40, {})
     """
 
     @property
     def kind(self) -> Kind:
-        """Of the simulator."""
+        """The kind of the simulator's observations."""
         return _read(*self._version())[2]
 
     @property
     def failures(self) -> Mapping[str, int]:
         """How many runs failed, by kind."""
-        return self.contents.counts()
+        return self.contents.failures
 
     @property
     def contents(self) -> Contents:
@@ -40,9 +49,10 @@ class Simulations(FromFile):
         return _read(*self._version())[1]
 
     def table(self) -> list[dict[str, Any]]:
-        """Rows with what became of the runs, how many of them, and an example."""
-        contents, rows = self.contents, [{"runs": "good", "count": len(self.contents.good), "example": ""}]
-        for kind, count in contents.counts().items():
+        """Rows that say what became of the runs, of how many, and of which one for example."""
+        contents = self.contents
+        rows: list[dict[str, Any]] = [{"runs": "good", "count": len(contents.good), "example": ""}]
+        for kind, count in contents.failures.items():
             first = next(failed for failed in contents.failed if failed.kind == kind)
             rows.append({"runs": kind, "count": count, "example": f"draw {first.index}: {first.detail}"})
         return rows
@@ -54,8 +64,8 @@ class Simulations(FromFile):
         file = Path(self.path) / "runs.bin"
         if not file.is_file():
             raise ValueError(f"{self.path} holds no simulations; make some with fanfold simulate, or ff.simulate.")
-        found = file.stat()
-        return file.parent.resolve(), found.st_size, found.st_mtime_ns
+        stat = file.stat()
+        return file.parent.resolve(), stat.st_size, stat.st_mtime_ns
 
 
 @lru_cache(maxsize=4)
@@ -64,5 +74,5 @@ def _read(path: Path, size: int, modified_ns: int) -> tuple[PairArrays, Contents
     try:
         x, y = contents.arrays()
     except ValueError as error:
-        raise ValueError(f"{path}: {error}; {sum(contents.counts().values())} failed.") from error
+        raise ValueError(f"{path}: {error}; {sum(contents.failures.values())} failed.") from error
     return PairArrays(torch.from_numpy(x), torch.from_numpy(y), None, None), contents, identity["problem"]["kind"]

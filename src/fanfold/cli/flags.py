@@ -1,0 +1,140 @@
+"""Flags of the command line made from the library's own dataclasses: one row of a registry is one subcommand."""
+
+import dataclasses
+import functools
+import operator
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+import docstring_parser
+import tyro
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
+
+from fanfold import algorithms, estimators, problems
+from fanfold.algorithms import Algorithm
+from fanfold.training.settings import Training
+from fanfold.unfolding.equilibrium import EquilibriumSettings
+from fanfold.unfolding.unfold import UnfoldedSettings
+
+Result = dict[str, Any]
+Flat = tyro.conf.arg(name="")
+RunPath = Annotated[Path, tyro.conf.Positional]
+Words = Mapping[str, str]
+registry = ConstructorRegistry()
+
+
+@registry.primitive_rule
+def learn_rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Words] | None:
+    """A mapping of text to text as words `QUANTITY=SHARING`."""
+    if get_origin(info.type) is not Mapping or get_args(info.type) != (str, str):
+        return None
+    return PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="QUANTITY=SHARING",
+        instance_from_str=lambda words: dict(_shared(word) for word in words),
+        is_instance=lambda value: isinstance(value, Mapping),
+        str_from_instance=lambda value: [f"{name}={words}" for name, words in value.items()],
+    )
+
+
+@registry.primitive_rule
+def name_rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[str] | None:
+    """One of some names, where Python takes a function too, which no flag can say."""
+    kinds = get_args(info.type)
+    if not any(get_origin(kind) is Callable for kind in kinds):
+        return None
+    names = tuple(name for kind in kinds if get_origin(kind) is Literal for name in get_args(kind))
+    return (
+        PrimitiveConstructorSpec(
+            nargs=1,
+            metavar="{" + ",".join(names) + "}",
+            instance_from_str=lambda words: words[0],
+            is_instance=lambda value: value in names,
+            str_from_instance=lambda value: [value],
+            choices=names,
+        )
+        if names
+        else None
+    )
+
+
+def _shared(word: str) -> tuple[str, str]:
+    quantity, _, sharing = word.partition("=")
+    if not sharing:
+        raise ValueError(f"cannot read {word}; say QUANTITY=SHARING, such as step=per-layer.")
+    return quantity, sharing
+
+
+def _option(kind: Any, text: str, hint: str, name: str | None = None) -> Any:
+    """The annotation of a flag that need not be given: None is "not given"."""
+    metavar = "|".join(get_args(kind)) if get_args(kind) else {int: "INT", float: "FLOAT"}.get(kind, "TEXT")
+    return Annotated[kind | None, tyro.conf.arg(help=text, help_behavior_hint=hint, metavar=metavar, name=name)]
+
+
+def _training_flags() -> Any:
+    """The fields of `Training`, each None where it is not given; `--seed` belongs to the problem, which fixes A."""
+    texts = {p.arg_name: p.description or "" for p in docstring_parser.parse(Training.__doc__ or "").params}
+    kinds = get_type_hints(Training)
+    fields = []
+    for field in dataclasses.fields(Training):
+        hint, name = f"(default: the network's own, else {field.default})", "draw-seed" * (field.name == "seed")
+        option = _option(kinds[field.name], texts[field.name], hint, name or None)
+        fields.append((field.name, option, dataclasses.field(default=None)))
+    return dataclasses.make_dataclass("TrainingFlags", fields, frozen=True, namespace={"__doc__": "How to train."})
+
+
+TrainingFlags = _training_flags()
+
+
+@dataclasses.dataclass(frozen=True)
+class Unfolding:
+    """How an algorithm becomes a network."""
+
+    algorithm: Algorithm
+    layers: int = 16  # Iterations to unfold.
+    learn: Words | None = None  # What may move; every quantity that is one number, per layer, if not given.
+    checkpoint: bool = False  # Train in the memory of a few layers, taking every step two more times.
+    equilibrium: bool = False  # Train the fixed point of one step instead of so many layers.
+
+
+def _unfolding(kind: type[Algorithm]) -> type[Unfolding]:
+    """The subcommand of one algorithm: its own flags beside those of unfolding it."""
+    fields = [("algorithm", Annotated[kind, Flat])]
+    return dataclasses.make_dataclass(
+        kind.__name__, fields, bases=(Unfolding,), frozen=True, namespace={"__doc__": kind.__doc__}
+    )
+
+
+def _choice_of(rows: Mapping[str, Any]) -> Any:
+    """One subcommand for each row."""
+    named = (Annotated[kind, tyro.conf.subcommand(name, prefix_name=False)] for name, kind in rows.items())
+    return functools.reduce(operator.or_, named)
+
+
+UNFOLDINGS = {name: _unfolding(kind) for name, kind in algorithms.REGISTRY.items()}
+FROM_ALGORITHMS = (UnfoldedSettings, EquilibriumSettings)  # rows that each algorithm's subcommand stands for
+NETWORKS = UNFOLDINGS | {name: kind for name, kind in estimators.REGISTRY.items() if kind not in FROM_ALGORITHMS}
+
+ProblemChoice, NetworkChoice = _choice_of(problems.REGISTRY), _choice_of(NETWORKS)
+
+
+@functools.singledispatch
+def chosen_for(settings: Any) -> Any:
+    """The subcommand's value that stands for settings, such as those of a config."""
+    return settings
+
+
+@chosen_for.register
+def _(settings: UnfoldedSettings) -> Unfolding:
+    kind = UNFOLDINGS[_name_of(settings.algorithm)]
+    return kind(settings.algorithm, settings.layers, settings.learn, settings.checkpoint)
+
+
+@chosen_for.register
+def _(settings: EquilibriumSettings) -> Unfolding:
+    return UNFOLDINGS[_name_of(settings.algorithm)](settings.algorithm, learn=settings.learn, equilibrium=True)
+
+
+def _name_of(algorithm: Algorithm) -> str:
+    return next(name for name, kind in algorithms.REGISTRY.items() if type(algorithm) is kind)

@@ -1,0 +1,124 @@
+"""The verbs that use trained runs: runs, evaluate, apply, report."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from fanfold.cli.apply import apply_to_file
+from fanfold.cli.console import notes, show
+from fanfold.cli.flags import Result, RunPath
+from fanfold.core.table import Table, plain
+from fanfold.evaluation.evaluate import evaluate as evaluate_estimators
+from fanfold.evaluation.peers import peers_of
+from fanfold.report.run_page import write_run_page
+from fanfold.runs.directory import Run
+
+COLUMNS = ("run", "problem", "network", "layers", "step", "of", "nmse_db", "done")
+
+
+def runs(directory: Annotated[Path, tyro.conf.Positional] = Path("runs")) -> Result:
+    """List run directories with what was trained and how far it got.
+
+    Args:
+        directory: Where to look.
+    """
+    rows = [_row(Run(file.parent)) for file in sorted(directory.glob("*/config.toml"))]
+    if rows:
+        show(Table(rows))
+    else:
+        notes.print(f"no runs in {directory}; fanfold train makes one.")
+    return {"runs": rows}
+
+
+def _row(run: Run) -> dict[str, Any]:
+    """What a run trains and how far it got; a run that cannot be read says so."""
+    try:
+        config, validated = run.config, [m for m in run.metrics() if m["event"] == "validated"]
+    except (ValueError, OSError) as error:
+        return dict.fromkeys(COLUMNS) | {"run": str(run.path), "done": False, "problem": f"cannot be read: {error}"}
+    network, last = config.get("network", {}), validated[-1] if validated else {}
+    weights = (run.path / "weights.safetensors").is_file()
+    values = (
+        str(run.path),
+        config.get("problem", {}).get("name"),
+        network.get("algorithm", {}).get("name", network.get("name")),
+        network.get("layers"),
+        last.get("step", 0),
+        config.get("training", {}).get("steps"),
+        last.get("nmse_db"),
+        weights,
+    )
+    return dict(zip(COLUMNS, values, strict=True))
+
+
+def evaluate(
+    run: RunPath,
+    snr_db: tuple[float, ...] = (),
+    pictures: tuple[str, ...] = (),
+    samples: int = 1000,
+    layers: bool = False,
+    out: Path | None = None,
+) -> Result:
+    """Error of a trained run on fresh draws, against its untrained self and its peers, with the limits.
+
+    Args:
+        run: Its run directory.
+        snr_db: SNRs to try, where the problem has one; that of the training if none is given.
+        pictures: Other pictures to test on, where the problem has some; those of the training if none is given.
+        samples: Draws for each condition.
+        layers: A row for each layer.
+        out: A .csv or .json file for the table.
+    """
+    stored = Run.open(run)
+    net, problem = stored.estimator(), stored.problem()
+    conditions: dict[str, Any] = {"snr_db": list(snr_db)} if snr_db else {}
+    if pictures:
+        problem = problem.shifted(pictures=pictures)
+    table = evaluate_estimators(peers_of(net, problem), problem, samples=samples, layers=layers, **conditions)
+    show(table)
+    if out is not None:
+        (table.to_json if out.suffix == ".json" else table.to_csv)(out)
+        notes.print(f"written: {out}")
+    return {"rows": [{k: plain(v) for k, v in row.items()} for row in table]}
+
+
+def apply(
+    run: RunPath,
+    y: Annotated[Path, tyro.conf.Positional],
+    out: Path = Path("x_hat.npy"),
+    strength: float = 1.0,
+    coverage: float | None = None,
+    joint: bool = False,
+    noise_var: float | None = None,
+) -> Result:
+    """Estimate x from your own measurements with a trained run.
+
+    Args:
+        run: Its run directory.
+        y: An .npy file of measurements, shape (m,) or (samples, m); of sequences, images and sets as they are drawn.
+        out: Where the estimates go, as .npy, shape (n,) or (samples, n); what else is written has this name with _var,
+            _low, _high or _radius.
+        strength: How far to trust what was learned: 0 is the classical algorithm, 1 the trained network.
+        coverage: Of intervals around each estimate, such as 0.9, calibrated on held-out draws; none if not given.
+        joint: Intervals hold all entries of a sample at once, with that probability.
+        noise_var: Of your measurements, if it is another than the problem's; networks of channels can measure it.
+    """
+    files = apply_to_file(Run.open(run), y, out, strength, coverage, joint=joint, noise_var=noise_var)
+    rows = [{"written": str(p), "shape": str(tuple(v.shape)), "dtype": str(v.dtype)} for p, v in files.items()]
+    show(Table(rows))
+    return {"out": str(out), "shape": list(files[out].shape), "files": [str(path) for path in files]}
+
+
+def report(run: RunPath, out: Path | None = None, samples: int = 1000) -> Result:
+    """Write the page of a run: learning curve, error of every layer, peers and limits.
+
+    Args:
+        run: Its run directory.
+        out: Where to; report.html in the run directory if not given.
+        samples: Draws to measure on.
+    """
+    stored = Run.open(run)
+    path = write_run_page(stored, out or stored.path / "report.html", samples)
+    notes.print(f"open {path}")
+    return {"report": str(path)}

@@ -1,0 +1,96 @@
+"""Weights in safetensors, with metadata and a checksum: never pickled, and refused where they do not belong."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from fanfold.core.files import write_whole
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+    """Tensors in safetensors, with JSON metadata and a checksum, replaced whole."""
+    plain = {name: _real(t.detach()).cpu().contiguous() for name, t in tensors.items()}
+    header = json.dumps({**metadata, "sha256": _checksum(plain)})  # one entry: safetensors keeps no order of several
+    write_whole(path, save(plain, metadata={"fanfold": header}))
+
+
+def read_tensors(path: Path, remedy: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and metadata that `write_tensors` wrote.
+
+    Raises:
+        ValueError: If the file is missing, cut short or changed.
+    """
+    if not path.is_file():
+        raise ValueError(f"there is no {path}. {remedy}")
+    try:
+        tensors = load_file(path)
+        with safetensors.safe_open(path, "pt") as file:
+            metadata = json.loads((file.metadata() or {})["fanfold"])
+        if metadata.pop("sha256") != _checksum(tensors):
+            raise ValueError("its checksum does not match")
+        return tensors, metadata
+    except (safetensors.SafetensorError, ValueError, KeyError) as error:
+        raise ValueError(f"{path} is damaged ({error}); restore it from a copy, or train anew.") from error
+
+
+def checksum_of(path: Path) -> str:
+    """The checksum that a file of tensors says it has.
+
+    Raises:
+        ValueError: If the file is missing or damaged.
+    """
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            return json.loads((file.metadata() or {})["fanfold"])["sha256"]
+    except (safetensors.SafetensorError, OSError, ValueError, KeyError) as error:
+        raise ValueError(f"{path} cannot be read ({error}); train on, or restore it from a copy.") from error
+
+
+def check_operator(facts: Mapping[str, Any], fingerprint: str | None, path: Path) -> None:
+    """Refuse tensors that were trained for another operator.
+
+    Raises:
+        ValueError: If the recorded hash is another one.
+    """
+    if facts.get("operator") != fingerprint:
+        raise ValueError(
+            f"the weights in {path} were trained for the operator with hash {str(facts.get('operator'))[:12]} and this "
+            f"network has {str(fingerprint)[:12]}: a network loaded against another A is garbage."
+        )
+
+
+def parameters_of(module: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers by name."""
+    return dict(module.state_dict())
+
+
+def load_parameters(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Copy tensors by name into a module, complex ones from real pairs.
+
+    Raises:
+        ValueError: If names or shapes differ.
+    """
+    expected = module.state_dict()
+    if set(expected) != set(tensors) or any(_real(expected[k]).shape != _real(t).shape for k, t in tensors.items()):
+        raise ValueError("the weights do not fit the network: another algorithm, depth or `learn` wrote them.")
+    with torch.no_grad():
+        for name, value in expected.items():
+            _real(value).copy_(_real(tensors[name]))
+
+
+def _real(t: Tensor) -> Tensor:
+    return torch.view_as_real(t) if t.is_complex() else t
+
+
+def _checksum(tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(name.encode() + tensors[name].numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,219 @@
+"""Keeping: what was trained or saved comes back bit for bit; what is the user's own is named and asked for again."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import fanfold as ff
+from fanfold.algorithms import FREE, POSITIVE, Algorithm, Nominal
+from fanfold.cli.apply import apply_to_file
+from fanfold.core.noise import circular
+from fanfold.linops import Dense, Kronecker, LinearOperator
+from fanfold.observation import Estimate, Observation
+from fanfold.problems.base import Described
+from fanfold.runs.directory import SCHEMA, Run
+from fanfold.shrinkage import soft
+
+QUICK = {"steps": 4, "batch": 8, "validate_every": 2, "validation_samples": 20, "threads": 1}
+
+
+def observed(A: LinearOperator, count: int = 3) -> Observation:
+    y = torch.randn(count, A.m, dtype=A.dtype, generator=torch.Generator().manual_seed(1))
+    return Observation(y, A, torch.tensor(0.01))
+
+
+def moved(net: nn.Module) -> nn.Module:
+    """The network away from where it starts."""
+    with torch.no_grad():
+        for p in net.parameters():
+            p.add_(0.1 * torch.randn(p.shape, dtype=p.dtype, generator=torch.Generator().manual_seed(2)))
+    return net
+
+
+def random(m: int, n: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.randn(m, n, dtype=dtype, generator=torch.Generator().manual_seed(0)) / m**0.5
+
+
+OPERATORS = {
+    "dense": Dense(random(10, 20)),
+    "complex": Dense(random(10, 20, torch.complex64)),
+    "kronecker": Kronecker(random(3, 4, torch.complex64), random(4, 5, torch.complex64)),
+    "composed": Dense(random(8, 10)) @ Dense(random(10, 20)),
+}
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+@pytest.mark.parametrize("kind", ["unfolded", "equilibrium"])
+def test_a_saved_network_brings_its_operator_and_gives_the_same_bits(tmp_path, name, kind):
+    obs = observed(OPERATORS[name])
+    algorithm = ff.algorithms.ISTA(0.05)
+    if kind == "unfolded":
+        net = moved(ff.unfold(algorithm, obs, 3, {"threshold": "per-layer"}))
+    else:
+        net = moved(ff.equilibrium(algorithm, obs, {"threshold": "tied"}, tolerance=1e-2))
+    ff.save(net, tmp_path / "net")
+    loaded = ff.load(tmp_path / "net")
+    assert torch.equal(loaded(obs).x, net(obs).x)
+    assert loaded.fingerprint == net.fingerprint
+    with pytest.raises(ValueError, match="another operator"):
+        loaded(observed(Dense(random(10, 20, obs.y.dtype).roll(1, 0))))
+
+
+def test_nothing_is_saved_over_what_is_there(tmp_path):
+    net = ff.unfold(ff.algorithms.ISTA(), observed(OPERATORS["dense"]), 2, {"step": "tied"})
+    ff.save(net, tmp_path / "net")
+    with pytest.raises(ValueError, match="exists"):
+        ff.save(net, tmp_path / "net")
+
+
+def test_a_network_shaped_by_its_problem_is_saved_with_it(tmp_path):
+    problem = ff.problems.LinearGaussian()
+    net = ff.neural(problem, members=2, width=8)
+    with pytest.raises(ValueError, match="takes its shape from a problem"):
+        ff.save(net, tmp_path / "net")
+    net.prepare(*problem.sample(50, torch.Generator().manual_seed(0)))
+    ff.save(moved(net), tmp_path / "net", problem)
+    _, obs = problem.sample(5, torch.Generator().manual_seed(1))
+    assert torch.equal(ff.load(tmp_path / "net")(obs).x, net(obs).x)
+
+
+# Classes of the user's own
+
+
+class State(NamedTuple):
+    x: Tensor
+
+
+@dataclass(frozen=True)
+class MyISTA(Algorithm):
+    lam: float = 0.1
+
+    nominals = {
+        "W": Nominal(lambda a, obs: obs.A.norm() ** -2 * obs.A.matrix().mH, FREE, lr_scale=1.0),
+        "threshold": Nominal(lambda a, obs: a.lam * obs.A.norm() ** -2, POSITIVE),
+    }
+
+    def start(self, obs):
+        return State(obs.y.new_zeros((*obs.y.shape[:-1], obs.A.n)))
+
+    def step(self, s, obs, theta):
+        return State(soft(s.x + (obs.y - obs.A @ s.x) @ theta.W.mT, theta.threshold))
+
+    def read(self, s):
+        return Estimate(s.x)
+
+
+@dataclass(frozen=True)
+class MyProblem(Described):
+    seed: int = 0
+
+    @property
+    def A(self):
+        return Dense(torch.randn(10, 20, generator=torch.Generator().manual_seed(self.seed)) / 10**0.5)
+
+    def sample(self, n, generator):
+        x = circular((n, 20), generator) * (torch.rand(n, 20, generator=generator) < 0.1)
+        return x, Observation(self.A @ x + circular((n, 10), generator, var=0.01), self.A, torch.tensor(0.01))
+
+
+class MyNetwork(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(10, 20)
+
+    def forward(self, obs):
+        return Estimate(self.inner(obs.y))
+
+
+def my_loss(x_hat: Tensor, x: Tensor) -> Tensor:
+    return (x_hat - x).abs().mean(-1)
+
+
+def test_a_run_of_ones_own_problem_loads_by_the_operator_that_it_keeps(tmp_path):
+    problem = MyProblem()
+    net = ff.unfold(ff.algorithms.ISTA(), problem, 2, {"threshold": "per-layer"})
+    ff.fit(net, problem, run_dir=tmp_path / "run", **QUICK)
+    _, obs = problem.sample(3, torch.Generator().manual_seed(5))
+    assert torch.equal(ff.load(tmp_path / "run")(obs).x, net(obs).x)
+    with pytest.raises(ValueError, match=r"problem of the user's own, MyProblem: hand it in, ff.load\(path, problem"):
+        Run.open(tmp_path / "run").problem()
+    assert Run.open(tmp_path / "run", problem=problem).problem() is problem
+
+
+def test_ones_own_algorithm_is_named_and_asked_for(tmp_path):
+    problem = ff.problems.CompressedSensing(n=20, m=10)
+    net = ff.unfold(MyISTA(), problem, 2, {"threshold": "per-layer"})
+    ff.fit(net, problem, run_dir=tmp_path / "run", **QUICK)
+    with pytest.raises(ValueError, match=r"MyISTA: hand it in, ff.load\(path, algorithm=...\)"):
+        ff.load(tmp_path / "run")
+    with pytest.raises(ValueError, match="the algorithm MyISTA, and ISTA was handed in"):
+        ff.load(tmp_path / "run", algorithm=ff.algorithms.ISTA())
+    _, obs = problem.sample(3, torch.Generator().manual_seed(5))
+    assert torch.equal(ff.load(tmp_path / "run", algorithm=MyISTA())(obs).x, net(obs).x)
+
+
+def test_ones_own_network_resumes_and_loads_when_handed_in(tmp_path):
+    problem = ff.problems.CompressedSensing(n=20, m=10)
+    torch.manual_seed(0)
+    net = ff.fit(MyNetwork(), problem, run_dir=tmp_path / "run", **QUICK)
+    with pytest.raises(ValueError, match=r"MyNetwork: hand it in, ff.load\(path, network=...\)"):
+        ff.load(tmp_path / "run")
+    _, obs = problem.sample(3, torch.Generator().manual_seed(5))
+    assert torch.equal(ff.load(tmp_path / "run", network=MyNetwork())(obs).x, net(obs).x)
+    resumed = ff.resume(tmp_path / "run", network=MyNetwork())
+    assert torch.equal(resumed(obs).x, net(obs).x)
+
+
+def test_ones_own_loss_is_named_and_asked_for(tmp_path):
+    problem = ff.problems.LinearGaussian()
+    net = ff.fit(ff.neural(problem, loss=my_loss, width=8), problem, run_dir=tmp_path / "run", **QUICK)
+    with pytest.raises(ValueError, match="my_loss: hand it in"):
+        ff.load(tmp_path / "run")
+    _, obs = problem.sample(3, torch.Generator().manual_seed(5))
+    assert torch.equal(ff.load(tmp_path / "run", loss=my_loss)(obs).x, net(obs).x)
+
+
+def test_what_has_no_name_is_refused_before_it_trains(tmp_path):
+    problem, seen = ff.problems.LinearGaussian(), []
+    net = ff.neural(problem, loss=lambda x_hat, x: (x_hat - x).abs().mean(-1), width=8)
+    with pytest.raises(ValueError, match="cannot name a lambda"):
+        ff.fit(net, problem, run_dir=tmp_path / "run", on_event=seen.append, **QUICK)
+    assert not seen
+    assert not (tmp_path / "run").exists()
+
+
+# Schema and intervals
+
+
+def test_a_run_of_another_schema_is_refused_by_a_sentence(tmp_path):
+    problem = ff.problems.CompressedSensing(n=20, m=10)
+    net = ff.unfold(ff.algorithms.ISTA(), problem, 2, {"step": "tied"})
+    ff.fit(net, problem, run_dir=tmp_path / "run", **QUICK)
+    text = (tmp_path / "run/config.toml").read_text()
+    for other, age in (("", "an older"), (f"schema = {SCHEMA + 1}\n", "a newer")):
+        (tmp_path / "run/config.toml").write_text(text.replace(f"schema = {SCHEMA}\n", other))
+        with pytest.raises(ValueError, match=f"written by {age} fanfold"):
+            ff.load(tmp_path / "run")
+
+
+def test_intervals_are_calibrated_once_and_kept_in_the_run(tmp_path):
+    problem = ff.problems.CompressedSensing(n=20, m=10)
+    net = ff.unfold(ff.algorithms.ISTA(), problem, 2, {"step": "tied"})
+    ff.fit(net, problem, run_dir=tmp_path / "run", **QUICK)
+    _, obs = problem.sample(3, torch.Generator().manual_seed(5))
+    np.save(tmp_path / "y.npy", obs.y.numpy())
+    run = Run.open(tmp_path / "run")
+    first = apply_to_file(run, tmp_path / "y.npy", tmp_path / "a.npy", coverage=0.9)
+    file = tmp_path / "run/intervals-each-0.9.json"
+    written = file.read_bytes()
+    again = apply_to_file(run, tmp_path / "y.npy", tmp_path / "a.npy", coverage=0.9)
+    assert file.read_bytes() == written
+    assert all(torch.equal(first[path], again[path]) for path in first)
+    assert run.kept("intervals-each-0.9")["coverage"] == 0.9
+    ff.resume(tmp_path / "run")
+    file.write_text(file.read_text().replace(run.weights_hash(), "0" * 64))  # of other weights
+    assert run.kept("intervals-each-0.9") is None
