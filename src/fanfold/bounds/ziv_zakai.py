@@ -16,7 +16,7 @@ from fanfold.bounds.assumptions import has_atoms
 from fanfold.bounds.panels import panels
 from fanfold.core.abilities import offers, require
 from fanfold.core.units import power
-from fanfold.problems.protocols import CorrelatedModel, KnownModel, WhiteModel
+from fanfold.problems.protocols import CorrelatedModel, KnownModel, KnownWaveform, WhiteModel
 
 PAIRS_AT_ONCE = 16_384  # of values that are tested together, for their memory
 TURNS = 128  # nodes of the integral over a phase
@@ -26,26 +26,15 @@ Density = Callable[[Tensor], Tensor]
 
 
 @runtime_checkable
-class OneSource(WhiteModel, Protocol):
+class OneSource(WhiteModel, KnownWaveform, Protocol):
     """A source of known shape at an unknown place, the first parameter: `y = a e^{i phi} s(place) + w`, `‖s‖² = m`.
 
     `gain` says what of `a e^{i phi}` is unknown: nothing ("known"), a uniform "phase", or all of it, `CN(0, 1)`
-    ("rayleigh"). The place lies within the `window`, and does not depend on the gain.
+    ("rayleigh"). The place does not depend on it.
     """
-
-    @property
-    def gain(self) -> str: ...
-
-    @property
-    def window(self) -> tuple[float, float]: ...
-
-    def waveform(self, place: Tensor) -> Tensor:
-        """`s` for places `(...)`, `(..., m)`; differentiable."""
-        ...
 
     def log_density(self, place: Tensor) -> Tensor:
         """The log prior of the place, `(...)` -> `(...)`."""
-        ...
 
 
 @dataclass(frozen=True)
