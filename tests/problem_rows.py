@@ -139,9 +139,9 @@ ROWS: dict[str, dict[str, Row]] = {
         "erring": of("rf-imaging", {"phase_deg": 0.0}, scene=(5, 4), elements=(4, 3), phase_deg=10.0),
         "extended": of("rf-imaging", {"targets": "photographs"}, scene=(6, 6), elements=(4, 4), targets="extended"),
     },
-    "scalar-channel": {
-        "": of("scalar-channel", {"n": 2}),
-        "gaussian": of("scalar-channel", {"snr_db": 3.0}, prior=Gaussian(0.5), n=2, snr_db=0.0),
+    "denoising": {
+        "": of("denoising", {"n": 2}),
+        "gaussian": of("denoising", {"snr_db": 3.0}, prior=Gaussian(0.5), n=2, snr_db=0.0),
     },
     "simulations": {"": Row(simulations, {"held_out_share": 0.5})},
     "time-delay": {"": of("time-delay", {"gain": "phase"}, n=6, bandwidth=0.25, first=1.0, last=4.0, snr_db=0.0)},

@@ -25,7 +25,7 @@ from fanfold.estimators import MaximumAPosteriori, MaximumLikelihood
 from fanfold.linops import Dense
 from fanfold.observation import Estimate, Observation
 from fanfold.priors import BernoulliGaussian
-from fanfold.problems import CompressedSensing, DirectionOfArrival, LinearGaussian, Modulation, ScalarChannel, Tone
+from fanfold.problems import CompressedSensing, Denoising, DirectionOfArrival, LinearGaussian, Modulation, Tone
 from fanfold.problems.draws import Pool
 from fanfold.problems.protocols import KnownJoint, KnownModel, LinearModel, Stored, posterior_of
 
@@ -276,7 +276,7 @@ def test_a_posterior_is_known_where_it_answers(problem, known):
 
 
 def test_supports_are_told_of_linear_measurements_by_one_operator_alone():
-    for problem in (ScalarChannel(n=3), ff.problems.GeneralizedLinear(n=20, m=40), LinearGaussian(show_operator=True)):
+    for problem in (Denoising(n=3), ff.problems.GeneralizedLinear(n=20, m=40), LinearGaussian(show_operator=True)):
         assert support_oracle_error(problem, *problem.sample(5, rng(0))) is None
     noiseless = CompressedSensing(n=20, m=10, snr_db=math.inf)
     assert support_oracle_error(noiseless, *noiseless.sample(5, rng(0))) is None

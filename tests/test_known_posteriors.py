@@ -11,7 +11,7 @@ from scipy import integrate
 from fanfold.core.noise import circular
 from fanfold.observation import Observation
 from fanfold.priors import BernoulliGaussian, Gaussian, GaussianMixture, Laplace, Uniform
-from fanfold.problems import LinearGaussian, MixtureSignal, Modulation, ScalarChannel
+from fanfold.problems import Denoising, LinearGaussian, MixtureSignal, Modulation
 from fanfold.problems.protocols import KnownModel
 from fanfold.problems.radio.modulation import CONSTELLATIONS, constellation
 
@@ -19,9 +19,9 @@ KNOWN = {
     "linear": LinearGaussian(n=4, m=3, snr_db=3),
     "tall": LinearGaussian(n=2, m=7, snr_db=-3),
     "mixture": MixtureSignal(),
-    "sparse": ScalarChannel(n=3),
-    "uniform": ScalarChannel(Uniform(-1, 2), snr_db=5),
-    "laplace": ScalarChannel(Laplace()),
+    "sparse": Denoising(n=3),
+    "uniform": Denoising(Uniform(-1, 2), snr_db=5),
+    "laplace": Denoising(Laplace()),
     "modulation": Modulation(symbols=3),
     "turned": Modulation(symbols=3, classes=("bpsk", "qpsk"), unknown_phase=True),
 }
@@ -80,8 +80,8 @@ def test_densities_integrate_to_their_posterior(problem):
 @pytest.mark.parametrize(
     "prior", [Gaussian(0.7), Laplace(), Uniform(), GaussianMixture((0.6, 0.4), (0, 1), (0.1, 0.5))]
 )
-def test_the_prior_of_a_scalar_channel_integrates_to_one(prior):
-    problem = ScalarChannel(prior)
+def test_the_prior_of_denoising_integrates_to_one(prior):
+    problem = Denoising(prior)
     x = torch.linspace(-20, 20, 400_001, dtype=torch.float64)
     # a trapezoid of step 1e-4 errs by the step at a jump
     assert torch.trapezoid(problem.log_prior(x.unsqueeze(-1)).exp(), x).item() == pytest.approx(1, abs=1e-4)
@@ -176,10 +176,10 @@ def test_the_linear_model_is_what_it_says():
     [
         (lambda: LinearGaussian(n=0), "positive"),
         (lambda: MixtureSignal(spread=0), "positive"),
-        (lambda: ScalarChannel(n=0), "at least 1"),
+        (lambda: Denoising(n=0), "at least 1"),
         (lambda: Modulation(classes=("qpsk",)), "two or more"),
         (lambda: Modulation(classes=("qpsk", "9-qam")), "two or more of bpsk"),
-        (lambda: ScalarChannel(BernoulliGaussian()).shifted(m=3), "has no 'm'"),
+        (lambda: Denoising(BernoulliGaussian()).shifted(m=3), "has no 'm'"),
     ],
 )
 def test_what_is_no_problem_is_refused(make, message):

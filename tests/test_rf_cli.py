@@ -23,7 +23,7 @@ from fanfold.priors import BernoulliGaussian
 from fanfold.problems import RFGeometry
 from fanfold.problems.draws import draw
 from fanfold.problems.rf.geometry_file import LIGHT, read_geometry
-from fanfold.runs.directory import load
+from fanfold.runs.keep import load
 from fanfold.unfolding.unfold import iterate
 
 EXAMPLES = Path(__file__).parent.parent / "examples/rf"

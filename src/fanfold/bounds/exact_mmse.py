@@ -42,7 +42,7 @@ class ExactMMSE:
 
     Example:
         >>> import fanfold as ff
-        >>> problem = ff.problems.ScalarChannel(ff.priors.Gaussian(1.0), snr_db=0.0)
+        >>> problem = ff.problems.Denoising(ff.priors.Gaussian(1.0), snr_db=0.0)
         >>> round(ff.bounds.exact_mmse(problem, samples=50).mse.item(), 3)
         0.5
     """

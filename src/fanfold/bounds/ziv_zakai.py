@@ -26,7 +26,7 @@ Density = Callable[[Tensor], Tensor]
 
 
 @runtime_checkable
-class OneSource(WhiteModel, KnownWaveform, Protocol):
+class PlacedWaveform(WhiteModel, KnownWaveform, Protocol):
     """A source of known shape at an unknown place, the first parameter: `y = a e^{i phi} s(place) + w`, `‖s‖² = m`.
 
     `gain` says what of `a e^{i phi}` is unknown: nothing ("known"), a uniform "phase", or all of it, `CN(0, 1)`
@@ -48,7 +48,7 @@ class ZivZakai:
 
     Example:
         >>> import fanfold as ff
-        >>> problem = ff.problems.ScalarChannel(ff.priors.Gaussian(1.0), snr_db=0.0)
+        >>> problem = ff.problems.Denoising(ff.priors.Gaussian(1.0), snr_db=0.0)
         >>> round(ff.bounds.ziv_zakai(problem).mse, 3)
         0.5
     """
@@ -128,7 +128,7 @@ def _tail(z: Tensor) -> Tensor:
 
 def _test_error(model: KnownModel) -> tuple[TestError, bool]:
     """The error of the test between x and x + h given their odds, and whether equal odds are all that it knows."""
-    source = model if offers(model, OneSource) and model.gain != "known" else None
+    source = model if offers(model, PlacedWaveform) and model.gain != "known" else None
     if tuple(model.wanted) != (0,) or (source is None and len(model.names) > 1):
         raise ValueError(
             f"Ziv and Zakai's bound is on one parameter, and the problem has {', '.join(model.names)}; estimate one, "
@@ -191,7 +191,7 @@ def _overlap(
 
 def _prior(model: KnownModel) -> tuple[Density, tuple[float, float]]:
     """The density of the parameter, and the ends of its support; a source's place is independent of its gain."""
-    if offers(model, OneSource):
+    if offers(model, PlacedWaveform):
         return lambda x: model.log_density(x).exp(), model.window
     return lambda x: model.log_prior(x.unsqueeze(-1)).exp(), _support(model)
 

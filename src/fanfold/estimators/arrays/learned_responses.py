@@ -32,7 +32,7 @@ class LearnedResponsesSettings:
         (6, 7)
     """
 
-    within: Imaging = field(default_factory=unfolded_oamp)  # what estimates, of measurements through the nominal array
+    within: Imaging = field(default_factory=unfolded_oamp)  # The network for measurements of the nominal array.
 
     def build(self, problem: Problem) -> "LearnedResponses":
         """The untrained network.

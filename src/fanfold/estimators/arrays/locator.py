@@ -22,7 +22,7 @@ DECISIVE_NATS = 1000.0  # log ratios beyond it count as their logarithm, since n
 ADDED_POWER = 1e-3  # of the filters' mean power, added to each: the log of what is far below says nothing
 
 
-class Filtered(NamedTuple):
+class FilterOutputs(NamedTuple):
     """What the matched filters say."""
 
     ratio: Tensor  # (..., K) log likelihood ratio of each bin against no signal
@@ -43,11 +43,11 @@ class LocatorSettings:
         9
     """
 
-    oversampling: int = 4  # bins in a resolution of the problem
-    margin: int = 3  # bins beyond each end of the window
-    width: int = 16  # of the CNN, in channels
-    depth: int = 2  # of the CNN, in residual convolutions
-    network_seed: int = 0  # of the starting weights
+    oversampling: int = 4  # Bins in a resolution of the problem.
+    margin: int = 3  # Bins beyond each end of the window.
+    width: int = 16  # Channels of the CNN.
+    depth: int = 2  # Residual convolutions of the CNN.
+    network_seed: int = 0  # Seed of the starting weights.
 
     def build(self, problem: Any) -> "Locator":
         """The untrained estimator.
@@ -94,7 +94,7 @@ class Locator(nn.Module):
         snapshots: Observed amplitudes of one shape; y is `(..., m snapshots)`, the snapshots of an entry together.
         width: Channels of the CNN.
         depth: Its residual convolutions.
-        seed: Of the starting weights.
+        seed: Seed of the starting weights.
 
     Raises:
         ValueError: If templates and values do not fit, or values do not rise.
@@ -204,7 +204,7 @@ class Locator(nn.Module):
         centre = self.values + self.spacing * (said.offset + self.strength * torch.tanh(shift))
         return log_weight, centre, self.spacing * torch.exp(said.log_scale + self.strength * stretch)
 
-    def _filter(self, obs: Observation) -> Filtered:
+    def _filter(self, obs: Observation) -> FilterOutputs:
         strength, energy = self._powers(obs)
         tiny = torch.finfo(energy.dtype).tiny  # silence too has a logarithm
         entries = obs.y.shape[-1] * (1.0 if obs.y.is_complex() else 0.5)
@@ -225,10 +225,10 @@ class Locator(nn.Module):
         place = torch.linspace(-1, 1, ratio.shape[-1], dtype=ratio.dtype, device=ratio.device)
         of_bins = [torch.log1p(ratio), torch.log1p(top - ratio), offset, log_scale, level, log_var, place]
         of_bins = torch.stack([seen.expand_as(ratio) for seen in of_bins], -2)
-        return Filtered(ratio, offset, log_scale, of_bins, torch.cat([log_var, level, torch.log1p(top)], -1))
+        return FilterOutputs(ratio, offset, log_scale, of_bins, torch.cat([log_var, level, torch.log1p(top)], -1))
 
     def _powers(self, obs: Observation) -> tuple[Tensor, Tensor]:
-        """Of the matched filters `(..., K)` and of y `(..., 1)`, summed over snapshots."""
+        """The powers of the matched filters `(..., K)` and of y `(..., 1)`, summed over snapshots."""
         y, (_, m) = obs.y, self.templates.shape
         if y.shape[-1] != m * self.snapshots or (self.templates.is_complex() and not y.is_complex()):
             shape = f"{'complex ' if self.templates.is_complex() else ''}(..., {m * self.snapshots})"

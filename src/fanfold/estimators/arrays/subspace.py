@@ -71,7 +71,7 @@ class Subspace(ABC):
 
     @abstractmethod
     def angles(self, vectors: Tensor) -> Tensor:
-        """From eigenvectors `(batch, L, L)` in columns, by rising eigenvalue: `(batch, sources)`, in any order."""
+        """The angles `(batch, sources)`, unordered, of eigenvectors in columns `(batch, L, L)` by rising eigenvalue."""
 
     def covariance(self, y: Tensor) -> Tensor:
         """Sample covariance, smoothed, of unit power: `(..., L, L)`."""
@@ -234,5 +234,5 @@ def _newton(lags: Tensor, x: Tensor, low: Tensor, high: Tensor) -> Tensor:
 
 
 def _wrapped(x: Tensor) -> Tensor:
-    """Into -pi … pi."""
+    """The angles moved into -pi … pi by whole turns."""
     return torch.remainder(x + math.pi, 2 * math.pi) - math.pi

@@ -10,7 +10,7 @@ from fanfold.observation import Estimate, Observation
 from fanfold.priors import Constellation
 
 
-class Search(NamedTuple):
+class SphereSearch(NamedTuple):
     """What a search found in each sample."""
 
     x: Tensor  # (batch, n) the best point
@@ -56,7 +56,7 @@ class SphereDecoder:
             )
         return Estimate(searched.x)
 
-    def search(self, obs: Observation, guess: Tensor | None = None) -> Search:
+    def search(self, obs: Observation, guess: Tensor | None = None) -> SphereSearch:
         """The best points found, whether each is known to be the best, and the nodes that it took.
 
         Args:
@@ -89,7 +89,7 @@ class SphereDecoder:
             x = x[:, : obs.A.n] + 1j * x[:, obs.A.n :]
         shape = obs.y.shape[:-1]
         nearest = self.prior.nearest(torch.as_tensor(x, dtype=y.dtype)).reshape(*shape, obs.A.n)
-        return Search(nearest, torch.as_tensor(finished).reshape(shape), torch.as_tensor(nodes).reshape(shape))
+        return SphereSearch(nearest, torch.as_tensor(finished).reshape(shape), torch.as_tensor(nodes).reshape(shape))
 
 
 def real_form(H: Tensor, y: Tensor) -> tuple[np.ndarray, np.ndarray]:

@@ -23,13 +23,13 @@ class BackProjectionUNetSettings:
         (8, 8)
     """
 
-    image: ImageName = "lmmse"  # LMMSE for white scenes, or the matched filter
-    signal_var: float | None = None  # E|x|² of a voxel, to the LMMSE image; that of the problem's draws if not given
-    width: int = 32  # of the U-Net, in channels of the first level
-    levels: int = 2  # how often the picture is halved
-    norm_groups: int = 8  # of group norm; 0 leaves it out
-    voxels: tuple[int, int] | None = None  # height and width of the scene; the problem's if not given
-    network_seed: int = 0  # of the starting weights
+    image: ImageName = "lmmse"  # The image: LMMSE for white scenes, or the matched filter.
+    signal_var: float | None = None  # E|x|² of a voxel for the LMMSE image; that of the problem if not given.
+    width: int = 32  # Channels of the first level of the U-Net.
+    levels: int = 2  # How often the picture is halved.
+    norm_groups: int = 8  # Groups of group norm; 0 leaves it out.
+    voxels: tuple[int, int] | None = None  # Height and width of the scene; those of the problem if not given.
+    network_seed: int = 0  # Seed of the starting weights.
 
     def build(self, problem: Problem) -> "BackProjectionUNet":
         """The untrained network."""

@@ -45,15 +45,15 @@ class HybridOAMPSettings:
     """
 
     algorithm: OAMP = field(default_factory=OAMP)
-    layers: int = 5  # of the network, steps of OAMP
-    learn: Mapping[str, str] = field(default_factory=dict)  # numbers that move too: quantity -> sharing and granularity
-    correct: Correct = "prior"  # what the CNN moves: maps of the prior's settings, or the posterior mean
-    share: Share = "tied"  # one CNN for all layers, or one for each
-    width: int = 24  # of the CNN, in channels
-    depth: int | None = None  # of the CNN, in convolutions; 3 for the prior and 4 for the mean if not given
-    reach: int | None = None  # neighbours up to so many voxels away say what a voxel's prior is; 4 if not given
-    voxels: tuple[int, int] | None = None  # height and width of the scene; the problem's if not given
-    network_seed: int = 0  # of the starting weights and of the probe
+    layers: int = 5  # Layers of the network, steps of OAMP.
+    learn: Mapping[str, str] = field(default_factory=dict)  # Numbers of the algorithm that move too; none if not given.
+    correct: Correct = "prior"  # What the CNN moves: maps of the prior's settings, or the posterior mean.
+    share: Share = "tied"  # One CNN for all layers, or one for each.
+    width: int = 24  # Channels of the CNN.
+    depth: int | None = None  # Convolutions of the CNN; 3 for the prior and 4 for the mean if not given.
+    reach: int | None = None  # How many voxels away neighbours tell of a voxel's prior; 4 if not given.
+    voxels: tuple[int, int] | None = None  # Height and width of the scene; those of the problem if not given.
+    network_seed: int = 0  # Seed of the starting weights and of the probe.
 
     def __post_init__(self):
         if self.correct not in CORRECTIONS or self.share not in ("tied", "per-layer"):

@@ -24,7 +24,7 @@ from fanfold.unfolding.unfold import HasOperator, Unfolded
 
 
 @dataclass(frozen=True)
-class Mapped(EP):
+class MappedEP(EP):
     """EP whose `theta` has the maps of its prior's settings."""
 
     def denoise(self, r, v, theta):
@@ -46,13 +46,13 @@ class HybridEPSettings:
     """
 
     algorithm: EP = field(default_factory=lambda: EP(BernoulliGaussian(), damping=1.0))
-    layers: int = 8  # of the network, steps of EP
-    learn: Mapping[str, str] = field(default_factory=dict)  # numbers that move too: quantity -> sharing and granularity
-    width: int = 24  # of the CNN, in channels
-    depth: int = 3  # of the CNN, in convolutions of 1 x 1
-    reach: int = 4  # neighbours up to so many voxels away say what a voxel's prior is
-    voxels: tuple[int, int] | None = None  # height and width of the scene; the problem's if not given
-    network_seed: int = 0  # of the starting weights
+    layers: int = 8  # Layers of the network, steps of EP.
+    learn: Mapping[str, str] = field(default_factory=dict)  # Numbers of the algorithm that move too; none if not given.
+    width: int = 24  # Channels of the CNN.
+    depth: int = 3  # Convolutions of 1 x 1 of the CNN.
+    reach: int = 4  # How many voxels away neighbours tell of a voxel's prior.
+    voxels: tuple[int, int] | None = None  # Height and width of the scene; those of the problem if not given.
+    network_seed: int = 0  # Seed of the starting weights.
 
     def build(self, problem: HasOperator) -> "HybridEP":
         """The untrained network."""
@@ -82,7 +82,7 @@ class HybridEP(Unfolded):
 
     def __init__(self, problem_or_obs: HasOperator, settings: HybridEPSettings):
         ep = settings.algorithm
-        super().__init__(Mapped(**vars(ep)), problem_or_obs, settings.layers, settings.learn)
+        super().__init__(MappedEP(**vars(ep)), problem_or_obs, settings.layers, settings.learn)
         self._settings, scene = settings, scene_of(problem_or_obs, settings.voxels)
         shape = {"width": settings.width, "reach": settings.reach, "depth": settings.depth}
         self.denoiser = PriorMaps(ep.prior, scene, settings.network_seed, **shape).to(self._bound.device)

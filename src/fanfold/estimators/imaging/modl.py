@@ -24,14 +24,14 @@ class MoDLSettings:
         (8, 8)
     """
 
-    image: ImageName = "lmmse"  # the first: LMMSE for white scenes, or the matched filter
-    signal_var: float | None = None  # E|x|² of a voxel, to the LMMSE image; that of the problem's draws if not given
-    lam: float = 30.0  # λ at the start, in units of the noise variance over E|x|²; each layer learns a factor on it
-    layers: int = 5  # turns, which share one CNN
-    width: int = 24  # of the CNN, in channels
-    depth: int = 4  # of the CNN, in convolutions
-    voxels: tuple[int, int] | None = None  # height and width of the scene; the problem's if not given
-    network_seed: int = 0  # of the starting weights
+    image: ImageName = "lmmse"  # The first image: LMMSE for white scenes, or the matched filter.
+    signal_var: float | None = None  # E|x|² of a voxel for the LMMSE image; that of the problem if not given.
+    lam: float = 30.0  # λ at the start, in units of noise_var / E|x|²; each layer learns a factor on it.
+    layers: int = 5  # Turns, which share one CNN.
+    width: int = 24  # Channels of the CNN.
+    depth: int = 4  # Convolutions of the CNN.
+    voxels: tuple[int, int] | None = None  # Height and width of the scene; those of the problem if not given.
+    network_seed: int = 0  # Seed of the starting weights.
 
     def build(self, problem: Problem) -> "MoDL":
         """The untrained network."""

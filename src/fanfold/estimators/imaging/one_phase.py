@@ -27,7 +27,7 @@ def stacked(A: LinearOperator) -> LinearOperator:
 
 
 def phase_of(x: Tensor) -> Tensor:
-    """That of the sum of a signal's entries, `(..., 1)` of modulus one."""
+    """The phase of the sum of a signal's entries, `(..., 1)` of modulus one."""
     total = x.sum(-1, keepdim=True)
     return total / total.abs().clamp_min(torch.finfo(total.abs().dtype).tiny)
 
@@ -93,9 +93,9 @@ class OnePhaseSettings:
         3
     """
 
-    within: Imaging = field(default_factory=BackProjectionUNetSettings)  # the network of real scenes
-    image: ImageName = "lmmse"  # whose sum has the phase: LMMSE for white scenes, or the matched filter
-    signal_var: float | None = None  # E|x|² of a voxel, to the LMMSE image; that of the problem's draws if not given
+    within: Imaging = field(default_factory=BackProjectionUNetSettings)  # The network of real scenes.
+    image: ImageName = "lmmse"  # The image whose sum has the phase: LMMSE for white scenes, or the matched filter.
+    signal_var: float | None = None  # E|x|² of a voxel for the LMMSE image; that of the problem if not given.
 
     def build(self, problem: Problem) -> "OnePhase":
         """The untrained network."""

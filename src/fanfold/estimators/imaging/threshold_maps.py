@@ -31,14 +31,14 @@ class ThresholdMaps(nn.Module):
         self.cnn = ResidualCNN(1, 1, **shape)
 
     def forward(self, r: Tensor, threshold: Tensor, strength: float) -> Tensor:
-        """Of the powers in units of the threshold's, so that a scene in other units has the same factors."""
+        """The factors; the CNN sees powers over the threshold's, so that other units give the same factors."""
         seen = torch.log1p(power(r) / threshold**2).reshape(-1, 1, *self.scene)
         deviation = self.cnn(seen).reshape(r.shape)
         return torch.exp(strength * LARGEST_DEVIATION * torch.tanh(deviation / LARGEST_DEVIATION))
 
 
 @dataclass(frozen=True)
-class Mapped(FISTA):
+class MappedFISTA(FISTA):
     """FISTA whose `theta` has the maps."""
 
     def shrink(self, r, theta):
@@ -57,12 +57,12 @@ class ThresholdMapFISTASettings:
     """
 
     algorithm: FISTA = field(default_factory=FISTA)
-    layers: int = 8  # of the network, steps of FISTA, which share one CNN
-    learn: Mapping[str, str] = field(default_factory=dict)  # numbers that move too: quantity -> sharing and granularity
-    width: int = 24  # of the CNN, in channels
-    depth: int = 4  # of the CNN, in convolutions
-    voxels: tuple[int, int] | None = None  # height and width of the scene; the problem's if not given
-    network_seed: int = 0  # of the starting weights
+    layers: int = 8  # Layers of the network, steps of FISTA, which share one CNN.
+    learn: Mapping[str, str] = field(default_factory=dict)  # Numbers of the algorithm that move too; none if not given.
+    width: int = 24  # Channels of the CNN.
+    depth: int = 4  # Convolutions of the CNN.
+    voxels: tuple[int, int] | None = None  # Height and width of the scene; those of the problem if not given.
+    network_seed: int = 0  # Seed of the starting weights.
 
     def build(self, problem: HasOperator) -> "ThresholdMapFISTA":
         """The untrained network."""
@@ -89,7 +89,7 @@ class ThresholdMapFISTA(Unfolded):
     """
 
     def __init__(self, problem_or_obs: HasOperator, settings: ThresholdMapFISTASettings):
-        super().__init__(Mapped(**vars(settings.algorithm)), problem_or_obs, settings.layers, settings.learn)
+        super().__init__(MappedFISTA(**vars(settings.algorithm)), problem_or_obs, settings.layers, settings.learn)
         self._settings, scene = settings, scene_of(problem_or_obs, settings.voxels)
         maps = ThresholdMaps(scene, width=settings.width, depth=settings.depth, seed=settings.network_seed)
         self.maps = like_operator(maps, self._bound)

@@ -39,7 +39,7 @@ class LMMSE:
 
     @classmethod
     def of(cls, problem: Problem, samples: int = 20_000, seed: int = 0) -> "LMMSE":
-        """With the mean and covariance of draws from a problem; those of few draws are loaded by `trace / samples`.
+        """LMMSE with the mean and covariance of a problem's draws; those of few draws are loaded by `trace / samples`.
 
         Args:
             problem: Where draws come from.

@@ -35,12 +35,12 @@ class FlowPosteriorSettings:
         1
     """
 
-    flow: Flow = "spline"  # rational-quadratic splines, or affine masked autoregressive
-    transforms: int = 3  # layers of the flow
-    width: int = 64  # of the two hidden layers of each transform's network
-    context: int = 32  # numbers that a sequence, picture or set is summed up by; a vector goes in as it is
-    draws: int = 64  # of the posterior, for the mean and the variance of an estimate; even
-    network_seed: int = 0  # of the starting weights, and of these draws
+    flow: Flow = "spline"  # Rational-quadratic splines, or affine masked autoregressive maps.
+    transforms: int = 3  # Layers of the flow.
+    width: int = 64  # Width of the two hidden layers of each transform's network.
+    context: int = 32  # Numbers that sum up a sequence, picture or set; a vector goes in as it is.
+    draws: int = 64  # Draws of the posterior for an estimate's mean and variance; even.
+    network_seed: int = 0  # Seed of the starting weights, and of these draws.
 
     def __post_init__(self):
         if self.flow not in ("spline", "affine"):

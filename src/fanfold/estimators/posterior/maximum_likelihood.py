@@ -30,7 +30,7 @@ FLATTEST = 1e-9  # of the largest eigenvalue, in units of the grid's ranges: cur
 Objective = Callable[[Tensor, Observation], Tensor]
 
 
-class Search(NamedTuple):
+class SearchLimits(NamedTuple):
     """The limits within which parameters lie, in double precision, `(n,)` each.
 
     Example:
@@ -70,7 +70,7 @@ class MaximumLikelihood:
         True
     """
 
-    def __init__(self, model: object, points: Tensor, search: Search, steps: int = 30, tolerance: float = 1e-6):
+    def __init__(self, model: object, points: Tensor, search: SearchLimits, steps: int = 30, tolerance: float = 1e-6):
         self.model = require(model, KnownLikelihood, type(self).__name__)
         if steps < 1:
             raise ValueError(f"steps is {steps}; pass at least one step.")
@@ -143,7 +143,7 @@ class MaximumAPosteriori(MaximumLikelihood):
         torch.Size([3, 1])
     """
 
-    def __init__(self, model: object, points: Tensor, search: Search, steps: int = 30, tolerance: float = 1e-6):
+    def __init__(self, model: object, points: Tensor, search: SearchLimits, steps: int = 30, tolerance: float = 1e-6):
         self.joint = require(model, KnownJoint, type(self).__name__)
         super().__init__(model, points, search, steps, tolerance)
 
@@ -153,7 +153,7 @@ class MaximumAPosteriori(MaximumLikelihood):
 
 
 def newton(
-    objective: Objective, x: Tensor, obs: Observation, search: Search, steps: int, tolerance: float
+    objective: Objective, x: Tensor, obs: Observation, search: SearchLimits, steps: int, tolerance: float
 ) -> tuple[Tensor, Tensor]:
     """Climb from `x`, `(batch, n)`, to a maximum, and the variances there, `(batch, n)` each."""
     low, high, periodic = search
@@ -205,7 +205,7 @@ def _without(hessian: Tensor, held: Tensor) -> Tensor:
 
 
 def _climb(
-    objective: Objective, x: Tensor, value: Tensor, step: Tensor, obs: Observation, search: Search
+    objective: Objective, x: Tensor, value: Tensor, step: Tensor, obs: Observation, search: SearchLimits
 ) -> tuple[Tensor, Tensor]:
     """A step, halved until it does not lower the objective; where none does, none is taken."""
     low, high, periodic = search
@@ -233,7 +233,7 @@ def _variances(hessian: Tensor, held: Tensor) -> Tensor:
     return torch.where(good[:, None] & ~held, inverse.diagonal(dim1=-2, dim2=-1), math.inf)
 
 
-def search_of(model: KnownLikelihood) -> Search:
+def search_of(model: KnownLikelihood) -> SearchLimits:
     """The limits that a model says of its parameters; without a word, none.
 
     Raises:
@@ -246,10 +246,10 @@ def search_of(model: KnownLikelihood) -> Search:
     low, high = torch.full((n,), -math.inf, dtype=torch.float64), torch.full((n,), math.inf, dtype=torch.float64)
     for i, (least, most) in zip(range(n) if len(limits) == n else wanted, limits):
         low[i], high[i] = least, most
-    return Search(low, high, torch.tensor(periodic_of(model, n)))
+    return SearchLimits(low, high, torch.tensor(periodic_of(model, n)))
 
 
-def grid_of(model: KnownLikelihood, search: Search, count: int | None = None) -> Tensor:
+def grid_of(model: KnownLikelihood, search: SearchLimits, count: int | None = None) -> Tensor:
     """Points `(points, n)` that a search starts from, within the support of the prior.
 
     Raises:

@@ -33,12 +33,12 @@ class NeuralSettings:
         2
     """
 
-    loss: LossName | Loss = "squared-error"  # the posterior mean, the median, quantiles, mean and variance, a class
-    members: int = 1  # networks whose estimates are averaged
-    levels: tuple[float, ...] = (0.05, 0.5, 0.95)  # of the quantiles, for pinball
-    width: int | None = None  # of the network; a sensible one if not given
-    network_seed: int = 0  # of the starting weights
-    network: NetworkFactory | None = None  # in Python: what makes another network than the usual one
+    loss: LossName | Loss = "squared-error"  # For the mean, median, quantiles, mean and variance, or class.
+    members: int = 1  # Networks whose estimates are averaged.
+    levels: tuple[float, ...] = (0.05, 0.5, 0.95)  # Levels of the quantiles, for pinball.
+    width: int | None = None  # Width of the network; a sensible one if not given.
+    network_seed: int = 0  # Seed of the starting weights.
+    network: NetworkFactory | None = None  # In Python: what makes another network than the usual one.
 
     def build(self, problem: Problem) -> "Neural":
         """The untrained estimator."""
@@ -65,11 +65,11 @@ def neural(
             variance), "cross-entropy" (class posterior, x one-hot), or a function of x_hat and x `(batch, d)` that
             gives `(batch,)`, in units of the linear estimator's error.
         members: Networks whose estimates are averaged.
-        levels: Of the quantiles, for "pinball".
-        width: Of the network; a sensible one if None.
+        levels: Levels of the quantiles, for "pinball".
+        width: Width of the network; a sensible one if None.
         network: Makes another network from the shape of the features, the number of outputs and a seed; what it
             returns is added to the linear estimate and should start near zero.
-        seed: Of the starting weights.
+        seed: Seed of the starting weights.
 
     Raises:
         ValueError: If a setting is unknown or the problem's draws do not fit it.

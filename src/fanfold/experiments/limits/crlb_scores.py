@@ -61,7 +61,7 @@ class Split:
 
     @property
     def share(self) -> float:
-        """Of bias² in the whole, in per cent."""
+        """The share of bias² in the whole, in per cent."""
         return 100 * self.bias / (self.bias + self.variance)
 
 

@@ -67,14 +67,14 @@ BIAS_TEXT = (
 
 @dataclass(frozen=True)
 class SeedScores:
-    """Of one seed."""
+    """What one seed gave."""
 
     scores: list[Score]
     splits: list[Split]
     biased_db: list[float]  # shrunk least squares over the biased bound, at each SNR
 
     def of(self, model: str, estimator: str) -> list[Score]:
-        """By SNR."""
+        """The scores of one estimator by SNR."""
         return [s for s in self.scores if s.model == model and s.estimator == estimator]
 
     def at(self, model: str, estimator: str, snr_db: float) -> Score:

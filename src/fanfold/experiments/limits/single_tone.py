@@ -69,7 +69,7 @@ class Errors:
 
 
 def crb(problem: Located) -> float:
-    """Of the place, the gain unknown: the same wherever the source is."""
+    """The Cramér-Rao bound of the place, the gain unknown: the same wherever the source is."""
     x = problem.grid(3)[1]
     return cramer_rao(gaussian_fisher(x, problem.mean, noise_var=problem.noise_var), problem.names, (0,)).item()
 

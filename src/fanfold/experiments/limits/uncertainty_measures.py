@@ -63,7 +63,7 @@ class Recorded:
 
 @dataclass
 class Measured:
-    """Of one seed."""
+    """What was measured with one seed."""
 
     coverages: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # by problem, rows of variants
     deciles: dict[str, dict[str, list[float]]] = field(default_factory=dict)  # coverage by predicted magnitude
@@ -75,7 +75,7 @@ class Measured:
 
 
 def measure(size: Size, seed: int, watch: Watcher) -> Measured:
-    """Everything."""
+    """Measure everything on one seed."""
     measured = Measured(ranks=rank_flow(size, seed, watch))  # first, as it takes zuko
     sparse = CompressedSensing(n=100, m=50, snr_db=20, seed=seed)
     oamp = iterate(OAMP(sparse.prior), LAYERS)

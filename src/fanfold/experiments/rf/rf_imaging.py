@@ -51,11 +51,12 @@ from fanfold.experiments.rf.rf_methods import (
 from fanfold.experiments.sparse.unfolding_figure import Watcher
 from fanfold.problems import RFImaging
 from fanfold.problems.draws import draw
+from fanfold.problems.rf.imaging import Sensing
 from fanfold.report.page import Section
 from fanfold.report.plots import Series, line_chart, picture_row
 from fanfold.unfolding.unfold import iterate, unfold
 
-TITLES = {
+TITLES: dict[Sensing, str] = {
     "gaussian": "Kronecker product of two Gaussian matrices, (24 x 32)²",
     "steering": "Steering matrices of a planar array, (24 x 32)², 0.8 of the field of view",
     "fourier": "Kronecker product of three partial Fourier matrices, (12 x 16)³",
@@ -88,7 +89,9 @@ class Imaged:
 
 
 @torch.no_grad()
-def image(sensing: str, seed: int, steps: int, watch: Watcher, *, peers: bool = True, with_ep: bool = True) -> Imaged:
+def image(
+    sensing: Sensing, seed: int, steps: int, watch: Watcher, *, peers: bool = True, with_ep: bool = True
+) -> Imaged:
     """Train on one operator and recover test scenes by every method; without peers, by OAMP and EP alone."""
     on = problem(sensing, seed)
     assert on.prior is not None
@@ -97,7 +100,7 @@ def image(sensing: str, seed: int, steps: int, watch: Watcher, *, peers: bool = 
     if peers:
         estimators |= trained_peers(on, steps, seed, watch)
     net = unfold(OAMP(WRONG, noise="estimated"), on, LAYERS, dict.fromkeys(LEARNED, "per-layer"))
-    estimators[UNFOLDED] = trained(net, on, steps, 16 if sensing == "fourier" else 32, seed, watch)
+    estimators[UNFOLDED] = trained(net, on, 1e-2, steps, 16 if sensing == "fourier" else 32, seed, watch)
     if with_ep:
         estimators[UNFOLDED_EP] = unfolded_ep(on, steps // 4, seed, watch)
         if sensing != "fourier":
@@ -162,7 +165,7 @@ def goals(measured: Sequence[Imaged], *, quick: bool) -> list[Goal]:
     """What is to be reached; the quick version trains a third as long on one operator, and asks for less."""
     by_sensing = {s: [m for m in measured if m.problem.sensing == s] for s in TITLES}
 
-    def ahead(sensing: str, ours: str, name: str) -> list[float]:
+    def ahead(sensing: Sensing, ours: str, name: str) -> list[float]:
         return [m.end(name) - m.end(ours) for m in by_sensing[sensing]]
 
     ends = [m.end(UNFOLDED) for m in by_sensing["gaussian"]]

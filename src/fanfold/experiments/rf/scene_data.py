@@ -116,7 +116,7 @@ class Field:
 
     @classmethod
     def of(cls, on: Problem, scene: tuple[int, ...], seed: int) -> "Field":
-        """From 2000 training draws; the covariance of rows times that of columns, as Werner et al. (2008), eq. 3."""
+        """The field of 2000 draws: the covariance of rows times that of columns, as Werner et al. (2008), eq. 3."""
         x, _ = draw(on, 2000, seed, Stream.TUNING, 3)
         x = (x * phase_of(x).conj()).real.double()
         z = (x - x.mean()).reshape(-1, *scene)

@@ -19,7 +19,7 @@ from fanfold.estimators.posterior.heads import LossName
 from fanfold.experiments.base import Goal, Study, mean_goal
 from fanfold.experiments.sparse.unfolding_figure import Watcher
 from fanfold.priors import BernoulliGaussian, Uniform
-from fanfold.problems import LinearGaussian, MixtureSignal, Modulation, Problem, ScalarChannel
+from fanfold.problems import Denoising, LinearGaussian, MixtureSignal, Modulation, Problem
 from fanfold.problems.draws import draw
 from fanfold.problems.protocols import KnownPosterior
 from fanfold.report.page import Section
@@ -36,8 +36,8 @@ LINEAR, MIXTURE, SPARSE, UNIFORM, CLASSES = (
 PROBLEMS: dict[str, Problem] = {
     LINEAR: LinearGaussian(),
     MIXTURE: MixtureSignal(),
-    SPARSE: ScalarChannel(BernoulliGaussian()),
-    UNIFORM: ScalarChannel(Uniform()),
+    SPARSE: Denoising(BernoulliGaussian()),
+    UNIFORM: Denoising(Uniform()),
     CLASSES: Modulation(),
 }
 MILLION = 1_000_000

@@ -16,9 +16,11 @@ from torch import Tensor
 
 from fanfold.algorithms import AMP, FISTA, ISTA, LISTA, OAMP, Algorithm
 from fanfold.bounds import bayes_limit
+from fanfold.core.abilities import offers
 from fanfold.core.streams import Stream
 from fanfold.core.table import Table
 from fanfold.core.units import db, nmse_db
+from fanfold.estimators.base import OfAlgorithm
 from fanfold.evaluation.evaluate import errors_db
 from fanfold.evaluation.peers import ALPHAS, lam_grid, tuned
 from fanfold.experiments.base import CAVEAT, Goal, Study, mean_goal
@@ -97,7 +99,7 @@ def measure(seed: int, steps: int, matrix_steps: int, watch: Watcher) -> Curves:
     }
     x, obs = draw(on, 2000, seed, Stream.TESTING, 0)
     curves = {name: _curve(estimator, x, obs) for name, estimator in estimators.items()}
-    settings = {name: str(getattr(e, "algorithm", e)) for name, e in estimators.items()}
+    settings = {name: str(e.algorithm if offers(e, OfAlgorithm) else e) for name, e in estimators.items()}
     needs = min(iterations_to_reach(curves[MATRICES][-1], ISTA(lam), x[:300], obs[:300]) for lam in lams)
     limit = bayes_limit(on)
     assert limit is not None
