@@ -17,7 +17,7 @@ import torch
 
 import fanfold as ff
 from fanfold.priors import Gaussian
-from fanfold.problems import REGISTRY, Box, CompressedSensing, Problem
+from fanfold.problems import REGISTRY, Box, CompressedSensing, OFDMChannel, Problem
 
 JAKES = "jakes:array=1x1x2,subcarriers=12,frequency=0.99,speed_mps=60"
 AXES = 'axis = [{kind = "linear-array", elements = 5, field = 0.8, voxels = 6}]'
@@ -82,6 +82,7 @@ def calibrated(folder: Path) -> Problem:
 
 
 SMALL = CompressedSensing(n=30, m=15, sparsity=0.5, snr_db=20.0)
+CHANNELS = OFDMChannel(JAKES, snr_db=5.0)
 ROWS: dict[str, dict[str, Row]] = {
     "clustered": {"": of("clustered", {"snr_db": 10.0}, n=30, m=15, sparsity=0.2, fall_db=3.0)},
     "compressed-sensing": {
@@ -96,6 +97,10 @@ ROWS: dict[str, dict[str, Row]] = {
         "two": of("direction-of-arrival", {"snapshots": 2}, sources=2, sensors=4, snapshots=1, snr_db=(3.0, 0.0)),
     },
     "exactly-sparse": {"": of("exactly-sparse", {"nonzeros": 3}, n=30, m=15)},
+    "few-channels": {
+        "": of("few-channels", {"known": False}, problem=CHANNELS, count=40),
+        "plain": of("few-channels", {"seed": 1}, problem=CHANNELS, count=40, varied=False, known=False),
+    },
     "generalized-linear": {"": of("generalized-linear", {"snr_db": 5.0}, n=10, m=40, sparsity=0.5)},
     "heat": {
         "": Row(

@@ -1,7 +1,8 @@
-"""What a problem can do, beyond drawing: each ability is a protocol, and generic code asks these alone.
+"""What a problem can do, beyond drawing: each ability is a protocol, and all stand in one file, to be seen at once.
 
 A problem has an ability by having its members, as `fanfold.core.abilities` asks; it derives from nothing and is
-registered nowhere. A class whose settings decide says so itself: see `SometimesPosterior`.
+registered nowhere, and generic code asks these protocols alone. A class whose settings decide says so itself: see
+`SometimesPosterior`.
 """
 
 from collections.abc import Callable, Mapping

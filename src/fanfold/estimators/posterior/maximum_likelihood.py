@@ -31,7 +31,7 @@ Objective = Callable[[Tensor, Observation], Tensor]
 
 
 class SearchLimits(NamedTuple):
-    """Where parameters lie, in double precision, `(n,)` each.
+    """The limits within which parameters lie, in double precision, `(n,)` each.
 
     Example:
         >>> import fanfold as ff
@@ -103,7 +103,7 @@ class MaximumLikelihood:
         return cls(model, grid_of(model, search, grid), search, steps, tolerance)
 
     def objective(self, x: Tensor, obs: Observation) -> Tensor:
-        """What is maximised, `(..., n)` with `(..., m)` -> `(...)`."""
+        """The objective that is maximised, `(..., n)` with `(..., m)` -> `(...)`."""
         return self.model.log_likelihood(x, obs)
 
     def __call__(self, obs: Observation) -> Estimate:
@@ -148,7 +148,7 @@ class MaximumAPosteriori(MaximumLikelihood):
         super().__init__(model, points, search, steps, tolerance)
 
     def objective(self, x: Tensor, obs: Observation) -> Tensor:
-        """What is maximised, `(..., n)` with `(..., m)` -> `(...)`."""
+        """The objective that is maximised, `(..., n)` with `(..., m)` -> `(...)`."""
         return self.joint.log_likelihood(x, obs) + self.joint.log_prior(x)
 
 
@@ -234,7 +234,7 @@ def _variances(hessian: Tensor, held: Tensor) -> Tensor:
 
 
 def search_of(model: KnownLikelihood) -> SearchLimits:
-    """What a model says of where its parameters lie; without a word, anywhere.
+    """The limits that a model says of its parameters; without a word, none.
 
     Raises:
         ValueError: If there are limits neither for all parameters nor for the wanted ones.

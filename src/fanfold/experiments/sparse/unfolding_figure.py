@@ -53,7 +53,7 @@ class Curves:
     curves: dict[str, list[float]]
     settings: dict[str, str]
     limit_db: float
-    ista_needs: int  # iterations to reach LISTA's last layer, with the λ that gets there first; one more than are tried if none does
+    ista_needs: int  # iterations to reach LISTA's last layer with the best λ; one more than are tried if none does
     operator: str
 
 

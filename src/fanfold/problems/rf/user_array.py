@@ -140,7 +140,7 @@ class RFGeometry(Described):
         return self if self.pairs is None else self.shifted(part="test")
 
     def rows(self) -> range:
-        """Which of the pairs this part holds."""
+        """The places of the pairs that this part holds."""
         return rows_of(self.part, len(self._stored().x), self.held_out_share, str(self.pairs))
 
     def sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Observation]:
