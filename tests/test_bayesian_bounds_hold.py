@@ -20,10 +20,10 @@ from fanfold.observation import Estimate, Observation
 from fanfold.priors import Uniform
 from fanfold.problems import (
     CompressedSensing,
+    Denoising,
     DirectionOfArrival,
     LinearGaussian,
     MixtureSignal,
-    ScalarChannel,
     TimeDelay,
     Tone,
 )
@@ -93,8 +93,8 @@ KNOWN: dict[str, tuple] = {
     "linear Gaussian, 0 dB": (LinearGaussian(n=6, m=8), gaussian),
     "linear Gaussian, -20 dB": (LinearGaussian(n=6, m=8, snr_db=-20.0), gaussian),
     "Gaussian mixture": (MixtureSignal(), linear),
-    "Bernoulli-Gaussian": (ScalarChannel(), linear),
-    "uniform": (ScalarChannel(Uniform(), snr_db=5.0), linear),
+    "Bernoulli-Gaussian": (Denoising(), linear),
+    "uniform": (Denoising(Uniform(), snr_db=5.0), linear),
     "tone, -10 dB": (Tone(n=10, snr_db=-10.0), located),
     "tone, 15 dB": (Tone(n=10, snr_db=15.0, density="raised-cosine"), located),
     "delay, -10 dB": (TimeDelay(n=32, first=8.0, last=24.0, snr_db=-10.0), located),

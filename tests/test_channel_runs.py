@@ -28,7 +28,7 @@ SMALL = {
     "beam-delay-admm": ofdm.ADMMSettings(2, 16, 4),
     "beam-delay-oamp": ofdm.OAMPSettings(2, 16, 4),
     "adapted": ofdm.AdaptedSettings(
-        ofdm.FilterSettings(2, 2, modes=4, stages=1, corrected=3, width=8, depth=2), seed=3
+        ofdm.FilterSettings(2, 2, modes=4, stages=1, corrected=3, width=8, depth=2), probe_seed=3
     ),
 }
 QUICK = {"steps": 8, "batch": 8, "validate_every": 4, "validation_samples": 20, "threads": 1}

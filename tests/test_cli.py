@@ -13,7 +13,8 @@ import torch
 
 import fanfold as ff
 from fanfold.cli import main as cli
-from fanfold.runs.directory import Run, load
+from fanfold.runs.directory import Run
+from fanfold.runs.keep import load
 
 SMALL = ["--n", "40", "--m", "20", "--snr-db", "30", "--layers", "4"]
 SHORT = ["--steps", "20", "--batch", "16", "--validate-every", "10", "--validation-samples", "50", "--threads", "1"]

@@ -8,9 +8,7 @@ import torch
 from fanfold.bounds import gaussian_fisher
 from fanfold.core.units import from_db, power
 from fanfold.observation import Observation
-from fanfold.problems import DirectionOfArrival, Problem
-from fanfold.problems.protocols import KnownModel, KnownPosterior
-from fanfold.runs import recipe
+from fanfold.problems import DirectionOfArrival
 
 EPS = torch.finfo(torch.float64).eps
 each_prior = pytest.mark.parametrize("angles", ["uniform", "smooth"])
@@ -197,14 +195,6 @@ def test_search_starts_from_possible_angles_and_profiles_their_signals(sources, 
         assert torch.equal(best[:, :sources], x[:, :sources])
         assert (p.log_likelihood(best, obs) > p.log_likelihood(x, obs)).all()
         assert score(p, best, obs)[:, sources:].abs().max() < 1e-9  # the gradient by the signals, of order 10, is zero
-
-
-def test_is_a_problem_with_a_likelihood_that_a_run_can_name():
-    p = DirectionOfArrival(sources=2, snr_db=(3.0, 0.0))
-    assert isinstance(p, Problem)
-    assert isinstance(p, KnownModel)
-    assert isinstance(p, KnownPosterior)
-    assert recipe.build_problem(recipe.describe_problem(p)) == p
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import fanfold as ff
 from fanfold.algorithms import FREE, POSITIVE, REGISTRY, Algorithm, Nominal
 from fanfold.deploy.memory import PeakMemory
 from fanfold.observation import Estimate
-from fanfold.runs.directory import load
+from fanfold.runs.keep import load
 from fanfold.training.events import Stepped
 from fanfold.training.fit import fit_events
 from fanfold.training.settings import Training

@@ -5,7 +5,7 @@ import torch
 
 from fanfold.bounds import exact_mmse
 from fanfold.priors import BernoulliGaussian, Laplace, Uniform
-from fanfold.problems import DirectionOfArrival, LinearGaussian, MixtureSignal, Modulation, ScalarChannel, Tone
+from fanfold.problems import Denoising, DirectionOfArrival, LinearGaussian, MixtureSignal, Modulation, Tone
 
 
 def closed_form(problem, samples: int) -> torch.Tensor:
@@ -18,9 +18,9 @@ def closed_form(problem, samples: int) -> torch.Tensor:
 @pytest.mark.parametrize(
     "problem",
     [
-        *(ScalarChannel(Uniform(), snr_db=s) for s in (-20, 10, 40)),
-        ScalarChannel(Uniform(2, 5), snr_db=10),
-        ScalarChannel(Laplace()),
+        *(Denoising(Uniform(), snr_db=s) for s in (-20, 10, 40)),
+        Denoising(Uniform(2, 5), snr_db=10),
+        Denoising(Laplace()),
         LinearGaussian(n=1, m=3),
         Tone(gain="known", n=10, snr_db=0),
         Tone(gain="known", n=10, snr_db=30),
@@ -50,9 +50,9 @@ def test_quadrature_of_two_parameters_integrates_the_nuisance_out(problem):
         LinearGaussian(),
         LinearGaussian(n=20, m=20, snr_db=10),
         MixtureSignal(),
-        ScalarChannel(BernoulliGaussian()),
-        ScalarChannel(Uniform(), snr_db=10),
-        ScalarChannel(Laplace(), n=2),
+        Denoising(BernoulliGaussian()),
+        Denoising(Uniform(), snr_db=10),
+        Denoising(Laplace(), n=2),
     ],
     ids=lambda p: f"{type(p).__name__}-{p.n}-{p.snr_db}",
 )
@@ -65,7 +65,7 @@ def test_importance_samples_agree_with_the_closed_form_in_any_dimension(problem)
 
 
 def test_the_standard_error_is_that_of_means_over_observations():
-    problem = ScalarChannel(Laplace())
+    problem = Denoising(Laplace())
     runs = [exact_mmse(problem, samples=200, seed=seed) for seed in range(30)]
     spread = torch.stack([run.mse for run in runs]).std().item()
     told = torch.stack([run.standard_error for run in runs]).mean().item()
@@ -77,7 +77,7 @@ def test_the_standard_error_is_that_of_means_over_observations():
     [
         (Tone(), {"samples": 20}, "samples are effective.*more particles"),
         (LinearGaussian(), {"method": "quadrature"}, "10 parameters.*importance"),
-        (ScalarChannel(BernoulliGaussian()), {}, "x0 has atoms.*importance"),
+        (Denoising(BernoulliGaussian()), {}, "x0 has atoms.*importance"),
         (LinearGaussian(), {"method": "guess"}, "take quadrature or importance"),
         (Modulation(), {}, "learned_bound"),
     ],

@@ -16,7 +16,8 @@ from torch import nn
 import fanfold as ff
 from fanfold.core.machine import World, sensible_threads
 from fanfold.observation import Estimate, Observation
-from fanfold.runs.directory import Run, load
+from fanfold.runs.directory import Run
+from fanfold.runs.keep import load
 from fanfold.training.events import Finished, Started, Stepped, Validated
 from fanfold.training.fit import fit_events
 from fanfold.training.schedule import stages

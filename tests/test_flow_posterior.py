@@ -34,14 +34,14 @@ class Exact:
 
 
 def prepared(problem, **settings):
-    flow = FlowPosterior(problem, **settings)
+    flow = FlowPosterior.of(problem, **settings)
     flow.prepare(*draw(problem, 20_000, 0, 4, 0))
     return flow
 
 
 @pytest.fixture(scope="module")
 def trained():
-    flow = FlowPosterior(MIXTURE, transforms=2)
+    flow = FlowPosterior.of(MIXTURE, transforms=2)
     return ff.fit(flow, MIXTURE, steps=200, lr=5e-3, validate_every=200, validation_samples=100, threads=1)
 
 
@@ -148,7 +148,7 @@ def test_the_same_generator_draws_the_same_and_leaves_the_global_one_alone(train
     first, again = (trained.sample(obs, 5, torch.Generator().manual_seed(2)) for _ in range(2))
     assert first.shape == (5, 3, 2)
     assert torch.equal(first, again)
-    assert torch.equal(FlowPosterior(MIXTURE, seed=1)(obs).x, FlowPosterior(MIXTURE, seed=1)(obs).x)
+    assert torch.equal(FlowPosterior.of(MIXTURE, seed=1)(obs).x, FlowPosterior.of(MIXTURE, seed=1)(obs).x)
     assert torch.equal(before, torch.random.get_rng_state())
 
 
@@ -189,7 +189,7 @@ def test_other_kinds_of_observation_go_through_a_network(kind):
             y = x[:, :, None] + torch.randn(n, 1, 8, generator=generator)
             return x, Observation(y if kind == "sequence" else y.mT)
 
-    flow = FlowPosterior(Means(), transforms=2)
+    flow = FlowPosterior.of(Means(), transforms=2)
     x, obs = Means().sample(300, torch.Generator().manual_seed(0))
     flow.prepare(x, obs)
     assert flow(obs).x.shape == x.shape
@@ -199,14 +199,14 @@ def test_other_kinds_of_observation_go_through_a_network(kind):
 
 def test_mistakes_are_named(monkeypatch):
     with pytest.raises(ValueError, match="unknown flow"):
-        FlowPosterior(MIXTURE, "glow")
+        FlowPosterior.of(MIXTURE, "glow")
     with pytest.raises(ValueError, match="even number"):
-        FlowPosterior(MIXTURE, draws=7)
+        FlowPosterior.of(MIXTURE, draws=7)
     x, obs = draw(MIXTURE, 50, 0, 2, 0)
     with pytest.raises(ValueError, match="same value"):
-        FlowPosterior(MIXTURE).prepare(torch.ones_like(x), obs)
+        FlowPosterior.of(MIXTURE).prepare(torch.ones_like(x), obs)
     with pytest.raises(ValueError, match="at least 100"):
         sbc(Exact(), GAUSSIAN, samples=50)
     monkeypatch.setitem(sys.modules, "zuko", None)
     with pytest.raises(ImportError, match=r"fanfold\[posterior\]"):
-        FlowPosterior(MIXTURE)
+        FlowPosterior.of(MIXTURE)

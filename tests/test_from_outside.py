@@ -197,12 +197,33 @@ class Descent(Algorithm):
 
 PROBLEM_ABILITIES = [p for p in vars(posing).values() if isinstance(p, type) and p.__module__ == posing.__name__]
 LINEAR = (posing.KnownPrior, posing.LinearModel, posing.RandomMatrix, posing.GuessedPrior)
-RARE = (posing.ThroughLikelihood, posing.CorrelatedModel, posing.SometimesPosterior)
+RARE = (
+    posing.ThroughLikelihood,
+    posing.CorrelatedModel,
+    posing.SometimesPosterior,
+    posing.ChannelProblem,
+    posing.WithScene,
+    posing.KnownWaveform,
+)
+
+
+class Strange(Offset):
+    """Has what an offset has not, by name."""
+
+    likelihood = layout = mask = scene = None
+    window, resolution, gain, has_posterior = (0.0, 1.0), 0.1, "known", False
+
+    def covariance(self, x: Tensor) -> Tensor:
+        return VAR * torch.eye(self.n).to(x)
+
+    def waveform(self, place: Tensor) -> Tensor:
+        return place.unsqueeze(-1).expand(*place.shape, self.n)
 
 
 @pytest.mark.parametrize("protocol", PROBLEM_ABILITIES, ids=lambda p: p.__name__)
 def test_a_problem_has_an_ability_by_its_members(protocol):
     assert offers(Blurred() if protocol in LINEAR else Offset(), protocol) == (protocol not in RARE)
+    assert offers(Strange(), protocol) == (protocol not in LINEAR)
 
 
 def test_an_end_to_end_guest_trains_by_its_abilities_and_is_kept(tmp_path):

@@ -23,7 +23,7 @@ def imaging(**changes) -> RFImaging:
 
 def hybrid(on: RFImaging, correct: str = "prior", **settings) -> HybridOAMP:
     oamp = settings.pop("oamp", OAMP(BernoulliGaussian(0.3, 0.1)))
-    return HybridOAMP(oamp, on, on.scene, 4, {"damping": "per-layer"}, correct=correct, width=6, **settings)
+    return HybridOAMP.of(on, oamp, 4, {"damping": "per-layer"}, correct=correct, width=6, **settings)
 
 
 def moved(net: HybridOAMP, by: float = 0.1) -> HybridOAMP:
@@ -56,7 +56,7 @@ def test_untrained_it_is_the_algorithm_bit_for_bit(correct, dtype, settings):
 def test_untrained_it_is_the_algorithm_on_real_signals(correct, dtype):
     on = CompressedSensing(n=64, m=40, dtype=dtype)
     _, obs = draws(on)
-    net = HybridOAMP(OAMP(), on, (8, 8), 4, correct=correct)
+    net = HybridOAMP.of(on, OAMP(), 4, scene=(8, 8), correct=correct)
     assert torch.equal(net(obs).x, ff.iterate(OAMP(), 4)(obs).x)
 
 
@@ -180,7 +180,7 @@ def test_networks_start_at_no_correction_and_keep_the_size(net):
 def test_unet_learns_from_a_linear_image_and_keeps_its_scale(image):
     on = imaging(targets="photographs", speckle=False)
     x, obs = draws(on, 100)
-    net = BackProjectionUNet(on.scene, 0.1, image, width=8)
+    net = BackProjectionUNet.of(on, image, signal_var=0.1, width=8)
     before = ff.units.nmse_db(net(obs).x, x)
     ff.fit(net, on, steps=50, batch=16, lr=1e-2, validation_samples=50, threads=1)
     assert ff.units.nmse_db(net(obs).x, x) < before - 1  # 100 scenes leave some tenths
@@ -197,7 +197,7 @@ def test_hybrid_exports(tmp_path):
     on = CompressedSensing(n=64, m=40)
     _, obs = draws(on)
     for correct in KINDS:
-        net = moved(HybridOAMP(OAMP(), on, (8, 8), 2, correct=correct, width=4), 0.02)
+        net = moved(HybridOAMP.of(on, OAMP(), 2, scene=(8, 8), correct=correct, width=4), 0.02)
         path = to_onnx(net, obs, tmp_path / f"{correct}.onnx")
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
         (x_hat,) = session.run(None, {"y": obs.y.numpy()})
@@ -210,7 +210,7 @@ def test_modl_before_training_only_returns_to_the_measurements():
     """No CNN yet: the layers are `x + (AᴴA + λI)⁻¹ Aᴴ(y - Ax)`, here from the dense matrix, with λ in units of x."""
     on = imaging(dtype="complex128")
     _, obs = draws(on)
-    net = MoDL(on.scene, lambda o: white_lmmse(o, 0.02), layers=2).double()
+    net = MoDL.of(on, signal_var=0.02, layers=2)
     x, A = white_lmmse(obs, 0.02).x, on.A.matrix()
     eye = torch.eye(on.A.m, dtype=A.dtype)
     for _ in range(2):
@@ -223,7 +223,7 @@ def test_modl_before_training_only_returns_to_the_measurements():
 def test_modl_learns():
     on = imaging(targets="photographs", speckle=False)
     x, obs = on.sample(200, torch.Generator().manual_seed(5))
-    net = MoDL(on.scene, lambda o: white_lmmse(o, 0.1), width=12, depth=3, layers=3)
+    net = MoDL.of(on, signal_var=0.1, width=12, depth=3, layers=3)
     before = ff.units.nmse_db(net(obs).x, x)
     ff.fit(net, on, steps=60, batch=16, lr=6e-3, validation_samples=50, threads=1)
     assert ff.units.nmse_db(net(obs).x, x) < before - 1  # 200 scenes leave some tenths
@@ -250,9 +250,9 @@ def test_one_phase_hands_on_a_real_problem_and_turns_the_answer_back():
 def test_misuse_is_refused():
     on = imaging()
     with pytest.raises(ValueError, match="144 unknowns"):
-        HybridOAMP(OAMP(), on, (12, 11), 2)
+        HybridOAMP.of(on, OAMP(), 2, scene=(12, 11))
     with pytest.raises(ValueError, match="prior or mean"):
-        HybridOAMP(OAMP(), on, on.scene, 2, correct="posterior")  # type: ignore[arg-type]
+        HybridOAMP.of(on, OAMP(), 2, correct="posterior")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="depth"):
         ResidualCNN(2, 2, depth=1)
     with pytest.raises(ValueError, match="groups"):

@@ -8,10 +8,12 @@ import torch
 import fanfold as ff
 from fanfold.algorithms import EP
 from fanfold.estimators import HybridEP
-from fanfold.experiments.rf.scene_methods import learn_maps, noisy, surprise
-from fanfold.priors import BernoulliGaussian
+from fanfold.estimators.imaging.lessons import noisy, surprise
+from fanfold.priors import BernoulliGaussian, Gaussian
 from fanfold.priors.gaussian_field import GaussianField
 from fanfold.problems import CompressedSensing, RFImaging
+from fanfold.problems.draws import draw
+from fanfold.training.events import Stepped
 
 
 def imaging(**changes) -> RFImaging:
@@ -19,8 +21,7 @@ def imaging(**changes) -> RFImaging:
 
 
 def hybrid(on, layers: int = 4, **settings) -> HybridEP:
-    scene = getattr(on, "scene", (8, 8))
-    return HybridEP(EP(BernoulliGaussian(0.3, 0.1), damping=1.0), on, scene, layers, width=6, reach=1, **settings)
+    return HybridEP.of(on, EP(BernoulliGaussian(0.3, 0.1), damping=1.0), layers, width=6, reach=1, **settings)
 
 
 def moved(net: HybridEP, by: float = 0.1) -> HybridEP:
@@ -55,7 +56,7 @@ def test_untrained_it_is_ep_on_real_signals():
     on = CompressedSensing(n=64, m=40)
     _, obs = draws(on)
     classical = ff.iterate(EP(BernoulliGaussian(0.3, 0.1), damping=1.0), 4)(obs)
-    assert torch.equal(hybrid(on)(obs).x, classical.x)
+    assert torch.equal(hybrid(on, scene=(8, 8))(obs).x, classical.x)
 
 
 def test_the_estimate_is_the_posterior_mean_of_the_maps_beside_the_cavities():
@@ -66,7 +67,7 @@ def test_the_estimate_is_the_posterior_mean_of_the_maps_beside_the_cavities():
     r, v = net.cavities(obs)
     assert r.shape == v.shape == (4, 6, 144)
     for layer, wanted in enumerate(estimates):
-        maps = net.settings(r[layer], v[layer])
+        maps = net.voxel_settings(r[layer], v[layer])
         x, _ = net.prior.posterior(r[layer], v[layer], ff.algorithms.base.Theta(**maps))
         torch.testing.assert_close(x, wanted, rtol=1e-5, atol=1e-7)  # the CNN and settings are in single precision
 
@@ -105,10 +106,71 @@ def test_training_on_the_maps_alone_lowers_the_error():
     on = imaging()
     x, obs = on.sample(100, torch.Generator().manual_seed(5))
     level = x.abs().square().mean().item()
-    net = HybridEP(EP(BernoulliGaussian(0.3, level / 0.3), damping=1.0), on, on.scene, 6, width=12, reach=2)
+    net = HybridEP.of(on, EP(BernoulliGaussian(0.3, level / 0.3), damping=1.0), 6, width=12, reach=2)
     before = ff.units.nmse_db(net(obs).x, x)
-    learn_maps(net, on, 240, 0, lambda what: lambda event: None, "maps")
+    ff.fit(net, on, steps=240, threads=1)
     assert ff.units.nmse_db(net(obs).x, x) < before - 1  # 100 scenes leave some tenths
+
+
+COURSE = {"steps": 24, "validate_every": 4, "validation_samples": 4, "threads": 1}
+
+
+def taught(net: HybridEP, on, steps: int) -> HybridEP:
+    """The lessons in a plain loop: one Adam through three terms, in each of which its rate falls along a line."""
+    lessons = net.lessons(lambda count, index: draw(on, count, 0, 0, index), steps, 16, 0)
+    optimiser = torch.optim.Adam(net.denoiser.parameters())
+    for number, (first, last, factor) in enumerate(lessons.terms):
+        lessons.begin(number)
+        for step in range(first, last):
+            optimiser.param_groups[0]["lr"] = 3e-3 * (factor * (1.05 - (step - first) / (last - first)))
+            optimiser.zero_grad()
+            lessons.loss(step).backward()
+            optimiser.step()
+    return net
+
+
+def same(one: HybridEP, other: HybridEP) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+
+
+def test_fit_teaches_the_lessons_to_the_same_bits_as_a_plain_loop():
+    on = imaging()
+    fitted, plain = ff.fit(hybrid(on), on, **COURSE), taught(hybrid(on), on, 24)
+    assert same(fitted, plain)
+    assert not same(fitted, hybrid(on))
+
+
+@pytest.mark.parametrize("at", [5, 8, 14, 16, 23])  # within terms and at their ends
+def test_a_course_that_stops_goes_on_to_the_same_bits(tmp_path, at):
+    class Stop(Exception):  # noqa: N818
+        pass
+
+    def stop(event):
+        if isinstance(event, Stepped) and event.step == at:
+            raise Stop
+
+    on = imaging()
+    whole = ff.fit(hybrid(on), on, **COURSE)
+    with pytest.raises(Stop):
+        ff.fit(hybrid(on), on, run_dir=tmp_path / "run", on_event=stop, **COURSE)
+    assert same(ff.resume(tmp_path / "run"), whole)
+    assert same(ff.load(tmp_path / "run"), whole)
+
+
+def test_lessons_from_pairs_that_were_drawn_once():
+    on = imaging()
+    net = ff.fit(hybrid(on), on, simulations=40, **COURSE)
+    assert not same(net, hybrid(on))
+
+
+def test_who_knows_no_lessons_is_told_so():
+    on = imaging()
+    with pytest.raises(ValueError, match=r"schedule='lessons' needs `lessons`; Unfolded has none"):
+        ff.fit(ff.unfold(EP(), on, 2, {"damping": "tied"}), on, schedule="lessons")
+    other = HybridEP.of(on, EP(Gaussian()), 2, width=4)
+    assert other.training_defaults == {}
+    with pytest.raises(ValueError, match="BernoulliGaussian prior"):
+        ff.fit(other, on, schedule="lessons")
 
 
 def test_surprise_is_least_at_the_settings_that_drew_the_scene():
@@ -151,6 +213,10 @@ def test_draws_of_a_field_have_its_covariance():
 def test_misuse_is_refused():
     on = imaging()
     with pytest.raises(ValueError, match="144 unknowns"):
-        HybridEP(EP(BernoulliGaussian()), on, (12, 11), 2)
+        HybridEP.of(on, EP(BernoulliGaussian()), 2, scene=(12, 11))
+    with pytest.raises(ValueError, match="Constellation has none that may be learned"):
+        HybridEP.of(on, EP(), 2)
+    with pytest.raises(ValueError, match="does not say how its unknowns make a scene"):
+        HybridEP.of(CompressedSensing(n=64, m=40))
     with pytest.raises(ValueError, match=r"pass \(n, n\) and \(n,\)"):
         GaussianField(torch.zeros(3), torch.eye(4))

@@ -5,7 +5,7 @@ import torch
 
 from fanfold.bounds import LearnedBoundWarning, learned_bound, van_trees
 from fanfold.priors import BernoulliGaussian, GaussianMixture, Uniform
-from fanfold.problems import LinearGaussian, ScalarChannel
+from fanfold.problems import Denoising, LinearGaussian
 
 LINEAR = LinearGaussian()
 
@@ -45,7 +45,7 @@ def test_scores_judged_on_their_own_pairs_are_optimistic():
 
 
 def test_a_network_makes_the_bound_tighter_where_the_score_is_not_linear():
-    problem = ScalarChannel(GaussianMixture((0.5, 0.5), (-1.0, 1.0), (0.2, 0.2)), snr_db=3.0)
+    problem = Denoising(GaussianMixture((0.5, 0.5), (-1.0, 1.0), (0.2, 0.2)), snr_db=3.0)
     exact = van_trees(problem).mse.item()
     x, y = pairs(problem, 10_000)
     straight, bent = learned(x, y, steps=0).mse.item(), learned(x, y).mse.item()
@@ -70,7 +70,7 @@ def test_complex_measurements_are_pairs_of_real_ones():
 )
 def test_priors_that_it_does_not_cover_are_refused(prior, message):
     with pytest.raises(ValueError, match=message):
-        learned_bound(*pairs(ScalarChannel(prior), 5000))
+        learned_bound(*pairs(Denoising(prior), 5000))
 
 
 def test_a_density_that_falls_smoothly_to_zero_is_covered():

@@ -8,7 +8,8 @@ import torch
 import fanfold as ff
 from fanfold.algorithms import FREE, REGISTRY
 from fanfold.deploy.memory import PeakMemory
-from fanfold.runs.directory import Run, load
+from fanfold.runs.directory import Run
+from fanfold.runs.keep import load
 from fanfold.training.events import Stepped, Validated
 from fanfold.training.fit import fit_events
 from fanfold.training.settings import Training

@@ -10,8 +10,7 @@ from fanfold.algorithms import OAMP
 from fanfold.core.units import power
 from fanfold.priors import BernoulliGaussian
 from fanfold.priors.support_chain import SupportChain
-from fanfold.problems import Clustered, CompressedSensing, Mismatched, Problem
-from fanfold.runs.recipe import build_problem, describe_problem
+from fanfold.problems import Clustered, CompressedSensing, Mismatched
 
 DTYPES = ("float32", "float64", "complex64", "complex128")
 each_dtype = pytest.mark.parametrize("dtype", DTYPES)
@@ -230,20 +229,6 @@ def test_oamp_that_is_told_the_chain_beats_oamp_that_is_told_the_share():
 
 
 # Both
-
-
-@pytest.mark.parametrize("problem", [small(), clustered()], ids=["mismatched", "clustered"])
-def test_it_is_a_problem_and_plain_data(problem):
-    assert isinstance(problem, Problem)
-    assert problem.held_out() == problem  # every draw is fresh
-    assert problem.shifted() == problem
-    again = build_problem(describe_problem(problem))
-    assert again == problem
-    assert again.A.fingerprint() == problem.A.fingerprint()
-    (x, obs), (same_x, same) = problem.sample(3, rng(5)), again.sample(3, rng(5))
-    assert torch.equal(x, same_x)
-    assert torch.equal(obs.y, same.y)
-    assert not torch.equal(problem.sample(3, rng(6))[0], x)
 
 
 @each_dtype

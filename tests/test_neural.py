@@ -15,9 +15,10 @@ from fanfold.core.streams import Stream
 from fanfold.estimators.posterior.features import ridge
 from fanfold.observation import Observation
 from fanfold.priors import Uniform
-from fanfold.problems import LinearGaussian, MixtureSignal, Modulation, Pairs, ScalarChannel
+from fanfold.problems import Denoising, LinearGaussian, MixtureSignal, Modulation, Pairs
 from fanfold.problems.base import Described
 from fanfold.problems.draws import Pool, draw
+from fanfold.runs import recipe
 from fanfold.training.events import Finished, Validated
 
 UNTRAINED = {"steps": 1, "lr": 1e-30}  # prepared from data, and not moved
@@ -140,7 +141,7 @@ def excess(net, problem, draws: int = 20_000) -> float:
 @pytest.fixture(scope="module")
 def trained():
     """A heteroscedastic pair of networks on a uniform parameter in noise."""
-    problem = ScalarChannel(Uniform())
+    problem = Denoising(Uniform())
     return problem, ff.fit(ff.neural(problem, "gaussian", members=2), problem, steps=400, threads=1)
 
 
@@ -209,7 +210,9 @@ def test_a_loss_of_the_users_own():
     ff.fit(net, problem, steps=20, batch=64, threads=1, on_event=seen.append)
     assert isinstance(seen[-1], Finished)
     assert seen[-1].loss is not None
-    assert net.settings is None  # a run directory cannot name it
+    assert net.settings.loss is huber
+    with pytest.raises(ValueError, match="cannot name a lambda"):
+        recipe.describe_network(net)
 
 
 # Every kind of observation

@@ -125,20 +125,6 @@ def test_every_precision_has_the_same_operator(ensemble, coarse, fine):
     assert torch.equal(p.shifted(dtype=coarse).A.matrix(), rounded)
 
 
-@each_dtype
-def test_draws_have_the_precision_asked_for_and_repeat_with_their_generator(dtype):
-    p = CompressedSensing(n=40, m=20, dtype=dtype)
-    x, obs = p.sample(3, rng(5))
-    assert x.dtype == obs.y.dtype == p.A.dtype == getattr(torch, dtype)
-    assert obs.noise_var.dtype == x.dtype.to_real()
-    assert x.shape == (3, 40)
-    assert obs.y.shape == (3, 20)
-    again, other = p.sample(3, rng(5)), p.sample(3, rng(6))
-    assert torch.equal(again[0], x)
-    assert torch.equal(again[1].y, obs.y)
-    assert not torch.equal(other[0], x)
-
-
 def test_signals_are_as_sparse_as_they_say():
     p = CompressedSensing(n=100, m=50, sparsity=0.2)
     x, _ = p.sample(500, rng(2))
@@ -154,13 +140,6 @@ def test_infinite_snr_is_no_noise():
     assert torch.equal(obs.y, p.A @ x)
 
 
-@pytest.mark.parametrize("problem", [CompressedSensing(n=40, m=20), Photographs(block=8)], ids=["cs", "photographs"])
-def test_it_is_a_problem(problem):
-    assert isinstance(problem, Problem)
-    assert problem.held_out() is problem  # every draw is fresh
-    assert problem.shifted() == problem
-
-
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -174,11 +153,6 @@ def test_it_is_a_problem(problem):
 def test_what_is_no_compressed_sensing_is_refused(fields, message):
     with pytest.raises(ValueError, match=message):
         CompressedSensing(**fields)
-
-
-def test_shifting_an_unknown_field_is_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match=r"CompressedSensing has no 'snr' to change; it has n, m, sparsity, snr_db"):
-        CompressedSensing().shifted(snr=3.0)
 
 
 def test_shifting_to_an_impossible_problem_is_refused():
@@ -489,14 +463,6 @@ def test_flips_come_in_all_eight_ways(tmp_path, flips, ways):
     assert len(pixels.unique(dim=0)) == ways  # 300 draws miss one of eight with probability 8 (7/8)^300
 
 
-def test_photographs_repeat_with_their_generator():
-    problem = Photographs(block=8, flips=True)
-    (x, obs), (again, obs_again), (other, _) = (problem.sample(5, rng(seed)) for seed in (1, 1, 2))
-    assert torch.equal(x, again)
-    assert torch.equal(obs.y, obs_again.y)
-    assert not torch.equal(x, other)
-
-
 @pytest.mark.parametrize("name", ["camera", "ascent", "aero"])
 def test_shipped_pictures_are_pywavelets(name):
     expected = getattr(pywt.data, name)() / 255
@@ -564,8 +530,3 @@ def test_a_picture_smaller_than_a_block_is_refused(tmp_path):
 def test_what_is_no_imaging_is_refused(fields, message):
     with pytest.raises(ValueError, match=message):
         Photographs(**fields)
-
-
-def test_shifting_an_unknown_field_of_photographs_is_refused():
-    with pytest.raises(ValueError, match=r"Photographs has no 'snr_db' to change; it has pictures, block"):
-        Photographs(block=8).shifted(snr_db=3.0)

@@ -23,8 +23,7 @@ from fanfold.priors import BernoulliGaussian
 from fanfold.problems import RFGeometry
 from fanfold.problems.draws import draw
 from fanfold.problems.rf.geometry_file import LIGHT, read_geometry
-from fanfold.runs.directory import load
-from fanfold.runs.recipe import build_problem, describe_problem
+from fanfold.runs.keep import load
 from fanfold.unfolding.unfold import iterate
 
 EXAMPLES = Path(__file__).parent.parent / "examples/rf"
@@ -150,11 +149,6 @@ def test_the_snr_is_that_of_the_measurements(geometry):
     ratio = 10 * math.log10(power(p.A @ x).mean() / power(obs.y - p.A @ x).mean())
     # 20 000 scenes of about five points: their power is known to 1 / sqrt(1e5), twice that for its fourth moment
     assert ratio == pytest.approx(7.0, abs=5 * 10 / math.log(10) * 2 / 1e5**0.5)
-
-
-def test_a_problem_is_built_again_from_its_description(geometry):
-    p = RFGeometry(str(geometry), sparsity=0.2, phase_deg=3.0)
-    assert build_problem(describe_problem(p)) == p
 
 
 # Errors of geometry files

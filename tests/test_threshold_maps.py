@@ -35,7 +35,7 @@ def test_untrained_and_at_strength_zero_it_is_fista_bit_for_bit(dtype):
     on = CompressedSensing(n=144, m=100, dtype=dtype) if real else imaging(dtype=dtype)
     _, obs = draws(on)
     net, classical = (
-        ThresholdMapFISTA(FISTA(0.02), on, (12, 12), 5, LEARNED, width=6),
+        ThresholdMapFISTA.of(on, FISTA(0.02), 5, LEARNED, scene=(12, 12), width=6),
         ff.iterate(FISTA(0.02), 5)(obs).x,
     )
     assert torch.equal(net(obs).x, classical)
@@ -48,7 +48,7 @@ def test_untrained_and_at_strength_zero_it_is_fista_bit_for_bit(dtype):
 def test_the_maps_do_not_ask_for_units_or_phase():
     """A scene ten times as strong, turned, at ten times the threshold: the same factors up to rounding."""
     on = imaging(dtype="complex128")
-    net = moved(ThresholdMapFISTA(FISTA(0.02), on, on.scene, 2, width=6))
+    net = moved(ThresholdMapFISTA.of(on, FISTA(0.02), 2, width=6))
     x, _ = draws(on)
     turn = 10 * torch.exp(torch.tensor(1j, dtype=torch.complex128))
     one = net.maps(x, torch.tensor(0.1, dtype=torch.float64), 1.0)
@@ -61,7 +61,7 @@ def test_maps_win_over_one_threshold_a_layer():
     on = imaging()
     x, obs = on.sample(200, torch.Generator().manual_seed(5))
     plain = ff.unfold(FISTA(0.02), on, 8, LEARNED)
-    mapped = ThresholdMapFISTA(FISTA(0.02), on, on.scene, 8, LEARNED, width=8)
+    mapped = ThresholdMapFISTA.of(on, FISTA(0.02), 8, LEARNED, width=8)
     for net in (plain, mapped):
         ff.fit(net, on, steps=80, batch=16, lr=2e-2, validation_samples=50, threads=1)
     assert ff.units.nmse_db(mapped(obs).x, x) < ff.units.nmse_db(plain(obs).x, x) - 0.5  # 200 scenes leave some tenths
@@ -70,7 +70,7 @@ def test_maps_win_over_one_threshold_a_layer():
 def test_gradients_reach_the_maps():
     on = imaging()
     x, obs = draws(on)
-    net = moved(ThresholdMapFISTA(FISTA(0.02), on, on.scene, 3, LEARNED, width=6))
+    net = moved(ThresholdMapFISTA.of(on, FISTA(0.02), 3, LEARNED, width=6))
     (net(obs).x - x).abs().square().mean().backward()
     for p in net.parameters():
         assert p.grad is not None
@@ -81,4 +81,4 @@ def test_gradients_reach_the_maps():
 def test_a_scene_of_another_size_is_refused():
     on = imaging()
     with pytest.raises(ValueError, match="144 unknowns"):
-        ThresholdMapFISTA(FISTA(), on, (12, 11), 2)
+        ThresholdMapFISTA.of(on, FISTA(), 2, scene=(12, 11))

@@ -9,10 +9,8 @@ from fanfold.bounds import cramer_rao, gaussian_fisher, van_trees
 from fanfold.core.units import power
 from fanfold.observation import Observation
 from fanfold.priors.base import gaussian_log_prob
-from fanfold.problems import Problem, TimeDelay, Tone
+from fanfold.problems import TimeDelay, Tone
 from fanfold.problems.gaussian.quadrature import posterior_moments
-from fanfold.problems.protocols import KnownModel, KnownPosterior
-from fanfold.runs import recipe
 
 PROBLEMS = [
     Tone(),
@@ -41,16 +39,6 @@ def at(problem, places: torch.Tensor, phase: float = 0.0, amplitude: float = 1.0
 
 
 # Draws
-
-
-@each_problem
-def test_it_is_a_problem_with_a_known_model(problem):
-    assert isinstance(problem, Problem)
-    assert isinstance(problem, KnownModel)
-    assert isinstance(problem, KnownPosterior)
-    assert recipe.build_problem(recipe.describe_problem(problem)) == problem
-    ranged = problem.shifted(snr_db=(-10.0, 30.0))
-    assert recipe.build_problem(recipe.describe_problem(ranged)) == ranged
 
 
 @each_problem

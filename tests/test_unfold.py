@@ -186,6 +186,6 @@ def test_numbers_move_to_another_operator_and_matrices_do_not():
     assert torch.equal(nets[0].moved_to(large)(obs).x, nets[1](obs).x)
     with pytest.raises(ValueError, match="only numbers"):
         ff.unfold(ff.algorithms.ISTA(), small, 3, {"threshold": "per-layer vector"}).moved_to(large)
-    hybrid = ff.estimators.HybridOAMP(ff.algorithms.OAMP(), small, (4, 5), 2, width=2)
+    hybrid = ff.estimators.HybridOAMP.of(small, ff.algorithms.OAMP(), 2, scene=(4, 5), width=2)
     with pytest.raises(ValueError, match="only numbers"):
         hybrid.moved_to(large)

@@ -9,11 +9,11 @@ from fanfold.bounds import van_trees
 from fanfold.priors import BernoulliGaussian, Gaussian, GaussianMixture, Laplace, Uniform
 from fanfold.problems import (
     CompressedSensing,
+    Denoising,
     DirectionOfArrival,
     LinearGaussian,
     MixtureSignal,
     Modulation,
-    ScalarChannel,
     TimeDelay,
     Tone,
 )
@@ -23,9 +23,9 @@ def rng(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def two_peaks(noise_var: float) -> ScalarChannel:
+def two_peaks(noise_var: float) -> Denoising:
     prior = GaussianMixture((0.5, 0.5), (-1.0, 1.0), (0.01, 0.01))
-    return ScalarChannel(prior, snr_db=10 * torch.tensor(prior.power / noise_var).log10().item())
+    return Denoising(prior, snr_db=10 * torch.tensor(prior.power / noise_var).log10().item())
 
 
 def mmse(problem, draws: int = 50_000) -> torch.Tensor:
@@ -46,8 +46,8 @@ def test_it_is_the_mmse_of_a_linear_gaussian_model(problem):
     "problem",
     [
         MixtureSignal(),
-        ScalarChannel(Laplace(), snr_db=0),
-        ScalarChannel(Gaussian(2.0)),
+        Denoising(Laplace(), snr_db=0),
+        Denoising(Gaussian(2.0)),
         two_peaks(0.3),
         Tone(density="raised-cosine", snr_db=-5),
         Tone(density="raised-cosine", snr_db=10),
@@ -71,7 +71,7 @@ def test_it_is_loose_where_the_prior_has_narrow_peaks(noise_var, ratio):
 
 
 def test_kinks_are_no_jumps():
-    bound = van_trees(ScalarChannel(Laplace(), snr_db=10))
+    bound = van_trees(Denoising(Laplace(), snr_db=10))
     assert bound.prior_information.item() == pytest.approx(2.0, rel=1e-6)  # of unit variance: 1 / scale²
     assert bound.mse.item() == pytest.approx(1 / 12, rel=1e-6)
 
@@ -79,11 +79,11 @@ def test_kinks_are_no_jumps():
 @pytest.mark.parametrize(
     ("problem", "message"),
     [
-        (ScalarChannel(BernoulliGaussian()), "x0 has atoms.*bayes_limit"),
-        (ScalarChannel(BernoulliGaussian(0.95)), "x0 has atoms.*bayes_limit"),
-        (ScalarChannel(BernoulliGaussian(0.99)), "x0 has atoms.*bayes_limit"),
-        (ScalarChannel(Uniform()), "density of x0 jumps.*ziv_zakai"),
-        (ScalarChannel(Uniform(0, 5), snr_db=30), "density of x0 jumps.*ziv_zakai"),
+        (Denoising(BernoulliGaussian()), "x0 has atoms.*bayes_limit"),
+        (Denoising(BernoulliGaussian(0.95)), "x0 has atoms.*bayes_limit"),
+        (Denoising(BernoulliGaussian(0.99)), "x0 has atoms.*bayes_limit"),
+        (Denoising(Uniform()), "density of x0 jumps.*ziv_zakai"),
+        (Denoising(Uniform(0, 5), snr_db=30), "density of x0 jumps.*ziv_zakai"),
         (Tone(), "density of frequency jumps.*ziv_zakai"),
         (Tone(estimate=("phase",), density="raised-cosine"), "density of phase jumps"),
         (DirectionOfArrival(), "density of angle0 jumps"),
@@ -98,7 +98,7 @@ def test_priors_that_it_does_not_cover_are_refused_with_the_bound_to_use(problem
 
 
 def test_an_exponential_density_jumps_though_its_scores_products_do_not_show_it():
-    class Exponential(ScalarChannel):
+    class Exponential(Denoising):
         def sample(self, n, generator):
             _, obs = super().sample(n, generator)
             x = -torch.log(1 - torch.rand(n, 1, generator=generator))
@@ -118,7 +118,7 @@ def test_a_gaussian_that_is_cut_off_jumps_however_little_mass_is_there(cut):
     """At 2.5 deviations and -10 dB what the formula gives is 10 % above the MMSE."""
     lost = 0.5 * math.erfc(cut / math.sqrt(2))
 
-    class Cut(ScalarChannel):
+    class Cut(Denoising):
         def sample(self, n, generator):
             u = torch.rand(n, 1, generator=generator, dtype=torch.float64)
             x = torch.special.ndtri(lost + (1 - 2 * lost) * u)

@@ -10,7 +10,7 @@ from scipy.stats import ncx2, norm
 from fanfold.bounds import ziv_zakai
 from fanfold.bounds.ziv_zakai import gaussian_test_error, phase_test_error, rayleigh_test_error
 from fanfold.priors import BernoulliGaussian, Gaussian, GaussianMixture, Laplace, Uniform
-from fanfold.problems import DirectionOfArrival, LinearGaussian, Modulation, ScalarChannel, TimeDelay, Tone
+from fanfold.problems import Denoising, DirectionOfArrival, LinearGaussian, Modulation, TimeDelay, Tone
 
 MIXTURE = GaussianMixture((0.5, 0.5), (-1.0, 1.0), (0.01, 0.01))
 
@@ -69,10 +69,10 @@ def test_the_test_of_fading_signals_errs_as_often_as_it_says(p0, correlation):
 
 
 KNOWN = [
-    *(ScalarChannel(Uniform(), snr_db=s) for s in (-10, 0, 5, 10, 20, 30)),
-    ScalarChannel(Uniform(0, 5), snr_db=10),
-    *(ScalarChannel(MIXTURE, snr_db=s) for s in (-5, 0, 10, 20)),
-    *(ScalarChannel(Laplace(), snr_db=s) for s in (0, 20)),
+    *(Denoising(Uniform(), snr_db=s) for s in (-10, 0, 5, 10, 20, 30)),
+    Denoising(Uniform(0, 5), snr_db=10),
+    *(Denoising(MIXTURE, snr_db=s) for s in (-5, 0, 10, 20)),
+    *(Denoising(Laplace(), snr_db=s) for s in (0, 20)),
 ]
 SOURCES = [
     *(Tone(gain=g, snr_db=s) for g in ("known", "phase", "rayleigh") for s in (-20, -5, 10)),
@@ -94,7 +94,7 @@ def test_it_never_exceeds_the_mmse(problem):
 
 @pytest.mark.parametrize("snr_db", [-10.0, 0.0, 5.0, 10.0, 20.0, 30.0])
 def test_it_is_near_the_mmse_of_a_uniform_prior(snr_db):
-    problem = ScalarChannel(Uniform(), snr_db=snr_db)
+    problem = Denoising(Uniform(), snr_db=snr_db)
     least = variances(problem, 50_000).mean().item()
     # 0.862 at worst, at 0 dB; draws of a variance err by 0.2 %
     assert 0.855 <= ziv_zakai(problem).mse / least <= 1.005
@@ -109,20 +109,20 @@ def test_it_is_the_mmse_of_a_linear_gaussian_model(snr_db):
 
 def test_noise_that_hides_all_leaves_the_variance_of_a_symmetric_unimodal_prior():
     for prior in (Gaussian(2.0), Laplace()):
-        assert ziv_zakai(ScalarChannel(prior, snr_db=-80)).mse == pytest.approx(prior.power, rel=1e-3)
+        assert ziv_zakai(Denoising(prior, snr_db=-80)).mse == pytest.approx(prior.power, rel=1e-3)
 
 
 def test_equal_odds_bound_less_unless_the_prior_is_flat():
-    for problem in (ScalarChannel(Gaussian()), Tone(gain="rayleigh", density="raised-cosine", snr_db=-10)):
+    for problem in (Denoising(Gaussian()), Tone(gain="rayleigh", density="raised-cosine", snr_db=-10)):
         assert ziv_zakai(problem, equally_likely=True).mse < 0.95 * ziv_zakai(problem).mse
-    flat = ScalarChannel(Uniform())
+    flat = Denoising(Uniform())
     assert ziv_zakai(flat, equally_likely=True).mse == pytest.approx(ziv_zakai(flat).mse, rel=1e-12)
 
 
 @pytest.mark.parametrize(
     ("problem", "message"),
     [
-        (ScalarChannel(BernoulliGaussian()), "x0 has atoms.*exact_mmse"),
+        (Denoising(BernoulliGaussian()), "x0 has atoms.*exact_mmse"),
         (LinearGaussian(), "one parameter.*x0, x1.*van_trees"),
         (Tone(estimate=("phase",)), "one parameter"),
         (DirectionOfArrival(), "white Gaussian noise"),

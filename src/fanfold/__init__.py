@@ -45,7 +45,7 @@ if _TYPE_CHECKING:
     from fanfold.evaluation.evaluate import evaluate
     from fanfold.linops import dot_test
     from fanfold.observation import Estimate, Observation
-    from fanfold.runs.directory import load, save
+    from fanfold.runs.keep import load, save
     from fanfold.training.fit import fit, fit_events, resume
     from fanfold.training.settings import Training
     from fanfold.training.simulate import simulate
@@ -67,10 +67,10 @@ _HOME = {
     "fit": "training.fit",
     "fit_events": "training.fit",
     "iterate": "unfolding.unfold",
-    "load": "runs.directory",
+    "load": "runs.keep",
     "neural": "estimators",
     "resume": "training.fit",
-    "save": "runs.directory",
+    "save": "runs.keep",
     "simulate": "training.simulate",
     "unfold": "unfolding.unfold",
     "watch": "unfolding.watch",

@@ -83,7 +83,7 @@ class EP(Algorithm):
         mean, D = s.gamma / s.lam, 1 / s.lam
         z, c, trace, sigma2 = _seen(A, D, y - A @ mean, theta.noise_scale * s.noise_var)
         t, h2 = mean + (A.H @ z) / c, torch.maximum(1 / c - D, theta.floor)  # cavity: what the others say of an entry
-        x, var = self.prior.posterior(t, h2, theta)
+        x, var = self.denoise(t, h2, theta)
         least = torch.maximum(var, theta.floor)
         gamma, lam = x / least - t / h2, 1 / least - 1 / h2
         if self.improper == "forget":
@@ -94,6 +94,10 @@ class EP(Algorithm):
         beta = theta.damping
         gamma, lam = s.gamma + beta * (gamma - s.gamma), s.lam + beta * (lam - s.lam)
         return State(x.to(obs.y.dtype), var.to(s.var.dtype), gamma, lam, self._noise(z, trace, sigma2, s, obs))
+
+    def denoise(self, r, v, theta):
+        """Posterior mean and variance of each entry beside its cavity; other denoisers take its place."""
+        return self.prior.posterior(r, v, theta)
 
     def _noise(self, z, trace, sigma2, s, obs):
         if self._noise_known(obs):

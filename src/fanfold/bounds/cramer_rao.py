@@ -13,7 +13,7 @@ def cramer_rao(
     constraint: Tensor | None = None,
     jacobian: Tensor | None = None,
 ) -> Tensor:
-    """Least covariance of any unbiased estimator.
+    """The least covariance of any unbiased estimator.
 
     `J⁻¹`; of some parameters, the others being nuisance, `(J_ww - J_wn J_nn⁻¹ J_nw)⁻¹`; on a surface `f(x) = 0`
     `U (Uᵀ J U)⁻¹ Uᵀ`, with U a basis of the null space of `∂f/∂x` (Gorman & Hero, 1990; Stoica & Ng, 1998, eq. 10); of
@@ -54,7 +54,7 @@ def cramer_rao(
 
 
 def biased_cramer_rao(information: Tensor, bias: Tensor, bias_slope: Tensor) -> Tensor:
-    """Least mean squared error matrix of estimators with this bias: `(I + B) J⁻¹ (I + B)ᵀ + b bᵀ`.
+    """The least mean squared error matrix of estimators with this bias: `(I + B) J⁻¹ (I + B)ᵀ + b bᵀ`.
 
     Kay (1993), problem 3.9 and section 2.4; van Trees (1968), eq. 2.186.
 

@@ -63,7 +63,7 @@ def error_decomposition(
     bayesian: Tensor | float | None = None,
     seed: int = 0,
 ) -> ErrorDecomposition:
-    """Errors over repeated draws of the noise at fixed parameters.
+    """An estimator's errors over repeated draws of the noise at fixed parameters.
 
     Args:
         estimator: Observation -> Estimate of the wanted parameters.
@@ -116,7 +116,7 @@ class _Point:
         self.crb = self._crb()
 
     def rows(self, index: int) -> list[dict[str, Any]]:
-        """One for each wanted parameter."""
+        """A row for each wanted parameter."""
         n = self.repeats
         error = (self.variance / n).sqrt()
         spread = (self.errors - self.bias).square().std(0) / n**0.5
@@ -139,7 +139,7 @@ class _Point:
         return rows
 
     def _estimates(self, x: Tensor) -> Tensor:
-        """Of the wanted parameters, `(repeats, w)`; the same noise for every x."""
+        """Estimates of the wanted parameters, `(repeats, w)`, with the same noise for every x."""
         generator = torch.Generator().manual_seed(self.seed)
         with torch.no_grad():
             obs = _measure(self.problem, x.expand(self.repeats, -1), generator)

@@ -42,7 +42,7 @@ class ExactMMSE:
 
     Example:
         >>> import fanfold as ff
-        >>> problem = ff.problems.ScalarChannel(ff.priors.Gaussian(1.0), snr_db=0.0)
+        >>> problem = ff.problems.Denoising(ff.priors.Gaussian(1.0), snr_db=0.0)
         >>> round(ff.bounds.exact_mmse(problem, samples=50).mse.item(), 3)
         0.5
     """
@@ -57,7 +57,7 @@ class ExactMMSE:
 def exact_mmse(
     problem: object, samples: int = 1000, method: Method | None = None, particles: int = 4000, seed: int = 0
 ) -> ExactMMSE:
-    """Mean posterior variance over draws of the observation.
+    """The mean posterior variance over draws of the observation, which no estimator goes below.
 
     Quadrature, of one or two parameters (nuisance included), zooms in on each posterior and halves its cells to see
     what changes. Importance sampling, of any number, proposes half of its samples from the prior, half from a t
@@ -122,7 +122,7 @@ def _quadrature(model: KnownModel, x: Tensor, obs: Observation, cells: int) -> T
 
 
 def _box(model: KnownModel) -> tuple[Tensor, Tensor]:
-    """Where the prior has mass: the draws' range and as much again to either side, or to the support's ends, `(n,)`."""
+    """The ends `(n,)` of a box with the prior's mass: the draws' range and as much again, or the support's ends."""
     x = model.sample_all(20_000, torch.Generator().manual_seed(0))[0].double()
     room = x.amax(0) - x.amin(0)
     ends = []

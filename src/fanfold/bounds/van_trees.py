@@ -38,7 +38,7 @@ class VanTrees:
 
     Example:
         >>> import fanfold as ff
-        >>> problem = ff.problems.ScalarChannel(ff.priors.Gaussian(1.0), snr_db=0.0)
+        >>> problem = ff.problems.Denoising(ff.priors.Gaussian(1.0), snr_db=0.0)
         >>> round(ff.bounds.van_trees(problem).mse.item(), 3)
         0.5
     """

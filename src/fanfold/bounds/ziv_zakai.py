@@ -16,7 +16,7 @@ from fanfold.bounds.assumptions import has_atoms
 from fanfold.bounds.panels import panels
 from fanfold.core.abilities import offers, require
 from fanfold.core.units import power
-from fanfold.problems.protocols import CorrelatedModel, KnownModel, WhiteModel
+from fanfold.problems.protocols import CorrelatedModel, KnownModel, KnownWaveform, WhiteModel
 
 PAIRS_AT_ONCE = 16_384  # of values that are tested together, for their memory
 TURNS = 128  # nodes of the integral over a phase
@@ -26,26 +26,15 @@ Density = Callable[[Tensor], Tensor]
 
 
 @runtime_checkable
-class OneSource(WhiteModel, Protocol):
+class PlacedWaveform(WhiteModel, KnownWaveform, Protocol):
     """A source of known shape at an unknown place, the first parameter: `y = a e^{i phi} s(place) + w`, `‖s‖² = m`.
 
     `gain` says what of `a e^{i phi}` is unknown: nothing ("known"), a uniform "phase", or all of it, `CN(0, 1)`
-    ("rayleigh"). The place lies within the `window`, and does not depend on the gain.
+    ("rayleigh"). The place does not depend on it.
     """
-
-    @property
-    def gain(self) -> str: ...
-
-    @property
-    def window(self) -> tuple[float, float]: ...
-
-    def waveform(self, place: Tensor) -> Tensor:
-        """`s` for places `(...)`, `(..., m)`; differentiable."""
-        ...
 
     def log_density(self, place: Tensor) -> Tensor:
         """The log prior of the place, `(...)` -> `(...)`."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -59,7 +48,7 @@ class ZivZakai:
 
     Example:
         >>> import fanfold as ff
-        >>> problem = ff.problems.ScalarChannel(ff.priors.Gaussian(1.0), snr_db=0.0)
+        >>> problem = ff.problems.Denoising(ff.priors.Gaussian(1.0), snr_db=0.0)
         >>> round(ff.bounds.ziv_zakai(problem).mse, 3)
         0.5
     """
@@ -70,7 +59,7 @@ class ZivZakai:
 
 
 def ziv_zakai(problem: object, equally_likely: bool = False, cells: int = 32) -> ZivZakai:
-    """`½ ∫ V{∫ (p(x) + p(x + h)) P_min(x, x + h) dx} h dh`, where V fills valleys: its value is the largest from h on.
+    """The bound `½ ∫ V{∫ (p(x) + p(x + h)) P_min(x, x + h) dx} h dh`; V fills valleys: it is the largest from h on.
 
     `P_min` is the error of the best test between x and x + h, whose odds are those of the prior. It is exact for
     `y = mean(x) + w` in white Gaussian noise, and for a source of unknown gain (`problems.located`): Gaussian, or of
@@ -92,7 +81,9 @@ def ziv_zakai(problem: object, equally_likely: bool = False, cells: int = 32) ->
 
 
 def gaussian_test_error(distance: Tensor, p0: Tensor, p1: Tensor) -> Tensor:
-    """`p0 Q(d/2 + t/d) + p1 Q(d/2 - t/d)`, `t = log(p0 / p1)`: two known signals d standard deviations apart.
+    """The error of the test between two known signals d standard deviations apart.
+
+    It is `p0 Q(d/2 + t/d) + p1 Q(d/2 - t/d)`, `t = log(p0 / p1)`.
 
     `d² = ‖difference‖² / noise_var` if y is real, twice that if it is complex. Van Trees (1968), section 2.2.
     """
@@ -102,7 +93,7 @@ def gaussian_test_error(distance: Tensor, p0: Tensor, p1: Tensor) -> Tensor:
 
 
 def phase_test_error(correlation: Tensor, snr: float) -> Tensor:
-    """Of two equally likely signals of the same energy and of unknown, uniform phase.
+    """The error of the test between two equally likely signals of the same energy and of unknown, uniform phase.
 
     `Q₁(a, b) - ½ e^{-(a² + b²) / 2} I₀(ab)` with `a, b = √(snr / 2 (1 ∓ √(1 - |ρ|²)))`, `snr = energy / noise_var`
     (Proakis, 1995, section 5-4), as one integral over a phase, `∫_0^π exp(-snr/2 (1 - ρ²) / (1 - |ρ| cos u)) du / 2π`.
@@ -113,7 +104,7 @@ def phase_test_error(correlation: Tensor, snr: float) -> Tensor:
 
 
 def rayleigh_test_error(correlation: Tensor, snr: float, p0: Tensor, p1: Tensor) -> Tensor:
-    """Of two signals of the same energy with an unknown gain `CN(0, 1)`.
+    """The error of the test between two signals of the same energy with an unknown gain `CN(0, 1)`.
 
     The log likelihood ratio is the difference of two exponential variables whose means a and b are the eigenvalues of a
     Hermitian form: `a - b = a b = snr² (1 - ρ²) / (1 + snr)`. With equal odds the error is `b / (a + b)`.
@@ -137,7 +128,7 @@ def _tail(z: Tensor) -> Tensor:
 
 def _test_error(model: KnownModel) -> tuple[TestError, bool]:
     """The error of the test between x and x + h given their odds, and whether equal odds are all that it knows."""
-    source = model if offers(model, OneSource) and model.gain != "known" else None
+    source = model if offers(model, PlacedWaveform) and model.gain != "known" else None
     if tuple(model.wanted) != (0,) or (source is None and len(model.names) > 1):
         raise ValueError(
             f"Ziv and Zakai's bound is on one parameter, and the problem has {', '.join(model.names)}; estimate one, "
@@ -200,13 +191,13 @@ def _overlap(
 
 def _prior(model: KnownModel) -> tuple[Density, tuple[float, float]]:
     """The density of the parameter, and the ends of its support; a source's place is independent of its gain."""
-    if offers(model, OneSource):
+    if offers(model, PlacedWaveform):
         return lambda x: model.log_density(x).exp(), model.window
     return lambda x: model.log_prior(x.unsqueeze(-1)).exp(), _support(model)
 
 
 def _support(model: KnownModel) -> tuple[float, float]:
-    """Where the density is above 1e-16 of its highest value at draws; what is left out only lowers the bound."""
+    """The ends between which the density is above 1e-16 of its highest value at draws; the rest would only add."""
     draws = model.sample_all(2000, torch.Generator().manual_seed(0))[0][:, :1].double()
     if has_atoms(draws.flatten()):
         raise ValueError(

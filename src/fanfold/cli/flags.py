@@ -3,9 +3,9 @@
 import dataclasses
 import functools
 import operator
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import docstring_parser
 import tyro
@@ -35,6 +35,27 @@ def learn_rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Words] | Non
         instance_from_str=lambda words: dict(_shared(word) for word in words),
         is_instance=lambda value: isinstance(value, Mapping),
         str_from_instance=lambda value: [f"{name}={words}" for name, words in value.items()],
+    )
+
+
+@registry.primitive_rule
+def name_rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[str] | None:
+    """One of some names, where Python takes a function too, which no flag can say."""
+    kinds = get_args(info.type)
+    if not any(get_origin(kind) is Callable for kind in kinds):
+        return None
+    names = tuple(name for kind in kinds if get_origin(kind) is Literal for name in get_args(kind))
+    return (
+        PrimitiveConstructorSpec(
+            nargs=1,
+            metavar="{" + ",".join(names) + "}",
+            instance_from_str=lambda words: words[0],
+            is_instance=lambda value: value in names,
+            str_from_instance=lambda value: [value],
+            choices=names,
+        )
+        if names
+        else None
     )
 
 

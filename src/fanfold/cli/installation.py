@@ -12,7 +12,7 @@ from fanfold.core.machine import sensible_threads
 from fanfold.core.table import Table
 from fanfold.linops import dot_test
 from fanfold.problems import CompressedSensing
-from fanfold.runs.directory import installed
+from fanfold.runs.environment import installed
 from fanfold.unfolding.unfold import iterate, unfold
 
 

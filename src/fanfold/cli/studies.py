@@ -16,7 +16,7 @@ from fanfold.experiments import Study, find_experiment
 from fanfold.experiments.demo import study as demo_study
 from fanfold.report.page import Section, write_page
 from fanfold.report.plots import require_matplotlib
-from fanfold.runs.directory import installed
+from fanfold.runs.environment import installed
 from fanfold.training.events import Event
 
 

@@ -1,58 +1,95 @@
-"""Estimators: everything that maps an observation to an estimate."""
+"""Estimators: everything that maps an observation to an estimate. Those of OFDM channels are in the package `ofdm`.
+
+What can be trained has a row in `REGISTRY`: frozen settings, which build the untrained network for a problem. A run
+directory keeps them, and the command line makes flags of their fields.
+"""
 
 from fanfold.estimators import ofdm
 from fanfold.estimators.arrays.calibration import fit_factors, fit_responses
-from fanfold.estimators.arrays.learned_responses import LearnedResponses
-from fanfold.estimators.arrays.locator import Locator
+from fanfold.estimators.arrays.learned_responses import LearnedResponses, LearnedResponsesSettings
+from fanfold.estimators.arrays.locator import Locator, LocatorSettings
 from fanfold.estimators.arrays.subspace import ESPRIT, MUSIC, RootMUSIC
 from fanfold.estimators.detection.linear import UnbiasedLMMSE, ZeroForcing, matched_filter_bound
 from fanfold.estimators.detection.sphere import SphereDecoder
-from fanfold.estimators.imaging.back_projection_unet import BackProjectionUNet
-from fanfold.estimators.imaging.hybrid import HybridOAMP
-from fanfold.estimators.imaging.hybrid_ep import HybridEP
-from fanfold.estimators.imaging.modl import MoDL
-from fanfold.estimators.imaging.one_phase import OnePhase
-from fanfold.estimators.imaging.threshold_maps import ThresholdMapFISTA
+from fanfold.estimators.imaging.back_projection_unet import BackProjectionUNet, BackProjectionUNetSettings
+from fanfold.estimators.imaging.hybrid import HybridOAMP, HybridOAMPSettings
+from fanfold.estimators.imaging.hybrid_ep import HybridEP, HybridEPSettings
+from fanfold.estimators.imaging.modl import MoDL, MoDLSettings
+from fanfold.estimators.imaging.one_phase import OnePhase, OnePhaseSettings
+from fanfold.estimators.imaging.threshold_maps import ThresholdMapFISTA, ThresholdMapFISTASettings
+from fanfold.estimators.linear.image import WhiteLMMSE, back_projection
 from fanfold.estimators.linear.lmmse import LMMSE
 from fanfold.estimators.ofdm.resource_grid import GridEstimator
-from fanfold.estimators.posterior.flow_posterior import FlowPosterior
+from fanfold.estimators.posterior.flow_posterior import FlowPosterior, FlowPosteriorSettings
 from fanfold.estimators.posterior.maximum_likelihood import MaximumAPosteriori, MaximumLikelihood
 from fanfold.estimators.posterior.neural import Neural, NeuralSettings, neural
+from fanfold.estimators.sparse import MCP, OMP, DebiasedLasso, Lasso
 from fanfold.unfolding.equilibrium import EquilibriumSettings
 from fanfold.unfolding.unfold import UnfoldedSettings
 
-# settings of estimators that learn end to end; each builds its network for a problem
+# settings of everything that can be trained; each builds its network for a problem
 REGISTRY: dict[str, type] = {
-    "equilibrium": EquilibriumSettings,
-    "neural": NeuralSettings,
     "unfolded": UnfoldedSettings,
-} | ofdm.REGISTRY
+    "equilibrium": EquilibriumSettings,
+    "hybrid-oamp": HybridOAMPSettings,
+    "hybrid-ep": HybridEPSettings,
+    "threshold-map-fista": ThresholdMapFISTASettings,
+    "modl": MoDLSettings,
+    "back-projection-unet": BackProjectionUNetSettings,
+    "one-phase": OnePhaseSettings,
+    "learned-responses": LearnedResponsesSettings,
+    "locator": LocatorSettings,
+    "neural": NeuralSettings,
+    "flow-posterior": FlowPosteriorSettings,
+    **ofdm.REGISTRY,
+}
 
 __all__ = [
     "ESPRIT",
     "LMMSE",
+    "MCP",
     "MUSIC",
+    "OMP",
     "REGISTRY",
     "BackProjectionUNet",
+    "BackProjectionUNetSettings",
+    "DebiasedLasso",
+    "EquilibriumSettings",
     "FlowPosterior",
+    "FlowPosteriorSettings",
     "GridEstimator",
     "HybridEP",
+    "HybridEPSettings",
     "HybridOAMP",
+    "HybridOAMPSettings",
+    "Lasso",
     "LearnedResponses",
+    "LearnedResponsesSettings",
     "Locator",
+    "LocatorSettings",
     "MaximumAPosteriori",
     "MaximumLikelihood",
     "MoDL",
+    "MoDLSettings",
     "Neural",
     "NeuralSettings",
     "OnePhase",
+    "OnePhaseSettings",
     "RootMUSIC",
     "SphereDecoder",
     "ThresholdMapFISTA",
+    "ThresholdMapFISTASettings",
     "UnbiasedLMMSE",
+    "UnfoldedSettings",
+    "WhiteLMMSE",
     "ZeroForcing",
+    "back_projection",
     "fit_factors",
     "fit_responses",
     "matched_filter_bound",
     "neural",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

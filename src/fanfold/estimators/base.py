@@ -4,9 +4,9 @@ An estimator has an ability by having its members; none needs a base class. What
 a frozen dataclass that builds it, and a row in `fanfold.estimators.REGISTRY`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import singledispatch
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -61,6 +61,54 @@ class WithTrainingDefaults(Protocol):
     @property
     def training_defaults(self) -> Mapping[str, Any]:
         """Fields of `Training`, for what the user does not give."""
+        ...
+
+
+Draws = Callable[[int, int], tuple[Tensor, Observation]]  # how many, and the number of the draw -> x and obs
+
+
+class Term(NamedTuple):
+    """Steps `first … last - 1` of a course of lessons, and the factor on the learning rate in them."""
+
+    first: int
+    last: int
+    lr_factor: float
+
+
+class Lessons(Protocol):
+    """A course of lessons in terms, each made of the estimator as it is when the term begins.
+
+    What it remembers is tensors, so that a training that stopped goes on to the same bits.
+    """
+
+    @property
+    def terms(self) -> Sequence[Term]:
+        """The terms, one after the other."""
+        ...
+
+    def begin(self, term: int) -> None:
+        """Make what a term is taught with; without gradients."""
+        ...
+
+    def loss(self, step: int) -> Tensor:
+        """The loss of the lesson at a step of the training, a number with gradients."""
+        ...
+
+    def state(self) -> dict[str, Tensor]:
+        """All that the next lesson needs beside the estimator's weights, real or whole numbers."""
+        ...
+
+    def restore(self, step: int, state: Mapping[str, Tensor]) -> None:
+        """Go on after so many steps of the training, from what `state` gave then."""
+        ...
+
+
+@runtime_checkable
+class SelfTaught(Protocol):
+    """An estimator that is taught by lessons which it makes of draws itself, not by the error of its estimates."""
+
+    def lessons(self, draw: Draws, steps: int, batch: int, seed: int) -> Lessons:
+        """The whole course: so many steps of so many samples; the seed is that of all that is random but the draws."""
         ...
 
 
@@ -136,7 +184,7 @@ class Bound(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Its hash."""
+        """The hash of the operator."""
         ...
 
 
@@ -164,7 +212,7 @@ class MeasuresNoise(Protocol):
 
     @property
     def measures_noise(self) -> bool:
-        """Whether it does."""
+        """Whether the estimator measures it."""
         ...
 
 

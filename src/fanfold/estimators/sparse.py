@@ -53,7 +53,14 @@ class BySample(ABC):
 
 @dataclass(frozen=True)
 class OMP(BySample):
-    """Orthogonal matching pursuit until `‖y - A x‖² <= m noise_var`. Pati, Rezaiifar & Krishnaprasad (1993)."""
+    """Orthogonal matching pursuit until `‖y - A x‖² <= m noise_var`. Pati, Rezaiifar & Krishnaprasad (1993).
+
+    Example:
+        >>> import torch, fanfold as ff
+        >>> problem = ff.problems.CompressedSensing(n=20, m=10)
+        >>> ff.estimators.OMP()(problem.sample(3, torch.Generator())[1]).x.shape
+        torch.Size([3, 20])
+    """
 
     takes_complex: ClassVar[bool] = True
 
@@ -91,7 +98,14 @@ def _pursue(A: np.ndarray, norms: np.ndarray, y: np.ndarray, tolerance: float) -
 
 @dataclass(frozen=True)
 class Lasso(BySample):
-    """`min ½‖y - A x‖² + lam ‖x‖₁` by coordinate descent. Tibshirani (1996)."""
+    """`min ½‖y - A x‖² + lam ‖x‖₁` by coordinate descent. Tibshirani (1996).
+
+    Example:
+        >>> import torch, fanfold as ff
+        >>> problem = ff.problems.CompressedSensing(n=20, m=10)
+        >>> ff.estimators.Lasso(0.05)(problem.sample(3, torch.Generator())[1]).x.shape
+        torch.Size([3, 20])
+    """
 
     lam: float = 0.1
 
@@ -104,7 +118,14 @@ class Lasso(BySample):
 
 @dataclass(frozen=True)
 class DebiasedLasso(Lasso):
-    """Least squares on the support that the lasso finds. Belloni & Chernozhukov (2013)."""
+    """Least squares on the support that the lasso finds. Belloni & Chernozhukov (2013).
+
+    Example:
+        >>> import torch, fanfold as ff
+        >>> problem = ff.problems.CompressedSensing(n=20, m=10)
+        >>> ff.estimators.DebiasedLasso(0.05)(problem.sample(3, torch.Generator())[1]).x.shape
+        torch.Size([3, 20])
+    """
 
     def solver(self, A):
         lasso = super().solver(A)
@@ -125,6 +146,11 @@ class MCP(BySample):
 
     The weight falls to `lam` in four steps, each started from the minimum before: from zero alone the descent stops in
     poor minima of small weights.
+
+    Example:
+        >>> import fanfold as ff
+        >>> ff.estimators.MCP(lam=0.05).gamma
+        3.0
     """
 
     lam: float = 0.1

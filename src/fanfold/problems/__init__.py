@@ -4,9 +4,9 @@ PARTS are classes whose settings stand within those of problems: where parameter
 """
 
 from fanfold.problems.base import Problem
+from fanfold.problems.gaussian.denoising import Denoising
 from fanfold.problems.gaussian.linear_gaussian import LinearGaussian
 from fanfold.problems.gaussian.mixture_signal import MixtureSignal
-from fanfold.problems.gaussian.scalar_channel import ScalarChannel
 from fanfold.problems.located.direction_of_arrival import DirectionOfArrival
 from fanfold.problems.located.time_delay import TimeDelay
 from fanfold.problems.located.tone import Tone
@@ -48,7 +48,7 @@ REGISTRY: dict[str, type] = {
     "receiver-chain": ReceiverChain,
     "rf": RFGeometry,
     "rf-imaging": RFImaging,
-    "scalar-channel": ScalarChannel,
+    "denoising": Denoising,
     "simulations": Simulations,
     "time-delay": TimeDelay,
     "tone": Tone,
@@ -63,6 +63,7 @@ __all__ = [
     "Box",
     "Clustered",
     "CompressedSensing",
+    "Denoising",
     "DirectionOfArrival",
     "ExactlySparse",
     "FewChannels",
@@ -82,7 +83,6 @@ __all__ = [
     "RFGeometry",
     "RFImaging",
     "ReceiverChain",
-    "ScalarChannel",
     "Simulations",
     "Simulator",
     "TimeDelay",

@@ -43,7 +43,7 @@ class FromFile(Described):
 
     path: str
     part: Part = "train"
-    held_out_share: float = 0.2  # of the pairs, from the end
+    held_out_share: float = 0.2  # share of the pairs, from the end, that is kept for tests
 
     def __post_init__(self):
         if not 0 < self.held_out_share < 1:
@@ -110,7 +110,7 @@ class Pairs(FromFile):
         (range(0, 8), range(8, 10))
     """
 
-    kind: Kind = "vector"  # of an observation
+    kind: Kind = "vector"  # what one observation is
 
     def _stored(self) -> PairArrays:
         path = Path(self.path)

@@ -1,7 +1,8 @@
-"""What a problem can do, beyond drawing: each ability is a protocol, and generic code asks these alone.
+"""What a problem can do, beyond drawing: each ability is a protocol, and all stand in one file, to be seen at once.
 
 A problem has an ability by having its members, as `fanfold.core.abilities` asks; it derives from nothing and is
-registered nowhere. A class whose settings decide says so itself: see `SometimesPosterior`.
+registered nowhere, and generic code asks these protocols alone. A class whose settings decide says so itself: see
+`SometimesPosterior`.
 """
 
 from collections.abc import Callable, Mapping
@@ -119,6 +120,36 @@ class ChannelProblem(Problem, Protocol):
     @property
     def mask(self) -> Tensor:
         """Where the pilots are: `(symbols, subcarriers)`, boolean."""
+        ...
+
+
+@runtime_checkable
+class WithScene(Protocol):
+    """A problem whose unknowns are the voxels of a scene, in row-major order: how many along each axis, if they are."""
+
+    @property
+    def scene(self) -> tuple[int, ...] | None: ...
+
+
+@runtime_checkable
+class KnownWaveform(Protocol):
+    """One source of known shape at an unknown place within a window, such as a frequency or a delay.
+
+    Places nearer to each other than the resolution are not separated. The gain says what of the amplitude is unknown;
+    nothing, where it is "known".
+    """
+
+    @property
+    def window(self) -> tuple[float, float]: ...
+
+    @property
+    def resolution(self) -> float: ...
+
+    @property
+    def gain(self) -> str: ...
+
+    def waveform(self, place: Tensor) -> Tensor:
+        """The shape at places `(...)`, `(..., m)`."""
         ...
 
 

@@ -45,15 +45,18 @@ def _filled(table: Table) -> Table:
 
 
 def learning_section(metrics: Sequence[dict[str, Any]], text: str = LOSS_UNITS) -> Section:
-    """Losses while training, of batches and of held-out draws."""
+    """Losses while training, of batches and of held-out draws; NMSEs where the network has no losses of its own."""
     steps = [m for m in metrics if m["event"] == "stepped" and not m["skipped"]]
     held_out = [m for m in metrics if m["event"] == "validated"]
     thinned = steps[:: max(1, len(steps) // 200)]
+    judged = all(m["loss"] is not None for m in held_out)
+    factor, measure = (1, "loss") if judged else (10, "nmse_db")
     series = [
-        Series("a batch", [m["step"] for m in thinned], [m["loss"] for m in thinned]),
-        Series("held out", [m["step"] for m in held_out], [m["loss"] for m in held_out], "learned"),
+        Series("a batch", [m["step"] for m in thinned], [factor * m["loss"] for m in thinned]),
+        Series("held out", [m["step"] for m in held_out], [m[measure] for m in held_out], "learned"),
     ]
-    return Section("Learning curve", text, [line_chart(series, "step", "loss")], details=Table(thinned))
+    chart = line_chart(series, "step", "loss" if judged else "NMSE in dB")
+    return Section("Learning curve", text if judged else "", [chart], details=Table(thinned))
 
 
 @torch.no_grad()

@@ -11,10 +11,8 @@ intervals-*.json         intervals that were calibrated for the network
 
 import json
 import os
-import platform
 import tomllib
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -25,19 +23,17 @@ from torch import nn
 from fanfold.core.abilities import ability
 from fanfold.core.files import write_whole
 from fanfold.core.suggest import did_you_mean
-from fanfold.estimators.base import Bound, Kept, OperatorBuilt, Settings, fingerprint_of
+from fanfold.estimators.base import OperatorBuilt, Settings, fingerprint_of
 from fanfold.observation import Observation
 from fanfold.problems import Problem
-from fanfold.problems.protocols import Fingerprinted
 from fanfold.runs import recipe
-from fanfold.runs.operators import FILE, read_operator, write_operator
+from fanfold.runs.environment import data_hash
+from fanfold.runs.operators import FILE, read_operator
 from fanfold.runs.weights import (
     check_operator,
     checksum_of,
     load_parameters,
-    parameters_of,
     read_tensors,
-    write_tensors,
 )
 
 SCHEMA = 2  # of config.toml; 1 had no number, and sections of other names
@@ -224,87 +220,3 @@ def check_schema(config: Mapping[str, Any], source: Path) -> None:
         raise ValueError(
             f"{source} was written by {age} fanfold (schema {schema}; this one reads {SCHEMA}): train anew."
         )
-
-
-def load(path: str | Path, **handed_in: Any) -> nn.Module:
-    """The trained network of a run directory, or of what `save` wrote.
-
-    Args:
-        path: The directory.
-        **handed_in: What was made of classes or functions of your own, which are never stored: `problem`, `network`,
-            `algorithm`, `loss`.
-
-    Raises:
-        ValueError: If it is damaged, or something is missing; the error says what to hand in.
-
-    Example:
-        >>> import tempfile, fanfold as ff
-        >>> problem = ff.problems.CompressedSensing(n=20, m=10)
-        >>> net = ff.unfold(ff.algorithms.ISTA(), problem, 3, {"step": "per-layer"})
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     ff.save(net, f"{folder}/net", problem)
-        ...     ff.load(f"{folder}/net").layers
-        3
-    """
-    return Run.open(path, **handed_in).estimator()
-
-
-def save(estimator: nn.Module, path: str | Path, problem: Problem | None = None) -> None:
-    """Keep a network that has no run directory, so that `load` gives it back, bit for bit.
-
-    Args:
-        estimator: The network.
-        path: A new directory.
-        problem: What it was made for; a network that belongs to an operator alone does without.
-
-    Raises:
-        ValueError: If something is there already, or the network cannot be named.
-    """
-    config: dict[str, Any] = {"network": recipe.describe_network(estimator)}
-    if problem is not None:
-        config["problem"] = recipe.describe_problem(problem)
-    elif not ((kept := ability(estimator, Kept)) and ability(kept.settings, OperatorBuilt)):
-        raise ValueError(
-            f"{type(estimator).__name__} takes its shape from a problem: pass what it was made for, "
-            "ff.save(estimator, path, problem)."
-        )
-    facts = {"operator": fingerprint_of(estimator), "data": data_hash(problem), "packages": packages()}
-    run = Run.create(path, config, facts)
-    if bound := ability(estimator, Bound):
-        write_operator(run.path, bound.operator)
-    write_tensors(run.path / "weights.safetensors", parameters_of(estimator), {"operator": fingerprint_of(estimator)})
-
-
-def environment(seed: int, problem: Problem, device: torch.device, threads: int, processes: int = 1) -> dict[str, Any]:
-    """What must be known to repeat a run, beyond its config."""
-    return {
-        "operator": None if problem.A is None else problem.A.fingerprint(),
-        "data": data_hash(problem),
-        "folder": os.getcwd(),
-        "seed": seed,
-        "device": str(device),
-        "threads": threads,
-        "processes": processes,
-        "platform": platform.platform(),
-        "python": platform.python_version(),
-        "packages": packages(),
-    }
-
-
-def data_hash(problem: object) -> str | None:
-    """Hash of the stored data that a problem draws from, or None."""
-    stored = ability(problem, Fingerprinted)
-    return stored.fingerprint if stored else None
-
-
-def packages() -> dict[str, str | None]:
-    """Versions of what results depend on."""
-    return {name: installed(name) for name in ("fanfold", "torch", "numpy", "scipy", "safetensors")}
-
-
-def installed(package: str) -> str | None:
-    """Version of an installed package, None if it is missing."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

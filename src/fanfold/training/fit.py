@@ -14,7 +14,8 @@ from fanfold.estimators.base import Bound, WithTrainingDefaults, device_of
 from fanfold.problems import Problem
 from fanfold.problems.protocols import Counted, Stored
 from fanfold.runs import recipe
-from fanfold.runs.directory import Run, environment
+from fanfold.runs.directory import Run
+from fanfold.runs.environment import environment
 from fanfold.runs.operators import write_operator
 from fanfold.training.events import Event, Started
 from fanfold.training.settings import Training, TrainingOptions, training_for

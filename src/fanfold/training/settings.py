@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
-Schedule = Literal["end-to-end", "layer-by-layer"]
+Schedule = Literal["end-to-end", "layer-by-layer", "lessons"]
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Training:
         steps: Optimiser steps, in all.
         batch: Fresh draws a step, for each process.
         lr: Learning rate, times the lr_scale of each quantity.
-        schedule: All layers at once, or one more each stage.
+        schedule: All layers at once, one more each stage, or lessons, which an estimator that knows some makes itself.
         refine: Factor on lr when a new layer's predecessors move with it, layer by layer.
         nmse_over: The NMSE that is minimised is that of the whole batch, or each sample has its own.
         loss_layers: The loss is summed over that many last layers.

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from fanfold.core.abilities import ability
+from fanfold.core.abilities import ability, require
 from fanfold.core.machine import World
 from fanfold.core.streams import Stream
-from fanfold.estimators.base import Grouped, Layered, Preparable, fingerprint_of
+from fanfold.estimators.base import Grouped, Layered, Lessons, Preparable, SelfTaught, fingerprint_of
 from fanfold.observation import Observation
 from fanfold.problems import Problem
 from fanfold.problems.draws import Pool, draw
@@ -43,10 +43,12 @@ class Trainer:
         self.device, self.world, self.path = device, world, path
         self.objective = Objective(estimator, training, world)
         network = ability(estimator, Layered)
-        self.stages = stages(training, network.layers if network else 1)
         self.step = self.skipped = self.stale = 0
         self.best, self.best_nmse_db, self.best_score = copies(parameters_of(estimator)), math.inf, math.inf
         self.pool = self._pool()
+        self.lessons = self._lessons()
+        terms = self.lessons.terms if self.lessons else ()
+        self.stages = stages(training, network.layers if network else 1, terms)
         self.terms: nn.Module = LossTerms(estimator)
         if world.size > 1:
             # a shallow stage leaves parameters out, and buffers are the same everywhere since `prepare`
@@ -63,6 +65,20 @@ class Trainer:
             count = len(stored.every()[0])
         return Pool(self.problem, count, self.training.seed) if count else None
 
+    def _lessons(self) -> Lessons | None:
+        """The course that the estimator is taught by, where the schedule is that.
+
+        Raises:
+            ValueError: If the estimator knows none, or several processes were to share it.
+        """
+        if self.training.schedule != "lessons":
+            return None
+        if self.world.size > 1:
+            raise ValueError("lessons are taught by one process; start it without torchrun, or take another schedule.")
+        instead = "Take end-to-end or layer-by-layer."
+        taught = require(self.estimator, SelfTaught, "schedule='lessons'", instead)
+        return taught.lessons(self._draw, self.training.steps, self.training.batch, self.training.seed)
+
     def _held_out(self) -> tuple[Tensor, Observation]:
         if self.pool:
             return self.pool.part(held_out=True)
@@ -77,18 +93,18 @@ class Trainer:
         yield Started(self.step, self.training.steps, parameters, self.training.threads, self.world.size)
         if self.step == 0:
             self._prepare()
-            yield self._validate(0)  # so that what comes back is never worse than what came in
+            yield self._validate(None)  # so that what comes back is never worse than what came in
             self._save_checkpoint()
         for stage in self.stages:
             if self.step == stage.first:
-                self.optimiser = self._new_optimiser()
+                self._begin(stage)
             while stage.first <= self.step < stage.last:
                 stepped = self._step(stage)
                 yield stepped
                 in_a_row = in_a_row + 1 if stepped.skipped else 0
                 diverged = in_a_row == SKIPS_TO_DIVERGE
                 if self.step % self.training.validate_every == 0 or self.step == stage.last or diverged:
-                    yield self._validate(stage.depth)
+                    yield self._validate(stage)
                     self._save_checkpoint()
                 reason = self._ending(diverged=diverged)
                 if reason != "steps":
@@ -97,6 +113,14 @@ class Trainer:
         self._save_weights()
         loss = self.best_score if self.objective.self_judged else None
         yield Finished(self.step, reason, self.best_nmse_db, self.skipped, time.perf_counter() - began, loss)
+
+    @torch.no_grad()
+    def _begin(self, stage: Stage) -> None:
+        """Start a stage with a new optimiser; a course of lessons keeps its own through all terms."""
+        if not stage.term:
+            self.optimiser = self._new_optimiser()
+        if self.lessons and stage.term is not None:
+            self.lessons.begin(stage.term)
 
     def _ending(self, *, diverged: bool) -> Ending:
         if diverged:
@@ -117,20 +141,25 @@ class Trainer:
         if self.world.size > 1:  # eigenvectors of another machine may have another sign
             load_parameters(self.estimator, self.world.of_first(parameters_of(self.estimator)))
 
-    def _draw(self) -> tuple[Tensor, Observation]:
-        training, size = self.training, self.training.batch * self.world.size
+    def _draw(self, count: int, index: int) -> tuple[Tensor, Observation]:
+        """So many draws to train on, of all processes together; this process gets its share of them."""
         if self.pool:
-            return self.pool.batch(size, self.step)
-        return draw(self.problem, size, training.seed, Stream.TRAINING, self.step)
+            x, obs = self.pool.batch(count, index)
+        else:
+            x, obs = draw(self.problem, count, self.training.seed, Stream.TRAINING, index)
+        rows = self.world.share(len(x))
+        return x[rows].to(self.device), obs[rows].to(self.device)
+
+    def _loss(self, stage: Stage) -> Tensor:
+        if self.lessons:
+            return self.lessons.loss(self.step)
+        x, obs = self._draw(self.training.batch * self.world.size, self.step)
+        return self.objective.loss(self.terms(obs, stage.depth, self.training.loss_layers, x), x)
 
     def _step(self, stage: Stage) -> Stepped:
-        training, world = self.training, self.world
-        x, obs = self._draw()
-        rows = world.share(len(x))
-        x, obs = x[rows].to(self.device), obs[rows].to(self.device)
-        rate = stage.rate(self.step)
+        training, rate = self.training, stage.rate(self.step)
         self.optimiser.zero_grad(set_to_none=True)
-        loss = self.objective.loss(self.terms(obs, stage.depth, training.loss_layers, x), x)
+        loss = self._loss(stage)
         loss.backward()
         if stage.newest_only:
             self._freeze_before(stage.depth)
@@ -171,11 +200,13 @@ class Trainer:
         return torch.optim.AdamW(groups, weight_decay=self.training.weight_decay)
 
     @torch.no_grad()
-    def _validate(self, depth: int) -> Validated:
+    def _validate(self, stage: Stage | None) -> Validated:
+        """Judge the network as it is; what counts is a whole one, untrained or in the last stages of a schedule."""
         x, obs = self.validation
+        depth, final = stage.depth if stage else 0, self.stages[-1]
         value, loss = self.objective.held_out(obs, x, depth)
         score = value if loss is None else loss
-        whole = depth in (0, self.stages[-1].depth)
+        whole = stage is None or (stage.depth, stage.term) == (final.depth, final.term)
         better = whole and score < self.best_score
         if better:
             self.best = copies(parameters_of(self.estimator))
@@ -190,6 +221,8 @@ class Trainer:
         tensors |= {f"best/{k}": t for k, t in self.best.items()}
         for index, state in self.optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser/{index}/{k}": t for k, t in state.items()}
+        if self.lessons:
+            tensors |= {f"lessons/{k}": t for k, t in self.lessons.state().items()}
         facts = {
             "step": self.step,
             "skipped": self.skipped,
@@ -216,7 +249,7 @@ class Trainer:
             self.path / "checkpoint.safetensors", "The run stopped before its first one: start it anew."
         )
         check_operator(facts, fingerprint_of(self.estimator), self.path)
-        parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimiser": {}}
+        parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimiser": {}, "lessons": {}}
         for name, t in tensors.items():
             part, _, rest = name.partition("/")
             parts[part][rest] = t
@@ -225,6 +258,8 @@ class Trainer:
         load_parameters(self.estimator, parts["model"])
         self.step, self.skipped, self.stale = facts["step"], facts["skipped"], facts["stale"]
         self.best_nmse_db, self.best_score = facts["best_nmse_db"], facts["best_score"]
+        if self.lessons:
+            self.lessons.restore(self.step, parts["lessons"])
         state: dict[int, dict[str, Tensor]] = {}
         trained = [p for group in self.optimiser.param_groups for p in group["params"]]
         for name, t in parts["optimiser"].items():

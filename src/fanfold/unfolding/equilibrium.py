@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import keystr, tree_flatten_with_path
 
+from fanfold.algorithms import ISTA
 from fanfold.algorithms.base import Algorithm, State, Theta
 from fanfold.observation import Estimate, Observation
 from fanfold.unfolding.adjoint import ImplicitGradient, Through, detached, flat, replaced, sample_numbers
@@ -196,7 +197,7 @@ class EquilibriumSettings:
         0.0001
     """
 
-    algorithm: Algorithm
+    algorithm: Algorithm = field(default_factory=ISTA)  # what is iterated
     learn: Mapping[str, str] = field(default_factory=dict)  # sharing and granularity of each quantity that may move
     tolerance: float = 1e-4  # relative change at which a sample counts as fixed
     max_iterations: int = 1000  # steps after which it stops anyway

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
+from fanfold.algorithms import FISTA
 from fanfold.algorithms.base import Algorithm, State, Theta, without_groups
 from fanfold.linops import LinearOperator
 from fanfold.observation import Estimate, Observation
@@ -107,6 +108,7 @@ class Unfolded(nn.Module):
     Attributes:
         strength: In [0, 1], scales every deviation: 0 is the classical algorithm, 1 the trained network.
         checkpoint: Whether the backward pass takes the steps again instead of remembering them.
+        scale_equivariant: False, as algorithms may have settings in the units of the measurements.
 
     Example:
         >>> import fanfold as ff
@@ -114,6 +116,8 @@ class Unfolded(nn.Module):
         >>> net.strength, net.deviations["alpha"].abs().max().item()
         (1.0, 0.0)
     """
+
+    scale_equivariant: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -155,7 +159,8 @@ class Unfolded(nn.Module):
     @property
     def origin(self) -> tuple[str, Iterated]:
         """The classical algorithm that the network is at zero deviation."""
-        return f"untrained {type(self.algorithm).__name__}", Iterated(self.algorithm, self.depth)
+        algorithm: Algorithm = self.settings.algorithm  # without what a subclass puts into it
+        return f"untrained {type(algorithm).__name__}", Iterated(algorithm, self.depth)
 
     @property
     def strength(self) -> float:
@@ -267,7 +272,7 @@ class UnfoldedSettings:
         8
     """
 
-    algorithm: Algorithm
+    algorithm: Algorithm = field(default_factory=FISTA)  # what is unfolded
     layers: int = 16  # iterations that become layers
     learn: Mapping[str, str] = field(default_factory=dict)  # sharing and granularity of each quantity that may move
     checkpoint: bool = False  # train in the memory of a few layers

@@ -1,10 +1,53 @@
 """An estimator that learns its array's responses together with its other numbers. Deviations: fanfold's own idea."""
 
+from dataclasses import dataclass, field
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
+from fanfold.algorithms import OAMP
+from fanfold.estimators.imaging.settings import Imaging
 from fanfold.linops import Kronecker
 from fanfold.observation import Estimate, Observation
+from fanfold.problems.base import Problem
+from fanfold.unfolding.unfold import UnfoldedSettings
+
+LEARNED = ("p", "var", "noise_scale", "v_linear", "v_denoised", "spread", "damping")
+
+
+def unfolded_oamp() -> UnfoldedSettings:
+    """OAMP that estimates the noise variance, all its numbers learned."""
+    return UnfoldedSettings(OAMP(noise="estimated"), 12, dict.fromkeys(LEARNED, "per-layer"))
+
+
+@dataclass(frozen=True)
+class LearnedResponsesSettings:
+    """A network that learns the responses of its array's elements too: a `LearnedResponses`.
+
+    Example:
+        >>> import fanfold as ff
+        >>> problem = ff.problems.RFImaging("gaussian", scene=(8, 8), elements=(6, 7))
+        >>> ff.estimators.LearnedResponsesSettings().build(problem).elements
+        (6, 7)
+    """
+
+    within: Imaging = field(default_factory=unfolded_oamp)  # The network for measurements of the nominal array.
+
+    def build(self, problem: Problem) -> "LearnedResponses":
+        """The untrained network.
+
+        Raises:
+            ValueError: If the operator is no Kronecker product.
+        """
+        if not isinstance(problem.A, Kronecker):
+            raise ValueError(
+                f"responses belong to the elements of an array's axes, and {problem.A} has none; take a problem whose "
+                "operator is a Kronecker product, such as rf-imaging."
+            )
+        net = LearnedResponses(self.within.build(problem), tuple(factor.shape[0] for factor in problem.A.factors))
+        net.settings = self
+        return net
 
 
 class LearnedResponses(nn.Module):
@@ -13,15 +56,26 @@ class LearnedResponses(nn.Module):
     The true operator is taken to be `diag(g_1) A_1 ⊗ … ⊗ diag(g_K) A_K`. To divide y by the responses leaves
     measurements through the nominal operator, whose noise is white where gains are near one, and needs no gradient of a
     singular value decomposition. Every d and phi is 0 at the start: the estimator within, bit for bit. Only the product
-    of the axes' responses shows in data, so a common factor may move from one axis to another.
+    of the axes' responses shows in data, so a common factor may move from one axis to another. Not scale-equivariant
+    unless the estimator within is.
 
     Args:
         within: A network, such as `unfold` makes, bound to the nominal operator; trained together with the responses.
+            `of` makes it from settings, so that the whole can be kept.
         elements: Measurements along each axis, `(m_1, …, m_K)`, in row-major order.
 
     Raises:
         ValueError: If an axis has no element.
+
+    Example:
+        >>> import fanfold as ff
+        >>> problem = ff.problems.RFImaging("gaussian", scene=(8, 8), elements=(6, 7))
+        >>> [len(response) for response in ff.estimators.LearnedResponses.of(problem).responses()]
+        [6, 7]
     """
+
+    scale_equivariant: ClassVar[bool] = False
+    settings: LearnedResponsesSettings | None = None  # None where the estimator within is the user's own
 
     def __init__(self, within: nn.Module, elements: tuple[int, ...]):
         super().__init__()
@@ -29,6 +83,19 @@ class LearnedResponses(nn.Module):
             raise ValueError(f"elements are {tuple(elements)}; give each axis a count of at least one.")
         self.within, self.elements = within, tuple(elements)
         self.deviations = nn.ParameterList(torch.zeros(2, m) for m in elements)  # d and phi
+
+    @classmethod
+    def of(cls, problem: Problem, within: Imaging | None = None) -> "LearnedResponses":
+        """The untrained network for a problem whose operator is a Kronecker product, with a response a row.
+
+        Args:
+            problem: Says the operator.
+            within: Settings of the network that is trained together with the responses; unfolded OAMP if None.
+
+        Raises:
+            ValueError: If the operator is no Kronecker product.
+        """
+        return LearnedResponsesSettings(within or unfolded_oamp()).build(problem)
 
     def forward(self, obs: Observation) -> Estimate:
         """The estimate, `(..., n)`.

@@ -4,23 +4,25 @@ The mixture is trained by its likelihood: Bishop (1994), "Mixture density networ
 """
 
 import math
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fanfold.core.abilities import require
 from fanfold.core.units import power
 from fanfold.networks.residual_mlp import ResidualMLP
 from fanfold.networks.spectrum import SpectrumCNN
 from fanfold.observation import Estimate, Observation
-from fanfold.problems.located.base import Located
+from fanfold.problems.protocols import KnownWaveform
 
-MOST = 1000.0  # nats: log ratios beyond it count as their logarithm, since nothing depends on them any more
-FLOOR = 1e-3  # of the filters' mean power, added to each: the log of what is far below says nothing
+DECISIVE_NATS = 1000.0  # log ratios beyond it count as their logarithm, since nothing depends on them any more
+ADDED_POWER = 1e-3  # of the filters' mean power, added to each: the log of what is far below says nothing
 
 
-class Filtered(NamedTuple):
+class FilterOutputs(NamedTuple):
     """What the matched filters say."""
 
     ratio: Tensor  # (..., K) log likelihood ratio of each bin against no signal
@@ -28,6 +30,47 @@ class Filtered(NamedTuple):
     log_scale: Tensor  # (..., K) log of the standard deviation there, in bins
     of_bins: Tensor  # (..., 7, K) what the CNN sees
     of_all: Tensor  # (..., 3) what says how much a log ratio is worth
+
+
+@dataclass(frozen=True)
+class LocatorSettings:
+    """Matched filters, a CNN along them, and the mean of a mixture with a part for each place: a `Locator`.
+
+    Example:
+        >>> import fanfold as ff
+        >>> net = ff.estimators.LocatorSettings(width=4).build(ff.problems.Tone(n=9))
+        >>> net.templates.shape[1]
+        9
+    """
+
+    oversampling: int = 4  # Bins in a resolution of the problem.
+    margin: int = 3  # Bins beyond each end of the window.
+    width: int = 16  # Channels of the CNN.
+    depth: int = 2  # Residual convolutions of the CNN.
+    network_seed: int = 0  # Seed of the starting weights.
+
+    def build(self, problem: Any) -> "Locator":
+        """The untrained estimator.
+
+        Raises:
+            ValueError: If the problem has no source of known shape at an unknown place.
+        """
+        instead = "Take tone or time-delay, or make it of templates: Locator(templates, values)."
+        located = require(problem, KnownWaveform, "Locator", instead)
+        low, high = located.window
+        inside = math.ceil((high - low) / located.resolution * self.oversampling)
+        bins = torch.arange(-self.margin, inside + self.margin + 1, dtype=torch.float64)
+        values = low + (high - low) / inside * bins
+        net = Locator(
+            located.waveform(values),
+            values,
+            positive=located.gain == "known",
+            width=self.width,
+            depth=self.depth,
+            seed=self.network_seed,
+        )
+        net.settings = self
+        return net
 
 
 class Locator(nn.Module):
@@ -51,17 +94,26 @@ class Locator(nn.Module):
         snapshots: Observed amplitudes of one shape; y is `(..., m snapshots)`, the snapshots of an entry together.
         width: Channels of the CNN.
         depth: Its residual convolutions.
-        seed: Of the starting weights.
+        seed: Seed of the starting weights.
 
     Raises:
         ValueError: If templates and values do not fit, or values do not rise.
+
+    Example:
+        >>> import torch, fanfold as ff
+        >>> problem = ff.problems.Tone(n=9)
+        >>> ff.estimators.Locator.of(problem)(problem.sample(3, torch.Generator())[1]).x.shape
+        torch.Size([3, 1])
     """
+
+    scale_equivariant: ClassVar[bool] = False
+    settings: LocatorSettings | None = None  # None where the templates are the user's own
 
     templates: Tensor
     values: Tensor
     spacing: Tensor
 
-    training_defaults = {
+    training_defaults: ClassVar[dict[str, Any]] = {
         "steps": 2500,
         "batch": 256,
         "lr": 3e-3,
@@ -96,13 +148,30 @@ class Locator(nn.Module):
         self.known = nn.Parameter(torch.zeros(len(values)))
 
     @classmethod
-    def of(cls, problem: Located, oversampling: int = 4, margin: int = 3, **settings: Any) -> "Locator":
-        """For a problem with one source: so many bins in a resolution, and a margin of bins beyond the window."""
-        low, high = problem.window
-        inside = math.ceil((high - low) / problem.resolution * oversampling)
-        bins = torch.arange(-margin, inside + margin + 1, dtype=torch.float64)
-        values = low + (high - low) / inside * bins
-        return cls(problem.waveform(values), values, positive=problem.gain == "known", **settings)
+    def of(
+        cls,
+        problem: KnownWaveform,
+        oversampling: int = 4,
+        margin: int = 3,
+        *,
+        width: int = 16,
+        depth: int = 2,
+        seed: int = 0,
+    ) -> "Locator":
+        """The untrained estimator for a problem with one source: a tone, a delay.
+
+        Args:
+            problem: Says the shape and the window.
+            oversampling: Bins in a resolution.
+            margin: Bins beyond each end of the window.
+            width: Channels of the CNN.
+            depth: Its residual convolutions.
+            seed: Seed of the starting weights.
+
+        Raises:
+            ValueError: If the problem has no source of known shape at an unknown place.
+        """
+        return LocatorSettings(oversampling, margin, width, depth, seed).build(problem)
 
     def forward(self, obs: Observation) -> Estimate:
         """The mixture's mean and variance, `(..., 1)` each.
@@ -135,7 +204,7 @@ class Locator(nn.Module):
         centre = self.values + self.spacing * (said.offset + self.strength * torch.tanh(shift))
         return log_weight, centre, self.spacing * torch.exp(said.log_scale + self.strength * stretch)
 
-    def _filter(self, obs: Observation) -> Filtered:
+    def _filter(self, obs: Observation) -> FilterOutputs:
         strength, energy = self._powers(obs)
         tiny = torch.finfo(energy.dtype).tiny  # silence too has a logarithm
         entries = obs.y.shape[-1] * (1.0 if obs.y.is_complex() else 0.5)
@@ -146,20 +215,20 @@ class Locator(nn.Module):
             var = obs.noise_var.to(energy).expand(energy.shape).clamp_min(tiny)
             var = torch.maximum(var, 1e-9 * energy / obs.y.shape[-1])  # 90 dB are as good as no noise
             ratio = entries / obs.y.shape[-1] * strength / var
-            log_var, level = torch.log(var), torch.log(energy / (obs.y.shape[-1] * var) + FLOOR)
-        slope, bend = self._differences(torch.log(strength + FLOOR * strength.mean(-1, keepdim=True) + tiny))
+            log_var, level = torch.log(var), torch.log(energy / (obs.y.shape[-1] * var) + ADDED_POWER)
+        slope, bend = self._differences(torch.log(strength + ADDED_POWER * strength.mean(-1, keepdim=True) + tiny))
         offset = torch.where(bend < 0, (slope / (-bend).clamp_min(1e-6)).clamp(-1, 1), 0.0)
         # a peak as sharp as the parabola within a bin, all of which is as likely: variance 1 / 12
         log_scale = -0.5 * torch.log(ratio * (-bend).clamp_min(0.0) + 12)
-        ratio = MOST * torch.log1p(ratio / MOST)
+        ratio = DECISIVE_NATS * torch.log1p(ratio / DECISIVE_NATS)
         top = ratio.amax(-1, keepdim=True)
         place = torch.linspace(-1, 1, ratio.shape[-1], dtype=ratio.dtype, device=ratio.device)
         of_bins = [torch.log1p(ratio), torch.log1p(top - ratio), offset, log_scale, level, log_var, place]
         of_bins = torch.stack([seen.expand_as(ratio) for seen in of_bins], -2)
-        return Filtered(ratio, offset, log_scale, of_bins, torch.cat([log_var, level, torch.log1p(top)], -1))
+        return FilterOutputs(ratio, offset, log_scale, of_bins, torch.cat([log_var, level, torch.log1p(top)], -1))
 
     def _powers(self, obs: Observation) -> tuple[Tensor, Tensor]:
-        """Of the matched filters `(..., K)` and of y `(..., 1)`, summed over snapshots."""
+        """The powers of the matched filters `(..., K)` and of y `(..., 1)`, summed over snapshots."""
         y, (_, m) = obs.y, self.templates.shape
         if y.shape[-1] != m * self.snapshots or (self.templates.is_complex() and not y.is_complex()):
             shape = f"{'complex ' if self.templates.is_complex() else ''}(..., {m * self.snapshots})"
@@ -174,5 +243,5 @@ class Locator(nn.Module):
     @staticmethod
     def _differences(logs: Tensor) -> tuple[Tensor, Tensor]:
         """First and second differences along the bins; zero at the ends."""
-        before, here, after = logs[..., :-2], logs[..., 1:-1], logs[..., 2:]
-        return functional.pad((after - before) / 2, (1, 1)), functional.pad(after - 2 * here + before, (1, 1))
+        before, middle, after = logs[..., :-2], logs[..., 1:-1], logs[..., 2:]
+        return functional.pad((after - before) / 2, (1, 1)), functional.pad(after - 2 * middle + before, (1, 1))

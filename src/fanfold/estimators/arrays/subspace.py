@@ -1,20 +1,22 @@
 """MUSIC: Schmidt (1986). Root-MUSIC: Barabell (1983). ESPRIT: Roy & Kailath (1989). Smoothing: Pillai & Kwon (1989).
 
-All see `Y = A S + W` through the sample covariance of a uniform linear array and tell its signal subspace, spanned by
-as many steering vectors `exp(i x m)` as there are sources, from the noise subspace. They must be told the number of
-sources, and neither powers, nor the noise variance, nor a prior.
+All see `Y = A S + W` through the sample covariance of a uniform linear array and part its signal subspace, spanned by
+as many steering vectors `exp(i x m)` as there are sources, from the noise subspace. They need the number of sources,
+and neither powers, nor the noise variance, nor a prior.
 """
 
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor
 
 from fanfold.core.units import power
-from fanfold.observation import Estimate, Observation
+from fanfold.estimators.base import known_peers
+from fanfold.observation import Estimate, Estimator, Observation
+from fanfold.problems.located.direction_of_arrival import DirectionOfArrival
 
 LIFT = 1e-12  # of the null spectrum: parts double roots on the circle along the radius, where angles do not change
 NEWTON_STEPS = 20
@@ -50,6 +52,11 @@ class Subspace(ABC):
                 "least one source and at most one less than sensors."
             )
 
+    @classmethod
+    def of(cls, problem: DirectionOfArrival, **settings: Any) -> Self:
+        """The estimator for the array and the number of sources of a problem; other fields as given."""
+        return cls(problem.sensors, problem.sources, **settings)
+
     @property
     def stretch(self) -> int:
         """Sensors that the covariance is of."""
@@ -64,7 +71,7 @@ class Subspace(ABC):
 
     @abstractmethod
     def angles(self, vectors: Tensor) -> Tensor:
-        """From eigenvectors `(batch, L, L)` in columns, by rising eigenvalue: `(batch, sources)`, in any order."""
+        """The angles `(batch, sources)`, unordered, of eigenvectors in columns `(batch, L, L)` by rising eigenvalue."""
 
     def covariance(self, y: Tensor) -> Tensor:
         """Sample covariance, smoothed, of unit power: `(..., L, L)`."""
@@ -97,6 +104,12 @@ class MUSIC(Subspace):
 
     Where two sources make one minimum the others are taken from what minima are left, between sidelobes: that is how
     MUSIC fails. Minima are looked for within `limits`, whose ends count as such.
+
+    Example:
+        >>> import torch, fanfold as ff
+        >>> problem = ff.problems.DirectionOfArrival(sensors=8, sources=2)
+        >>> ff.estimators.MUSIC.of(problem)(problem.sample(5, torch.Generator())[1]).x.shape
+        torch.Size([5, 2])
     """
 
     limits: tuple[float, float] = (-math.pi, math.pi)
@@ -123,7 +136,14 @@ class MUSIC(Subspace):
 
 @dataclass(frozen=True)
 class RootMUSIC(Subspace):
-    """The roots of the null spectrum's polynomial that lie nearest to the unit circle, inside."""
+    """The roots of the null spectrum's polynomial that lie nearest to the unit circle, inside.
+
+    Example:
+        >>> import torch, fanfold as ff
+        >>> problem = ff.problems.DirectionOfArrival(sensors=8, sources=2)
+        >>> ff.estimators.RootMUSIC.of(problem)(problem.sample(5, torch.Generator())[1]).x.shape
+        torch.Size([5, 2])
+    """
 
     def angles(self, vectors: Tensor) -> Tensor:
         lags = null_spectrum(vectors[..., : -self.sources])
@@ -142,6 +162,12 @@ class ESPRIT(Subspace):
     """The turn that takes the signal subspace on all sensors but the last to that on all but the first.
 
     By least squares, or by total least squares, which allows both for errors.
+
+    Example:
+        >>> import torch, fanfold as ff
+        >>> problem = ff.problems.DirectionOfArrival(sensors=8, sources=2)
+        >>> ff.estimators.ESPRIT.of(problem)(problem.sample(5, torch.Generator())[1]).x.shape
+        torch.Size([5, 2])
     """
 
     fit: Literal["total", "least-squares"] = "total"
@@ -162,6 +188,11 @@ class ESPRIT(Subspace):
             above, below = V[..., : self.sources, :], V[..., self.sources :, :]
             turn = -torch.linalg.solve(below, above, left=False)
         return torch.linalg.eigvals(turn).angle()
+
+
+@known_peers.register
+def _(problem: DirectionOfArrival) -> dict[str, Estimator]:
+    return {"MUSIC": MUSIC.of(problem), "ESPRIT": ESPRIT.of(problem)}
 
 
 def null_spectrum(noise: Tensor) -> Tensor:
@@ -203,5 +234,5 @@ def _newton(lags: Tensor, x: Tensor, low: Tensor, high: Tensor) -> Tensor:
 
 
 def _wrapped(x: Tensor) -> Tensor:
-    """Into -pi … pi."""
+    """The angles moved into -pi … pi by whole turns."""
     return torch.remainder(x + math.pi, 2 * math.pi) - math.pi

@@ -8,7 +8,15 @@ from fanfold.observation import Estimate, Observation
 
 
 class ZeroForcing:
-    """`x_hat = A⁺ y`: no interference is left, and the noise is as strong as A is ill-conditioned."""
+    """`x_hat = A⁺ y`: no interference is left, and the noise is as strong as A is ill-conditioned.
+
+    Example:
+        >>> import torch, fanfold as ff
+        >>> problem = ff.problems.MIMODetection()
+        >>> x, obs = problem.sample(3, torch.Generator())
+        >>> ff.estimators.ZeroForcing()(obs).x.shape == x.shape
+        True
+    """
 
     def __call__(self, obs: Observation) -> Estimate:
         """The estimate and, where the noise variance is known, its error variance, `(..., n)` each.
@@ -31,6 +39,16 @@ class UnbiasedLMMSE:
     """LMMSE for independent entries of power `power`, scaled so that each entry comes through with gain 1.
 
     LMMSE shrinks entry i by `1 - var_i / power`; decisions on points of several amplitudes need that undone.
+
+    Args:
+        power: `E|x|²` of an entry.
+
+    Example:
+        >>> import torch, fanfold as ff
+        >>> problem = ff.problems.MIMODetection()
+        >>> x, obs = problem.sample(3, torch.Generator())
+        >>> ff.estimators.UnbiasedLMMSE()(obs).x.shape == x.shape
+        True
     """
 
     def __init__(self, power: float = 1.0):

@@ -10,7 +10,7 @@ from fanfold.observation import Estimate, Observation
 from fanfold.priors import Constellation
 
 
-class Search(NamedTuple):
+class SphereSearch(NamedTuple):
     """What a search found in each sample."""
 
     x: Tensor  # (batch, n) the best point
@@ -29,6 +29,13 @@ class SphereDecoder:
     Args:
         prior: The constellation.
         node_limit: Partial points after which a search is given up.
+
+    Example:
+        >>> import torch, fanfold as ff
+        >>> problem = ff.problems.MIMODetection()
+        >>> x, obs = problem.sample(3, torch.Generator())
+        >>> ff.estimators.SphereDecoder(problem.prior)(obs).x.shape == x.shape
+        True
     """
 
     def __init__(self, prior: Constellation, node_limit: int = 100_000):
@@ -40,16 +47,16 @@ class SphereDecoder:
         Raises:
             ValueError: If a search is given up; `search` returns what such searches have found so far.
         """
-        found = self.search(obs)
-        missing = int((~found.finished).sum())
+        searched = self.search(obs)
+        missing = int((~searched.finished).sum())
         if missing:
             raise ValueError(
-                f"gave up {missing} of {found.finished.numel()} searches after {self.node_limit} nodes each: raise "
+                f"gave up {missing} of {searched.finished.numel()} searches after {self.node_limit} nodes each: raise "
                 "node_limit, or take search(obs), which says where the result is not known to be the best."
             )
-        return Estimate(found.x)
+        return Estimate(searched.x)
 
-    def search(self, obs: Observation, guess: Tensor | None = None) -> Search:
+    def search(self, obs: Observation, guess: Tensor | None = None) -> SphereSearch:
         """The best points found, whether each is known to be the best, and the nodes that it took.
 
         Args:
@@ -81,8 +88,8 @@ class SphereDecoder:
         if y.is_complex():
             x = x[:, : obs.A.n] + 1j * x[:, obs.A.n :]
         shape = obs.y.shape[:-1]
-        found = self.prior.nearest(torch.as_tensor(x, dtype=y.dtype)).reshape(*shape, obs.A.n)
-        return Search(found, torch.as_tensor(finished).reshape(shape), torch.as_tensor(nodes).reshape(shape))
+        nearest = self.prior.nearest(torch.as_tensor(x, dtype=y.dtype)).reshape(*shape, obs.A.n)
+        return SphereSearch(nearest, torch.as_tensor(finished).reshape(shape), torch.as_tensor(nodes).reshape(shape))
 
 
 def real_form(H: Tensor, y: Tensor) -> tuple[np.ndarray, np.ndarray]:

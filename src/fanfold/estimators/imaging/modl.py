@@ -1,52 +1,135 @@
 """MoDL. Aggarwal, Mani & Jacob (2019), eqs. 9-10: z = x + CNN(x), x ← (AᴴA + λI)⁻¹ (Aᴴy + λz)."""
 
-from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from fanfold.core.units import rms
-from fanfold.estimators.imaging.back_projection_unet import as_picture, as_signal
+from fanfold.estimators.imaging.scenes import as_picture, as_signal, check_scene, like_operator, scene_of
+from fanfold.estimators.linear.image import ImageName, linear_image, signal_power
 from fanfold.networks import ResidualCNN
-from fanfold.observation import Estimate, Observation
+from fanfold.observation import Estimate, Estimator, Observation
+from fanfold.problems.base import Problem
+
+
+@dataclass(frozen=True)
+class MoDLSettings:
+    """A CNN and a return to the measurements by turns: a `MoDL`.
+
+    Example:
+        >>> import fanfold as ff
+        >>> problem = ff.problems.RFImaging("gaussian", scene=(8, 8), elements=(6, 6))
+        >>> ff.estimators.MoDLSettings(layers=2, width=4).build(problem).scene
+        (8, 8)
+    """
+
+    image: ImageName = "lmmse"  # The first image: LMMSE for white scenes, or the matched filter.
+    signal_var: float | None = None  # E|x|² of a voxel for the LMMSE image; that of the problem if not given.
+    lam: float = 30.0  # λ at the start, in units of noise_var / E|x|²; each layer learns a factor on it.
+    layers: int = 5  # Turns, which share one CNN.
+    width: int = 24  # Channels of the CNN.
+    depth: int = 4  # Convolutions of the CNN.
+    voxels: tuple[int, int] | None = None  # Height and width of the scene; those of the problem if not given.
+    network_seed: int = 0  # Seed of the starting weights.
+
+    def build(self, problem: Problem) -> "MoDL":
+        """The untrained network."""
+        image = linear_image(self.image, signal_power(problem) if self.signal_var is None else self.signal_var)
+        shape = {"width": self.width, "depth": self.depth, "seed": self.network_seed}
+        net = MoDL(scene_of(problem, self.voxels), image, self.lam, self.layers, **shape)
+        net.settings = self
+        return net if problem.A is None else like_operator(net, problem.A)
 
 
 class MoDL(nn.Module):
     """A CNN and a return to the measurements by turns, all with the same weights.
 
     The inverse is exact, by the singular values: for a Kronecker product it costs two products with small matrices.
+    Scale-equivariant where the first image is: the matched filter is, and the LMMSE image is not.
 
     Args:
         scene: `(height, width)`; the unknowns are its voxels in row-major order.
-        image: The estimator that gives the first image.
+        image: The estimator that gives the first image. `of` names one, so that the network can be kept.
         lam: λ at the start, in units of the noise variance over `E|x|²`; each layer learns a factor on it.
         layers: How many.
-        **shape: `width`, `depth` and `seed` of the `ResidualCNN`.
+        width: Channels of the `ResidualCNN`.
+        depth: Its convolutions.
+        seed: Seed of the starting weights.
+
+    Example:
+        >>> import fanfold as ff
+        >>> problem = ff.problems.RFImaging("gaussian", scene=(8, 8), elements=(6, 6))
+        >>> ff.estimators.MoDL.of(problem, layers=2, width=4).settings.image
+        'lmmse'
     """
+
+    settings: MoDLSettings | None = None  # None where the image is the user's own
 
     def __init__(
         self,
         scene: tuple[int, ...],
-        image: Callable[[Observation], Estimate],
+        image: Estimator,
         lam: float = 30.0,
         layers: int = 5,
-        **shape: int,
+        *,
+        width: int = 24,
+        depth: int = 4,
+        seed: int = 0,
     ):
         super().__init__()
         self.scene, self.image, self.lam, self.layers = tuple(scene), image, lam, layers
-        self.cnn = ResidualCNN(2, 2, **shape)
+        self.cnn = ResidualCNN(2, 2, width=width, depth=depth, seed=seed)
         self.scales = nn.Parameter(torch.zeros(layers))
+
+    @classmethod
+    def of(
+        cls,
+        problem: Problem,
+        image: ImageName = "lmmse",
+        *,
+        signal_var: float | None = None,
+        lam: float = 30.0,
+        layers: int = 5,
+        scene: tuple[int, int] | None = None,
+        width: int = 24,
+        depth: int = 4,
+        seed: int = 0,
+    ) -> "MoDL":
+        """The untrained network for a problem.
+
+        Args:
+            problem: Says the operator and the scene, and draws scenes.
+            image: The first image: LMMSE for white scenes, "lmmse", or the matched filter `Aᴴ y`, "back-projection".
+            signal_var: `E|x|²`, which the LMMSE image takes for that of every voxel; that of the problem if None.
+            lam: λ at the start, in units of the noise variance over `E|x|²`.
+            layers: How many.
+            scene: `(height, width)`; the problem's if None.
+            width: Channels of the CNN.
+            depth: Its convolutions.
+            seed: Seed of the starting weights.
+
+        Raises:
+            ValueError: If the scene is not made of the operator's unknowns, or a size does not fit.
+        """
+        return MoDLSettings(image, signal_var, lam, layers, width, depth, scene, seed).build(problem)
+
+    @property
+    def scale_equivariant(self) -> bool:
+        """Whether measurements in other units give the estimate in other units."""
+        return self.settings is not None and self.settings.image == "back-projection"
 
     def forward(self, obs: Observation) -> Estimate:
         """The estimate, `(..., n)`; complex or real as the measurements.
 
         Raises:
-            ValueError: If the operator or the noise variance is unknown.
+            ValueError: If the operator or the noise variance is unknown, or the operator is of another scene.
         """
         if obs.A is None or obs.noise_var is None:
             raise ValueError("MoDL needs the operator A and noise_var; pass both in the Observation.")
         U, d, V = obs.A.svd()
         y, x = U.H @ obs.y, self.image(obs).x
+        check_scene(x, self.scene)
         for scale in self.scales:
             size = rms(x)
             z = x + size * as_signal(self.cnn(as_picture(x / size, self.scene)), x)

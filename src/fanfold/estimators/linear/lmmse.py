@@ -17,6 +17,15 @@ class LMMSE:
     Args:
         mean: `(n,)`, or None for zero.
         covariance: `(n, n)`, `E (x - mean)(x - mean)ᴴ`.
+
+    Raises:
+        ValueError: If the shapes do not fit.
+
+    Example:
+        >>> import torch, fanfold as ff
+        >>> problem = ff.problems.CompressedSensing(n=20, m=10)
+        >>> ff.LMMSE.of(problem)(problem.sample(3, torch.Generator())[1]).x.shape
+        torch.Size([3, 20])
     """
 
     def __init__(self, mean: Tensor | None, covariance: Tensor):
@@ -30,7 +39,13 @@ class LMMSE:
 
     @classmethod
     def of(cls, problem: Problem, samples: int = 20_000, seed: int = 0) -> "LMMSE":
-        """With the mean and covariance of draws from a problem; those of few draws are loaded by `trace / samples`."""
+        """LMMSE with the mean and covariance of a problem's draws; those of few draws are loaded by `trace / samples`.
+
+        Args:
+            problem: Where draws come from.
+            samples: How many.
+            seed: Seed of the draws.
+        """
         x, _ = problem.sample(samples, torch.Generator().manual_seed(seed))
         mean = x.mean(0)
         centred = (x - mean).to(torch.complex128 if x.is_complex() else torch.float64)

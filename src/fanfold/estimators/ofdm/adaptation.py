@@ -58,7 +58,7 @@ class AdaptedSettings:
 class Adapted(nn.Module):
     """A channel network that goes on training elsewhere; what it learned in closed form stays.
 
-    It exports as its `net` does.
+    To export one, export its `net`.
 
     Args:
         net: A trained network, with `forward(obs)` and `losses(obs, x)`; it is changed, so pass a copy to keep it.

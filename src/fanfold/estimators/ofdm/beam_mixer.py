@@ -75,7 +75,7 @@ class BeamMixer(CorrectedLMMSE):
         self.groups = torch.Size(array[:-2]).numel()
         self.grid = nn.Parameter(torch.zeros(2, self.state, self.entries))
         make = (self.antennas // self.groups, self.groups, self.modes, self.state, settings, generator)
-        self.stages = nn.ModuleList(Stage(*make) for _ in range(settings.stages))
+        self.stages = nn.ModuleList(MixerStage(*make) for _ in range(settings.stages))
 
     @classmethod
     def of(cls, problem: ChannelProblem, settings: MixerSettings | None = None) -> "BeamMixer":
@@ -97,7 +97,7 @@ class BeamMixer(CorrectedLMMSE):
         return (state - first) @ from_right(self.grid), hidden.mean(1)
 
 
-class Stage(nn.Module):
+class MixerStage(nn.Module):
     """One turn to beams and delays and back, with gains between; it adds nothing before training."""
 
     def __init__(

@@ -16,7 +16,7 @@ from fanfold.estimators.ofdm.pairs import from_left, from_right, pair_of
 SMALLEST_PROBABILITY = 1e-12  # of a component: what is less counts for nothing, and subnormal numbers are slow
 
 
-class Filtered(NamedTuple):
+class FilteredPilots(NamedTuple):
     """What the components make of pilots."""
 
     z: Tensor  # (batch, components, 2, modes, antennas): the pilots in the eigenbases, real and imaginary
@@ -95,7 +95,7 @@ class FilterBank(nn.Module):
         z = (y @ from_right(self.seen)).unflatten(-1, (2, -1))
         return z.permute(0, 3, 2, 1).flatten(2)
 
-    def forward(self, z: Tensor, noise_var: Tensor) -> Filtered:
+    def forward(self, z: Tensor, noise_var: Tensor) -> FilteredPilots:
         """Filter the modes of the pilots `(batch, rank, 2 antennas)` by every component; at unit power."""
         v = noise_var[..., None, None]
         to_eigen = from_left(self.U).permute(2, 0, 1).flatten(1)  # (2 antennas, components · 2 antennas)
@@ -105,14 +105,14 @@ class FilterBank(nn.Module):
         shares = (self.log_weights - (z.square().sum(2) / z_var + z_var.log()).sum((2, 3))).softmax(1)
         shares = torch.where(shares > SMALLEST_PROBABILITY, shares, 0.0)
         gains = self.of_space[:, None] / (self.spectrum * self.gain_deviation.exp() + v)
-        return Filtered(z, gains, shares)
+        return FilteredPilots(z, gains, shares)
 
-    def mean(self, filtered: Filtered) -> Tensor:
+    def mean(self, filtered: FilteredPilots) -> Tensor:
         """The mixture's mean, as modes over the grid: `(batch, modes, 2 antennas)`."""
         kept = self._kept(filtered.z, filtered.gains * filtered.shares[..., None, None])
         return kept.permute(0, 3, 1, 2, 4).flatten(2) @ from_left(self.U).flatten(0, 1)
 
-    def each_mean(self, filtered: Filtered) -> Tensor:
+    def each_mean(self, filtered: FilteredPilots) -> Tensor:
         """The mean of each component at the grid, `(batch, components, 2, entries, antennas)`."""
         x = self._kept(filtered.z, filtered.gains).transpose(2, 3).flatten(3) @ from_left(self.U)
         x = x.unflatten(-1, (2, -1)).transpose(-3, -2).flatten(-3, -2)
@@ -124,7 +124,7 @@ class FilterBank(nn.Module):
         return h.mT.unflatten(-1, (2, -1)).transpose(-1, -2).flatten(1, 2)
 
     def _kept(self, z: Tensor, gains: Tensor) -> Tensor:
-        """Filtered and turned to modes over the grid, `(batch, components, 2, modes, antennas)`."""
+        """FilteredPilots and turned to modes over the grid, `(batch, components, 2, modes, antennas)`."""
         return (from_left(self.back) @ (z * gains.unsqueeze(2)).flatten(2, 3)).unflatten(2, (2, -1))
 
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from fanfold.estimators.ofdm.filter_bank import Filtered, MixtureNetwork
+from fanfold.estimators.ofdm.filter_bank import FilteredPilots, MixtureNetwork
 from fanfold.estimators.ofdm.front_end import UnitPower, estimate_of
 from fanfold.estimators.ofdm.mixture import Mixture
 from fanfold.estimators.ofdm.pairs import from_left
@@ -86,7 +86,7 @@ class KroneckerGMM(MixtureNetwork):
         var = torch.maximum(total.transpose(1, 2).flatten(1) - size, ROUNDING * size)
         return x, var
 
-    def _variances(self, filtered: Filtered) -> Tensor:
+    def _variances(self, filtered: FilteredPilots) -> Tensor:
         """Variances of the errors of each component, `(batch, components, entries, antennas)`."""
         bank = self.bank
         U = bank.U.square().sum(0)  # (components, eigenvectors, antennas)

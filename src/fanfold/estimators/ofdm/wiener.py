@@ -155,7 +155,9 @@ class Wiener(nn.Module):
             ValueError: If the filter is over space too, or the noise variance is negative or not finite.
         """
         if self.over != "grid":
-            raise ValueError("one matrix an antenna exists only over the grid; take Wiener(…, over='grid').")
+            raise ValueError(
+                "one matrix an antenna exists only over the grid; take Wiener.of(problem, covariance, over='grid')."
+            )
         if noise_var not in self._filters:
             W = (self.back / (self.pilots + _checked(noise_var))) @ self.V.mH
             self._filters[noise_var] = W.to(torch.complex64)

@@ -11,12 +11,13 @@ from fanfold.problems.kinds import AXES
 
 CHANNEL = {"vector": -1, "sequence": -2, "image": -3, "set": -1}  # the axis of what is standardised apart
 
-MOST_NUMBERS = 100_000_000  # that a linear part is fitted to at once: a gigabyte in double precision
+LARGEST_LINEAR_PART = 4096  # features; beyond, the linear part would cost more than the network
+MOST_DRAWS, MOST_ENTRIES = 200_000, 100_000_000  # that a linear part is fitted to; a gigabyte in double precision
 
 
 def rows_to_fit(features: int) -> int:
     """How many draws a linear part of so many features is fitted to."""
-    return min(200_000, MOST_NUMBERS // max(1, features))
+    return min(MOST_DRAWS, MOST_ENTRIES // max(1, features))
 
 
 class Features(nn.Module):
@@ -40,7 +41,7 @@ class Features(nn.Module):
         if obs.y.ndim < 1 + AXES[kind]:
             raise ValueError(f"y has shape {tuple(obs.y.shape)}, too few axes for a batch of the kind {kind!r}.")
         self.kind, self.given_noise = kind, obs.noise_var is not None
-        self.single = tuple(obs.y.shape[-AXES[kind] :])
+        self.single, self.complex = tuple(obs.y.shape[-AXES[kind] :]), obs.y.is_complex()
         self.dtype = obs.y.real.dtype
         shape = self._raw(obs).shape[-AXES[kind] :]
         self.shape = tuple(shape)
@@ -67,7 +68,8 @@ class Features(nn.Module):
         """The batch axes of an observation.
 
         Raises:
-            ValueError: If an observation has another shape than those that the estimator was made for.
+            ValueError: If an observation has another shape than those that the estimator was made for, or is complex
+                where they were real.
         """
         axes = AXES[self.kind]
         variable = self.kind == "set"  # sets may differ in their count
@@ -75,6 +77,10 @@ class Features(nn.Module):
         if obs.y.ndim < axes or one[variable:] != self.single[variable:]:
             wanted = ", ".join(map(str, self.single))
             raise ValueError(f"y has shape {tuple(obs.y.shape)}; this estimator takes (..., {wanted}).")
+        if obs.y.is_complex() != self.complex:
+            raise ValueError(
+                f"y is {obs.y.dtype}; this estimator takes {'complex' if self.complex else 'real'} numbers."
+            )
         if self.given_noise and obs.noise_var is None:
             raise ValueError("this estimator was made for observations with a noise_var; pass it in the Observation.")
         return tuple(obs.y.shape[:-axes])
@@ -93,6 +99,12 @@ class Features(nn.Module):
         one = list(z.shape)
         one[axis] = 1
         return torch.cat([z, level.expand(one)], axis)
+
+
+def linear_features(features: Features) -> int:
+    """How many features a linear part takes: none of a set, whose order means nothing, nor of a large picture."""
+    count = torch.Size(features.shape).numel()
+    return 0 if features.kind == "set" or count > LARGEST_LINEAR_PART else count
 
 
 class LinearFit(NamedTuple):
@@ -115,14 +127,14 @@ def fit_linear(z: Tensor | None, x: Tensor) -> LinearFit:
         ValueError: If an entry of x never changes.
     """
     mean = x.mean(0)
-    error, own = x - mean, (x - mean).square().mean(0)
-    if (own == 0).any():
-        where = int((own == 0).nonzero()[0])
+    error, prior_var = x - mean, (x - mean).square().mean(0)
+    if (prior_var == 0).any():
+        where = int((prior_var == 0).nonzero()[0])
         raise ValueError(f"parameter {where} has the same value in all {len(x)} draws; leave it out of x.")
     if z is None:
-        return LinearFit(mean, x.new_zeros(x.shape[-1], 0), own, error)
+        return LinearFit(mean, x.new_zeros(x.shape[-1], 0), prior_var, error)
     W, var = ridge(z - z.mean(0), error)
-    return LinearFit(mean - W @ z.mean(0), W, torch.maximum(var, 1e-12 * own), error - (z - z.mean(0)) @ W.mT)
+    return LinearFit(mean - W @ z.mean(0), W, torch.maximum(var, 1e-12 * prior_var), error - (z - z.mean(0)) @ W.mT)
 
 
 def ridge(z: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -4,20 +4,54 @@
 """
 
 import math
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from fanfold.estimators.posterior.features import Features, fit_linear, rows_to_fit
+from fanfold.estimators.posterior.features import Features, fit_linear, linear_features, rows_to_fit
 from fanfold.networks import DeepSet, PooledCNN
 from fanfold.observation import Estimate, Observation
 from fanfold.problems.base import Problem
+from fanfold.problems.protocols import kind_of
 
 Flow = Literal["spline", "affine"]
-MOST_LINEAR = 4096  # features: beyond, the linear part would cost more than the flow
-MOST_ROWS = 1 << 16  # that go through the flow at once
+ROWS_AT_ONCE = 1 << 16  # that go through the flow
 FULLY_AUTOREGRESSIVE = 2  # parameters; with more, a draw would take as many passes
+
+
+@dataclass(frozen=True)
+class FlowPosteriorSettings:
+    """A conditional normalising flow that learns the posterior from draws: a `FlowPosterior`.
+
+    Raises:
+        ValueError: If a setting is out of range.
+
+    Example:
+        >>> import fanfold as ff
+        >>> net = ff.estimators.FlowPosteriorSettings(transforms=1).build(ff.problems.LinearGaussian(n=2, m=3))
+        >>> net.settings.transforms
+        1
+    """
+
+    flow: Flow = "spline"  # Rational-quadratic splines, or affine masked autoregressive maps.
+    transforms: int = 3  # Layers of the flow.
+    width: int = 64  # Width of the two hidden layers of each transform's network.
+    context: int = 32  # Numbers that sum up a sequence, picture or set; a vector goes in as it is.
+    draws: int = 64  # Draws of the posterior for an estimate's mean and variance; even.
+    network_seed: int = 0  # Seed of the starting weights, and of these draws.
+
+    def __post_init__(self):
+        if self.flow not in ("spline", "affine"):
+            raise ValueError(f"unknown flow {self.flow!r}; take spline or affine.")
+        if min(self.transforms, self.width, self.context) < 1 or self.draws < 2 or self.draws % 2:
+            raise ValueError("transforms, width and context are at least 1, and draws an even number from 2.")
+
+    def build(self, problem: Problem) -> "FlowPosterior":
+        """The untrained posterior; two draws of the problem tell the shapes."""
+        x, obs = problem.sample(2, torch.Generator().manual_seed(0))
+        return FlowPosterior(Features(obs, kind_of(problem)), x, self)
 
 
 class FlowPosterior(nn.Module):
@@ -29,27 +63,54 @@ class FlowPosterior(nn.Module):
     outside the support of a bounded prior. Complex parameters go in as real and imaginary parts. Not scale-equivariant.
 
     Args:
-        problem: Two draws tell the shapes.
-        flow: "spline" (rational-quadratic) or "affine" (masked autoregressive).
-        transforms: Layers of the flow.
-        width: Of the two hidden layers of each transform's network.
-        context: Numbers that a sequence, picture or set is summed up by; a vector goes in as it is.
-        draws: Of the posterior, for the mean and the variance of an estimate; even.
-        seed: Of the starting weights, and of these draws.
+        features: What the flow sees of an observation.
+        x: Parameters as they are drawn, `(..., n)`.
+        settings: All else.
 
     Raises:
-        ValueError: If a setting is out of range.
         ImportError: If zuko is missing.
+
+    Example:
+        >>> import torch, fanfold as ff
+        >>> problem = ff.problems.LinearGaussian(n=2, m=3)
+        >>> flow, (_, obs) = ff.estimators.FlowPosterior.of(problem), problem.sample(4, torch.Generator())
+        >>> flow.sample(obs, 10, torch.Generator()).shape
+        torch.Size([10, 4, 2])
     """
 
-    training_defaults = {"steps": 3000, "batch": 256, "lr": 1e-3, "validate_every": 500, "validation_samples": 500}
+    scale_equivariant: ClassVar[bool] = False
+    training_defaults: ClassVar[dict[str, Any]] = {
+        "steps": 3000,
+        "batch": 256,
+        "lr": 1e-3,
+        "validate_every": 500,
+        "validation_samples": 500,
+    }
 
     linear: Tensor
     centre: Tensor
     factor: Tensor
 
-    def __init__(
-        self,
+    def __init__(self, features: Features, x: Tensor, settings: FlowPosteriorSettings):
+        super().__init__()
+        self.features, self.settings = features, settings
+        self.complex, self.draws, self.seed = x.is_complex(), settings.draws, settings.network_seed
+        d = x.shape[-1] * (2 if self.complex else 1)
+        shape, context = features.shape, settings.context
+        self.embedding = self._make_embedding(shape, context, self.seed)
+        summary = math.prod(shape) if features.kind == "vector" else context
+        self.flow = make_flow(settings.flow, d, summary, settings.transforms, settings.width, self.seed)
+        for name, start in (
+            ("linear", torch.zeros(d, linear_features(features))),
+            ("centre", torch.zeros(d)),
+            ("factor", torch.eye(d)),
+        ):
+            self.register_buffer(name, start)
+        self.to(self.features.mean.dtype)
+
+    @classmethod
+    def of(
+        cls,
         problem: Problem,
         flow: Flow = "spline",
         *,
@@ -58,29 +119,23 @@ class FlowPosterior(nn.Module):
         context: int = 32,
         draws: int = 64,
         seed: int = 0,
-    ):
-        super().__init__()
-        if flow not in ("spline", "affine"):
-            raise ValueError(f"unknown flow {flow!r}; take spline or affine.")
-        if min(transforms, width, context) < 1 or draws < 2 or draws % 2:
-            raise ValueError("transforms, width and context are at least 1, and draws an even number from 2.")
-        x, obs = problem.sample(2, torch.Generator().manual_seed(0))
-        self.features = Features(obs, getattr(problem, "kind", "vector"))
-        self.complex, self.draws, self.seed = x.is_complex(), draws, seed
-        d = x.shape[-1] * (2 if self.complex else 1)
-        shape = self.features.shape
-        count = math.prod(shape)
-        self.embedding = self._make_embedding(shape, context, seed)
-        summary = count if self.features.kind == "vector" else context
-        self.flow = make_flow(flow, d, summary, transforms, width, seed)
-        linear = 0 if self.features.kind == "set" or count > MOST_LINEAR else count
-        for name, start in (
-            ("linear", torch.zeros(d, linear)),
-            ("centre", torch.zeros(d)),
-            ("factor", torch.eye(d)),
-        ):
-            self.register_buffer(name, start)
-        self.to(self.features.mean.dtype)
+    ) -> "FlowPosterior":
+        """The untrained posterior for a problem.
+
+        Args:
+            problem: Two draws tell the shapes.
+            flow: "spline" (rational-quadratic) or "affine" (masked autoregressive).
+            transforms: Layers of the flow.
+            width: Width of the two hidden layers of each transform's network.
+            context: Numbers that a sequence, picture or set is summed up by; a vector goes in as it is.
+            draws: Draws of the posterior, for the mean and the variance of an estimate; even.
+            seed: Seed of the starting weights, and of these draws.
+
+        Raises:
+            ValueError: If a setting is out of range.
+            ImportError: If zuko is missing.
+        """
+        return FlowPosteriorSettings(flow, transforms, width, context, draws, seed).build(problem)
 
     def _make_embedding(self, shape: tuple[int, ...], context: int, seed: int) -> nn.Module:
         if self.features.kind == "vector":
@@ -136,8 +191,9 @@ class FlowPosterior(nn.Module):
         z = torch.cat([half, -half])[:, None].to(base).expand(-1, len(base), -1)
         x = self._push(z, base, context)
         var = x.var(0, correction=0)
-        var = sum(var.chunk(2, -1)) if self.complex else var
-        assert isinstance(var, Tensor)
+        if self.complex:
+            of_real, of_imaginary = var.chunk(2, -1)
+            var = of_real + of_imaginary
         return Estimate(self._signal(x.mean(0)).reshape(*leading, -1), var.reshape(*leading, -1))
 
     def _given(self, obs: Observation) -> tuple[Tensor, Tensor]:
@@ -151,7 +207,7 @@ class FlowPosterior(nn.Module):
     def _push(self, z: Tensor, base: Tensor, context: Tensor) -> Tensor:
         """Base draws `(count, batch, d)` through the flow, so many at a time."""
         inverse = self.flow(context).transform.inv
-        block = max(1, MOST_ROWS // len(base))
+        block = max(1, ROWS_AT_ONCE // len(base))
         return torch.cat([base + inverse(part) @ self.factor.mT for part in z.split(block)])
 
     def _real(self, x: Tensor) -> Tensor:

@@ -5,17 +5,19 @@ mean and unit error: `x = base + scale * estimate`. Losses are for each sample, 
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+LossName = Literal["squared-error", "absolute", "pinball", "gaussian", "cross-entropy"]
 Loss = Callable[[Tensor, Tensor], Tensor]  # (x_hat, x) -> (batch,)
 LEAST_LOG_VAR = -12.0  # of the linear estimator's: an error 60 dB below it is no better for being believed
+LARGEST_LOG_VAR = 40.0  # of what is said, 170 dB above: the exponential of more is no number in single precision
 
 
 class Head(Protocol):
@@ -61,7 +63,7 @@ class GaussianHead:
     size: int = 2
 
     def estimate(self, raw: Tensor) -> tuple[Tensor, Tensor | None]:
-        return raw[..., 0, :], self._log_var(raw).exp()
+        return raw[..., 0, :], self._log_var(raw).clamp_max(LARGEST_LOG_VAR).exp()
 
     def losses(self, raw: Tensor, x: Tensor) -> Tensor:
         log_var = self._log_var(raw)
@@ -119,3 +121,26 @@ def squared_error(x_hat: Tensor, x: Tensor) -> Tensor:
 def absolute_error(x_hat: Tensor, x: Tensor) -> Tensor:
     """`Σ |x_hat - x|`; its minimiser is the posterior median."""
     return (x_hat - x).abs().sum(-1)
+
+
+def head_for(loss: LossName | Loss, levels: Sequence[float]) -> Head:
+    """The head whose training minimises a loss.
+
+    Raises:
+        ValueError: If the loss is unknown, or levels are no probabilities.
+    """
+    if not isinstance(loss, str):
+        return PointHead(loss)
+    if loss == "pinball":
+        levels = tuple(sorted(levels))
+        if not levels or not 0 < levels[0] <= levels[-1] < 1:
+            raise ValueError(f"levels are {levels}; pass some between 0 and 1.")
+        return QuantileHead(levels)
+    heads: dict[str, Head] = {
+        "squared-error": PointHead(squared_error),
+        "absolute": PointHead(absolute_error),
+        "gaussian": GaussianHead(),
+    }
+    if loss not in heads:
+        raise ValueError(f"unknown loss {loss!r}; take {', '.join(heads)}, pinball, cross-entropy or a function.")
+    return heads[loss]

@@ -30,8 +30,8 @@ FLATTEST = 1e-9  # of the largest eigenvalue, in units of the grid's ranges: cur
 Objective = Callable[[Tensor, Observation], Tensor]
 
 
-class Search(NamedTuple):
-    """Where parameters lie, in double precision, `(n,)` each.
+class SearchLimits(NamedTuple):
+    """The limits within which parameters lie, in double precision, `(n,)` each.
 
     Example:
         >>> import fanfold as ff
@@ -70,7 +70,7 @@ class MaximumLikelihood:
         True
     """
 
-    def __init__(self, model: object, points: Tensor, search: Search, steps: int = 30, tolerance: float = 1e-6):
+    def __init__(self, model: object, points: Tensor, search: SearchLimits, steps: int = 30, tolerance: float = 1e-6):
         self.model = require(model, KnownLikelihood, type(self).__name__)
         if steps < 1:
             raise ValueError(f"steps is {steps}; pass at least one step.")
@@ -103,7 +103,7 @@ class MaximumLikelihood:
         return cls(model, grid_of(model, search, grid), search, steps, tolerance)
 
     def objective(self, x: Tensor, obs: Observation) -> Tensor:
-        """What is maximised, `(..., n)` with `(..., m)` -> `(...)`."""
+        """The objective that is maximised, `(..., n)` with `(..., m)` -> `(...)`."""
         return self.model.log_likelihood(x, obs)
 
     def __call__(self, obs: Observation) -> Estimate:
@@ -143,17 +143,17 @@ class MaximumAPosteriori(MaximumLikelihood):
         torch.Size([3, 1])
     """
 
-    def __init__(self, model: object, points: Tensor, search: Search, steps: int = 30, tolerance: float = 1e-6):
+    def __init__(self, model: object, points: Tensor, search: SearchLimits, steps: int = 30, tolerance: float = 1e-6):
         self.joint = require(model, KnownJoint, type(self).__name__)
         super().__init__(model, points, search, steps, tolerance)
 
     def objective(self, x: Tensor, obs: Observation) -> Tensor:
-        """What is maximised, `(..., n)` with `(..., m)` -> `(...)`."""
+        """The objective that is maximised, `(..., n)` with `(..., m)` -> `(...)`."""
         return self.joint.log_likelihood(x, obs) + self.joint.log_prior(x)
 
 
 def newton(
-    objective: Objective, x: Tensor, obs: Observation, search: Search, steps: int, tolerance: float
+    objective: Objective, x: Tensor, obs: Observation, search: SearchLimits, steps: int, tolerance: float
 ) -> tuple[Tensor, Tensor]:
     """Climb from `x`, `(batch, n)`, to a maximum, and the variances there, `(batch, n)` each."""
     low, high, periodic = search
@@ -205,7 +205,7 @@ def _without(hessian: Tensor, held: Tensor) -> Tensor:
 
 
 def _climb(
-    objective: Objective, x: Tensor, value: Tensor, step: Tensor, obs: Observation, search: Search
+    objective: Objective, x: Tensor, value: Tensor, step: Tensor, obs: Observation, search: SearchLimits
 ) -> tuple[Tensor, Tensor]:
     """A step, halved until it does not lower the objective; where none does, none is taken."""
     low, high, periodic = search
@@ -233,8 +233,8 @@ def _variances(hessian: Tensor, held: Tensor) -> Tensor:
     return torch.where(good[:, None] & ~held, inverse.diagonal(dim1=-2, dim2=-1), math.inf)
 
 
-def search_of(model: KnownLikelihood) -> Search:
-    """What a model says of where its parameters lie; without a word, anywhere.
+def search_of(model: KnownLikelihood) -> SearchLimits:
+    """The limits that a model says of its parameters; without a word, none.
 
     Raises:
         ValueError: If there are limits neither for all parameters nor for the wanted ones.
@@ -246,10 +246,10 @@ def search_of(model: KnownLikelihood) -> Search:
     low, high = torch.full((n,), -math.inf, dtype=torch.float64), torch.full((n,), math.inf, dtype=torch.float64)
     for i, (least, most) in zip(range(n) if len(limits) == n else wanted, limits):
         low[i], high[i] = least, most
-    return Search(low, high, torch.tensor(periodic_of(model, n)))
+    return SearchLimits(low, high, torch.tensor(periodic_of(model, n)))
 
 
-def grid_of(model: KnownLikelihood, search: Search, count: int | None = None) -> Tensor:
+def grid_of(model: KnownLikelihood, search: SearchLimits, count: int | None = None) -> Tensor:
     """Points `(points, n)` that a search starts from, within the support of the prior.
 
     Raises:

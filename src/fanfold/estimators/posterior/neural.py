@@ -7,44 +7,43 @@ the mean of networks that differ in their start (Lakshminarayanan, Pritzel & Blu
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from fanfold.estimators.posterior.features import Features, fit_linear, rows_to_fit
-from fanfold.estimators.posterior.heads import (
-    GaussianHead,
-    Head,
-    Loss,
-    PointHead,
-    QuantileHead,
-    absolute_error,
-    squared_error,
-)
+from fanfold.estimators.posterior.features import Features, fit_linear, linear_features, rows_to_fit
+from fanfold.estimators.posterior.heads import Head, Loss, LossName, QuantileHead, head_for
 from fanfold.networks import DeepSet, PooledCNN, ResidualMLP
-from fanfold.observation import Estimate, Observation
+from fanfold.observation import Estimate, Estimator, Observation
 from fanfold.problems.base import Problem
+from fanfold.problems.protocols import kind_of
 
-LossName = Literal["squared-error", "absolute", "pinball", "gaussian", "cross-entropy"]
 NetworkFactory = Callable[[tuple[int, ...], int, int], nn.Module]  # shape of the features, outputs, seed
-MOST_LINEAR = 4096  # features: beyond, the linear part would cost more than the network
 
 
 @dataclass(frozen=True)
 class NeuralSettings:
-    """A network that learns from draws alone: the posterior mean, median, quantiles, mean and variance, or a class."""
+    """A network that learns from draws alone: the posterior mean, median, quantiles, mean and variance, or a class.
 
-    loss: LossName = "squared-error"  # the posterior mean, the median, quantiles, mean and variance, a class
-    members: int = 1  # networks whose estimates are averaged
-    levels: tuple[float, ...] = (0.05, 0.5, 0.95)  # of the quantiles, for pinball
-    width: int = 0  # of the network; 0 takes a sensible one
-    network_seed: int = 0  # of the starting weights
+    Example:
+        >>> import fanfold as ff
+        >>> net = ff.estimators.NeuralSettings("gaussian", members=2).build(ff.problems.LinearGaussian(n=2, m=3))
+        >>> len(net.members)
+        2
+    """
+
+    loss: LossName | Loss = "squared-error"  # For the mean, median, quantiles, mean and variance, or class.
+    members: int = 1  # Networks whose estimates are averaged.
+    levels: tuple[float, ...] = (0.05, 0.5, 0.95)  # Levels of the quantiles, for pinball.
+    width: int | None = None  # Width of the network; a sensible one if not given.
+    network_seed: int = 0  # Seed of the starting weights.
+    network: NetworkFactory | None = None  # In Python: what makes another network than the usual one.
 
     def build(self, problem: Problem) -> "Neural":
         """The untrained estimator."""
-        width, seed = self.width or None, self.network_seed
-        return neural(problem, self.loss, members=self.members, levels=self.levels, width=width, seed=seed)
+        sizes = {"members": self.members, "levels": self.levels, "width": self.width}
+        return neural(problem, self.loss, network=self.network, seed=self.network_seed, **sizes)
 
 
 def neural(
@@ -66,47 +65,34 @@ def neural(
             variance), "cross-entropy" (class posterior, x one-hot), or a function of x_hat and x `(batch, d)` that
             gives `(batch,)`, in units of the linear estimator's error.
         members: Networks whose estimates are averaged.
-        levels: Of the quantiles, for "pinball".
-        width: Of the network; a sensible one if None.
+        levels: Levels of the quantiles, for "pinball".
+        width: Width of the network; a sensible one if None.
         network: Makes another network from the shape of the features, the number of outputs and a seed; what it
             returns is added to the linear estimate and should start near zero.
-        seed: Of the starting weights.
+        seed: Seed of the starting weights.
 
     Raises:
         ValueError: If a setting is unknown or the problem's draws do not fit it.
+
+    Example:
+        >>> import fanfold as ff
+        >>> problem = ff.problems.LinearGaussian(n=2, m=3)
+        >>> ff.neural(problem, "gaussian").origin[0]
+        'best linear estimator'
     """
     x, obs = problem.sample(2, torch.Generator().manual_seed(0))
     if members < 1:
         raise ValueError(f"members is {members}; pass at least 1.")
-    features = Features(obs, getattr(problem, "kind", "vector"))
+    features = Features(obs, kind_of(problem))
     net: Neural
     if loss == "cross-entropy":
         _check_one_hot(x)
         net = ClassPosterior(features, x, members=members, width=width, network=network, seed=seed)
     else:
-        head = _head(loss, levels)
+        head = head_for(loss, levels)
         net = Regression(features, x, head, members=members, width=width, network=network, seed=seed)
-    if isinstance(loss, str) and network is None:
-        net.settings = NeuralSettings(loss, members, tuple(levels), width or 0, seed)
+    net.settings = NeuralSettings(loss, members, tuple(levels), width, seed, network)
     return net
-
-
-def _head(loss: LossName | Loss, levels: Sequence[float]) -> Head:
-    if not isinstance(loss, str):
-        return PointHead(loss)
-    if loss == "pinball":
-        levels = tuple(sorted(levels))
-        if not levels or not 0 < levels[0] <= levels[-1] < 1:
-            raise ValueError(f"levels are {levels}; pass some between 0 and 1.")
-        return QuantileHead(levels)
-    heads: dict[str, Head] = {
-        "squared-error": PointHead(squared_error),
-        "absolute": PointHead(absolute_error),
-        "gaussian": GaussianHead(),
-    }
-    if loss not in heads:
-        raise ValueError(f"unknown loss {loss!r}; take {', '.join(heads)}, pinball, cross-entropy or a function.")
-    return heads[loss]
 
 
 def _check_one_hot(x: Tensor) -> None:
@@ -117,11 +103,23 @@ def _check_one_hot(x: Tensor) -> None:
 class Neural(nn.Module):
     """What regression and classification share: features, members, and the defaults of their training.
 
-    Not scale-equivariant: features are standardised by what the training data were.
+    Made by `neural`. Not scale-equivariant: features are standardised by what the training data were.
+
+    Example:
+        >>> import fanfold as ff
+        >>> isinstance(ff.neural(ff.problems.LinearGaussian()), ff.estimators.Neural)
+        True
     """
 
-    training_defaults = {"steps": 1900, "batch": 512, "lr": 4e-3, "validate_every": 200, "validation_samples": 10_000}
-    settings: NeuralSettings | None = None  # that build it again, unless it was made with functions of the user's own
+    scale_equivariant: ClassVar[bool] = False
+    training_defaults: ClassVar[dict[str, Any]] = {
+        "steps": 1900,
+        "batch": 512,
+        "lr": 4e-3,
+        "validate_every": 200,
+        "validation_samples": 10_000,
+    }
+    settings: NeuralSettings | None = None  # that build it again; `neural` sets them
 
     def __init__(
         self,
@@ -146,7 +144,7 @@ class Neural(nn.Module):
 
 
 class Regression(Neural):
-    """A parameter of numbers: `x = linear(y) + scale * network(y)`, with the scale of the linear estimator's error.
+    """Numbers: `x = linear(y) + scale * network(y)`, with the scale of the linear estimator's error; made by `neural`.
 
     Attributes:
         strength: In [0, 1], scales what the network says: 0 is the best linear estimator.
@@ -161,15 +159,14 @@ class Regression(Neural):
         d = x.shape[-1] * (2 if self.complex else 1)
         super().__init__(features, head.size * d, **network)
         self.head, self.strength = head, 1.0
-        count = self._linear_features(features)
+        count = linear_features(features)
         for name, start in (("linear", torch.zeros(d, count)), ("centre", torch.zeros(d)), ("scale", torch.ones(d))):
             self.register_buffer(name, start.to(features.mean.dtype))
 
-    @staticmethod
-    def _linear_features(features: Features) -> int:
-        """How many features the linear part takes: none of a set, whose order means nothing, nor of a large picture."""
-        count = int(torch.tensor(features.shape).prod())
-        return 0 if features.kind == "set" or count > MOST_LINEAR else count
+    @property
+    def origin(self) -> tuple[str, Estimator]:
+        """The best linear estimator, which training started from."""
+        return "best linear estimator", self.linear_part
 
     def prepare(self, x: Tensor, obs: Observation) -> None:
         """Standardise from data and fit the linear estimator, in double precision; training calls it once."""
@@ -237,7 +234,9 @@ class Regression(Neural):
         return x.reshape(*leading, x.shape[-1])
 
     def _variance(self, var: Tensor, leading: tuple[int, ...]) -> Tensor:
-        var = sum(var.chunk(2, -1)) if self.complex else var  # type: ignore[assignment]
+        if self.complex:
+            of_real, of_imaginary = var.chunk(2, -1)
+            var = of_real + of_imaginary
         return var.reshape(*leading, var.shape[-1])
 
 

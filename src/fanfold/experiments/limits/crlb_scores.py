@@ -44,7 +44,7 @@ class Score:
 
     def over(self, limit: str) -> float:
         """In dB above one of the limits."""
-        return db(self.mse / getattr(self.limits, limit))
+        return db(self.mse / vars(self.limits)[limit])
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Split:
 
     @property
     def share(self) -> float:
-        """Of bias² in the whole, in per cent."""
+        """The share of bias² in the whole, in per cent."""
         return 100 * self.bias / (self.bias + self.variance)
 
 

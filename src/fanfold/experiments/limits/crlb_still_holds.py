@@ -67,14 +67,14 @@ BIAS_TEXT = (
 
 @dataclass(frozen=True)
 class SeedScores:
-    """Of one seed."""
+    """What one seed gave."""
 
     scores: list[Score]
     splits: list[Split]
     biased_db: list[float]  # shrunk least squares over the biased bound, at each SNR
 
     def of(self, model: str, estimator: str) -> list[Score]:
-        """By SNR."""
+        """The scores of one estimator by SNR."""
         return [s for s in self.scores if s.model == model and s.estimator == estimator]
 
     def at(self, model: str, estimator: str, snr_db: float) -> Score:
@@ -149,10 +149,10 @@ def section(outcome: SeedScores, model: str, title: str, text: str) -> Section:
     """Mean squared error of one seed against SNR, with the three limits, and again over the MMSE at low SNR."""
     names = dict.fromkeys(s.estimator for s in outcome.scores if s.model == model)
     curves = {name: outcome.of(model, name) for name in names}
-    own = curves[EXACT]
-    least = {s.snr_db: s.limits.mmse for s in own}
+    exact = curves[EXACT]
+    least = {s.snr_db: s.limits.mmse for s in exact}
     values = {name: [s.mse for s in curve] for name, curve in curves.items() if name != EXACT}
-    values |= {label: [getattr(s.limits, name) for s in own] for label, name in LIMITS.items()}
+    values |= {label: [vars(s.limits)[name] for s in exact] for label, name in LIMITS.items()}
     kinds = dict.fromkeys(values, "classical") | dict.fromkeys(LIMITS, "limit") | {NETWORK: "learned"}
 
     def chart(label: str, highest: float, reference: dict[float, float]) -> str:
@@ -183,11 +183,11 @@ def bias_section(outcome: SeedScores) -> Section:
     """Bias² and variance of one seed against SNR."""
     series, bounds = [], {}
     for name, kind in ((MLE, "classical"), (NETWORK, "learned")):
-        own = [s for s in outcome.splits if s.estimator == name]
-        bounds = {s.snr_db: unbiased_bound(TONE.shifted(snr_db=s.snr_db)) for s in own}
+        splits = [s for s in outcome.splits if s.estimator == name]
+        bounds = {s.snr_db: unbiased_bound(TONE.shifted(snr_db=s.snr_db)) for s in splits}
         series += [
-            Series(f"{name}, bias²", list(bounds), [db(max(s.bias, s.bias_error)) for s in own], kind),
-            Series(f"{name}, variance", list(bounds), [db(s.variance) for s in own], kind),
+            Series(f"{name}, bias²", list(bounds), [db(max(s.bias, s.bias_error)) for s in splits], kind),
+            Series(f"{name}, variance", list(bounds), [db(s.variance) for s in splits], kind),
         ]
     series.append(Series("Cramér-Rao", list(bounds), [db(bound) for bound in bounds.values()], "limit"))
     rows = [

@@ -69,7 +69,7 @@ class Errors:
 
 
 def crb(problem: Located) -> float:
-    """Of the place, the gain unknown: the same wherever the source is."""
+    """The Cramér-Rao bound of the place, the gain unknown: the same wherever the source is."""
     x = problem.grid(3)[1]
     return cramer_rao(gaussian_fisher(x, problem.mean, noise_var=problem.noise_var), problem.names, (0,)).item()
 
@@ -106,18 +106,18 @@ def measure(on: Located, net: Locator, size: Size, seed: int) -> list[Errors]:
     """Every estimator at every SNR, on the same draws."""
     rows = []
     for snr_db in size.snr_db:
-        here = on.shifted(snr_db=float(snr_db))
-        x, obs = draw(here, size.draws, seed, Stream.TESTING, 0)
-        best = here.posterior(obs)
+        at_snr = on.shifted(snr_db=float(snr_db))
+        x, obs = draw(at_snr, size.draws, seed, Stream.TESTING, 0)
+        best = at_snr.posterior(obs)
         assert best.var is not None
-        bound = crb(here)
-        prior = here.prior_information
+        bound = crb(at_snr)
+        prior = at_snr.prior_information
         assert prior is not None
         van_trees = 1 / (1 / bound + prior[0, 0].item())  # the data's information is the same everywhere
         row = Errors(snr_db, best.var.double().mean().item(), bound, van_trees)
-        some = slice(0, size.peer_draws)
+        few = slice(0, size.peer_draws)
         estimates = {BEST: best.x, NETWORK: net(obs).x, UNTRAINED: untrained(net)(obs).x}
-        estimates |= {ML: MaximumLikelihood.of(here)(obs[some]).x, MAP: MaximumAPosteriori.of(here)(obs[some]).x}
+        estimates |= {ML: MaximumLikelihood.of(at_snr)(obs[few]).x, MAP: MaximumAPosteriori.of(at_snr)(obs[few]).x}
         for name, x_hat in estimates.items():
             row.mse[name] = expected_error(x_hat, best, row.mmse)
             row.seen[name] = (x_hat - x[: len(x_hat)]).double().square().mean().item()
@@ -132,17 +132,17 @@ def expected_error(x_hat: Tensor, best: Estimate, mmse: float) -> float:
 
 def goals(measured: Sequence[Sequence[Errors]], size: Size) -> list[Goal]:
     """At each SNR how far the network is from the MMSE and, above the threshold, from the bound; means over seeds."""
-    found = []
+    wanted = []
     for at in zip(*measured, strict=True):
         snr_db = at[0].snr_db
         values = [e.over_mmse_db(NETWORK) for e in at]
-        found.append(mean_goal(f"network over the MMSE, {snr_db:g} dB", "dB", "<=", size.within_db, values))
+        wanted.append(mean_goal(f"network over the MMSE, {snr_db:g} dB", "dB", "<=", size.within_db, values))
         if snr_db >= THRESHOLD_DB:
             values = [db(e.mse[NETWORK] / e.crb) for e in at]
-            found.append(mean_goal(f"network over the CRB, {snr_db:g} dB", "dB", "<=", WITHIN_DB, values))
+            wanted.append(mean_goal(f"network over the CRB, {snr_db:g} dB", "dB", "<=", WITHIN_DB, values))
     broken = [max(e.over_mmse_db(ML) for e in rows) for rows in measured]
-    found.append(mean_goal("ML over the MMSE, where it is worst", "dB", ">=", 3.0, broken))
-    return found
+    wanted.append(mean_goal("ML over the MMSE, where it is worst", "dB", ">=", 3.0, broken))
+    return wanted
 
 
 def section(on: Located, rows: Sequence[Errors], size: Size) -> Section:
@@ -194,19 +194,19 @@ def study(*, quick: bool, seed: int, watch: Watcher) -> Study:
     seeds = [seed] if quick else [seed, seed + 1, seed + 2]
     measured = [measure(tone, train(tone, size, s, watch), size, s) for s in seeds]
     sections = [section(tone, measured[0], size)]
-    found = goals(measured, size)
+    wanted = goals(measured, size)
     if not quick:
         delay = TimeDelay(density="raised-cosine")
         rows = measure(delay, train(delay, size, seed, watch), size, seed)
         sections.append(section(delay, rows, size))
         worst = max(e.over_mmse_db(NETWORK) for e in rows)
-        found.append(Goal("delay: network over the MMSE, where it is worst", "dB", "<=", WITHIN_DB, worst))
+        wanted.append(Goal("delay: network over the MMSE, where it is worst", "dB", "<=", WITHIN_DB, worst))
     return Study(
         "single-tone",
         "One network is as good as the posterior mean at every SNR, below and above the threshold.",
         verdict(measured[0]),
         time.perf_counter() - began,
-        found,
+        wanted,
         sections,
         {"seeds": seeds, "samples": tone.n},
     )

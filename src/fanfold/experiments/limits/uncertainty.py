@@ -40,18 +40,18 @@ def study(*, quick: bool, seed: int, watch: Watcher) -> Study:
 def goals(measured: Sequence[Measured]) -> list[Goal]:
     """Each for the seed that is worst at it."""
     target = 100 * COVERAGE
-    found: list[Goal] = []
+    wanted: list[Goal] = []
 
     def of(problem: str, variant: str, column: str) -> list[float]:
         return [row[column] for m in measured for row in m.coverages[problem] if row["intervals"] == variant]
 
     def covers(problem: str, variant: str) -> None:
         worst = max(of(problem, variant, "coverage (%)"), key=lambda value: abs(value - target))
-        found.append(Goal(f"coverage, {problem}, {variant}", "%", "=", target, worst, tolerance=1.0))
+        wanted.append(Goal(f"coverage, {problem}, {variant}", "%", "=", target, worst, tolerance=1.0))
 
     def even(problem: str, variant: str) -> None:
         spread = max(of(problem, variant, "spread (points)"))
-        found.append(Goal(f"spread over terciles, {problem}, {variant}", "points", "<=", 2.0, spread))
+        wanted.append(Goal(f"spread over terciles, {problem}, {variant}", "points", "<=", 2.0, spread))
 
     for problem in [p for p in measured[0].coverages if p.startswith("sparse")]:
         for variant in ("√var", "√var, nine groups", "joint", "joint, nine groups"):
@@ -64,7 +64,7 @@ def goals(measured: Sequence[Measured]) -> list[Goal]:
     covers(LINEAR, "√var")
     covers(LINEAR, "joint")
     covers(LINEAR, "ellipsoid")
-    return found + others(measured, of)
+    return wanted + others(measured, of)
 
 
 def others(measured: Sequence[Measured], of: Callable[[str, str, str], list[float]]) -> list[Goal]:
@@ -113,7 +113,7 @@ def coverage_sections(m: Measured, size: Size) -> list[Section]:
         "unfolded, it starts from a wrong one and learns.",
         "tone": f"The frequency of 25 samples of a complex tone of unknown phase at {TONE_DB:g} dB.",
     }
-    found = []
+    sections = []
     for problem, curves in m.deciles.items():
         if problem == LINEAR:
             continue
@@ -128,8 +128,8 @@ def coverage_sections(m: Measured, size: Size) -> list[Section]:
             "entries together; only groups make it hold for small and for large ones."
         )
         chart = line_chart([*drawn, level], "tenth of the draws, by predicted magnitude", "coverage in %")
-        found.append(Section(f"Coverage: {problem}", text, [chart], Table(m.coverages[problem])))
-    return found
+        sections.append(Section(f"Coverage: {problem}", text, [chart], Table(m.coverages[problem])))
+    return sections
 
 
 def joint_section(m: Measured) -> Section:

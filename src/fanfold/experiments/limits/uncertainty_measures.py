@@ -63,7 +63,7 @@ class Recorded:
 
 @dataclass
 class Measured:
-    """Of one seed."""
+    """What was measured with one seed."""
 
     coverages: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # by problem, rows of variants
     deciles: dict[str, dict[str, list[float]]] = field(default_factory=dict)  # coverage by predicted magnitude
@@ -75,8 +75,8 @@ class Measured:
 
 
 def measure(size: Size, seed: int, watch: Watcher) -> Measured:
-    """Everything."""
-    found = Measured(ranks=rank_flow(size, seed, watch))  # first, as it takes zuko
+    """Measure everything on one seed."""
+    measured = Measured(ranks=rank_flow(size, seed, watch))  # first, as it takes zuko
     sparse = CompressedSensing(n=100, m=50, snr_db=20, seed=seed)
     oamp = iterate(OAMP(sparse.prior), LAYERS)
     if size.layer_steps:
@@ -84,31 +84,33 @@ def measure(size: Size, seed: int, watch: Watcher) -> Measured:
         net = unfold(guess, sparse, LAYERS, dict.fromkeys(("prior", "noise_var", "variances"), "per-layer"))
         settings = {"steps": size.layer_steps, "lr": 3e-3, "seed": seed, "threads": 1}
         learned = fit(net, sparse, on_event=watch("unfolded OAMP"), **settings)
-        cover(found, "sparse recovery, unfolded OAMP", learned, sparse, size, seed)
-    estimate, x = cover(found, "sparse recovery, OAMP", oamp, sparse, size, seed)
-    compare_variances(found, oamp, sparse, estimate, x, size, seed)
+        cover(measured, "sparse recovery, unfolded OAMP", learned, sparse, size, seed)
+    estimate, x = cover(measured, "sparse recovery, OAMP", oamp, sparse, size, seed)
+    compare_variances(measured, oamp, sparse, estimate, x, size, seed)
     tone = Tone(snr_db=TONE_DB)
     settings = {"steps": size.tone_steps, "seed": seed, "threads": 1, "validate_every": size.tone_steps}
     locator = fit(Locator.of(tone, seed=seed), tone, on_event=watch("tone"), **settings)
-    cover(found, "tone, network", locator, tone, size, seed)
+    cover(measured, "tone, network", locator, tone, size, seed)
     linear = LinearGaussian(snr_db=LINEAR_DB, seed=seed)
-    cover(found, "linear Gaussian, d = 10", linear.posterior, linear, size, seed)
-    found.risks = {"soft thresholding": thresholds(size, seed), "OAMP": iterations(sparse, size, seed)}
-    return found
+    cover(measured, "linear Gaussian, d = 10", linear.posterior, linear, size, seed)
+    measured.risks = {"soft thresholding": thresholds(size, seed), "OAMP": iterations(sparse, size, seed)}
+    return measured
 
 
 @torch.no_grad()
 def cover(
-    found: Measured, name: str, estimator: Estimator, on: Problem, size: Size, seed: int
+    measured: Measured, name: str, estimator: Estimator, on: Problem, size: Size, seed: int
 ) -> tuple[Estimate, Tensor]:
     """Coverage and width of every variant on the same draws, by tercile and by decile of the predicted magnitude."""
     x_cal, obs_cal = draw(on, size.calibration, seed, Stream.CALIBRATION, 0)
     x, obs = draw(on, size.tests, seed, Stream.TESTING, 0)
     early, late = Recorded(answers(estimator, obs_cal)), Recorded(answers(estimator, obs))
-    variants = {k: v for k, v in VARIANTS.items() if not (x.shape[-1] == 1 and v["kind"] == "joint")}
+    variants: dict[str, dict[str, Any]] = {
+        k: v for k, v in VARIANTS.items() if not (x.shape[-1] == 1 and v["kind"] == "joint")
+    }
     if isinstance(on, LinearGaussian):
         variants = {k: VARIANTS[k] for k in ("√var", "joint")} | {"ellipsoid": {"kind": "energy"}}
-    rows, deciles = found.coverages.setdefault(name, []), found.deciles.setdefault(name, {})
+    rows, deciles = measured.coverages.setdefault(name, []), measured.deciles.setdefault(name, {})
     sizes = {1: power(late.estimate.x).mean(-1), 2: late.estimate.x.abs()}  # of samples, of entries
     labels = {n: {k: equal_parts(size, n) for k, size in sizes.items()} for n in (3, 10)}
     for variant, settings in variants.items():
@@ -133,13 +135,13 @@ def cover(
             }
         )
         if isinstance(on, LinearGaussian) and variant != "ellipsoid":
-            found.together[variant] = (100 * entries.cumprod(-1).double().mean(0)).tolist()
+            measured.together[variant] = (100 * entries.cumprod(-1).double().mean(0)).tolist()
     return late.estimate, x
 
 
 @torch.no_grad()
 def compare_variances(
-    found: Measured, estimator: Estimator, on: Problem, estimate: Estimate, x: Tensor, size: Size, seed: int
+    measured: Measured, estimator: Estimator, on: Problem, estimate: Estimate, x: Tensor, size: Size, seed: int
 ) -> None:
     """The variance that OAMP carries, as it is and calibrated: is it the error that is made, and do intervals cover?"""
     x_cal, obs_cal = draw(on, size.calibration, seed, Stream.CALIBRATION, 0)
@@ -148,9 +150,9 @@ def compare_variances(
     for name, kind in (("scaled", "scale"), ("monotone map", "monotone")):
         cal = calibrate_variance(early, (x_cal, obs_cal), kind, batch=size.calibration)
         kinds[name] = dataclasses.replace(cal, estimator=Recorded(estimate))(obs_cal)
-    for name, told in kinds.items():
-        found.squares[name] = normalised_square(told, x)
-        found.curves[name] = calibration_curve(told, x)
+    for name, given in kinds.items():
+        measured.squares[name] = normalised_square(given, x)
+        measured.curves[name] = calibration_curve(given, x)
 
 
 def thresholded(level: Tensor, obs: Observation) -> Estimate:
@@ -211,10 +213,10 @@ class Narrowed:
 def rank_flow(size: Size, seed: int, watch: Watcher) -> dict[str, SBC]:
     """Simulation-based calibration of a flow, before training, after it, and deliberately too narrow."""
     on = MixtureSignal(n=2, m=2, seed=seed)
-    flow = FlowPosterior(on, transforms=2, seed=seed)
+    flow = FlowPosterior.of(on, transforms=2, seed=seed)
     flow.prepare(*draw(on, size.calibration, seed, Stream.PREPARATION, 0))
-    found = {"untrained (Gaussian)": sbc(flow, on, samples=size.ranks, seed=seed)}
+    ranks = {"untrained (Gaussian)": sbc(flow, on, samples=size.ranks, seed=seed)}
     settings = {"validate_every": size.flow_steps, "validation_samples": 200, "threads": 1, "lr": 3e-3}
     fit(flow, on, steps=size.flow_steps, seed=seed, on_event=watch("flow"), **settings)
     samplers: Sequence[tuple[str, Any]] = (("trained flow", flow), ("drawn in by a fifth", Narrowed(flow)))
-    return found | {name: sbc(sampler, on, samples=size.ranks, seed=seed) for name, sampler in samplers}
+    return ranks | {name: sbc(sampler, on, samples=size.ranks, seed=seed) for name, sampler in samplers}

@@ -11,7 +11,7 @@ import itertools
 import math
 import statistics
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -19,10 +19,12 @@ import torch
 from torch import Tensor, nn
 
 from fanfold.algorithms import EP, FISTA, OAMP, Algorithm
+from fanfold.core.abilities import ability
 from fanfold.core.streams import Stream
 from fanfold.core.table import Table
 from fanfold.core.units import nmse_db
 from fanfold.estimators import BackProjectionUNet, LearnedResponses, fit_factors, fit_responses
+from fanfold.estimators.base import Layered
 from fanfold.evaluation.evaluate import Estimator, errors_db
 from fanfold.experiments.base import Goal, Study, mean_goal
 from fanfold.experiments.rf.rf_methods import LEARNED
@@ -32,10 +34,13 @@ from fanfold.observation import Observation
 from fanfold.priors import BernoulliGaussian
 from fanfold.problems import RFImaging
 from fanfold.problems.draws import draw
+from fanfold.problems.rf.imaging import Sensing
 from fanfold.report.page import Section
 from fanfold.report.plots import Series, line_chart
+from fanfold.training.events import Event
 from fanfold.training.fit import fit
-from fanfold.unfolding.unfold import iterate, unfold
+from fanfold.training.settings import TrainingOptions
+from fanfold.unfolding.unfold import UnfoldedSettings, iterate, unfold
 
 PRIOR = BernoulliGaussian(0.1)  # of the scenes, which all are told
 PAIRS, LAYERS = 100, 12
@@ -116,49 +121,50 @@ def methods(on: RFImaging, count: int, steps: int, seed: int, watch: Watcher) ->
         FACTORS: fit_factors(nominal, x, obs.y),
         ORACLE: on.true_A,
     }
-    found = {name: best_on(Calibration.of(x, obs, A), oamps(), 30) for name, A in operators.items()}
+    estimators = {name: best_on(Calibration.of(x, obs, A), oamps(), 30) for name, A in operators.items()}
     pairs = Calibration.of(x, obs, nominal)
     lams = [0.5 * (nominal.H @ obs.y).abs().max().item() * 500 ** (-i / 9) for i in range(10)]
-    found["FISTA, nominal operator"] = best_on(pairs, (FISTA(lam) for lam in lams), 100)
+    estimators["FISTA, nominal operator"] = best_on(pairs, (FISTA(lam) for lam in lams), 100)
     start = min(lams, key=lambda lam: nmse_db(iterate(FISTA(lam), LAYERS)(pairs.obs).x, x))
     fista = unfold(FISTA(start), on, LAYERS, dict.fromkeys(("step", "threshold", "momentum"), "per-layer"))
     oamp, learn = OAMP(PRIOR, noise="estimated"), dict.fromkeys(LEARNED, "per-layer")
-    found[UNFOLDED_FISTA] = trained(fista, pairs, steps, 4e-3, seed, watch)
-    found[UNFOLDED] = trained(unfold(oamp, on, LAYERS, learn), pairs, steps, 1e-2, seed, watch)
-    own = LearnedResponses(unfold(oamp, on, LAYERS, learn), on.elements)
-    found[END_TO_END] = trained(own, pairs, steps, 3e-2, seed, watch)
-    found[UNET] = trained(BackProjectionUNet(on.scene, PRIOR.power, seed=seed), pairs, steps, 2e-3, seed, watch)
+    joint = LearnedResponses.of(on, UnfoldedSettings(oamp, LAYERS, learn))
+    unet = BackProjectionUNet.of(on, signal_var=PRIOR.power, seed=seed)
+    estimators[UNFOLDED_FISTA] = trained(fista, pairs, steps, 4e-3, seed, watch(UNFOLDED_FISTA))
+    estimators[UNFOLDED] = trained(unfold(oamp, on, LAYERS, learn), pairs, steps, 1e-2, seed, watch(UNFOLDED))
+    estimators[END_TO_END] = trained(joint, pairs, steps, 3e-2, seed, watch(END_TO_END))
+    estimators[UNET] = trained(unet, pairs, steps, 2e-3, seed, watch(UNET))
     mended = Calibration.of(x, obs, operators[RESPONSES])
-    both = trained(unfold(oamp, mended, LAYERS, learn), mended, steps, 1e-2, seed, watch)  # type: ignore[arg-type]
-    found[BOTH] = through(both, operators[RESPONSES])
+    both = trained(unfold(oamp, mended, LAYERS, learn), mended, steps, 1e-2, seed, watch(BOTH))
+    estimators[BOTH] = through(both, operators[RESPONSES])
     if on.sensing == "steering":  # where one error variance for all voxels is too little
         ep = iterate(EP(PRIOR, noise="estimated", damping=0.95, improper="forget"), 10)
-        operators["OAMP, learned responses"] = own.operator(nominal)
-        found |= {name.replace("OAMP", "EP"): through(ep, A) for name, A in operators.items()}
-    return found
+        operators["OAMP, learned responses"] = joint.operator(nominal)
+        estimators |= {name.replace("OAMP", "EP"): through(ep, A) for name, A in operators.items()}
+    return estimators
 
 
-def trained(net: nn.Module, pairs: Calibration, steps: int, lr: float, seed: int, watch: Watcher) -> Any:
-    """After so many steps on the pairs, with the weights that did best on the last fifth."""
-    layers = 2 if hasattr(net, "trajectory") else 1
-    name = type(getattr(net, "algorithm", net)).__name__
+def trained(
+    net: nn.Module, pairs: Calibration, steps: int, lr: float, seed: int, show: Callable[[Event], None]
+) -> nn.Module:
+    """The network after so many steps on the pairs, with the weights that did best on the last fifth."""
+    how: TrainingOptions = {"batch": 16, "lr": lr, "loss_layers": 2 if ability(net, Layered) else 1}
     with torch.enable_grad():
-        return fit(net, pairs, steps=steps, batch=16, lr=lr, loss_layers=layers, validation_samples=64, seed=seed,
-                   on_event=watch(name))  # fmt: skip
+        return fit(net, pairs, steps=steps, validation_samples=64, seed=seed, on_event=show, **how)
 
 
 def measure(
-    sensing: str, errors: str, count: int, steps: int, seed: int, watch: Watcher, samples: int = 48
+    sensing: Sensing, errors: str, count: int, steps: int, seed: int, watch: Watcher, samples: int = 48
 ) -> dict[str, float]:
     """NMSE in dB of every method on fresh scenes; EP on a third of them."""
-    on = RFImaging(sensing, seed=seed, **ERRORS[errors])  # type: ignore[arg-type]
+    on = RFImaging(sensing, seed=seed, **ERRORS[errors])
     estimators = methods(on, count, steps, seed, watch)
     x, obs = draw(on, samples, seed, Stream.TESTING, 0)
     values = {}
     with torch.no_grad():
         for name, estimator in estimators.items():
-            some = slice(samples // 3 if name.startswith("EP") else None)
-            values[name] = errors_db(estimator(obs[some]).x, x[some])["nmse_db"]
+            rows = slice(samples // 3 if name.startswith("EP") else None)
+            values[name] = errors_db(estimator(obs[rows]).x, x[rows])["nmse_db"]
     return values
 
 
@@ -202,9 +208,8 @@ def study(*, quick: bool, seed: int, watch: Watcher) -> Study:
     """Two arrays and two kinds of error, five seeds, and a curve; one of each and short training if quick."""
     began = time.perf_counter()
     seeds, steps = (range(seed, seed + 1), 15) if quick else (range(seed, seed + 5), 80)
-    settings = [("gaussian", "10° phase, 1 dB gain")] if quick else list(
-        itertools.product(("gaussian", "steering"), ERRORS)
-    )  # fmt: skip
+    arrays: list[Sensing] = ["gaussian"] if quick else ["gaussian", "steering"]
+    settings = list(itertools.product(arrays, list(ERRORS)[:1] if quick else ERRORS))
     results = {s: [measure(*s, PAIRS, steps, i, watch) for i in seeds] for s in settings}
     goals: list[Goal] = []
     for (sensing, errors), runs in results.items():
@@ -215,7 +220,7 @@ def study(*, quick: bool, seed: int, watch: Watcher) -> Study:
         goals.append(mean_goal(f"{title}: unfolded OAMP ahead of OAMP, nominal both", "dB", ">=", 0.0, gains))
     sections = [section(f"Kron({sensing}), {errors}", runs) for (sensing, errors), runs in results.items()]
     first = results[settings[0]]
-    learned, fitted, own, both = (
+    learned, fitted, joint, both = (
         100 * statistics.mean(won_back(v, name) for v in first) for name in (UNFOLDED, RESPONSES, END_TO_END, BOTH)
     )
     return Study(
@@ -223,7 +228,7 @@ def study(*, quick: bool, seed: int, watch: Watcher) -> Study:
         f"What {PAIRS} calibration pairs win back where the array is not the nominal one.",
         f"Least squares for each element's response wins back {fitted:.0f} % of the decibels on Kron(Gauss) with "
         f"{settings[0][1]}, a network that keeps the nominal operator {learned:.0f} %, one that learns the responses "
-        f"too {own:.0f} %, one trained after least squares {both:.0f} %: calibrate the operator first, and let a "
+        f"too {joint:.0f} %, one trained after least squares {both:.0f} %: calibrate the operator first, and let a "
         "network learn what is left.",
         time.perf_counter() - began,
         goals,

@@ -19,9 +19,11 @@ from torch import Tensor, nn
 
 from fanfold.algorithms import EP, OAMP
 from fanfold.bounds.convergence import Certificate, certify
+from fanfold.core.abilities import ability
 from fanfold.core.streams import Stream
 from fanfold.core.table import Table
 from fanfold.core.units import nmse_db, power
+from fanfold.estimators.base import WithTrajectory
 from fanfold.evaluation.evaluate import errors_db
 from fanfold.experiments.base import Goal, Study, mean_goal
 from fanfold.experiments.rf.rf_methods import (
@@ -49,11 +51,12 @@ from fanfold.experiments.rf.rf_methods import (
 from fanfold.experiments.sparse.unfolding_figure import Watcher
 from fanfold.problems import RFImaging
 from fanfold.problems.draws import draw
+from fanfold.problems.rf.imaging import Sensing
 from fanfold.report.page import Section
 from fanfold.report.plots import Series, line_chart, picture_row
 from fanfold.unfolding.unfold import iterate, unfold
 
-TITLES = {
+TITLES: dict[Sensing, str] = {
     "gaussian": "Kronecker product of two Gaussian matrices, (24 x 32)²",
     "steering": "Steering matrices of a planar array, (24 x 32)², 0.8 of the field of view",
     "fourier": "Kronecker product of three partial Fourier matrices, (12 x 16)³",
@@ -86,7 +89,9 @@ class Imaged:
 
 
 @torch.no_grad()
-def image(sensing: str, seed: int, steps: int, watch: Watcher, *, peers: bool = True, with_ep: bool = True) -> Imaged:
+def image(
+    sensing: Sensing, seed: int, steps: int, watch: Watcher, *, peers: bool = True, with_ep: bool = True
+) -> Imaged:
     """Train on one operator and recover test scenes by every method; without peers, by OAMP and EP alone."""
     on = problem(sensing, seed)
     assert on.prior is not None
@@ -95,7 +100,7 @@ def image(sensing: str, seed: int, steps: int, watch: Watcher, *, peers: bool = 
     if peers:
         estimators |= trained_peers(on, steps, seed, watch)
     net = unfold(OAMP(WRONG, noise="estimated"), on, LAYERS, dict.fromkeys(LEARNED, "per-layer"))
-    estimators[UNFOLDED] = trained(net, on, steps, 16 if sensing == "fourier" else 32, seed, watch)
+    estimators[UNFOLDED] = trained(net, on, 1e-2, steps, 16 if sensing == "fourier" else 32, seed, watch)
     if with_ep:
         estimators[UNFOLDED_EP] = unfolded_ep(on, steps // 4, seed, watch)
         if sensing != "fourier":
@@ -103,22 +108,23 @@ def image(sensing: str, seed: int, steps: int, watch: Watcher, *, peers: bool = 
     imaged = Imaged(on, {}, {}, {})
     x, obs = draw(on, 50, seed, Stream.TESTING, 0)
     for name, estimator in estimators.items():
-        some = slice(SOLVED if sensing == "fourier" and name == UNFOLDED_EP else None)
+        shown = slice(SOLVED if sensing == "fourier" and name == UNFOLDED_EP else None)
         began = time.process_time()
-        layers = estimator.trajectory(obs[some]) if hasattr(estimator, "trajectory") else [estimator(obs[some])]
-        milliseconds = 1e3 * (time.process_time() - began) / len(x[some])
-        measured = errors_db(layers[-1].x, x[some])
+        iterated = ability(estimator, WithTrajectory)
+        layers = iterated.trajectory(obs[shown]) if iterated else [estimator(obs[shown])]
+        milliseconds = 1e3 * (time.process_time() - began) / len(x[shown])
+        measured = errors_db(layers[-1].x, x[shown])
         imaged.rows[name] = {
             "NMSE in dB": measured["nmse_db"],
             "median": measured["median_db"],
             "parameters": sum(p.numel() for p in estimator.parameters()) if isinstance(estimator, nn.Module) else 0,
             "ms a scene": milliseconds,
-            "scenes": len(x[some]),
+            "scenes": len(x[shown]),
         }
         if name in (PLAIN, UNFOLDED, UNFOLDED_EP):
-            imaged.certificates[name] = certify(layers, x[some], on)
+            imaged.certificates[name] = certify(layers, x[shown], on)
         if len(layers) > 1:
-            imaged.curves[name] = [nmse_db(e.x, x[some]) for e in layers[:30]]
+            imaged.curves[name] = [nmse_db(e.x, x[shown]) for e in layers[:30]]
         imaged.scene[name] = layers[-1].x[0]
     certificate = imaged.certificates[PLAIN]
     imaged.curves[EVOLUTION] = [row["state evolution"] for row in certificate.table]
@@ -159,23 +165,23 @@ def goals(measured: Sequence[Imaged], *, quick: bool) -> list[Goal]:
     """What is to be reached; the quick version trains a third as long on one operator, and asks for less."""
     by_sensing = {s: [m for m in measured if m.problem.sensing == s] for s in TITLES}
 
-    def ahead(sensing: str, ours: str, name: str) -> list[float]:
+    def ahead(sensing: Sensing, ours: str, name: str) -> list[float]:
         return [m.end(name) - m.end(ours) for m in by_sensing[sensing]]
 
     ends = [m.end(UNFOLDED) for m in by_sensing["gaussian"]]
-    found = [mean_goal("Kron(Gauss), unfolded OAMP", "dB", "<=", -32.0 if quick else -34.4, ends)]
+    wanted = [mean_goal("Kron(Gauss), unfolded OAMP", "dB", "<=", -32.0 if quick else -34.4, ends)]
     if by_sensing["steering"]:
-        found += [
+        wanted += [
             mean_goal(f"Kron(steering), {ours} ahead of {name}", "dB", ">=", 0.0, ahead("steering", ours, name))
             for ours, names in ((UNFOLDED_EP, (LONG_FISTA, DAMPED, ADAPTED, UNET)), (UNFOLDED, (ADAPTED, UNET)))
             for name in names
         ]
     if by_sensing["fourier"]:
         short = [-a for a in ahead("fourier", UNFOLDED_EP, EVOLUTION)]
-        found.append(mean_goal("Kron(Fourier)³, unfolded EP short of state evolution", "dB", "<=", 2.0, short))
+        wanted.append(mean_goal("Kron(Fourier)³, unfolded EP short of state evolution", "dB", "<=", 2.0, short))
         typical = [m.rows[UNFOLDED]["median"] - m.end(EVOLUTION) for m in by_sensing["fourier"]]
-        found.append(mean_goal("the same of unfolded OAMP, median over scenes", "dB", "<=", 2.0, typical))
-    return found
+        wanted.append(mean_goal("the same of unfolded OAMP, median over scenes", "dB", "<=", 2.0, typical))
+    return wanted
 
 
 @torch.no_grad()
@@ -203,10 +209,10 @@ def study(*, quick: bool, seed: int, watch: Watcher) -> Study:
     else:
         sensed = itertools.product(TITLES, range(seed, seed + 5))
         measured = [image(s, i, 300 if s == "fourier" else 150, watch, peers=s != "fourier") for s, i in sensed]
-    found = goals(measured, quick=quick)
+    wanted = goals(measured, quick=quick)
     if not quick:  # times belong to a quiet machine
         what = "an OAMP iteration and sample, n = 4096, m = 1728"
-        found.append(Goal(what, "µs", "<=", 390, microseconds_an_iteration()))
+        wanted.append(Goal(what, "µs", "<=", 390, microseconds_an_iteration()))
     firsts = {m.problem.sensing: m for m in reversed(measured)}
     first = measured[0]
     plain, ours, limit = (first.end(name) for name in (PLAIN, UNFOLDED, EVOLUTION))
@@ -216,7 +222,7 @@ def study(*, quick: bool, seed: int, watch: Watcher) -> Study:
         f"On a Kronecker product of Gaussian matrices unfolded OAMP reaches {ours:.1f} dB, {ours - limit:.1f} dB from "
         f"state evolution, where OAMP as published ends at {plain:.1f} dB; do not trust it on another array untrained.",
         time.perf_counter() - began,
-        found,
+        wanted,
         [section(shown) for shown in firsts.values()],
         {
             "seeds": sorted({m.problem.seed for m in measured}),

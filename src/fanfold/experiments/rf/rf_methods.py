@@ -8,7 +8,7 @@ from fanfold.algorithms import ADMM, EP, FISTA, OAMP
 from fanfold.core.streams import Stream
 from fanfold.core.units import nmse_db
 from fanfold.estimators import BackProjectionUNet
-from fanfold.estimators.linear.image import back_projection, white_lmmse
+from fanfold.estimators.linear.image import WhiteLMMSE, back_projection
 from fanfold.estimators.sparse import OMP
 from fanfold.evaluation.evaluate import Estimator
 from fanfold.evaluation.peers import lam_grid, tuned
@@ -17,6 +17,7 @@ from fanfold.penalties import L1
 from fanfold.priors import BernoulliGaussian
 from fanfold.problems import RFImaging
 from fanfold.problems.draws import draw
+from fanfold.problems.rf.imaging import Sensing
 from fanfold.training.fit import fit
 from fanfold.training.settings import TrainingOptions
 from fanfold.unfolding.unfold import Unfolded, iterate, unfold
@@ -34,18 +35,17 @@ SOLVED = 12  # scenes that EP gets through three factors: m is 1728, and an inve
 DAMPINGS, SPREADS = (1.0, 0.85, 0.7, 0.5), (1e-6, 0.03, 1.0)
 
 
-def problem(sensing: str, seed: int) -> RFImaging:
+def problem(sensing: Sensing, seed: int) -> RFImaging:
     """Points at 30 dB, one voxel in ten."""
     if sensing == "fourier":
         return RFImaging("fourier", (16, 16, 16), (12, 12, 12), seed=seed)
-    return RFImaging(sensing, seed=seed)  # type: ignore[arg-type]
+    return RFImaging(sensing, seed=seed)
 
 
 def linear_images(on: RFImaging) -> dict[str, Estimator]:
     """Without any iteration."""
     assert on.prior is not None
-    signal_var = on.prior.power
-    return {BACK_PROJECTION: back_projection, LINEAR: lambda obs: white_lmmse(obs, signal_var)}
+    return {BACK_PROJECTION: back_projection, LINEAR: WhiteLMMSE(on.prior.power)}
 
 
 def best_damped(on: RFImaging, iterations: int, seed: int) -> OAMP:
@@ -61,11 +61,10 @@ def best_damped(on: RFImaging, iterations: int, seed: int) -> OAMP:
     return min(grid, key=error)
 
 
-def trained(net: Unfolded, on: RFImaging, steps: int, batch: int, seed: int, watch: Watcher) -> Unfolded:
-    """After so many steps; both networks get the same."""
+def trained(net: Unfolded, on: RFImaging, lr: float, steps: int, batch: int, seed: int, watch: Watcher) -> Unfolded:
+    """The network after so many steps."""
     name = f"{type(net.algorithm).__name__}, {on.sensing}"
     with torch.enable_grad():
-        lr = 1e-2 if isinstance(net.algorithm, OAMP) else 4e-3
         return fit(
             net,
             on,
@@ -84,7 +83,7 @@ def trained_peers(on: RFImaging, steps: int, seed: int, watch: Watcher) -> dict[
     assert on.prior is not None
     lams, learn = lam_grid(on, seed, points=10), dict.fromkeys(("step", "threshold", "momentum"), "per-layer")
     fista = unfold(tuned(FISTA, lams, on, LAYERS, seed), on, LAYERS, learn)
-    unet = BackProjectionUNet(on.scene, on.prior.power, seed=seed)
+    unet = BackProjectionUNet.of(on, seed=seed)
     with torch.enable_grad():
         fit(unet, on, steps=steps, batch=16, lr=2e-3, validation_samples=100, seed=seed, on_event=watch(UNET))
     admm = tuned(lambda lam: ADMM(L1(lam), rho=0.03), lams[-4:], on, LONG, seed)  # with rho = 1 it is still on its way
@@ -94,7 +93,7 @@ def trained_peers(on: RFImaging, steps: int, seed: int, watch: Watcher) -> dict[
         LONG_ADMM: iterate(admm, LONG),
         DAMPED: iterate(best_damped(on, 30, seed), 30),
         ADAPTED: iterate(OAMP(on.prior, adapt=True), 30),
-        UNFOLDED_FISTA: trained(fista, on, steps, 32, seed, watch),
+        UNFOLDED_FISTA: trained(fista, on, 4e-3, steps, 32, seed, watch),
         UNET: unet,
     }
 

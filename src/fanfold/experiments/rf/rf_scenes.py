@@ -179,8 +179,8 @@ def curve(setting: Setting, seed: int, watch: Watcher, counts: Sequence[int] = C
             name: trained(name, setting, on, steps[name], seed, watch, f"{name}, {setting.title}, {count} scenes")[0]
             for name in NETWORKS
         }
-        found = {k: torch.cat([net(obs[rows]).x for rows in slices(len(x))]) for k, net in nets.items()}
-        result[count] = {name: nmse_db(x_hat, x) for name, x_hat in found.items()}
+        estimates = {k: torch.cat([net(obs[rows]).x for rows in slices(len(x))]) for k, net in nets.items()}
+        result[count] = {name: nmse_db(x_hat, x) for name, x_hat in estimates.items()}
     return result
 
 

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from fanfold.core.noise import circular
 from fanfold.core.streams import Stream
-from fanfold.core.units import power
 from fanfold.estimators import LMMSE
 from fanfold.estimators.imaging.one_phase import phase_of
 from fanfold.observation import Observation
@@ -108,11 +107,6 @@ class FewScenes:
         return self.of.held_out()
 
 
-def signal_power(on: Problem, seed: int) -> float:
-    """`E|x|²`, from 1000 training draws."""
-    return power(draw(on, 1000, seed, Stream.TUNING, 3)[0]).mean().item()
-
-
 @dataclass(frozen=True)
 class Field:
     """Mean and covariance of scenes that are real but for one phase, and the first image that finds their phase."""
@@ -122,7 +116,7 @@ class Field:
 
     @classmethod
     def of(cls, on: Problem, scene: tuple[int, ...], seed: int) -> "Field":
-        """From 2000 training draws; the covariance of rows times that of columns, as Werner et al. (2008), eq. 3."""
+        """The field of 2000 draws: the covariance of rows times that of columns, as Werner et al. (2008), eq. 3."""
         x, _ = draw(on, 2000, seed, Stream.TUNING, 3)
         x = (x * phase_of(x).conj()).real.double()
         z = (x - x.mean()).reshape(-1, *scene)

@@ -15,11 +15,11 @@ import torch
 from fanfold.core.streams import Stream
 from fanfold.core.table import Table
 from fanfold.estimators import neural
-from fanfold.estimators.posterior.neural import LossName
+from fanfold.estimators.posterior.heads import LossName
 from fanfold.experiments.base import Goal, Study, mean_goal
 from fanfold.experiments.sparse.unfolding_figure import Watcher
 from fanfold.priors import BernoulliGaussian, Uniform
-from fanfold.problems import LinearGaussian, MixtureSignal, Modulation, Problem, ScalarChannel
+from fanfold.problems import Denoising, LinearGaussian, MixtureSignal, Modulation, Problem
 from fanfold.problems.draws import draw
 from fanfold.problems.protocols import KnownPosterior
 from fanfold.report.page import Section
@@ -36,8 +36,8 @@ LINEAR, MIXTURE, SPARSE, UNIFORM, CLASSES = (
 PROBLEMS: dict[str, Problem] = {
     LINEAR: LinearGaussian(),
     MIXTURE: MixtureSignal(),
-    SPARSE: ScalarChannel(BernoulliGaussian()),
-    UNIFORM: ScalarChannel(Uniform()),
+    SPARSE: Denoising(BernoulliGaussian()),
+    UNIFORM: Denoising(Uniform()),
     CLASSES: Modulation(),
 }
 MILLION = 1_000_000
@@ -73,31 +73,31 @@ def excess(estimator, problem: Problem, seed: int) -> float:
     """`E‖m̂ - E[x|y]‖² / E Var[x|y]` on test draws; of classes `E KL(P(·|y), p̂) / E H(P(·|y))`."""
     assert isinstance(problem, KnownPosterior)
     _, obs = draw(problem, TEST_DRAWS, seed, Stream.TESTING, 0)
-    exact, found = problem.posterior(obs), estimator(obs).x.double()
+    exact, estimated = problem.posterior(obs), estimator(obs).x.double()
     assert exact.var is not None
     mean = exact.x.double()
     if isinstance(problem, Modulation):
         log_p = mean.clamp_min(1e-300).log()
-        divergence = (mean * (log_p - found.clamp_min(1e-300).log())).sum(-1)
+        divergence = (mean * (log_p - estimated.clamp_min(1e-300).log())).sum(-1)
         return (divergence.mean() / -(mean * log_p).sum(-1).mean()).item()
-    return ((found - mean).square().sum(-1).mean() / exact.var.double().sum(-1).mean()).item()
+    return ((estimated - mean).square().sum(-1).mean() / exact.var.double().sum(-1).mean()).item()
 
 
 def goals(trained: Sequence[Trained], *, quick: bool) -> list[Goal]:
     """The targets, means over the seeds, in per cent; quick stops at 100 000 simulations and has targets of its own."""
 
-    def values(name: str, simulations: int, what: str = "excess") -> list[float]:
-        return [getattr(t, what) for t in trained if (t.problem, t.simulations) == (name, simulations)]
+    def alike(name: str, simulations: int) -> list[Trained]:
+        return [t for t in trained if (t.problem, t.simulations) == (name, simulations)]
 
     def goal(name: str, simulations: int, most: float) -> Goal:
-        measured = [100 * e for e in values(name, simulations)]
+        measured = [100 * t.excess for t in alike(name, simulations)]
         return mean_goal(f"{name}, {simulations:,} simulations, excess risk", "%", "<=", most, measured)
 
     few = [goal(LINEAR, 1000, 2.5), goal(LINEAR, 10_000, 0.6)]
     if quick:
         return [*few, goal(UNIFORM, 100_000, 1.0), goal(SPARSE, 100_000, 1.0)]
     many = [goal(name, MILLION, 1.0) for name in PROBLEMS]
-    slowest = max(max(values(name, MILLION, "seconds")) for name in PROBLEMS)
+    slowest = max(t.seconds for name in PROBLEMS for t in alike(name, MILLION))
     return [*few, *many, Goal("longest training on a million simulations, processor time", "s", "<=", 60.0, slowest)]
 
 
@@ -108,9 +108,9 @@ def section(trained: Sequence[Trained]) -> Section:
         counts = sorted({t.simulations for t in trained if t.problem == name})
         means = []
         for count in counts:
-            some = [t for t in trained if (t.problem, t.simulations) == (name, count)]
-            means.append(100 * sum(t.excess for t in some) / len(some))
-            seconds = sum(t.seconds for t in some) / len(some)
+            alike = [t for t in trained if (t.problem, t.simulations) == (name, count)]
+            means.append(100 * sum(t.excess for t in alike) / len(alike))
+            seconds = sum(t.seconds for t in alike) / len(alike)
             rows.append({"problem": name, "simulations": count, "excess (%)": means[-1], "CPU s": seconds})
         series.append(Series(name, counts, means, "learned"))
     text = (
@@ -140,7 +140,7 @@ def study(*, quick: bool, seed: int, watch: Watcher) -> Study:
     counts = {name: [1000, 10_000, 100_000, MILLION] for name in PROBLEMS}
     if quick:
         counts = {LINEAR: [1000, 10_000], UNIFORM: [1000, 100_000], SPARSE: [100_000]}
-    trained = [train(name, count, s, watch) for name, some in counts.items() for count in some for s in seeds]
+    trained = [train(name, count, s, watch) for name, sizes in counts.items() for count in sizes for s in seeds]
     return Study(
         "posterior-mean",
         "Squared-error training recovers the posterior mean.",

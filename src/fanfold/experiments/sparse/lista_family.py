@@ -91,7 +91,7 @@ SEARCHED, INFORMED, TUNED_AMP, TUNED_FISTA = (
 
 @dataclass(frozen=True)
 class Curve:
-    """Of one method: NMSE in dB after each layer, median over samples after the last, and what it cost to get there."""
+    """One method's NMSE in dB after each layer, median over samples after the last, and what it cost to get there."""
 
     nmse_db: list[float]
     median_db: float
@@ -154,7 +154,7 @@ def measure(
 
 
 def goals(noisy: Sequence[dict[str, Curve]], noiseless: Sequence[dict[str, Curve]], *, quick: bool) -> list[Goal]:
-    """Of the two scalars a layer; the small version has a quarter of the matrix and less training."""
+    """The goals of two scalars a layer; the small version has a quarter of the matrix and less training."""
 
     def goal(what: str, target: float, values: Sequence[float]) -> Goal:
         return mean_goal(what, "dB", "<=", target, values)

@@ -16,9 +16,11 @@ from torch import Tensor
 
 from fanfold.algorithms import AMP, FISTA, ISTA, LISTA, OAMP, Algorithm
 from fanfold.bounds import bayes_limit
+from fanfold.core.abilities import offers
 from fanfold.core.streams import Stream
 from fanfold.core.table import Table
 from fanfold.core.units import db, nmse_db
+from fanfold.estimators.base import OfAlgorithm
 from fanfold.evaluation.evaluate import errors_db
 from fanfold.evaluation.peers import ALPHAS, lam_grid, tuned
 from fanfold.experiments.base import CAVEAT, Goal, Study, mean_goal
@@ -31,7 +33,7 @@ from fanfold.training.events import Event
 from fanfold.training.fit import fit
 from fanfold.unfolding.unfold import Unfolded, iterate, unfold
 
-LAYERS, ENOUGH, MOST = 16, 300, 400
+LAYERS, ENOUGH, MOST_ITERATIONS = 16, 300, 400
 SCALARS, MATRICES = "unfolded ISTA (32 scalars)", "LISTA (W1, W2)"
 CONVERGED, TUNED_ISTA, SAME_FISTA, TUNED_FISTA, TUNED_AMP, INFORMED_OAMP = (
     "ISTA, λ for 300 iterations",
@@ -51,7 +53,7 @@ class Curves:
     curves: dict[str, list[float]]
     settings: dict[str, str]
     limit_db: float
-    ista_needs: int  # iterations to reach LISTA's last layer, with the λ that gets there first; MOST + 1 if none does
+    ista_needs: int  # iterations to reach LISTA's last layer with the best λ; one more than are tried if none does
     operator: str
 
 
@@ -97,7 +99,7 @@ def measure(seed: int, steps: int, matrix_steps: int, watch: Watcher) -> Curves:
     }
     x, obs = draw(on, 2000, seed, Stream.TESTING, 0)
     curves = {name: _curve(estimator, x, obs) for name, estimator in estimators.items()}
-    settings = {name: str(getattr(e, "algorithm", e)) for name, e in estimators.items()}
+    settings = {name: str(e.algorithm if offers(e, OfAlgorithm) else e) for name, e in estimators.items()}
     needs = min(iterations_to_reach(curves[MATRICES][-1], ISTA(lam), x[:300], obs[:300]) for lam in lams)
     limit = bayes_limit(on)
     assert limit is not None
@@ -109,9 +111,9 @@ def _curve(estimator: Any, x: Tensor, obs: Observation) -> list[float]:
 
 
 def iterations_to_reach(level_db: float, algorithm: Algorithm, x: Tensor, obs: Observation) -> int:
-    """The first iteration at or below a level; `MOST + 1` if none is."""
-    errors = (nmse_db(e.x, x) for e in iterate(algorithm, MOST).trajectory(obs))
-    return next((i for i, value in enumerate(errors, start=1) if value <= level_db), MOST + 1)
+    """The first iteration at or below a level; `MOST_ITERATIONS + 1` if none is."""
+    errors = (nmse_db(e.x, x) for e in iterate(algorithm, MOST_ITERATIONS).trajectory(obs))
+    return next((i for i, value in enumerate(errors, start=1) if value <= level_db), MOST_ITERATIONS + 1)
 
 
 def goals(measured: Sequence[Curves], ista_needs: float = 150) -> list[Goal]:
@@ -145,7 +147,11 @@ def section(m: Curves) -> Section:
         {"layer": t, **{name: curve[t - 1] for name, curve in m.curves.items()}, "Bayes limit": m.limit_db}
         for t in layers
     ]
-    needs = f"needs {m.ista_needs} iterations" if m.ista_needs <= MOST else f"needs more than {MOST} iterations"
+    needs = (
+        f"needs {m.ista_needs} iterations"
+        if m.ista_needs <= MOST_ITERATIONS
+        else f"needs more than {MOST_ITERATIONS} iterations"
+    )
     text = (
         "Recovery of 200 unknowns, one in ten of them not zero, from 100 noisy projections at 20 dB.\n"
         f"To reach what LISTA has after 16 layers, ISTA {needs}, with the λ that gets there first."

@@ -1,6 +1,7 @@
 """Linear Gaussian model, where the posterior mean is linear. Kay (1993), theorem 10.3."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -35,7 +36,7 @@ class LinearGaussian(WhiteGaussian):
     m: int = 10  # measurements
     snr_db: float = 0.0  # 1 / noise_var
     show_operator: bool = False  # whether observations carry A
-    seed: int = 0  # of A
+    seed: int = 0  # seed of the operator A
 
     def __post_init__(self):
         if self.n < 1 or self.m < 1:
@@ -49,10 +50,7 @@ class LinearGaussian(WhiteGaussian):
     @property
     def operator(self) -> Dense:
         """The operator, shown or not: iid entries of variance `1 / m`."""
-        small, large = sorted((self.n, self.m))
-        square = draw_operator(small, large, "iid", 1.0, self.seed, "float32").matrix()
-        square = square if self.m <= self.n else square.mT * (self.n / self.m) ** 0.5
-        return Dense(square)
+        return _operator(self.n, self.m, self.seed)
 
     @property
     def prior(self) -> Gaussian:
@@ -80,3 +78,10 @@ class LinearGaussian(WhiteGaussian):
         covariance = torch.linalg.inv(A.mT @ A / self.noise_var + torch.eye(self.n, dtype=A.dtype))
         mean = obs.y.double() @ A @ covariance / self.noise_var
         return Estimate(mean.to(obs.y.dtype), covariance.diagonal().to(obs.y.dtype).expand(mean.shape))
+
+
+@lru_cache(maxsize=32)
+def _operator(n: int, m: int, seed: int) -> Dense:
+    small, large = sorted((n, m))
+    wide = draw_operator(small, large, "iid", 1.0, seed, "float32").matrix()
+    return Dense(wide if m <= n else wide.mT * (n / m) ** 0.5)

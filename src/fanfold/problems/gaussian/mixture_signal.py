@@ -35,7 +35,7 @@ class MixtureSignal(WhiteGaussian):
     components: int = 4  # Gaussians
     spread: float = 0.3  # standard deviation within a component
     snr_db: float = 5.0  # 1 / noise_var
-    seed: int = 0  # of means, covariances and A
+    seed: int = 0  # seed of means, covariances and the operator A
 
     A = None
 

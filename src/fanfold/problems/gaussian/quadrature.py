@@ -8,7 +8,7 @@ from torch import Tensor
 NODES = 8  # of each cell
 FAR = 0.092  # largest distance from a point of a cell to its nearest node, in widths
 REACH = 4.0  # widest cell, in least widths of a peak: eight nodes err by less than 1e-6 of a Gaussian's mass there
-LEAST = 32.0  # nats below the highest value at which mass is left out: 1e-14 of it
+NEGLIGIBLE_NATS = 32.0  # nats below the highest value at which mass is left out: 1e-14 of it
 
 # log density at points, up to a constant for each sample: `(samples, points)` of points `(points,)` that all samples
 # share, if rows is None, or `(cells, nodes)` of points `(cells, nodes)` that belong to the samples `rows`
@@ -46,7 +46,7 @@ def posterior_moments(
     while True:
         done = width <= REACH / sharpness.sqrt()[rows]
         kept.append((rows[done], points[done], logs[done] + torch.log(width * weights)))
-        slack = LEAST + 0.5 * sharpness[rows] * (FAR * width) ** 2
+        slack = NEGLIGIBLE_NATS + 0.5 * sharpness[rows] * (FAR * width) ** 2
         split = ~done & (logs.amax(-1) >= top[rows] - slack)
         if not split.any():
             return _moments(kept, len(sharpness))

@@ -24,7 +24,7 @@ class WhiteGaussian(Described, ABC):
     @property
     @abstractmethod
     def n(self) -> int:
-        """How many parameters there are."""
+        """The number of parameters."""
 
     @property
     @abstractmethod
@@ -38,7 +38,7 @@ class WhiteGaussian(Described, ABC):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What the parameters are called, from `x0` on."""
+        """The names of the parameters, from `x0` on."""
         return tuple(f"x{i}" for i in range(self.n))
 
     @property

@@ -67,7 +67,7 @@ class Located(Described, ABC):
     @property
     @abstractmethod
     def window(self) -> tuple[float, float]:
-        """Least and largest place."""
+        """The least and the largest place."""
 
     @property
     @abstractmethod
@@ -92,27 +92,27 @@ class Located(Described, ABC):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What all parameters are called."""
+        """The names of all parameters."""
         return (self.place, "phase", "amplitude")[: {"known": 1, "phase": 2, "rayleigh": 3}[self.gain]]
 
     @property
     def wanted(self) -> tuple[int, ...]:
-        """Which of all parameters are estimated."""
+        """The places of the estimated ones among all parameters."""
         return tuple(self.names.index(name) for name in self.estimate) or (0,)
 
     @property
     def limits(self) -> tuple[tuple[float, float], ...]:
-        """Least and largest value of each parameter."""
+        """The least and the largest value of each parameter."""
         return (self.window, (-math.pi, math.pi), (0.0, math.inf))[: len(self.names)]
 
     @property
     def periodic(self) -> tuple[bool, ...]:
-        """Whether a parameter's largest value is next to its least."""
+        """True of a parameter whose largest value is next to its least."""
         return (False, True, False)[: len(self.names)]
 
     @property
     def snr_range(self) -> tuple[float, float]:
-        """Least and largest SNR in dB."""
+        """The least and the largest SNR in dB."""
         return self.snr_db if isinstance(self.snr_db, tuple) else (self.snr_db, self.snr_db)
 
     @property
@@ -232,7 +232,7 @@ class Located(Described, ABC):
 
     @property
     def has_posterior(self) -> bool:
-        """Whether `posterior` answers: the place alone is wanted, and the noise variance is known or observed."""
+        """True where `posterior` answers: the place alone is wanted, and the noise variance is known or observed."""
         return self.wanted == (0,) and (self.show_noise or not isinstance(self.snr_db, tuple))
 
     def posterior(self, obs: Observation) -> Estimate:

@@ -54,8 +54,10 @@ class DirectionOfArrival(Described):
     sensors: int = 10  # M
     snapshots: int = 10  # N
     sources: int = 1  # 1 to 3
-    snr_db: float | tuple[float, ...] = 0.0  # of each source, at one sensor and snapshot; one for all, or each its own
-    spacing: float = 0.5  # of the sensors, in wavelengths
+    snr_db: float | tuple[float, ...] = (
+        0.0  # SNR of each source in dB, at one sensor and snapshot; one for all, or each its own
+    )
+    spacing: float = 0.5  # spacing of the sensors in wavelengths
     sector: float = 60.0  # directions lie within ± so many degrees of broadside
     separation: float | None = None  # least difference of two angles; None is a beam width, 2 pi / M
     angles: Literal["uniform", "smooth"] = "uniform"  # prior of the angles
@@ -91,17 +93,17 @@ class DirectionOfArrival(Described):
 
     @property
     def limit(self) -> float:
-        """Angles lie within ± this."""
+        """The largest angle: all lie within ± this."""
         return 2 * math.pi * self.spacing * math.sin(math.radians(self.sector))
 
     @property
     def gap(self) -> float:
-        """Least difference of two angles."""
+        """The least difference of two angles."""
         return 2 * math.pi / self.sensors if self.separation is None else self.separation
 
     @property
     def room(self) -> float:
-        """What the separations leave of the interval."""
+        """The part of the interval that the separations leave."""
         return 2 * self.limit - (self.sources - 1) * self.gap
 
     @property
@@ -117,7 +119,7 @@ class DirectionOfArrival(Described):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What the parameters are called."""
+        """The names of the parameters."""
         angles = tuple(f"angle{k}" for k in range(self.sources))
         if self.signals == "stochastic":
             return angles
@@ -131,13 +133,13 @@ class DirectionOfArrival(Described):
 
     @property
     def limits(self) -> tuple[tuple[float, float], ...]:
-        """Least and largest value of each parameter."""
+        """The least and the largest value of each parameter."""
         rest = len(self.names) - self.sources
         return ((-self.limit, self.limit),) * self.sources + ((-math.inf, math.inf),) * rest
 
     @property
     def periodic(self) -> tuple[bool, ...]:
-        """Whether a parameter's largest value is next to its least: none is."""
+        """True of a parameter whose largest value is next to its least: of none."""
         return (False,) * len(self.names)
 
     def grid(self, count: int | None = None) -> Tensor:
@@ -241,7 +243,7 @@ class DirectionOfArrival(Described):
 
     @property
     def has_posterior(self) -> bool:
-        """Whether `posterior` answers: there is one source."""
+        """True where `posterior` answers: there is one source."""
         return self.sources == 1
 
     def posterior(self, obs: Observation) -> Estimate:

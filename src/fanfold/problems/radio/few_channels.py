@@ -1,9 +1,9 @@
 """A few channels, as they are measured at a new place. To turn, delay and add them up: fanfold's own idea."""
 
 import math
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from torch import Tensor
 from fanfold.core.streams import generator_of
 from fanfold.linops import LinearOperator
 from fanfold.observation import Observation
-from fanfold.problems.base import Described
+from fanfold.problems.base import Nested
 from fanfold.problems.radio.ofdm_channel import OFDMChannel
 from fanfold.propagation import Layout, Part
 
@@ -23,7 +23,7 @@ Draws = tuple[Tensor, Observation]
 
 
 @dataclass(frozen=True)
-class FewChannels(Described):
+class FewChannels(Nested):
     """`count` channels of an OFDM problem, of which a fifth is held out: what is measured at a new place.
 
     Known channels are observed anew each time. Where they are not known there is one observation of each, which
@@ -112,13 +112,6 @@ class FewChannels(Described):
             noise_var = share * noise_var + (1 - share) * obs2.noise_var
         y = (self.A @ turn) * (share.sqrt() * obs.y + phase * obs2.y)
         return turn * (share.sqrt() * x + phase * x2), Observation(y, obs.A, noise_var)
-
-    def shifted(self, **changes: Any) -> Self:
-        """The same number of channels with some fields changed, of this problem or of the one that they are from."""
-        outer = {name: value for name, value in changes.items() if name in (f.name for f in fields(self))}
-        inner = {name: value for name, value in changes.items() if name not in outer}
-        problem = outer.pop("problem", self.problem)
-        return replace(self, problem=problem.shifted(**inner) if inner else problem, **outer)
 
     def held_out(self) -> Self:
         """The fifth that is kept."""

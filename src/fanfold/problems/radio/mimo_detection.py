@@ -39,7 +39,7 @@ class MIMODetection(Described):
     constellation: Name = "qpsk"  # that every user sends
     snr_db: float = 12.0  # at each receive antenna: power of H x over power of the noise
     correlation: float = 0.0  # rho, between neighbours at both ends; 0: iid Rayleigh
-    dtype: Literal["complex64", "complex128"] = "complex64"  # of signals and channels
+    dtype: Literal["complex64", "complex128"] = "complex64"  # data type of signals and channels
 
     def __post_init__(self):
         if self.users < 1 or self.antennas < 1:

@@ -46,7 +46,7 @@ class ReceiverChain(Described):
     full_scale: float = 1.5  # full scale of the converter, likewise; inf for no clipping and infinite resolution
     bits: int = 4  # resolution of the converter, for each axis
     seed: int = 0  # seed of the pilots
-    dtype: Literal["complex64", "complex128"] = "complex64"  # of observations
+    dtype: Literal["complex64", "complex128"] = "complex64"  # data type of observations
 
     A = None
     kind = "vector"

@@ -68,7 +68,7 @@ LIGHT = 299_792_458.0  # metres a second
 
 @dataclass(frozen=True)
 class Geometry:
-    """What a geometry file says.
+    """The contents of a geometry file.
 
     Attributes:
         A: The operator, complex128.

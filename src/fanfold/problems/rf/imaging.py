@@ -59,7 +59,7 @@ class RFImaging(Described):
     position: float = 0.0  # and of its place, in wavelengths; of steering matrices
     measured: bool = False  # responses of real antennas: detuned elements on the first axis, a band on the others
     pictures: tuple[str, ...] = ("camera", "ascent")  # shipped ones (aero, ascent, camera) or image files
-    seed: int = 0  # of the factors and of their errors
+    seed: int = 0  # seed of the factors and of their errors
     dtype: Literal["complex64", "complex128"] = "complex64"
 
     def __post_init__(self):

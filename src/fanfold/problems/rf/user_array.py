@@ -50,15 +50,15 @@ class RFGeometry(Described):
     geometry: str  # a TOML file; the documentation of fanfold.problems.rf.geometry_file says what it holds
     pairs: str | None = None  # an .npz file of scenes x and measurements y; simulated scenes if not given
     part: Part = "train"
-    held_out_share: float = 0.2  # of the pairs, from the end of the file
-    targets: Scene = "points"  # of simulated scenes, as all below
+    held_out_share: float = 0.2  # share of the pairs, from the end of the file, that is kept for tests
+    targets: Scene = "points"  # targets of simulated scenes, as all settings below
     sparsity: float = 0.1  # probability of a point
     speckle: bool = True
     snr_db: float = 30.0  # E‖Ax‖² / E‖w‖²
     phase_deg: float = 0.0  # standard deviation of each element's phase error
     gain_db: float = 0.0  # and of its gain error
     pictures: tuple[str, ...] = ("camera", "ascent")  # shipped ones (aero, ascent, camera) or image files
-    seed: int = 0  # of the errors
+    seed: int = 0  # seed of the errors
     dtype: Literal["complex64", "complex128"] = "complex64"
 
     def __post_init__(self):
@@ -140,7 +140,7 @@ class RFGeometry(Described):
         return self if self.pairs is None else self.shifted(part="test")
 
     def rows(self) -> range:
-        """Which of the pairs this part holds."""
+        """The places of the pairs that this part holds."""
         return rows_of(self.part, len(self._stored().x), self.held_out_share, str(self.pairs))
 
     def sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Observation]:

@@ -16,14 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fanfold.core.precision import dtype_named
 from fanfold.observation import Observation
 from fanfold.problems.base import Described
 from fanfold.problems.kinds import AXES, Kind
 from fanfold.problems.simulators.outcome import Outcome
 
 TRIAL_RUNS = 10  # a simulator that fails at so many first runs, all of them, is refused
-DType = Literal["float32", "float64"]
-DTYPES: dict[DType, torch.dtype] = {"float32": torch.float32, "float64": torch.float64}
+Precision = Literal["float32", "float64"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Numbered(Described, ABC):
 
     kind: Kind = field(default="vector", kw_only=True)  # kind of an observation
     shape: tuple[int, ...] | None = field(default=None, kw_only=True)  # its shape; that of most draws if not given
-    dtype: DType = field(default="float32", kw_only=True)  # precision of parameters and observations
+    dtype: Precision = field(default="float32", kw_only=True)  # precision of parameters and observations
     seed: int = field(default=0, kw_only=True)  # seed of the draws, as `draw` and `simulate` number them
 
     A = None
@@ -169,7 +169,7 @@ def seeds_of(seed: int, index: int) -> tuple[int, int]:
     return int(for_x >> np.uint64(1)), int(for_y >> np.uint64(33))
 
 
-def parameters_of(prior: Any, n: int, seed: int, dtype: DType) -> np.ndarray:
+def parameters_of(prior: Any, n: int, seed: int, dtype: Precision) -> np.ndarray:
     """`n` draws of the parameters, `(n, d)`.
 
     Raises:
@@ -185,7 +185,7 @@ def parameters_of(prior: Any, n: int, seed: int, dtype: DType) -> np.ndarray:
             f"the prior gave {x.dtype} of shape {tuple(x.shape)} for {n} draws; it must give real, finite parameters "
             f"of shape ({n}, d)."
         )
-    return x.to(DTYPES[dtype]).numpy()
+    return x.to(dtype_named(dtype)).numpy()
 
 
 def grouped(indices: Iterable[int], chunk: int) -> Iterator[list[int]]:

@@ -10,9 +10,10 @@ from scipy.linalg import solveh_banded
 from scipy.sparse import coo_array, csr_array
 from torch import Tensor
 
+from fanfold.core.precision import dtype_named
 from fanfold.observation import Observation
 from fanfold.problems.base import Described
-from fanfold.problems.simulators.base import DTYPES, DType
+from fanfold.problems.simulators.base import Precision
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Heat(Described):
     contrast: float = 0.7  # standard deviation of the log conductivity of an inclusion
     grain: float = 0.2  # standard deviation of the log conductivity of a cell
     noise_var: float = 1e-4  # noise variance of a sensor; u is about 1 at the left edge
-    dtype: DType = "float32"  # precision of parameters and measurements
+    dtype: Precision = "float32"  # precision of parameters and measurements
 
     A = None
     kind = "vector"
@@ -63,7 +64,7 @@ class Heat(Described):
 
     def sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Observation]:
         """`n` plates: log conductivities `(n, across²)` and temperatures `(n, 3 * sensors)`."""
-        plate, dtype = assembled(self.cells), DTYPES[self.dtype]
+        plate, dtype = assembled(self.cells), dtype_named(self.dtype)
         x = self.contrast * torch.randn(n, self.across**2, generator=generator, dtype=torch.float64)
         log_k = torch.from_numpy(self.conductivities(x.numpy(), plate))
         log_k = log_k + self.grain * torch.randn(log_k.shape, generator=generator, dtype=torch.float64)

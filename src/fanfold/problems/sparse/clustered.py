@@ -39,9 +39,9 @@ class Clustered(Described):
     m: int = 60  # measurements
     sparsity: float = 0.1  # share of unknowns that are not zero, on average
     persistence: float = 0.8  # probability that an unknown follows its neighbour; 0 makes them independent
-    fall_db: float = 10.0  # of probability and of variance, from the first unknown to the last
+    fall_db: float = 10.0  # fall of probability and of variance in dB, from the first unknown to the last
     snr_db: float = 20.0  # power of A x over power of the noise; inf for none
-    seed: int = 0  # of A
+    seed: int = 0  # seed of the operator A
     dtype: DType = "float32"
 
     def __post_init__(self):

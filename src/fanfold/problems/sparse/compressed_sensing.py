@@ -43,8 +43,8 @@ class CompressedSensing(Described):
     sparsity: float = 0.1  # probability that an unknown is not zero
     snr_db: float = 40.0  # power of A x over power of the noise; inf for none
     ensemble: Ensemble = "unit-columns"  # how A is drawn
-    condition_number: float = 10.0  # of A, where the ensemble is "conditioned"
-    seed: int = 0  # of A
+    condition_number: float = 10.0  # condition number of A, where the ensemble is "conditioned"
+    seed: int = 0  # seed of the operator A
     dtype: DType = "float32"
 
     def __post_init__(self):

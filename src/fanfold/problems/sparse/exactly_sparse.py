@@ -35,9 +35,9 @@ class ExactlySparse(Described):
 
     n: int = 200  # unknowns
     m: int = 150  # measurements
-    nonzeros: int = 4  # of each signal, anywhere
+    nonzeros: int = 4  # number of non-zeros of each signal, anywhere
     snr_db: float = 20.0  # power of A x over power of the noise; inf for none
-    seed: int = 0  # of A
+    seed: int = 0  # seed of the operator A
     dtype: DType = "float32"
 
     def __post_init__(self):

@@ -30,7 +30,7 @@ class GeneralizedLinear(CompressedSensing):
 
     m: int = 1500  # measurements
     snr_db: float = 10.0  # power of A x over power of the likelihood's noise; inf for none
-    likelihood: Likelihood = field(default_factory=OneBit)  # of each measurement
+    likelihood: Likelihood = field(default_factory=OneBit)  # likelihood of each measurement
 
     def __post_init__(self):
         if self.m > self.n and self.ensemble not in ("iid", "unit-columns"):

@@ -33,7 +33,7 @@ class Mismatched(Nested):
 
     problem: CompressedSensing = field(default_factory=CompressedSensing)
     error: float = 0.1  # Frobenius norm of E over that of A
-    error_seed: int = 0  # of E
+    error_seed: int = 0  # seed of the error E
 
     def __post_init__(self):
         if not 0 <= self.error < float("inf"):

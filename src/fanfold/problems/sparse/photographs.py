@@ -50,9 +50,9 @@ class Photographs(Described):
     block: int = 16  # pixels a side
     ratio: float = 0.25  # measurements per pixel
     basis: Literal["dct", "haar", "db4", "sym4"] = "dct"  # in which blocks are sparse
-    noise_std: float = 0.01  # of a measurement, pixels being in [0, 1]
+    noise_std: float = 0.01  # standard deviation of the noise of a measurement, pixels being in [0, 1]
     flips: bool = False  # draw blocks mirrored and turned too, all eight ways
-    seed: int = 0  # of Φ
+    seed: int = 0  # seed of the matrix Φ
 
     def __post_init__(self):
         object.__setattr__(self, "pictures", tuple(self.pictures))

@@ -13,7 +13,7 @@ from fanfold.problems.gaussian.white_gaussian import WhiteGaussian
 
 
 @dataclass(frozen=True)
-class ScalarChannel(WhiteGaussian):
+class Denoising(WhiteGaussian):
     """`y = x + w`, n independent entries `x ~ prior`; the SNR is `E|x|² / noise_var`.
 
     Raises:
@@ -21,13 +21,13 @@ class ScalarChannel(WhiteGaussian):
 
     Example:
         >>> import fanfold as ff, torch
-        >>> problem = ff.problems.ScalarChannel(ff.priors.Gaussian(1.0), snr_db=0.0)
+        >>> problem = ff.problems.Denoising(ff.priors.Gaussian(1.0), snr_db=0.0)
         >>> x, obs = problem.sample(3, torch.Generator().manual_seed(0))
         >>> torch.allclose(problem.posterior(obs).x, obs.y / 2)
         True
     """
 
-    prior: Prior = field(default_factory=BernoulliGaussian)  # of each entry
+    prior: Prior = field(default_factory=BernoulliGaussian)  # prior of each entry
     snr_db: float = 10.0  # E|x|² / noise_var
     n: int = 1  # entries
 

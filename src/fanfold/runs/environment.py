@@ -1,0 +1,47 @@
+"""What must be known to repeat a run, beyond its config: versions, machine, hashes."""
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+
+from fanfold.core.abilities import ability
+from fanfold.problems import Problem
+from fanfold.problems.protocols import Fingerprinted
+
+
+def environment(seed: int, problem: Problem, device: torch.device, threads: int, processes: int = 1) -> dict[str, Any]:
+    """What must be known to repeat a run, beyond its config."""
+    return {
+        "operator": None if problem.A is None else problem.A.fingerprint(),
+        "data": data_hash(problem),
+        "folder": os.getcwd(),
+        "seed": seed,
+        "device": str(device),
+        "threads": threads,
+        "processes": processes,
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "packages": packages(),
+    }
+
+
+def data_hash(problem: object) -> str | None:
+    """Hash of the stored data that a problem draws from, or None."""
+    stored = ability(problem, Fingerprinted)
+    return stored.fingerprint if stored else None
+
+
+def packages() -> dict[str, str | None]:
+    """Versions of what results depend on."""
+    return {name: installed(name) for name in ("fanfold", "torch", "numpy", "scipy", "safetensors")}
+
+
+def installed(package: str) -> str | None:
+    """Version of an installed package, None if it is missing."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,64 @@
+"""Saving a network that never had a run directory, and loading one from either."""
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from fanfold.core.abilities import ability
+from fanfold.estimators.base import Bound, Kept, OperatorBuilt, fingerprint_of
+from fanfold.problems import Problem
+from fanfold.runs import recipe
+from fanfold.runs.directory import Run
+from fanfold.runs.environment import data_hash, packages
+from fanfold.runs.operators import write_operator
+from fanfold.runs.weights import parameters_of, write_tensors
+
+
+def load(path: str | Path, **handed_in: Any) -> nn.Module:
+    """The trained network of a run directory, or of what `save` wrote.
+
+    Args:
+        path: The directory.
+        **handed_in: What was made of classes or functions of your own, which are never stored: `problem`, `network`,
+            `algorithm`, `loss`.
+
+    Raises:
+        ValueError: If it is damaged, or something is missing; the error says what to hand in.
+
+    Example:
+        >>> import tempfile, fanfold as ff
+        >>> problem = ff.problems.CompressedSensing(n=20, m=10)
+        >>> net = ff.unfold(ff.algorithms.ISTA(), problem, 3, {"step": "per-layer"})
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     ff.save(net, f"{folder}/net", problem)
+        ...     ff.load(f"{folder}/net").layers
+        3
+    """
+    return Run.open(path, **handed_in).estimator()
+
+
+def save(estimator: nn.Module, path: str | Path, problem: Problem | None = None) -> None:
+    """Keep a network that has no run directory, so that `load` gives it back, bit for bit.
+
+    Args:
+        estimator: The network.
+        path: A new directory.
+        problem: What it was made for; a network that belongs to an operator alone does without.
+
+    Raises:
+        ValueError: If something is there already, or the network cannot be named.
+    """
+    config: dict[str, Any] = {"network": recipe.describe_network(estimator)}
+    if problem is not None:
+        config["problem"] = recipe.describe_problem(problem)
+    elif not ((kept := ability(estimator, Kept)) and ability(kept.settings, OperatorBuilt)):
+        raise ValueError(
+            f"{type(estimator).__name__} takes its shape from a problem: pass what it was made for, "
+            "ff.save(estimator, path, problem)."
+        )
+    facts = {"operator": fingerprint_of(estimator), "data": data_hash(problem), "packages": packages()}
+    run = Run.create(path, config, facts)
+    if bound := ability(estimator, Bound):
+        write_operator(run.path, bound.operator)
+    write_tensors(run.path / "weights.safetensors", parameters_of(estimator), {"operator": fingerprint_of(estimator)})

@@ -1,0 +1,122 @@
+"""Every network that trains goes through every verb of the shell: train, killed, resume, evaluate, apply, report."""
+
+import os
+import signal
+import traceback
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import fanfold as ff
+from fanfold import estimators
+from fanfold.cli import main as cli
+from fanfold.runs.directory import Run
+from fanfold.training.trainer import Trainer
+
+SPARSE = ["compressed-sensing", "--n", "20", "--m", "12"]
+IMAGING = ["rf-imaging", "--scene", "6", "6", "--elements", "5", "5"]
+CHANNELS = ["ofdm-channel", "--pilots", "comb-4"]
+WORDS = {  # row: problem and network as the shell takes them
+    "unfolded": [*SPARSE, "ista", "--layers", "2", "--learn", "step=per-layer"],
+    "equilibrium": [*SPARSE, "ista", "--lam", "1.0", "--equilibrium", "--learn", "threshold=tied"],
+    "hybrid-oamp": [*IMAGING, "hybrid-oamp", "--layers", "2", "--width", "4"],
+    "hybrid-ep": [*IMAGING, "hybrid-ep", "--layers", "2", "--width", "4"],
+    "threshold-map-fista": [*IMAGING, "threshold-map-fista", "--layers", "2", "--width", "4"],
+    "modl": [*IMAGING, "modl", "--layers", "2", "--width", "4"],
+    "back-projection-unet": [*IMAGING, "back-projection-unet", "--width", "8", "--levels", "1"],
+    "one-phase": [
+        "rf-imaging",
+        "--scene",
+        "8",
+        "8",
+        "--elements",
+        "6",
+        "7",
+        "--targets",
+        "photographs",
+        "--no-speckle",
+        "one-phase",
+    ],
+    "learned-responses": [*IMAGING, "learned-responses"],
+    "locator": ["tone", "--n", "9", "locator", "--width", "4"],
+    "neural": ["linear-gaussian", "neural", "--width", "8", "--loss", "gaussian"],
+    "flow-posterior": [
+        "linear-gaussian",
+        "--n",
+        "2",
+        "--m",
+        "3",
+        "flow-posterior",
+        "--transforms",
+        "2",
+        "--width",
+        "8",
+    ],
+    "beam-mixer": [*CHANNELS, "beam-mixer", "--stages", "1", "--width", "8"],
+    "learned-filters": [*CHANNELS, "learned-filters", "--components", "2", "--rounds", "2", "--width", "8"],
+    "grid-cnn": [*CHANNELS, "grid-cnn", "--width", "8", "--depth", "2"],
+    "beam-delay-admm": [*CHANNELS, "beam-delay-admm", "--iterations", "2", "--beams", "32", "--modes", "4"],
+    "beam-delay-oamp": [*CHANNELS, "beam-delay-oamp", "--iterations", "2", "--beams", "32", "--modes", "4"],
+    "adapted": ["few-channels", "--count", "20", "adapted"],
+}
+HOW = ["--steps", "6", "--batch", "4", "--validate-every", "2", "--validation-samples", "4", "--threads", "1"]
+
+
+def run(*words: str) -> None:
+    assert cli.run([*words]) == 0
+
+
+def killed_while_training(words: list[str], path: Path) -> None:
+    """Train in a process of its own that is killed as soon as its second checkpoint is written."""
+    child = os.fork()
+    if child == 0:  # whatever happens, the child must not return into the tests
+        save = Trainer._save_checkpoint
+
+        def save_and_die(trainer: Trainer) -> None:
+            save(trainer)
+            if trainer.step:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        try:
+            Trainer._save_checkpoint = save_and_die
+            os.dup2(os.open(path.with_suffix(".log"), os.O_WRONLY | os.O_CREAT), 2)
+            os._exit(cli.run(["train", *words, *HOW, "--run-dir", str(path)]))
+        except BaseException:
+            traceback.print_exc()
+            os._exit(9)
+    _, status = os.waitpid(child, 0)
+    said = path.with_suffix(".log").read_text()
+    assert os.WIFSIGNALED(status), said
+    assert os.WTERMSIG(status) == signal.SIGKILL, said
+
+
+def test_every_row_is_walked():
+    assert set(WORDS) == set(estimators.REGISTRY)
+
+
+@pytest.mark.parametrize("row", WORDS)
+def test_a_row_trains_is_killed_resumes_and_serves_every_verb(row, tmp_path, monkeypatch, capsys):
+    if row == "flow-posterior":
+        pytest.importorskip("zuko")
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "run"
+    killed_while_training(WORDS[row], path)
+    assert not (path / "weights.safetensors").exists()
+    run("resume", str(path))
+    assert Run.open(path).config["network"]["name"] == row
+    run("evaluate", str(path), "--samples", "20")
+    problem = Run.open(path).problem()
+    _, obs = problem.held_out().sample(3, torch.Generator().manual_seed(0))
+    np.save("y.npy", obs.y.resolve_conj().numpy())
+    noise = ["--noise-var", "0.1"] if obs.noise_var is not None and obs.noise_var.ndim else []
+    run("apply", str(path), "y.npy", "--coverage", "0.9", *noise)
+    x_hat = torch.from_numpy(np.load("x_hat.npy"))
+    assert torch.isfinite(torch.view_as_real(x_hat) if x_hat.is_complex() else x_hat).all()
+    assert list(path.glob("intervals-each-0.9.json"))
+    run("report", str(path), "--samples", "20")
+    assert (path / "report.html").is_file()
+    first, again = ff.load(path), ff.load(path)
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters()))
+    assert torch.equal(first(obs).x, again(obs).x)
