@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from fanfold.core.abilities import offers
 from fanfold.deploy.export import FromPairs, to_onnx
 from fanfold.estimators.base import Paired
 from fanfold.observation import Estimator, Observation
@@ -136,7 +137,7 @@ def runtime_latency_us(estimator: Estimator, obs: Observation) -> float | None:
 
     It is None for an estimator that has no form in pairs of reals, and where ONNX or its runtime is not installed.
     """
-    if not isinstance(estimator, Paired) or not runtime_installed():
+    if not offers(estimator, Paired) or not runtime_installed():
         return None
     import onnxruntime
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from fanfold.core.abilities import offers
 from fanfold.estimators.base import Paired
 from fanfold.observation import Estimator, Observation
 
@@ -91,7 +92,7 @@ def to_onnx(estimator: Estimator, example: Observation, path: str | Path) -> Pat
         ValueError: If the estimator is complex and has no form in pairs of reals.
     """
     if example.y.is_complex():
-        if not isinstance(estimator, Paired):
+        if not offers(estimator, Paired):
             raise ValueError("ONNX runtimes have no complex type; export a real estimator, or one with of_pairs.")
         module = FromPairs(estimator, example)
         arguments, outputs = module.arguments(example), ["x_hat", "var"]
