@@ -51,7 +51,7 @@ def apply_to_file(
         ValueError: If the file cannot be read or does not fit, or the problem's observations hold more than y.
     """
     net, problem = run.estimator(), run.problem()
-    if network := ability(net, Restrainable):
+    if (network := ability(net, Restrainable)) is not None:
         network.strength = strength
     elif strength != 1:
         raise ValueError("this network has no classical algorithm to go back to: leave --strength at 1.")

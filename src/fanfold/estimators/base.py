@@ -264,7 +264,7 @@ def known_peers(problem: object) -> dict[str, Estimator]:
 def fingerprint_of(estimator: object) -> str | None:
     """Hash of the operator that an estimator belongs to, or None."""
     bound = ability(estimator, Bound)
-    return bound.fingerprint if bound else None
+    return None if bound is None else bound.fingerprint
 
 
 def device_of(estimator: object) -> torch.device:

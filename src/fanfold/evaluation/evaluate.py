@@ -58,7 +58,7 @@ def evaluate(
         limits = {"limit_db": _db_or_none(limit), "oracle_db": _db_or_none(oracle)}
         for name, estimator in named.items():
             slow = ability(estimator, Costly)  # which says how many draws it can bear
-            rows_of_it = slice(slow.at_most if slow else None)
+            rows_of_it = slice(None if slow is None else slow.at_most)
             estimates = list(enumerate(trajectory_of(estimator, obs[rows_of_it]), start=1))
             for layer, x_hat in estimates if layers else estimates[-1:]:
                 count = layer if ability(estimator, WithTrajectory) else None

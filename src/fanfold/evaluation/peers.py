@@ -53,8 +53,8 @@ def peers_of(net: Estimator, problem: Problem) -> dict[str, Estimator]:
     and the exact posterior mean.
     """
     origin, network = ability(net, WithOrigin), ability(net, Layered)
-    before = dict([origin.origin]) if origin else {}
-    if network:
+    before = {} if origin is None else dict([origin.origin])
+    if network is not None:
         return {UNFOLDED: net} | before | classical_peers(problem, network.depth)
     peers: dict[str, Estimator] = {NETWORK: net} | before
     if ability(problem, KnownModel) and ability(problem, Searchable):

@@ -90,7 +90,7 @@ def _decomposition(net: nn.Module, problem: Problem) -> list[Section]:
 
 def _simulations(problem: Problem, metrics: Sequence[dict[str, Any]]) -> list[Section]:
     """What became of the runs of a simulator, stored or made while training."""
-    if stored := ability(problem, Tabulated):
+    if (stored := ability(problem, Tabulated)) is not None:
         rows = stored.table()
     else:
         last = [m["failed"] for m in metrics if m["event"] == "failures"][-1:]

@@ -30,7 +30,7 @@ def write_run_page(run: Run, path: Path, samples: int) -> Path:
         ValueError: If the run has no weights yet.
     """
     net, problem = run.estimator(), run.problem()
-    if network := ability(net, Layered):
+    if (network := ability(net, Layered)) is not None:
         verdict, sections = layered_sections(problem, network, run.metrics(), samples)
     else:
         verdict, sections = sections_of(problem, net, run.metrics(), samples)

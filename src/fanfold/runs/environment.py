@@ -31,7 +31,7 @@ def environment(seed: int, problem: Problem, device: torch.device, threads: int,
 def data_hash(problem: object) -> str | None:
     """Hash of the stored data that a problem draws from, or None."""
     stored = ability(problem, Fingerprinted)
-    return stored.fingerprint if stored else None
+    return None if stored is None else stored.fingerprint
 
 
 def packages() -> dict[str, str | None]:

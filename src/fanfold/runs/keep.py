@@ -59,6 +59,6 @@ def save(estimator: nn.Module, path: str | Path, problem: Problem | None = None)
         )
     facts = {"operator": fingerprint_of(estimator), "data": data_hash(problem), "packages": packages()}
     run = Run.create(path, config, facts)
-    if bound := ability(estimator, Bound):
+    if (bound := ability(estimator, Bound)) is not None:
         write_operator(run.path, bound.operator)
     write_tensors(run.path / "weights.safetensors", parameters_of(estimator), {"operator": fingerprint_of(estimator)})

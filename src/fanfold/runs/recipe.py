@@ -136,7 +136,7 @@ def _is_function(thing: Any) -> bool:
 def describe_network(net: nn.Module) -> Data:
     """A network without its weights; one of a class of the user's own by its name alone."""
     kept = ability(net, Kept)
-    settings = kept.settings if kept else None
+    settings = None if kept is None else kept.settings
     return {GIVEN: name_of(net)} if settings is None else describe(settings)
 
 

@@ -57,7 +57,7 @@ def fit(
         3
     """
     informed = ability(estimator, WithTrainingDefaults)
-    defaults = informed.training_defaults if informed else {}
+    defaults = {} if informed is None else informed.training_defaults
     for event in fit_events(estimator, problem, training_for(defaults, options), run_dir, resume=resume):
         if on_event:
             on_event(event)
@@ -99,7 +99,7 @@ def fit_events(
                 run.log({"event": kind} | {k: v for k, v in dataclasses.asdict(event).items() if k != "seconds"})
             yield event
     simulator = None if ability(problem, Stored) else ability(problem, Counted)  # stored runs failed before
-    if run and simulator and simulator.failures:
+    if run and simulator is not None and simulator.failures:
         run.log({"event": "failures", "step": trainer.step, "failed": dict(simulator.failures)})
 
 
@@ -123,7 +123,7 @@ def _create_run(
     }
     run = Run.create(path, config, environment(training.seed, problem, device, training.threads, world.size))
     bound = ability(estimator, Bound)
-    if recipe.GIVEN in config["problem"] and bound:
+    if recipe.GIVEN in config["problem"] and bound is not None:
         write_operator(run.path, bound.operator)
     return run
 

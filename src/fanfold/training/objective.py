@@ -20,11 +20,13 @@ class LossTerms(nn.Module):
     def __init__(self, estimator: nn.Module):
         super().__init__()
         self.estimator = estimator
+        self._abilities = ability(estimator, SelfJudged), ability(estimator, Layered)  # asked once, not at every step
 
     def forward(self, obs: Observation, depth: int, latest: int = 1, x: Tensor | None = None) -> tuple[Tensor, ...]:
-        if x is not None and (judge := ability(self.estimator, SelfJudged)):
+        judge, network = self._abilities
+        if x is not None and judge is not None:
             return (judge.losses(obs, x),)
-        if network := ability(self.estimator, Layered):
+        if network is not None:
             return tuple(e.x for e in network.trajectory(obs, depth or None, latest))
         return (self.estimator(obs).x,)
 
@@ -53,9 +55,9 @@ class Objective:
         x_hat = LossTerms(self.estimator)(obs, depth)[-1]
         over_batch = self.training.nmse_over == "batch"
         value = nmse_db(x_hat, x) if over_batch else 10 * log_ratios(x_hat, x).mean().item()
-        if judge := ability(self.estimator, HeldOutJudged):  # what decides, if it is another
+        if (judge := ability(self.estimator, HeldOutJudged)) is not None:  # what decides, if it is another
             return value, judge.held_out_losses(obs, x).mean().item()
-        if judge := ability(self.estimator, SelfJudged):
+        if (judge := ability(self.estimator, SelfJudged)) is not None:
             return value, judge.losses(obs, x).mean().item()
         return value, None
 

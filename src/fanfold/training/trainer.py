@@ -48,7 +48,7 @@ class Trainer:
         self.pool = self._pool()
         self.lessons = self._lessons()
         terms = self.lessons.terms if self.lessons else ()
-        self.stages = stages(training, network.layers if network else 1, terms)
+        self.stages = stages(training, 1 if network is None else network.layers, terms)
         self.terms: nn.Module = LossTerms(estimator)
         if world.size > 1:
             # a shallow stage leaves parameters out, and buffers are the same everywhere since `prepare`
@@ -61,7 +61,7 @@ class Trainer:
         """Pairs that are drawn once. Of stored ones an end-to-end estimator takes all: it validates on some of them."""
         count = self.training.simulations
         stored = ability(self.problem, Stored)
-        if not count and self.objective.self_judged and stored:
+        if not count and self.objective.self_judged and stored is not None:
             count = len(stored.every()[0])
         return Pool(self.problem, count, self.training.seed) if count else None
 
@@ -83,7 +83,7 @@ class Trainer:
         if self.pool:
             return self.pool.part(held_out=True)
         keeper = ability(self.problem, KeepsValidation)  # of stored draws some that are not for testing
-        kept = keeper.validation() if keeper else self.problem.held_out()
+        kept = self.problem.held_out() if keeper is None else keeper.validation()
         return draw(kept, self.training.validation_samples, self.training.seed, Stream.VALIDATION, 0)
 
     def events(self) -> Iterator[Event]:
@@ -194,7 +194,8 @@ class Trainer:
     def _new_optimiser(self) -> torch.optim.Optimizer:
         lr, estimator = self.training.lr, self.estimator
         grouped = ability(estimator, Grouped)
-        groups = grouped.parameter_groups(lr) if grouped else [{"params": [*estimator.parameters()], "lr": lr}]
+        alike = [{"params": [*estimator.parameters()], "lr": lr}]
+        groups = alike if grouped is None else grouped.parameter_groups(lr)
         for group in groups:
             group["full_lr"] = group["lr"]
         return torch.optim.AdamW(groups, weight_decay=self.training.weight_decay)
