@@ -139,6 +139,10 @@ class Shrinker(nn.Module):
         self.calls = Counter()
 
     @property
+    def settings(self):
+        return ShrinkerSettings()
+
+    @property
     def origin(self):
         return "half the mean", lambda obs: Estimate(0.5 * obs.y.mean(-1, keepdim=True))
 
@@ -285,6 +289,7 @@ def test_settings_of_a_guest_build_it_and_abilities_are_seen():
         estimating.Quantiled,
         estimating.MeasuresNoise,
         estimating.Costly,
+        estimating.Kept,
     ):
         assert ability(net, protocol) is net
     assert ability(net, estimating.Layered) is None

@@ -1,6 +1,7 @@
 """Keeping: what was trained or saved comes back bit for bit; what is the user's own is named and asked for again."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +18,9 @@ from fanfold.observation import Estimate, Observation
 from fanfold.problems.base import Described
 from fanfold.runs.directory import SCHEMA, Run
 from fanfold.shrinkage import soft
+from fanfold.training.events import Stepped
+from fanfold.training.fit import fit_events
+from fanfold.training.settings import Training
 
 QUICK = {"steps": 4, "batch": 8, "validate_every": 2, "validation_samples": 20, "threads": 1}
 
@@ -79,6 +83,31 @@ def test_a_network_shaped_by_its_problem_is_saved_with_it(tmp_path):
     ff.save(moved(net), tmp_path / "net", problem)
     _, obs = problem.sample(5, torch.Generator().manual_seed(1))
     assert torch.equal(ff.load(tmp_path / "net")(obs).x, net(obs).x)
+
+
+def test_a_saved_network_keeps_its_strength_and_serves_the_verbs(tmp_path, monkeypatch, capsys):
+    from fanfold.cli import main as cli
+
+    monkeypatch.chdir(tmp_path)
+    problem = ff.problems.CompressedSensing(n=20, m=10)
+    net = moved(ff.unfold(ff.algorithms.ISTA(), problem, 2, {"threshold": "per-layer"}))
+    net.strength = 0.5
+    ff.save(net, "net", problem)
+    _, obs = problem.sample(3, torch.Generator().manual_seed(5))
+    assert ff.load("net").strength == 0.5
+    assert torch.equal(ff.load("net")(obs).x, net(obs).x)
+    np.save("y.npy", obs.y.numpy())
+    assert cli.run(["apply", "net", "y.npy", "--coverage", "0.9"]) == 0
+    assert cli.run(["report", "net", "--samples", "20"]) == 0
+    assert cli.run(["runs", "."]) == 0
+    assert cli.run(["resume", "net"]) == 2
+    assert "was saved, not trained" in capsys.readouterr().err
+
+
+def test_a_network_is_not_saved_with_a_problem_of_another_operator(tmp_path):
+    net = ff.unfold(ff.algorithms.ISTA(), ff.problems.CompressedSensing(n=20, m=10), 2, {"step": "tied"})
+    with pytest.raises(ValueError, match="another operator"):
+        ff.save(net, tmp_path / "net", ff.problems.CompressedSensing(n=20, m=10, seed=1))
 
 
 # Classes of the user's own
@@ -156,6 +185,58 @@ def test_ones_own_algorithm_is_named_and_asked_for(tmp_path):
     assert torch.equal(ff.load(tmp_path / "run", algorithm=MyISTA())(obs).x, net(obs).x)
 
 
+def test_a_guest_with_other_settings_or_a_class_is_refused(tmp_path):
+    problem = ff.problems.CompressedSensing(n=20, m=10)
+    net = ff.unfold(MyISTA(0.1), problem, 2, {"threshold": "per-layer"})
+    ff.fit(net, problem, run_dir=tmp_path / "run", **QUICK)
+    with pytest.raises(ValueError, match=r"MyISTA\(lam=0.1\) as its algorithm, and lam=0.7 was handed in"):
+        ff.load(tmp_path / "run", algorithm=MyISTA(0.7))
+    with pytest.raises(ValueError, match="is the class MyISTA; hand in an object"):
+        ff.load(tmp_path / "run", algorithm=MyISTA)
+
+
+class MoreUnfolded(ff.unfolding.Unfolded):
+    """A network of the user's own that looks like one of fanfold's."""
+
+    def __init__(self, problem):
+        super().__init__(ff.algorithms.ISTA(), problem, 2, {"step": "tied"})
+        self.more = nn.Parameter(torch.zeros(3))
+
+
+def test_a_subclass_of_a_network_is_the_users_own(tmp_path):
+    problem = ff.problems.CompressedSensing(n=20, m=10)
+    net = ff.fit(MoreUnfolded(problem), problem, run_dir=tmp_path / "run", **QUICK)
+    _, obs = problem.sample(3, torch.Generator().manual_seed(5))
+    with pytest.raises(ValueError, match="MoreUnfolded: hand it in"):
+        ff.load(tmp_path / "run")
+    assert torch.equal(ff.load(tmp_path / "run", network=MoreUnfolded(problem))(obs).x, net(obs).x)
+
+
+@pytest.mark.parametrize("lam", [np.float32(0.125), np.float64(0.125)])
+def test_numbers_of_numpy_are_numbers(tmp_path, lam):
+    problem = ff.problems.CompressedSensing(n=20, m=10)
+    net = ff.unfold(ff.algorithms.ISTA(lam), problem, int(np.int64(2)), {"threshold": "per-layer"})
+    ff.fit(net, problem, run_dir=tmp_path / "run", **QUICK)
+    assert ff.load(tmp_path / "run").algorithm == ff.algorithms.ISTA(0.125)
+
+
+def test_a_run_killed_at_its_first_checkpoint_resumes_as_if_unbroken(tmp_path):
+    problem, how = ff.problems.LinearGaussian(), QUICK | {"steps": 6, "patience": 2, "lr": 10.0}
+
+    def net():
+        return ff.neural(problem, width=8)
+
+    ff.fit(net(), problem, run_dir=tmp_path / "whole", **how)
+    settings = Training(**ff.neural(problem).training_defaults | how)
+    events = fit_events(net(), problem, settings, tmp_path / "cut")
+    next(event for event in events if isinstance(event, Stepped))
+    events.close()
+    ff.resume(tmp_path / "cut")
+    whole, cut = Run.open(tmp_path / "whole"), Run.open(tmp_path / "cut")
+    assert whole.metrics() == cut.metrics()
+    assert whole.weights_hash() == cut.weights_hash()
+
+
 def test_ones_own_network_resumes_and_loads_when_handed_in(tmp_path):
     problem = ff.problems.CompressedSensing(n=20, m=10)
     torch.manual_seed(0)
@@ -179,11 +260,26 @@ def test_ones_own_loss_is_named_and_asked_for(tmp_path):
 
 def test_what_has_no_name_is_refused_before_it_trains(tmp_path):
     problem, seen = ff.problems.LinearGaussian(), []
-    net = ff.neural(problem, loss=lambda x_hat, x: (x_hat - x).abs().mean(-1), width=8)
-    with pytest.raises(ValueError, match="cannot name a lambda"):
-        ff.fit(net, problem, run_dir=tmp_path / "run", on_event=seen.append, **QUICK)
+    for loss, what in ((lambda x_hat, x: (x_hat - x).abs().mean(-1), "lambda"), (partial(my_loss), "partial")):
+        net = ff.neural(problem, loss=loss, width=8)
+        with pytest.raises(ValueError, match=f"cannot name a {what}"):
+            ff.fit(net, problem, run_dir=tmp_path / "run", on_event=seen.append, **QUICK)
+    sparse = ff.problems.CompressedSensing(n=20, m=10)
+    net = ff.unfold(ff.algorithms.ISTA(torch.tensor(0.1)), sparse, 2, {"step": "tied"})
+    with pytest.raises(ValueError, match="cannot name a Tensor"):
+        ff.fit(net, sparse, run_dir=tmp_path / "run", on_event=seen.append, **QUICK)
     assert not seen
     assert not (tmp_path / "run").exists()
+
+
+def test_misspelt_settings_of_a_training_are_refused():
+    problem = ff.problems.CompressedSensing(n=20, m=10)
+    net = ff.unfold(ff.algorithms.ISTA(), problem, 2, {"step": "tied"})
+    for wrong in ({"schedule": "lesson"}, {"nmse_over": "batsch"}, {"step": 3}):
+        with pytest.raises(ValueError, match="Did you mean"):
+            ff.fit(net, problem, **wrong)
+    with pytest.raises(ValueError, match="layer-by-layer"):
+        ff.fit(ff.neural(ff.problems.LinearGaussian()), ff.problems.LinearGaussian(), schedule="layer-by-layer")
 
 
 # Schema and intervals

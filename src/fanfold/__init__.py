@@ -14,6 +14,7 @@
     problems      draws of signals and their observations
     propagation   radio channels: models, stored draws, pilots
     shrinkage     thresholds and their derivatives
+    unfolding     algorithms as networks, fixed points, and runs beside what theory says of them
     units         decibels and powers
 
 Names are imported when they are first used, so that `import fanfold` is quick and the command line's help needs no
@@ -38,6 +39,7 @@ if _TYPE_CHECKING:
         problems,
         propagation,
         shrinkage,
+        unfolding,
     )
     from fanfold.bounds.convergence import certify
     from fanfold.core import noise, units
@@ -80,7 +82,7 @@ __all__ = [
     "LMMSE", "Estimate", "Observation", "Training", "adapters", "algorithms", "bounds", "certify", "deploy", "dot_test",
     "equilibrium", "estimators", "evaluate", "fit", "fit_events", "guard", "iterate", "likelihoods", "linops", "load",
     "neural", "noise", "penalties", "priors", "problems", "propagation", "resume", "save", "shrinkage", "simulate",
-    "unfold", "units", "watch",
+    "unfold", "unfolding", "units", "watch",
 ]  # fmt: skip
 
 

@@ -78,7 +78,7 @@ def calibrated(
     """Intervals around a run's network: those that the run keeps, else calibrated on held-out draws and kept."""
     kind = "joint" if joint else "each"
     name = f"intervals-{kind}-{coverage:g}" + ("" if strength == 1 else f"-strength-{strength:g}")
-    if data := run.kept(name):
+    if (data := run.kept(name)) is not None:
         return Conformal.from_dict(net, data)
     draws = draw(problem.held_out(), CALIBRATION_DRAWS, run.environment["seed"], Stream.VALIDATION, 1)
     intervals = conformal(net, draws, coverage, kind)

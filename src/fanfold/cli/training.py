@@ -129,7 +129,7 @@ def _suited(algorithm: Algorithm, problem: Problem, *, prior_given: bool) -> Alg
             changes[part] = known
             notes.print(f"{type(algorithm).__name__} takes the problem's {part}: {known}", markup=False)
     fitted = ability(problem, GuessedPrior)
-    if fitted and parts.get("prior") is not None and "prior" not in changes and not prior_given:
+    if fitted is not None and parts.get("prior") is not None and "prior" not in changes and not prior_given:
         changes["prior"] = fitted.guessed_prior
         notes.print(
             f"{type(algorithm).__name__} begins from the prior of the training scenes: {fitted.guessed_prior}",

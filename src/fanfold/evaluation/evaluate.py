@@ -99,7 +99,7 @@ def named_estimators(estimators: Mapping[str, Estimator] | Sequence[Estimator]) 
     named: dict[str, Estimator] = {}
     for estimator in estimators:
         descendant = ability(estimator, OfAlgorithm)
-        kind = type(estimator).__name__ + (f" {type(descendant.algorithm).__name__}" if descendant else "")
+        kind = type(estimator).__name__ + (f" {type(descendant.algorithm).__name__}" if descendant is not None else "")
         name = next(n for i in itertools.count(1) if (n := kind if i == 1 else f"{kind} {i}") not in named)
         named[name] = estimator
     return named
@@ -108,7 +108,7 @@ def named_estimators(estimators: Mapping[str, Estimator] | Sequence[Estimator]) 
 def trajectory_of(estimator: Estimator, obs: Observation) -> list[Tensor]:
     """Estimates after each layer or iteration, or the only one, on the CPU."""
     obs, layered = obs.to(device_of(estimator)), ability(estimator, WithTrajectory)
-    estimates = layered.trajectory(obs) if layered else [estimator(obs)]
+    estimates = [estimator(obs)] if layered is None else layered.trajectory(obs)
     return [e.x.cpu() for e in estimates]
 
 

@@ -60,7 +60,7 @@ def peers_of(net: Estimator, problem: Problem) -> dict[str, Estimator]:
     if ability(problem, KnownModel) and ability(problem, Searchable):
         peers |= {"maximum likelihood": MaximumLikelihood.of(problem), "most probable": MaximumAPosteriori.of(problem)}
     peers |= known_peers(problem)
-    if posterior := posterior_of(problem):
+    if (posterior := posterior_of(problem)) is not None:
         peers["exact posterior"] = posterior
     return peers
 

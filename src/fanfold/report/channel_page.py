@@ -16,7 +16,7 @@ from fanfold.evaluation.scores import mean_normalised_square
 from fanfold.observation import Estimate, Estimator, Observation
 from fanfold.problems import OFDMChannel
 from fanfold.problems.draws import draw
-from fanfold.report.neural_page import learning_section, sections_of
+from fanfold.report.neural_page import learning_sections, sections_of
 from fanfold.report.page import Section
 from fanfold.report.plots import Series, line_chart, picture_row
 
@@ -41,7 +41,9 @@ def channel_sections(
         Section("Error against SNR", about, [line_chart(series, "SNR in dB", "NMSE in dB")], details=table),
         _one_channel(peers, problem),
         _variances(net, problem, snrs, samples),
-        learning_section(metrics, "Loss in units of the error that LMMSE expects, and the likelihood of its variance."),
+        *learning_sections(
+            metrics, "Loss in units of the error that LMMSE expects, and the likelihood of its variance."
+        ),
         _costs(peers, problem),
     ]
 

@@ -32,7 +32,7 @@ def sections_of(
     sections = [
         Section("Error", about, table=_filled(table)),
         *_variances(net, problem, samples),
-        learning_section(metrics),
+        *learning_sections(metrics),
     ]
     sections += [*_decomposition(net, problem), *_simulations(problem, metrics)]
     return _verdict(table), sections
@@ -44,10 +44,15 @@ def _filled(table: Table) -> Table:
     return Table([{name: row[name] for name in kept} for row in table])
 
 
-def learning_section(metrics: Sequence[dict[str, Any]], text: str = LOSS_UNITS) -> Section:
-    """Losses while training, of batches and of held-out draws; NMSEs where the network has no losses of its own."""
+def learning_sections(metrics: Sequence[dict[str, Any]], text: str = LOSS_UNITS) -> list[Section]:
+    """Losses while training, of batches and of held-out draws; NMSEs where the network has no losses of its own.
+
+    There are none of a network that was saved and not trained in its directory.
+    """
     steps = [m for m in metrics if m["event"] == "stepped" and not m["skipped"]]
     held_out = [m for m in metrics if m["event"] == "validated"]
+    if not steps:
+        return []
     thinned = steps[:: max(1, len(steps) // 200)]
     judged = all(m["loss"] is not None for m in held_out)
     factor, measure = (1, "loss") if judged else (10, "nmse_db")
@@ -56,7 +61,7 @@ def learning_section(metrics: Sequence[dict[str, Any]], text: str = LOSS_UNITS) 
         Series("held out", [m["step"] for m in held_out], [m[measure] for m in held_out], "learned"),
     ]
     chart = line_chart(series, "step", "loss" if judged else "NMSE in dB")
-    return Section("Learning curve", text if judged else "", [chart], details=Table(thinned))
+    return [Section("Learning curve", text if judged else "", [chart], details=Table(thinned))]
 
 
 @torch.no_grad()

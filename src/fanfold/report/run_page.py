@@ -31,16 +31,17 @@ def write_run_page(run: Run, path: Path, samples: int) -> Path:
     """
     net, problem = run.estimator(), run.problem()
     if (network := ability(net, Layered)) is not None:
-        verdict, sections = layered_sections(problem, network, run.metrics(), samples)
+        lessons = run.config.get("training", {}).get("schedule") == "lessons"
+        verdict, sections = layered_sections(problem, network, run.metrics(), samples, lessons=lessons)
     else:
         verdict, sections = sections_of(problem, net, run.metrics(), samples)
     return write_page(path, f"fanfold run {run.path.name}", verdict, sections, _facts(run))
 
 
 def layered_sections(
-    problem: Problem, net: Layered, metrics: Sequence[dict[str, Any]], samples: int
+    problem: Problem, net: Layered, metrics: Sequence[dict[str, Any]], samples: int, *, lessons: bool = False
 ) -> tuple[str, list[Section]]:
-    """The verdict and the sections of the page of a network of layers."""
+    """The verdict and the sections of the page of a network of layers, trained by its error or by lessons."""
     table = evaluate(peers_of(net, problem), problem, samples=samples)
     layers = list(range(1, net.depth + 1))
     curves = {row["estimator"]: [r["nmse_db"] for r in table.where(estimator=row["estimator"])] for row in table}
@@ -57,11 +58,8 @@ def layered_sections(
         Series(k, layers, [v] * net.depth, "limit") for k, v in limits.items() if v is not None and math.isfinite(v)
     ]
     steps = [m for m in metrics if m["event"] == "stepped" and not m["skipped"]]
-    learning = line_chart(
-        [Series("training loss", [m["step"] for m in steps], [10 * m["loss"] for m in steps], "learned")],
-        "step",
-        "NMSE in dB, summed over the loss's layers",
-    )
+    factor, unit = (1, "loss of the lessons") if lessons else (10, "NMSE in dB, summed over the loss's layers")
+    losses = [Series("training loss", [m["step"] for m in steps], [factor * m["loss"] for m in steps], "learned")]
     sections = [
         Section(
             "Error of every layer",
@@ -71,8 +69,10 @@ def layered_sections(
             table,
         ),
         *_certificate(net, problem, samples),
-        Section("Learning curve", "", [learning], details=Table(steps[:: max(1, len(steps) // 200)])),
     ]
+    if steps:  # a network that was saved has none
+        thinned = Table(steps[:: max(1, len(steps) // 200)])
+        sections.append(Section("Learning curve", "", [line_chart(losses, "step", unit)], details=thinned))
     return _verdict(table), sections
 
 

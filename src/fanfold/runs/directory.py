@@ -20,10 +20,10 @@ import tomli_w
 import torch
 from torch import nn
 
-from fanfold.core.abilities import ability
+from fanfold.core.abilities import ability, offers
 from fanfold.core.files import write_whole
 from fanfold.core.suggest import did_you_mean
-from fanfold.estimators.base import OperatorBuilt, Settings, fingerprint_of
+from fanfold.estimators.base import OperatorBuilt, Restrainable, Settings, fingerprint_of
 from fanfold.observation import Observation
 from fanfold.problems import Problem
 from fanfold.runs import recipe
@@ -127,10 +127,10 @@ class Run:
                 the user's own and not handed in.
         """
         try:
-            problem = recipe.build_problem(self._section("problem"), self.handed_in)
+            problem = recipe.build_problem(self.section("problem"), self.handed_in)
         except ValueError as error:
             made_in = self.environment.get("folder")
-            if made_in in (None, os.getcwd()) or recipe.GIVEN in self._section("problem"):
+            if made_in in (None, os.getcwd()) or recipe.GIVEN in self.section("problem"):
                 raise
             raise ValueError(f"{error} The run was made in {made_in}: paths that are relative start there.") from error
         recorded, current = self.environment.get("data"), data_hash(problem)
@@ -142,13 +142,24 @@ class Run:
             )
         return problem
 
+    def section(self, name: str) -> dict[str, Any]:
+        """A section of the config.
+
+        Raises:
+            ValueError: If the run has none.
+        """
+        config = self.config
+        if name not in config:
+            raise ValueError(f"{self.path / 'config.toml'} has no [{name}]: hand it in, ff.load(path, {name}=...).")
+        return config[name]
+
     def settings(self) -> Settings:
         """What builds the network.
 
         Raises:
             ValueError: If it is unknown, or of a class of the user's own and not handed in.
         """
-        return recipe.build_settings(self._section("network"), self.handed_in)
+        return recipe.build_settings(self.section("network"), self.handed_in)
 
     def network(self) -> nn.Module:
         """The untrained network of the run, on the operator that it was made for.
@@ -156,11 +167,11 @@ class Run:
         Raises:
             ValueError: If the problem now has another operator, by its hash, or something is not handed in.
         """
-        network = self._section("network")
+        network = self.section("network")
         if recipe.GIVEN in network:
-            return recipe.taken(network[recipe.GIVEN], "network", self.handed_in)
+            return recipe.taken(network, "network", self.handed_in)
         settings = self.settings()
-        if ability(settings, OperatorBuilt) and self._keeps_operator() and "problem" not in self.handed_in:
+        if offers(settings, OperatorBuilt) and self._keeps_operator() and "problem" not in self.handed_in:
             A = read_operator(self.path)
             return settings.build(Observation.unchecked(torch.zeros(A.m, dtype=A.dtype), A))
         problem = self.problem()
@@ -182,6 +193,9 @@ class Run:
         tensors, facts = read_tensors(self.path / "weights.safetensors", f"Train on with: fanfold resume {self.path}")
         check_operator(facts, fingerprint_of(net), self.path)
         load_parameters(net, tensors)
+        restrained, strength = ability(net, Restrainable), facts.get("strength")
+        if restrained is not None and strength is not None:
+            restrained.strength = strength
         return net
 
     def weights_hash(self) -> str:
@@ -200,12 +214,6 @@ class Run:
 
     def _keeps_operator(self) -> bool:
         return (self.path / FILE).is_file()
-
-    def _section(self, name: str) -> dict[str, Any]:
-        config = self.config
-        if name not in config:
-            raise ValueError(f"{self.path / 'config.toml'} has no [{name}]: hand it in, ff.load(path, {name}=...).")
-        return config[name]
 
 
 def check_schema(config: Mapping[str, Any], source: Path) -> None:

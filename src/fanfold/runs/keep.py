@@ -5,14 +5,14 @@ from typing import Any
 
 from torch import nn
 
-from fanfold.core.abilities import ability
+from fanfold.core.abilities import ability, offers
 from fanfold.estimators.base import Bound, Kept, OperatorBuilt, fingerprint_of
 from fanfold.problems import Problem
 from fanfold.runs import recipe
 from fanfold.runs.directory import Run
 from fanfold.runs.environment import data_hash, packages
 from fanfold.runs.operators import write_operator
-from fanfold.runs.weights import parameters_of, write_tensors
+from fanfold.runs.weights import facts_of, parameters_of, write_tensors
 
 
 def load(path: str | Path, **handed_in: Any) -> nn.Module:
@@ -47,18 +47,27 @@ def save(estimator: nn.Module, path: str | Path, problem: Problem | None = None)
         problem: What it was made for; a network that belongs to an operator alone does without.
 
     Raises:
-        ValueError: If something is there already, or the network cannot be named.
+        ValueError: If something is there already, the network cannot be named, or belongs to another operator than the
+            problem's.
     """
+    bound = ability(estimator, Bound)
+    operator = fingerprint_of(estimator)
+    if problem is not None and problem.A is not None and operator not in (None, problem.A.fingerprint()):
+        raise ValueError(
+            f"the network belongs to {bound and bound.operator} and the problem measures with another operator, "
+            f"{problem.A}: pass the problem that it was made for."
+        )
     config: dict[str, Any] = {"network": recipe.describe_network(estimator)}
     if problem is not None:
         config["problem"] = recipe.describe_problem(problem)
-    elif not ((kept := ability(estimator, Kept)) and ability(kept.settings, OperatorBuilt)):
+    elif not (offers(estimator, Kept) and offers(estimator.settings, OperatorBuilt)):
         raise ValueError(
             f"{type(estimator).__name__} takes its shape from a problem: pass what it was made for, "
             "ff.save(estimator, path, problem)."
         )
-    facts = {"operator": fingerprint_of(estimator), "data": data_hash(problem), "packages": packages()}
+    measured_by = operator if problem is None or problem.A is None else problem.A.fingerprint()
+    facts = {"operator": measured_by, "data": data_hash(problem), "seed": 0, "packages": packages()}
     run = Run.create(path, config, facts)
-    if (bound := ability(estimator, Bound)) is not None:
+    if bound is not None:
         write_operator(run.path, bound.operator)
-    write_tensors(run.path / "weights.safetensors", parameters_of(estimator), {"operator": fingerprint_of(estimator)})
+    write_tensors(run.path / "weights.safetensors", parameters_of(estimator), facts_of(estimator))

@@ -5,10 +5,13 @@ the user's own is written down by its name alone, `{given = "MyProblem"}`, and m
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import partial
+from inspect import isroutine
 from typing import Any
 
-from torch import nn
+import numpy as np
+from torch import Tensor, nn
 
 from fanfold import algorithms, estimators, likelihoods, penalties, priors, problems
 from fanfold.core.abilities import ability
@@ -41,7 +44,7 @@ def describe(thing: Any) -> Data:
     """
     name = NAMES.get(type(thing))
     if name is None:
-        return {GIVEN: name_of(thing)}
+        return {GIVEN: name_of(thing)} | _plain_fields(thing)
     fields = {f.name: _plain(vars(thing)[f.name]) for f in dataclasses.fields(thing)}
     return {"name": name} | {k: v for k, v in fields.items() if v is not None}
 
@@ -57,9 +60,14 @@ def name_of(thing: Any) -> str:
     """What a class of the user's own is called, of an instance or a function.
 
     Raises:
-        ValueError: If it is a lambda.
+        ValueError: If it is a lambda, a partial function, or an array, which no name stands for.
     """
-    name = thing.__qualname__ if isinstance(thing, type) or _is_function(thing) else type(thing).__qualname__
+    if isinstance(thing, Tensor | np.ndarray | partial):
+        raise ValueError(
+            f"a run directory cannot name a {type(thing).__name__} among settings; put it into a class or a function "
+            "of your own, which is handed in again."
+        )
+    name = thing.__qualname__ if isinstance(thing, type) or isroutine(thing) else type(thing).__qualname__
     if "<lambda>" in name:
         raise ValueError("a run directory cannot name a lambda; define it with def, so that it can be asked for again.")
     return name.rpartition("<locals>.")[2]
@@ -96,30 +104,54 @@ def built(value: Any, what: str, handed_in: Mapping[str, Any]) -> Any:
     """
     if isinstance(value, dict):
         if GIVEN in value:
-            return taken(value[GIVEN], what, handed_in)
+            return taken(value, what, handed_in)
         return (
             build(value, PARTS, handed_in) if "name" in value else {k: built(v, k, handed_in) for k, v in value.items()}
         )
     return tuple(built(v, what, handed_in) for v in value) if isinstance(value, list) else value
 
 
-def taken(name: str, what: str, handed_in: Mapping[str, Any]) -> Any:
+def taken(data: Mapping[str, Any], what: str, handed_in: Mapping[str, Any]) -> Any:
     """What the user hands in for a class or function of their own.
 
     Raises:
-        ValueError: If it is missing or has another name.
+        ValueError: If it is missing, or has another name or other settings.
     """
-    if handed_in.get(what) is None:
+    name, thing = data[GIVEN], handed_in.get(what)
+    if thing is None:
         raise ValueError(
             f"the run was made with a {what} of the user's own, {name}: hand it in, ff.load(path, {what}=...)."
         )
-    if name_of(handed_in[what]) != name:
-        raise ValueError(f"the run was made with the {what} {name}, and {name_of(handed_in[what])} was handed in.")
-    return handed_in[what]
+    if isinstance(thing, type):
+        raise ValueError(f"{what} is the class {name_of(thing)}; hand in an object of it.")
+    if name_of(thing) != name:
+        raise ValueError(f"the run was made with the {what} {name}, and {name_of(thing)} was handed in.")
+    for field, value in _plain_fields(thing).items():
+        if field in data and data[field] != value:
+            raise ValueError(
+                f"the run was made with {name}({field}={data[field]!r}) as its {what}, "
+                f"and {field}={value!r} was handed in."
+            )
+    return thing
+
+
+def _plain_fields(thing: Any) -> Data:
+    """The fields of a user's dataclass that are plain, by which another one of its class is told."""
+    if not dataclasses.is_dataclass(thing) or isinstance(thing, type):
+        return {}
+    fields = {}
+    for field in dataclasses.fields(thing):
+        try:
+            fields[field.name] = _plain(vars(thing)[field.name])
+        except (ValueError, KeyError):  # no plain data: an array, or no field of the object at all
+            continue
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _plain(value: Any) -> Any:
     """A setting as plain data."""
+    if isinstance(value, np.generic):
+        return value.item()
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Mapping):
@@ -129,23 +161,21 @@ def _plain(value: Any) -> Any:
     return describe(value)
 
 
-def _is_function(thing: Any) -> bool:
-    return isinstance(thing, Callable) and not isinstance(thing, nn.Module) and not dataclasses.is_dataclass(thing)
-
-
 def describe_network(net: nn.Module) -> Data:
     """A network without its weights; one of a class of the user's own by its name alone."""
-    kept = ability(net, Kept)
-    settings = None if kept is None else kept.settings
-    return {GIVEN: name_of(net)} if settings is None else describe(settings)
+    kept, package = ability(net, Kept), __name__.partition(".")[0]
+    settings = None if kept is None or type(net).__module__.partition(".")[0] != package else kept.settings
+    return {GIVEN: name_of(net)} if type(settings) not in NAMES else describe(settings)
 
 
 def build_settings(data: Mapping[str, Any], handed_in: Mapping[str, Any] | None = None) -> Settings:
     """The settings that `describe_network` described.
 
     Raises:
-        ValueError: If they are unknown or something of the user's own is not handed in.
+        ValueError: If they are unknown, of a class of the user's own, or something of the user's own is not handed in.
     """
+    if GIVEN in data:
+        raise ValueError(f"{data[GIVEN]} is a network of the user's own, without settings here: train it from Python.")
     return build(data, estimators.REGISTRY, handed_in)
 
 
@@ -161,5 +191,5 @@ def build_problem(data: Mapping[str, Any], handed_in: Mapping[str, Any] | None =
         ValueError: If it is unknown or not handed in.
     """
     if GIVEN in data:
-        return taken(data[GIVEN], "problem", handed_in or {})
+        return taken(data, "problem", handed_in or {})
     return build(data, problems.REGISTRY, handed_in)

@@ -11,7 +11,9 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from fanfold.core.abilities import ability
 from fanfold.core.files import write_whole
+from fanfold.estimators.base import Restrainable, fingerprint_of
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
@@ -51,6 +53,15 @@ def checksum_of(path: Path) -> str:
             return json.loads((file.metadata() or {})["fanfold"])["sha256"]
     except (safetensors.SafetensorError, OSError, ValueError, KeyError) as error:
         raise ValueError(f"{path} cannot be read ({error}); train on, or restore it from a copy.") from error
+
+
+def facts_of(estimator: nn.Module) -> dict[str, Any]:
+    """What weights are kept with: the hash of the network's operator, and its strength where it has one."""
+    restrained = ability(estimator, Restrainable)
+    return {
+        "operator": fingerprint_of(estimator),
+        "strength": None if restrained is None else restrained.strength,
+    }
 
 
 def check_operator(facts: Mapping[str, Any], fingerprint: str | None, path: Path) -> None:

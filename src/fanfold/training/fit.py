@@ -137,6 +137,8 @@ def resume(run_dir: str | Path, on_event: Callable[[Event], None] | None = None,
         **handed_in: What was made of classes or functions of your own: `problem`, `network`, `algorithm`, `loss`.
     """
     run = Run.open(run_dir, **handed_in)
-    options = run.config["training"]
+    if "training" not in run.config:
+        raise ValueError(f"{run_dir} was saved, not trained: load it, ff.load(path), and train it with ff.fit.")
+    options = run.section("training")
     net = run.network().to(run.environment.get("device", "cpu"))
     return fit(net, run.problem(), run_dir=run_dir, resume=True, on_event=on_event, **options)

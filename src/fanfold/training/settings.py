@@ -2,10 +2,13 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, TypedDict
+from dataclasses import dataclass, fields
+from typing import Any, Literal, TypedDict, get_args
+
+from fanfold.core.suggest import did_you_mean
 
 Schedule = Literal["end-to-end", "layer-by-layer", "lessons"]
+NMSEOver = Literal["batch", "sample"]
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class Training:
     lr: float = 1e-3
     schedule: Schedule = "end-to-end"
     refine: float = 0.2
-    nmse_over: Literal["batch", "sample"] = "batch"
+    nmse_over: NMSEOver = "batch"
     loss_layers: int = 1
     clip: float = 1.0
     weight_decay: float = 0.0
@@ -68,6 +71,10 @@ class Training:
         for name, value in positive.items():
             if not 0 < value < math.inf:
                 raise ValueError(f"{name} is {value}; pass a positive, finite number.")
+        for name, value, words in (("schedule", self.schedule, Schedule), ("nmse_over", self.nmse_over, NMSEOver)):
+            if value not in get_args(words):
+                choices = get_args(words)
+                raise ValueError(f"{name} is {value!r}; take {', '.join(choices)}.{did_you_mean(str(value), choices)}")
         if min(self.weight_decay, self.patience, self.threads, self.simulations) < 0:
             raise ValueError("weight_decay, patience, threads and simulations are not negative.")
 
@@ -80,7 +87,7 @@ class TrainingOptions(TypedDict, total=False):
     lr: float
     schedule: Schedule
     refine: float
-    nmse_over: Literal["batch", "sample"]
+    nmse_over: NMSEOver
     loss_layers: int
     clip: float
     weight_decay: float
@@ -94,4 +101,8 @@ class TrainingOptions(TypedDict, total=False):
 
 def training_for(defaults: Mapping[str, Any], options: Mapping[str, Any]) -> Training:
     """`Training` from what was given, and an estimator's defaults for what was not; None is "not given"."""
+    known = [field.name for field in fields(Training)]
+    for name in options:
+        if name not in known:
+            raise ValueError(f"training has no setting {name!r}; it has {', '.join(known)}.{did_you_mean(name, known)}")
     return Training(**{**defaults, **{name: value for name, value in options.items() if value is not None}})

@@ -17,7 +17,7 @@ from fanfold.observation import Observation
 from fanfold.problems import Problem
 from fanfold.problems.draws import Pool, draw
 from fanfold.problems.protocols import KeepsValidation, Stored
-from fanfold.runs.weights import check_operator, load_parameters, parameters_of, read_tensors, write_tensors
+from fanfold.runs.weights import check_operator, facts_of, load_parameters, parameters_of, read_tensors, write_tensors
 from fanfold.training.events import Ending, Event, Finished, Started, Stepped, Validated
 from fanfold.training.objective import LossTerms, Objective
 from fanfold.training.schedule import Stage, stages
@@ -43,11 +43,14 @@ class Trainer:
         self.device, self.world, self.path = device, world, path
         self.objective = Objective(estimator, training, world)
         network = ability(estimator, Layered)
+        if training.schedule == "layer-by-layer":
+            require(estimator, Layered, "schedule='layer-by-layer'", "Take end-to-end.")
         self.step = self.skipped = self.stale = 0
+        self.restored = False
         self.best, self.best_nmse_db, self.best_score = copies(parameters_of(estimator)), math.inf, math.inf
         self.pool = self._pool()
         self.lessons = self._lessons()
-        terms = self.lessons.terms if self.lessons else ()
+        terms = () if self.lessons is None else self.lessons.terms
         self.stages = stages(training, 1 if network is None else network.layers, terms)
         self.terms: nn.Module = LossTerms(estimator)
         if world.size > 1:
@@ -91,7 +94,7 @@ class Trainer:
         began, in_a_row, reason = time.perf_counter(), 0, "steps"
         parameters = sum(p.numel() for p in self.estimator.parameters())
         yield Started(self.step, self.training.steps, parameters, self.training.threads, self.world.size)
-        if self.step == 0:
+        if not self.restored:
             self._prepare()
             yield self._validate(None)  # so that what comes back is never worse than what came in
             self._save_checkpoint()
@@ -119,7 +122,7 @@ class Trainer:
         """Start a stage with a new optimiser; a course of lessons keeps its own through all terms."""
         if not stage.term:
             self.optimiser = self._new_optimiser()
-        if self.lessons and stage.term is not None:
+        if self.lessons is not None and stage.term is not None:
             self.lessons.begin(stage.term)
 
     def _ending(self, *, diverged: bool) -> Ending:
@@ -151,7 +154,7 @@ class Trainer:
         return x[rows].to(self.device), obs[rows].to(self.device)
 
     def _loss(self, stage: Stage) -> Tensor:
-        if self.lessons:
+        if self.lessons is not None:
             return self.lessons.loss(self.step)
         x, obs = self._draw(self.training.batch * self.world.size, self.step)
         return self.objective.loss(self.terms(obs, stage.depth, self.training.loss_layers, x), x)
@@ -222,7 +225,7 @@ class Trainer:
         tensors |= {f"best/{k}": t for k, t in self.best.items()}
         for index, state in self.optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser/{index}/{k}": t for k, t in state.items()}
-        if self.lessons:
+        if self.lessons is not None:
             tensors |= {f"lessons/{k}": t for k, t in self.lessons.state().items()}
         facts = {
             "step": self.step,
@@ -236,7 +239,7 @@ class Trainer:
 
     def _save_weights(self) -> None:
         if self.path is not None and self.world.leads:
-            metadata = {"operator": fingerprint_of(self.estimator), "nmse_db": self.best_nmse_db}
+            metadata = facts_of(self.estimator) | {"nmse_db": self.best_nmse_db}
             write_tensors(self.path / "weights.safetensors", parameters_of(self.estimator), metadata)
 
     def restore(self) -> None:
@@ -257,9 +260,10 @@ class Trainer:
         load_parameters(self.estimator, parts["best"])
         self.best = copies(parameters_of(self.estimator))
         load_parameters(self.estimator, parts["model"])
+        self.restored = True
         self.step, self.skipped, self.stale = facts["step"], facts["skipped"], facts["stale"]
         self.best_nmse_db, self.best_score = facts["best_nmse_db"], facts["best_score"]
-        if self.lessons:
+        if self.lessons is not None:
             self.lessons.restore(self.step, parts["lessons"])
         state: dict[int, dict[str, Tensor]] = {}
         trained = [p for group in self.optimiser.param_groups for p in group["params"]]

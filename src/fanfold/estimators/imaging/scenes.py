@@ -22,7 +22,7 @@ def scene_of(carrier: HasOperator, given: tuple[int, ...] | None) -> tuple[int, 
     scene = given
     if scene is None:
         problem = ability(carrier, WithScene)
-        scene = problem.scene if problem else None
+        scene = None if problem is None else problem.scene
         if scene is None:
             raise ValueError(
                 f"{type(carrier).__name__} does not say how its unknowns make a scene; pass scene=(height, width)."

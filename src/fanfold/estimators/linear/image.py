@@ -82,6 +82,6 @@ def linear_image(name: ImageName, signal_var: float) -> Estimator:
 def signal_power(problem: Problem, seed: int = 0) -> float:
     """`E|x|²`: that of the problem's prior where it knows one, else the mean of 1000 draws."""
     known = ability(problem, KnownPrior)
-    if known and known.prior is not None:
+    if known is not None and known.prior is not None:
         return known.prior.power
     return power(draw(problem, POWER_DRAWS, seed, Stream.TUNING, 3)[0]).mean().item()
