@@ -13,8 +13,10 @@ import torch
 
 import fanfold as ff
 from fanfold.cli import main as cli
+from fanfold.estimators import Neural
 from fanfold.runs.directory import Run
 from fanfold.runs.keep import load
+from fanfold.training.settings import Training
 
 SMALL = ["--n", "40", "--m", "20", "--snr-db", "30", "--layers", "4"]
 SHORT = ["--steps", "20", "--batch", "16", "--validate-every", "10", "--validation-samples", "50", "--threads", "1"]
@@ -106,6 +108,17 @@ def test_a_config_gives_defaults_and_flags_win(trained, tmp_path):
     first, second = Run.open(trained).config, Run.open(tmp_path / "second").config
     assert (first["problem"], first["network"]) == (second["problem"], second["network"])
     assert second["training"] == first["training"] | {"steps": 10}
+
+
+def test_flags_equal_to_a_default_count_as_given(tmp_path):
+    """64 and 1e-3 are defaults of `Training`, not of this network, whose own must not take their place."""
+    given = {"steps": 3, "batch": Training.batch, "lr": Training.lr}
+    assert all(Neural.training_defaults[name] != value for name, value in given.items())
+    flags = [word for name, value in given.items() for word in (f"--{name}", str(value))]
+    small = ["--width", "8", "--validation-samples", "50", "--threads", "1", "--run-dir", str(tmp_path / "run")]
+    assert cli.run(["train", "linear-gaussian", "neural", *flags, *small]) == 0
+    written = Run.open(tmp_path / "run").config["training"]
+    assert {name: written[name] for name in given} == given == {"steps": 3, "batch": 64, "lr": 1e-3}
 
 
 def test_a_config_with_an_unknown_setting_is_refused(trained, tmp_path, capsys):

@@ -1,5 +1,6 @@
 """Training: what it promises about numbers, resumption, failure and many processes."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -21,7 +22,7 @@ from fanfold.runs.keep import load
 from fanfold.training.events import Finished, Started, Stepped, Validated
 from fanfold.training.fit import fit_events
 from fanfold.training.schedule import stages
-from fanfold.training.settings import Training
+from fanfold.training.settings import Training, TrainingOptions
 
 SCALARS = {"step": "per-layer", "threshold": "per-layer"}
 SHORT = {"steps": 30, "batch": 16, "validate_every": 10, "validation_samples": 50, "threads": 1, "lr": 4e-3}
@@ -195,6 +196,12 @@ def test_nothing_to_learn_is_refused():
 def test_settings_out_of_range_are_refused(setting):
     with pytest.raises(ValueError, match=setting):
         Training(**{setting: -1})
+
+
+def test_keywords_of_fit_are_the_fields_of_training():
+    """Written out twice, for what checks types; names, types and their order are the same."""
+    fields = [(field.name, field.type) for field in dataclasses.fields(Training)]
+    assert list(TrainingOptions.__annotations__.items()) == fields
 
 
 def test_a_run_directory_that_exists_is_refused_and_kept(tmp_path):

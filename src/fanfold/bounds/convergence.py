@@ -56,7 +56,7 @@ def certify(estimates: list[Estimate], x: torch.Tensor, problem: object, toleran
     need not follow it: this says whether an estimator does.
 
     Args:
-        estimates: Of every layer, as `trajectory` gives them.
+        estimates: The estimates of every layer, as `trajectory` gives them.
         x: The true signals, `(samples, n)`.
         problem: A `LinearModel` with a prior, an operator and a positive noise variance.
         tolerance_db: How far the end may be above evolution, and the claim from the truth.

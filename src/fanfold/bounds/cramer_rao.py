@@ -21,7 +21,7 @@ def cramer_rao(
 
     Args:
         information: Fisher information `(..., n, n)`.
-        names: Of the n parameters, for errors; numbers if None.
+        names: Names of the n parameters, for errors; numbers if None.
         wanted: Indices of the parameters that are bounded; all if None.
         constraint: `∂f/∂x`, `(k, n)` of k equality constraints.
         jacobian: `∂g/∂x`, `(q, n)`; the bound is then on the q parameters g, in place of `wanted`.

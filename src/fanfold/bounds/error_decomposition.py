@@ -74,7 +74,7 @@ def error_decomposition(
         repeats: Draws of the noise at each point.
         bayesian: A bound on the error averaged over the prior, of each wanted parameter `(w,)` (`van_trees(...).mse`,
             `exact_mmse(...).mse`); the points must then be draws of the prior, hence `at` None.
-        seed: Of the points and the noise.
+        seed: Seed of the points and the noise.
 
     Raises:
         ValueError: If points are missing, or given where a Bayesian bound is, repeats are too few for an interval, or

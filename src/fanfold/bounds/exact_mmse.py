@@ -33,11 +33,11 @@ class ExactMMSE:
     """The least mean squared error that there is, and how well it is known.
 
     Attributes:
-        mse: Of each wanted parameter, `(w,)`, float64.
-        standard_error: Of `mse`, `(w,)`: that of a mean over the observations drawn.
+        mse: Least mean squared error of each wanted parameter, `(w,)`, float64.
+        standard_error: Standard error of `mse`, `(w,)`: that of a mean over the observations drawn.
         numerical_error: What the quadrature changes when it has half as many cells, `(w,)`; of importance sampling,
             what half of the samples say differently on average.
-        names: Of the wanted parameters.
+        names: Names of the wanted parameters.
         effective_samples: Harmonic mean over the observations of `1 / Σ weights²`; infinite with quadrature.
 
     Example:
@@ -68,7 +68,7 @@ def exact_mmse(
         samples: Observations drawn.
         method: "quadrature" or "importance"; None takes quadrature where there is one parameter.
         particles: Importance samples for each observation.
-        seed: Of all draws.
+        seed: Seed of all draws.
 
     Raises:
         ValueError: If the likelihood is not known, there are too many parameters or atoms for quadrature, or too few

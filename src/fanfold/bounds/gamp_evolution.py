@@ -33,10 +33,10 @@ def gamp(
     of each signal, which holds as n grows: at `n = 1000` and `p = 0.1` the power of a signal varies by 17 %.
 
     Args:
-        prior: Of each unknown, with zero mean.
-        likelihood: Of each measurement.
+        prior: Prior of each unknown, with zero mean.
+        likelihood: Likelihood of each measurement.
         delta: `m / n`; A has iid entries of variance `1 / m`.
-        noise_var: Of the likelihood.
+        noise_var: Noise variance of the likelihood.
         iterations: How many.
         is_complex: Whether x is circular complex.
         start: Error to start from, as a share of the signal's power: 1 knows nothing, close to 0 nearly all.

@@ -36,8 +36,8 @@ class LearnedBound:
     """The bound as far as pairs tell it.
 
     Attributes:
-        mse: Of each parameter, `(n,)`, float64, from scores that were learned on other pairs than they are applied to:
-            an information that is on average too small, and hence a bound that is rather too high.
+        mse: The bound on each parameter, `(n,)`, float64, from scores that were learned on other pairs than they are
+            applied to: an information that is on average too small, and hence a bound that is rather too high.
         naive: `(E f fᵀ)⁻¹` of scores on the pairs that they were learned from: too low where few pairs are learned by
             heart, optimistic, and too high where the score is not learned to its end.
         low: Lower end of the 95 % bootstrap interval of `mse`.
@@ -82,8 +82,8 @@ def learned_bound(x: Tensor, y: Tensor, steps: int = 1000, seed: int = 0) -> Lea
     Args:
         x: Parameters `(samples, n)`, real.
         y: Observations `(samples, ...)`, real or complex.
-        steps: Of the network's training in each fold; 0 is a linear score.
-        seed: Of the network, the folds and the bootstrap.
+        steps: Steps of the network's training in each fold; 0 is a linear score.
+        seed: Seed of the network, the folds and the bootstrap.
 
     Raises:
         ValueError: If there are fewer than 10 pairs to an entry, or the prior is seen to have atoms or jumps.

@@ -48,7 +48,7 @@ def amp(
     """Error variance per unknown after each iteration of Bayes AMP, `tau² ← noise_var + mmse(tau²) / delta`.
 
     Args:
-        prior: Of each unknown.
+        prior: Prior of each unknown.
         delta: `m / n`; A has iid entries of variance `1 / m`.
         noise_var: `E|w|²` of a measurement.
         iterations: How many.
@@ -75,7 +75,7 @@ def vamp(
     """Error variance per unknown after each iteration of VAMP on `A = U diag(s) Vᴴ` with Haar V.
 
     Args:
-        prior: Of each unknown.
+        prior: Prior of each unknown.
         singular_values: The non-zero ones of A, at most n.
         n: Number of unknowns.
         noise_var: `E|w|²` of a measurement, positive.

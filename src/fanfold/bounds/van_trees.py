@@ -31,9 +31,9 @@ class VanTrees:
 
     Attributes:
         covariance: Least mean squared error matrix `(w, w)`, float64.
-        information: Of all parameters, `(n, n)`: of the data and of the prior together.
+        information: Information on all parameters, `(n, n)`: of the data and of the prior together.
         prior_information: The prior's part of it.
-        names: Of the wanted parameters.
+        names: Names of the wanted parameters.
         relative_error: Standard error of the trace of `covariance` over itself, from ten parts of the draws.
 
     Example:
@@ -64,7 +64,7 @@ def van_trees(problem: object, samples: int = 4000, seed: int = 0) -> VanTrees:
     Args:
         problem: A `problems.protocols.KnownModel`.
         samples: Draws of the prior.
-        seed: Of the draws.
+        seed: Seed of the draws.
 
     Raises:
         ValueError: If the problem's likelihood is not known, or its prior has atoms or a density that jumps: the error

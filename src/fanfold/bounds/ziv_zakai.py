@@ -44,7 +44,7 @@ class ZivZakai:
     Attributes:
         mse: Least mean squared error.
         numerical_error: What twice as many cells change.
-        name: Of the parameter.
+        name: Name of the parameter.
 
     Example:
         >>> import fanfold as ff
@@ -68,7 +68,7 @@ def ziv_zakai(problem: object, equally_likely: bool = False, cells: int = 32) ->
     Args:
         problem: A `problems.protocols.KnownModel` with one parameter, or a source whose place alone is estimated.
         equally_likely: Take `2 min(p(x), p(x + h))` and equal odds instead, which is a lower bound too, never higher.
-        cells: Of eight nodes each, over x; twice as many over h.
+        cells: Number of cells over x, of eight nodes each; twice as many over h.
 
     Raises:
         ValueError: If the problem has other parameters, its model is not one of these, or its prior has atoms.

@@ -38,11 +38,11 @@ def apply_to_file(
         y: An `.npy` file of measurements as the problem draws them, one or a batch.
         out: Where the estimates go, as `.npy`; `_var`, `_low` and `_high` of other files' names come before its ending.
         strength: How far to trust what was learned, in [0, 1].
-        coverage: Of conformal intervals, calibrated on held-out draws of the problem; none if None. They are kept in
-            the run, and taken from there the next time.
+        coverage: Coverage of conformal intervals, calibrated on held-out draws of the problem; none if None. They are
+            kept in the run, and taken from there the next time.
         joint: Whether intervals hold all entries of a sample at once.
-        noise_var: Of the measurements; that of the problem if None, and where draws differ in it a network of channels
-            measures it.
+        noise_var: Noise variance of the measurements; that of the problem if None, and where draws differ in it a
+            network of channels measures it.
 
     Returns:
         What each written file holds.

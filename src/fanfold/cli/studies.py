@@ -25,7 +25,7 @@ def demo(out_dir: Path = Path("fanfold-demo"), seed: int = 0) -> Result:
 
     Args:
         out_dir: Where report.html and the numbers go.
-        seed: Of matrices and draws.
+        seed: Seed of matrices and draws.
     """
     require_matplotlib()
     return _present(demo_study(seed=seed, watch=_watch), out_dir)
@@ -37,10 +37,11 @@ def reproduce(
     """Run a published experiment: every goal, what was measured, PASS or FAIL, and a report.
 
     Args:
-        name: Such as sparse-limit, lista-family, mimo-detection, rf-imaging or photographs; a wrong one names them all.
+        name: An experiment, such as sparse-limit, lista-family, mimo-detection, rf-imaging or photographs; the error
+            of a wrong name lists them all.
         quick: The small version, with goals of its own.
         out_dir: Where the report goes; reports/NAME if not given.
-        seed: Of matrices and draws.
+        seed: Seed of matrices and draws.
     """
     require_matplotlib()
     study = find_experiment(name)(quick=quick, seed=seed, watch=_watch)

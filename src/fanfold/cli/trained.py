@@ -21,7 +21,7 @@ def runs(directory: Annotated[Path, tyro.conf.Positional] = Path("runs")) -> Res
     """List run directories with what was trained and how far it got.
 
     Args:
-        directory: Where to look.
+        directory: The folder that holds run directories.
     """
     rows = [_row(Run(file.parent)) for file in sorted(directory.glob("*/config.toml"))]
     if rows:
@@ -100,9 +100,11 @@ def apply(
         out: Where the estimates go, as .npy, shape (n,) or (samples, n); what else is written has this name with _var,
             _low, _high or _radius.
         strength: How far to trust what was learned: 0 is the classical algorithm, 1 the trained network.
-        coverage: Of intervals around each estimate, such as 0.9, calibrated on held-out draws; none if not given.
+        coverage: Coverage of intervals around each estimate, such as 0.9, calibrated on held-out draws; no intervals if
+            not given.
         joint: Intervals hold all entries of a sample at once, with that probability.
-        noise_var: Of your measurements, if it is another than the problem's; networks of channels can measure it.
+        noise_var: Noise variance of your measurements, if it is another than the problem's; networks of channels can
+            measure it.
     """
     files = apply_to_file(Run.open(run), y, out, strength, coverage, joint=joint, noise_var=noise_var)
     rows = [{"written": str(p), "shape": str(tuple(v.shape)), "dtype": str(v.dtype)} for p, v in files.items()]
@@ -115,7 +117,7 @@ def report(run: RunPath, out: Path | None = None, samples: int = 1000) -> Result
 
     Args:
         run: Its run directory.
-        out: Where to; report.html in the run directory if not given.
+        out: The page's file; report.html in the run directory if not given.
         samples: Draws to measure on.
     """
     stored = Run.open(run)

@@ -35,7 +35,7 @@ def evaluate(
         estimators: By name, or a sequence (then named after their types).
         problem: Where draws come from; its held-out part, where it has one.
         samples: Draws for each condition, the same ones for every estimator.
-        seed: Of the draws.
+        seed: Seed of the draws.
         layers: A row for each layer or iteration; the last one only if False.
         **conditions: Fields of the problem and the values to try, such as `snr_db=[20, 30, 40]`; several
             fields give every combination.
@@ -52,9 +52,9 @@ def evaluate(
     rows: list[dict[str, Any]] = []
     for values in itertools.product(*conditions.values()):
         condition = dict(zip(conditions, values, strict=True))
-        here = problem.shifted(**condition) if condition else problem
-        x, obs = draw(here.held_out(), samples, seed, Stream.TESTING, 0)
-        limit, oracle = bayes_limit_of(here, x, obs), support_oracle_error(here, x, obs)
+        variant = problem.shifted(**condition) if condition else problem
+        x, obs = draw(variant.held_out(), samples, seed, Stream.TESTING, 0)
+        limit, oracle = bayes_limit_of(variant, x, obs), support_oracle_error(variant, x, obs)
         limits = {"limit_db": _db_or_none(limit), "oracle_db": _db_or_none(oracle)}
         for name, estimator in named.items():
             slow = ability(estimator, Costly)  # which says how many draws it can bear

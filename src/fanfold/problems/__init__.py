@@ -31,6 +31,7 @@ from fanfold.problems.sparse.varied import Varied
 REGISTRY: dict[str, type] = {
     "clustered": Clustered,
     "compressed-sensing": CompressedSensing,
+    "denoising": Denoising,
     "direction-of-arrival": DirectionOfArrival,
     "exactly-sparse": ExactlySparse,
     "few-channels": FewChannels,
@@ -48,7 +49,6 @@ REGISTRY: dict[str, type] = {
     "receiver-chain": ReceiverChain,
     "rf": RFGeometry,
     "rf-imaging": RFImaging,
-    "denoising": Denoising,
     "simulations": Simulations,
     "time-delay": TimeDelay,
     "tone": Tone,

@@ -23,7 +23,7 @@ class Pool:
     Args:
         problem: Where the pairs come from; of stored ones none is taken twice.
         count: How many pairs.
-        seed: Of the draws and of the order.
+        seed: Seed of the draws and of the order.
 
     Raises:
         ValueError: If the count is below 20, or fewer pairs are stored.

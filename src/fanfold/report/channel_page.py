@@ -98,11 +98,11 @@ def _costs(peers: Mapping[str, Estimator], problem: OFDMChannel) -> Section:
 
 def _verdict(curves: Mapping[str, Sequence[float]], snrs: Sequence[float]) -> str:
     middle = len(snrs) // 2
-    own = curves[NETWORK][middle]
+    network_db = curves[NETWORK][middle]
     best = min((name for name in curves if name != NETWORK), key=lambda name: curves[name][middle])
-    gap = curves[best][middle] - own
+    gap = curves[best][middle] - network_db
     ahead = f"{abs(gap):.1f} dB {'ahead of' if gap > 0 else 'behind'} {best}"
     return (
-        f"At {snrs[middle]:g} dB SNR the network has {own:.1f} dB, {ahead}; do not trust it on channels of another "
-        "kind of place, or far from the SNRs that it was trained for."
+        f"At {snrs[middle]:g} dB SNR the network has {network_db:.1f} dB, {ahead}; do not trust it on channels of "
+        "another kind of place, or far from the SNRs that it was trained for."
     )

@@ -86,8 +86,8 @@ def _decomposition(net: nn.Module, problem: Problem) -> list[Section]:
     if ability(problem, KnownModel) is None or ability(problem, GaussianModel) is None:
         return []
     x, obs = problem.sample(2, torch.Generator().manual_seed(0))
-    own_noise = obs.noise_var is not None and obs.noise_var.ndim > 0  # of each draw
-    if own_noise or class_errors(x, x):
+    noise_varies = obs.noise_var is not None and obs.noise_var.ndim > 0  # from draw to draw
+    if noise_varies or class_errors(x, x):
         return []
     split = error_decomposition(net, problem, repeats=500)
     return [Section("Bias and variance at fixed parameters", split.verdict, details=split.table)]
@@ -108,13 +108,13 @@ def _simulations(problem: Problem, metrics: Sequence[dict[str, Any]]) -> list[Se
 
 def _verdict(table: Table) -> str:
     rows = {row["estimator"]: row for row in table}
-    own, others = rows[NETWORK], [row for name, row in rows.items() if name != NETWORK]
-    limit = own["limit_db"]
-    bound = "no bound is known here" if limit is None else f"{own['nmse_db'] - limit:.2f} dB from the Bayes limit"
+    network, others = rows[NETWORK], [row for name, row in rows.items() if name != NETWORK]
+    limit = network["limit_db"]
+    bound = "no bound is known here" if limit is None else f"{network['nmse_db'] - limit:.2f} dB from the Bayes limit"
     if not others:
         ahead = ""
     else:
         best = min(others, key=lambda row: row["nmse_db"])
-        gap = best["nmse_db"] - own["nmse_db"]
+        gap = best["nmse_db"] - network["nmse_db"]
         ahead = f", {abs(gap):.2f} dB {'ahead of' if gap > 0 else 'behind'} {best['estimator']}"
-    return f"The network has {own['nmse_db']:.2f} dB{ahead}, {bound}; do not trust it on draws of another kind."
+    return f"The network has {network['nmse_db']:.2f} dB{ahead}, {bound}; do not trust it on draws of another kind."

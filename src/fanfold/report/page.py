@@ -44,7 +44,7 @@ def write_page(path: str | Path, title: str, verdict: str, sections: Sequence[Se
     """Write the page, whole or not at all.
 
     Args:
-        path: Where to.
+        path: The page's file.
         title: Its heading.
         verdict: Who won, by how much, against which bound, and when not to trust it, in one sentence.
         sections: Its parts, in order.

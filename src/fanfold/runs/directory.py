@@ -72,7 +72,7 @@ class Run:
 
         Args:
             path: The directory.
-            **handed_in: As of the class.
+            **handed_in: The class's `handed_in`, as keywords.
 
         Raises:
             ValueError: If there is none.

@@ -52,7 +52,8 @@ def simulate(
         store: The folder; it is made if there is none.
         workers: How many runs go on at once. A program is started from threads, one for each core if not given; Python
             runs in this process if not given or 1, else in so many others, which import it.
-        executor: Where to run instead, such as a cluster's; `workers` is then how many runs it may have at once.
+        executor: An executor to run on instead, such as a cluster's; `workers` is then how many runs it may have at
+            once.
         seed: The seed of the draws; the simulator's own if not given, so that its `draw` repeats them.
         retry_failed: Whether to make those draws again that are stored as failed.
         on_event: Called with each event.
@@ -88,7 +89,7 @@ def simulation_events(
         count: How many draws to make, failed ones included.
         store: The folder; it is made if there is none.
         workers: How many runs go on at once, as in `simulate`.
-        executor: Where to run instead, as in `simulate`.
+        executor: An executor to run on instead, as in `simulate`.
         seed: The seed of the draws; the simulator's own if not given.
         retry_failed: Whether to make those draws again that are stored as failed.
     """

@@ -36,8 +36,9 @@ def equilibrium(
     Args:
         algorithm: The algorithm that is iterated.
         problem_or_obs: Whatever carries the operator A; the network is bound to it.
-        learn: As in `unfold`, with every quantity "tied": all iterations are one step. What the fixed point does not
-            depend on is better left alone: of ISTA's step and threshold only the ratio matters, and long steps diverge.
+        learn: The quantities that may move, written as in `unfold`, every one "tied": all iterations are one step. What
+            the fixed point does not depend on is better left alone: of ISTA's step and threshold only the ratio
+            matters, and long steps diverge.
         tolerance: The relative change of every part of the state, for every sample, at which it counts as fixed; also
             that of the equation that the gradient solves.
         max_iterations: The number of steps after which it stops anyway, with a warning that says why.
@@ -45,7 +46,7 @@ def equilibrium(
             cheaper and a descent direction where the step contracts (Fung et al., 2022, theorem 3.1).
 
     Raises:
-        ValueError: As `unfold`; also if a quantity is not tied or a setting is out of range.
+        ValueError: If `unfold` refuses the arguments; also if a quantity is not tied or a setting is out of range.
 
     Example:
         >>> import fanfold as ff, torch

@@ -63,7 +63,7 @@ class Adapted(nn.Module):
     Args:
         net: A trained network, with `forward(obs)` and `losses(obs, x)`; it is changed, so pass a copy to keep it.
         known: Whether channels are known there; if not, pilots and the noise variance are.
-        seed: Of the probes.
+        seed: Seed of the probes.
         prepared: Whether the network has learned in closed form what it needs.
 
     Raises:

@@ -37,7 +37,7 @@ def beam_delay_dictionary(
 
     Args:
         array: Antennas along each axis.
-        pick: Which resource elements are pilots, `(pilots,)`.
+        pick: Indices of the resource elements that are pilots, `(pilots,)`.
         space: Covariance over antennas `(antennas, antennas)`, complex128.
         grid: Covariance over the grid of one antenna `(entries, entries)`, complex128.
         beams: How many are kept, at most.
@@ -75,10 +75,10 @@ class BeamDelayNetwork(GridNetwork):
     not export.
 
     Args:
-        layout: Of the channels.
+        layout: Layout of the channels.
         mask: Where the pilots are, `(symbols, subcarriers)`.
-        settings: Of the network.
-        learn: Which of the algorithm's quantities deviate; see `unfold`.
+        settings: Settings of the network.
+        learn: The algorithm's quantities that deviate; see `unfold`.
     """
 
     training_defaults = {"steps": 2000, "batch": 64, "lr": 5e-3, "validate_every": 250, "validation_samples": 1000}

@@ -55,7 +55,7 @@ class BeamMixer(CorrectedLMMSE):
     channel's phase turns the estimate.
 
     Args:
-        layout: Of the channels; the first axes of the array but the last two are polarisations and panels.
+        layout: Layout of the channels; the first axes of the array but the last two are polarisations and panels.
         mask: Where the pilots are, `(symbols, subcarriers)`.
         settings: Sizes and what is known.
 

@@ -64,7 +64,8 @@ class ChannelCovariance:
 
         Args:
             layout: Shape and numerology.
-            longest_delay_s: In seconds; the cyclic prefix, which no path of a sound link exceeds, if None.
+            longest_delay_s: Longest delay in seconds; the cyclic prefix, which no path of a sound link exceeds, if
+                None.
             doppler_hz: Largest Doppler shift.
 
         Raises:

@@ -22,10 +22,10 @@ class DelayThreshold(nn.Module):
     Nothing is learned. There is no error variance: of what falls below the threshold nothing is known.
 
     Args:
-        transform: Of the pilots.
+        transform: Unitary transform of the pilots.
         W: Weights of interpolation of one antenna, `(symbols · subcarriers, pilots)`.
-        threshold: Over the noise variance; the logarithm of the number of pilots, which the strongest of so many noises
-            just reaches, if None.
+        threshold: Threshold over the noise variance; the logarithm of the number of pilots, which the strongest of so
+            many noises just reaches, if None.
 
     Raises:
         ValueError: If the threshold is not positive.
@@ -54,8 +54,8 @@ class DelayThreshold(nn.Module):
 
         Args:
             problem: Layout and pilots; all symbols with pilots have them on the same subcarriers.
-            threshold: Over the noise variance; the logarithm of the number of pilots if None.
-            method: Of interpolation along frequency.
+            threshold: Threshold over the noise variance; the logarithm of the number of pilots if None.
+            method: Method of interpolation along frequency.
 
         Raises:
             ValueError: If the threshold is not positive, or pilots are on other subcarriers in other symbols or on one.

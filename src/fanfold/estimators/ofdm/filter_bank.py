@@ -31,10 +31,10 @@ class FilterBank(nn.Module):
     power of the channel.
 
     Args:
-        antennas: Of the array.
+        antennas: Number of the array's antennas.
         mask: Where the pilots are, `(symbols, subcarriers)`.
         components: How many.
-        modes: Of the mixture.
+        modes: Number of the mixture's modes.
     """
 
     seen: Tensor
@@ -132,10 +132,10 @@ class MixtureNetwork(PairedNetwork):
     """A channel network that starts from a Gaussian mixture.
 
     Args:
-        antennas: Of the array.
+        antennas: Number of the array's antennas.
         mask: Where the pilots are, `(symbols, subcarriers)`.
-        components: Of the mixture.
-        modes: Of the mixture.
+        components: Number of the mixture's components.
+        modes: Number of the mixture's modes.
         known_power: Whether entries of the channel have unit mean power, which is then not measured.
     """
 

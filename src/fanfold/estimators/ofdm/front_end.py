@@ -30,8 +30,8 @@ class FrontEnd(nn.Module):
     """What stands between an observation and a channel network.
 
     Args:
-        antennas: Of the array.
-        pilots: Of one antenna.
+        antennas: Number of the array's antennas.
+        pilots: Number of one antenna's pilots.
         known_power: Whether entries of the channel have unit mean power, which is then not measured.
 
     Example:
@@ -87,7 +87,7 @@ class ChannelNetwork(nn.Module):
     variance where it is unknown. Computes in single precision; estimates have the precision of the observation.
 
     Args:
-        front_end: For the antennas and pilots that the network takes.
+        front_end: A front end for the antennas and pilots that the network takes.
     """
 
     measures_noise = True

@@ -53,7 +53,7 @@ class GridCNN(CorrectedLMMSE):
     taken out before and put back after: a turn of the channel turns the estimate.
 
     Args:
-        layout: Of the channels.
+        layout: Layout of the channels.
         mask: Where the pilots are, `(symbols, subcarriers)`.
         settings: Sizes and what is known.
 

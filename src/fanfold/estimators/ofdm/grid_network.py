@@ -29,9 +29,9 @@ class GridNetwork(ChannelNetwork):
     times one for each resource element. The covariances come from the draws that training prepares with.
 
     Args:
-        layout: Of the channels.
+        layout: Layout of the channels.
         mask: Where the pilots are, `(symbols, subcarriers)`.
-        settings: Of the network.
+        settings: Settings of the network.
         summary: Numbers that a subclass tells of each observation for its error variance.
         modes: Strongest directions of the covariance between pilots that are looked at, all of them if there are fewer.
     """

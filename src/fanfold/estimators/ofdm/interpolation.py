@@ -22,7 +22,7 @@ class Interpolation(nn.Module):
 
     Args:
         W: Weights of one antenna, `(symbols · subcarriers, pilots)`; see `interpolation_matrix`.
-        antennas: Of the array.
+        antennas: Number of the array's antennas.
 
     Example:
         >>> import fanfold as ff, torch
@@ -44,7 +44,7 @@ class Interpolation(nn.Module):
 
         Args:
             problem: Layout and pilots.
-            method: Of interpolation along frequency.
+            method: Method of interpolation along frequency.
 
         Raises:
             ValueError: If a symbol with pilots has but one, which leaves nothing to interpolate.

@@ -21,9 +21,9 @@ class KroneckerGMM(MixtureNetwork):
     variance. Scale-equivariant: power and, where it is unknown, noise variance are measured for each observation.
 
     Args:
-        antennas: Of the array.
+        antennas: Number of the array's antennas.
         mask: Where the pilots are, `(symbols, subcarriers)`.
-        mixture: Of channels of unit mean power.
+        mixture: Mixture of channels of unit mean power.
         known_power: Whether entries of the channel are known to have unit mean power, which is then not measured.
 
     Raises:
@@ -54,7 +54,7 @@ class KroneckerGMM(MixtureNetwork):
 
         Args:
             problem: Layout and pilots.
-            mixture: Of channels of unit mean power; `Mixture.of` the problem if None.
+            mixture: Mixture of channels of unit mean power; `Mixture.of` the problem if None.
             known_power: Whether entries of the channel are known to have unit mean power.
         """
         mixture = Mixture.of(problem) if mixture is None else mixture

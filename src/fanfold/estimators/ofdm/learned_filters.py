@@ -68,10 +68,10 @@ class LearnedFilters(MixtureNetwork):
     are measured for each observation. Train for all SNRs at once.
 
     Args:
-        layout: Of the channels.
+        layout: Layout of the channels.
         mask: Where the pilots are, `(symbols, subcarriers)`.
         settings: Sizes and what is known; the seed is that of expectation-maximisation too.
-        mixture: To start from; learned from the draws that training prepares with if None.
+        mixture: Mixture to start from; learned from the draws that training prepares with if None.
 
     Example:
         >>> import fanfold as ff
@@ -116,7 +116,7 @@ class LearnedFilters(MixtureNetwork):
         Args:
             problem: Layout and pilots.
             settings: The default ones if None.
-            mixture: To start from; learned from the draws that training prepares with if None.
+            mixture: Mixture to start from; learned from the draws that training prepares with if None.
         """
         return cls(problem.layout, problem.mask, settings or FilterSettings(), mixture)
 

@@ -61,9 +61,9 @@ class Mixture:
             problem: Where channels come from; its pilots do not matter.
             components: How many.
             samples: Training channels.
-            rounds: Of expectation-maximisation.
+            rounds: Rounds of expectation-maximisation.
             modes: Directions over the grid that are kept, at most.
-            seed: Of the draws and of the first components.
+            seed: Seed of the draws and of the first components.
             on_round: Called after each round with the mixture, which can be saved and gone on from, and the mean
                 log-likelihood of the draws before it.
 
@@ -129,8 +129,8 @@ def expectation_maximisation_of(
         components: How many.
         samples: Training channels.
         modes: Directions over the grid that are kept, at most.
-        seed: Of the draws and of the first components.
-        start: Where to go on from; with the same draws it becomes what it would have without the break.
+        seed: Seed of the draws and of the first components.
+        start: A mixture to go on from; with the same draws it becomes what it would have without the break.
 
     Raises:
         ValueError: If there are fewer draws than eight for each component.

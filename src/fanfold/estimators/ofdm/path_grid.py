@@ -24,10 +24,10 @@ def beam_delay_grid(
     run from zero on in steps of a share of one over the bandwidth. Paths stand still over a slot.
 
     Args:
-        layout: Of the channels.
+        layout: Layout of the channels.
         beams: Atoms for each antenna along an axis.
         delays: Atoms within one over the bandwidth.
-        longest_delay_s: In seconds; the cyclic prefix if None.
+        longest_delay_s: Longest delay in seconds; the cyclic prefix if None.
 
     Raises:
         ValueError: If a number is not positive.

@@ -28,8 +28,8 @@ class BeamDelayOAMP(nn.Module):
         mask: Where the pilots are, `(symbols, subcarriers)`.
         B: Steering vectors `(antennas, atoms)`.
         D: Delays `(symbols · subcarriers, atoms)`.
-        iterations: Of OAMP.
-        share: Of coefficients that are not zero, to start with.
+        iterations: Iterations of OAMP.
+        share: Share of coefficients that are not zero, to start with.
         damping: Share of the new message in what is sent on; less from where an observation's errors grow.
 
     Example:
@@ -77,8 +77,8 @@ class BeamDelayOAMP(nn.Module):
 
         Args:
             problem: Layout and pilots.
-            iterations: Of OAMP.
-            share: Of coefficients that are not zero, to start with.
+            iterations: Iterations of OAMP.
+            share: Share of coefficients that are not zero, to start with.
             damping: Share of the new message in what is sent on.
             beams: See `beam_delay_grid`.
             delays: See `beam_delay_grid`.

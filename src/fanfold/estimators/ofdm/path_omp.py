@@ -28,7 +28,7 @@ class BeamDelayOMP(nn.Module):
         mask: Where the pilots are, `(symbols, subcarriers)`.
         B: Steering vectors `(antennas, atoms)`.
         D: Delays `(symbols · subcarriers, atoms)`.
-        paths: At most; half the pilots if these are fewer, since as many as pilots would fit any noise.
+        paths: Most paths; half the pilots if these are fewer, since as many as pilots would fit any noise.
 
     Raises:
         ValueError: If `paths` is not positive.
@@ -70,7 +70,7 @@ class BeamDelayOMP(nn.Module):
 
         Args:
             problem: Layout and pilots.
-            paths: At most; half the pilots if these are fewer.
+            paths: Most paths; half the pilots if these are fewer.
             beams: See `beam_delay_grid`.
             delays: See `beam_delay_grid`.
             longest_delay_s: See `beam_delay_grid`.

@@ -39,7 +39,7 @@ class GridEstimator:
 
         Args:
             received: `[batch, rx, rx_ant, symbol, subcarrier]`.
-            noise_var: Of a received resource element, a number or `(batch, rx)`; None if unknown.
+            noise_var: Noise variance of a received resource element, a number or `(batch, rx)`; None if unknown.
 
         Raises:
             ValueError: If the grid is not that of the pilots, or an estimator gives no error variance.

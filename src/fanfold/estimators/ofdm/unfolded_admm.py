@@ -57,7 +57,7 @@ class UnfoldedADMM(BeamDelayNetwork):
     """Channel estimate by a few steps of ADMM over beams and delays; untrained it is the classical algorithm.
 
     Args:
-        layout: Of the channels.
+        layout: Layout of the channels.
         mask: Where the pilots are, `(symbols, subcarriers)`.
         settings: Sizes and what is known.
 

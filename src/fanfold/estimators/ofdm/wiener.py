@@ -43,7 +43,7 @@ class Wiener(nn.Module):
     The error variance is that of Gaussian channels of this covariance; over space alone, at the pilots.
 
     Args:
-        covariance: Of channels of unit mean power.
+        covariance: Covariance of channels of unit mean power.
         mask: Where the pilots are, `(symbols, subcarriers)`.
         over: What is filtered.
         known_power: Whether entries of the channel are known to have unit mean power, which is then not measured.
@@ -106,7 +106,7 @@ class Wiener(nn.Module):
 
         Args:
             problem: Layout and pilots.
-            covariance: Of channels of unit mean power; `ChannelCovariance.of` the problem if None.
+            covariance: Covariance of channels of unit mean power; `ChannelCovariance.of` the problem if None.
             over: What is filtered.
             known_power: Whether entries of the channel are known to have unit mean power, which is then not measured.
 

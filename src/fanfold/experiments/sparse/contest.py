@@ -132,7 +132,7 @@ def line_up(contest: Contest, oamp: OAMP, seed: int, *, quick: bool) -> list[Ent
     # U and V that begin close to right take small steps only
     tried = (1e-3,) if contest.pictures else (3e-3, 3e-4)
     assert isinstance(oamp.prior, BernoulliGaussian)
-    found = [
+    entrants = [
         Entrant(SCALARS, "light", oamp, scalars, light, (6e-3,)),
         Entrant(VECTORS, "light", oamp, scalars | vectors, fine, (3e-3,)),
         Entrant(LEARNED_SVD, "dense", LVAMP(oamp.prior), vectors | matrices, light | {"steps": 600}, tried),
@@ -140,11 +140,11 @@ def line_up(contest: Contest, oamp: OAMP, seed: int, *, quick: bool) -> list[Ent
         Entrant(TWO, "dense", LISTA(lam), dict.fromkeys(("W1", "W2"), "per-layer") | threshold, dense, (1e-3,)),
     ]
     if not quick:
-        return found
+        return entrants
     few = {SCALARS: 60, LEARNED_SVD: 400, CP: 200}
     return [
         replace(e, training={**e.training, "batch": 64, "steps": few[e.name]}, rates=e.rates[:1])
-        for e in found
+        for e in entrants
         if e.name in few
     ]
 
@@ -158,7 +158,7 @@ def trained(entrant: Entrant, contest: Contest, seed: int, watch: Watcher) -> tu
     assert obs.A is not None
     assert obs.noise_var is not None
     excess = (power(obs.y - obs.A @ x).mean() / obs.noise_var).log()
-    began, found = time.process_time(), []
+    began, candidates = time.process_time(), []
     watched = watch(f"{entrant.name}: {contest.case} {contest.at:g}")
     for rate in entrant.rates:
         net = unfold(entrant.start, contest.on, contest.layers, entrant.learn)
@@ -172,8 +172,8 @@ def trained(entrant: Entrant, contest: Contest, seed: int, watch: Watcher) -> tu
                 errors.append(event.nmse_db)
 
         fit(net, contest.on, seed=seed, lr=rate, validate_every=100, on_event=note, **entrant.training)
-        found.append((errors[0], net))
-    return min(found, key=lambda pair: pair[0])[1], time.process_time() - began
+        candidates.append((errors[0], net))
+    return min(candidates, key=lambda pair: pair[0])[1], time.process_time() - began
 
 
 def hold(contest: Contest, seed: int, watch: Watcher, *, quick: bool = False) -> Results:

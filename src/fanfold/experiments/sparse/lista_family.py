@@ -129,8 +129,8 @@ def searched(on: CompressedSensing, seed: int, trials: int = 80) -> tuple[Algori
         return value if value == value else np.inf
 
     start = HyperLISTA()
-    found = minimize(error, np.log([start.c1, start.c2, start.c3]), method="Nelder-Mead", options={"maxfev": trials})
-    return at(found.x), time.process_time() - began
+    least = minimize(error, np.log([start.c1, start.c2, start.c3]), method="Nelder-Mead", options={"maxfev": trials})
+    return at(least.x), time.process_time() - began
 
 
 @torch.no_grad()
@@ -144,8 +144,8 @@ def measure(
         net, learned, seconds = train(member, on, steps, seed, watch)
         curves[member.name] = Curve.of(net, x, obs, learned, seconds)
     if search:
-        found, seconds = searched(on, seed)
-        curves[SEARCHED] = Curve.of(iterate(found, LAYERS), x, obs, 3, seconds)
+        best, seconds = searched(on, seed)
+        curves[SEARCHED] = Curve.of(iterate(best, LAYERS), x, obs, 3, seconds)
         curves["adaptive ALISTA, untrained"] = Curve.of(iterate(ALISTAAT(), LAYERS), x, obs)
         for name, kind, grid in ((TUNED_AMP, AMP, ALPHAS), (TUNED_FISTA, FISTA, lam_grid(on, seed))):
             curves[name] = Curve.of(iterate(tuned(kind, grid, on, LAYERS, seed), LAYERS), x, obs)
@@ -159,15 +159,15 @@ def goals(noisy: Sequence[dict[str, Curve]], noiseless: Sequence[dict[str, Curve
     def goal(what: str, target: float, values: Sequence[float]) -> Goal:
         return mean_goal(what, "dB", "<=", target, values)
 
-    found = [
+    accuracies = [
         goal(f"{ADAPTIVE.name}, 40 dB", -42.2, [c[ADAPTIVE.name].nmse_db[-1] for c in noisy]),
         goal(f"{ADAPTIVE.name}, noiseless, median", -70.0, [c[ADAPTIVE.name].median_db for c in noiseless]),
     ]
     if quick:
-        return found
+        return accuracies
     cost = max(c[m].seconds for c in (*noisy, *noiseless) for m in c if m in (ADAPTIVE.name, SELECTING.name))
     return [
-        *found,
+        *accuracies,
         goal(f"{SELECTING.name}, noiseless, median", -70.0, [c[SELECTING.name].median_db for c in noiseless]),
         Goal("training of each of these, one core", "s CPU", "<=", 60.0, cost),
     ]

@@ -130,15 +130,15 @@ def measure(setting: Setting, uses: int, steps: int, seed: int, watch: Watcher) 
     curves = Curves(setting)
     for snr_db in setting.snrs_db:
         x, obs = draw(on.shifted(snr_db=float(snr_db)), uses, seed, Stream.TESTING, int(snr_db))
-        here = {"setting": setting.name, "snr_db": float(snr_db)}
+        conditions = {"setting": setting.name, "snr_db": float(snr_db)}
         points = {name: on.prior.nearest(detector(obs).x) for name, detector in detectors.items()}
         for name, decided in points.items():
-            curves.rows.append(here | {"detector": name} | error_rate(decided != x) | {"unfinished": None})
+            curves.rows.append(conditions | {"detector": name} | error_rate(decided != x) | {"unfinished": None})
         if snr_db in setting.exact_db:
-            found = SphereDecoder(on.prior, NODE_LIMIT).search(obs, guess=points[PROPAGATION])
-            unfinished = int((~found.finished).sum())
-            curves.rows.append(here | {"detector": ML} | error_rate(found.x != x) | {"unfinished": unfinished})
-        curves.rows.append(here | {"detector": BOUND} | bound_rate(on.prior, obs) | {"unfinished": None})
+            decoded = SphereDecoder(on.prior, NODE_LIMIT).search(obs, guess=points[PROPAGATION])
+            unfinished = int((~decoded.finished).sum())
+            curves.rows.append(conditions | {"detector": ML} | error_rate(decoded.x != x) | {"unfinished": unfinished})
+        curves.rows.append(conditions | {"detector": BOUND} | bound_rate(on.prior, obs) | {"unfinished": None})
     return curves
 
 

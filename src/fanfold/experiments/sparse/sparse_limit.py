@@ -129,8 +129,8 @@ def gaps_to_matched(net: Unfolded, seed: int, samples: int) -> Table:
     rows = []
     for sparsity, snr_db in itertools.product((0.05, 0.1, 0.15), (10.0, 20.0, 30.0, 40.0)):
         on = problem(seed, sparsity=sparsity, snr_db=snr_db)
-        told = iterate(OAMP(on.prior), net.layers)
-        ours, theirs = (nmse_db(*estimate(e, on, seed, samples)) for e in (net, told))
+        matched = iterate(OAMP(on.prior), net.layers)
+        ours, theirs = (nmse_db(*estimate(e, on, seed, samples)) for e in (net, matched))
         row = {"sparsity": sparsity, "snr_db": snr_db, "one network": ours, "OAMP, told both": theirs}
         rows.append(row | {"gap": ours - theirs})
     return Table(rows)

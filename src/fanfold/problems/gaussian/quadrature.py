@@ -28,7 +28,8 @@ def posterior_moments(
         low: Least value of the parameter.
         high: Largest value of the parameter.
         sharpness: `(samples,)`, bounds on `-(log density)''`.
-        cells: Of equal width to start with; enough for the density of weak signals, which is not sharp anywhere.
+        cells: Number of cells of equal width to start with; enough for the density of weak signals, which is not sharp
+            anywhere.
 
     Returns:
         Mean and variance, `(samples,)` each.

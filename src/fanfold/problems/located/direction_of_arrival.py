@@ -54,9 +54,7 @@ class DirectionOfArrival(Described):
     sensors: int = 10  # M
     snapshots: int = 10  # N
     sources: int = 1  # 1 to 3
-    snr_db: float | tuple[float, ...] = (
-        0.0  # SNR of each source in dB, at one sensor and snapshot; one for all, or each its own
-    )
+    snr_db: float | tuple[float, ...] = 0.0  # SNR of each source in dB, at one sensor and snapshot; or one for all
     spacing: float = 0.5  # spacing of the sensors in wavelengths
     sector: float = 60.0  # directions lie within ± so many degrees of broadside
     separation: float | None = None  # least difference of two angles; None is a beam width, 2 pi / M

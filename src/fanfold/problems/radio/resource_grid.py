@@ -77,7 +77,7 @@ def observations_of(
     Args:
         received: `[batch, rx, rx_ant, symbol, subcarrier]`, complex.
         pilots: `(tx, stream, symbol, subcarrier)`, complex, of one modulus for each stream, zero where it has none.
-        noise_var: Of a received resource element, a number or `(batch, rx)`; None if unknown.
+        noise_var: Noise variance of a received resource element, a number or `(batch, rx)`; None if unknown.
 
     Returns:
         By transmitter and stream, an observation of the `batch·rx` links, its noise variance that of `h`.
