@@ -12,13 +12,23 @@ import fanfold as ff
 from fanfold.core.streams import generator_of
 from fanfold.core.units import power
 from fanfold.estimators.base import known_peers
-from fanfold.estimators.ofdm import Adapted, AdaptedSettings, BeamMixer, MixerSettings
+from fanfold.estimators.ofdm import (
+    Adapted,
+    AdaptedSettings,
+    BeamMixer,
+    FilterSettings,
+    LearnedFilters,
+    MixerSettings,
+    Mixture,
+)
 from fanfold.estimators.ofdm.adaptation import unbiased_risk
 from fanfold.experiments.channels.pilot_overhead import crossing
 from fanfold.observation import Estimate, Observation
 from fanfold.problems import FewChannels, OFDMChannel
 from fanfold.problems.draws import Pool
 from fanfold.problems.radio.few_channels import turns
+from fanfold.runs.weights import parameters_of
+from fanfold.training.events import Stepped
 from fanfold.training.fit import fit_events
 from fanfold.training.settings import Training
 
@@ -123,9 +133,100 @@ def test_adapting_without_channels_resumes_to_the_same_numbers(tmp_path):
     cut.close()
     for _ in fit_events(network(), few, settings, tmp_path / "cut", resume=True):
         pass
-    one, two = (load_file(tmp_path / name / "checkpoint.safetensors") for name in ("whole", "cut"))
+    _same_checkpoints(tmp_path)
+
+
+def _same_checkpoints(folder):
+    one, two = (load_file(folder / name / "checkpoint.safetensors") for name in ("whole", "cut"))
     assert one.keys() == two.keys()
     assert all(torch.equal(one[key], two[key]) for key in one)
+
+
+QUICK = {"steps": 4, "batch": 8, "lr": 3e-3, "validate_every": 4, "validation_samples": 10, "threads": 1}
+
+
+def _killed_at_the_first_step(net, problem, path):
+    training = fit_events(net, problem, Training(**QUICK), path)
+    for event in training:
+        if isinstance(event, Stepped):
+            break
+    training.close()
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_what_a_trained_network_learned_in_closed_form_outlives_a_break_and_a_second_training(known, tmp_path):
+    few = FewChannels(OFDMChannel(PLACE, "comb-2", snr_db=(0.0, 20.0)), 40, known)
+    elsewhere = OFDMChannel("rician:k_db=15,array=2x2x2,subcarriers=12,delay_spread_ns=300", "comb-2")
+
+    def network() -> Adapted:
+        net = BeamMixer.of(few, SMALL)
+        net.prepare(*elsewhere.sample(300, generator_of(0)))
+        return Adapted(net, known)
+
+    whole = ff.fit(network(), few, run_dir=tmp_path / "whole", **QUICK)
+    _killed_at_the_first_step(network(), few, tmp_path / "cut")
+    resumed, loaded = ff.resume(tmp_path / "cut"), ff.load(tmp_path / "whole")
+    for net in (resumed, loaded):
+        assert net.prepared
+        assert all(torch.equal(net.state_dict()[name], t) for name, t in whole.state_dict().items())
+    _same_checkpoints(tmp_path)
+    beams = loaded.net.beams.clone()
+    ff.fit(loaded, few, **QUICK)
+    assert torch.equal(loaded.net.beams, beams)
+    assert torch.equal(loaded.net.beams, network().net.beams)
+
+
+def test_a_mixture_that_was_given_outlives_a_break(tmp_path):
+    problem = OFDMChannel(PLACE, "comb-2", snr_db=(0.0, 20.0))
+    mixture = Mixture.of(problem, 2, 100, rounds=2, modes=4)
+    size = FilterSettings(stages=1, corrected=3, width=8, depth=2)
+    nets = [LearnedFilters.of(problem, size, mixture=mixture) for _ in range(2)]
+    whole = ff.fit(nets[0], problem, run_dir=tmp_path / "whole", **QUICK)
+    _killed_at_the_first_step(nets[1], problem, tmp_path / "cut")
+    resumed = ff.resume(tmp_path / "cut")
+    assert resumed.given
+    assert all(torch.equal(resumed.state_dict()[name], t) for name, t in whole.state_dict().items())
+    _same_checkpoints(tmp_path)
+
+
+def test_what_is_kept_of_closed_form_learning_is_one_entry_and_no_number():
+    net = BeamMixer.of(OFDMChannel(PLACE), SMALL)
+    adapted = Adapted(net, known=True)
+    assert set(parameters_of(adapted)) == {f"net.{name}" for name in parameters_of(net)} | {"prepared"}
+    assert ff.deploy.stored_numbers(adapted) == ff.deploy.stored_numbers(net)
+    assert [p.shape for p in adapted.parameters()] == [p.shape for p in net.parameters()]
+
+
+def test_asking_what_a_guest_can_do_evaluates_none_of_its_properties():
+    asked = []
+
+    class Asking(OFDMChannel):
+        @property
+        def A(self):
+            asked.append("A")
+            return super().A
+
+    problem = Asking(PLACE)
+    asked.clear()
+    assert SMALL.build(problem).settings == SMALL
+    assert asked == []
+
+    class Asked(Judged):
+        @property
+        def settings(self):
+            asked.append("settings")
+            return SMALL
+
+        @property
+        def measures_noise(self):
+            asked.append("measures_noise")
+            return True
+
+    adapted = Adapted(Asked(), known=True)
+    assert asked == []
+    assert adapted.settings == AdaptedSettings(SMALL)
+    assert adapted.measures_noise
+    assert asked == ["settings", "measures_noise"]
 
 
 def test_a_turn_is_linear_in_columns_rows_and_subcarriers_and_the_same_elsewhere():

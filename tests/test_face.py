@@ -9,7 +9,9 @@ import pytest
 import fanfold as ff
 
 PACKAGES = [name for name in ff.__all__ if isinstance(getattr(ff, name), ModuleType)]
-each_package = pytest.mark.parametrize("package", [getattr(ff, name) for name in PACKAGES], ids=PACKAGES)
+WITHIN = {"estimators.ofdm": ff.estimators.ofdm}  # packages in packages
+EACH = {name: getattr(ff, name) for name in PACKAGES} | WITHIN
+each_package = pytest.mark.parametrize("package", EACH.values(), ids=EACH)
 
 
 def shown(package: ModuleType) -> dict[str, object]:

@@ -103,6 +103,19 @@ def test_retired_words_name_nothing():
     assert bad == []
 
 
+def test_no_estimator_s_field_is_called_as_the_constructor_for_a_problem():
+    fields = [
+        f"{module}.{node.name}"
+        for module, tree in MODULES.items()
+        if within(module, ["estimators"])
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef)
+        for field in node.body
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and field.target.id == "of"
+    ]
+    assert fields == []
+
+
 def test_no_two_classes_have_one_name_unless_the_table_says_why():
     assert unexplained(CLASSES) == []
 

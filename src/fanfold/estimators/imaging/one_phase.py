@@ -50,35 +50,35 @@ class RealScenes:
     """A problem's scenes turned back by their true phases, for an estimator of real scenes.
 
     Args:
-        of: The complex problem.
+        problem: The complex problem.
     """
 
-    of: Problem
+    problem: Problem
 
     @property
     def A(self) -> LinearOperator | None:  # noqa: N802
         """`[Re A; Im A]`."""
-        return None if self.of.A is None else stacked(self.of.A)
+        return None if self.problem.A is None else stacked(self.problem.A)
 
     @property
     def scene(self) -> tuple[int, ...] | None:
         """Voxels along each axis, where the problem says."""
-        imaging = ability(self.of, WithScene)
+        imaging = ability(self.problem, WithScene)
         return imaging.scene if imaging else None
 
     def sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Observation]:
         """`n` real scenes `(n, voxels)` and their real observation."""
-        x, obs = self.of.sample(n, generator)
+        x, obs = self.problem.sample(n, generator)
         phase = phase_of(x)
         return (x * phase.conj()).real, real_form(obs, phase)
 
     def shifted(self, **changes: Any) -> "RealScenes":
         """The same of a changed problem."""
-        return replace(self, of=self.of.shifted(**changes))
+        return replace(self, problem=self.problem.shifted(**changes))
 
     def held_out(self) -> "RealScenes":
         """The same of the problem's held-out draws."""
-        return replace(self, of=self.of.held_out())
+        return replace(self, problem=self.problem.held_out())
 
 
 @dataclass(frozen=True)

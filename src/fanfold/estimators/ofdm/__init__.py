@@ -1,4 +1,4 @@
-"""Channel estimators for OFDM: classical, mixtures and learned ones. A new one is a file here and a row below."""
+"""Channel estimators for OFDM: classical, mixtures and learned ones. A new one is a file and a row in `REGISTRY`."""
 
 from fanfold.estimators.base import Settings
 from fanfold.estimators.ofdm.adaptation import Adapted, AdaptedSettings
@@ -59,3 +59,7 @@ __all__ = [
     "Wiener",
     "channel_peers",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

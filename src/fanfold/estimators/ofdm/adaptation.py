@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from fanfold.core.abilities import ability, require
 from fanfold.core.streams import generator_of
 from fanfold.core.units import power
 from fanfold.estimators.base import Kept, MeasuresNoise, Preparable, SelfJudged
@@ -63,8 +64,9 @@ class Adapted(nn.Module):
     Args:
         net: A trained network, with `forward(obs)` and `losses(obs, x)`; it is changed, so pass a copy to keep it.
         known: Whether channels are known there; if not, pilots and the noise variance are.
-        seed: Seed of the probes.
-        prepared: Whether the network has learned in closed form what it needs.
+        seed: The seed of the probes of the divergence.
+        prepared: Whether the network has learned in closed form what it needs; kept with the weights, so that a loaded
+            network does not learn it anew.
 
     Raises:
         ValueError: If the network has no `losses`.
@@ -77,25 +79,28 @@ class Adapted(nn.Module):
         True
     """
 
+    prepared: Tensor  # a boolean
+
     training_defaults = {"steps": 1500, "batch": 32, "lr": 3e-3, "validate_every": 250, "validation_samples": 500}
 
     def __init__(self, net: nn.Module, known: bool, seed: int = 0, *, prepared: bool = True):
         super().__init__()
         _self_judged(net)
-        self.net, self.known, self.seed, self.prepared = net, known, seed, prepared
+        self.net, self.known, self.seed = net, known, seed
+        self.register_buffer("prepared", torch.tensor(prepared))
 
     @property
     def settings(self) -> AdaptedSettings | None:
         """The settings that build the network again; None where its inner one is of the user's own."""
-        inner = self._inner
-        settings = inner.settings if isinstance(inner, Kept) else None
+        kept = ability(self.net, Kept)
+        settings = None if kept is None else kept.settings
         return AdaptedSettings(settings, self.known, self.seed) if isinstance(settings, NetworkSettings) else None
 
     @property
     def measures_noise(self) -> bool:
         """Whether the inner network measures a noise variance that is not known."""
-        inner = self._inner
-        return isinstance(inner, MeasuresNoise) and inner.measures_noise
+        measuring = ability(self.net, MeasuresNoise)
+        return measuring is not None and measuring.measures_noise
 
     def prepare(self, x: Tensor, obs: Observation) -> None:
         """Let a network that is yet untrained learn in closed form; one that was trained stays as it is.
@@ -103,20 +108,16 @@ class Adapted(nn.Module):
         Raises:
             ValueError: If it would have to learn from channels that are not known.
         """
-        inner = self._inner
-        if self.prepared or not isinstance(inner, Preparable):
+        learner = ability(self.net, Preparable)
+        if self.prepared or learner is None:
             return
         if not self.known:
             raise ValueError(
                 "an untrained network learns in closed form from channels, and they are not known: train it where they "
                 "are and adapt that, Adapted(net, known=False), or pass known=True."
             )
-        inner.prepare(x, obs)
-
-    @property
-    def _inner(self) -> object:
-        """The network, of which a protocol says what it can do."""
-        return self.net
+        learner.prepare(x, obs)
+        self.prepared.fill_(value=True)
 
     def forward(self, obs: Observation) -> Estimate:
         """The channel and its error variance, as the inner network estimates them."""
@@ -129,17 +130,17 @@ class Adapted(nn.Module):
             ValueError: If neither channels nor the noise variance are known.
         """
         if self.known:
-            return _self_judged(self._inner).losses(obs, x)
+            return _self_judged(self.net).losses(obs, x)
         if obs.noise_var is None or obs.A is None:
             raise ValueError("without channels the risk takes noise_var and A; pass both in the Observation.")
-        drawn = zlib.crc32(obs.y.detach().cpu().resolve_conj().numpy().tobytes())  # the same probes when a run resumes
+        # No stream: the checksum stands in its place, which makes the probes the same when a run resumes. It is the
+        # number of a stream by chance alone, once in 2^32 / 9 batches. `Stream.PROBES` would move all that was adapted.
+        drawn = zlib.crc32(obs.y.detach().cpu().resolve_conj().numpy().tobytes())
         return unbiased_risk(self.net, obs, generator_of(self.seed, drawn))
 
 
 def _self_judged(net: object) -> SelfJudged:
-    if not isinstance(net, SelfJudged):
-        raise ValueError(f"Adapted needs `losses(obs, x)`; {type(net).__name__} has none: pass a channel network.")
-    return net
+    return require(net, SelfJudged, "Adapted", "Pass a channel network.")
 
 
 def unbiased_risk(estimator: Estimator, obs: Observation, generator: torch.Generator) -> Tensor:

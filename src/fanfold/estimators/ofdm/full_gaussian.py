@@ -22,10 +22,10 @@ class FullGaussian(nn.Module):
     knows the draws better than the channel, and its error variance is too small. Scale-equivariant, as `KroneckerGMM`.
 
     Args:
-        antennas: Number of the array's antennas.
+        antennas: The number of antennas of the array.
         mask: Where the pilots are, `(symbols, subcarriers)`.
         basis: Modes over the grid of one antenna, `(entries, modes)`, orthonormal columns.
-        covariance: Covariance of their coefficients, antennas slowest, `(antennas · modes, antennas · modes)`.
+        covariance: The covariance of their coefficients, antennas slowest, `(antennas · modes, antennas · modes)`.
 
     Raises:
         ValueError: If the covariance does not fit the antennas and the modes.
@@ -72,9 +72,9 @@ class FullGaussian(nn.Module):
 
         Args:
             problem: Where channels come from, and which pilots the filter takes.
-            samples: Draws that the covariance is learned from.
-            modes: Directions over the grid of one antenna that are kept, at most.
-            seed: Seed of the draws.
+            samples: The number of draws that the covariance is learned from.
+            modes: The largest number of directions over the grid of one antenna that are kept.
+            seed: The seed of the draws.
 
         Raises:
             ValueError: If `samples` is not positive.

@@ -68,10 +68,11 @@ class LearnedFilters(MixtureNetwork):
     are measured for each observation. Train for all SNRs at once.
 
     Args:
-        layout: Layout of the channels.
+        layout: The layout of the channels.
         mask: Where the pilots are, `(symbols, subcarriers)`.
         settings: Sizes and what is known; the seed is that of expectation-maximisation too.
-        mixture: Mixture to start from; learned from the draws that training prepares with if None.
+        mixture: The mixture to start from; learned from the draws that training prepares with if None. Whether one was
+            given is kept with the weights, so that a loaded network does not learn another.
 
     Example:
         >>> import fanfold as ff
@@ -85,6 +86,7 @@ class LearnedFilters(MixtureNetwork):
         "steps": 4000, "batch": 64, "lr": 2e-3, "validate_every": 400, "validation_samples": 1000,
     }  # fmt: skip
     to_modes: Tensor
+    given: Tensor  # a boolean
 
     def __init__(self, layout: Layout, mask: Tensor, settings: FilterSettings, mixture: Mixture | None = None):
         if mixture is not None:
@@ -103,7 +105,7 @@ class LearnedFilters(MixtureNetwork):
         summary = (settings.width if settings.stages else 0) + settings.components + 2
         self.hidden = linear(summary, 32, generator)
         self.spread = linear(32, layout.antennas + self.bank.entries, None)
-        self.given = mixture is not None
+        self.register_buffer("given", torch.tensor(mixture is not None))
         if mixture is not None:
             self.start(mixture)
 
@@ -116,7 +118,7 @@ class LearnedFilters(MixtureNetwork):
         Args:
             problem: Layout and pilots.
             settings: The default ones if None.
-            mixture: Mixture to start from; learned from the draws that training prepares with if None.
+            mixture: The mixture to start from; learned from the draws that training prepares with if None.
         """
         return cls(problem.layout, problem.mask, settings or FilterSettings(), mixture)
 

@@ -59,11 +59,11 @@ class Mixture:
 
         Args:
             problem: Where channels come from; its pilots do not matter.
-            components: How many.
-            samples: Training channels.
-            rounds: Rounds of expectation-maximisation.
-            modes: Directions over the grid that are kept, at most.
-            seed: Seed of the draws and of the first components.
+            components: The number of components.
+            samples: The number of channels to learn from.
+            rounds: The number of rounds of expectation-maximisation.
+            modes: The largest number of directions over the grid that are kept.
+            seed: The seed of the draws and of the first components.
             on_round: Called after each round with the mixture, which can be saved and gone on from, and the mean
                 log-likelihood of the draws before it.
 
@@ -126,11 +126,11 @@ def expectation_maximisation_of(
 
     Args:
         problem: Where channels come from; its pilots do not matter.
-        components: How many.
-        samples: Training channels.
-        modes: Directions over the grid that are kept, at most.
-        seed: Seed of the draws and of the first components.
-        start: A mixture to go on from; with the same draws it becomes what it would have without the break.
+        components: The number of components.
+        samples: The number of channels to learn from.
+        modes: The largest number of directions over the grid that are kept.
+        seed: The seed of the draws and of the first components.
+        start: Where to go on from; with the same draws it becomes what it would have without the break.
 
     Raises:
         ValueError: If there are fewer draws than eight for each component.

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from fanfold.core.abilities import offers
 from fanfold.problems import Problem
 from fanfold.problems.protocols import ChannelProblem
 
@@ -39,7 +40,7 @@ class ChannelNetworkSettings:
         Raises:
             ValueError: If the problem has no OFDM channels, or a setting does not fit it.
         """
-        if not isinstance(problem, ChannelProblem):
+        if not offers(problem, ChannelProblem):
             raise ValueError(
                 f"{type(self).__name__.removesuffix('Settings')} estimates OFDM channels and {type(problem).__name__} "
                 "draws something else: train it on ofdm-channel or few-channels, or train neural."

@@ -121,6 +121,8 @@ class FewChannels(Nested):
 @lru_cache(maxsize=4)
 def _chosen(problem: OFDMChannel, count: int, seed: int, fingerprint: str | None) -> Draws:
     """The channels of both parts; other stored channels, by their fingerprint, are chosen anew."""
+    # No stream: the count stands in its place, so that each count has a choice of its own. From five to eight channels
+    # it is the number of a stream, whose first draw then has the same seed; a stream would move all that was adapted.
     return problem.distinct(count, generator_of(seed, count))
 
 
