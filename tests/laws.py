@@ -147,9 +147,9 @@ def check_copies_are_alike(algorithm: Algorithm, dtype: str) -> None:
 LAWS = {name.removeprefix("check_"): law for name, law in sorted(globals().items()) if name.startswith("check_")}
 
 
-def moved(algorithm: Algorithm, obs: Observation):
+def moved(algorithm: Algorithm, obs: Observation, layers: int = LAYERS):
     """An unfolded network whose deviations are small and random."""
-    net = unfold(algorithm, obs, LAYERS, dict.fromkeys(algorithm.nominals, "per-layer"))
+    net = unfold(algorithm, obs, layers, dict.fromkeys(algorithm.nominals, "per-layer"))
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for d in net.deviations.values():

@@ -9,9 +9,10 @@ import torch
 from fanfold import iterate
 from fanfold.algorithms import REGISTRY
 from fanfold.deploy import to_onnx
-from laws import LAYERS, moved, observed, small_problem
+from laws import moved, observed, small_problem
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the exporter's own
+DEPTH = 3  # a first layer, one within and a last one; the exporter takes seconds a layer
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -20,7 +21,7 @@ def test_onnx_runtime_gives_the_same_to_rounding(name, dtype, tmp_path):
     algorithm = REGISTRY[name]()
     _, obs = observed(dtype)
     _, more = small_problem(dtype).sample(7, torch.Generator().manual_seed(2))  # another batch size
-    for estimator in (iterate(algorithm, LAYERS), moved(algorithm, obs)):
+    for estimator in (iterate(algorithm, DEPTH), moved(algorithm, obs, DEPTH)):
         path = to_onnx(estimator, obs, tmp_path / "network.onnx")
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
         for batch in (obs, more):

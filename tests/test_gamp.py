@@ -233,7 +233,7 @@ def test_every_likelihood_exports(likelihood, dtype, tmp_path):
         pytest.skip("ONNX Runtime has no error function in double precision")
     on = GeneralizedLinear(n=48, m=40, likelihood=likelihood, dtype=dtype)
     _, obs = drawn(on, 3)
-    estimator = ff.iterate(GAMP(on.prior, likelihood), 6)
+    estimator = ff.iterate(GAMP(on.prior, likelihood), 3)
     session = onnxruntime.InferenceSession(to_onnx(estimator, obs, tmp_path / "network.onnx"))
     (x_hat,) = session.run(["x_hat"], {"y": obs.y.numpy()})
     # sums of n products in another order, a few layers deep
