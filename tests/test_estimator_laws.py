@@ -73,6 +73,7 @@ OTHERS = {  # other networks of the same rows
         IMAGING, estimators.BackProjectionUNetSettings("back-projection", width=8, levels=1), DOUBLE
     ),
     "hybrid-oamp, mean": Case(IMAGING, estimators.HybridOAMPSettings(OAMP(), 2, correct="mean", width=4), DOUBLE),
+    "beam-mixer, known power": Case(CHANNELS, ofdm.MixerSettings(8, 6, 1, 6, 16, 16, known_power=True), SINGLE),
     "neural, squared error": Case(LINEAR, estimators.NeuralSettings(width=8), SINGLE),
     "neural, quantiles": Case(LINEAR, estimators.NeuralSettings("pinball", width=8), SINGLE),
     "neural, classes": Case(Modulation(), estimators.NeuralSettings("cross-entropy", width=8), SINGLE),
@@ -202,7 +203,7 @@ def test_dtype_device_and_shape_are_those_of_the_signals(name):
 @pytest.mark.parametrize("scale", [1e-3, 1e3])
 def test_scale_equivariant_or_says_that_it_is_not(name, scale):
     net, (_, obs) = made(name), drawn(name)
-    if name in OFDM_ROWS or net.scale_equivariant:
+    if net.scale_equivariant:
         whole = net(obs)
         scaled = net(Observation(scale * obs.y, obs.A, None if obs.noise_var is None else scale**2 * obs.noise_var))
         close(name, scaled.x / scale, whole.x)

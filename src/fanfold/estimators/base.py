@@ -164,6 +164,16 @@ class Restrainable(Protocol):
 
 
 @runtime_checkable
+class ScaleAware(Protocol):
+    """An estimator that says whether measurements in other units give the estimate in other units, and no other."""
+
+    @property
+    def scale_equivariant(self) -> bool:
+        """Whether a factor on `y`, squared on `noise_var`, is a factor on the estimate."""
+        ...
+
+
+@runtime_checkable
 class WithOrigin(Protocol):
     """A network that was something else before it learned."""
 

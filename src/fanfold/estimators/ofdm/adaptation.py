@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from fanfold.core.abilities import ability, require
 from fanfold.core.streams import generator_of
 from fanfold.core.units import power
-from fanfold.estimators.base import Kept, MeasuresNoise, Preparable, SelfJudged
+from fanfold.estimators.base import Kept, MeasuresNoise, Preparable, ScaleAware, SelfJudged
 from fanfold.estimators.ofdm.beam_mixer import MixerSettings
 from fanfold.estimators.ofdm.grid_cnn import CNNSettings
 from fanfold.estimators.ofdm.learned_filters import FilterSettings
@@ -101,6 +101,12 @@ class Adapted(nn.Module):
         """Whether the inner network measures a noise variance that is not known."""
         measuring = ability(self.net, MeasuresNoise)
         return measuring is not None and measuring.measures_noise
+
+    @property
+    def scale_equivariant(self) -> bool:
+        """Whether the inner network is scale-equivariant."""
+        aware = ability(self.net, ScaleAware)
+        return aware is not None and aware.scale_equivariant
 
     def prepare(self, x: Tensor, obs: Observation) -> None:
         """Let a network that is yet untrained learn in closed form; one that was trained stays as it is.

@@ -96,6 +96,11 @@ class ChannelNetwork(nn.Module):
         super().__init__()
         self.front_end = front_end
 
+    @property
+    def scale_equivariant(self) -> bool:
+        """Whether the power is measured for each observation, so that other units change nothing."""
+        return not self.front_end.known_power
+
     @abstractmethod
     def at_unit_power(self, pilots: UnitPower) -> tuple[Tensor, Tensor]:
         """The channel in pairs `(batch, n, 2)` and its error variance `(batch, n)`, both at unit power."""
