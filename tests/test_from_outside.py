@@ -36,6 +36,7 @@ class Offset:
     part: str = "train"
 
     A = None
+    files_of = commands_of = staticmethod(lambda settings: ())
     kind = "vector"
     names = ("offset",)
     wanted = (0,)

@@ -8,6 +8,7 @@ import tyro
 from fanfold.cli.apply import apply_to_file
 from fanfold.cli.console import notes, show
 from fanfold.cli.flags import Result, RunPath
+from fanfold.core.files import is_regular
 from fanfold.core.table import Table, plain
 from fanfold.evaluation.evaluate import evaluate as evaluate_estimators
 from fanfold.evaluation.peers import peers_of
@@ -38,11 +39,12 @@ def _row(run: Run) -> dict[str, Any]:
     except (ValueError, OSError) as error:
         return dict.fromkeys(COLUMNS) | {"run": str(run.path), "done": False, "problem": f"cannot be read: {error}"}
     network, last = config.get("network", {}), validated[-1] if validated else {}
-    weights = (run.path / "weights.safetensors").is_file()
+    weights = is_regular(run.path / "weights.safetensors")
+    algorithm = network.get("algorithm")
     values = (
         str(run.path),
         config.get("problem", {}).get("name"),
-        network.get("algorithm", {}).get("name", network.get("name")),
+        algorithm.get("name") if isinstance(algorithm, dict) else network.get("name"),
         network.get("layers"),
         last.get("step", 0),
         config.get("training", {}).get("steps"),
@@ -71,7 +73,7 @@ def evaluate(
         out: A .csv or .json file for the table.
     """
     stored = Run.open(run)
-    net, problem = stored.estimator(), stored.problem()
+    net, problem = stored.estimator(), stored.draws()
     conditions: dict[str, Any] = {"snr_db": list(snr_db)} if snr_db else {}
     if pictures:
         problem = problem.shifted(pictures=pictures)

@@ -2,8 +2,6 @@
 
 import functools
 import inspect
-import itertools
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -32,7 +30,9 @@ from fanfold.observation import Observation
 from fanfold.problems import Problem
 from fanfold.problems.protocols import GuessedPrior, likelihood_of, prior_of
 from fanfold.runs import recipe
-from fanfold.runs.directory import check_schema
+from fanfold.runs.folders import check_schema, claimed, discard_unused, read_toml
+from fanfold.runs.needs import needs_of
+from fanfold.runs.origin import is_sealed
 from fanfold.training.fit import fit
 from fanfold.training.fit import resume as resume_run
 from fanfold.training.settings import Training
@@ -41,7 +41,8 @@ from fanfold.unfolding.equilibrium import EquilibriumSettings
 from fanfold.unfolding.unfold import UnfoldedSettings
 
 NOTHING_GIVEN = TrainingFlags()
-SECTIONS = ("schema", "problem", "network", "training")
+ALLOW = "--allow-program"
+SECTIONS = ("schema", "problem", "outline", "network", "training")
 
 
 def train_verb(args: Sequence[str], config: Path | None) -> Callable[..., Result]:
@@ -54,6 +55,7 @@ def train_verb(args: Sequence[str], config: Path | None) -> Callable[..., Result
         training: Annotated[TrainingFlags, Flat] = NOTHING_GIVEN,
         run_dir: Path | None = None,
         device: str = "cpu",
+        allow_program: bool = False,
     ) -> Result:
         """Train a network: fanfold train PROBLEM NETWORK [flags]. An algorithm is unfolded into one.
 
@@ -65,10 +67,11 @@ def train_verb(args: Sequence[str], config: Path | None) -> Callable[..., Result
             training: How to train.
             run_dir: Where config, metrics, checkpoints and weights go; runs/PROBLEM-NETWORK-N if not given.
             device: "cpu" or "cuda".
+            allow_program: Start the program that a --config names, although it was not made on this machine.
         """
         return _train(problem, network, asdict(training), run_dir, device, prior_given=prior_given)
 
-    return train if config is None else with_defaults(train, defaults_of(config))
+    return train if config is None else with_defaults(train, defaults_of(config, allow_program=ALLOW in args))
 
 
 def with_defaults(verb: Callable[..., Result], defaults: Mapping[str, Any]) -> Callable[..., Result]:
@@ -100,9 +103,13 @@ def _train(
     settings = settings_for(network, problem, prior_given=prior_given)
     leads = join_world(torch.device(device)).leads  # chooses the GPU of this process
     net = settings.build(problem).to(device)
-    path = run_dir or _free_path(f"{type(problem).__name__}-{name}".lower())
-    with watching(str(path)) as watch:
-        fit(net, problem, run_dir=path, on_event=watch if leads else None, **options)
+    path = run_dir or claimed(Path("runs"), f"{type(problem).__name__}-{name}".lower())
+    try:
+        with watching(str(path)) as watch:
+            fit(net, problem, run_dir=path, on_event=watch if leads else None, **options)
+    finally:
+        if run_dir is None:
+            discard_unused(path)
     return _trained(path, leads=leads)
 
 
@@ -148,23 +155,27 @@ def scalar_quantities(algorithm: Algorithm, problem: Problem, sharing: str = "pe
     return {name: sharing for name, value in theta.items() if value.ndim == 0}
 
 
-def defaults_of(file: Path) -> dict[str, Any]:
+def defaults_of(file: Path, *, allow_program: bool = False) -> dict[str, Any]:
     """Problem, network and training of a config, such as a run directory's.
 
     Raises:
-        ValueError: If it cannot be read or holds something unknown.
+        ValueError: If it cannot be read or holds something unknown, or names a program and was not made on this
+            machine.
     """
-    try:
-        config = tomllib.loads(file.read_text())
-    except FileNotFoundError as error:
-        raise ValueError(f"there is no config {file}; a run directory's config.toml is one.") from error
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"{file} is not TOML: {error}") from error
+    if not file.exists():
+        raise ValueError(f"there is no config {file}; a run directory's config.toml is one.")
+    config = read_toml(file.resolve())
     _refuse_unknown(config, SECTIONS, "the config has [{}]; it takes {}.")
     check_schema(config, file)
     settings = dict(config.get("training", {}))
     _refuse_unknown(settings, [*Training.__dataclass_fields__], "[training] has no setting {!r}; it has {}.")
     defaults: dict[str, Any] = {"training": TrainingFlags(**settings)}
+    commands = needs_of(config.get("problem", {})).commands
+    if commands and not allow_program and not is_sealed(file.parent, file.read_bytes()):
+        raise ValueError(
+            f"{file} was not made on this machine and would start a program: {commands[0]!r}. Read the command, and if "
+            f"you trust it, allow it: {ALLOW}"
+        )
     if "problem" in config:
         defaults["problem"] = recipe.build_problem(config["problem"])
     if "network" in config:
@@ -178,14 +189,15 @@ def _refuse_unknown(data: Mapping[str, Any], known: Sequence[str], sentence: str
             raise ValueError(sentence.format(name, ", ".join(known)) + did_you_mean(name, known))
 
 
-def resume(run: RunPath) -> Result:
+def resume(run: RunPath, allow_program: bool = False) -> Result:
     """Go on with a training that stopped, to the same numbers as without the break.
 
     Args:
         run: The run directory.
+        allow_program: Start the program of a run that was not made on this machine.
     """
     with watching(str(run)) as watch:
-        resume_run(run, on_event=watch)
+        resume_run(run, on_event=watch, allow_program=allow_program)
     return _trained(run, leads=True)
 
 
@@ -220,7 +232,3 @@ def _trained(path: Path, *, leads: bool) -> Result:
     if leads:
         notes.print(f"next: fanfold evaluate {path} · fanfold report {path} · fanfold apply {path} y.npy")
     return {"run": str(path)}
-
-
-def _free_path(name: str) -> Path:
-    return next(p for i in itertools.count(1) if not (p := Path("runs") / f"{name}-{i}").exists())

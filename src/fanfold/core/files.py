@@ -3,6 +3,8 @@
 import hashlib
 import json
 import os
+import re
+import stat
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,7 +21,7 @@ def write_whole(path: Path, content: bytes) -> None:
     Raises:
         OSError: If the disk is full, say; the older file is unharmed.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")  # as `remove_fragments` knows it
     try:
         with temporary.open("wb") as file:
             file.write(content)
@@ -30,6 +32,47 @@ def write_whole(path: Path, content: bytes) -> None:
         raise OSError(error.errno, f"cannot write {path} ({error.strerror}); what was there is unharmed") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_fragments(folder: Path) -> None:
+    """Remove the temporary files of `write_whole` whose writers were killed; those of processes that live stay."""
+    for file in folder.iterdir():
+        writer = re.fullmatch(r"\..+\.(\d+)", file.name)
+        if writer and not _lives(int(writer[1])):
+            file.unlink(missing_ok=True)
+
+
+def _lives(process: int) -> bool:
+    if os.name != "posix":  # where the signal 0 is one that is heard
+        return True
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # a process of another user
+        return True
+    return True
+
+
+def is_regular(file: Path) -> bool:
+    """Whether there is a plain file: no link, folder, pipe or device, which a folder from elsewhere may hold."""
+    try:
+        return stat.S_ISREG(file.lstat().st_mode)
+    except (OSError, ValueError):
+        return False
+
+
+def read_regular(file: Path) -> bytes:
+    """The bytes of a plain file.
+
+    Raises:
+        ValueError: If it is a link, a pipe, a device or a folder, or there is none.
+        OSError: If it cannot be read.
+    """
+    if not is_regular(file):
+        what = "no plain file, but a link, a folder, a pipe or a device" if os.path.lexists(file) else "not there"
+        raise ValueError(f"{file} is {what}; it is not read.")
+    return file.read_bytes()
 
 
 def file_hash(file: Path) -> str:
@@ -49,10 +92,12 @@ def sole_writer(folder: Path) -> Iterator[None]:
     The operating system lets go of the lock of a process that is killed.
 
     Raises:
-        ValueError: If another process writes to the folder.
+        ValueError: If another process writes to the folder, or its lock is a link.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK).open("w") as lock:
+    if os.path.lexists(folder / LOCK) and not is_regular(folder / LOCK):
+        raise ValueError(f"{folder / LOCK} is no plain file; remove it, and do not trust the folder.")
+    with (folder / LOCK).open("a") as lock:
         _take(lock, folder)
         yield
 
@@ -70,7 +115,7 @@ def _take(lock: IO[str], folder: Path) -> None:
         except BlockingIOError as error:
             if time.monotonic() > end:
                 raise ValueError(
-                    f"another process draws into {folder}; wait for it, or choose another folder."
+                    f"another process writes to {folder}; wait for it, or choose another folder."
                 ) from error
         time.sleep(0.05)
 

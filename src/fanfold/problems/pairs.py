@@ -2,10 +2,11 @@
 
 import zlib
 from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 from zipfile import BadZipFile
 
 import numpy as np
@@ -49,6 +50,11 @@ class FromFile(Described):
         if not 0 < self.held_out_share < 1:
             raise ValueError(f"held_out_share is {self.held_out_share}; pass a share between 0 and 1.")
         self.rows()
+
+    @staticmethod
+    def files_of(settings: Mapping[str, Any]) -> Sequence[str]:
+        """Where the pairs are stored."""
+        return [settings["path"]]
 
     @property
     def A(self) -> LinearOperator | None:  # noqa: N802

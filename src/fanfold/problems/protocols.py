@@ -5,7 +5,7 @@ registered nowhere, and generic code asks these protocols alone. A class whose s
 `SometimesPosterior`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -293,6 +293,30 @@ def posterior_of(problem: object) -> Callable[[Observation], Estimate] | None:
     if not offers(problem, KnownPosterior) or (offers(problem, SometimesPosterior) and not problem.has_posterior):
         return None
     return problem.posterior
+
+
+# What a problem needs beyond its settings. A class is asked before anything is built, for its settings may have come
+# from elsewhere: nothing is opened or started for the answer
+
+
+@runtime_checkable
+class ReadsFiles(Protocol):
+    """A class of problems that read files or folders."""
+
+    @staticmethod
+    def files_of(settings: Mapping[str, Any]) -> Sequence[str]:
+        """The files and folders that a problem of these settings reads."""
+        ...
+
+
+@runtime_checkable
+class StartsPrograms(Protocol):
+    """A class of problems that start programs."""
+
+    @staticmethod
+    def commands_of(settings: Mapping[str, Any]) -> Sequence[str]:
+        """The commands that a problem of these settings starts."""
+        ...
 
 
 # Draws that were made before

@@ -29,7 +29,7 @@ def write_run_page(run: Run, path: Path, samples: int) -> Path:
     Raises:
         ValueError: If the run has no weights yet.
     """
-    net, problem = run.estimator(), run.problem()
+    net, problem = run.estimator(), run.draws()
     if (network := ability(net, Layered)) is not None:
         lessons = run.config.get("training", {}).get("schedule") == "lessons"
         verdict, sections = layered_sections(problem, network, run.metrics(), samples, lessons=lessons)

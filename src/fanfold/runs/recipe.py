@@ -21,17 +21,11 @@ from fanfold.estimators.base import Kept, Settings
 GIVEN = "given"
 Data = dict[str, Any]
 
-# what settings are made of
-PARTS: dict[str, type] = {
-    **likelihoods.REGISTRY,
-    **penalties.REGISTRY,
-    **priors.REGISTRY,
-    **problems.REGISTRY,
-    **problems.PARTS,
-    **algorithms.REGISTRY,
-    **estimators.REGISTRY,
-}
-NAMES = {kind: name for name, kind in PARTS.items()}
+MODELS: dict[str, type] = {**likelihoods.REGISTRY, **penalties.REGISTRY, **priors.REGISTRY}
+# what the settings of problems, and those of networks, are made of; no network holds a problem, which may read files
+OF_PROBLEMS: dict[str, type] = {**MODELS, **problems.REGISTRY, **problems.PARTS}
+OF_NETWORKS: dict[str, type] = {**MODELS, **algorithms.REGISTRY, **estimators.REGISTRY}
+NAMES = {kind: name for name, kind in (OF_PROBLEMS | OF_NETWORKS).items()}
 
 
 def describe(thing: Any) -> Data:
@@ -73,12 +67,18 @@ def name_of(thing: Any) -> str:
     return name.rpartition("<locals>.")[2]
 
 
-def build(data: Mapping[str, Any], registry: Mapping[str, type], handed_in: Mapping[str, Any] | None = None) -> Any:
+def build(
+    data: Mapping[str, Any],
+    registry: Mapping[str, type],
+    parts: Mapping[str, type],
+    handed_in: Mapping[str, Any] | None = None,
+) -> Any:
     """What `describe` described.
 
     Args:
         data: The description.
         registry: What its name may stand for.
+        parts: What names within its settings may stand for.
         handed_in: What a user gives for classes of their own, by the setting's name: `problem`, `algorithm`, `loss`.
 
     Raises:
@@ -93,10 +93,10 @@ def build(data: Mapping[str, Any], registry: Mapping[str, type], handed_in: Mapp
     for field in settings:
         if field not in known:
             raise ValueError(f"{name} has no setting {field!r}; it has {', '.join(known)}.{did_you_mean(field, known)}")
-    return kind(**{k: built(v, k, handed_in or {}) for k, v in settings.items()})
+    return kind(**{k: built(v, k, parts, handed_in or {}) for k, v in settings.items()})
 
 
-def built(value: Any, what: str, handed_in: Mapping[str, Any]) -> Any:
+def built(value: Any, what: str, parts: Mapping[str, type], handed_in: Mapping[str, Any]) -> Any:
     """A setting from plain data; a list was a tuple.
 
     Raises:
@@ -105,10 +105,10 @@ def built(value: Any, what: str, handed_in: Mapping[str, Any]) -> Any:
     if isinstance(value, dict):
         if GIVEN in value:
             return taken(value, what, handed_in)
-        return (
-            build(value, PARTS, handed_in) if "name" in value else {k: built(v, k, handed_in) for k, v in value.items()}
-        )
-    return tuple(built(v, what, handed_in) for v in value) if isinstance(value, list) else value
+        if "name" in value:
+            return build(value, parts, parts, handed_in)
+        return {k: built(v, k, parts, handed_in) for k, v in value.items()}
+    return tuple(built(v, what, parts, handed_in) for v in value) if isinstance(value, list) else value
 
 
 def taken(data: Mapping[str, Any], what: str, handed_in: Mapping[str, Any]) -> Any:
@@ -176,7 +176,7 @@ def build_settings(data: Mapping[str, Any], handed_in: Mapping[str, Any] | None 
     """
     if GIVEN in data:
         raise ValueError(f"{data[GIVEN]} is a network of the user's own, without settings here: train it from Python.")
-    return build(data, estimators.REGISTRY, handed_in)
+    return build(data, estimators.REGISTRY, OF_NETWORKS, handed_in)
 
 
 def describe_problem(problem: Any) -> Data:
@@ -192,4 +192,4 @@ def build_problem(data: Mapping[str, Any], handed_in: Mapping[str, Any] | None =
     """
     if GIVEN in data:
         return taken(data, "problem", handed_in or {})
-    return build(data, problems.REGISTRY, handed_in)
+    return build(data, problems.REGISTRY, OF_PROBLEMS, handed_in)

@@ -1,6 +1,6 @@
 """An estimator that learns its array's responses together with its other numbers. Deviations: fanfold's own idea."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import torch
@@ -45,8 +45,9 @@ class LearnedResponsesSettings:
                 f"responses belong to the elements of an array's axes, and {problem.A} has none; take a problem whose "
                 "operator is a Kronecker product, such as rf-imaging."
             )
-        net = LearnedResponses(self.within.build(problem), tuple(factor.shape[0] for factor in problem.A.factors))
-        net.settings = self
+        within = self.within.build(problem)
+        net = LearnedResponses(within, tuple(factor.shape[0] for factor in problem.A.factors))
+        net.settings = replace(self, within=within.settings or self.within)
         return net
 
 

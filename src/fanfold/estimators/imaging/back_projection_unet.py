@@ -1,12 +1,12 @@
 """A U-Net on a linear image. Jin, McCann, Froustey & Unser (2017), "FBPConvNet": x̂ = U-Net(image(y))."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 
 from fanfold.core.units import rms
 from fanfold.estimators.imaging.scenes import as_picture, as_signal, check_scene, like_operator, scene_of
-from fanfold.estimators.linear.image import ImageName, linear_image, signal_power
+from fanfold.estimators.linear.image import ImageName, image_for
 from fanfold.networks import UNet
 from fanfold.observation import Estimate, Estimator, Observation
 from fanfold.problems.base import Problem
@@ -33,10 +33,10 @@ class BackProjectionUNetSettings:
 
     def build(self, problem: Problem) -> "BackProjectionUNet":
         """The untrained network."""
-        image = linear_image(self.image, signal_power(problem) if self.signal_var is None else self.signal_var)
+        image, signal_var = image_for(self, problem)
         shape = {"width": self.width, "levels": self.levels, "groups": self.norm_groups, "seed": self.network_seed}
         net = BackProjectionUNet(scene_of(problem, self.voxels), image, **shape)
-        net.settings = self
+        net.settings = replace(self, signal_var=signal_var)
         return net if problem.A is None else like_operator(net, problem.A)
 
 

@@ -1,13 +1,13 @@
 """MoDL. Aggarwal, Mani & Jacob (2019), eqs. 9-10: z = x + CNN(x), x ← (AᴴA + λI)⁻¹ (Aᴴy + λz)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
 
 from fanfold.core.units import rms
 from fanfold.estimators.imaging.scenes import as_picture, as_signal, check_scene, like_operator, scene_of
-from fanfold.estimators.linear.image import ImageName, linear_image, signal_power
+from fanfold.estimators.linear.image import ImageName, image_for
 from fanfold.networks import ResidualCNN
 from fanfold.observation import Estimate, Estimator, Observation
 from fanfold.problems.base import Problem
@@ -35,10 +35,10 @@ class MoDLSettings:
 
     def build(self, problem: Problem) -> "MoDL":
         """The untrained network."""
-        image = linear_image(self.image, signal_power(problem) if self.signal_var is None else self.signal_var)
+        image, signal_var = image_for(self, problem)
         shape = {"width": self.width, "depth": self.depth, "seed": self.network_seed}
         net = MoDL(scene_of(problem, self.voxels), image, self.lam, self.layers, **shape)
-        net.settings = self
+        net.settings = replace(self, signal_var=signal_var)
         return net if problem.A is None else like_operator(net, problem.A)
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from fanfold.core.abilities import ability
 from fanfold.estimators.imaging.back_projection_unet import BackProjectionUNetSettings
 from fanfold.estimators.imaging.settings import Imaging
-from fanfold.estimators.linear.image import ImageName, linear_image, signal_power
+from fanfold.estimators.linear.image import ImageName, image_for
 from fanfold.linops import Dense, LinearOperator
 from fanfold.observation import Estimate, Observation
 from fanfold.problems.base import Problem
@@ -99,9 +99,10 @@ class OnePhaseSettings:
 
     def build(self, problem: Problem) -> "OnePhase":
         """The untrained network."""
-        image = linear_image(self.image, signal_power(problem) if self.signal_var is None else self.signal_var)
-        net = OnePhase(image, self.within.build(RealScenes(problem)))
-        net.settings = self
+        image, signal_var = image_for(self, problem)
+        within = self.within.build(RealScenes(problem))
+        net = OnePhase(image, within)
+        net.settings = replace(self, signal_var=signal_var, within=within.settings or self.within)
         return net
 
 

@@ -1,7 +1,7 @@
 """Linear images of a scene: the matched filter, and LMMSE for white scenes without a matrix being formed."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 
@@ -77,6 +77,28 @@ def linear_image(name: ImageName, signal_var: float) -> Estimator:
     if name not in ("lmmse", "back-projection"):
         raise ValueError(f"image is {name!r}; take lmmse or back-projection.")
     return WhiteLMMSE(signal_var) if name == "lmmse" else adjoint_image
+
+
+class WithImage(Protocol):
+    """Settings that name a linear image."""
+
+    @property
+    def image(self) -> ImageName: ...
+
+    @property
+    def signal_var(self) -> float | None: ...
+
+
+def image_for(settings: WithImage, problem: Problem) -> tuple[Estimator, float | None]:
+    """The image that settings name, and the power of signals that it takes, for settings that say all.
+
+    Raises:
+        ValueError: If there is no image of that name.
+    """
+    var = settings.signal_var
+    if settings.image == "lmmse" and var is None:
+        var = signal_power(problem)
+    return linear_image(settings.image, var or 0.0), var
 
 
 def signal_power(problem: Problem, seed: int = 0) -> float:

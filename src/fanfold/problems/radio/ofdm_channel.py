@@ -1,6 +1,7 @@
 """Channel estimation in OFDM: y = h[pilots] + w at each antenna, the channel h wanted everywhere."""
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -13,7 +14,16 @@ from fanfold.core.noise import circular
 from fanfold.linops import LinearOperator, Mask
 from fanfold.observation import Observation
 from fanfold.problems.base import Described
-from fanfold.propagation import Layout, Part, Source, distinct, pilot_mask, source_of, stored_fingerprint
+from fanfold.propagation import (
+    Layout,
+    Part,
+    Source,
+    distinct,
+    files_of_source,
+    pilot_mask,
+    source_of,
+    stored_fingerprint,
+)
 
 
 @dataclass(frozen=True)
@@ -52,6 +62,12 @@ class OFDMChannel(Described):
         if self.part not in get_args(Part):
             raise ValueError(f"part is {self.part!r}; pass {', '.join(get_args(Part))}.")
         _ = self.A  # refuses sources and pilots that do not exist
+
+    @staticmethod
+    def files_of(settings: Mapping[str, Any]) -> Sequence[str]:
+        """The sources of channels and the mask of pilots that are files or folders."""
+        pilots = settings.get("pilots", "")
+        return [*files_of_source(settings.get("source", "umi")), *([pilots] if pilots.endswith(".npy") else [])]
 
     @property
     def channels(self) -> Source:

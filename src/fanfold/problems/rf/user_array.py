@@ -1,6 +1,7 @@
 """RF imaging by the user's own array: its geometry from a text file, and calibration pairs from the true array."""
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -19,6 +20,7 @@ from fanfold.problems.base import Described
 from fanfold.problems.pairs import PairArrays, Part, load_arrays, pick_rows, rows_of
 from fanfold.problems.rf.geometry_file import Geometry, read_geometry
 from fanfold.problems.rf.imaging import Scene, scenes
+from fanfold.problems.sparse.photographs import picture_files
 
 SIMULATED_ONLY = ("targets", "sparsity", "speckle", "snr_db", "phase_deg", "gain_db", "pictures", "seed")
 
@@ -76,6 +78,12 @@ class RFGeometry(Described):
                 f"{self.targets} scenes have two axes of more than one voxel, and {self.geometry} has a scene of "
                 f"{self.scene}; take points."
             )
+
+    @staticmethod
+    def files_of(settings: Mapping[str, Any]) -> Sequence[str]:
+        """The geometry, the pairs and the pictures that are files."""
+        pairs = settings.get("pairs")
+        return [settings["geometry"], *([] if pairs is None else [pairs]), *picture_files(settings)]
 
     @property
     def A(self) -> LinearOperator:  # noqa: N802

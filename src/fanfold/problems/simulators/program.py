@@ -9,7 +9,7 @@ import signal
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -64,6 +64,11 @@ class Program(Numbered):
         if self.parameters_as not in ("json", "npy", "text"):
             raise ValueError(f"parameters_as is {self.parameters_as!r}; pass json, npy or text.")
         self._words(dict.fromkeys(PLACEHOLDERS, ""), np.zeros(1))
+
+    @staticmethod
+    def commands_of(settings: Mapping[str, Any]) -> Sequence[str]:
+        """The command."""
+        return [settings["command"]]
 
     def identity(self) -> dict[str, Any]:
         return {

@@ -1,0 +1,92 @@
+"""Folders of runs and their files of text: new ones that are free, and what is in old ones, which may be damaged."""
+
+import itertools
+import json
+import os
+import tomllib
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from fanfold.core.files import LOCK, is_regular, read_regular
+from fanfold.runs import operators, origin
+
+SCHEMA = 3  # of config.toml; 1 had no number, and sections of other names; 2 had no outline
+CONFIG, ENVIRONMENT, METRICS = "config.toml", "environment.json", "metrics.jsonl"
+BEFORE_CONFIG = (ENVIRONMENT, operators.FILE, origin.FILE)  # what a run that was killed while it was made consists of
+
+
+def check_free(path: Path) -> None:
+    """Refuse a directory for a new run that holds anything but what a run killed while it was made leaves behind.
+
+    Raises:
+        ValueError: If something is there already.
+    """
+    if not os.path.lexists(path):
+        return
+    if not path.is_dir() or any(f.name not in (*BEFORE_CONFIG, LOCK) for f in path.iterdir()):
+        raise ValueError(f"{path} exists; choose another run directory, or go on with it: fanfold resume {path}")
+
+
+def claimed(parent: Path, name: str) -> Path:
+    """A new directory `name-1`, `name-2`, … that no other process has, whichever starts at the same moment."""
+    parent.mkdir(parents=True, exist_ok=True)
+    for number in itertools.count(1):
+        with suppress(FileExistsError):
+            (parent / f"{name}-{number}").mkdir()
+            return parent / f"{name}-{number}"
+    raise AssertionError("numbers do not end")
+
+
+def discard_unused(path: Path) -> None:
+    """Remove a directory that became no run."""
+    if is_regular(path / CONFIG):
+        return
+    for name in (*BEFORE_CONFIG, LOCK):
+        (path / name).unlink(missing_ok=True)
+    with suppress(OSError):  # something else is in it
+        path.rmdir()
+
+
+def read_toml(file: Path) -> dict[str, Any]:
+    """The content of a TOML file.
+
+    Raises:
+        ValueError: If it is not TOML.
+    """
+    try:
+        return tomllib.loads(read_regular(file).decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"{file} is not TOML: {error}") from error
+
+
+def read_json(file: Path, content: bytes) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    try:
+        data = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file} is damaged: {error}") from error
+    if not isinstance(data, dict):
+        raise ValueError(f"{file} is damaged: {str(data)[:40]} is no object.")
+    return data
+
+
+def check_schema(config: Mapping[str, Any], source: Path) -> None:
+    """Refuse a config of another schema.
+
+    Raises:
+        ValueError: Says which fanfold wrote it.
+    """
+    schema = config.get("schema", 1)
+    if not isinstance(schema, int):
+        raise ValueError(f"{source} is damaged: its schema is {schema!r}; this fanfold reads {SCHEMA}.")
+    if schema != SCHEMA:
+        age = "an older" if schema < SCHEMA else "a newer"
+        raise ValueError(
+            f"{source} was written by {age} fanfold (schema {schema}; this one reads {SCHEMA}): train anew."
+        )
