@@ -16,6 +16,28 @@ Signal = Inexact[Tensor, "*batch"]
 Variance = float | Float[Tensor, "..."]
 
 
+SATURATED = 1e4  # of an exponent: it decides between two components for good, in every precision
+
+
+def raised(v: Tensor) -> Tensor:
+    """The variance, nowhere so small that its reciprocal, or a gradient through that, overflows."""
+    return v.clamp_min(torch.finfo(v.dtype).tiny * 1e5)
+
+
+def capped_power(r: Tensor, var: Tensor, v: Tensor) -> Tensor:
+    """The power `|r|²`, cut where it decides for a signal of variance `var` against noise of variance v alone."""
+    v = raised(v)
+    most = SATURATED * v * ((var + v) / var)
+    return torch.minimum(power(r), most.clamp_max(torch.finfo(v.dtype).max / SATURATED**2))
+
+
+def log_odds(r: Tensor, var: Tensor, v: Tensor) -> Tensor:
+    """The log ratio of `N(r; 0, var + v)` and `N(r; 0, v)`: what r says for a non-zero against a zero."""
+    degrees, energy, v = 1 if r.is_complex() else 2, capped_power(r, var, v), raised(v)
+    share = (v / (var + v)).clamp_min(torch.finfo(v.dtype).tiny)
+    return (energy * (var / (var + v)) / v + torch.log(share)) / degrees
+
+
 def gaussian_log_prob(x: Tensor, var: Variance) -> Tensor:
     """The log density of a zero-mean Gaussian: real `N(0, var)`, or circular complex `CN(0, var)`."""
     var = torch.as_tensor(var, dtype=x.real.dtype, device=x.device)
@@ -73,11 +95,14 @@ class Prior(ABC):
 
     @abstractmethod
     def log_evidence(self, r: Signal, v: Variance) -> Float[Tensor, "*batch"]:
-        """The log density of `r = x + w` with `E|w|² = v`, for each entry."""
+        """The log density of `r = x + w` with `E|w|² = v`, for each entry; `log_prob(r)` where v is zero."""
 
     @abstractmethod
     def posterior(self, r: Signal, v: Variance, given: Any = None) -> tuple[Signal, Float[Tensor, "*batch"]]:
         """The mean and the variance of x given `r = x + w` with `E|w|² = v`, for each entry.
+
+        Both are finite, with finite gradients, for every finite r and every `v >= 0`; without noise x is r, or what
+        the prior allows next to it.
 
         Args:
             r: The noisy signal.

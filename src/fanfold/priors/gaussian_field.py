@@ -55,6 +55,8 @@ class GaussianField(Prior):
 
     def posterior(self, r, v, given=None):
         v = torch.as_tensor(v, dtype=self.values.dtype, device=r.device)
-        gain = self.values / (self.values + v)
-        x = self.mean + ((r - self.mean) @ self.vectors.conj() * gain) @ self.vectors.mT
-        return x, v * gain @ self.vectors.abs().square().mT
+        gain = self.values / (self.values + v).clamp_min(torch.finfo(v.dtype).tiny)
+        away = r - self.mean
+        vectors = self.vectors.to(away.dtype)
+        x = self.mean + (away @ vectors.conj() * gain) @ vectors.mT
+        return x.to(r.dtype), (v * gain @ self.vectors.abs().square().mT).expand(r.shape).to(r.real.dtype)
