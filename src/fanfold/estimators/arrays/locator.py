@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from fanfold.core.abilities import require
 from fanfold.core.units import ordinary_binade, power
+from fanfold.estimators.precision import in_full_precision
 from fanfold.networks.residual_mlp import ResidualMLP
 from fanfold.networks.spectrum import SpectrumCNN
 from fanfold.observation import Estimate, Observation
@@ -173,6 +174,7 @@ class Locator(nn.Module):
         """
         return LocatorSettings(oversampling, margin, width, depth, seed).build(problem)
 
+    @in_full_precision
     def forward(self, obs: Observation) -> Estimate:
         """The mixture's mean and variance, `(..., 1)` each.
 
