@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fanfold.core.precision import at_least_single
 from fanfold.linops import LinearOperator
 
 
@@ -67,7 +68,7 @@ class Observation:
         var = torch.as_tensor(self.noise_var, device=self.y.device)
         if var.is_complex():
             raise ValueError(f"noise_var is {var.dtype}; a variance E|w|² is real: pass its real part.")
-        var = var.to(self.y.real.dtype)
+        var = var.to(at_least_single(self.y.dtype).to_real())  # variances are far smaller than what half holds
         check_finite("noise_var", var)
         if (var < 0).any():
             raise ValueError(f"noise_var is {var.min().item():g}; a variance is not negative: pass E|w|² (not in dB).")

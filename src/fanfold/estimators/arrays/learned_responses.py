@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from fanfold.algorithms import OAMP
 from fanfold.estimators.imaging.settings import Imaging
+from fanfold.estimators.precision import in_full_precision
 from fanfold.linops import Kronecker
 from fanfold.observation import Estimate, Observation
 from fanfold.problems.base import Problem
@@ -98,6 +99,7 @@ class LearnedResponses(nn.Module):
         """
         return LearnedResponsesSettings(within or unfolded_oamp()).build(problem)
 
+    @in_full_precision
     def forward(self, obs: Observation) -> Estimate:
         """The estimate, `(..., n)`.
 

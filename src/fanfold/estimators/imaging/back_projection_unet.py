@@ -5,8 +5,9 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from fanfold.core.units import rms
-from fanfold.estimators.imaging.scenes import as_picture, as_signal, check_scene, like_operator, scene_of
+from fanfold.estimators.imaging.scenes import check_scene, like_operator, scene_of, through
 from fanfold.estimators.linear.image import ImageName, image_for
+from fanfold.estimators.precision import in_full_precision
 from fanfold.networks import UNet
 from fanfold.observation import Estimate, Estimator, Observation
 from fanfold.problems.base import Problem
@@ -113,6 +114,7 @@ class BackProjectionUNet(nn.Module):
         """Whether measurements in other units give the estimate in other units."""
         return self.settings is not None and self.settings.image == "back-projection"
 
+    @in_full_precision
     def forward(self, obs: Observation) -> Estimate:
         """The estimate, `(..., n)`; complex or real as the measurements.
 
@@ -122,4 +124,4 @@ class BackProjectionUNet(nn.Module):
         x = self.image(obs).x
         check_scene(x, self.scene)
         scale = rms(x)
-        return Estimate(scale * as_signal(self.net(as_picture(x / scale, self.scene)), x))
+        return Estimate(scale * through(self.net, x / scale, self.scene))

@@ -6,8 +6,9 @@ import torch
 from torch import nn
 
 from fanfold.core.units import rms
-from fanfold.estimators.imaging.scenes import as_picture, as_signal, check_scene, like_operator, scene_of
+from fanfold.estimators.imaging.scenes import check_scene, like_operator, scene_of, through
 from fanfold.estimators.linear.image import ImageName, image_for
+from fanfold.estimators.precision import in_full_precision
 from fanfold.networks import ResidualCNN
 from fanfold.observation import Estimate, Estimator, Observation
 from fanfold.problems.base import Problem
@@ -119,6 +120,7 @@ class MoDL(nn.Module):
         """Whether measurements in other units give the estimate in other units."""
         return self.settings is not None and self.settings.image == "back-projection"
 
+    @in_full_precision
     def forward(self, obs: Observation) -> Estimate:
         """The estimate, `(..., n)`; complex or real as the measurements.
 
@@ -132,7 +134,7 @@ class MoDL(nn.Module):
         check_scene(x, self.scene)
         for scale in self.scales:
             size = rms(x)
-            z = x + size * as_signal(self.cnn(as_picture(x / size, self.scene)), x)
+            z = x + size * through(self.cnn, x / size, self.scene)
             lam = self.lam * scale.exp() * obs.noise_var / size**2
             x = z + V @ (d / (d**2 + lam) * (y - d * (V.H @ z)))
         return Estimate(x)

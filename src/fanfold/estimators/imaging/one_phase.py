@@ -10,6 +10,7 @@ from fanfold.core.abilities import ability
 from fanfold.estimators.imaging.back_projection_unet import BackProjectionUNetSettings
 from fanfold.estimators.imaging.settings import Imaging
 from fanfold.estimators.linear.image import ImageName, image_for
+from fanfold.estimators.precision import in_full_precision
 from fanfold.linops import Dense, LinearOperator
 from fanfold.observation import Estimate, Observation
 from fanfold.problems.base import Problem
@@ -160,6 +161,7 @@ class OnePhase(nn.Module):
         phase = phase_of(self.image(obs).x)
         return phase, real_form(obs, phase)
 
+    @in_full_precision
     def forward(self, obs: Observation) -> Estimate:
         """The real estimator's estimate, turned back."""
         phase, real = self.real(obs)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from fanfold.estimators.ofdm.covariance import by_antenna
 from fanfold.estimators.ofdm.interpolation import Method, interpolation_matrix
+from fanfold.estimators.ofdm.scale import at_any_scale
 from fanfold.observation import Estimate, Observation
 from fanfold.problems.protocols import ChannelProblem
 
@@ -62,6 +63,7 @@ class DelayThreshold(nn.Module):
         """
         return cls(BeamDelayTransform.of(problem), interpolation_matrix(problem.mask, method), threshold)
 
+    @at_any_scale
     def forward(self, obs: Observation) -> Estimate:
         """The channel `(..., n)`.
 

@@ -8,6 +8,7 @@ from scipy.interpolate import CubicSpline
 from torch import Tensor, nn
 
 from fanfold.estimators.ofdm.covariance import by_antenna
+from fanfold.estimators.ofdm.scale import at_any_scale
 from fanfold.observation import Estimate, Observation
 from fanfold.problems.protocols import ChannelProblem
 
@@ -51,6 +52,7 @@ class Interpolation(nn.Module):
         """
         return cls(interpolation_matrix(problem.mask, method), problem.layout.antennas)
 
+    @at_any_scale
     def forward(self, obs: Observation) -> Estimate:
         """The channel `(..., n)` and, where the noise variance is known, its error variance.
 

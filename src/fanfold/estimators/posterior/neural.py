@@ -140,7 +140,8 @@ class Neural(nn.Module):
 
     def raw(self, z: Tensor) -> Tensor:
         """What each member says, `(members, batch, outputs)`."""
-        return torch.stack([member(z) for member in self.members])
+        seen = self.features.seen(z)
+        return torch.stack([member(seen) for member in self.members])
 
 
 class Regression(Neural):
