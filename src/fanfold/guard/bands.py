@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fanfold.core.abilities import offers
+from fanfold.core.settings import checks_arguments
 from fanfold.core.units import power
 from fanfold.estimators.base import Quantiled
 from fanfold.observation import Estimate, Estimator, Observation
@@ -41,6 +42,7 @@ class Band:
         return torch.maximum(self.lower - x, x - self.upper) / self.scale
 
 
+@checks_arguments
 def band(obs: Observation, estimate: Estimate, estimator: Estimator, scale: Scale, learned: dict[str, Tensor]) -> Band:
     """The band of an estimate.
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fanfold.core.precision import dtype_named
+from fanfold.core.settings import checks_arguments
 from fanfold.core.streams import Stream
 from fanfold.core.units import rms
 from fanfold.evaluation.interval import Interval
@@ -28,6 +29,7 @@ Number = Callable[[Observation, Estimate], Tensor]
 Pairs = tuple[Tensor, Observation]
 
 
+@checks_arguments
 def conformal(
     estimator: Estimator,
     draws: Problem | Pairs,

@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from fanfold.core.settings import checks_arguments
 from fanfold.core.streams import Stream, generator_of
 from fanfold.core.units import power
 from fanfold.observation import Estimator, Observation
@@ -34,6 +35,7 @@ class Risk(NamedTuple):
     values: Tensor  # (samples,) each unbiased for its own expectation
 
 
+@checks_arguments
 def sure(
     estimator: Estimator,
     obs: Observation,

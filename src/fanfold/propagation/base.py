@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from fanfold.core.abilities import offers
+from fanfold.core.settings import Checked
 
 Part = Literal["train", "validation", "test"]
 
 
 @dataclass(frozen=True)
-class Layout:
+class Layout(Checked):
     """The axes of a channel: `(antennas, symbols, subcarriers)`, antennas in the order of the array's own axes.
 
     Attributes:

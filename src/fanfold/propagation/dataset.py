@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from fanfold.core.files import file_hash
+from fanfold.core.settings import Checked
 from fanfold.propagation.base import Layout, Part, picked, rows_of
 
 MANIFEST = "channels.json"
@@ -27,7 +28,7 @@ DRAW_AGAIN = "the same `fanfold channels draw` draws what is missing anew"
 
 
 @dataclass(frozen=True)
-class Dataset:
+class Dataset(Checked):
     """Channels that `draw_channels` drew, in their folder. The last `held_out_share` of the draws is kept for testing.
 
     Attributes:

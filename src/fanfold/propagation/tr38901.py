@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fanfold.adapters.sionna import MISSING, PACKAGE, SCENARIOS, profile_paths, scenario_paths, sionna_at
 from fanfold.core.machine import threads
+from fanfold.core.settings import Checked
 from fanfold.core.suggest import did_you_mean
 from fanfold.propagation.base import Layout
 
@@ -18,7 +19,7 @@ MODELS = (*SCENARIOS, *PROFILES)
 
 
 @dataclass(frozen=True)
-class TR38901:
+class TR38901(Checked):
     """One user with one omnidirectional antenna, received by the array of a base station; no path loss, no shadowing.
 
     Each draw is scaled to unit mean power over its antennas, symbols and subcarriers: what Sionna draws has the gain of

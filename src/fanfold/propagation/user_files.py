@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fanfold.core.files import file_hash
+from fanfold.core.settings import Checked
 from fanfold.propagation.base import Layout, Part, picked, rows_of
 
 SUFFIXES = (".npz", ".npy", ".h5", ".hdf5", ".mat")
@@ -21,7 +22,7 @@ AXES_MEANING = (
 
 
 @dataclass(frozen=True)
-class UserFile:
+class UserFile(Checked):
     """Channels H of a file, of any scale; the last tenth is kept for testing.
 
     Axes are (draws, antennas, subcarriers), (draws, antennas, symbols, subcarriers) or, as the field writes them,

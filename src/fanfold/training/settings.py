@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, TypedDict, get_args
 
+from fanfold.core.settings import Checked
 from fanfold.core.suggest import did_you_mean
 
 Schedule = Literal["end-to-end", "layer-by-layer", "lessons"]
@@ -12,7 +13,7 @@ NMSEOver = Literal["batch", "sample"]
 
 
 @dataclass(frozen=True)
-class Training:
+class Training(Checked):
     """How to train. Adam; in each stage the learning rate falls along a cosine to zero.
 
     Attributes:

@@ -12,6 +12,7 @@ from torch.utils._pytree import keystr, tree_flatten_with_path
 
 from fanfold.algorithms import ISTA
 from fanfold.algorithms.base import Algorithm, State, Theta
+from fanfold.core.settings import Checked, checks_arguments
 from fanfold.observation import Estimate, Observation
 from fanfold.unfolding.adjoint import ImplicitGradient, Through, detached, flat, replaced, sample_numbers
 from fanfold.unfolding.unfold import HasOperator, Unfolded
@@ -19,6 +20,7 @@ from fanfold.unfolding.unfold import HasOperator, Unfolded
 Gradient = Literal["implicit", "jacobian-free"]
 
 
+@checks_arguments
 def equilibrium(
     algorithm: Algorithm,
     problem_or_obs: HasOperator,
@@ -188,7 +190,7 @@ class Equilibrium(Unfolded):
 
 
 @dataclass(frozen=True)
-class EquilibriumSettings:
+class EquilibriumSettings(Checked):
     """The settings of a fixed point as a network: all of it but its weights.
 
     Example:

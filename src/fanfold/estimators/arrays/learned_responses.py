@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from fanfold.algorithms import OAMP
+from fanfold.core.settings import Checked
 from fanfold.estimators.imaging.settings import Imaging
 from fanfold.linops import Kronecker
 from fanfold.observation import Estimate, Observation
@@ -22,7 +23,7 @@ def unfolded_oamp() -> UnfoldedSettings:
 
 
 @dataclass(frozen=True)
-class LearnedResponsesSettings:
+class LearnedResponsesSettings(Checked):
     """A network that learns the responses of its array's elements too: a `LearnedResponses`.
 
     Example:

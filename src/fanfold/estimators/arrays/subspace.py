@@ -13,6 +13,7 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor
 
+from fanfold.core.settings import Checked
 from fanfold.core.units import power
 from fanfold.estimators.base import known_peers
 from fanfold.observation import Estimate, Estimator, Observation
@@ -23,7 +24,7 @@ NEWTON_STEPS = 20
 
 
 @dataclass(frozen=True)
-class Subspace(ABC):
+class Subspace(Checked, ABC):
     """Electrical angles of sources on a uniform linear array, in radians within ±pi, in rising order.
 
     Takes y `(..., sensors * snapshots)`, the snapshots of a sensor together, and any number of these. The estimate does

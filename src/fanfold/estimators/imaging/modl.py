@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from fanfold.core.settings import Checked
 from fanfold.core.units import rms
 from fanfold.estimators.imaging.scenes import as_picture, as_signal, check_scene, like_operator, scene_of
 from fanfold.estimators.linear.image import ImageName, linear_image, signal_power
@@ -14,7 +15,7 @@ from fanfold.problems.base import Problem
 
 
 @dataclass(frozen=True)
-class MoDLSettings:
+class MoDLSettings(Checked):
     """A CNN and a return to the measurements by turns: a `MoDL`.
 
     Example:

@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 
 from fanfold.core.abilities import ability
+from fanfold.core.settings import Checked, checks_arguments
 from fanfold.core.streams import Stream
 from fanfold.core.units import power
 from fanfold.observation import Estimate, Estimator, Observation
@@ -52,7 +53,7 @@ def white_lmmse(obs: Observation, signal_var: float) -> Estimate:
 
 
 @dataclass(frozen=True)
-class WhiteLMMSE:
+class WhiteLMMSE(Checked):
     """`white_lmmse` of scenes whose voxels have the variance `signal_var`, as an estimator.
 
     Example:
@@ -68,6 +69,7 @@ class WhiteLMMSE:
         return white_lmmse(obs, self.signal_var)
 
 
+@checks_arguments
 def linear_image(name: ImageName, signal_var: float) -> Estimator:
     """The image of that name: LMMSE for white scenes of that power, or the matched filter `Aᴴ y`.
 

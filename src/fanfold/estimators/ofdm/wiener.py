@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor, nn
 
+from fanfold.core.settings import checks_arguments
 from fanfold.estimators.ofdm.covariance import ChannelCovariance, by_antenna, signal_power
 from fanfold.estimators.ofdm.interpolation import interpolation_matrix
 from fanfold.estimators.ofdm.noise_variance import NoiseVariance
@@ -94,6 +95,7 @@ class Wiener(nn.Module):
         self._filters: dict[float, Tensor] = {}
 
     @classmethod
+    @checks_arguments
     def of(
         cls,
         problem: ChannelProblem,

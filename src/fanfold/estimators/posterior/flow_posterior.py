@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from fanfold.core.settings import Checked, checks_arguments
 from fanfold.estimators.posterior.features import Features, fit_linear, linear_features, rows_to_fit
 from fanfold.networks import DeepSet, PooledCNN
 from fanfold.observation import Estimate, Observation
@@ -22,7 +23,7 @@ FULLY_AUTOREGRESSIVE = 2  # parameters; with more, a draw would take as many pas
 
 
 @dataclass(frozen=True)
-class FlowPosteriorSettings:
+class FlowPosteriorSettings(Checked):
     """A conditional normalising flow that learns the posterior from draws: a `FlowPosterior`.
 
     Raises:
@@ -109,6 +110,7 @@ class FlowPosterior(nn.Module):
         self.to(self.features.mean.dtype)
 
     @classmethod
+    @checks_arguments
     def of(
         cls,
         problem: Problem,

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from fanfold.core.settings import Checked
 from fanfold.priors import Gaussian, Prior
 
 
-class Parameters(ABC):
+class Parameters(Checked, ABC):
     """A distribution of several real parameters that a run directory can name.
 
     Example:
