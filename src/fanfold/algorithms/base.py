@@ -16,7 +16,6 @@ from fanfold.core.domain import POSITIVE as POSITIVE
 from fanfold.core.domain import UNIT as UNIT
 from fanfold.core.domain import Domain as Domain
 from fanfold.core.settings import Checked
-from fanfold.core.suggest import did_you_mean
 from fanfold.observation import Estimate, Observation
 from fanfold.penalties import Penalty
 from fanfold.priors import Prior
@@ -139,14 +138,3 @@ def positive(**settings: float) -> None:
     for name, value in settings.items():
         if not 0 < value < math.inf:
             raise ValueError(f"{name} is {value}; pass a positive number.")
-
-
-def one_of(choices: tuple[str, ...], **settings: str) -> None:
-    """Refuse settings that are not among the choices.
-
-    Raises:
-        ValueError: Names the first setting that is wrong.
-    """
-    for name, value in settings.items():
-        if value not in choices:
-            raise ValueError(f"{name} is {value!r}; take {', '.join(choices)}.{did_you_mean(str(value), choices)}")

@@ -79,8 +79,6 @@ def exact_mmse(
     model = require(problem, KnownModel, "exact_mmse", "Learn a bound from draws instead: learned_bound.")
     n = len(model.names)
     method = method or ("quadrature" if n == 1 else "importance")
-    if method not in ("quadrature", "importance"):
-        raise ValueError(f"method is {method!r}; take quadrature or importance.")
     generator = torch.Generator().manual_seed(seed)
     x, obs = model.sample_all(samples, generator)
     names = tuple(model.names[i] for i in model.wanted)

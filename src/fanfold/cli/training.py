@@ -3,7 +3,6 @@
 import functools
 import inspect
 import itertools
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -24,8 +23,9 @@ from fanfold.cli.flags import (
     chosen_for,
 )
 from fanfold.core.abilities import ability
+from fanfold.core.data_files import toml_table
 from fanfold.core.machine import join_world
-from fanfold.core.suggest import did_you_mean
+from fanfold.core.settings import check_known, check_table, made, within
 from fanfold.core.table import Table
 from fanfold.estimators.base import Settings
 from fanfold.observation import Observation
@@ -154,28 +154,20 @@ def defaults_of(file: Path) -> dict[str, Any]:
     Raises:
         ValueError: If it cannot be read or holds something unknown.
     """
-    try:
-        config = tomllib.loads(file.read_text())
-    except FileNotFoundError as error:
-        raise ValueError(f"there is no config {file}; a run directory's config.toml is one.") from error
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"{file} is not TOML: {error}") from error
-    _refuse_unknown(config, SECTIONS, "the config has [{}]; it takes {}.")
+    config = toml_table(file, f"there is no config {file}; a run directory's config.toml is one.")
+    check_known(config, SECTIONS, "the config has [{}]; it takes {}.")
     check_schema(config, file)
-    settings = dict(config.get("training", {}))
-    _refuse_unknown(settings, [*Training.__dataclass_fields__], "[training] has no setting {!r}; it has {}.")
-    defaults: dict[str, Any] = {"training": TrainingFlags(**settings)}
+    with within(f"{file}, [training]"):
+        settings = check_table(config.get("training", {}))
+        checked = vars(made(Training, settings, "training"))
+        defaults: dict[str, Any] = {"training": TrainingFlags(**{name: checked[name] for name in settings})}
     if "problem" in config:
-        defaults["problem"] = recipe.build_problem(config["problem"])
+        with within(f"{file}, [problem]"):
+            defaults["problem"] = recipe.build_problem(config["problem"])
     if "network" in config:
-        defaults["network"] = chosen_for(recipe.build_settings(config["network"]))
+        with within(f"{file}, [network]"):
+            defaults["network"] = chosen_for(recipe.build_settings(config["network"]))
     return defaults
-
-
-def _refuse_unknown(data: Mapping[str, Any], known: Sequence[str], sentence: str) -> None:
-    for name in data:
-        if name not in known:
-            raise ValueError(sentence.format(name, ", ".join(known)) + did_you_mean(name, known))
 
 
 def resume(run: RunPath) -> Result:

@@ -10,7 +10,7 @@ import functools
 import inspect
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import UnionType
 from typing import Any, ClassVar, Literal, ParamSpec, Protocol, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -134,6 +134,7 @@ def checks_arguments(function: Callable[P, R]) -> Callable[P, R]:
         ValueError: unfold: layers is 2.5; pass a whole number.
     """
     signature = inspect.signature(function)
+    who = function.__qualname__.removesuffix(".__init__").rpartition("<locals>.")[2]
 
     @functools.cache
     def kinds() -> dict[str, Any]:
@@ -148,7 +149,7 @@ def checks_arguments(function: Callable[P, R]) -> Callable[P, R]:
             return function(*args, **kwargs)
         for name, kind in kinds().items():
             if name in given.arguments:
-                given.arguments[name] = checked_value(function.__name__, name, given.arguments[name], kind)
+                given.arguments[name] = checked_value(who, name, given.arguments[name], kind)
         return function(*given.args, **given.kwargs)
 
     return checked
@@ -165,18 +166,36 @@ def made(kind: type[T], settings: Any, what: str) -> T:
     Raises:
         ValueError: If a setting is unknown, missing, or not what its field takes.
     """
-    if not isinstance(settings, Mapping):
-        raise ValueError(f"{what} is {settings!r}; it is to be a table of settings.")
-    known = list(kinds_of(kind))
-    check_known(settings, known, f"{what} has no setting {{!r}}; it has {{}}.")
-    for field in dataclasses.fields(kind):
-        optional = field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
-        if field.name in known and not optional and field.name not in settings:
-            raise ValueError(f"{what} lacks {field.name}; {_wanted(kinds_of(kind)[field.name])}.")
+    check_names(kind, check_table(settings, what), what)
     return kind(**settings)
 
 
-def check_known(names: Mapping[str, Any], known: Sequence[str], sentence: str) -> None:
+def check_table(data: Any, what: str = "this") -> dict[str, Any]:
+    """A table of a file, as a copy.
+
+    Raises:
+        ValueError: If it is something else, such as a number.
+    """
+    if not isinstance(data, Mapping):
+        raise ValueError(f"{what} is {data!r} and no table of settings.")
+    return dict(data)
+
+
+def check_names(kind: type[Dataclass], settings: Mapping[str, Any], what: str) -> None:
+    """Refuse settings of which a dataclass has no field, or that lack one which it needs.
+
+    Raises:
+        ValueError: Names the setting.
+    """
+    kinds = kinds_of(kind)
+    check_known(settings, list(kinds), f"{what} has no setting {{!r}}; it has {{}}.")
+    for field in dataclasses.fields(kind):
+        needed = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if needed and field.name in kinds and field.name not in settings:
+            raise ValueError(f"{what} lacks {field.name}; {_wanted(kinds[field.name])}.")
+
+
+def check_known(names: Iterable[str], known: Sequence[str], sentence: str) -> None:
     """Refuse names that are unknown, in a sentence that takes the name and the known ones.
 
     Raises:
@@ -278,16 +297,24 @@ def _is_a(value: Any, kind: Any) -> bool:
     return offers(value, kind) if vars(kind).get("_is_protocol", False) else isinstance(value, kind)
 
 
+def _real(value: Any) -> int | float:
+    """A number of any library as one of Python's; one that gradients go through is none, as it would not learn."""
+    if isinstance(value, np.generic | np.ndarray) or (isinstance(value, Tensor) and not value.requires_grad):
+        _require(value.ndim == 0)
+        value = value.item()
+    _require(isinstance(value, int | float) and not isinstance(value, bool))
+    return value
+
+
 def _whole(value: Any) -> int:
-    _require(isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool))
+    value = _real(value)
     _require(-LARGEST - 1 <= value <= LARGEST and value == int(value))  # no NaN either
     return int(value)
 
 
 def _number(value: Any) -> float:
-    _require(isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool))
     try:
-        number = float(value)
+        number = float(_real(value))
     except OverflowError:  # of an integer
         raise _MisfitError from None
     _require(not math.isnan(number))

@@ -8,13 +8,11 @@ import torch
 from torch import Tensor
 
 from fanfold.core.abilities import offers
-from fanfold.core.settings import checks_arguments
 from fanfold.core.units import power
 from fanfold.estimators.base import Quantiled
 from fanfold.observation import Estimate, Estimator, Observation
 
 Scale = Literal["constant", "variance", "magnitude", "quantiles"]
-SCALES = ("constant", "variance", "magnitude", "quantiles")
 MAX_MAGNITUDE_BINS = 20  # of the predicted magnitude, for the scale "magnitude"; fewer on few draws
 
 
@@ -42,7 +40,6 @@ class Band:
         return torch.maximum(self.lower - x, x - self.upper) / self.scale
 
 
-@checks_arguments
 def band(obs: Observation, estimate: Estimate, estimator: Estimator, scale: Scale, learned: dict[str, Tensor]) -> Band:
     """The band of an estimate.
 

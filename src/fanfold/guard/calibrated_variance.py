@@ -64,8 +64,6 @@ def calibrate_variance(
     error, var = power(x - estimate.x).double().flatten(), estimate.var.double().flatten()
     if map == "scale":
         return CalibratedVariance(estimator, torch.ones(1), (error.mean() / var.mean()).reshape(1))
-    if map != "monotone":
-        raise ValueError(f"unknown map {map!r}; take scale or monotone.")
     knots, factors = monotone_ratios(var, error, bins)
     bent = CalibratedVariance(estimator, knots, factors)
     total = (bent.factor(var) * var).mean()  # lines between knots lie beside the means that they join

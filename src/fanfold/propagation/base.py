@@ -41,7 +41,6 @@ class Layout(Checked):
     carrier_hz: float = 3.5e9
 
     def __post_init__(self):
-        object.__setattr__(self, "array", tuple(int(size) for size in self.array))
         if not self.array or min(*self.array, self.symbols, self.subcarriers) < 1:
             raise ValueError(
                 f"an array of {self.array} with {self.symbols} symbols of {self.subcarriers} subcarriers is empty."

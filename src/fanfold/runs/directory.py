@@ -11,7 +11,6 @@ intervals-*.json         intervals that were calibrated for the network
 
 import json
 import os
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,9 @@ import torch
 from torch import nn
 
 from fanfold.core.abilities import ability, offers
+from fanfold.core.data_files import json_object, toml_table
 from fanfold.core.files import write_whole
+from fanfold.core.settings import check_table, within
 from fanfold.core.suggest import did_you_mean
 from fanfold.estimators.base import OperatorBuilt, Restrainable, Settings, fingerprint_of
 from fanfold.observation import Observation
@@ -90,18 +91,14 @@ class Run:
         Raises:
             ValueError: If it is damaged, or was written by an older or newer fanfold.
         """
-        file = self.path / "config.toml"
-        try:
-            config = tomllib.loads(file.read_text())
-        except tomllib.TOMLDecodeError as error:
-            raise ValueError(f"{file} is not TOML: {error}") from error
+        config = toml_table(self.path / "config.toml")
         check_schema(config, self.path)
         return config
 
     @property
     def environment(self) -> dict[str, Any]:
         """Versions, machine, seed and the hash of A."""
-        return json.loads((self.path / "environment.json").read_text())
+        return json_object(self.path / "environment.json")
 
     def metrics(self) -> list[dict[str, Any]]:
         """The logged events, in order; a last line cut short by a crash is left out."""
@@ -127,7 +124,8 @@ class Run:
                 the user's own and not handed in.
         """
         try:
-            problem = recipe.build_problem(self.section("problem"), self.handed_in)
+            with within(f"{self.path / 'config.toml'}, [problem]"):
+                problem = recipe.build_problem(self.section("problem"), self.handed_in)
         except ValueError as error:
             made_in = self.environment.get("folder")
             if made_in in (None, os.getcwd()) or recipe.GIVEN in self.section("problem"):
@@ -151,7 +149,7 @@ class Run:
         config = self.config
         if name not in config:
             raise ValueError(f"{self.path / 'config.toml'} has no [{name}]: hand it in, ff.load(path, {name}=...).")
-        return config[name]
+        return check_table(config[name], f"{self.path / 'config.toml'}: {name}")
 
     def settings(self) -> Settings:
         """What builds the network.
@@ -159,7 +157,8 @@ class Run:
         Raises:
             ValueError: If it is unknown, or of a class of the user's own and not handed in.
         """
-        return recipe.build_settings(self.section("network"), self.handed_in)
+        with within(f"{self.path / 'config.toml'}, [network]"):
+            return recipe.build_settings(self.section("network"), self.handed_in)
 
     def network(self) -> nn.Module:
         """The untrained network of the run, on the operator that it was made for.
@@ -223,6 +222,8 @@ def check_schema(config: Mapping[str, Any], source: Path) -> None:
         ValueError: Says which fanfold wrote it.
     """
     schema = config.get("schema", 1)
+    if not isinstance(schema, int) or isinstance(schema, bool):
+        raise ValueError(f"{source} has the schema {schema!r}; it is a whole number.")
     if schema != SCHEMA:
         age = "an older" if schema < SCHEMA else "a newer"
         raise ValueError(

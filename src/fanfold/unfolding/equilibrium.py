@@ -77,6 +77,7 @@ class Equilibrium(Unfolded):
         (True, 1)
     """
 
+    @checks_arguments
     def __init__(
         self,
         algorithm: Algorithm,
@@ -94,8 +95,6 @@ class Equilibrium(Unfolded):
                 f"tolerance is {tolerance} and max_iterations {max_iterations}; pass a number between 0 and 1, and at "
                 "least 2."
             )
-        if gradient not in ("implicit", "jacobian-free"):
-            raise ValueError(f"gradient is {gradient!r}; pass 'implicit' or 'jacobian-free'.")
         super().__init__(algorithm, problem_or_obs, 1, learn)
         self.tolerance, self.max_iterations, self.iterations = tolerance, max_iterations, 0
         self.gradient: Gradient = gradient

@@ -173,11 +173,6 @@ class ESPRIT(Subspace):
 
     fit: Literal["total", "least-squares"] = "total"
 
-    def __post_init__(self):
-        super().__post_init__()
-        if self.fit not in ("total", "least-squares"):
-            raise ValueError(f"fit is {self.fit!r}; take 'total' or 'least-squares'.")
-
     def angles(self, vectors: Tensor) -> Tensor:
         E = vectors[..., -self.sources :]
         first, second = E[..., :-1, :], E[..., 1:, :]

@@ -57,10 +57,6 @@ class HybridOAMPSettings(Checked):
     network_seed: int = 0  # Seed of the starting weights and of the probe.
 
     def __post_init__(self):
-        if self.correct not in CORRECTIONS or self.share not in ("tied", "per-layer"):
-            raise ValueError(
-                f"correct is {self.correct!r} and share {self.share!r}; say prior or mean, and tied or per-layer."
-            )
         if self.correct == "mean" and self.reach is not None:
             raise ValueError(f"reach is {self.reach}, but only maps of the prior have one; leave it out for the mean.")
 

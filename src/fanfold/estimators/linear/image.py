@@ -76,8 +76,6 @@ def linear_image(name: ImageName, signal_var: float) -> Estimator:
     Raises:
         ValueError: If there is none of that name.
     """
-    if name not in ("lmmse", "back-projection"):
-        raise ValueError(f"image is {name!r}; take lmmse or back-projection.")
     return WhiteLMMSE(signal_var) if name == "lmmse" else adjoint_image
 
 

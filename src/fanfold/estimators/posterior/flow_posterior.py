@@ -44,8 +44,6 @@ class FlowPosteriorSettings(Checked):
     network_seed: int = 0  # Seed of the starting weights, and of these draws.
 
     def __post_init__(self):
-        if self.flow not in ("spline", "affine"):
-            raise ValueError(f"unknown flow {self.flow!r}; take spline or affine.")
         if min(self.transforms, self.width, self.context) < 1 or self.draws < 2 or self.draws % 2:
             raise ValueError("transforms, width and context are at least 1, and draws an even number from 2.")
 
