@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from fanfold.algorithms.base import POSITIVE, UNIT, Algorithm, Nominal, Theta, one_of, positive, settings_of
+from fanfold.algorithms.base import POSITIVE, UNIT, Algorithm, Nominal, Theta, positive, settings_of
 from fanfold.core.units import power
 from fanfold.linops import LinearOperator, covariance_inverse
 from fanfold.observation import Estimate
@@ -52,8 +52,6 @@ class EP(Algorithm):
 
     def __post_init__(self):
         positive(damping=self.damping, floor=self.floor, widest=self.widest)
-        one_of(("keep", "forget"), improper=self.improper)
-        one_of(("given", "estimated"), noise=self.noise)
 
     @property
     def nominals(self):

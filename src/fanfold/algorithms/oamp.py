@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from fanfold.algorithms.base import POSITIVE, Algorithm, Nominal, Theta, one_of, positive, settings_of
+from fanfold.algorithms.base import POSITIVE, Algorithm, Nominal, Theta, positive, settings_of
 from fanfold.algorithms.residual import variances
 from fanfold.core.units import power
 from fanfold.linops import refuse_rank_deficient
@@ -58,8 +58,6 @@ class OAMP(Algorithm):
 
     def __post_init__(self):
         positive(damping=self.damping, spread=self.spread, trust=self.trust)
-        one_of(("lmmse", "matched-filter", "pseudo-inverse"), linear=self.linear)
-        one_of(("given", "estimated"), noise=self.noise, settings=self.settings)
 
     @property
     def nominals(self):

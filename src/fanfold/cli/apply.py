@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fanfold.core.abilities import ability
+from fanfold.core.array_files import array_of
 from fanfold.core.streams import Stream
 from fanfold.estimators.base import Layered, MeasuresNoise, Restrainable
 from fanfold.guard import Conformal, conformal
@@ -121,10 +122,7 @@ def _noise_var(y: Path, net: nn.Module, outline: Outline, given: float | None) -
 
 def _read(y: Path, example: Observation) -> Tensor:
     """The array of a file, in the precision of the problem's measurements."""
-    try:
-        measured = torch.as_tensor(np.load(y, allow_pickle=False))
-    except (OSError, ValueError, TypeError) as error:
-        raise ValueError(f"{y} is no readable .npy file of numbers: {error}") from error
+    measured = torch.as_tensor(array_of(y))
     if measured.is_complex() and not example.y.is_complex():
         raise ValueError(f"{y} holds {measured.dtype} and the problem's measurements are real; pass real ones.")
     if example.A is None or measured.is_complex() == example.y.is_complex():

@@ -14,6 +14,7 @@ from torch import Tensor
 from fanfold.cli.console import notes, out, show, watching
 from fanfold.core.abilities import offers
 from fanfold.core.files import write_whole
+from fanfold.core.settings import Checked
 from fanfold.core.table import Table
 from fanfold.propagation import TR38901, Layout, Source, Statistics, draw_channels, source_of
 from fanfold.propagation.base import SelfDescribedSource, VerifiableSource
@@ -51,7 +52,7 @@ class Draw(TR38901):
 
 
 @dataclass(frozen=True)
-class Info:
+class Info(Checked):
     """Say what a source of channels holds: fanfold channels info SOURCE, a folder or the name of another source."""
 
     source: Annotated[str, tyro.conf.Positional]  # a dataset, umi, rician:k_db=3, measured.mat:array=2x4x8, …

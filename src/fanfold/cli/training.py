@@ -22,15 +22,16 @@ from fanfold.cli.flags import (
     chosen_for,
 )
 from fanfold.core.abilities import ability
+from fanfold.core.data_files import toml_table
 from fanfold.core.machine import join_world
-from fanfold.core.suggest import did_you_mean
+from fanfold.core.settings import check_known, check_table, made, within
 from fanfold.core.table import Table
 from fanfold.estimators.base import Settings
 from fanfold.observation import Observation
 from fanfold.problems import Problem
 from fanfold.problems.protocols import GuessedPrior, likelihood_of, prior_of
 from fanfold.runs import recipe
-from fanfold.runs.folders import check_schema, claimed, discard_unused, read_toml
+from fanfold.runs.folders import check_schema, claimed, discard_unused
 from fanfold.runs.needs import needs_of
 from fanfold.runs.origin import is_sealed
 from fanfold.training.fit import fit
@@ -162,14 +163,13 @@ def defaults_of(file: Path, *, allow_program: bool = False) -> dict[str, Any]:
         ValueError: If it cannot be read or holds something unknown, or names a program and was not made on this
             machine.
     """
-    if not file.exists():
-        raise ValueError(f"there is no config {file}; a run directory's config.toml is one.")
-    config = read_toml(file.resolve())
-    _refuse_unknown(config, SECTIONS, "the config has [{}]; it takes {}.")
+    config = toml_table(file, f"there is no config {file}; a run directory's config.toml is one.")
+    check_known(config, SECTIONS, "the config has [{}]; it takes {}.")
     check_schema(config, file)
-    settings = dict(config.get("training", {}))
-    _refuse_unknown(settings, [*Training.__dataclass_fields__], "[training] has no setting {!r}; it has {}.")
-    defaults: dict[str, Any] = {"training": TrainingFlags(**settings)}
+    with within(f"{file}, [training]"):
+        settings = check_table(config.get("training", {}))
+        checked = vars(made(Training, settings, "training"))
+        defaults: dict[str, Any] = {"training": TrainingFlags(**{name: checked[name] for name in settings})}
     commands = needs_of(config.get("problem", {})).commands
     if commands and not allow_program and not is_sealed(file.parent, file.read_bytes()):
         raise ValueError(
@@ -177,16 +177,12 @@ def defaults_of(file: Path, *, allow_program: bool = False) -> dict[str, Any]:
             f"you trust it, allow it: {ALLOW}"
         )
     if "problem" in config:
-        defaults["problem"] = recipe.build_problem(config["problem"])
+        with within(f"{file}, [problem]"):
+            defaults["problem"] = recipe.build_problem(config["problem"])
     if "network" in config:
-        defaults["network"] = chosen_for(recipe.build_settings(config["network"]))
+        with within(f"{file}, [network]"):
+            defaults["network"] = chosen_for(recipe.build_settings(config["network"]))
     return defaults
-
-
-def _refuse_unknown(data: Mapping[str, Any], known: Sequence[str], sentence: str) -> None:
-    for name in data:
-        if name not in known:
-            raise ValueError(sentence.format(name, ", ".join(known)) + did_you_mean(name, known))
 
 
 def resume(run: RunPath, allow_program: bool = False) -> Result:

@@ -62,6 +62,17 @@ def is_regular(file: Path) -> bool:
         return False
 
 
+def check_plain(file: Path) -> None:
+    """Refuse what is no plain file.
+
+    Raises:
+        ValueError: If it is a link, a pipe, a device or a folder, or there is none.
+    """
+    if not is_regular(file):
+        what = "no plain file, but a link, a folder, a pipe or a device" if os.path.lexists(file) else "not there"
+        raise ValueError(f"{file} is {what}; it is not read.")
+
+
 def read_regular(file: Path) -> bytes:
     """The bytes of a plain file.
 
@@ -69,9 +80,7 @@ def read_regular(file: Path) -> bytes:
         ValueError: If it is a link, a pipe, a device or a folder, or there is none.
         OSError: If it cannot be read.
     """
-    if not is_regular(file):
-        what = "no plain file, but a link, a folder, a pipe or a device" if os.path.lexists(file) else "not there"
-        raise ValueError(f"{file} is {what}; it is not read.")
+    check_plain(file)
     return file.read_bytes()
 
 

@@ -13,10 +13,11 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
+from fanfold.core.settings import Checked
 from fanfold.observation import Estimate, Observation
 
 
-class BySample(ABC):
+class BySample(Checked, ABC):
     """An estimator from another library that takes one sample at a time.
 
     Attributes:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fanfold.bounds import bayes_limit_of, support_oracle_error
 from fanfold.core.abilities import ability
+from fanfold.core.settings import checks_arguments
 from fanfold.core.streams import Stream
 from fanfold.core.table import Table
 from fanfold.core.units import db, power
@@ -20,6 +21,7 @@ from fanfold.problems.draws import draw
 
 
 @torch.no_grad()
+@checks_arguments
 def evaluate(
     estimators: Mapping[str, Estimator] | Sequence[Estimator],
     problem: Problem,

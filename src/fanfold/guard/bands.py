@@ -13,7 +13,6 @@ from fanfold.estimators.base import Quantiled
 from fanfold.observation import Estimate, Estimator, Observation
 
 Scale = Literal["constant", "variance", "magnitude", "quantiles"]
-SCALES = ("constant", "variance", "magnitude", "quantiles")
 MAX_MAGNITUDE_BINS = 20  # of the predicted magnitude, for the scale "magnitude"; fewer on few draws
 
 

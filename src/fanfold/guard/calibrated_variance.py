@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from fanfold.core.settings import checks_arguments
 from fanfold.core.units import power
 from fanfold.guard.conformal import Pairs, answers, calibration_draws
 from fanfold.observation import Estimate, Estimator, Observation
@@ -19,6 +20,7 @@ Map = Literal["scale", "monotone"]
 MIN_ERRORS_PER_BIN = 200  # so that the mean of their squares is known to a tenth
 
 
+@checks_arguments
 def calibrate_variance(
     estimator: Estimator,
     draws: Problem | Pairs,
@@ -62,8 +64,6 @@ def calibrate_variance(
     error, var = power(x - estimate.x).double().flatten(), estimate.var.double().flatten()
     if map == "scale":
         return CalibratedVariance(estimator, torch.ones(1), (error.mean() / var.mean()).reshape(1))
-    if map != "monotone":
-        raise ValueError(f"unknown map {map!r}; take scale or monotone.")
     knots, factors = monotone_ratios(var, error, bins)
     bent = CalibratedVariance(estimator, knots, factors)
     total = (bent.factor(var) * var).mean()  # lines between knots lie beside the means that they join

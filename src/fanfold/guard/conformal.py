@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fanfold.core.precision import dtype_named
+from fanfold.core.settings import checks_arguments
 from fanfold.core.streams import Stream
 from fanfold.core.units import rms
 from fanfold.evaluation.interval import Interval
@@ -22,12 +23,12 @@ from fanfold.problems.draws import draw
 
 LEARNING_SHARE = 0.2  # of the calibration draws, where a scale or the edges of groups are learned
 Kind = Literal["each", "joint", "energy", "average"]
-KINDS = ("each", "joint", "energy", "average")
 WRITTEN = ("coverage", "kind", "scale", "groups", "draws", "together")  # fields that a file holds as they are
 Number = Callable[[Observation, Estimate], Tensor]
 Pairs = tuple[Tensor, Observation]
 
 
+@checks_arguments
 def conformal(
     estimator: Estimator,
     draws: Problem | Pairs,
@@ -269,10 +270,6 @@ def part(estimate: Estimate, rows: slice) -> Estimate:
 
 
 def _check(kind: str, scale: str | None, groups: int) -> None:
-    if kind not in KINDS:
-        raise ValueError(f"unknown kind {kind!r}; take {', '.join(KINDS)}.")
-    if scale is not None and scale not in bands.SCALES:
-        raise ValueError(f"unknown scale {scale!r}; take {', '.join(bands.SCALES)}.")
     if kind == "energy" and scale == "quantiles":
         raise ValueError("an ellipsoid has a centre and no quantiles; pass kind='joint' or another scale.")
     if groups < 1 or (groups > 1 and kind == "average"):

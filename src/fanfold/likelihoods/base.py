@@ -8,11 +8,13 @@ import torch
 from jaxtyping import Float, Inexact
 from torch import Tensor
 
+from fanfold.core.settings import Checked
+
 Signal = Inexact[Tensor, "*batch"]
 Variance = float | Float[Tensor, "..."]
 
 
-class Likelihood(ABC):
+class Likelihood(Checked, ABC):
     """A law `y ~ p(y | z)`, entry by entry, with noise of variance `noise_var` somewhere inside.
 
     All that message passing asks is the score `(E[z | y] - p) / tau` of `z ~ N(p, tau)` and its negative slope in p,

@@ -10,6 +10,7 @@ from jaxtyping import Float, Inexact
 from torch import Tensor
 
 from fanfold.core.domain import Domain
+from fanfold.core.settings import Checked
 from fanfold.core.units import power
 
 Signal = Inexact[Tensor, "*batch"]
@@ -46,7 +47,7 @@ def gaussian_log_prob(x: Tensor, var: Variance) -> Tensor:
     return -0.5 * power(x) / var - 0.5 * torch.log(2 * math.pi * var)
 
 
-class Prior(ABC):
+class Prior(Checked, ABC):
     """A distribution of independent entries, and its posterior after Gaussian noise.
 
     A subclass gives the abstract methods, and `learnable`, `circular`, `symmetric` and `heavy_tailed` where they

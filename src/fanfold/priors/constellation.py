@@ -32,10 +32,6 @@ class Constellation(Prior):
 
     circular = False
 
-    def __post_init__(self):
-        if self.kind not in BITS:
-            raise ValueError(f"unknown constellation {self.kind!r}; take {', '.join(BITS)}.")
-
     @property
     def power(self) -> float:
         return 1.0

@@ -34,8 +34,6 @@ class GaussianMixture(Prior):
     variances: tuple[float, ...] = (0.01, 1.0)  # variance of each component
 
     def __post_init__(self):
-        for name, values in (("weights", self.weights), ("means", self.means), ("variances", self.variances)):
-            object.__setattr__(self, name, tuple(values))  # a list, from a file, has no hash
         if not len(self.weights) == len(self.means) == len(self.variances) > 0:
             lengths = f"{len(self.weights)} weights, {len(self.means)} means and {len(self.variances)} variances"
             raise ValueError(f"a mixture of {lengths}; pass as many of each.")

@@ -1,18 +1,17 @@
 """The user's own pairs of signals and measurements, from an `.npz` file."""
 
-import zlib
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
-from zipfile import BadZipFile
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from fanfold.core.array_files import array_of, held_arrays
+from fanfold.core.data_files import regular_file
 from fanfold.linops import Dense, LinearOperator
 from fanfold.observation import Observation, check_finite
 from fanfold.problems.base import Described
@@ -119,9 +118,7 @@ class Pairs(FromFile):
     kind: Kind = "vector"  # what one observation is
 
     def _stored(self) -> PairArrays:
-        path = Path(self.path)
-        if not path.is_file():
-            raise ValueError(f"there is no file {self.path}; pass an .npz file with arrays x and y.")
+        path = regular_file(self.path, f"there is no file {self.path}; pass an .npz file with arrays x and y.")
         return _read(path.resolve(), path.stat().st_mtime_ns, self.kind)
 
 
@@ -150,12 +147,10 @@ def load_arrays(path: Path) -> dict[str, Tensor]:
     Raises:
         ValueError: If the file cannot be read, holds anything but plain arrays, or has no x or no y.
     """
-    try:
-        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            names = file.files
-            arrays = {name: torch.as_tensor(file[name]) for name in PairArrays._fields if name in names}
-    except (ValueError, OSError, EOFError, TypeError, BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path} is no readable .npz file of plain arrays: {error}") from error
+    if path.suffix.lower() != ".npz":
+        raise ValueError(f"{path} is no .npz file; store arrays x and y with numpy.savez.")
+    names = held_arrays(path)
+    arrays = {name: torch.as_tensor(array_of(path, name)) for name in PairArrays._fields if name in names}
     missing = {"x", "y"} - set(arrays)
     if missing:
         raise ValueError(f"{path} has no array {' or '.join(sorted(missing))}; it has {', '.join(names) or 'none'}.")
@@ -183,8 +178,6 @@ def _read(path: Path, modified_ns: int, kind: Kind) -> PairArrays:
 
 
 def _check_shapes(x: Tensor, y: Tensor, kind: Kind) -> None:
-    if kind not in AXES:
-        raise ValueError(f"unknown kind of observation {kind!r}; it is one of {', '.join(AXES)}.")
     if x.ndim == 2 and y.ndim == 1 + AXES[kind] and len(x) == len(y):
         return
     wanted = {

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from fanfold.core.events import DrawingEvent, DrawingFinished, DrawingStarted, DrawsKept, exhaust
 from fanfold.core.files import check_same, file_hash, sole_writer, write_whole
+from fanfold.core.settings import checks_arguments
 from fanfold.propagation.base import Layout
 from fanfold.propagation.dataset import MANIFEST, VERSION, Dataset, read_manifest, whole_hash
 
@@ -87,6 +88,7 @@ class _Shards:
         self.whole[name] = file_hash(self.folder / name), power
 
 
+@checks_arguments
 def draw_channels(
     recipe: Recipe,
     draws: int,

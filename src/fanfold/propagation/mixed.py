@@ -7,11 +7,12 @@ import torch
 from torch import Tensor
 
 from fanfold.core.abilities import offers
+from fanfold.core.settings import Checked
 from fanfold.propagation.base import DistinctSource, Layout, Part, Source, StoredSource, stored_fingerprint
 
 
 @dataclass(frozen=True)
-class Mixed:
+class Mixed(Checked):
     """Draws of several sources of one layout, the same number of each but for a remainder, in random order.
 
     Attributes:

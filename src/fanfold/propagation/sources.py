@@ -5,6 +5,7 @@ import re
 from functools import lru_cache
 from pathlib import Path
 
+from fanfold.core.array_files import SUFFIXES
 from fanfold.core.suggest import did_you_mean
 from fanfold.propagation import tr38901
 from fanfold.propagation.base import Source
@@ -12,7 +13,7 @@ from fanfold.propagation.dataset import MANIFEST, Dataset
 from fanfold.propagation.mixed import Mixed
 from fanfold.propagation.models import MODELS
 from fanfold.propagation.settings import made
-from fanfold.propagation.user_files import SUFFIXES, UserFile
+from fanfold.propagation.user_files import UserFile
 
 SHIPPED = {"umi": Path(__file__).parent / "data" / "umi"}  # 32 antennas and 24 subcarriers
 JOINS = re.compile(r"(?<![0-9][eE])\+")  # not that of 1e+3

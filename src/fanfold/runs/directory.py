@@ -26,6 +26,7 @@ from torch import nn
 
 from fanfold.core.abilities import ability
 from fanfold.core.files import is_regular, read_regular, write_whole
+from fanfold.core.settings import within
 from fanfold.core.suggest import did_you_mean
 from fanfold.estimators.base import Restrainable, Settings, fingerprint_of
 from fanfold.linops import LinearOperator
@@ -192,7 +193,8 @@ class Run:
                 "command, and if you trust it, allow it: --allow-program, or allow_program=True."
             )
         try:
-            problem = recipe.build_problem(described, self.handed_in)
+            with within(f"{self.path / CONFIG}, [problem]"):
+                problem = recipe.build_problem(described, self.handed_in)
         except ValueError as error:
             made_in = self.environment.get("folder")
             if made_in in (None, os.getcwd()) or recipe.GIVEN in described:
@@ -216,8 +218,8 @@ class Run:
         """
         config = self.config
         if name not in config:
-            raise ValueError(f"{self.path / 'config.toml'} has no [{name}]: hand it in, ff.load(path, {name}=...).")
-        return config[name]
+            raise ValueError(f"{self.path / CONFIG} has no [{name}]: hand it in, ff.load(path, {name}=...).")
+        return dict(config[name])
 
     def settings(self) -> Settings:
         """What builds the network.
@@ -225,7 +227,8 @@ class Run:
         Raises:
             ValueError: If it is unknown, or of a class of the user's own and not handed in.
         """
-        return recipe.build_settings(self.section("network"), self.handed_in)
+        with within(f"{self.path / CONFIG}, [network]"):
+            return recipe.build_settings(self.section("network"), self.handed_in)
 
     def outline(self) -> Outline:
         """What the network is built from: the problem's shapes and its operator, without the problem.

@@ -3,13 +3,13 @@
 import itertools
 import json
 import os
-import tomllib
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from fanfold.core.files import LOCK, is_regular, read_regular
+from fanfold.core.data_files import toml_table
+from fanfold.core.files import LOCK, check_plain, is_regular
 from fanfold.runs import operators, origin
 
 SCHEMA = 3  # of config.toml; 1 had no number, and sections of other names; 2 had no outline
@@ -50,15 +50,13 @@ def discard_unused(path: Path) -> None:
 
 
 def read_toml(file: Path) -> dict[str, Any]:
-    """The content of a TOML file.
+    """The tables of a TOML file of a run.
 
     Raises:
-        ValueError: If it is not TOML.
+        ValueError: If it is a link or no plain file, or not TOML.
     """
-    try:
-        return tomllib.loads(read_regular(file).decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"{file} is not TOML: {error}") from error
+    check_plain(file)
+    return toml_table(file)
 
 
 def read_json(file: Path, content: bytes) -> dict[str, Any]:
@@ -83,7 +81,7 @@ def check_schema(config: Mapping[str, Any], source: Path) -> None:
         ValueError: Says which fanfold wrote it.
     """
     schema = config.get("schema", 1)
-    if not isinstance(schema, int):
+    if not isinstance(schema, int) or isinstance(schema, bool):
         raise ValueError(f"{source} is damaged: its schema is {schema!r}; this fanfold reads {SCHEMA}.")
     if schema != SCHEMA:
         age = "an older" if schema < SCHEMA else "a newer"

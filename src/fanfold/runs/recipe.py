@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from fanfold import algorithms, estimators, likelihoods, penalties, priors, problems
 from fanfold.core.abilities import ability
+from fanfold.core.settings import check_names, check_table, within
 from fanfold.core.suggest import did_you_mean
 from fanfold.estimators.base import Kept, Settings
 
@@ -84,16 +85,12 @@ def build(
     Raises:
         ValueError: If a name or a field is unknown, or something of the user's own is not handed in.
     """
-    settings = dict(data)
+    settings = check_table(data)
     name = settings.pop("name", None)
-    if name not in registry:
+    if not isinstance(name, str) or name not in registry:
         raise ValueError(f"unknown name {name!r}; there are {', '.join(registry)}.{did_you_mean(str(name), registry)}")
-    kind = registry[name]
-    known = [f.name for f in dataclasses.fields(kind)]
-    for field in settings:
-        if field not in known:
-            raise ValueError(f"{name} has no setting {field!r}; it has {', '.join(known)}.{did_you_mean(field, known)}")
-    return kind(**{k: built(v, k, parts, handed_in or {}) for k, v in settings.items()})
+    check_names(registry[name], settings, name)
+    return registry[name](**{k: built(v, k, parts, handed_in or {}) for k, v in settings.items()})
 
 
 def built(value: Any, what: str, parts: Mapping[str, type], handed_in: Mapping[str, Any]) -> Any:
@@ -105,9 +102,10 @@ def built(value: Any, what: str, parts: Mapping[str, type], handed_in: Mapping[s
     if isinstance(value, dict):
         if GIVEN in value:
             return taken(value, what, handed_in)
-        if "name" in value:
+        if "name" not in value:
+            return {k: built(v, k, parts, handed_in) for k, v in value.items()}
+        with within(what):
             return build(value, parts, parts, handed_in)
-        return {k: built(v, k, parts, handed_in) for k, v in value.items()}
     return tuple(built(v, what, parts, handed_in) for v in value) if isinstance(value, list) else value
 
 
@@ -118,6 +116,8 @@ def taken(data: Mapping[str, Any], what: str, handed_in: Mapping[str, Any]) -> A
         ValueError: If it is missing, or has another name or other settings.
     """
     name, thing = data[GIVEN], handed_in.get(what)
+    if not isinstance(name, str):
+        raise ValueError(f"{GIVEN} is {name!r}; it is the name of a class of the user's own.")
     if thing is None:
         raise ValueError(
             f"the run was made with a {what} of the user's own, {name}: hand it in, ff.load(path, {what}=...)."
@@ -174,7 +174,7 @@ def build_settings(data: Mapping[str, Any], handed_in: Mapping[str, Any] | None 
     Raises:
         ValueError: If they are unknown, of a class of the user's own, or something of the user's own is not handed in.
     """
-    if GIVEN in data:
+    if GIVEN in check_table(data):
         raise ValueError(f"{data[GIVEN]} is a network of the user's own, without settings here: train it from Python.")
     return build(data, estimators.REGISTRY, OF_NETWORKS, handed_in)
 
@@ -190,6 +190,6 @@ def build_problem(data: Mapping[str, Any], handed_in: Mapping[str, Any] | None =
     Raises:
         ValueError: If it is unknown or not handed in.
     """
-    if GIVEN in data:
+    if GIVEN in check_table(data):
         return taken(data, "problem", handed_in or {})
     return build(data, problems.REGISTRY, OF_PROBLEMS, handed_in)

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from fanfold.core.events import DrawingEvent, DrawingFinished, DrawingStarted, DrawsKept, exhaust
+from fanfold.core.settings import checks_arguments
 from fanfold.core.streams import Stream
 from fanfold.problems import Problem
 from fanfold.problems.draws import draw
@@ -33,6 +34,7 @@ GROUP_DRAWS = 64  # draws of a problem that are made, and stored, together: part
 JOBS_A_WORKER = 2  # that are handed out at once: one that runs, one that waits
 
 
+@checks_arguments
 def simulate(
     problem: Problem,
     count: int,

@@ -12,6 +12,7 @@ from torch.utils._pytree import keystr, tree_flatten_with_path
 
 from fanfold.algorithms import ISTA
 from fanfold.algorithms.base import Algorithm, State, Theta
+from fanfold.core.settings import Checked, checks_arguments
 from fanfold.observation import Estimate, Observation
 from fanfold.unfolding.adjoint import ImplicitGradient, Through, detached, flat, replaced, sample_numbers
 from fanfold.unfolding.unfold import HasOperator, Unfolded
@@ -19,6 +20,7 @@ from fanfold.unfolding.unfold import HasOperator, Unfolded
 Gradient = Literal["implicit", "jacobian-free"]
 
 
+@checks_arguments
 def equilibrium(
     algorithm: Algorithm,
     problem_or_obs: HasOperator,
@@ -75,6 +77,7 @@ class Equilibrium(Unfolded):
         (True, 1)
     """
 
+    @checks_arguments
     def __init__(
         self,
         algorithm: Algorithm,
@@ -92,8 +95,6 @@ class Equilibrium(Unfolded):
                 f"tolerance is {tolerance} and max_iterations {max_iterations}; pass a number between 0 and 1, and at "
                 "least 2."
             )
-        if gradient not in ("implicit", "jacobian-free"):
-            raise ValueError(f"gradient is {gradient!r}; pass 'implicit' or 'jacobian-free'.")
         super().__init__(algorithm, problem_or_obs, 1, learn)
         self.tolerance, self.max_iterations, self.iterations = tolerance, max_iterations, 0
         self.gradient: Gradient = gradient
@@ -188,7 +189,7 @@ class Equilibrium(Unfolded):
 
 
 @dataclass(frozen=True)
-class EquilibriumSettings:
+class EquilibriumSettings(Checked):
     """The settings of a fixed point as a network: all of it but its weights.
 
     Example:

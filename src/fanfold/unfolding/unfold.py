@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from fanfold.algorithms import FISTA
 from fanfold.algorithms.base import Algorithm, State, Theta, without_groups
+from fanfold.core.settings import Checked, checks_arguments
 from fanfold.linops import LinearOperator
 from fanfold.observation import Estimate, Observation
 from fanfold.unfolding.learn import lookup, zero_deviation
@@ -27,7 +28,7 @@ class HasOperator(Protocol):
 
 
 @dataclass(frozen=True)
-class Iterated:
+class Iterated(Checked):
     """A classical algorithm with a fixed number of iterations, as an estimator; made by `iterate`.
 
     Example:
@@ -56,6 +57,7 @@ class Iterated:
         return iterates(self.algorithm, obs, [self.algorithm.nominal_theta(obs)] * self.iterations)
 
 
+@checks_arguments
 def iterate(algorithm: Algorithm, iterations: int) -> Iterated:
     """The classical algorithm as an estimator: `iterate(ISTA(), 100)(obs)` is the estimate after 100 steps.
 
@@ -65,6 +67,7 @@ def iterate(algorithm: Algorithm, iterations: int) -> Iterated:
     return Iterated(algorithm, iterations)
 
 
+@checks_arguments
 def unfold(
     algorithm: Algorithm,
     problem_or_obs: HasOperator,
@@ -262,7 +265,7 @@ class Unfolded(nn.Module):
 
 
 @dataclass(frozen=True)
-class UnfoldedSettings:
+class UnfoldedSettings(Checked):
     """The settings of an unfolded network: all of it but its weights.
 
     Example:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from fanfold.algorithms import OAMP
+from fanfold.core.settings import Checked
 from fanfold.estimators.imaging.settings import Imaging
 from fanfold.estimators.precision import in_full_precision
 from fanfold.linops import Kronecker
@@ -23,7 +24,7 @@ def unfolded_oamp() -> UnfoldedSettings:
 
 
 @dataclass(frozen=True)
-class LearnedResponsesSettings:
+class LearnedResponsesSettings(Checked):
     """A network that learns the responses of its array's elements too: a `LearnedResponses`.
 
     Example:

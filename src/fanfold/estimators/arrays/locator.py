@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fanfold.core.abilities import require
+from fanfold.core.settings import Checked
 from fanfold.core.units import ordinary_binade, power
 from fanfold.estimators.precision import in_full_precision
 from fanfold.networks.residual_mlp import ResidualMLP
@@ -34,7 +35,7 @@ class FilterOutputs(NamedTuple):
 
 
 @dataclass(frozen=True)
-class LocatorSettings:
+class LocatorSettings(Checked):
     """Matched filters, a CNN along them, and the mean of a mixture with a part for each place: a `Locator`.
 
     Example:

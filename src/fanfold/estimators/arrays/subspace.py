@@ -14,6 +14,7 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor
 
+from fanfold.core.settings import Checked
 from fanfold.core.units import binade, power
 from fanfold.estimators.base import known_peers
 from fanfold.observation import Estimate, Estimator, Observation
@@ -24,7 +25,7 @@ NEWTON_STEPS = 20
 
 
 @dataclass(frozen=True)
-class Subspace(ABC):
+class Subspace(Checked, ABC):
     """Electrical angles of sources on a uniform linear array, in radians within ±pi, in rising order.
 
     Takes y `(..., sensors * snapshots)`, the snapshots of a sensor together, and any number of these. The estimate does
@@ -215,11 +216,6 @@ class ESPRIT(Subspace):
     """
 
     fit: Literal["total", "least-squares"] = "total"
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.fit not in ("total", "least-squares"):
-            raise ValueError(f"fit is {self.fit!r}; take 'total' or 'least-squares'.")
 
     def angles(self, vectors: Tensor) -> Tensor:
         E = vectors[..., -self.sources :]

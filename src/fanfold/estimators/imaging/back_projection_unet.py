@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
+from fanfold.core.settings import Checked
 from fanfold.core.units import rms
 from fanfold.estimators.imaging.scenes import check_scene, like_operator, scene_of, through
 from fanfold.estimators.linear.image import ImageName, image_for
@@ -14,7 +15,7 @@ from fanfold.problems.base import Problem
 
 
 @dataclass(frozen=True)
-class BackProjectionUNetSettings:
+class BackProjectionUNetSettings(Checked):
     """A U-Net on a linear image of the scene: a `BackProjectionUNet`.
 
     Example:

@@ -11,6 +11,7 @@ from torch import nn
 
 from fanfold.algorithms import OAMP
 from fanfold.algorithms.base import Theta
+from fanfold.core.settings import Checked, checks_arguments
 from fanfold.estimators.imaging.prior_maps import MeanCorrection, PriorMaps
 from fanfold.estimators.imaging.scenes import like_operator, scene_of
 from fanfold.observation import Observation
@@ -31,7 +32,7 @@ class Corrected(OAMP):
 
 
 @dataclass(frozen=True)
-class HybridOAMPSettings:
+class HybridOAMPSettings(Checked):
     """Unfolded OAMP whose prior a small CNN moves voxel by voxel, or whose posterior mean it corrects: a `HybridOAMP`.
 
     Raises:
@@ -56,10 +57,6 @@ class HybridOAMPSettings:
     network_seed: int = 0  # Seed of the starting weights and of the probe.
 
     def __post_init__(self):
-        if self.correct not in CORRECTIONS or self.share not in ("tied", "per-layer"):
-            raise ValueError(
-                f"correct is {self.correct!r} and share {self.share!r}; say prior or mean, and tied or per-layer."
-            )
         if self.correct == "mean" and self.reach is not None:
             raise ValueError(f"reach is {self.reach}, but only maps of the prior have one; leave it out for the mean.")
 
@@ -103,6 +100,7 @@ class HybridOAMP(Unfolded):
         like_operator(self.denoisers, self._bound)
 
     @classmethod
+    @checks_arguments
     def of(
         cls,
         problem_or_obs: HasOperator,

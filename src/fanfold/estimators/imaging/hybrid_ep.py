@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fanfold.algorithms import EP
 from fanfold.algorithms.base import Theta
+from fanfold.core.settings import Checked
 from fanfold.estimators.base import Draws
 from fanfold.estimators.imaging.lessons import MapLessons
 from fanfold.estimators.imaging.prior_maps import Denoised, PriorMaps
@@ -35,7 +36,7 @@ class MappedEP(EP):
 
 
 @dataclass(frozen=True)
-class HybridEPSettings:
+class HybridEPSettings(Checked):
     """Unfolded EP whose prior a small CNN moves voxel by voxel: a `HybridEP`.
 
     Example:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
+from fanfold.core.settings import Checked
 from fanfold.core.units import rms
 from fanfold.estimators.imaging.scenes import check_scene, like_operator, scene_of, through
 from fanfold.estimators.linear.image import ImageName, image_for
@@ -15,7 +16,7 @@ from fanfold.problems.base import Problem
 
 
 @dataclass(frozen=True)
-class MoDLSettings:
+class MoDLSettings(Checked):
     """A CNN and a return to the measurements by turns: a `MoDL`.
 
     Example:

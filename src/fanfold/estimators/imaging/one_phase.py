@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from fanfold.core.abilities import ability
+from fanfold.core.settings import Checked
 from fanfold.estimators.imaging.back_projection_unet import BackProjectionUNetSettings
 from fanfold.estimators.imaging.settings import Imaging
 from fanfold.estimators.linear.image import ImageName, image_for
@@ -47,7 +48,7 @@ def real_form(obs: Observation, phase: Tensor) -> Observation:
 
 
 @dataclass(frozen=True)
-class RealScenes:
+class RealScenes(Checked):
     """A problem's scenes turned back by their true phases, for an estimator of real scenes.
 
     Args:
@@ -83,7 +84,7 @@ class RealScenes:
 
 
 @dataclass(frozen=True)
-class OnePhaseSettings:
+class OnePhaseSettings(Checked):
     """A network of real scenes for scenes that are real but for one phase, found from a linear image: a `OnePhase`.
 
     Example:

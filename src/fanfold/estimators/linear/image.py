@@ -6,6 +6,7 @@ from typing import Literal, Protocol
 import torch
 
 from fanfold.core.abilities import ability
+from fanfold.core.settings import Checked, checks_arguments
 from fanfold.core.streams import Stream
 from fanfold.core.units import power
 from fanfold.observation import Estimate, Estimator, Observation
@@ -52,7 +53,7 @@ def white_lmmse(obs: Observation, signal_var: float) -> Estimate:
 
 
 @dataclass(frozen=True)
-class WhiteLMMSE:
+class WhiteLMMSE(Checked):
     """`white_lmmse` of scenes whose voxels have the variance `signal_var`, as an estimator.
 
     Example:
@@ -68,14 +69,13 @@ class WhiteLMMSE:
         return white_lmmse(obs, self.signal_var)
 
 
+@checks_arguments
 def linear_image(name: ImageName, signal_var: float) -> Estimator:
     """The image of that name: LMMSE for white scenes of that power, or the matched filter `Aᴴ y`.
 
     Raises:
         ValueError: If there is none of that name.
     """
-    if name not in ("lmmse", "back-projection"):
-        raise ValueError(f"image is {name!r}; take lmmse or back-projection.")
     return WhiteLMMSE(signal_var) if name == "lmmse" else adjoint_image
 
 

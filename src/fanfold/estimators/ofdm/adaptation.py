@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fanfold.core.abilities import ability, require
+from fanfold.core.settings import Checked
 from fanfold.core.streams import generator_of
 from fanfold.core.units import power
 from fanfold.estimators.base import Kept, MeasuresNoise, Preparable, ScaleAware, SelfJudged
@@ -28,7 +29,7 @@ NetworkSettings = MixerSettings | FilterSettings | CNNSettings | ADMMSettings | 
 
 
 @dataclass(frozen=True)
-class AdaptedSettings:
+class AdaptedSettings(Checked):
     """A channel network that goes on training on the channels of one place, or on their pilots alone.
 
     Example:

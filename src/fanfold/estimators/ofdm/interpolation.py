@@ -7,6 +7,7 @@ import torch
 from scipy.interpolate import CubicSpline
 from torch import Tensor, nn
 
+from fanfold.core.settings import checks_arguments
 from fanfold.estimators.ofdm.covariance import by_antenna
 from fanfold.estimators.ofdm.scale import at_any_scale
 from fanfold.observation import Estimate, Observation
@@ -40,6 +41,7 @@ class Interpolation(nn.Module):
         self.register_buffer("gain", W.square().sum(1).float())
 
     @classmethod
+    @checks_arguments
     def of(cls, problem: ChannelProblem, method: Method = "linear") -> "Interpolation":
         """The estimator for a problem's layout and pilots.
 
@@ -67,6 +69,7 @@ class Interpolation(nn.Module):
         return Estimate(x, (obs.noise_var * self.gain.to(W.dtype).repeat(self.antennas)).expand(x.shape))
 
 
+@checks_arguments
 def interpolation_matrix(mask: Tensor, method: Method = "linear") -> Tensor:
     """The real weights `(symbols · subcarriers, pilots)`, in double precision, for pilots `(symbols, subcarriers)`.
 

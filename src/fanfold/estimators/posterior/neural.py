@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from fanfold.core.settings import Checked, checks_arguments
 from fanfold.estimators.posterior.features import Features, fit_linear, linear_features, rows_to_fit
 from fanfold.estimators.posterior.heads import Head, Loss, LossName, QuantileHead, head_for
 from fanfold.networks import DeepSet, PooledCNN, ResidualMLP
@@ -23,7 +24,7 @@ NetworkFactory = Callable[[tuple[int, ...], int, int], nn.Module]  # shape of th
 
 
 @dataclass(frozen=True)
-class NeuralSettings:
+class NeuralSettings(Checked):
     """A network that learns from draws alone: the posterior mean, median, quantiles, mean and variance, or a class.
 
     Example:
@@ -46,6 +47,7 @@ class NeuralSettings:
         return neural(problem, self.loss, network=self.network, seed=self.network_seed, **sizes)
 
 
+@checks_arguments
 def neural(
     problem: Problem,
     loss: LossName | Loss = "squared-error",

@@ -46,7 +46,6 @@ A list of numbers may be the name of an .npy file, beside the TOML file.
 """
 
 import math
-import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -56,6 +55,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fanfold.core.data_files import regular_file, toml_table
 from fanfold.core.suggest import did_you_mean
 from fanfold.linops.base import LinearOperator
 from fanfold.linops.born import Born
@@ -100,18 +100,13 @@ def read_geometry(path: str | Path) -> Geometry:
         ValueError: If there is no such file, a table or key is unknown, missing or of another kind, antennas or
             frequencies coincide, voxels cannot be told apart, or a measured matrix is rank-deficient.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"there is no geometry file {path}; write one: one [[axis]] for each axis of the scene.")
+    path = regular_file(path, f"there is no geometry file {path}; write one: one [[axis]] for each axis of the scene.")
     return _read(path.resolve(), path.read_bytes())
 
 
 @lru_cache(maxsize=8)
 def _read(path: Path, content: bytes) -> Geometry:
-    try:
-        data = tomllib.loads(content.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not TOML: {error}") from error
+    data = toml_table(path)
     if unknown := set(data) - {"axis", "near-field"}:
         word = min(unknown)
         raise ValueError(

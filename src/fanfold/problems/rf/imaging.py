@@ -64,8 +64,6 @@ class RFImaging(Described):
     dtype: Literal["complex64", "complex128"] = "complex64"
 
     def __post_init__(self):
-        for name, value in (("scene", self.scene), ("elements", self.elements), ("pictures", self.pictures)):
-            object.__setattr__(self, name, tuple(value))
         if len(self.scene) != len(self.elements) or not self.scene or min(self.scene + self.elements) < 1:
             raise ValueError(
                 f"the scene is {self.scene} and the elements are {self.elements}; give each axis a count of both."

@@ -10,6 +10,7 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor
 
+from fanfold.core.data_files import regular_file
 from fanfold.core.noise import circular
 from fanfold.core.precision import dtype_named
 from fanfold.core.units import from_db, power
@@ -64,7 +65,6 @@ class RFGeometry(Described):
     dtype: Literal["complex64", "complex128"] = "complex64"
 
     def __post_init__(self):
-        object.__setattr__(self, "pictures", tuple(self.pictures))
         if not 0 < self.sparsity < 1:
             raise ValueError(f"sparsity is {self.sparsity}; it is the probability of a point, between 0 and 1.")
         if not 0 < self.held_out_share < 1:
@@ -189,12 +189,11 @@ class RFGeometry(Described):
         return x[: rows_of("train", len(x), self.held_out_share, str(self.pairs)).stop]
 
     def _stored(self) -> PairArrays:
-        path = Path(str(self.pairs))
-        if not path.is_file():
-            raise ValueError(
-                f"there is no file {path} of calibration pairs; pass an .npz file with scenes x and measurements y of "
-                f"{self.geometry}, or leave --pairs out to train on simulated scenes."
-            )
+        path = regular_file(
+            str(self.pairs),
+            f"there is no file {self.pairs} of calibration pairs; pass an .npz file with scenes x and measurements y "
+            f"of {self.geometry}, or leave --pairs out to train on simulated scenes.",
+        )
         return _read_pairs(path.resolve(), path.stat().st_mtime_ns, self._geometry, self.A)
 
 

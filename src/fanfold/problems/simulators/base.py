@@ -50,16 +50,12 @@ class Numbered(Described, ABC):
     A = None
 
     def __post_init__(self):
-        if self.kind not in AXES:
-            raise ValueError(f"unknown kind of observation {self.kind!r}; it is one of {', '.join(AXES)}.")
         axes, shape = AXES[self.kind], self.shape
         if shape is not None and (len(shape) != axes or min(shape) < 1):
             raise ValueError(
                 f"shape is {shape} and the kind {self.kind!r}, which has {axes} axes; pass the shape of one "
                 "observation, without the batch."
             )
-        if self.dtype not in ("float32", "float64"):
-            raise ValueError(f"dtype is {self.dtype!r}; pass float32 or float64.")
 
     @abstractmethod
     def outcomes(self, seed: int, indices: Sequence[int]) -> list[Outcome]:

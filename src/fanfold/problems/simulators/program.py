@@ -61,8 +61,6 @@ class Program(Numbered):
         super().__post_init__()
         if not 0 < self.timeout < float("inf") or self.retries < 0:
             raise ValueError(f"timeout is {self.timeout} and retries {self.retries}; pass seconds, and 0 or more.")
-        if self.parameters_as not in ("json", "npy", "text"):
-            raise ValueError(f"parameters_as is {self.parameters_as!r}; pass json, npy or text.")
         self._words(dict.fromkeys(PLACEHOLDERS, ""), np.zeros(1))
 
     @staticmethod

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fanfold.core.data_files import json_object, regular_file
 from fanfold.core.files import check_same, sole_writer, write_whole
 from fanfold.problems.simulators.outcome import Failure, Outcome
 
@@ -234,7 +235,7 @@ def packed(record: Record) -> bytes:
 
 def _scan(path: Path) -> tuple[list[Record], int]:
     """All whole records of a file, and where the last one ends."""
-    content = path.read_bytes() if path.exists() else b""
+    content = regular_file(path).read_bytes() if path.exists() else b""
     records, at, end = [], 0, 0
     while (at := content.find(MAGIC, at)) >= 0:
         record, after = _unpacked(content, at)
@@ -255,17 +256,21 @@ def _unpacked(content: bytes, at: int) -> tuple[Record | None, int]:
     end = begin + text_size + arrays_size
     if end > len(content) or zlib.crc32(memoryview(content)[begin:end]) != checksum:
         return None, at
+    try:
+        return _contents(content, begin, text_size), end
+    except (ValueError, TypeError, KeyError, RecursionError):  # its checksum fits, and no fanfold wrote it
+        return None, at
+
+
+def _contents(content: bytes, begin: int, text_size: int) -> Record:
     facts = json.loads(content[begin : begin + text_size])
     (x_dtype, x_shape), (y_dtype, y_shape) = facts["x"], facts["y"]
     x = np.frombuffer(content, x_dtype, int(np.prod(x_shape)), begin + text_size).reshape(x_shape)
     y = np.frombuffer(content, y_dtype, int(np.prod(y_shape)), begin + text_size + x.nbytes).reshape(y_shape)
-    return Record(facts["indices"], x, y, [Failed(*failed) for failed in facts["failed"]]), end
+    return Record(facts["indices"], x, y, [Failed(*failed) for failed in facts["failed"]])
 
 
 def _identity(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads((path / IDENTITY).read_text())
-    except FileNotFoundError as error:
-        raise ValueError(f"{path} holds no simulations; make some with fanfold simulate, or ff.simulate.") from error
-    except ValueError as error:
-        raise ValueError(f"{path / IDENTITY} is damaged: {error}; restore it from a copy.") from error
+    return json_object(
+        path / IDENTITY, f"{path} holds no simulations; make some with fanfold simulate, or ff.simulate."
+    )
