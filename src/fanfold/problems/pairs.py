@@ -1,4 +1,4 @@
-"""The user's own pairs of signals and measurements, from an `.npz` file."""
+"""The user's own pairs of signals and measurements, from an `.npz` file or from `.csv` files."""
 
 import zlib
 from abc import abstractmethod
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fanfold.core.csv_files import read_csv
 from fanfold.linops import Dense, LinearOperator
 from fanfold.observation import Observation, check_finite
 from fanfold.problems.base import Described
@@ -91,6 +92,9 @@ class FromFile(Described):
 class Pairs(FromFile):
     """Stored pairs: arrays `x` (samples, n), `y` (samples, m), optionally `A` (m, n) and `noise_var`.
 
+    The file is an `.npz`; or a `.csv` whose columns are named x1, x2, …, y1, y2, …; or a folder with x.csv, y.csv and,
+    where there is one, A.csv, with a first row of names or without. Complex numbers are `1+2j` there.
+
     `noise_var` is `E|w|²`, one number or one for each sample, `(samples, 1)`. Observations that are no vectors say so
     by their `kind`: sequences `(samples, channels, length)`, images `(samples, channels, h, w)`, sets
     `(samples, count, features)`; these have no A and at most one noise variance for all.
@@ -114,9 +118,9 @@ class Pairs(FromFile):
 
     def _stored(self) -> PairArrays:
         path = Path(self.path)
-        if not path.is_file():
-            raise ValueError(f"there is no file {self.path}; pass an .npz file with arrays x and y.")
-        return _read(path.resolve(), path.stat().st_mtime_ns, self.kind)
+        if not (path.is_file() or path.is_dir()):
+            raise ValueError(f"there is no file {self.path}; pass an .npz or .csv file with arrays x and y.")
+        return _read(path.resolve(), _changed(path), self.kind)
 
 
 def rows_of(part: Part, samples: int, held_out_share: float, path: str) -> range:
@@ -139,11 +143,13 @@ def pick_rows(part: Part, rows: range, n: int, generator: torch.Generator) -> Te
 
 
 def load_arrays(path: Path) -> dict[str, Tensor]:
-    """The arrays x and y of an `.npz` file, and A and noise_var where it has them.
+    """The arrays x and y of an `.npz` file or of `.csv` files, and A and noise_var where they are there.
 
     Raises:
         ValueError: If the file cannot be read, holds anything but plain arrays, or has no x or no y.
     """
+    if path.is_dir() or path.suffix.lower() == ".csv":
+        return _tables(path)
     try:
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             names = file.files
@@ -154,6 +160,28 @@ def load_arrays(path: Path) -> dict[str, Tensor]:
     if missing:
         raise ValueError(f"{path} has no array {' or '.join(sorted(missing))}; it has {', '.join(names) or 'none'}.")
     return arrays
+
+
+def _tables(path: Path) -> dict[str, Tensor]:
+    """The arrays of a folder of `.csv` files, named after them, or of one file by the names of its columns."""
+    if path.is_dir():
+        files = {name: path / f"{name}.csv" for name in PairArrays._fields}
+        tables = {name: read_csv(file).values for name, file in files.items() if file.is_file()}
+    else:
+        columns = read_csv(path)
+        parts = {name: columns.named(name) for name in ("x", "y", "noise_var")}
+        tables = {name: part for name, part in parts.items() if part is not None}
+    if missing := {"x", "y"} - set(tables):
+        raise ValueError(
+            f"{path} has no {' and no '.join(sorted(missing))}: name the columns of a .csv file x1, x2, …, y1, y2, … "
+            "in its first row, or pass a folder that holds x.csv and y.csv (and A.csv)."
+        )
+    return {name: torch.as_tensor(table) for name, table in tables.items()}
+
+
+def _changed(path: Path) -> int:
+    """When a file, or what a folder of tables holds, was last written, in nanoseconds."""
+    return max(file.stat().st_mtime_ns for file in (path, *path.glob("*.csv")))
 
 
 @lru_cache(maxsize=4)
