@@ -149,7 +149,10 @@ def test_apply_estimates_from_a_file(trained, tmp_path, capsys):
     assert result["shape"] == [3, 40]
     with torch.no_grad():
         assert torch.equal(torch.from_numpy(np.load(out)), load(trained)(obs).x)
-    assert cli.run(["apply", str(trained), str(tmp_path / "y.npy"), "--out", str(out), "--strength", "0"]) == 0
+    assert (
+        cli.run(["apply", str(trained), str(tmp_path / "y.npy"), "--out", str(out), "--strength", "0", "--overwrite"])
+        == 0
+    )
     assert torch.equal(torch.from_numpy(np.load(out)), ff.iterate(ff.algorithms.ISTA(), 4)(obs).x)
     assert x.shape == (3, 40)
 

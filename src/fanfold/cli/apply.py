@@ -1,14 +1,19 @@
 """A trained run on a file of measurements: estimates, their variances and, if asked for, intervals around them."""
 
 import math
+from contextlib import ExitStack
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fanfold.cli.outputs import check_file
 from fanfold.core.abilities import ability
 from fanfold.core.array_files import array_of
+from fanfold.core.csv_files import read_csv, write_csv
+from fanfold.core.files import whole
 from fanfold.core.streams import Stream
 from fanfold.estimators.base import Layered, MeasuresNoise, Restrainable
 from fanfold.guard import Conformal, conformal
@@ -31,26 +36,34 @@ def apply_to_file(
     *,
     joint: bool = False,
     noise_var: float | None = None,
+    overwrite: bool = False,
 ) -> dict[Path, Tensor]:
     """Estimate x from measurements in a file.
 
     Args:
         run: A trained run.
-        y: An `.npy` file of measurements as the training problem draws them, one or a batch.
-        out: Where the estimates go, as `.npy`; `_var`, `_low` and `_high` of other files' names come before its ending.
+        y: An `.npy` file of measurements as the problem draws them, one or a batch; or a `.csv` file, a sample in each
+            row.
+        out: Where the estimates go, as `.npy` or `.csv`; `_var`, `_low` and `_high` of other files' names come before
+            its ending.
         strength: How far to trust what was learned, in [0, 1].
         coverage: Coverage of conformal intervals, calibrated on held-out draws of the problem, or those that the run
             keeps; none if None. They are kept in the run, and taken from there the next time.
         joint: Whether intervals hold all entries of a sample at once.
         noise_var: Noise variance of the measurements; that of the problem if None, and where draws differ in it a
             network of channels measures it.
+        overwrite: Whether files that exist are replaced.
 
     Returns:
-        What each written file holds.
+        What each written file holds; all are written, or none.
 
     Raises:
-        ValueError: If the file cannot be read or does not fit, or the problem's observations hold more than y.
+        ValueError: If the file cannot be read or does not fit, the problem's observations hold more than y, or a file
+            could not be written or exists.
+        OSError: If the disk is full; older files are unharmed.
     """
+    for what in ("", "var", *(("low", "high", "radius") if coverage is not None else ())):
+        check_file(_beside(out, what), overwrite=overwrite, suffixes=(".npy", ".csv"), source=y)
     net, outline = run.estimator(), run.outline()
     if (network := ability(net, Restrainable)) is not None:
         network.strength = strength
@@ -67,9 +80,9 @@ def apply_to_file(
             files[_beside(out, "radius")] = interval.radius
         else:
             files |= {_beside(out, "low"): interval.low, _beside(out, "high"): interval.high}
-    for path, values in files.items():
-        with path.open("wb") as file:
-            np.save(file, values.numpy())
+    with ExitStack() as stack:
+        for path, values in files.items():
+            _write(stack.enter_context(whole(path)), path, values.numpy())
     return files
 
 
@@ -122,13 +135,20 @@ def _noise_var(y: Path, net: nn.Module, outline: Outline, given: float | None) -
 
 def _read(y: Path, example: Observation) -> Tensor:
     """The array of a file, in the precision of the problem's measurements."""
-    measured = torch.as_tensor(array_of(y))
+    measured = torch.as_tensor(read_csv(y).values if y.suffix.lower() == ".csv" else array_of(y))
     if measured.is_complex() and not example.y.is_complex():
         raise ValueError(f"{y} holds {measured.dtype} and the problem's measurements are real; pass real ones.")
-    if example.A is None or measured.is_complex() == example.y.is_complex():
-        measured = measured.to(example.y.dtype)
-    return measured
+    return measured.to(example.y.dtype)
 
 
 def _beside(out: Path, what: str) -> Path:
-    return out.with_name(f"{out.stem}_{what}{out.suffix}")
+    return out.with_name(f"{out.stem}_{what}{out.suffix}") if what else out
+
+
+def _write(file: IO[bytes], path: Path, values: np.ndarray) -> None:
+    if path.suffix.lower() != ".csv":
+        np.save(file, values)
+    elif values.ndim > 2:
+        raise ValueError(f"estimates of shape {values.shape} do not fit into {path}; write an .npy file.")
+    else:
+        write_csv(file, np.atleast_2d(values))

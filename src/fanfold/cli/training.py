@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import torch
 
 from fanfold.algorithms import Algorithm
-from fanfold.cli.console import notes, show, watching
+from fanfold.cli.console import note, proposed, resumable, show, watching
 from fanfold.cli.flags import (
     Flat,
     NetworkChoice,
@@ -21,7 +21,9 @@ from fanfold.cli.flags import (
     Unfolding,
     chosen_for,
 )
+from fanfold.cli.outputs import check_folder
 from fanfold.core.abilities import ability
+from fanfold.core.commands import command
 from fanfold.core.data_files import toml_table
 from fanfold.core.machine import join_world
 from fanfold.core.settings import check_known, check_table, made, within
@@ -101,12 +103,14 @@ def _train(
     if device not in ("cpu", "cuda") or (device == "cuda" and not torch.cuda.is_available()):
         raise ValueError(f"there is no device {device!r} here; pass cpu{' or cuda' * torch.cuda.is_available()}.")
     name = type(network).__name__.removesuffix("Settings")
+    if run_dir is not None:
+        check_folder(run_dir)
     settings = settings_for(network, problem, prior_given=prior_given)
     leads = join_world(torch.device(device)).leads  # chooses the GPU of this process
     net = settings.build(problem).to(device)
     path = run_dir or claimed(Path("runs"), f"{type(problem).__name__}-{name}".lower())
     try:
-        with watching(str(path)) as watch:
+        with resumable(lambda: _goes_on(path)), watching(str(path)) as watch:
             fit(net, problem, run_dir=path, on_event=watch if leads else None, **options)
     finally:
         if run_dir is None:
@@ -135,14 +139,11 @@ def _suited(algorithm: Algorithm, problem: Problem, *, prior_given: bool) -> Alg
     for part, known in (("likelihood", likelihood_of(problem)), ("prior", prior_of(problem))):
         if parts.get(part) is not None and known is not None and type(parts[part]) is not type(known):
             changes[part] = known
-            notes.print(f"{type(algorithm).__name__} takes the problem's {part}: {known}", markup=False)
+            note(f"{type(algorithm).__name__} takes the problem's {part}: {known}")
     fitted = ability(problem, GuessedPrior)
     if fitted is not None and parts.get("prior") is not None and "prior" not in changes and not prior_given:
         changes["prior"] = fitted.guessed_prior
-        notes.print(
-            f"{type(algorithm).__name__} begins from the prior of the training scenes: {fitted.guessed_prior}",
-            markup=False,
-        )
+        note(f"{type(algorithm).__name__} begins from the prior of the training scenes: {fitted.guessed_prior}")
     return replace(algorithm, **changes) if changes else algorithm  # type: ignore[type-var]
 
 
@@ -192,7 +193,7 @@ def resume(run: RunPath, allow_program: bool = False) -> Result:
         run: The run directory.
         allow_program: Start the program of a run that was not made on this machine.
     """
-    with watching(str(run)) as watch:
+    with resumable(lambda: _goes_on(run)), watching(str(run)) as watch:
         resume_run(run, on_event=watch, allow_program=allow_program)
     return _trained(run, leads=True)
 
@@ -215,16 +216,25 @@ def simulate(
         draw_seed: The seed of the draws; if not given, that of the simulator, else 0.
         retry_failed: Make those draws again that are stored as failed.
     """
-    with watching(str(out)) as watch:
+    check_folder(out)
+    kept = "what was simulated is kept; go on with:"
+    with resumable(lambda: kept), watching(str(out)) as watch:
         pairs = run_simulation(
             problem, count, out, on_event=watch, workers=workers, seed=draw_seed, retry_failed=retry_failed
         )
     show(Table(pairs.table()))
-    notes.print(f"next: fanfold train simulations neural --path {out}")
+    proposed(command("train", "simulations", "neural", "--path", out))
     return {"out": str(out), "rows": pairs.table()}
 
 
 def _trained(path: Path, *, leads: bool) -> Result:
     if leads:
-        notes.print(f"next: fanfold evaluate {path} · fanfold report {path} · fanfold apply {path} y.npy")
+        proposed(command("evaluate", path), command("report", path), command("apply", path, "y.npy"))
     return {"run": str(path)}
+
+
+def _goes_on(run: Path) -> str:
+    """What to do about a training that was interrupted."""
+    if (run / "config.toml").is_file():
+        return f"go on with: {command('resume', run)}"
+    return "nothing was trained yet; begin anew with:"

@@ -1,5 +1,6 @@
 """Files that are there whole or not at all, and folders that one process writes to and that hold one thing."""
 
+import errno
 import hashlib
 import json
 import os
@@ -7,7 +8,7 @@ import re
 import stat
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,17 +22,56 @@ def write_whole(path: Path, content: bytes) -> None:
     Raises:
         OSError: If the disk is full, say; the older file is unharmed.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")  # as `remove_fragments` knows it
+    with whole(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write, which takes the place of an older one when the block ends, if it ends well.
+
+    A link is followed, and what is no regular file, such as a pipe, is written to directly. Where several are written
+    in one block, none is replaced unless all could be written.
+
+    Raises:
+        OSError: If it cannot be written; the older file is unharmed.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> from fanfold.core.files import whole
+        >>> path = pathlib.Path(tempfile.mkdtemp(), "x.txt")
+        >>> with whole(path) as file:
+        ...     _ = file.write(b"x"), path.exists()
+        >>> path.exists()
+        True
+    """
+    target = path.resolve() if path.is_symlink() else path
+    if target.exists() and not (target.is_file() or target.is_dir()):
+        with target.open("wb") as stream:
+            yield stream
+        return
+    temporary = target.with_name(f".{_short(target.name)}.{os.getpid()}")
     try:
+        if target.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "it is a folder; give the name of a file")
+        if not target.parent.is_dir():
+            raise FileNotFoundError(errno.ENOENT, f"there is no folder {target.parent}; make it first")
         with temporary.open("wb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
+        temporary.replace(target)
     except OSError as error:
-        raise OSError(error.errno, f"cannot write {path} ({error.strerror}); what was there is unharmed") from error
+        reason = error.strerror or "not all of it could be written; is the disk full?"  # numpy gives no reason
+        raise OSError(error.errno, f"cannot write {path} ({reason}); what was there is unharmed") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _short(name: str) -> str:
+    """As much of a name as leaves room for a process's number, where systems allow 255 bytes."""
+    return os.fsdecode(os.fsencode(name)[:230])
 
 
 def remove_fragments(folder: Path) -> None:

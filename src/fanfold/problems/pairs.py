@@ -1,4 +1,4 @@
-"""The user's own pairs of signals and measurements, from an `.npz` file."""
+"""The user's own pairs of signals and measurements, from an `.npz` file or from `.csv` files."""
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fanfold.core.array_files import array_of, held_arrays
+from fanfold.core.csv_files import read_csv
 from fanfold.core.data_files import regular_file
 from fanfold.linops import Dense, LinearOperator
 from fanfold.observation import Observation, check_finite
@@ -96,6 +97,9 @@ class FromFile(Described):
 class Pairs(FromFile):
     """Stored pairs: arrays `x` (samples, n), `y` (samples, m), optionally `A` (m, n) and `noise_var`.
 
+    The file is an `.npz`; or a `.csv` whose columns are named x1, x2, …, y1, y2, …; or a folder with x.csv, y.csv and,
+    where there is one, A.csv, with a first row of names or without. Complex numbers are `1+2j` there.
+
     `noise_var` is `E|w|²`, one number or one for each sample, `(samples, 1)`. Observations that are no vectors say so
     by their `kind`: sequences `(samples, channels, length)`, images `(samples, channels, h, w)`, sets
     `(samples, count, features)`; these have no A and at most one noise variance for all.
@@ -118,8 +122,10 @@ class Pairs(FromFile):
     kind: Kind = "vector"  # what one observation is
 
     def _stored(self) -> PairArrays:
-        path = regular_file(self.path, f"there is no file {self.path}; pass an .npz file with arrays x and y.")
-        return _read(path.resolve(), path.stat().st_mtime_ns, self.kind)
+        path = Path(self.path)
+        if not path.is_dir():
+            regular_file(path, f"there is no file {path}; pass an .npz or .csv file with arrays x and y.")
+        return _read(path.resolve(), _changed(path), self.kind)
 
 
 def rows_of(part: Part, samples: int, held_out_share: float, path: str) -> range:
@@ -142,19 +148,43 @@ def pick_rows(part: Part, rows: range, n: int, generator: torch.Generator) -> Te
 
 
 def load_arrays(path: Path) -> dict[str, Tensor]:
-    """The arrays x and y of an `.npz` file, and A and noise_var where it has them.
+    """The arrays x and y of an `.npz` file or of `.csv` files, and A and noise_var where they are there.
 
     Raises:
         ValueError: If the file cannot be read, holds anything but plain arrays, or has no x or no y.
     """
+    if path.is_dir() or path.suffix.lower() == ".csv":
+        return _tables(path)
     if path.suffix.lower() != ".npz":
-        raise ValueError(f"{path} is no .npz file; store arrays x and y with numpy.savez.")
+        raise ValueError(f"{path} is no .npz or .csv file; store arrays x and y with numpy.savez.")
     names = held_arrays(path)
     arrays = {name: torch.as_tensor(array_of(path, name)) for name in PairArrays._fields if name in names}
     missing = {"x", "y"} - set(arrays)
     if missing:
         raise ValueError(f"{path} has no array {' or '.join(sorted(missing))}; it has {', '.join(names) or 'none'}.")
     return arrays
+
+
+def _tables(path: Path) -> dict[str, Tensor]:
+    """The arrays of a folder of `.csv` files, named after them, or of one file by the names of its columns."""
+    if path.is_dir():
+        files = {name: path / f"{name}.csv" for name in PairArrays._fields}
+        tables = {name: read_csv(file).values for name, file in files.items() if file.is_file()}
+    else:
+        columns = read_csv(path)
+        parts = {name: columns.named(name) for name in ("x", "y", "noise_var")}
+        tables = {name: part for name, part in parts.items() if part is not None}
+    if missing := {"x", "y"} - set(tables):
+        raise ValueError(
+            f"{path} has no {' and no '.join(sorted(missing))}: name the columns of a .csv file x1, x2, …, y1, y2, … "
+            "in its first row, or pass a folder that holds x.csv and y.csv (and A.csv)."
+        )
+    return {name: torch.as_tensor(table) for name, table in tables.items()}
+
+
+def _changed(path: Path) -> int:
+    """When a file, or what a folder of tables holds, was last written, in nanoseconds."""
+    return max(file.stat().st_mtime_ns for file in (path, *path.glob("*.csv")))
 
 
 @lru_cache(maxsize=4)

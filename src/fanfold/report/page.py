@@ -73,8 +73,7 @@ def _section(section: Section, index: int) -> str:
         parts.append(f"<details><summary>The {len(data)} numbers behind the figure</summary>")
         parts.append(f'<div class="scroll">{_table(section.details)}</div></details>')
     if data:
-        rows = [{k: plain(v) for k, v in row.items()} for row in data]
-        embedded = json.dumps(rows).replace("<", "\\u003c")
+        embedded = json.dumps(plain(data.rows)).replace("<", "\\u003c")
         parts.append(f'<script type="application/json" id="data-{index}">{embedded}</script>')
     return "".join(parts) + "</section>"
 
