@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
@@ -75,4 +75,8 @@ def _read(path: Path, size: int, modified_ns: int) -> tuple[PairArrays, Contents
         x, y = contents.arrays()
     except ValueError as error:
         raise ValueError(f"{path}: {error}; {sum(contents.failures.values())} failed.") from error
-    return PairArrays(torch.from_numpy(x), torch.from_numpy(y), None, None), contents, identity["problem"]["kind"]
+    facts = identity.get("problem")
+    kind = next((k for k in get_args(Kind) if isinstance(facts, dict) and k == facts.get("kind")), None)
+    if kind is None:
+        raise ValueError(f"{path / 'problem.json'} is damaged: its problem has no known kind; restore it from a copy.")
+    return PairArrays(torch.from_numpy(x), torch.from_numpy(y), None, None), contents, kind
