@@ -261,7 +261,7 @@ class AsSimulator(Numbered):
         first = number * GROUP_DRAWS
         try:
             x, obs = draw(self.problem, GROUP_DRAWS, seed, Stream.SIMULATION, number)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             no_x = np.empty(0)
             return [Outcome(first + i, no_x, failure="crash", detail=one_line(error)) for i in range(GROUP_DRAWS)]
         precision = str(obs.y.real.dtype).removeprefix("torch.")
