@@ -37,9 +37,15 @@ def write_whole(path: Path, content: bytes) -> None:
 def remove_fragments(folder: Path) -> None:
     """Remove the temporary files of `write_whole` whose writers were killed; those of processes that live stay."""
     for file in folder.iterdir():
-        writer = re.fullmatch(r"\..+\.(\d+)", file.name)
-        if writer and not _lives(int(writer[1])):
+        writer = writer_of(file)
+        if writer is not None and not _lives(writer):
             file.unlink(missing_ok=True)
+
+
+def writer_of(file: Path) -> int | None:
+    """The process whose temporary file of `write_whole` this is, by its name; None of other files."""
+    name = re.fullmatch(r"\..+\.(\d+)", file.name)
+    return None if name is None else int(name[1])
 
 
 def _lives(process: int) -> bool:

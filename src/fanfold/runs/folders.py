@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from fanfold.core.files import LOCK, is_regular, read_regular
+from fanfold.core.files import LOCK, is_regular, read_regular, writer_of
 from fanfold.runs import operators, origin
 
 SCHEMA = 3  # of config.toml; 1 had no number, and sections of other names; 2 had no outline
@@ -25,7 +25,8 @@ def check_free(path: Path) -> None:
     """
     if not os.path.lexists(path):
         return
-    if not path.is_dir() or any(f.name not in (*BEFORE_CONFIG, LOCK) for f in path.iterdir()):
+    known = (*BEFORE_CONFIG, LOCK)
+    if not path.is_dir() or any(file.name not in known and writer_of(file) is None for file in path.iterdir()):
         raise ValueError(f"{path} exists; choose another run directory, or go on with it: fanfold resume {path}")
 
 
