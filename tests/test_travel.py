@@ -377,8 +377,7 @@ def paths_of(kind: type) -> Iterator[str]:
             yield name
 
 
-# texts that are no paths
-NAMES = {"modulation": {"classes"}, "varied": {"ranges"}, "tone": {"estimate"}, "time-delay": {"estimate"}}
+NAMES = {
     "modulation": {"classes"},
     "varied": {"ranges"},
     "tone": {"estimate"},
