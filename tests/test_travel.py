@@ -201,7 +201,7 @@ def test_kept_draws_are_those_that_evaluate_draws(tmp_path):
     here = ff.evaluate({"net": run.estimator()}, run.draws(), **same)
     (tmp_path / "pairs.npz").unlink()
     assert ff.evaluate({"net": run.estimator()}, run.draws(), **same).rows == here.rows
-    with pytest.raises(ValueError, match="snr_db cannot be changed: the run keeps 8 draws of Pairs"):
+    with pytest.raises(ValueError, match="snr_db cannot be changed: there are 8 draws of Pairs that the run keeps"):
         ff.evaluate({"net": run.estimator()}, run.draws(), snr_db=[0.0])
 
 
@@ -265,6 +265,24 @@ def test_what_a_config_names_as_given_is_asked_for_and_never_imported(tmp_path):
                 with pytest.raises(ValueError, match=rf"this: hand it in, ff.load\(path, {section}="):
                     use()
         assert set(sys.modules) == before
+
+
+def my_loss(x_hat: Tensor, x: Tensor) -> Tensor:
+    return (x_hat - x).square().mean(-1)
+
+
+def my_network(shape: tuple[int, ...], outputs: int, seed: int) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(shape[0], outputs))
+
+
+def test_all_that_is_to_be_handed_in_is_said_at_once(tmp_path):
+    problem = ff.problems.LinearGaussian()
+    train(ff.neural(problem, my_loss, network=my_network), problem, tmp_path / "run")
+    with pytest.raises(
+        ValueError, match=r"my_loss, my_network .*: hand them in, ff.load\(path, loss=..., network=...\)"
+    ):
+        ff.load(tmp_path / "run")
+    ff.load(tmp_path / "run", loss=my_loss, network=my_network)
 
 
 # Programs

@@ -8,10 +8,12 @@ import tyro
 from fanfold.cli.apply import apply_to_file
 from fanfold.cli.console import notes, show
 from fanfold.cli.flags import Result, RunPath
+from fanfold.core.abilities import ability
 from fanfold.core.files import is_regular
 from fanfold.core.table import Table, plain
 from fanfold.evaluation.evaluate import evaluate as evaluate_estimators
 from fanfold.evaluation.peers import peers_of
+from fanfold.problems.protocols import FromStock
 from fanfold.report.run_page import write_run_page
 from fanfold.runs.directory import Run
 
@@ -74,6 +76,8 @@ def evaluate(
     """
     stored = Run.open(run)
     net, problem = stored.estimator(), stored.draws()
+    if (stocked := ability(problem, FromStock)) is not None:
+        notes.print(f"judged on {stocked.stock}", markup=False)
     conditions: dict[str, Any] = {"snr_db": list(snr_db)} if snr_db else {}
     if pictures:
         problem = problem.shifted(pictures=pictures)

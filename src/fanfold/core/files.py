@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import stat
 import time
 from collections.abc import Iterator, Mapping
@@ -21,9 +22,10 @@ def write_whole(path: Path, content: bytes) -> None:
     Raises:
         OSError: If the disk is full, say; the older file is unharmed.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")  # as `remove_fragments` knows it
+    # a name that nobody guesses, and that `remove_fragments` knows
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.{os.getpid()}")
     try:
-        with temporary.open("wb") as file:
+        with temporary.open("xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -95,7 +97,7 @@ def file_hash(file: Path) -> str:
 def sole_writer(folder: Path) -> Iterator[None]:
     """Make a folder if need be, and keep other processes from writing to it until the block ends.
 
-    The operating system lets go of the lock of a process that is killed.
+    The operating system lets go of the lock of a process that is killed; what it was writing is removed.
 
     Raises:
         ValueError: If another process writes to the folder, or its lock is a link.
@@ -105,6 +107,7 @@ def sole_writer(folder: Path) -> Iterator[None]:
         raise ValueError(f"{folder / LOCK} is no plain file; remove it, and do not trust the folder.")
     with (folder / LOCK).open("a") as lock:
         _take(lock, folder)
+        remove_fragments(folder)
         yield
 
 

@@ -62,6 +62,20 @@ def read_toml(file: Path) -> dict[str, Any]:
         raise ValueError(f"{file} is not TOML: {error}") from error
 
 
+def read_events(file: Path) -> list[dict[str, Any]]:
+    """The events in a file of JSON lines, in order; a last line cut short by a crash is left out.
+
+    Raises:
+        ValueError: If a whole line is damaged.
+    """
+    lines = read_regular(file).splitlines(keepends=True) if os.path.lexists(file) else []
+    events = [read_json(file, line) for line in lines if line.endswith(b"\n")]
+    for event in events:
+        if not {"event", "step"} <= event.keys():
+            raise ValueError(f"{file} is damaged: a line has no event or no step.")
+    return events
+
+
 def read_json(file: Path, content: bytes) -> dict[str, Any]:
     """A JSON object.
 
