@@ -236,7 +236,7 @@ def test_a_network_refuses_another_operator(tmp_path):
     config.write_text(config.read_text().replace("seed = 0\ndtype", "seed = 1\ndtype"))
     with pytest.raises(ValueError, match="garbage"):
         ff.resume(tmp_path / "run")
-    ff.fit(network(problem(seed=1)), problem(seed=1), run_dir=tmp_path / "other", **SHORT)
+    ff.fit(network(seed=1), problem(seed=1), run_dir=tmp_path / "other", **SHORT)
     (tmp_path / "other/operator.safetensors").replace(tmp_path / "run/operator.safetensors")
     with pytest.raises(ValueError, match="garbage"):
         load(tmp_path / "run")

@@ -38,6 +38,7 @@ class Offset:
     A = None
     files_of = commands_of = staticmethod(lambda settings: ())
     kind = "vector"
+    stock = "endless"
     names = ("offset",)
     wanted = (0,)
     periodic = (False,)

@@ -25,7 +25,6 @@ from fanfold.core.abilities import offers
 from fanfold.core.files import sole_writer
 from fanfold.linops import (
     DCT,
-    Adjoint,
     Batched,
     Born,
     Compose,
@@ -36,6 +35,7 @@ from fanfold.linops import (
     Mask,
     Wavelet,
 )
+from fanfold.linops.base import Adjoint
 from fanfold.observation import Estimate, Observation
 from fanfold.problems import REGISTRY, Box, Problem, Program
 from fanfold.problems.protocols import ReadsFiles, StartsPrograms
@@ -52,6 +52,7 @@ from fanfold.training.trainer import SKIPS_TO_DIVERGE
 from problem_rows import ROWS
 
 QUICK = {"steps": 4, "batch": 8, "validate_every": 2, "validation_samples": 8, "threads": 1}
+SPARSE = ff.problems.CompressedSensing(n=8, m=4, dtype="complex64")  # which few peers take, so that reports are quick
 
 
 @pytest.fixture
@@ -116,8 +117,8 @@ NO_KIND = ("SVD", "Basis", "LinearOperator", "Foreign")  # abstract ones, and fu
 # Data that are no longer there
 
 
-def train(net: nn.Module, problem: Problem, path: Path) -> None:
-    ff.fit(net, problem, run_dir=path, **QUICK)
+def train(net: nn.Module, problem: Problem, path: Path, **options: Any) -> None:
+    ff.fit(net, problem, run_dir=path, **QUICK | options)
 
 
 def channels(folder: Path) -> Problem:
@@ -158,13 +159,16 @@ DATA: dict[str, tuple[Callable[[Path], Problem], Callable[[Problem], nn.Module]]
 }
 
 
+MANY_PEERS = ("pairs", "pictures")  # of real networks of layers, which take seconds: the complex ones stand for them
+
+
 @pytest.mark.parametrize("kind", DATA)
 def test_a_run_is_loaded_applied_and_reported_on_another_machine_without_its_data(kind, tmp_path, another_machine):
     make, network = DATA[kind]
     (tmp_path / "data").mkdir()
     problem = make(tmp_path / "data")
     net = network(problem)
-    train(net, problem, tmp_path / "run")
+    train(net, problem, tmp_path / "run", **({"simulations": 20} if kind == "program" else {}))
     x, obs = problem.held_out().sample(6, torch.Generator().manual_seed(0))
     np.save(tmp_path / "y.npy", obs.y.numpy())
     shutil.rmtree(tmp_path / "data")
@@ -177,8 +181,9 @@ def test_a_run_is_loaded_applied_and_reported_on_another_machine_without_its_dat
     assert cli.run(["apply", str(path), str(tmp_path / "y.npy"), "--coverage", "0.5", *noise]) == 0
     if not each:
         assert np.array_equal(np.load("x_hat.npy"), net(obs).x.detach().numpy())
-    assert cli.run(["evaluate", str(path), "--samples", "20"]) == 0
-    assert cli.run(["report", str(path), "--samples", "20"]) == 0
+    if kind not in MANY_PEERS:
+        assert cli.run(["evaluate", str(path), "--samples", "20"]) == 0
+        assert cli.run(["report", str(path), "--samples", "20"]) == 0
     assert cli.run(["runs", str(tmp_path)]) == 0
     assert cli.run(["resume", str(path)]) == 2  # which needs the data
     draws = Run.open(path).draws()
@@ -196,7 +201,7 @@ def test_kept_draws_are_those_that_evaluate_draws(tmp_path):
     here = ff.evaluate({"net": run.estimator()}, run.draws(), **same)
     (tmp_path / "pairs.npz").unlink()
     assert ff.evaluate({"net": run.estimator()}, run.draws(), **same).rows == here.rows
-    with pytest.raises(ValueError, match="snr_db cannot be changed: the run keeps 8 draws of Pairs"):
+    with pytest.raises(ValueError, match="snr_db cannot be changed: there are 8 draws of Pairs that the run keeps"):
         ff.evaluate({"net": run.estimator()}, run.draws(), snr_db=[0.0])
 
 
@@ -242,8 +247,9 @@ def test_a_run_of_ones_own_problem_serves_the_shell_without_it(network, tmp_path
     np.save("y.npy", obs.y.numpy())
     assert torch.equal(ff.load("run")(obs).x, net(obs).x)
     assert cli.run(["apply", "run", "y.npy", "--coverage", "0.5"]) == 0
-    assert cli.run(["evaluate", "run", "--samples", "8"]) == 0
-    assert cli.run(["report", "run", "--samples", "8"]) == 0
+    if network is small_neural:
+        assert cli.run(["evaluate", "run", "--samples", "8"]) == 0
+        assert cli.run(["report", "run", "--samples", "8"]) == 0
 
 
 def test_what_a_config_names_as_given_is_asked_for_and_never_imported(tmp_path):
@@ -259,6 +265,24 @@ def test_what_a_config_names_as_given_is_asked_for_and_never_imported(tmp_path):
                 with pytest.raises(ValueError, match=rf"this: hand it in, ff.load\(path, {section}="):
                     use()
         assert set(sys.modules) == before
+
+
+def my_loss(x_hat: Tensor, x: Tensor) -> Tensor:
+    return (x_hat - x).square().mean(-1)
+
+
+def my_network(shape: tuple[int, ...], outputs: int, seed: int) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(shape[0], outputs))
+
+
+def test_all_that_is_to_be_handed_in_is_said_at_once(tmp_path):
+    problem = ff.problems.LinearGaussian()
+    train(ff.neural(problem, my_loss, network=my_network), problem, tmp_path / "run")
+    with pytest.raises(
+        ValueError, match=r"my_loss, my_network .*: hand them in, ff.load\(path, loss=..., network=...\)"
+    ):
+        ff.load(tmp_path / "run")
+    ff.load(tmp_path / "run", loss=my_loss, network=my_network)
 
 
 # Programs
@@ -371,7 +395,12 @@ def paths_of(kind: type) -> Iterator[str]:
             yield name
 
 
-NAMES = {"modulation": {"classes"}, "varied": {"ranges"}}  # texts that are no paths
+NAMES = {
+    "modulation": {"classes"},
+    "varied": {"ranges"},
+    "tone": {"estimate"},
+    "time-delay": {"estimate"},
+}  # texts that are no paths
 
 
 @pytest.mark.parametrize("name", REGISTRY)
@@ -410,7 +439,7 @@ def evil_paths(folder: Path) -> list[str]:
 
 def test_no_path_of_a_config_from_elsewhere_is_followed(tmp_path, another_machine):
     problem = ROWS["pairs"][""].make(tmp_path)
-    train(unfolded(problem), problem, tmp_path / "run")
+    train(small_neural(problem), problem, tmp_path / "run")
     np.save(tmp_path / "y.npy", problem.sample(3, torch.Generator())[1].y.numpy())
     another_machine()
     bad = evil_paths(tmp_path)
@@ -432,7 +461,7 @@ def test_no_path_of_a_config_from_elsewhere_is_followed(tmp_path, another_machin
 
 @pytest.mark.parametrize("part", [{"name": "pairs", "path": "/dev/zero"}, {"name": "program", "command": "touch ran"}])
 def test_a_network_that_names_a_problem_among_its_settings_is_refused(part, tmp_path):
-    problem = ff.problems.CompressedSensing(n=8, m=4)
+    problem = SPARSE
     train(unfolded(problem), problem, tmp_path / "run")
     rewrite(tmp_path / "run", network=Run(tmp_path / "run").config["network"] | {"algorithm": part})
     with pytest.raises(ValueError, match=f"unknown name '{part['name']}'"):
@@ -442,7 +471,7 @@ def test_a_network_that_names_a_problem_among_its_settings_is_refused(part, tmp_
 @pytest.mark.parametrize("file", ["config.toml", "environment.json", "operator.safetensors", "weights.safetensors"])
 @pytest.mark.parametrize("what", ["link", "pipe"])
 def test_a_link_or_a_pipe_in_a_run_is_not_followed(file, what, tmp_path):
-    problem = ff.problems.CompressedSensing(n=8, m=4)
+    problem = SPARSE
     train(unfolded(problem), problem, tmp_path / "run")
     (tmp_path / "run" / file).rename(tmp_path / "outside")
     if what == "link":
@@ -456,7 +485,7 @@ def test_a_link_or_a_pipe_in_a_run_is_not_followed(file, what, tmp_path):
 
 @pytest.mark.parametrize("file", [".lock", "metrics.jsonl", "checkpoint.safetensors"])
 def test_nothing_outside_a_run_is_written_through_its_links(file, tmp_path):
-    problem = ff.problems.CompressedSensing(n=8, m=4)
+    problem = SPARSE
     train(unfolded(problem), problem, tmp_path / "run")
     (tmp_path / "precious").write_text("precious")
     (tmp_path / "run" / file).unlink()
@@ -488,7 +517,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "binary metrics": lambda p: (p / "metrics.jsonl").write_bytes(b"\xff\xfe\n" * 3),
     "metrics of numbers": lambda p: (p / "metrics.jsonl").write_text("3\n"),
     "metrics without events": lambda p: (p / "metrics.jsonl").write_text('{"a": 1}\n'),
-    "huge outline": lambda p: rewrite(p, outline=Run(p).config["outline"] | {"y": {"shape": [2**60], "dtype": "int32"}}),
+    "huge outline": lambda p: rewrite(p, outline=Run(p).config["outline"] | {"y": {"shape": [2**60], "dtype": "bool"}}),
     "outline of nothing": lambda p: rewrite(p, outline={}),
 }  # fmt: skip
 
@@ -496,7 +525,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> Path:
     """A run as it should be."""
-    path, problem = tmp_path_factory.mktemp("whole") / "run", ff.problems.CompressedSensing(n=8, m=4)
+    path, problem = tmp_path_factory.mktemp("whole") / "run", SPARSE
     train(unfolded(problem), problem, path)
     return path
 
@@ -505,7 +534,7 @@ def whole(tmp_path_factory) -> Path:
 def test_a_damaged_run_is_one_row_and_every_verb_has_a_sentence_for_it(damage, whole, tmp_path, capsys):
     for name in ("a", "b", "c"):
         shutil.copytree(whole, tmp_path / name)
-    np.save(tmp_path / "y.npy", np.zeros((2, 4), np.float32))
+    np.save(tmp_path / "y.npy", np.zeros((2, 4), np.complex64))
     DAMAGES[damage](tmp_path / "b")
     assert cli.run(["runs", str(tmp_path), "--json"]) == 0
     rows = {Path(row["run"]).name: row for row in json.loads(capsys.readouterr().out)["runs"]}
@@ -537,7 +566,7 @@ def test_two_processes_do_not_train_one_run(whole, tmp_path, capsys):
 
 
 def test_while_a_run_trains_nobody_resumes_it(tmp_path):
-    problem = ff.problems.CompressedSensing(n=8, m=4)
+    problem = SPARSE
     events = fit_events(unfolded(problem), problem, Training(**QUICK), tmp_path / "run")
     next(event for event in events if isinstance(event, Validated))
     with pytest.raises(ValueError, match="another process writes"):
@@ -605,7 +634,7 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again(name, re
 
 
 def test_a_run_that_was_killed_while_it_was_made_is_made_again(whole, tmp_path):
-    problem = ff.problems.CompressedSensing(n=8, m=4)
+    problem = SPARSE
     shutil.copytree(whole, tmp_path / "run")
     for file in (tmp_path / "run").iterdir():
         if file.name not in (*folders.BEFORE_CONFIG, ".lock"):
@@ -643,7 +672,7 @@ class Hopeless(nn.Module):
 
 
 def test_a_run_that_diverged_takes_no_step_more(tmp_path):
-    problem, options = ff.problems.CompressedSensing(n=8, m=4), QUICK | {"steps": 300, "validate_every": 30}
+    problem, options = SPARSE, QUICK | {"steps": 300, "validate_every": 30}
     ff.fit(Hopeless(), problem, run_dir=tmp_path / "run", **options)
     assert Run.open(tmp_path / "run").metrics()[-1]["step"] == SKIPS_TO_DIVERGE
     before = (tmp_path / "run/metrics.jsonl").read_bytes()

@@ -9,10 +9,12 @@ from fanfold.cli.apply import apply_to_file
 from fanfold.cli.console import note, show
 from fanfold.cli.flags import Result, RunPath
 from fanfold.cli.outputs import check_file
+from fanfold.core.abilities import ability
 from fanfold.core.files import is_regular
 from fanfold.core.table import Table
 from fanfold.evaluation.evaluate import evaluate as evaluate_estimators
 from fanfold.evaluation.peers import peers_of
+from fanfold.problems.protocols import FromStock
 from fanfold.report.run_page import write_run_page
 from fanfold.runs.directory import Run
 
@@ -83,6 +85,8 @@ def evaluate(
         check_file(out, overwrite=overwrite, suffixes=(".csv", ".json"))
     stored = Run.open(run)
     net, problem = stored.estimator(), stored.draws()
+    if (stocked := ability(problem, FromStock)) is not None:
+        note(f"judged on {stocked.stock}")
     conditions: dict[str, Any] = {"snr_db": list(snr_db)} if snr_db else {}
     if pictures:
         problem = problem.shifted(pictures=pictures)

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import stat
 import time
 from collections.abc import Iterator, Mapping
@@ -16,22 +17,28 @@ LOCK = ".lock"  # the file that a process locks while it writes to a folder
 LOCK_WAIT_SECONDS = 1.0  # a program that a killed process was starting lets go of the lock a moment later
 
 
-def write_whole(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes, *, follow: bool = True) -> None:
     """Write a file so that it is there whole or not at all, and an older one stays until then.
+
+    Args:
+        path: The file.
+        content: What it is to hold.
+        follow: Whether to write to what a link leads to; if not, as in a folder that may come from elsewhere, the file
+            takes the link's place.
 
     Raises:
         OSError: If the disk is full, say; the older file is unharmed.
     """
-    with whole(path) as file:
+    with whole(path, follow=follow) as file:
         file.write(content)
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[IO[bytes]]:
+def whole(path: Path, *, follow: bool = True) -> Iterator[IO[bytes]]:
     """A file to write, which takes the place of an older one when the block ends, if it ends well.
 
-    A link is followed, and what is no regular file, such as a pipe, is written to directly. Where several are written
-    in one block, none is replaced unless all could be written.
+    A link is followed if wished, and what is no regular file then, such as a pipe, is written to directly. Where several
+    are written in one block, none is replaced unless all could be written.
 
     Raises:
         OSError: If it cannot be written; the older file is unharmed.
@@ -45,18 +52,19 @@ def whole(path: Path) -> Iterator[IO[bytes]]:
         >>> path.exists()
         True
     """
-    target = path.resolve() if path.is_symlink() else path
-    if target.exists() and not (target.is_file() or target.is_dir()):
+    target = path.resolve() if follow and path.is_symlink() else path
+    if follow and target.exists() and not (target.is_file() or target.is_dir()):
         with target.open("wb") as stream:
             yield stream
         return
-    temporary = target.with_name(f".{_short(target.name)}.{os.getpid()}")
+    # a name that nobody guesses, and that `remove_fragments` knows
+    temporary = target.with_name(f".{_short(target.name)}.{secrets.token_hex(4)}.{os.getpid()}")
     try:
         if target.is_dir():
             raise IsADirectoryError(errno.EISDIR, "it is a folder; give the name of a file")
         if not target.parent.is_dir():
             raise FileNotFoundError(errno.ENOENT, f"there is no folder {target.parent}; make it first")
-        with temporary.open("wb") as file:
+        with temporary.open("xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -71,15 +79,21 @@ def whole(path: Path) -> Iterator[IO[bytes]]:
 
 def _short(name: str) -> str:
     """As much of a name as leaves room for a process's number, where systems allow 255 bytes."""
-    return os.fsdecode(os.fsencode(name)[:230])
+    return os.fsdecode(os.fsencode(name)[:220])
 
 
 def remove_fragments(folder: Path) -> None:
     """Remove the temporary files of `write_whole` whose writers were killed; those of processes that live stay."""
     for file in folder.iterdir():
-        writer = re.fullmatch(r"\..+\.(\d+)", file.name)
-        if writer and not _lives(int(writer[1])):
+        writer = writer_of(file)
+        if writer is not None and not _lives(writer):
             file.unlink(missing_ok=True)
+
+
+def writer_of(file: Path) -> int | None:
+    """The process whose temporary file of `write_whole` this is, by its name; None of other files."""
+    name = re.fullmatch(r"\..+\.(\d+)", file.name)
+    return None if name is None else int(name[1])
 
 
 def _lives(process: int) -> bool:
@@ -138,7 +152,7 @@ def file_hash(file: Path) -> str:
 def sole_writer(folder: Path) -> Iterator[None]:
     """Make a folder if need be, and keep other processes from writing to it until the block ends.
 
-    The operating system lets go of the lock of a process that is killed.
+    The operating system lets go of the lock of a process that is killed; what it was writing is removed.
 
     Raises:
         ValueError: If another process writes to the folder, or its lock is a link.
@@ -148,6 +162,7 @@ def sole_writer(folder: Path) -> Iterator[None]:
         raise ValueError(f"{folder / LOCK} is no plain file; remove it, and do not trust the folder.")
     with (folder / LOCK).open("a") as lock:
         _take(lock, folder)
+        remove_fragments(folder)
         yield
 
 

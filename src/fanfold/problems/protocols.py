@@ -331,6 +331,16 @@ class Stored(Protocol):
 
 
 @runtime_checkable
+class FromStock(Protocol):
+    """A problem that draws from a small stock, which whoever reads a result should know."""
+
+    @property
+    def stock(self) -> str:
+        """What the stock is, and how large."""
+        ...
+
+
+@runtime_checkable
 class Distinct(Protocol):
     """A problem that can draw so that none comes twice."""
 

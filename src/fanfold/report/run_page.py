@@ -16,6 +16,7 @@ from fanfold.evaluation.evaluate import evaluate
 from fanfold.evaluation.peers import UNFOLDED, peers_of
 from fanfold.problems import Problem
 from fanfold.problems.draws import draw
+from fanfold.problems.protocols import FromStock
 from fanfold.report import channel_page as channel_page  # registers its kind of problem
 from fanfold.report.neural_page import sections_of
 from fanfold.report.page import Section, write_page
@@ -35,7 +36,7 @@ def write_run_page(run: Run, path: Path, samples: int) -> Path:
         verdict, sections = layered_sections(problem, network, run.metrics(), samples, lessons=lessons)
     else:
         verdict, sections = sections_of(problem, net, run.metrics(), samples)
-    return write_page(path, f"fanfold run {run.path.name}", verdict, sections, _facts(run))
+    return write_page(path, f"fanfold run {run.path.name}", verdict, sections, _facts(run, problem))
 
 
 def layered_sections(
@@ -108,7 +109,9 @@ def _verdict(table: Table) -> str:
     )
 
 
-def _facts(run: Run) -> dict[str, Any]:
-    environment = run.environment
-    operator = {} if environment["operator"] is None else {"operator": environment["operator"][:12]}
-    return {"seed": environment["seed"]} | operator | {"torch": environment["packages"]["torch"]}
+def _facts(run: Run, problem: Problem) -> dict[str, Any]:
+    environment, stocked = run.environment, ability(problem, FromStock)
+    operator = {} if environment.get("operator") is None else {"operator": environment["operator"][:12]}
+    stock = {} if stocked is None else {"judged on": stocked.stock}
+    packages = environment.get("packages", {})
+    return {"seed": environment["seed"]} | operator | stock | {"torch": packages.get("torch")}

@@ -31,28 +31,12 @@ from fanfold.core.suggest import did_you_mean
 from fanfold.estimators.base import Restrainable, Settings, fingerprint_of
 from fanfold.linops import LinearOperator
 from fanfold.problems import Problem
-from fanfold.runs import draws, origin, recipe
+from fanfold.runs import draws, folders, origin, recipe
 from fanfold.runs.environment import data_hash
-from fanfold.runs.folders import (
-    BEFORE_CONFIG,
-    CONFIG,
-    ENVIRONMENT,
-    METRICS,
-    SCHEMA,
-    check_free,
-    check_schema,
-    read_json,
-    read_toml,
-)
-from fanfold.runs.needs import needs_of
+from fanfold.runs.needs import needs_of, refuse_missing
 from fanfold.runs.operators import read_operator, write_operator
 from fanfold.runs.outline import Outline
-from fanfold.runs.weights import (
-    check_operator,
-    checksum_of,
-    load_parameters,
-    read_tensors,
-)
+from fanfold.runs.weights import check_operator, checksum_of, load_parameters, read_tensors
 
 
 class Run:
@@ -87,18 +71,18 @@ class Run:
             ValueError: If something is there already.
         """
         path = Path(path)
-        check_free(path)
+        folders.check_free(path)
         path.mkdir(parents=True, exist_ok=True)
-        for fragment in BEFORE_CONFIG:
+        for fragment in folders.BEFORE_CONFIG:
             (path / fragment).unlink(missing_ok=True)
-        text = tomli_w.dumps({"schema": SCHEMA} | dict(config)).encode()
-        write_whole(path / ENVIRONMENT, json.dumps(dict(environment), indent=2).encode())
+        text = tomli_w.dumps({"schema": folders.SCHEMA} | dict(config)).encode()
+        write_whole(path / folders.ENVIRONMENT, json.dumps(dict(environment), indent=2).encode(), follow=False)
         if operator is not None:
             write_operator(path, operator)
         needs = needs_of(config.get("problem", {}))
         if needs.files or needs.commands:
             origin.seal(path, text)
-        write_whole(path / CONFIG, text)
+        write_whole(path / folders.CONFIG, text, follow=False)
         return cls(path)
 
     @classmethod
@@ -113,7 +97,7 @@ class Run:
             ValueError: If there is none.
         """
         path = Path(path)
-        if not is_regular(path / CONFIG):
+        if not is_regular(path / folders.CONFIG):
             near = [p.parent.name for p in sorted(path.parent.glob("*/config.toml"))] if path.parent.is_dir() else []
             raise ValueError(f"{path} is no run directory.{did_you_mean(path.name, near)} See fanfold runs.")
         return cls(path, {name: value for name, value in handed_in.items() if value is not None})
@@ -125,9 +109,9 @@ class Run:
         Raises:
             ValueError: If it is damaged, or was written by an older or newer fanfold.
         """
-        file = self.path / CONFIG
-        config = read_toml(file)
-        check_schema(config, self.path)
+        file = self.path / folders.CONFIG
+        config = folders.read_toml(file)
+        folders.check_schema(config, self.path)
         for name, section in config.items():
             if name != "schema" and not isinstance(section, dict):
                 raise ValueError(f"{file} is damaged: {name} is {section!r} and no section.")
@@ -140,9 +124,9 @@ class Run:
         Raises:
             ValueError: If it is damaged.
         """
-        environment = read_json(self.path / ENVIRONMENT, read_regular(self.path / ENVIRONMENT))
+        environment = folders.read_json(self.path / folders.ENVIRONMENT, read_regular(self.path / folders.ENVIRONMENT))
         if "seed" not in environment:
-            raise ValueError(f"{self.path / ENVIRONMENT} is damaged: it says no seed.")
+            raise ValueError(f"{self.path / folders.ENVIRONMENT} is damaged: it says no seed.")
         return environment
 
     def metrics(self) -> list[dict[str, Any]]:
@@ -151,29 +135,25 @@ class Run:
         Raises:
             ValueError: If a whole line is damaged.
         """
-        file = self.path / METRICS
-        lines = read_regular(file).splitlines(keepends=True) if os.path.lexists(file) else []
-        events = [read_json(file, line) for line in lines if line.endswith(b"\n")]
-        for event in events:
-            if not {"event", "step"} <= event.keys():
-                raise ValueError(f"{file} is damaged: a line has no event or no step.")
-        return events
+        return folders.read_events(self.path / folders.METRICS)
 
     def log(self, event: Mapping[str, Any]) -> None:
         """Append one line to the metrics."""
-        with (self.path / METRICS).open("a") as file:
+        with (self.path / folders.METRICS).open("a") as file:
             file.write(json.dumps(dict(event)) + "\n")
 
     def forget_after(self, step: int | None) -> None:
         """Drop the metrics of steps that a resumed run takes again, and of its end; all of them for None."""
         ends = ("finished", "failures")
         kept = [m for m in self.metrics() if step is not None and m["step"] <= step and m["event"] not in ends]
-        write_whole(self.path / METRICS, "".join(json.dumps(line) + "\n" for line in kept).encode())
+        write_whole(
+            self.path / folders.METRICS, "".join(json.dumps(line) + "\n" for line in kept).encode(), follow=False
+        )
 
     @property
     def made_here(self) -> bool:
         """Whether the run was made on this machine, by its seal."""
-        return origin.is_sealed(self.path, read_regular(self.path / CONFIG))
+        return origin.is_sealed(self.path, read_regular(self.path / folders.CONFIG))
 
     def problem(self, *, allow_program: bool = False) -> Problem:
         """The problem that the run trains on; its files are read, and what is drawn from it may start its program.
@@ -227,8 +207,10 @@ class Run:
         Raises:
             ValueError: If it is unknown, or of a class of the user's own and not handed in.
         """
+        described = self.section("network")
+        refuse_missing(described, self.handed_in)
         with within(f"{self.path / CONFIG}, [network]"):
-            return recipe.build_settings(self.section("network"), self.handed_in)
+            return recipe.build_settings(described, self.handed_in)
 
     def outline(self) -> Outline:
         """What the network is built from: the problem's shapes and its operator, without the problem.
@@ -301,12 +283,14 @@ class Run:
 
     def keep(self, name: str, data: Mapping[str, Any]) -> None:
         """Keep plain data about the trained network, such as calibrated intervals."""
-        write_whole(self.path / f"{name}.json", json.dumps({"weights": self.weights_hash()} | dict(data)).encode())
+        write_whole(
+            self.path / f"{name}.json", json.dumps({"weights": self.weights_hash()} | dict(data)).encode(), follow=False
+        )
 
     def kept(self, name: str) -> dict[str, Any] | None:
         """What `keep` kept, if there is some and it is about the weights that are there now."""
         file = self.path / f"{name}.json"
-        data = read_json(file, read_regular(file)) if os.path.lexists(file) else {}
+        data = folders.read_json(file, read_regular(file)) if os.path.lexists(file) else {}
         return data if data.get("weights") == self.weights_hash() else None
 
     def _check_operator(self, A: LinearOperator | None) -> None:

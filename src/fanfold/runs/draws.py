@@ -93,9 +93,9 @@ class KeptDraws:
         self._part = "train"
 
     @property
-    def count(self) -> int:
-        """How many draws were not trained on."""
-        return len(self._parts["test"].x)
+    def stock(self) -> str:
+        """What the draws are."""
+        return f"{len(self._parts['test'].x)} draws of {self.outlined.name} that the run keeps"
 
     def sample(self, n: int, generator: torch.Generator) -> Draws:
         """`n` of the pairs of this part; of those that were not trained on the first ones, and at most all."""
@@ -119,9 +119,9 @@ class KeptDraws:
             ValueError: Always.
         """
         raise ValueError(
-            f"{', '.join(changes)} cannot be changed: the run keeps {self.count} draws of {self.outlined.name}, as "
-            "they were. Evaluate under other conditions where its problem can draw: in Python with the problem handed "
-            "in, or on the machine that made the run and has its data."
+            f"{', '.join(changes)} cannot be changed: there are {self.stock}, as they were. Evaluate under other "
+            "conditions where its problem can draw: in Python with the problem handed in, or on the machine that made "
+            "the run and has its data."
         )
 
 

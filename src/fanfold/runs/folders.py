@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fanfold.core.data_files import toml_table
-from fanfold.core.files import LOCK, check_plain, is_regular
+from fanfold.core.files import LOCK, check_plain, is_regular, read_regular, writer_of
 from fanfold.runs import operators, origin
 
 SCHEMA = 3  # of config.toml; 1 had no number, and sections of other names; 2 had no outline
@@ -25,7 +25,8 @@ def check_free(path: Path) -> None:
     """
     if not os.path.lexists(path):
         return
-    if not path.is_dir() or any(f.name not in (*BEFORE_CONFIG, LOCK) for f in path.iterdir()):
+    known = (*BEFORE_CONFIG, LOCK)
+    if not path.is_dir() or any(file.name not in known and writer_of(file) is None for file in path.iterdir()):
         raise ValueError(f"{path} exists; choose another run directory, or go on with it: fanfold resume {path}")
 
 
@@ -57,6 +58,20 @@ def read_toml(file: Path) -> dict[str, Any]:
     """
     check_plain(file)
     return toml_table(file)
+
+
+def read_events(file: Path) -> list[dict[str, Any]]:
+    """The events in a file of JSON lines, in order; a last line cut short by a crash is left out.
+
+    Raises:
+        ValueError: If a whole line is damaged.
+    """
+    lines = read_regular(file).splitlines(keepends=True) if os.path.lexists(file) else []
+    events = [read_json(file, line) for line in lines if line.endswith(b"\n")]
+    for event in events:
+        if not {"event", "step"} <= event.keys():
+            raise ValueError(f"{file} is damaged: a line has no event or no step.")
+    return events
 
 
 def read_json(file: Path, content: bytes) -> dict[str, Any]:

@@ -52,6 +52,21 @@ def needs_of(described: Mapping[str, Any]) -> Needs:
     return Needs(tuple(files), tuple(commands), tuple(given))
 
 
+def refuse_missing(described: Mapping[str, Any], handed_in: Mapping[str, Any]) -> None:
+    """Name all that a description takes from the user, where several things are missing.
+
+    Raises:
+        ValueError: Says what to hand in.
+    """
+    missing: dict[str, str] = {}
+    for table in _tables(described):
+        within = {name: value for name, value in table.items() if isinstance(value, Mapping) and GIVEN in value}
+        missing |= {name: str(value[GIVEN]) for name, value in within.items() if name not in handed_in}
+    if len(missing) > 1:
+        things, arguments = ", ".join(missing.values()), ", ".join(f"{name}=..." for name in missing)
+        raise ValueError(f"the run was made with {things} of the user's own: hand them in, ff.load(path, {arguments}).")
+
+
 def _tables(value: Any) -> Iterator[Mapping[str, Any]]:
     """Every table in a description, with those within."""
     if isinstance(value, Mapping):

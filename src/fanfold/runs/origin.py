@@ -20,7 +20,7 @@ def seal(folder: Path, config: bytes) -> None:
     """Seal the config of a run directory as made here; where this machine keeps no key, it stays without a seal."""
     key = _key()
     if key is not None:
-        write_whole(folder / FILE, _code(key, config).encode())
+        write_whole(folder / FILE, _code(key, config).encode(), follow=False)
 
 
 def is_sealed(folder: Path, config: bytes) -> bool:
@@ -59,7 +59,7 @@ def _key() -> bytes | None:
 def _make(file: Path) -> None:
     """Make a key, or leave the one that another process made at the same moment."""
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    draft = file.with_name(f".{file.name}.{os.getpid()}")
+    draft = file.with_name(f".{file.name}.{secrets.token_hex(4)}.{os.getpid()}")
     try:
         with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
             stream.write(secrets.token_bytes(KEY_BYTES))

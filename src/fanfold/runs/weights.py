@@ -29,7 +29,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     layout = {"complex": [name for name, t in tensors.items() if t.is_complex()], "transposed": turned}
     # one entry: safetensors keeps no order of several
     header = json.dumps({**metadata, **layout, "sha256": _checksum(plain)})
-    write_whole(path, save(plain, metadata={"fanfold": header}))
+    write_whole(path, save(plain, metadata={"fanfold": header}), follow=False)
 
 
 def read_tensors(path: Path, remedy: str) -> tuple[dict[str, Tensor], dict[str, Any]]:

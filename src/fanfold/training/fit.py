@@ -10,7 +10,7 @@ from typing import Any, TypeVar, Unpack
 from torch import nn
 
 from fanfold.core.abilities import ability
-from fanfold.core.files import remove_fragments, sole_writer
+from fanfold.core.files import sole_writer
 from fanfold.core.machine import World, join_world, sensible_threads, threads
 from fanfold.estimators.base import WithTrainingDefaults, device_of
 from fanfold.problems import Problem
@@ -119,7 +119,6 @@ def _held(path: Path) -> Iterator[None]:
     made = not os.path.lexists(path)
     try:
         with sole_writer(path):
-            remove_fragments(path)
             yield
     finally:
         if made:

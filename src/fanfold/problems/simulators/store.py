@@ -191,7 +191,7 @@ def writing(path: Path, identity: Mapping[str, Any]) -> Iterator[Store]:
         begun = (path / IDENTITY).exists()
         check_same(path, _identity(path) if begun else None, identity)
         if not begun:
-            write_whole(path / IDENTITY, json.dumps(identity, indent=1).encode())
+            write_whole(path / IDENTITY, json.dumps(identity, indent=1).encode(), follow=False)
         records, end = _scan(path / RECORDS)
         if (path / RECORDS).exists():
             os.truncate(path / "runs.bin", end)
