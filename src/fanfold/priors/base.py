@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -49,8 +49,8 @@ def gaussian_log_prob(x: Tensor, var: Variance) -> Tensor:
 class Prior(ABC):
     """A distribution of independent entries, and its posterior after Gaussian noise.
 
-    A subclass gives the abstract methods, and `learnable`, `circular`, `symmetric` and `heavy_tailed` where they
-    differ, as plain class attributes if no setting changes them.
+    A subclass gives the abstract methods, and `learnable`, `landmarks`, `circular`, `symmetric`, `independent` and
+    `heavy_tailed` where they differ, as plain class attributes if no setting changes them.
 
     Example:
         >>> import fanfold as ff, torch
@@ -81,9 +81,22 @@ class Prior(ABC):
         return False
 
     @property
+    def independent(self) -> bool:
+        """Whether entries are independent and alike."""
+        return True
+
+    @property
     @abstractmethod
     def power(self) -> float:
         """The power `E|x|²` of an entry."""
+
+    @property
+    def landmarks(self) -> Sequence[tuple[float, float]]:
+        """Where the density of an entry lies: centre and spread of each part; an atom, an edge, a kink has none.
+
+        Quadratures begin from these. A part that is rare, and far wider or narrower than the rest, must be among them.
+        """
+        return (0.0, 0.0), (0.0, self.power**0.5)
 
     @abstractmethod
     def sample(self, shape: tuple[int, ...], generator: torch.Generator, dtype: torch.dtype = torch.float32) -> Tensor:

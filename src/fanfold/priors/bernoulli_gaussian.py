@@ -34,6 +34,10 @@ class BernoulliGaussian(Prior):
     def power(self) -> float:
         return self.p * self.var
 
+    @property
+    def landmarks(self):
+        return (0.0, 0.0), (0.0, self.var**0.5)
+
     def sample(self, shape, generator, dtype=torch.float32):
         active = torch.rand(shape, generator=generator, device=generator.device) < self.p
         return circular(shape, generator, dtype, self.var) * active

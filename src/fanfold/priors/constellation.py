@@ -41,6 +41,10 @@ class Constellation(Prior):
         return 1.0
 
     @property
+    def landmarks(self):
+        return [(a, 0.0) for a in self.levels(torch.empty((), dtype=torch.float64)).tolist()]
+
+    @property
     def side(self) -> int:
         """The number of levels of each axis."""
         return 1 << BITS[self.kind]

@@ -25,7 +25,7 @@ class GaussianField(Prior):
         tensor(True)
     """
 
-    circular = symmetric = False
+    circular = symmetric = independent = False
 
     def __init__(self, mean: Tensor, covariance: Tensor):
         n = covariance.shape[-1]

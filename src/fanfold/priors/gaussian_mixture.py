@@ -62,6 +62,10 @@ class GaussianMixture(Prior):
         parts = zip(self.weights, self.means, self.variances)
         return sum(w * (m**2 + v) for w, m, v in parts) / sum(self.weights)
 
+    @property
+    def landmarks(self):
+        return [(m, v**0.5) for m, v in zip(self.means, self.variances)]
+
     def sample(self, shape, generator, dtype=torch.float32):
         like = torch.empty((), dtype=dtype, device=generator.device)
         weights, means, variances = self._tensors(like, None)

@@ -31,6 +31,8 @@ class SupportChain(Prior):
     var: Tensor  # (n,) variance of an entry that is not zero
     persistence: float = 0.8  # probability that an entry follows its neighbour
 
+    independent = False
+
     def __post_init__(self):
         if not ((self.p > 0) & (self.p < 1)).all() or (self.p.diff() > 0).any():
             raise ValueError("p is not between 0 and 1 or rises along the signal; pass probabilities that fall.")

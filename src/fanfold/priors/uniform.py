@@ -42,6 +42,10 @@ class Uniform(Prior):
     def power(self) -> float:
         return (self.low**2 + self.low * self.high + self.high**2) / 3
 
+    @property
+    def landmarks(self):
+        return (self.low, 0.0), ((self.low + self.high) / 2, (self.high - self.low) / 2), (self.high, 0.0)
+
     def sample(self, shape, generator, dtype=torch.float32):
         self._check_real(dtype)
         unit = torch.rand(shape, generator=generator, dtype=dtype, device=generator.device)
