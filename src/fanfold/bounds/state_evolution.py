@@ -14,10 +14,8 @@ from fanfold.core.units import power
 from fanfold.priors import Prior
 from fanfold.shrinkage import soft
 
-LEAST_NOISE, MOST_NOISE = (
-    1e-60,
-    1e15,
-)  # against the prior's power: with less the error is in proportion, with more it stays
+LEAST_NOISE = 1e-60  # against the prior's power: with less the error is in proportion to it
+MOST_NOISE = 1e15  # likewise: with more the error stays
 
 
 @lru_cache(maxsize=4096)
