@@ -9,7 +9,7 @@ from torch import Tensor
 from fanfold.core.domain import FREE, POSITIVE
 from fanfold.core.noise import circular
 from fanfold.core.units import power
-from fanfold.priors.base import Prior, Variance, gaussian_log_prob
+from fanfold.priors.base import Prior, Variance, gaussian_log_prob, in_single
 
 
 @dataclass(frozen=True)
@@ -76,9 +76,11 @@ class GaussianMixture(Prior):
     def log_prob(self, x):
         return self.log_evidence(x, 0.0)
 
+    @in_single
     def log_evidence(self, r, v):
         return self._log_parts(r, v, None)[0].logsumexp(-1)
 
+    @in_single
     def posterior(self, r, v, given=None):
         share, mean, var, shift, near = self._parts(r, v, given)
         x = (share * mean).sum(-1)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fanfold.core.noise import circular
-from fanfold.priors.base import Prior, capped_power, gaussian_log_prob, log_odds, raised
+from fanfold.priors.base import Prior, capped_power, gaussian_log_prob, in_single, log_odds, raised
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +60,7 @@ class SupportChain(Prior):
         active = torch.log(expected) + gaussian_log_prob(x, self._tensors(x)[1])
         return torch.where(x == 0, torch.log1p(-expected), active)
 
+    @in_single
     def log_evidence(self, r, v):
         var, v = self._tensors(r)[1], torch.as_tensor(v, dtype=r.real.dtype, device=r.device)
         expected = self._forward(log_odds(r, var, v))
@@ -67,6 +68,7 @@ class SupportChain(Prior):
         noisy = torch.logaddexp(torch.log(expected) + one, torch.log1p(-expected) + zero)
         return torch.where(v == 0, self.log_prob(r), noisy)
 
+    @in_single
     def posterior(self, r, v, given=None):
         var, v = self._tensors(r)[1], torch.as_tensor(v, dtype=r.real.dtype, device=r.device)
         gain, ratio = var / (var + v), log_odds(r, var, v)
