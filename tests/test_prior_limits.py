@@ -173,3 +173,14 @@ def test_without_noise_the_evidence_is_the_prior(prior, dtype):
     torch.testing.assert_close(prior.log_evidence(x, 0.0), prior.log_prob(x))
     for v in (1e-30, 1e8):
         assert not prior.log_evidence(points(v, dtype), v).isnan().any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("prior", [*PRIORS, *DEPENDENT], ids=lambda prior: type(prior).__name__)
+def test_half_precision_is_single_precision_rounded(prior, dtype):
+    r = torch.tensor([0.0, 0.3, -1.5, 2.75], dtype=dtype)
+    for v in (0.0, 1e-8, 0.25, torch.tensor(4.0, dtype=dtype)):
+        wide = v.float() if isinstance(v, torch.Tensor) else v
+        for ours, theirs in zip(prior.posterior(r, v), prior.posterior(r.float(), wide), strict=True):
+            assert ours.dtype == dtype
+            assert torch.equal(ours, theirs.to(dtype))

@@ -55,6 +55,7 @@ class GAMP(Algorithm):
     def start(self, obs):
         if obs.noise_var is None and self.likelihood.uses_noise_var:
             raise ValueError("GAMP needs the noise variance; pass Observation(y, A, noise_var).")
+        self.likelihood.check(obs.y)
         zero = obs.y.new_zeros((*obs.y.shape[:-1], obs.A.n))
         level = zero.real[..., :1]
         return State(zero, zero.real, zero, level + level.new_tensor(self.prior.power), 0 * obs.y, level)

@@ -37,8 +37,8 @@ def write_whole(path: Path, content: bytes, *, follow: bool = True) -> None:
 def whole(path: Path, *, follow: bool = True) -> Iterator[IO[bytes]]:
     """A file to write, which takes the place of an older one when the block ends, if it ends well.
 
-    A link is followed if wished, and what is no regular file then, such as a pipe, is written to directly. Where several
-    are written in one block, none is replaced unless all could be written.
+    A link is followed if wished, and what is no regular file then, such as a pipe, is written to directly. Where
+    several are written in one block, none is replaced unless all could be written.
 
     Raises:
         OSError: If it cannot be written; the older file is unharmed.

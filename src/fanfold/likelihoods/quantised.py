@@ -45,6 +45,19 @@ class Quantised(Likelihood):
     def outcomes(self):
         return [k * self.step - self.top for k in range(2**self.bits)] if self.bits <= 8 else None
 
+    @property
+    def alphabet(self):
+        cells, middle = 2**self.bits, (2**self.bits - 1) / 2
+        return (
+            f"the middles of {cells} cells of width {self.step:g}, from {-self.top:g} to {self.top:g}; of codes 0 to "
+            f"{cells - 1} pass (code - {middle:g}) * {self.step:g}"
+        )
+
+    def _possible(self, y):
+        cell = (y + self.top) / self.step
+        rounding = 1e-3 + 4 * 2**self.bits * torch.finfo(y.dtype).eps
+        return ((cell - cell.round()).abs() <= rounding) & (cell > -0.5) & (cell < 2**self.bits - 0.5)
+
     def _sample(self, z, generator, noise_var):
         u = z + circular(tuple(z.shape), generator, z.dtype, noise_var)
         return ((torch.floor(u / self.step) + 0.5) * self.step).clamp(-self.top, self.top)

@@ -11,7 +11,7 @@ from torch import Tensor
 from fanfold.core.domain import POSITIVE, UNIT
 from fanfold.core.noise import circular
 from fanfold.core.units import power
-from fanfold.priors.base import Prior, Signal, Variance, capped_power, gaussian_log_prob, log_odds, raised
+from fanfold.priors.base import Prior, Signal, Variance, capped_power, gaussian_log_prob, in_single, log_odds, raised
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,10 @@ class BernoulliGaussian(Prior):
     def power(self) -> float:
         return self.p * self.var
 
+    @property
+    def landmarks(self):
+        return (0.0, 0.0), (0.0, self.var**0.5)
+
     def sample(self, shape, generator, dtype=torch.float32):
         active = torch.rand(shape, generator=generator, device=generator.device) < self.p
         return circular(shape, generator, dtype, self.var) * active
@@ -42,12 +46,14 @@ class BernoulliGaussian(Prior):
         continuous = math.log(self.p) + gaussian_log_prob(x, self.var)
         return torch.where(x == 0, math.log1p(-self.p), continuous)
 
+    @in_single
     def log_evidence(self, r, v):
         v = self._tensors(r, v, None)[-1]
         active = math.log(self.p) + gaussian_log_prob(r, self.var + v)
         noisy = torch.logaddexp(active, math.log1p(-self.p) + gaussian_log_prob(r, raised(v)))
         return torch.where(v == 0, self.log_prob(r), noisy)
 
+    @in_single
     def posterior(self, r, v, given=None):
         p, var, v = self._tensors(r, v, given)
         gain, active = var / (var + v), self._activity(r, p, var, v)

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from fanfold.priors.base import SATURATED, Prior, Variance, gaussian_log_prob, raised
+from fanfold.priors.base import SATURATED, Prior, Variance, gaussian_log_prob, in_single, raised
 
 Name = Literal["qpsk", "16-qam", "64-qam", "256-qam"]
 BITS: dict[str, int] = {"qpsk": 1, "16-qam": 2, "64-qam": 3, "256-qam": 4}  # of each axis
@@ -37,6 +37,10 @@ class Constellation(Prior):
         return 1.0
 
     @property
+    def landmarks(self):
+        return [(a, 0.0) for a in self.levels(torch.empty((), dtype=torch.float64)).tolist()]
+
+    @property
     def side(self) -> int:
         """The number of levels of each axis."""
         return 1 << BITS[self.kind]
@@ -56,12 +60,14 @@ class Constellation(Prior):
         known = (axes[..., None] == self.levels(x)).any(-1).to(axes.dtype)
         return torch.log(known).sum(-1) - axes.shape[-1] * math.log(self.side)
 
+    @in_single
     def log_evidence(self, r, v):
         v = torch.as_tensor(v, dtype=r.real.dtype, device=r.device)
         of_axis = raised(v)[..., None, None] / (2 if r.is_complex() else 1)
         near = gaussian_log_prob(_axes(r)[..., None] - self.levels(r), of_axis)
         return torch.where(v == 0, self.log_prob(r), (near.logsumexp(-1) - math.log(self.side)).sum(-1))
 
+    @in_single
     def posterior(self, r, v, given=None):
         a = self.levels(r)
         share = self._weights(r, v)

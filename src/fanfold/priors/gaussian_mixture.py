@@ -9,7 +9,7 @@ from torch import Tensor
 from fanfold.core.domain import FREE, POSITIVE
 from fanfold.core.noise import circular
 from fanfold.core.units import power
-from fanfold.priors.base import Prior, Variance, gaussian_log_prob
+from fanfold.priors.base import Prior, Variance, gaussian_log_prob, in_single
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,10 @@ class GaussianMixture(Prior):
         parts = zip(self.weights, self.means, self.variances)
         return sum(w * (m**2 + v) for w, m, v in parts) / sum(self.weights)
 
+    @property
+    def landmarks(self):
+        return [(m, v**0.5) for m, v in zip(self.means, self.variances)]
+
     def sample(self, shape, generator, dtype=torch.float32):
         like = torch.empty((), dtype=dtype, device=generator.device)
         weights, means, variances = self._tensors(like, None)
@@ -70,9 +74,11 @@ class GaussianMixture(Prior):
     def log_prob(self, x):
         return self.log_evidence(x, 0.0)
 
+    @in_single
     def log_evidence(self, r, v):
         return self._log_parts(r, v, None)[0].logsumexp(-1)
 
+    @in_single
     def posterior(self, r, v, given=None):
         share, mean, var, shift, near = self._parts(r, v, given)
         x = (share * mean).sum(-1)

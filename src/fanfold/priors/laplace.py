@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fanfold.priors.base import Prior, Variance
+from fanfold.priors.base import Prior, Variance, in_single
 
 LEAST_VAR = 1e-150  # of the noise: powers of it and of its reciprocal are finite in double precision
 
@@ -52,10 +52,12 @@ class Laplace(Prior):
         scale = self.scale(is_complex=x.is_complex())
         return -x.abs() / scale - math.log(2 * math.pi * scale**2 if x.is_complex() else 2 * scale)
 
+    @in_single
     def log_evidence(self, r, v):
         log_evidence = self._posterior(r, v)[0].to(r.real.dtype)
         return torch.where(torch.as_tensor(v, device=r.device) == 0, self.log_prob(r), log_evidence)
 
+    @in_single
     def posterior(self, r, v, given=None):
         _, mean, share = self._posterior(r, v)
         return mean.to(r.dtype), (share * torch.as_tensor(v, dtype=torch.float64, device=r.device)).to(r.real.dtype)

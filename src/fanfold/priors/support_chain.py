@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fanfold.core.noise import circular
-from fanfold.priors.base import Prior, capped_power, gaussian_log_prob, log_odds, raised
+from fanfold.priors.base import Prior, capped_power, gaussian_log_prob, in_single, log_odds, raised
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +30,8 @@ class SupportChain(Prior):
     p: Tensor  # (n,) probability that an entry is not zero, falling
     var: Tensor  # (n,) variance of an entry that is not zero
     persistence: float = 0.8  # probability that an entry follows its neighbour
+
+    independent = False
 
     def __post_init__(self):
         if not ((self.p > 0) & (self.p < 1)).all() or (self.p.diff() > 0).any():
@@ -58,6 +60,7 @@ class SupportChain(Prior):
         active = torch.log(expected) + gaussian_log_prob(x, self._tensors(x)[1])
         return torch.where(x == 0, torch.log1p(-expected), active)
 
+    @in_single
     def log_evidence(self, r, v):
         var, v = self._tensors(r)[1], torch.as_tensor(v, dtype=r.real.dtype, device=r.device)
         expected = self._forward(log_odds(r, var, v))
@@ -65,6 +68,7 @@ class SupportChain(Prior):
         noisy = torch.logaddexp(torch.log(expected) + one, torch.log1p(-expected) + zero)
         return torch.where(v == 0, self.log_prob(r), noisy)
 
+    @in_single
     def posterior(self, r, v, given=None):
         var, v = self._tensors(r)[1], torch.as_tensor(v, dtype=r.real.dtype, device=r.device)
         gain, ratio = var / (var + v), log_odds(r, var, v)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fanfold.core.truncated import Truncated, truncated_gaussian
-from fanfold.priors.base import Prior
+from fanfold.priors.base import Prior, in_single
 
 LEAST_VAR = 1e-150  # of the noise: its fourth power and that of its reciprocal are finite
 
@@ -42,6 +42,10 @@ class Uniform(Prior):
     def power(self) -> float:
         return (self.low**2 + self.low * self.high + self.high**2) / 3
 
+    @property
+    def landmarks(self):
+        return (self.low, 0.0), ((self.low + self.high) / 2, (self.high - self.low) / 2), (self.high, 0.0)
+
     def sample(self, shape, generator, dtype=torch.float32):
         self._check_real(dtype)
         unit = torch.rand(shape, generator=generator, dtype=dtype, device=generator.device)
@@ -52,10 +56,12 @@ class Uniform(Prior):
         inside = (x >= self.low) & (x <= self.high)
         return torch.where(inside, -math.log(self.high - self.low), -math.inf).to(x.dtype)
 
+    @in_single
     def log_evidence(self, r, v):
         seen, _, v = self._seen(r, v)
         return torch.where(v == 0, self.log_prob(r), (seen.log_mass - math.log(self.high - self.low)).to(r.dtype))
 
+    @in_single
     def posterior(self, r, v, given=None):
         seen, sigma, v = self._seen(r, v)
         nearest = torch.where(r < self.low, self.low, torch.where(r > self.high, self.high, r.double()))

@@ -173,7 +173,7 @@ class Run:
                 "command, and if you trust it, allow it: --allow-program, or allow_program=True."
             )
         try:
-            with within(f"{self.path / CONFIG}, [problem]"):
+            with within(f"{self.path / folders.CONFIG}, [problem]"):
                 problem = recipe.build_problem(described, self.handed_in)
         except ValueError as error:
             made_in = self.environment.get("folder")
@@ -198,7 +198,7 @@ class Run:
         """
         config = self.config
         if name not in config:
-            raise ValueError(f"{self.path / CONFIG} has no [{name}]: hand it in, ff.load(path, {name}=...).")
+            raise ValueError(f"{self.path / folders.CONFIG} has no [{name}]: hand it in, ff.load(path, {name}=...).")
         return dict(config[name])
 
     def settings(self) -> Settings:
@@ -209,7 +209,7 @@ class Run:
         """
         described = self.section("network")
         refuse_missing(described, self.handed_in)
-        with within(f"{self.path / CONFIG}, [network]"):
+        with within(f"{self.path / folders.CONFIG}, [network]"):
             return recipe.build_settings(described, self.handed_in)
 
     def outline(self) -> Outline:
