@@ -14,7 +14,7 @@ from fanfold.evaluation.peers import peers_of
 from fanfold.report.run_page import write_run_page
 from fanfold.runs.directory import Run
 
-COLUMNS = ("run", "problem", "network", "layers", "step", "of", "nmse_db", "done")
+COLUMNS = ("run", "problem", "network", "layers", "step", "of", "nmse_db", "done", "note")
 
 
 def runs(directory: Annotated[Path, tyro.conf.Positional] = Path("runs")) -> Result:
@@ -48,6 +48,7 @@ def _row(run: Run) -> dict[str, Any]:
         config.get("training", {}).get("steps"),
         last.get("nmse_db"),
         weights,
+        run.advice,
     )
     return dict(zip(COLUMNS, values, strict=True))
 

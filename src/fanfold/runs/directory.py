@@ -109,6 +109,12 @@ class Run:
         lines = file.read_text().splitlines(keepends=True) if file.is_file() else []
         return [json.loads(line) for line in lines if line.endswith("\n")]
 
+    @property
+    def advice(self) -> str | None:
+        """What training said at its end if it came to little; None if it did not, or has not ended."""
+        finished = [m for m in self.metrics() if m["event"] == "finished"]
+        return finished[-1]["advice"] if finished else None
+
     def log(self, event: Mapping[str, Any]) -> None:
         """Append one line to the metrics."""
         with (self.path / "metrics.jsonl").open("a") as file:

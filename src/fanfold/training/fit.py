@@ -1,6 +1,7 @@
 """Training, as one generator of typed events that the API, the command line and the lab all consume."""
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar, Unpack
@@ -17,7 +18,7 @@ from fanfold.runs import recipe
 from fanfold.runs.directory import Run
 from fanfold.runs.environment import environment
 from fanfold.runs.operators import write_operator
-from fanfold.training.events import Event, Started
+from fanfold.training.events import Event, Finished, Started
 from fanfold.training.settings import Training, TrainingOptions, training_for
 from fanfold.training.trainer import Trainer
 
@@ -40,7 +41,8 @@ def fit(
         problem: Where draws come from.
         run_dir: Directory to keep config, metrics, checkpoints and weights in; nothing is written if None.
         resume: Go on from the checkpoint in `run_dir`, to the same numbers as without the break.
-        on_event: Called with each event.
+        on_event: Called with each event, the last of which says if training came to little; without it that is a
+            warning.
         **options: Fields of `Training`; what is not given, or None, is as in the estimator's `training_defaults`, if
             it has some, else as in `Training`.
 
@@ -61,6 +63,8 @@ def fit(
     for event in fit_events(estimator, problem, training_for(defaults, options), run_dir, resume=resume):
         if on_event:
             on_event(event)
+        elif isinstance(event, Finished) and event.advice is not None:
+            warnings.warn(event.advice, stacklevel=2)
     return estimator
 
 

@@ -18,7 +18,7 @@ from fanfold.problems import Problem
 from fanfold.problems.draws import Pool, draw
 from fanfold.problems.protocols import KeepsValidation, Stored
 from fanfold.runs.weights import check_operator, facts_of, load_parameters, parameters_of, read_tensors, write_tensors
-from fanfold.training.events import Ending, Event, Finished, Started, Stepped, Validated
+from fanfold.training.events import Ending, Event, Finished, Started, Stepped, Validated, advice_on
 from fanfold.training.objective import LossTerms, Objective
 from fanfold.training.schedule import Stage, stages
 from fanfold.training.settings import Training
@@ -48,6 +48,7 @@ class Trainer:
         self.step = self.skipped = self.stale = 0
         self.restored = False
         self.best, self.best_nmse_db, self.best_score = copies(parameters_of(estimator)), math.inf, math.inf
+        self.best_step = 0
         self.pool = self._pool()
         self.lessons = self._lessons()
         terms = () if self.lessons is None else self.lessons.terms
@@ -96,6 +97,7 @@ class Trainer:
         yield Started(self.step, self.training.steps, parameters, self.training.threads, self.world.size)
         if not self.restored:
             self._prepare()
+            self.best = copies(parameters_of(self.estimator))  # no less than this comes back, whatever happens
             yield self._validate(None)  # so that what comes back is never worse than what came in
             self._save_checkpoint()
         for stage in self.stages:
@@ -115,7 +117,9 @@ class Trainer:
         load_parameters(self.estimator, self.best)
         self._save_weights()
         loss = self.best_score if self.objective.self_judged else None
-        yield Finished(self.step, reason, self.best_nmse_db, self.skipped, time.perf_counter() - began, loss)
+        advice = advice_on(reason, self.step, self.skipped, self.best_step, judged=math.isfinite(self.best_score))
+        seconds = time.perf_counter() - began
+        yield Finished(self.step, reason, self.best_nmse_db, self.skipped, seconds, loss, self.best_step, advice)
 
     @torch.no_grad()
     def _begin(self, stage: Stage) -> None:
@@ -214,7 +218,7 @@ class Trainer:
         better = whole and score < self.best_score
         if better:
             self.best = copies(parameters_of(self.estimator))
-            self.best_nmse_db, self.best_score = value, score
+            self.best_nmse_db, self.best_score, self.best_step = value, score, self.step
         self.stale = 0 if better or not whole else self.stale + 1
         return Validated(self.step, depth, value, better, loss)
 
@@ -233,6 +237,7 @@ class Trainer:
             "stale": self.stale,
             "best_nmse_db": self.best_nmse_db,
             "best_score": self.best_score,
+            "best_step": self.best_step,
             "operator": fingerprint_of(self.estimator),
         }
         write_tensors(self.path / "checkpoint.safetensors", tensors, facts)
@@ -263,6 +268,7 @@ class Trainer:
         self.restored = True
         self.step, self.skipped, self.stale = facts["step"], facts["skipped"], facts["stale"]
         self.best_nmse_db, self.best_score = facts["best_nmse_db"], facts["best_score"]
+        self.best_step = facts["best_step"]
         if self.lessons is not None:
             self.lessons.restore(self.step, parts["lessons"])
         state: dict[int, dict[str, Tensor]] = {}
