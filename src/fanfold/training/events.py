@@ -46,7 +46,7 @@ class Validated:
 class Finished:
     """Training ends: "steps" were taken, "patience" ran out, or it "diverged" (100 skipped steps in a row).
 
-    The weights that are kept are those of `best_step`. Where training came to little, `advice` says so, and what to try.
+    The weights that are kept are those of `best_step`. Where training came to little, `advice` says so and what to try.
     """
 
     step: int
