@@ -19,7 +19,7 @@ from fanfold.report.run_page import write_run_page
 from fanfold.runs.directory import Run
 
 DEFAULT = Path("runs")  # where train puts runs
-COLUMNS = ("run", "problem", "network", "layers", "step", "of", "nmse_db", "done")
+COLUMNS = ("run", "problem", "network", "layers", "step", "of", "nmse_db", "done", "note")
 
 
 def runs(directory: Annotated[Path, tyro.conf.Positional] = DEFAULT) -> Result:
@@ -57,6 +57,7 @@ def _row(run: Run) -> dict[str, Any]:
         config.get("training", {}).get("steps"),
         last.get("nmse_db"),
         weights,
+        run.advice,
     )
     return dict(zip(COLUMNS, values, strict=True))
 

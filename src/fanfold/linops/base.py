@@ -172,7 +172,7 @@ class LinearOperator(ABC):
                 digest.update(part.fingerprint().encode())
             elif isinstance(part, Tensor):
                 real = torch.view_as_real(part.resolve_conj()) if part.is_complex() else part
-                digest.update(real.detach().cpu().contiguous().numpy().tobytes())
+                digest.update(real.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
             else:
                 digest.update(repr(part).encode())
         return digest.hexdigest()

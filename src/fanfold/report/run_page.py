@@ -36,6 +36,8 @@ def write_run_page(run: Run, path: Path, samples: int) -> Path:
         verdict, sections = layered_sections(problem, network, run.metrics(), samples, lessons=lessons)
     else:
         verdict, sections = sections_of(problem, net, run.metrics(), samples)
+    if (advice := run.advice) is not None:
+        verdict = f"{advice} {verdict[:1].upper()}{verdict[1:]}"
     return write_page(path, f"fanfold run {run.path.name}", verdict, sections, _facts(run, problem))
 
 

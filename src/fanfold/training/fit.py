@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -22,7 +23,7 @@ from fanfold.runs.environment import environment
 from fanfold.runs.folders import check_free, discard_unused
 from fanfold.runs.needs import needs_of
 from fanfold.runs.outline import Outline, outline_of
-from fanfold.training.events import Event, Started, Validated
+from fanfold.training.events import Event, Finished, Started, Validated
 from fanfold.training.settings import Training, TrainingOptions, training_for
 from fanfold.training.trainer import Trainer
 
@@ -45,7 +46,8 @@ def fit(
         problem: Where draws come from.
         run_dir: Directory to keep config, metrics, checkpoints and weights in; nothing is written if None.
         resume: Go on from the checkpoint in `run_dir`, to the same numbers as without the break.
-        on_event: Called with each event.
+        on_event: Called with each event, the last of which says if training came to little; without it that is a
+            warning.
         **options: Fields of `Training`; what is not given, or None, is as in the estimator's `training_defaults`, if
             it has some, else as in `Training`.
 
@@ -66,6 +68,8 @@ def fit(
     for event in fit_events(estimator, problem, training_for(defaults, options), run_dir, resume=resume):
         if on_event:
             on_event(event)
+        elif isinstance(event, Finished) and event.advice is not None:
+            warnings.warn(event.advice, stacklevel=2)
     return estimator
 
 

@@ -19,7 +19,7 @@ from fanfold.problems import Problem
 from fanfold.problems.draws import Pool, draw
 from fanfold.problems.protocols import KeepsValidation, Stored
 from fanfold.runs.weights import check_operator, facts_of, load_parameters, parameters_of, read_tensors, write_tensors
-from fanfold.training.events import Ending, Event, Finished, Started, Stepped, Validated
+from fanfold.training.events import Ending, Event, Finished, Started, Stepped, Validated, advice_on
 from fanfold.training.objective import LossTerms, Objective
 from fanfold.training.schedule import Stage, stages
 from fanfold.training.settings import Training
@@ -51,6 +51,7 @@ class Trainer:
         self.restored = False
         self.prepared_with: tuple[Tensor, Observation] | None = None  # draws to learn from in closed form
         self.best, self.best_nmse_db, self.best_score = copies(parameters_of(estimator)), math.inf, math.inf
+        self.best_step = 0
         self.pool = self._pool()
         self.lessons = self._lessons()
         terms = () if self.lessons is None else self.lessons.terms
@@ -99,6 +100,7 @@ class Trainer:
         yield Started(self.step, self.training.steps, parameters, self.training.threads, self.world.size)
         if not self.restored:
             self._prepare()
+            self.best = copies(parameters_of(self.estimator))  # no less than this comes back, whatever happens
             yield self._validate(None)  # so that what comes back is never worse than what came in
             self.prepared_with = None
             self._save_checkpoint()
@@ -117,7 +119,9 @@ class Trainer:
         load_parameters(self.estimator, self.best)
         self._save_weights()
         loss = self.best_score if self.objective.self_judged else None
-        yield Finished(self.step, reason, self.best_nmse_db, self.skipped, time.perf_counter() - began, loss)
+        advice = advice_on(reason, self.step, self.skipped, self.best_step, judged=math.isfinite(self.best_score))
+        seconds = time.perf_counter() - began
+        yield Finished(self.step, reason, self.best_nmse_db, self.skipped, seconds, loss, self.best_step, advice)
 
     @torch.no_grad()
     def _begin(self, stage: Stage) -> None:
@@ -217,7 +221,7 @@ class Trainer:
         better = whole and score < self.best_score
         if better:
             self.best = copies(parameters_of(self.estimator))
-            self.best_nmse_db, self.best_score = value, score
+            self.best_nmse_db, self.best_score, self.best_step = value, score, self.step
         self.stale = 0 if better or not whole else self.stale + 1
         return Validated(self.step, depth, value, better, loss)
 
@@ -237,6 +241,7 @@ class Trainer:
             "stale": self.stale,
             "best_nmse_db": self.best_nmse_db,
             "best_score": self.best_score,
+            "best_step": self.best_step,
             "operator": fingerprint_of(self.estimator),
         }
         write_tensors(self.path / CHECKPOINT, tensors, facts)
@@ -269,6 +274,7 @@ class Trainer:
         self.step, self.skipped, self.stale = facts["step"], facts["skipped"], facts["stale"]
         self.skips_in_a_row = facts["skips_in_a_row"]
         self.best_nmse_db, self.best_score = facts["best_nmse_db"], facts["best_score"]
+        self.best_step = facts["best_step"]
         if self.lessons is not None:
             self.lessons.restore(self.step, parts["lessons"])
         state: dict[int, dict[str, Tensor]] = {}

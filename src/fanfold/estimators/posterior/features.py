@@ -61,8 +61,8 @@ class Features(nn.Module):
         changes = scale > CONSTANT * mean.abs()
         if not changes.any():
             warnings.warn(
-                f"y is the same in all {len(z)} draws: it tells nothing, and what is learned is the mean and the "
-                "spread of x alone.",
+                f"y is the same in all {len(z)} draws: it tells nothing, and all that is learned is the mean and the "
+                "spread of x.",
                 stacklevel=2,
             )
         scale = torch.where(changes, scale, 1.0)
