@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from fanfold.core.settings import Checked
+from fanfold.core.settings import Checked, checks_arguments
 from fanfold.core.units import rms
 from fanfold.estimators.imaging.scenes import as_picture, as_signal, check_scene, like_operator, scene_of
 from fanfold.estimators.linear.image import ImageName, linear_image, signal_power
@@ -79,6 +79,7 @@ class BackProjectionUNet(nn.Module):
         self.net = UNet(2, 2, width=width, levels=levels, groups=groups, seed=seed)
 
     @classmethod
+    @checks_arguments
     def of(
         cls,
         problem: Problem,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from fanfold.core.settings import Checked
+from fanfold.core.settings import Checked, checks_arguments
 from fanfold.core.units import rms
 from fanfold.estimators.imaging.scenes import as_picture, as_signal, check_scene, like_operator, scene_of
 from fanfold.estimators.linear.image import ImageName, linear_image, signal_power
@@ -84,6 +84,7 @@ class MoDL(nn.Module):
         self.scales = nn.Parameter(torch.zeros(layers))
 
     @classmethod
+    @checks_arguments
     def of(
         cls,
         problem: Problem,
