@@ -11,7 +11,7 @@ import struct
 import tomllib
 import tracemalloc
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,7 @@ ODD = (
     -(2**62),
     {"a": {"b": 1}},
 )
+SMALL = [value for value in ODD if value not in (2**62, -(2**62))]  # what sizes could be
 
 
 def refused_or_read(read: Callable[[], Any]) -> str | None:
@@ -71,7 +72,7 @@ def places(data: Any, path: tuple = ()) -> list[tuple]:
     return [p for key, value in inner for p in [(*path, key), *places(value, (*path, key))]]
 
 
-def changed(data: dict, rng: random.Random) -> dict:
+def changed(data: dict, rng: random.Random, values: Sequence[Any] = ODD) -> dict:
     """The same tables with one or two places removed, renamed, or put to something else."""
     data = json.loads(json.dumps(data))
     for _ in range(rng.choice((1, 1, 2))):
@@ -87,7 +88,7 @@ def changed(data: dict, rng: random.Random) -> dict:
             case 1 if isinstance(parent, dict):
                 parent[f"{key}s"] = parent.pop(key)
             case _:
-                parent[key] = json.loads(json.dumps(rng.choice(ODD)))
+                parent[key] = json.loads(json.dumps(rng.choice(values)))
     return data
 
 
@@ -151,6 +152,22 @@ def test_configs(tmp_path, kind):
         refusals.append(refused_or_read(lambda: defaults(file)))
     assert sum(said is not None for said in refusals) > PER_CONFIG / 2
     assert not marker.exists()
+
+
+@pytest.mark.parametrize("kind", ["unfolded", "neural"])
+def test_networks_of_changed_configs(tmp_path, kind):
+    problem = ff.problems.CompressedSensing(n=12, m=6) if kind == "unfolded" else ff.problems.LinearGaussian(n=2, m=3)
+    net = (
+        ff.neural(problem, width=8)
+        if kind == "neural"
+        else ff.unfold(ff.algorithms.ISTA(), problem, 2, {"step": "tied"})
+    )
+    ff.save(net, tmp_path / "run", problem)
+    file, rng = tmp_path / "run" / "config.toml", random.Random(kind)
+    config = tomllib.loads(file.read_text())
+    for _ in range(PER_DATA // 2):
+        file.write_text(tomli_w.dumps(changed(config, rng, SMALL)))
+        refused_or_read(lambda: ff.load(tmp_path / "run"))
 
 
 def defaults(file: Path) -> None:
