@@ -13,6 +13,7 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
+from fanfold.core import matlab_files
 from fanfold.core.data_files import regular_file, understanding
 
 SUFFIXES = (".npz", ".npy", ".h5", ".hdf5", ".mat")
@@ -190,17 +191,7 @@ def _member(archive: zipfile.ZipFile, name: str) -> tuple[Held, int]:
 
 
 def _held_by_matlab(path: Path) -> dict[str, Held]:
-    from scipy.io import whosmat
-
-    plain = ("double", "single", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "logical")
-    return {name: Held(shape, kind) for name, shape, kind in whosmat(path) if kind in plain}
-
-
-def _of_matlab(path: Path, name: str) -> np.ndarray:
-    from scipy.io import loadmat
-
-    _bounded(_held_by_matlab(path)[name], 1, DENSEST * path.stat().st_size)  # an entry takes a byte at least
-    return loadmat(path, variable_names=[name])[name]
+    return {m.name: Held(m.shape, str(np.dtype(m.dtype))) for m in matlab_files.matrices(path, heads=True)}
 
 
 def _hdf5(path: Path) -> Any:
@@ -255,5 +246,5 @@ READERS = {
     "npy": Reader(_held_by_npy, _of_npy),
     "npz": Reader(_held_by_npz, _of_npz),
     "hdf5": Reader(_held_by_hdf5, _of_hdf5),
-    "mat": Reader(_held_by_matlab, _of_matlab),
+    "mat": Reader(_held_by_matlab, matlab_files.array_in),
 }

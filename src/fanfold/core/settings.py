@@ -116,7 +116,7 @@ def checked_value(who: str, name: str, value: Any, kind: Any) -> Any:
     except _MisfitError:
         shown = repr(value)
         shown = f"of class {type(value).__name__}" if len(shown) > 80 or "\n" in shown else shown
-        words = [word for choice in _options(kind) for word in _words(choice)]
+        words = [str(word) for choice in _options(kind) for word in _words(choice)]
         hint = did_you_mean(value, words) if isinstance(value, str) else ""
         raise ValueError(f"{who}: {name} is {shown}; {_wanted(kind)}.{hint}") from None
 
@@ -291,8 +291,8 @@ def _members(value: Any, parts: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def _is_a(value: Any, kind: Any) -> bool:
-    if not isinstance(kind, type):
-        return True  # Any, a type variable: nothing to hold it against
+    if kind is Any or not isinstance(kind, type):  # or a type variable: nothing to hold it against
+        return True
     # a protocol's members are looked up and not evaluated
     return offers(value, kind) if vars(kind).get("_is_protocol", False) else isinstance(value, kind)
 

@@ -1,5 +1,6 @@
 """The user's own pairs of signals and measurements, from an `.npz` file or from `.csv` files."""
 
+import warnings
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,12 +14,14 @@ from torch import Tensor
 from fanfold.core.array_files import array_of, held_arrays
 from fanfold.core.csv_files import read_csv
 from fanfold.core.data_files import regular_file
+from fanfold.core.units import power
 from fanfold.linops import Dense, LinearOperator
 from fanfold.observation import Observation, check_finite
 from fanfold.problems.base import Described
 from fanfold.problems.kinds import AXES, Kind
 
 Part = Literal["train", "test"]
+UNEXPLAINED = 1.2  # share of ‖y‖² beyond which A x has nothing to do with y, by more than chance
 
 
 class PairArrays(NamedTuple):
@@ -204,6 +207,7 @@ def _read(path: Path, modified_ns: int, kind: Kind) -> PairArrays:
     if noise_var is not None and noise_var.numel() == 1:
         noise_var = noise_var.reshape(())
     Observation(y, A, noise_var)  # the same checks as for any observation
+    notice_unrelated(x, y, A, str(path))
     return PairArrays(x, y, A, noise_var)
 
 
@@ -219,3 +223,27 @@ def _check_shapes(x: Tensor, y: Tensor, kind: Kind) -> None:
     fits = [name for name in AXES if y.ndim == 1 + AXES[name]]
     hint = f" Or say what y is: kind={' or '.join(map(repr, fits))}." if fits and kind not in fits else ""
     raise ValueError(f"x is {tuple(x.shape)} and y is {tuple(y.shape)}; pass (samples, n) and {wanted[kind]}.{hint}")
+
+
+def notice_unrelated(x: Tensor, y: Tensor, A: LinearOperator | None, where: str) -> None:
+    """Warn where an operator does not explain what was measured: with `y = A x + w`, `E‖y - Ax‖²` is below `E‖y‖²`.
+
+    An operator that has nothing to do with the pairs leaves twice as much. The first thousand pairs are looked at.
+
+    Args:
+        x: Signals `(samples, n)`.
+        y: Measurements `(samples, m)`.
+        A: The operator that they are said to be measured with.
+        where: What the pairs are called in the warning.
+    """
+    if A is None:
+        return
+    x, y = x[:1000], y[:1000]
+    scale = y.abs().max().clamp_min(torch.finfo(y.real.dtype).tiny)  # squares neither overflow nor vanish
+    share = (power((y - A @ x.to(A.dtype)) / scale).sum() / power(y / scale).sum()).item()
+    if share > UNEXPLAINED:
+        warnings.warn(
+            f"{where}: ‖y - Ax‖² is {100 * share:.0f} % of ‖y‖², and below 100 % wherever y = A x + noise: is this the "
+            "right A, in the units of x and y?",
+            stacklevel=2,
+        )

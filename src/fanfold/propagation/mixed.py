@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fanfold.core.abilities import offers
-from fanfold.core.settings import Checked
+from fanfold.core.settings import Checked, checks_arguments
 from fanfold.propagation.base import DistinctSource, Layout, Part, Source, StoredSource, stored_fingerprint
 
 
@@ -82,6 +82,7 @@ class Mixed(Checked):
         return [share + ((k - first) % len(self.sources) < rest) for k in range(len(self.sources))]
 
 
+@checks_arguments
 def distinct(source: Source, n: int, generator: torch.Generator, part: Part = "train") -> Tensor:
     """`n` channels of a part, `(n, antennas, symbols, subcarriers)`; of stored ones none twice, to train on too.
 

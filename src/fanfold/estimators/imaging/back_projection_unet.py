@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from fanfold.core.settings import Checked
+from fanfold.core.settings import Checked, checks_arguments
 from fanfold.core.units import rms
 from fanfold.estimators.imaging.scenes import check_scene, like_operator, scene_of, through
 from fanfold.estimators.linear.image import ImageName, image_for
@@ -80,6 +80,7 @@ class BackProjectionUNet(nn.Module):
         self.net = UNet(2, 2, width=width, levels=levels, groups=groups, seed=seed)
 
     @classmethod
+    @checks_arguments
     def of(
         cls,
         problem: Problem,

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from fanfold.core.settings import Checked
+from fanfold.core.settings import Checked, checks_arguments
 from fanfold.core.units import rms
 from fanfold.estimators.imaging.scenes import check_scene, like_operator, scene_of, through
 from fanfold.estimators.linear.image import ImageName, image_for
@@ -85,6 +85,7 @@ class MoDL(nn.Module):
         self.scales = nn.Parameter(torch.zeros(layers))
 
     @classmethod
+    @checks_arguments
     def of(
         cls,
         problem: Problem,

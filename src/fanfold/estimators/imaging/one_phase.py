@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from fanfold.core.abilities import ability
-from fanfold.core.settings import Checked
+from fanfold.core.settings import Checked, checks_arguments
 from fanfold.estimators.imaging.back_projection_unet import BackProjectionUNetSettings
 from fanfold.estimators.imaging.settings import Imaging
 from fanfold.estimators.linear.image import ImageName, image_for
@@ -134,6 +134,7 @@ class OnePhase(nn.Module):
         self.image, self.within = image, within
 
     @classmethod
+    @checks_arguments
     def of(
         cls,
         problem: Problem,

@@ -12,6 +12,8 @@ from fanfold.core.array_files import array_of
 from fanfold.core.data_files import beside, regular_file
 from fanfold.core.suggest import did_you_mean
 
+MOST_ENTRIES = 2**25  # of a factor or a wave field: half a gigabyte
+
 
 class Entries:
     """One table of the file. Its keys are taken one by one; `done` refuses what nobody took.
@@ -55,9 +57,12 @@ class Entries:
             raise self.wrong(f"{key} is {value!r}; give a finite number.")
         return float(value)
 
-    def count(self, key: str) -> int:
-        """A whole number of 1 or more."""
-        return self._whole(key, self.take(key))
+    def count(self, key: str, beside: int = 1) -> int:
+        """A whole number of 1 or more, few enough that a matrix of so many by `beside` fits into memory."""
+        value = self._whole(key, self.take(key))
+        if value * beside > MOST_ENTRIES:
+            raise self.wrong(f"{key} is {value} beside {beside}: the matrix has more than {MOST_ENTRIES} entries.")
+        return value
 
     def counts(self, key: str, length: int) -> tuple[int, ...]:
         """Whole numbers of 1 or more."""

@@ -61,7 +61,7 @@ from fanfold.linops.base import LinearOperator
 from fanfold.linops.born import Born
 from fanfold.linops.kronecker import Kronecker
 from fanfold.linops.steering import partial_fourier, steering, uniform_linear
-from fanfold.problems.rf.entries import Entries
+from fanfold.problems.rf.entries import MOST_ENTRIES, Entries
 
 LIGHT = 299_792_458.0  # metres a second
 
@@ -131,7 +131,7 @@ def _read(path: Path, content: bytes) -> Geometry:
 def _factor(axis: Entries) -> Tensor:
     """The matrix of one axis, `(measurements, voxels)`."""
     kind = axis.take("kind")
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise axis.wrong(f"kind is {kind!r}; there are {', '.join(KINDS)}.{did_you_mean(str(kind), KINDS)}")
     try:
         factor = KINDS[kind](axis)
@@ -170,13 +170,15 @@ def _linear_array(axis: Entries) -> Tensor:
             f"elements {spacing:g} wavelengths apart cannot tell directions apart over {high - low:g} in sines, at "
             f"most {1 / spacing:g}: narrow the field, or place them unevenly with kind = 'positions'."
         )
-    positions = uniform_linear(axis.count("elements"), spacing)
-    return steering(positions, _grid((low, high), axis.count("voxels")), torch.complex128)
+    elements = axis.count("elements")
+    voxels = axis.count("voxels", elements)
+    return steering(uniform_linear(elements, spacing), _grid((low, high), voxels), torch.complex128)
 
 
 def _positions(axis: Entries) -> Tensor:
-    sines = _grid(_field(axis), axis.count("voxels"))
-    return steering(axis.array("positions", 1, "list of positions in wavelengths"), sines, torch.complex128)
+    positions = axis.array("positions", 1, "list of positions in wavelengths")
+    sines = _grid(_field(axis), axis.count("voxels", len(positions)))
+    return steering(positions, sines, torch.complex128)
 
 
 def _frequencies(table: Entries) -> Tensor:
@@ -206,7 +208,7 @@ def _range(axis: Entries) -> Tensor:
                 f"frequencies {steps.mean().item():g} Hz apart tell ranges apart within c / 2 df = {unambiguous:g} m, "
                 f"but range_m covers {ends[1] - ends[0]:g} m: narrow it, or measure at closer frequencies."
             )
-    phase = -4 * math.pi / LIGHT * f[:, None] * _grid(ends, axis.count("voxels"))
+    phase = -4 * math.pi / LIGHT * f[:, None] * _grid(ends, axis.count("voxels", len(f)))
     phase = torch.remainder(phase, 2 * math.pi)
     return torch.polar(torch.ones_like(phase), phase) / len(f) ** 0.5
 
@@ -215,7 +217,7 @@ def _fourier(axis: Entries) -> Tensor:
     rows = axis.array("rows", 1, "list of rows")
     if (rows != rows.round()).any():
         raise axis.wrong("rows are whole numbers.")
-    return partial_fourier(axis.count("voxels"), rows.long(), torch.complex128)
+    return partial_fourier(axis.count("voxels", len(rows)), rows.long(), torch.complex128)
 
 
 def _matrix(axis: Entries) -> Tensor:
@@ -246,6 +248,9 @@ def _near_field(table: Entries) -> Geometry:
     wavenumbers = 2 * math.pi / LIGHT * _frequencies(table)
     lowest, highest = (table.array(key, 1, "position [x, y, z] in metres") for key in ("lowest_m", "highest_m"))
     scene = table.counts("voxels", 3)
+    fields = math.prod(scene) * (len(transmitters) + len(receivers)) * len(wavenumbers)
+    if fields > MOST_ENTRIES:
+        raise table.wrong(f"voxels is {scene}: the waves there would have {fields} entries, more than {MOST_ENTRIES}.")
     if (
         len(lowest) != 3
         or len(highest) != 3

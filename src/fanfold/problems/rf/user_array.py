@@ -18,7 +18,7 @@ from fanfold.linops import Diagonal, LinearOperator
 from fanfold.observation import Observation, check_finite
 from fanfold.priors import BernoulliGaussian
 from fanfold.problems.base import Described
-from fanfold.problems.pairs import PairArrays, Part, load_arrays, pick_rows, rows_of
+from fanfold.problems.pairs import PairArrays, Part, load_arrays, notice_unrelated, pick_rows, rows_of
 from fanfold.problems.rf.geometry_file import Geometry, read_geometry
 from fanfold.problems.rf.imaging import Scene, scenes
 from fanfold.problems.sparse.photographs import picture_files
@@ -246,4 +246,6 @@ def _read_pairs(path: Path, modified_ns: int, geometry: Geometry, A: LinearOpera
     if noise_var is not None and noise_var.numel() == 1:
         noise_var = noise_var.reshape(())
     x, y = x.flatten(1).to(A.dtype), y.flatten(1).to(A.dtype)
-    return PairArrays(x, y, A, Observation(y, A, noise_var).noise_var)  # the same checks as for any observation
+    noise_var = Observation(y, A, noise_var).noise_var  # the same checks as for any observation
+    notice_unrelated(x, y, A, str(path))
+    return PairArrays(x, y, A, noise_var)
