@@ -141,8 +141,10 @@ def _read(y: Path, example: Observation) -> Tensor:
         try:
             mapped = np.lib.format.open_memmap(y, mode="r")  # a file shorter than its header says is refused
             measured = torch.as_tensor(np.array(mapped))
-        except (OSError, ValueError, TypeError, EOFError) as error:
-            raise ValueError(f"{y} is no readable .npy or .csv file of numbers: {error}") from error
+        except OSError as error:
+            raise ValueError(f"{y} cannot be read: {(error.strerror or str(error)).lower()}.") from error
+        except (ValueError, TypeError, EOFError) as error:
+            raise ValueError(f"{y} is no readable .npy or .csv file of numbers, or it is damaged.") from error
     if measured.is_complex() and not example.y.is_complex():
         raise ValueError(f"{y} holds {measured.dtype} and the problem's measurements are real; pass real ones.")
     return measured.to(example.y.dtype)

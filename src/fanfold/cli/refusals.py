@@ -48,6 +48,8 @@ def refusal_of(error: BaseException, command: str) -> Refusal:
             return Refusal(WRONG, _of_system(error))
         case OSError():
             return Refusal(FAILED, _of_system(error))
+        case ArithmeticError():
+            return Refusal(WRONG, f"a number that was given is too large or too small to compute with ({error}).")
         case MemoryError():
             return Refusal(FAILED, _memory(str(error)))
         case RuntimeError() if "allocate" in str(error) or "out of memory" in str(error):
@@ -109,6 +111,8 @@ class Box:
                 break
             if place := re.fullmatch(r"in fanfold \S+ (\S+) --help", row):
                 owners.append(place[1])
+            elif row == "[...]":
+                owners.append("others")
         return owners
 
 
@@ -135,7 +139,7 @@ def sentence_of(printed: str, args: Sequence[str], flags_of: Callable[[], str]) 
         return f"{lacking[1]} needs a value."
     if wrong := re.match(r"invalid choice (.*) for argument '(.*)'\. Expected one of \((.*?),?\)", box.text):
         names = [name.strip("' ") for name in wrong[3].split(",")]
-        known = [name for name in names if name != "None"]
+        known = sorted(name for name in names if name != "None")
         hint = did_you_mean(wrong[1].strip("'"), known)
         return f"{wrong[2]} takes {', '.join(known)}, not {wrong[1]}.{hint}"
     if wrong := re.match(r"Error parsing (\S+?): ", box.text):
@@ -197,5 +201,6 @@ def _wrong_value(name: str, box: Box) -> str:
         return reason or box.text  # a problem or a network says itself what is wrong
     usage = box.blocks[1][1].strip().removeprefix(name).strip() if len(box.blocks) > 1 else ""
     tried = re.search(r"(?:from|arguments:) \[(.*?)\]", box.text)
-    reason = reason.rstrip(".") or f"not {tried[1] if tried else 'this'}"
-    return f"{name} takes {usage.removeprefix('{None}|') or 'no value'}; {reason}."
+    reason = reason or f"not {tried[1] if tried else 'this'}"
+    reason += "" if reason.endswith((".", "?")) else "."
+    return f"{name} takes {usage.removeprefix('{None}|')}; {reason}" if usage else f"{name}: {reason}"

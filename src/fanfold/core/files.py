@@ -43,11 +43,11 @@ def whole(path: Path) -> Iterator[IO[bytes]]:
         >>> path.exists()
         True
     """
-    target = path.resolve() if path.is_symlink() else path
-    if target.exists() and not (target.is_file() or target.is_dir()):
-        with target.open("wb") as stream:
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        with path.open("wb") as stream:
             yield stream
         return
+    target = path.resolve() if path.is_symlink() else path
     temporary = target.with_name(f".{_short(target.name)}.{os.getpid()}")
     try:
         if target.is_dir():

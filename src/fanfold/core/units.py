@@ -23,8 +23,17 @@ def db(ratio):
 
 
 def from_db(value_db: float) -> float:
-    """The power ratio that `value_db` decibels stand for, `10^(value_db / 10)`."""
-    return 10.0 ** (value_db / 10.0)
+    """The power ratio that `value_db` decibels stand for, `10^(value_db / 10)`.
+
+    Raises:
+        ValueError: If it is beyond what double precision holds, from 3083 dB on.
+    """
+    try:
+        return 10.0 ** (value_db / 10.0)
+    except OverflowError as error:
+        raise ValueError(
+            f"{value_db:g} dB is too large a power ratio to compute with; inf dB is without noise."
+        ) from error
 
 
 def power(x: Tensor) -> Tensor:

@@ -118,8 +118,10 @@ class Pairs(FromFile):
 
     def _stored(self) -> PairArrays:
         path = Path(self.path)
-        if not (path.is_file() or path.is_dir()):
-            raise ValueError(f"there is no file {self.path}; pass an .npz or .csv file with arrays x and y.")
+        if not self.path or not (path.is_file() or path.is_dir()):
+            raise ValueError(
+                f"there is no file {self.path or 'without a name'}; pass an .npz or .csv file with arrays x and y."
+            )
         return _read(path.resolve(), _changed(path), self.kind)
 
 
@@ -155,7 +157,7 @@ def load_arrays(path: Path) -> dict[str, Tensor]:
             names = file.files
             arrays = {name: torch.as_tensor(file[name]) for name in PairArrays._fields if name in names}
     except (ValueError, OSError, EOFError, TypeError, BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path} is no readable .npz file of plain arrays: {error}") from error
+        raise ValueError(f"{path} is no readable .npz file of plain arrays, or it is damaged.") from error
     missing = {"x", "y"} - set(arrays)
     if missing:
         raise ValueError(f"{path} has no array {' or '.join(sorted(missing))}; it has {', '.join(names) or 'none'}.")

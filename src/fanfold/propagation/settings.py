@@ -1,6 +1,7 @@
 """Settings in a name: `rician:k_db=10,array=2x4x8` is the model rician with two of its fields given."""
 
 import dataclasses
+import math
 import types
 from typing import Any, ClassVar, Literal, Protocol, TypeVar, get_args, get_origin, get_type_hints
 
@@ -52,6 +53,8 @@ def _value(kind: Any, text: str) -> Any:
         return text
     if isinstance(kind, types.UnionType):
         return _value(arguments[0], text)
+    if kind is float and math.isnan(float(text)):
+        raise ValueError(text)
     return kind(text)
 
 

@@ -21,6 +21,7 @@ import torch
 from torch import nn
 
 from fanfold.core.abilities import ability, offers
+from fanfold.core.commands import command
 from fanfold.core.files import write_whole
 from fanfold.core.suggest import did_you_mean
 from fanfold.estimators.base import OperatorBuilt, Restrainable, Settings, fingerprint_of
@@ -60,7 +61,9 @@ class Run:
         """
         path = Path(path)
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise ValueError(f"{path} exists; choose another run directory, or go on with it: fanfold resume {path}")
+            raise ValueError(
+                f"{path} exists; choose another run directory, or go on with it: {command('resume', path)}"
+            )
         path.mkdir(parents=True, exist_ok=True)
         write_whole(path / "config.toml", tomli_w.dumps({"schema": SCHEMA} | dict(config)).encode())
         write_whole(path / "environment.json", json.dumps(dict(environment), indent=2).encode())
@@ -190,7 +193,9 @@ class Run:
             ValueError: If there are no weights yet, they are damaged, or belong to another operator.
         """
         net = self.network()
-        tensors, facts = read_tensors(self.path / "weights.safetensors", f"Train on with: fanfold resume {self.path}")
+        tensors, facts = read_tensors(
+            self.path / "weights.safetensors", f"Train on with: {command('resume', self.path)}"
+        )
         check_operator(facts, fingerprint_of(net), self.path)
         load_parameters(net, tensors)
         restrained, strength = ability(net, Restrainable), facts.get("strength")
