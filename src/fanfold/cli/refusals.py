@@ -75,7 +75,7 @@ def one_line(sentence: str) -> str:
     return printable(" ".join(sentence.split()))
 
 
-class Box:
+class PrintedRefusal:
     """What tyro prints where it refuses a command line: a title, and blocks of rows.
 
     Args:
@@ -124,7 +124,7 @@ def sentence_of(printed: str, args: Sequence[str], flags_of: Callable[[], str]) 
         args: The words of the command.
         flags_of: Prints the help of what was chosen with these words.
     """
-    box = Box(printed)
+    box = PrintedRefusal(printed)
     for words in ("Unrecognized options:", "Unrecognized or misplaced options:"):
         if unknown := _first_of(args, box.after(words)):
             return _unknown(unknown, box, flags_of)
@@ -153,7 +153,7 @@ def _first_of(args: Sequence[str], listed: str) -> str:
     return max((word for word in args if listed.startswith(" ".join(word.split()))), key=len, default="")
 
 
-def _unknown(word: str, box: Box, flags_of: Callable[[], str]) -> str:
+def _unknown(word: str, box: PrintedRefusal, flags_of: Callable[[], str]) -> str:
     if word.startswith("-"):
         flag = word.partition("=")[0]
         if owners := box.owners_of(flag):
@@ -173,7 +173,7 @@ def options_in(text: str) -> list[str]:
     return [flag for flag in flags if not flag.startswith(("--help", "--tyro-"))]
 
 
-def _missing(box: Box) -> str:
+def _missing(box: PrintedRefusal) -> str:
     """Which required words are missing, each with what it means."""
     command, meanings = "", dict[str, list[str]]()
     for row in box.blocks[0]:
@@ -192,7 +192,7 @@ def _in_brackets(meaning: str) -> str:
     return f" ({meaning[:1].lower()}{meaning[1:]})" if meaning else ""
 
 
-def _wrong_value(name: str, box: Box) -> str:
+def _wrong_value(name: str, box: PrintedRefusal) -> str:
     """Why a flag's value, or a whole problem or network, was refused."""
     reasons = [row.partition("- ")[2].partition(": ")[2] for row in box.blocks[0] if row.startswith("- ")]
     reasons = reasons or [box.text.partition(": ")[2]]
