@@ -111,6 +111,7 @@ def _parsed(args: Sequence[str], config: str | None) -> Work | None:
 def _read(args: Sequence[str], config: str | None) -> Work:
     import tyro
 
+    tyro._experimental_options["ansi_codes"] = not os.environ.get("NO_COLOR")
     verb = args[0] if args else "--help"
     verbs: dict[str, Callable[..., Any]] = {name: _placeholder(text) for name, (_, text) in VERBS.items()}
     rules = nullcontext()
@@ -184,12 +185,15 @@ def _without(args: list[str], flag: str) -> tuple[list[str], bool]:
 
 def _value_of(args: list[str], flag: str) -> tuple[list[str], str | None]:
     for i, arg in enumerate(args):
+        value, rest = None, args[i + 1 :]
         if arg == flag:
-            if i + 1 == len(args):
-                raise ValueError(f"{flag} needs a value, a config such as a run directory's config.toml.")
-            return args[:i] + args[i + 2 :], args[i + 1]
-        if arg.startswith(flag + "="):
-            return args[:i] + args[i + 1 :], arg.partition("=")[2]
+            value, rest = (rest[0], rest[1:]) if rest else ("", rest)
+        elif arg.startswith(flag + "="):
+            value = arg.partition("=")[2]
+        if value == "":
+            raise ValueError(f"{flag} needs a value: a config, such as a run directory's config.toml.")
+        if value is not None:
+            return args[:i] + rest, value
     return args, None
 
 

@@ -48,6 +48,8 @@ def refusal_of(error: BaseException, command: str) -> Refusal:
             return Refusal(WRONG, _of_system(error))
         case OSError():
             return Refusal(FAILED, _of_system(error))
+        case ArithmeticError():
+            return Refusal(WRONG, f"a number that was given is too large or too small to compute with ({error}).")
         case MemoryError():
             return Refusal(FAILED, _memory(str(error)))
         case RuntimeError() if "allocate" in str(error) or "out of memory" in str(error):
@@ -73,7 +75,7 @@ def one_line(sentence: str) -> str:
     return printable(" ".join(sentence.split()))
 
 
-class Box:
+class PrintedRefusal:
     """What tyro prints where it refuses a command line: a title, and blocks of rows.
 
     Args:
@@ -109,6 +111,8 @@ class Box:
                 break
             if place := re.fullmatch(r"in fanfold \S+ (\S+) --help", row):
                 owners.append(place[1])
+            elif row == "[...]":
+                owners.append("others")
         return owners
 
 
@@ -120,7 +124,7 @@ def sentence_of(printed: str, args: Sequence[str], flags_of: Callable[[], str]) 
         args: The words of the command.
         flags_of: Prints the help of what was chosen with these words.
     """
-    box = Box(printed)
+    box = PrintedRefusal(printed)
     for words in ("Unrecognized options:", "Unrecognized or misplaced options:"):
         if unknown := _first_of(args, box.after(words)):
             return _unknown(unknown, box, flags_of)
@@ -135,7 +139,7 @@ def sentence_of(printed: str, args: Sequence[str], flags_of: Callable[[], str]) 
         return f"{lacking[1]} needs a value."
     if wrong := re.match(r"invalid choice (.*) for argument '(.*)'\. Expected one of \((.*?),?\)", box.text):
         names = [name.strip("' ") for name in wrong[3].split(",")]
-        known = [name for name in names if name != "None"]
+        known = sorted(name for name in names if name != "None")
         hint = did_you_mean(wrong[1].strip("'"), known)
         return f"{wrong[2]} takes {', '.join(known)}, not {wrong[1]}.{hint}"
     if wrong := re.match(r"Error parsing (\S+?): ", box.text):
@@ -149,7 +153,7 @@ def _first_of(args: Sequence[str], listed: str) -> str:
     return max((word for word in args if listed.startswith(" ".join(word.split()))), key=len, default="")
 
 
-def _unknown(word: str, box: Box, flags_of: Callable[[], str]) -> str:
+def _unknown(word: str, box: PrintedRefusal, flags_of: Callable[[], str]) -> str:
     if word.startswith("-"):
         flag = word.partition("=")[0]
         if owners := box.owners_of(flag):
@@ -169,7 +173,7 @@ def options_in(text: str) -> list[str]:
     return [flag for flag in flags if not flag.startswith(("--help", "--tyro-"))]
 
 
-def _missing(box: Box) -> str:
+def _missing(box: PrintedRefusal) -> str:
     """Which required words are missing, each with what it means."""
     command, meanings = "", dict[str, list[str]]()
     for row in box.blocks[0]:
@@ -188,7 +192,7 @@ def _in_brackets(meaning: str) -> str:
     return f" ({meaning[:1].lower()}{meaning[1:]})" if meaning else ""
 
 
-def _wrong_value(name: str, box: Box) -> str:
+def _wrong_value(name: str, box: PrintedRefusal) -> str:
     """Why a flag's value, or a whole problem or network, was refused."""
     reasons = [row.partition("- ")[2].partition(": ")[2] for row in box.blocks[0] if row.startswith("- ")]
     reasons = reasons or [box.text.partition(": ")[2]]
@@ -197,5 +201,6 @@ def _wrong_value(name: str, box: Box) -> str:
         return reason or box.text  # a problem or a network says itself what is wrong
     usage = box.blocks[1][1].strip().removeprefix(name).strip() if len(box.blocks) > 1 else ""
     tried = re.search(r"(?:from|arguments:) \[(.*?)\]", box.text)
-    reason = reason.rstrip(".") or f"not {tried[1] if tried else 'this'}"
-    return f"{name} takes {usage.removeprefix('{None}|') or 'no value'}; {reason}."
+    reason = reason or f"not {tried[1] if tried else 'this'}"
+    reason += "" if reason.endswith((".", "?")) else "."
+    return f"{name} takes {usage.removeprefix('{None}|')}; {reason}" if usage else f"{name}: {reason}"

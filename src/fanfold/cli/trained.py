@@ -92,10 +92,10 @@ def evaluate(
     if pictures:
         problem = problem.shifted(pictures=pictures)
     table = evaluate_estimators(peers_of(net, problem), problem, samples=samples, layers=layers, **conditions)
-    show(table)
     if out is not None:
         (table.to_json if out.suffix.lower() == ".json" else table.to_csv)(out)
         note(f"written: {out}")
+    show(table)
     return {"rows": table.rows}
 
 

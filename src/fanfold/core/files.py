@@ -52,11 +52,11 @@ def whole(path: Path, *, follow: bool = True) -> Iterator[IO[bytes]]:
         >>> path.exists()
         True
     """
-    target = path.resolve() if follow and path.is_symlink() else path
-    if follow and target.exists() and not (target.is_file() or target.is_dir()):
-        with target.open("wb") as stream:
+    if follow and path.exists() and not (path.is_file() or path.is_dir()):
+        with path.open("wb") as stream:
             yield stream
         return
+    target = path.resolve() if follow and path.is_symlink() else path
     # a name that nobody guesses, and that `remove_fragments` knows
     temporary = target.with_name(f".{_short(target.name)}.{secrets.token_hex(4)}.{os.getpid()}")
     try:

@@ -275,7 +275,9 @@ class Run:
             ValueError: If there are no weights yet, they are damaged, or belong to another operator.
         """
         net = self.network()
-        tensors, facts = read_tensors(self.path / "weights.safetensors", f"Train on with: fanfold resume {self.path}")
+        tensors, facts = read_tensors(
+            self.path / "weights.safetensors", f"Train on with: {command('resume', self.path)}"
+        )
         check_operator(facts, fingerprint_of(net), self.path)
         load_parameters(net, tensors)
         restrained, strength = ability(net, Restrainable), facts.get("strength")

@@ -100,6 +100,8 @@ def simulation_events(
     simulator = numbered(problem)
     seed = simulator.seed if seed is None else seed
     workers, began = simulator.workers if workers is None else workers, time.perf_counter()
+    if seed < 0:
+        raise ValueError(f"the seed of the draws is {seed}; pass one from 0 on.")
     if workers < 1:
         raise ValueError(f"workers is {workers}; pass a positive number.")
     with writing(Path(store), {"problem": simulator.identity(), "seed": seed}) as kept:

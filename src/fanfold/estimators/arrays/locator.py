@@ -57,7 +57,7 @@ class LocatorSettings(Checked):
         Raises:
             ValueError: If the problem has no source of known shape at an unknown place.
         """
-        instead = "Take tone or time-delay, or make it of templates: Locator(templates, values)."
+        instead = "Take tone or time-delay; in Python a Locator can be made of templates."
         located = require(problem, KnownWaveform, "Locator", instead)
         low, high = located.window
         inside = math.ceil((high - low) / located.resolution * self.oversampling)

@@ -164,7 +164,11 @@ class Program(Numbered):
                     "Put a command that needs braces itself into a script."
                 )
         words: list[str] = []
-        for word in shlex.split(self.command):
+        try:
+            parts = shlex.split(self.command)
+        except ValueError as error:
+            raise ValueError(f"the command {self.command!r} has a quotation mark that is not closed.") from error
+        for word in parts:
             filled = re.sub(r"\{(input|output|seed|index)\}", lambda match: values[match[1]], word)
             words += [repr(float(v)) for v in x] if word == "{x}" else [filled]
         if not words:
