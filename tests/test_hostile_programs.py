@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -338,6 +339,22 @@ def test_a_program_that_kills_its_supervisor_dies_with_it(tmp_path):
     until(lambda: not any(map(alive, marked(tmp_path))))
 
 
+def test_a_thread_that_waits_for_a_program_hears_of_its_end():
+    for _ in range(10):
+        supervisor, raised = Supervisor(), []
+
+        def wait(supervisor=supervisor, raised=raised):
+            with pytest.raises(RuntimeError, match="the simulation has ended"):
+                supervisor.run(["sleep", "3600"], b"", timeout=3600, limit=99)
+            raised.append(True)
+
+        thread = threading.Thread(target=wait)
+        thread.start()
+        supervisor.end()
+        thread.join()
+        assert raised
+
+
 # Folders
 
 
@@ -466,7 +483,7 @@ if {again} and not os.path.exists({str(ready)!r}):
     paths = {"temporary": str(temporary), "out": str(tmp_path / "out"), "ready": str(ready)}
     parent = nursery({"code": CASES[name], "words": WORDS.get(name), "command": command, **paths})
     side_by_side = 3 if "simulate" in name else 1
-    until(lambda: len(marked(tmp_path)) >= 3 * side_by_side)
+    until(lambda: len(marked(tmp_path)) >= 3 * side_by_side or not alive(parent))
     family = [pid for pid in processes() if str(tmp_path).encode() in command_line(pid)]  # supervisors name the folder
     assert len(family) >= 4 * side_by_side
     assert list(temporary.glob(f"{PREFIX}*"))

@@ -33,7 +33,7 @@ class Supervisor:
     """
 
     def __init__(self):
-        self._lock, self._ended = threading.Lock(), False
+        self._lock, self._use, self._ended = threading.Lock(), threading.Lock(), False
         self._process: subprocess.Popen[bytes] | None = None
         self.folder = Path(tempfile.mkdtemp(prefix=PREFIX))
 
@@ -75,15 +75,17 @@ class Supervisor:
         """
         request = {"words": list(words), "timeout": timeout, "limit": limit, "size": len(given)}
         request |= {"input": takes_file, "output": writes_file}
-        process = self._started()
         try:
-            facts, output = _answer(process, json.dumps(request).encode() + b"\n" + given, timeout + 2 * PATIENCE)
+            with self._use:
+                process = self._started()
+                facts, output = _answer(process, json.dumps(request).encode() + b"\n" + given, timeout + 2 * PATIENCE)
         except BaseException:
             self.end()
             raise
         if facts is not None:
             return Result(**facts, output=output)
-        _finish(process)
+        _wait(process)
+        _close(process)
         with self._lock:
             self._process = None
             if self._ended:
@@ -96,7 +98,9 @@ class Supervisor:
             self._ended, process = True, self._process
         if process is not None:
             process.terminate()
-            _finish(process)
+            _wait(process)
+            with self._use:  # a thread that waits for an answer hears that there is none, unless its pipe is closed
+                _close(process)
         remove(str(self.folder))
 
     def _started(self) -> "subprocess.Popen[bytes]":
@@ -136,13 +140,16 @@ def _answer(process: "subprocess.Popen[bytes]", request: bytes, patience: float)
     return (facts, output) if len(output) == size else (None, b"")
 
 
-def _finish(process: "subprocess.Popen[bytes]") -> None:
-    """Wait for a supervisor that is about to end, and close the pipes."""
+def _wait(process: "subprocess.Popen[bytes]") -> None:
+    """Wait for a supervisor that is about to end."""
     try:
         process.wait(2 * PATIENCE)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+
+
+def _close(process: "subprocess.Popen[bytes]") -> None:
     for pipe in (process.stdin, process.stdout):
         with suppress(BrokenPipeError):
             if pipe is not None:
