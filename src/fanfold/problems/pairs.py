@@ -126,11 +126,10 @@ class Pairs(FromFile):
 
     def _stored(self) -> PairArrays:
         path = Path(self.path)
-        if not self.path or not path.is_dir():
-            regular_file(
-                path,
-                f"there is no file {self.path or 'without a name'}; pass an .npz or .csv file with arrays x and y.",
-            )
+        if not self.path:
+            raise ValueError("path is empty; pass an .npz or .csv file with arrays x and y.")
+        if not path.is_dir():
+            regular_file(path, f"there is no file {path}; pass an .npz or .csv file with arrays x and y.")
         return _read(path.resolve(), _changed(path), self.kind)
 
 

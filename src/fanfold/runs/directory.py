@@ -25,6 +25,7 @@ import tomli_w
 from torch import nn
 
 from fanfold.core.abilities import ability
+from fanfold.core.commands import command
 from fanfold.core.files import is_regular, read_regular, write_whole
 from fanfold.core.settings import within
 from fanfold.core.suggest import did_you_mean

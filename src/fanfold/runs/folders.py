@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from fanfold.core.commands import command
 from fanfold.core.data_files import toml_table
 from fanfold.core.files import LOCK, check_plain, is_regular, read_regular, writer_of
 from fanfold.runs import operators, origin
@@ -27,7 +28,7 @@ def check_free(path: Path) -> None:
         return
     known = (*BEFORE_CONFIG, LOCK)
     if not path.is_dir() or any(file.name not in known and writer_of(file) is None for file in path.iterdir()):
-        raise ValueError(f"{path} exists; choose another run directory, or go on with it: fanfold resume {path}")
+        raise ValueError(f"{path} exists; choose another run directory, or go on with it: {command('resume', path)}")
 
 
 def claimed(parent: Path, name: str) -> Path:

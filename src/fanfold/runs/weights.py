@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from fanfold.core.abilities import ability
+from fanfold.core.commands import command
 from fanfold.core.files import is_regular, write_whole
 from fanfold.estimators.base import Restrainable, fingerprint_of
 
@@ -63,7 +64,7 @@ def checksum_of(path: Path) -> str:
         ValueError: If the file is missing or damaged.
     """
     if not is_regular(path):
-        raise ValueError(f"{path} is not there, or no plain file; train on: fanfold resume {path.parent}")
+        raise ValueError(f"{path} is not there, or no plain file; train on: {command('resume', path.parent)}")
     try:
         with safetensors.safe_open(path, "pt") as file:
             return json.loads((file.metadata() or {})["fanfold"])["sha256"]
