@@ -13,7 +13,8 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from fanfold.observation import Estimate, Observation
+from fanfold.linops import refuse_zero
+from fanfold.observation import Estimate, Observation, in_working_precision
 
 
 class BySample(ABC):
@@ -27,14 +28,21 @@ class BySample(ABC):
     at_most: ClassVar[int] = 200
     takes_complex: ClassVar[bool] = False
 
+    @in_working_precision
     def __call__(self, obs: Observation) -> Estimate:
         """The estimate, `(..., n)`.
 
         Raises:
-            ValueError: If there is no operator, or the signal is complex.
+            ValueError: If there is no operator or it is zero, samples have matrices of their own, or the signal is
+                complex.
         """
         if obs.A is None or (obs.y.is_complex() and not self.takes_complex):
             raise ValueError(f"{type(self).__name__} takes real measurements and their operator A.")
+        if obs.A.varies:
+            raise ValueError(
+                f"{type(self).__name__} takes one matrix for all samples; call it once for each of {obs.A}."
+            )
+        refuse_zero(obs.A)
         wide = torch.promote_types(obs.y.dtype, torch.float64)
         A = np.asfortranarray(obs.A.matrix().to(wide).resolve_conj().cpu().numpy())
         ys = obs.y.to(wide).reshape(-1, obs.A.m).cpu().numpy()
@@ -66,6 +74,7 @@ class OMP(BySample):
 
     def solver(self, A):
         norms = np.linalg.norm(A, axis=0)
+        norms[norms == 0] = 1.0  # of unknowns that nothing sees, which match nothing
         if np.iscomplexobj(A):
             return lambda y, noise_var: _pursue(A, norms, y, max(len(y) * noise_var, 1e-12 * np.vdot(y, y).real))
         from sklearn.linear_model import orthogonal_mp

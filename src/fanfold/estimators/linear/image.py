@@ -8,7 +8,8 @@ import torch
 from fanfold.core.abilities import ability
 from fanfold.core.streams import Stream
 from fanfold.core.units import power
-from fanfold.observation import Estimate, Estimator, Observation
+from fanfold.linops import refuse_zero
+from fanfold.observation import Estimate, Estimator, Observation, in_working_precision
 from fanfold.problems.base import Problem
 from fanfold.problems.draws import draw
 from fanfold.problems.protocols import KnownPrior
@@ -17,6 +18,7 @@ ImageName = Literal["lmmse", "back-projection"]
 POWER_DRAWS = 1000
 
 
+@in_working_precision
 def back_projection(obs: Observation) -> Estimate:
     """The matched filter `Aᴴ y`, scaled by the least squares of each sample."""
     x = adjoint_image(obs).x
@@ -27,27 +29,32 @@ def back_projection(obs: Observation) -> Estimate:
     return Estimate(x * scale)
 
 
+@in_working_precision
 def adjoint_image(obs: Observation) -> Estimate:
     """The matched filter `Aᴴ y` as it is.
 
     Raises:
-        ValueError: If the operator is unknown.
+        ValueError: If the operator is unknown or zero.
     """
     if obs.A is None:
         raise ValueError("an image of the scene needs the operator A; pass it in the Observation.")
+    refuse_zero(obs.A)
     return Estimate(obs.A.H @ obs.y)
 
 
+@in_working_precision
 def white_lmmse(obs: Observation, signal_var: float) -> Estimate:
     """LMMSE for independent voxels of one variance, by the singular values: `V d v / (d² v + noise_var) Uᴴ y`.
 
     Raises:
-        ValueError: If the operator or the noise variance is unknown.
+        ValueError: If the operator or the noise variance is unknown, or the operator is zero.
     """
     if obs.A is None or obs.noise_var is None:
         raise ValueError("the LMMSE image needs the operator A and noise_var; pass both in the Observation.")
+    refuse_zero(obs.A)
     U, d, V = obs.A.svd()
-    loaded = (d**2 * signal_var + obs.noise_var).clamp_min(torch.finfo(d.dtype).tiny)  # a direction that nothing sees
+    rounding = torch.finfo(d.dtype).eps ** 2 * d.square().amax(-1, keepdim=True) * signal_var  # of unseen directions
+    loaded = torch.maximum(d**2 * signal_var + obs.noise_var, rounding)
     return Estimate(V @ (d * signal_var / loaded * (U.H @ obs.y)))
 
 
