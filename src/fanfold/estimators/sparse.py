@@ -168,15 +168,24 @@ class MCP(BySample):
     def solver(self, A):
         from skglm import MCPRegression
 
+        size = _units(np.linalg.norm(A, axis=0).max())
         scale = len(A) ** 0.5  # skglm's objective is per measurement: this keeps its curvature, and so gamma, near 1
-        scaled = scale * A
-        model: Any = MCPRegression(gamma=self.gamma, fit_intercept=False, warm_start=True)
+        scaled = scale * (A / size)
+        model: Any = MCPRegression(gamma=self.gamma * size**2, fit_intercept=False, warm_start=True)
 
         def solve(y: np.ndarray, noise_var: float) -> np.ndarray:
+            y = y / size
+            units = _units(np.abs(y).max())
+            y, least = y / units, self.lam / size**2 / units
             model.coef_, model.intercept_ = np.zeros(A.shape[1]), 0.0
-            for lam in np.geomspace(max(0.5 * np.abs(A.T @ y).max(), self.lam), self.lam, 4):
+            for lam in np.geomspace(max(0.5 * np.abs(A.T @ y).max() / size, least), least, 4):
                 model.alpha = lam / scale
                 model.fit(scaled, y)
-            return model.coef_ * scale
+            return model.coef_ * scale * units
 
         return solve
+
+
+def _units(size: float) -> float:
+    """A power of two near a size that is so large or small that absolute tolerances mean something else; else 1."""
+    return 1.0 if size == 0 or 2.0**-24 < size < 2.0**24 else 2.0 ** round(np.log2(size))

@@ -8,7 +8,7 @@ import torch
 from fanfold.core.abilities import ability
 from fanfold.core.streams import Stream
 from fanfold.core.units import power
-from fanfold.linops import refuse_zero
+from fanfold.linops import reciprocal, refuse_zero
 from fanfold.observation import Estimate, Estimator, Observation, in_working_precision
 from fanfold.problems.base import Problem
 from fanfold.problems.draws import draw
@@ -53,9 +53,9 @@ def white_lmmse(obs: Observation, signal_var: float) -> Estimate:
         raise ValueError("the LMMSE image needs the operator A and noise_var; pass both in the Observation.")
     refuse_zero(obs.A)
     U, d, V = obs.A.svd()
-    rounding = torch.finfo(d.dtype).eps ** 2 * d.square().amax(-1, keepdim=True) * signal_var  # of unseen directions
-    loaded = torch.maximum(d**2 * signal_var + obs.noise_var, rounding)
-    return Estimate(V @ (d * signal_var / loaded * (U.H @ obs.y)))
+    loaded = (d**2 * signal_var + obs.noise_var).clamp_min(torch.finfo(d.dtype).tiny)
+    w = torch.where(reciprocal(d, obs.A.shape) > 0, d * signal_var / loaded, 0)  # not where nothing is seen
+    return Estimate(V @ (w * (U.H @ obs.y)))
 
 
 @dataclass(frozen=True)
