@@ -1,13 +1,17 @@
 """What the receiver knows and what an estimator says: the only types that problems and algorithms share."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from fanfold.core.precision import at_least_single
+from fanfold.core.precision import at_least_single, double
 from fanfold.linops import LinearOperator
+
+COMFORT = 2.0**24  # sizes up to which, and down to whose inverse, single precision holds fourth powers with ease
 
 
 @dataclass(frozen=True)
@@ -65,11 +69,17 @@ class Observation:
             )
 
     def _checked_variance(self) -> Tensor:
-        var = torch.as_tensor(self.noise_var, device=self.y.device)
-        if var.is_complex():
-            raise ValueError(f"noise_var is {var.dtype}; a variance E|w|² is real: pass its real part.")
-        var = var.to(at_least_single(self.y.dtype).to_real())  # variances are far smaller than what half holds
-        check_finite("noise_var", var)
+        given = self.noise_var
+        given = torch.as_tensor(given, dtype=torch.float64 if isinstance(given, float) else None, device=self.y.device)
+        if given.is_complex():
+            raise ValueError(f"noise_var is {given.dtype}; a variance E|w|² is real: pass its real part.")
+        check_finite("noise_var", given)
+        var = given.to(at_least_single(self.y.dtype).to_real())
+        if ((var == 0) != (given == 0)).any() or torch.isinf(var).any():
+            raise ValueError(
+                f"noise_var is {given.max().item():g}, which {var.dtype} cannot hold; pass y and A in double "
+                "precision, or all in other units."
+            )
         if (var < 0).any():
             raise ValueError(f"noise_var is {var.min().item():g}; a variance is not negative: pass E|w|² (not in dB).")
         full = (*self.y.shape[:-1], 1)
@@ -93,6 +103,24 @@ class Observation:
         var = None if self.noise_var is None else self.noise_var.to(device)
         return Observation.unchecked(self.y.to(device), None if self.A is None else self.A.to(device), var)
 
+    def in_precision(self, dtype: torch.dtype) -> "Observation":
+        """The same observation in another data type, real or complex as `y` is; itself where it has that."""
+        if self.y.dtype == dtype:
+            return self
+        var = None if self.noise_var is None else self.noise_var.to(dtype.to_real())
+        return Observation.unchecked(self.y.to(dtype), None if self.A is None else self.A.in_precision(dtype), var)
+
+    def working_dtype(self) -> torch.dtype:
+        """The data type to compute in: single precision for half, double where single does not hold fourth powers.
+
+        A batch of silence alone, and anything while a graph is traced, is comfortable in its own.
+        """
+        dtype, A = at_least_single(self.y.dtype), self.A
+        if torch.compiler.is_compiling() or dtype == double(dtype):
+            return dtype
+        extreme = _extreme(self.y) or (A is not None and A.once("extreme", lambda: _extreme(A.probed())))
+        return double(dtype) if extreme else dtype
+
     def __getitem__(self, rows: slice | Tensor) -> "Observation":
         """The observation of some samples of a batch."""
         var = self.noise_var
@@ -114,8 +142,43 @@ class Estimate:
     x: Tensor
     var: Tensor | None = None
 
+    def in_precision(self, dtype: torch.dtype) -> "Estimate":
+        """The same estimate in another data type, real or complex as `x` is; itself where it has that.
+
+        Raises:
+            ValueError: If numbers do not fit into it.
+        """
+        if self.x.dtype == dtype:
+            return self
+        x, var = self.x.to(dtype), None if self.var is None else self.var.to(dtype.to_real())
+        for what, wide, narrow in (("the estimate", self.x, x), ("its error variance", self.var, var)):
+            if narrow is not None and not torch.compiler.is_compiling() and (narrow.isinf() & ~wide.isinf()).any():
+                raise ValueError(
+                    f"{what} reaches {wide.abs().max().item():.0e}, which {narrow.dtype} cannot hold; pass y and A in "
+                    "double precision, or in other units."
+                )
+        return Estimate(x, var)
+
 
 Estimator = Callable[[Observation], Estimate]  # a function, a classical algorithm, a network: all alike
+
+
+def in_working_precision(estimator: Callable[..., Estimate]) -> Callable[..., Estimate]:
+    """An estimator, or its `__call__`, that computes in the working precision and returns the one that came in."""
+
+    @functools.wraps(estimator)
+    def estimate(*args: Any, **kwargs: Any) -> Estimate:
+        obs = next(a for a in args if isinstance(a, Observation))
+        wide = obs.in_precision(obs.working_dtype())
+        return estimator(*(wide if a is obs else a for a in args), **kwargs).in_precision(obs.y.dtype)
+
+    return estimate
+
+
+def _extreme(rows: Tensor) -> bool:
+    """Whether the largest entry of a row is beyond what single precision is comfortable with, or short of it."""
+    largest = rows.detach().abs().amax(-1)
+    return bool(((largest > COMFORT) | ((largest < 1 / COMFORT) & (largest > 0))).any())
 
 
 def check_finite(name: str, values: Tensor) -> None:

@@ -10,7 +10,9 @@ from fanfold.linops.foreign import Foreign
 from fanfold.linops.inverse import covariance_inverse
 from fanfold.linops.kronecker import Kronecker
 from fanfold.linops.mask import Mask
-from fanfold.linops.rank import refuse_rank_deficient
+from fanfold.linops.rank import refuse_rank_deficient, refuse_unseen, refuse_zero
+from fanfold.linops.seen import Seen
+from fanfold.linops.spectrum import reciprocal
 from fanfold.linops.steering import (
     coupling,
     field_of_view,
@@ -34,6 +36,7 @@ __all__ = [
     "Kronecker",
     "LinearOperator",
     "Mask",
+    "Seen",
     "Wavelet",
     "coupling",
     "covariance_inverse",
@@ -42,7 +45,10 @@ __all__ = [
     "ofdm_radar",
     "partial_fourier",
     "planar_array",
+    "reciprocal",
     "refuse_rank_deficient",
+    "refuse_unseen",
+    "refuse_zero",
     "steering",
     "uniform_linear",
 ]

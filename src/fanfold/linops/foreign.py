@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from fanfold.core.precision import at_least_single
 from fanfold.linops.base import Dense, LinearOperator
 
 
@@ -21,6 +22,9 @@ class Foreign(LinearOperator):
         dtype: The dtype of the rows.
         device: The device of the rows.
 
+    Raises:
+        ValueError: If the rows are of half precision.
+
     Example:
         >>> import fanfold as ff, torch
         >>> A = ff.linops.Foreign(lambda x: x.flip(-1), lambda y: y.flip(-1), (4, 4), torch.float32)
@@ -36,6 +40,8 @@ class Foreign(LinearOperator):
         dtype: torch.dtype,
         device: torch.device | str = "cpu",
     ):
+        if at_least_single(dtype) != dtype:
+            raise ValueError(f"functions of rows in {dtype} are not taken; pass {at_least_single(dtype)} and y in it.")
         super().__init__(shape, dtype, device)
         self._functions = (forward, adjoint)
 
@@ -44,6 +50,10 @@ class Foreign(LinearOperator):
 
     def _adjoint(self, y):
         return _LinearMap.apply(y.reshape(-1, self.m), *self._functions[::-1]).reshape(*y.shape[:-1], self.n)
+
+    @property
+    def learns(self):
+        return False
 
     def parts(self):
         return (self.matrix(),)
