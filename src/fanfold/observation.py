@@ -152,7 +152,9 @@ class Estimate:
             return self
         x, var = self.x.to(dtype), None if self.var is None else self.var.to(dtype.to_real())
         for what, wide, narrow in (("the estimate", self.x, x), ("its error variance", self.var, var)):
-            if narrow is not None and not torch.compiler.is_compiling() and (narrow.isinf() & ~wide.isinf()).any():
+            if narrow is None or wide is None or torch.compiler.is_compiling():
+                continue
+            if (narrow.isinf() & ~wide.isinf()).any():
                 raise ValueError(
                     f"{what} reaches {wide.abs().max().item():.0e}, which {narrow.dtype} cannot hold; pass y and A in "
                     "double precision, or in other units."
