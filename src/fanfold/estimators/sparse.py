@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from fanfold.observation import Estimate, Observation
+from fanfold.observation import Estimate, Observation, takes_measurements
 
 
 class BySample(ABC):
@@ -27,6 +27,7 @@ class BySample(ABC):
     at_most: ClassVar[int] = 200
     takes_complex: ClassVar[bool] = False
 
+    @takes_measurements
     def __call__(self, obs: Observation) -> Estimate:
         """The estimate, `(..., n)`.
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fanfold.core.units import power
 from fanfold.guard.conformal import Pairs, answers, calibration_draws
-from fanfold.observation import Estimate, Estimator, Observation
+from fanfold.observation import Estimate, Estimator, Observation, takes_measurements
 from fanfold.problems import Problem
 
 Map = Literal["scale", "monotone"]
@@ -91,6 +91,7 @@ class CalibratedVariance:
     knots: Tensor
     factors: Tensor
 
+    @takes_measurements
     def __call__(self, obs: Observation) -> Estimate:
         """The estimate, with its variance calibrated."""
         estimate = self.estimator(obs)

@@ -16,7 +16,7 @@ from fanfold.core.units import rms
 from fanfold.evaluation.interval import Interval
 from fanfold.guard import bands
 from fanfold.guard.quantiles import average_quantile, chance, conformal_quantile, group_quantiles
-from fanfold.observation import Estimate, Estimator, Observation, check_finite
+from fanfold.observation import Estimate, Estimator, Observation, check_finite, takes_measurements
 from fanfold.problems import Problem
 from fanfold.problems.draws import draw
 
@@ -142,6 +142,7 @@ class Conformal:
         inside = scores <= self._limit(seen, late)
         self.together = inside.flatten(1).all(-1).double().mean().item() if inside.ndim > 1 else self.coverage
 
+    @takes_measurements
     @torch.no_grad()
     def __call__(self, obs: Observation) -> Interval:
         """The estimate with its intervals.

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fanfold.algorithms import FISTA
 from fanfold.algorithms.base import Algorithm, State, Theta, without_groups
 from fanfold.linops import LinearOperator
-from fanfold.observation import Estimate, Observation
+from fanfold.observation import Estimate, Observation, takes_measurements
 from fanfold.unfolding.learn import lookup, zero_deviation
 from fanfold.unfolding.loops import checkpointed, iterates, last
 
@@ -43,6 +43,7 @@ class Iterated:
     def __post_init__(self):
         _check_count("iterations", self.iterations)
 
+    @takes_measurements
     def __call__(self, obs: Observation) -> Estimate:
         """The estimate after the last iteration."""
         return self.algorithm.read(last(self._states(obs)))
@@ -178,6 +179,7 @@ class Unfolded(nn.Module):
         """How many iterations of a classical algorithm stand beside it in comparisons."""
         return self.layers
 
+    @takes_measurements
     def forward(self, obs: Observation) -> Estimate:
         """The estimate of the last layer."""
         return self.trajectory(obs, latest=1)[0]
@@ -291,5 +293,5 @@ def _check_count(name: str, value: int) -> None:
 
 def _check_operator(carrier: HasOperator) -> LinearOperator:
     if carrier.A is None:
-        raise ValueError("an iterative algorithm needs the operator A and this observation has none; pass one with A.")
+        raise ValueError("an iterative algorithm needs the operator A and there is none; pass ff.Observation(y, A).")
     return carrier.A

@@ -15,7 +15,7 @@ from fanfold.core.abilities import require
 from fanfold.core.units import power
 from fanfold.networks.residual_mlp import ResidualMLP
 from fanfold.networks.spectrum import SpectrumCNN
-from fanfold.observation import Estimate, Observation
+from fanfold.observation import Estimate, Observation, takes_measurements
 from fanfold.problems.protocols import KnownWaveform
 
 DECISIVE_NATS = 1000.0  # log ratios beyond it count as their logarithm, since nothing depends on them any more
@@ -173,6 +173,7 @@ class Locator(nn.Module):
         """
         return LocatorSettings(oversampling, margin, width, depth, seed).build(problem)
 
+    @takes_measurements
     def forward(self, obs: Observation) -> Estimate:
         """The mixture's mean and variance, `(..., 1)` each.
 

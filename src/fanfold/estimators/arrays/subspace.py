@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fanfold.core.units import power
 from fanfold.estimators.base import known_peers
-from fanfold.observation import Estimate, Estimator, Observation
+from fanfold.observation import Estimate, Estimator, Observation, takes_measurements
 from fanfold.problems.located.direction_of_arrival import DirectionOfArrival
 
 LIFT = 1e-12  # of the null spectrum: parts double roots on the circle along the radius, where angles do not change
@@ -62,6 +62,7 @@ class Subspace(ABC):
         """Sensors that the covariance is of."""
         return self.subarray or self.sensors
 
+    @takes_measurements
     def __call__(self, obs: Observation) -> Estimate:
         """The angles, `(..., sources)`, without a variance."""
         values, vectors = torch.linalg.eigh(self.covariance(obs.y))

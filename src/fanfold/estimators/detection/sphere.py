@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fanfold.observation import Estimate, Observation
+from fanfold.observation import Estimate, Observation, takes_measurements
 from fanfold.priors import Constellation
 
 
@@ -41,6 +41,7 @@ class SphereDecoder:
     def __init__(self, prior: Constellation, node_limit: int = 100_000):
         self.prior, self.node_limit = prior, node_limit
 
+    @takes_measurements
     def __call__(self, obs: Observation) -> Estimate:
         """The most likely points, `(..., n)`.
 
@@ -67,7 +68,9 @@ class SphereDecoder:
             ValueError: If the operator is unknown or has fewer measurements than unknowns.
         """
         if obs.A is None or obs.A.m < obs.A.n:
-            raise ValueError(f"sphere decoding needs at least as many measurements as unknowns, not {obs.A}.")
+            raise ValueError(
+                f"sphere decoding needs an operator with at least as many measurements as unknowns: {obs.A}."
+            )
         y = obs.y.reshape(-1, obs.A.m)
         H = obs.A.matrix().expand(len(y), obs.A.m, obs.A.n)
         levels = self.prior.levels(y).double().numpy()

@@ -8,7 +8,7 @@ from fanfold.core.units import rms
 from fanfold.estimators.imaging.scenes import as_picture, as_signal, check_scene, like_operator, scene_of
 from fanfold.estimators.linear.image import ImageName, linear_image, signal_power
 from fanfold.networks import UNet
-from fanfold.observation import Estimate, Estimator, Observation
+from fanfold.observation import Estimate, Estimator, Observation, takes_measurements
 from fanfold.problems.base import Problem
 
 
@@ -113,6 +113,7 @@ class BackProjectionUNet(nn.Module):
         """Whether measurements in other units give the estimate in other units."""
         return self.settings is not None and self.settings.image == "back-projection"
 
+    @takes_measurements
     def forward(self, obs: Observation) -> Estimate:
         """The estimate, `(..., n)`; complex or real as the measurements.
 

@@ -11,7 +11,7 @@ from fanfold.estimators.imaging.back_projection_unet import BackProjectionUNetSe
 from fanfold.estimators.imaging.settings import Imaging
 from fanfold.estimators.linear.image import ImageName, linear_image, signal_power
 from fanfold.linops import Dense, LinearOperator
-from fanfold.observation import Estimate, Observation
+from fanfold.observation import Estimate, Observation, takes_measurements
 from fanfold.problems.base import Problem
 from fanfold.problems.protocols import WithScene
 
@@ -159,6 +159,7 @@ class OnePhase(nn.Module):
         phase = phase_of(self.image(obs).x)
         return phase, real_form(obs, phase)
 
+    @takes_measurements
     def forward(self, obs: Observation) -> Estimate:
         """The real estimator's estimate, turned back."""
         phase, real = self.real(obs)

@@ -8,7 +8,7 @@ import torch
 from fanfold.core.abilities import ability
 from fanfold.core.streams import Stream
 from fanfold.core.units import power
-from fanfold.observation import Estimate, Estimator, Observation
+from fanfold.observation import Estimate, Estimator, Observation, takes_measurements
 from fanfold.problems.base import Problem
 from fanfold.problems.draws import draw
 from fanfold.problems.protocols import KnownPrior
@@ -64,6 +64,7 @@ class WhiteLMMSE:
 
     signal_var: float
 
+    @takes_measurements
     def __call__(self, obs: Observation) -> Estimate:
         return white_lmmse(obs, self.signal_var)
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from fanfold.linops import Batched, LinearOperator
-from fanfold.observation import Estimate, Observation
+from fanfold.observation import Estimate, Observation, takes_measurements
 from fanfold.problems.base import Problem
 
 
@@ -53,6 +53,7 @@ class LMMSE:
         loading = covariance.diagonal().real.mean() / samples
         return cls(mean, (covariance + loading * torch.eye(len(covariance), device=x.device)).to(x.dtype))
 
+    @takes_measurements
     def __call__(self, obs: Observation) -> Estimate:
         """The estimate and its error variance, `(..., n)` each.
 

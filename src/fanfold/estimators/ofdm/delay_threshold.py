@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fanfold.estimators.ofdm.covariance import by_antenna
 from fanfold.estimators.ofdm.interpolation import Method, interpolation_matrix
-from fanfold.observation import Estimate, Observation
+from fanfold.observation import Estimate, Observation, takes_measurements
 from fanfold.problems.protocols import ChannelProblem
 
 
@@ -62,6 +62,7 @@ class DelayThreshold(nn.Module):
         """
         return cls(BeamDelayTransform.of(problem), interpolation_matrix(problem.mask, method), threshold)
 
+    @takes_measurements
     def forward(self, obs: Observation) -> Estimate:
         """The channel `(..., n)`.
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from fanfold.estimators.ofdm.covariance import SMALLEST_SIGNAL_SHARE, check_pilots
 from fanfold.estimators.ofdm.noise_variance import NoiseVariance
 from fanfold.estimators.ofdm.pairs import as_pairs, packed
-from fanfold.observation import Estimate, Observation
+from fanfold.observation import Estimate, Observation, takes_measurements
 
 SMALLEST_NOISE_VAR = 1e-6  # over the channel's power: rounding in single precision is not far below
 
@@ -105,6 +105,7 @@ class ChannelNetwork(nn.Module):
     def at_unit_power(self, pilots: UnitPower) -> tuple[Tensor, Tensor]:
         """The channel in pairs `(batch, n, 2)` and its error variance `(batch, n)`, both at unit power."""
 
+    @takes_measurements
     def forward(self, obs: Observation) -> Estimate:
         """The channel `(..., n)` and its error variance.
 

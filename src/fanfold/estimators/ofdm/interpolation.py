@@ -8,7 +8,7 @@ from scipy.interpolate import CubicSpline
 from torch import Tensor, nn
 
 from fanfold.estimators.ofdm.covariance import by_antenna
-from fanfold.observation import Estimate, Observation
+from fanfold.observation import Estimate, Observation, takes_measurements
 from fanfold.problems.protocols import ChannelProblem
 
 Method = Literal["linear", "nearest", "spline"]
@@ -51,6 +51,7 @@ class Interpolation(nn.Module):
         """
         return cls(interpolation_matrix(problem.mask, method), problem.layout.antennas)
 
+    @takes_measurements
     def forward(self, obs: Observation) -> Estimate:
         """The channel `(..., n)` and, where the noise variance is known, its error variance.
 

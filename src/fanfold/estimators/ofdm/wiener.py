@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from fanfold.estimators.ofdm.covariance import ChannelCovariance, by_antenna, signal_power
 from fanfold.estimators.ofdm.interpolation import interpolation_matrix
 from fanfold.estimators.ofdm.noise_variance import NoiseVariance
-from fanfold.observation import Estimate, Observation
+from fanfold.observation import Estimate, Observation, takes_measurements
 from fanfold.problems.protocols import ChannelProblem
 
 SMALLEST_NOISE_VAR_IN_DOUBLE = 1e-9  # over the channel's power: covariances of few draws are singular
@@ -122,6 +122,7 @@ class Wiener(nn.Module):
             )
         return cls(covariance, problem.mask, over, known_power=known_power)
 
+    @takes_measurements
     def forward(self, obs: Observation) -> Estimate:
         """The channel `(..., n)` and its error variance.
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fanfold.core.abilities import offers, require
-from fanfold.observation import Estimate, Observation
+from fanfold.observation import Estimate, Observation, takes_measurements
 from fanfold.problems.protocols import (
     KnownJoint,
     KnownLikelihood,
@@ -106,6 +106,7 @@ class MaximumLikelihood:
         """The objective that is maximised, `(..., n)` with `(..., m)` -> `(...)`."""
         return self.model.log_likelihood(x, obs)
 
+    @takes_measurements
     def __call__(self, obs: Observation) -> Estimate:
         """The wanted parameters at the maximum, and their variances by the inverse of the observed information there.
 
