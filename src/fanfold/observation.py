@@ -131,7 +131,7 @@ Measurements = Observation | Tensor | np.ndarray  # what estimators of this pack
 
 
 @runtime_checkable
-class WithOperator(Protocol):
+class Belonging(Protocol):
     """An estimator that belongs to one operator, for which measurements alone say all."""
 
     @property
@@ -186,7 +186,7 @@ def observation_for(estimator: object, y: Any) -> Observation:
         raise ValueError("y is an Estimate; pass what was measured, not what was estimated.")
     if (around := ability(estimator, AroundEstimator)) is not None:
         return observation_for(around.estimator, y)
-    bound = ability(estimator, WithOperator)
+    bound = ability(estimator, Belonging)
     A = None if bound is None else bound.operator
     measured = tensor_of(y, "y")
     held = A if A is not None else _first_tensor(estimator)

@@ -107,8 +107,9 @@ def _unfolding(kind: type[Algorithm]) -> type[Unfolding]:
 
 
 def _choice_of(rows: Mapping[str, Any]) -> Any:
-    """One subcommand for each row."""
-    named = (Annotated[kind, tyro.conf.subcommand(name, prefix_name=False)] for name, kind in rows.items())
+    """One subcommand for each row; what no flag can say is not listed."""
+    hidden = tyro.conf.SuppressFixed
+    named = (Annotated[kind, tyro.conf.subcommand(name, prefix_name=False), hidden] for name, kind in rows.items())
     return functools.reduce(operator.or_, named)
 
 

@@ -331,6 +331,14 @@ class Fingerprinted(Protocol):
 
 
 @runtime_checkable
+class MaybeHandedOver(Protocol):
+    """A problem that says whether its data were handed over in Python, which no settings tell."""
+
+    @property
+    def handed_over(self) -> bool: ...
+
+
+@runtime_checkable
 class Counted(Protocol):
     """A simulator whose runs may fail, and which has counted its failures by kind."""
 

@@ -14,9 +14,10 @@ import numpy as np
 from torch import Tensor, nn
 
 from fanfold import algorithms, estimators, likelihoods, penalties, priors, problems
-from fanfold.core.abilities import ability
+from fanfold.core.abilities import ability, offers
 from fanfold.core.suggest import did_you_mean
 from fanfold.estimators.base import Kept, Settings
+from fanfold.problems.protocols import MaybeHandedOver
 
 GIVEN = "given"
 Data = dict[str, Any]
@@ -37,13 +38,13 @@ NAMES = {kind: name for name, kind in PARTS.items()}
 def describe(thing: Any) -> Data:
     """A registered frozen dataclass as `{"name": ..., **fields}`; fields that are None are left out.
 
-    What is not registered is `{"given": its type's name}`, to be handed in when it is built again.
+    What is not registered, or holds arrays, is `{"given": its type's name}`, to be handed in when it is built again.
 
     Raises:
         ValueError: If it cannot be told by a name.
     """
     name = NAMES.get(type(thing))
-    if name is None:
+    if name is None or (offers(thing, MaybeHandedOver) and thing.handed_over):
         return {GIVEN: name_of(thing)} | _plain_fields(thing)
     fields = {f.name: _plain(vars(thing)[f.name]) for f in dataclasses.fields(thing)}
     return {"name": name} | {k: v for k, v in fields.items() if v is not None}
