@@ -5,7 +5,7 @@ from abc import abstractmethod
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 from zipfile import BadZipFile
 
 import numpy as np
@@ -33,6 +33,8 @@ class FromFile(Described):
         ValueError: If there are too few pairs for both parts, or they cannot be read.
     """
 
+    measured: ClassVar[bool] = True  # no setting changes the SNR of what is stored
+
     path: str | None
     part: Part = "train"
     held_out_share: float = 0.2  # share of the pairs, from the end, that is kept for tests
@@ -55,7 +57,7 @@ class FromFile(Described):
 
     def rows(self) -> range:
         """The places of the samples that this part holds."""
-        return rows_of(self.part, len(self._stored().x), self.held_out_share, self.path or "the arrays")
+        return rows_of(self.part, len(self._stored().x), self.held_out_share, self.path or "the pair of arrays")
 
     def sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Observation]:
         """`n` pairs of this part, picked at random."""

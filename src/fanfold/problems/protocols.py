@@ -331,6 +331,14 @@ class Fingerprinted(Protocol):
 
 
 @runtime_checkable
+class MaybeMeasured(Protocol):
+    """A problem that says whether its pairs were measured, or simulated before: no setting changes their SNR."""
+
+    @property
+    def measured(self) -> bool: ...
+
+
+@runtime_checkable
 class MaybeHandedOver(Protocol):
     """A problem that says whether its data were handed over in Python, which no settings tell."""
 

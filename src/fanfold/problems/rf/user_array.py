@@ -88,6 +88,11 @@ class RFGeometry(Described):
         return self._geometry.scene
 
     @property
+    def measured(self) -> bool:
+        """Whether there are pairs, whose SNR no setting changes."""
+        return self.pairs is not None
+
+    @property
     def true_A(self) -> LinearOperator | None:  # noqa: N802
         """The operator that measures simulated scenes; of pairs nobody knows it."""
         if self.pairs is not None:
