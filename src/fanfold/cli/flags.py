@@ -78,6 +78,8 @@ def _training_flags() -> Any:
     kinds = get_type_hints(Training)
     fields = []
     for field in dataclasses.fields(Training):
+        if any(get_origin(kind) is Callable for kind in get_args(kinds[field.name])):  # no flag can say a function
+            continue
         hint, name = f"(default: the network's own, else {field.default})", "draw-seed" * (field.name == "seed")
         option = _option(kinds[field.name], texts[field.name], hint, name or None)
         fields.append((field.name, option, dataclasses.field(default=None)))

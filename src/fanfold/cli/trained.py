@@ -106,10 +106,20 @@ def apply(
         noise_var: Noise variance of your measurements, if it is another than the problem's; networks of channels can
             measure it.
     """
-    files = apply_to_file(Run.open(run), y, out, strength, coverage, joint=joint, noise_var=noise_var)
+    remarks: list[str] = []
+    files = apply_to_file(
+        Run.open(run), y, out, strength, coverage, joint=joint, noise_var=noise_var, on_remark=remarks.append
+    )
+    for sentence in remarks:
+        notes.print(f"warning: {sentence}", markup=False)
     rows = [{"written": str(p), "shape": str(tuple(v.shape)), "dtype": str(v.dtype)} for p, v in files.items()]
     show(Table(rows))
-    return {"out": str(out), "shape": list(files[out].shape), "files": [str(path) for path in files]}
+    return {
+        "out": str(out),
+        "shape": list(files[out].shape),
+        "files": [str(path) for path in files],
+        "remarks": remarks,
+    }
 
 
 def report(run: RunPath, out: Path | None = None, samples: int = 1000) -> Result:

@@ -35,7 +35,6 @@ from fanfold.runs import recipe
 from fanfold.runs.directory import check_schema
 from fanfold.training.fit import fit
 from fanfold.training.fit import resume as resume_run
-from fanfold.training.settings import Training
 from fanfold.training.simulate import simulate as run_simulation
 from fanfold.unfolding.equilibrium import EquilibriumSettings
 from fanfold.unfolding.unfold import UnfoldedSettings
@@ -163,7 +162,7 @@ def defaults_of(file: Path) -> dict[str, Any]:
     _refuse_unknown(config, SECTIONS, "the config has [{}]; it takes {}.")
     check_schema(config, file)
     settings = dict(config.get("training", {}))
-    _refuse_unknown(settings, [*Training.__dataclass_fields__], "[training] has no setting {!r}; it has {}.")
+    _refuse_unknown(settings, [*TrainingFlags.__dataclass_fields__], "[training] has no setting {!r}; it has {}.")
     defaults: dict[str, Any] = {"training": TrainingFlags(**settings)}
     if "problem" in config:
         defaults["problem"] = recipe.build_problem(config["problem"])

@@ -6,6 +6,7 @@ metrics.jsonl            one line an event
 checkpoint.safetensors   the state of training, replaced whole
 weights.safetensors      the trained network
 operator.safetensors     the operator, where the problem is of a class of the user's own
+usual.json               what measurements and estimates are like, on held-out draws when training ended
 intervals-*.json         intervals that were calibrated for the network
 """
 

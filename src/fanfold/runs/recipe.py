@@ -194,3 +194,22 @@ def build_problem(data: Mapping[str, Any], handed_in: Mapping[str, Any] | None =
     if GIVEN in data:
         return taken(data, "problem", handed_in or {})
     return build(data, problems.REGISTRY, handed_in)
+
+
+def describe_training(training: Any) -> Data:
+    """How to train, as plain data; a loss of the user's own by its name alone.
+
+    Raises:
+        ValueError: If the loss has no name.
+    """
+    settings = {field.name: _plain(vars(training)[field.name]) for field in dataclasses.fields(training)}
+    return {name: value for name, value in settings.items() if value is not None}
+
+
+def build_training(data: Mapping[str, Any], handed_in: Mapping[str, Any]) -> Data:
+    """The settings that `describe_training` described.
+
+    Raises:
+        ValueError: If the loss was of the user's own and is not handed in.
+    """
+    return {name: built(value, name, handed_in) for name, value in data.items()}

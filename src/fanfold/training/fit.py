@@ -13,7 +13,7 @@ from fanfold.core.machine import World, join_world, sensible_threads, threads
 from fanfold.estimators.base import Bound, WithTrainingDefaults, device_of
 from fanfold.problems import Problem
 from fanfold.problems.protocols import Counted, Stored
-from fanfold.runs import recipe
+from fanfold.runs import recipe, usual
 from fanfold.runs.directory import Run
 from fanfold.runs.environment import environment
 from fanfold.runs.operators import write_operator
@@ -41,8 +41,8 @@ def fit(
         run_dir: Directory to keep config, metrics, checkpoints and weights in; nothing is written if None.
         resume: Go on from the checkpoint in `run_dir`, to the same numbers as without the break.
         on_event: Called with each event.
-        **options: Fields of `Training`; what is not given, or None, is as in the estimator's `training_defaults`, if
-            it has some, else as in `Training`.
+        **options: Fields of `Training`, such as `steps`, or a `loss` of your own; what is not given, or None, is as in
+            the estimator's `training_defaults`, if it has some, else as in `Training`.
 
     Raises:
         ValueError: If there is nothing to learn, a setting is wrong, the network cannot be kept or the run directory
@@ -101,6 +101,8 @@ def fit_events(
     simulator = None if ability(problem, Stored) else ability(problem, Counted)  # stored runs failed before
     if run and simulator is not None and simulator.failures:
         run.log({"event": "failures", "step": trainer.step, "failed": dict(simulator.failures)})
+    if run:
+        run.keep(usual.NAME, usual.usual_of(estimator, trainer.validation[1]))
 
 
 def _check_processes(run: Run, world: World) -> None:
@@ -119,7 +121,7 @@ def _create_run(
     config = {
         "problem": recipe.describe_problem(problem),
         "network": recipe.describe_network(estimator),
-        "training": dataclasses.asdict(training),
+        "training": recipe.describe_training(training),
     }
     run = Run.create(path, config, environment(training.seed, problem, device, training.threads, world.size))
     bound = ability(estimator, Bound)
@@ -139,6 +141,6 @@ def resume(run_dir: str | Path, on_event: Callable[[Event], None] | None = None,
     run = Run.open(run_dir, **handed_in)
     if "training" not in run.config:
         raise ValueError(f"{run_dir} was saved, not trained: load it, ff.load(path), and train it with ff.fit.")
-    options = run.section("training")
+    options = recipe.build_training(run.section("training"), run.handed_in)
     net = run.network().to(run.environment.get("device", "cpu"))
     return fit(net, run.problem(), run_dir=run_dir, resume=True, on_event=on_event, **options)

@@ -114,7 +114,7 @@ class Trainer:
                     break
         load_parameters(self.estimator, self.best)
         self._save_weights()
-        loss = self.best_score if self.objective.self_judged else None
+        loss = self.best_score if self.objective.scored_by_loss else None
         yield Finished(self.step, reason, self.best_nmse_db, self.skipped, time.perf_counter() - began, loss)
 
     @torch.no_grad()
