@@ -11,12 +11,22 @@ from fanfold.observation import Estimate, Observation
 from fanfold.runs.usual import NORM, RESIDUAL, numbers_of
 
 REACH = 3.0  # distances from the median to the 1 % or 99 % quantile that are still usual: 7 deviations of a Gaussian
+SLACK = 0.05  # of a value, or of a decade of the norm, that is usual in any case
 SHOWN = 5  # indices that a sentence names
 
 
 @runtime_checkable
 class TrainingGuard(Protocol):
-    """What knows the training of a network, and says where an observation or its estimate is unlike it."""
+    """What knows the training of a network, and says where an observation or its estimate is unlike it.
+
+    Example:
+        >>> import fanfold as ff
+        >>> class Trusting:
+        ...     def remarks(self, obs, estimate):
+        ...         return []
+        >>> isinstance(Trusting(), ff.guard.TrainingGuard)
+        True
+    """
 
     def remarks(self, obs: Observation, estimate: Estimate) -> list[str]:
         """Sentences, each about some samples; none where all is as it was."""
@@ -56,7 +66,7 @@ class UsualRange:
             if name not in numbers:
                 continue
             values = numbers[name]
-            slack = 0.01 * max(abs(median), 0.1)  # where it hardly varied
+            slack = SLACK * (1 if name == NORM else max(abs(low), abs(high)))  # where it hardly varied
             least = -torch.inf if name == RESIDUAL else median - max(REACH * (median - low), slack)
             most = median + max(REACH * (high - median), slack)
             outside = ~((values >= least) & (values <= most))  # NaN is
@@ -72,7 +82,7 @@ class UsualRange:
             name, ends, (low, high) = "the norm of y", [10**end for end in ends], (10**low, 10**high)
         now = f"{ends[0]:.4g}" if ends[0] == ends[1] else f"{ends[0]:.4g} to {ends[1]:.4g}"
         return (
-            f"{len(places)} of {len(values)} samples (first at {shown}) are unlike the training: {name} is {now}, and was "
-            f"{low:.4g} to {high:.4g} in 98 % of {self.usual['draws']} held-out draws; do not trust their estimates, nor "
-            "intervals around them."
+            f"{len(places)} of {len(values)} samples (first at {shown}) are unlike the training: {name} is {now}, and "
+            f"was {low:.4g} to {high:.4g} in 98 % of {self.usual['draws']} held-out draws; do not trust their "
+            "estimates, nor intervals around them."
         )

@@ -47,7 +47,9 @@ def numbers_of(net: nn.Module, obs: Observation, estimate: Estimate) -> Mapping[
         if size.shape[-1] <= EACH_ENTRY:
             numbers |= {f"{what}[{k}]": values for k, values in enumerate(size.unbind(-1))}
         else:
-            numbers |= {f"the least of {what}": size.amin(-1), f"the largest of {what}": size.amax(-1)}
+            numbers[f"the largest of {what}"] = size.amax(-1)
+            if not x.is_complex():
+                numbers[f"the least of {what}"] = size.amin(-1)
     if obs.A is not None and (obs.A.m, obs.A.n) == (obs.y.shape[-1], estimate.x.shape[-1]):
         residual = power(obs.y - obs.A @ estimate.x).double().sum(-1).sqrt().reshape(-1)
         numbers[RESIDUAL] = residual / norm.clamp_min(tiny)
