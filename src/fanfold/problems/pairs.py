@@ -67,6 +67,20 @@ class FromFile(Described):
             var = var[pick]
         return stored.x[pick], Observation(stored.y[pick], stored.A, var)
 
+    @property
+    def reading(self) -> str:
+        """What was read, in words."""
+        stored = self._stored()
+        x, y = (" x ".join(map(str, array.shape[1:])) for array in (stored.x, stored.y))
+        operator = "no A" if stored.A is None else f"A {stored.A.m} x {stored.A.n}"
+        parts = f"{len(self.rows())} pairs to {self.part}, of {len(stored.x)}"
+        return f"{self.path or 'arrays'}: {parts}; {x} unknowns x, {y} measurements y, {operator}"
+
+    @property
+    def doubt(self) -> str | None:
+        """None: what does not fit is refused."""
+        return None
+
     def every(self) -> tuple[Tensor, Observation]:
         """All pairs of this part, each once."""
         stored, rows = self._stored(), slice(self.rows().start, self.rows().stop)

@@ -331,6 +331,17 @@ class Fingerprinted(Protocol):
 
 
 @runtime_checkable
+class SaysReading(Protocol):
+    """A problem that says what it read from the user's files, and whether it looks wrong; training repeats it."""
+
+    @property
+    def reading(self) -> str | None: ...
+
+    @property
+    def doubt(self) -> str | None: ...
+
+
+@runtime_checkable
 class MaybeMeasured(Protocol):
     """A problem that says whether its pairs were measured, or simulated before: no setting changes their SNR."""
 

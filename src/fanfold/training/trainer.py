@@ -2,6 +2,7 @@
 
 import math
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from fanfold.estimators.base import Grouped, Layered, Lessons, Preparable, SelfT
 from fanfold.observation import Observation
 from fanfold.problems import Problem
 from fanfold.problems.draws import Pool, draw
-from fanfold.problems.protocols import KeepsValidation, Stored
+from fanfold.problems.protocols import KeepsValidation, SaysReading, Stored
 from fanfold.runs.weights import check_operator, facts_of, load_parameters, parameters_of, read_tensors, write_tensors
 from fanfold.training.events import Ending, Event, Finished, Started, Stepped, Validated
 from fanfold.training.objective import LossTerms, Objective
@@ -93,7 +94,11 @@ class Trainer:
         """Train from the present step to the end."""
         began, in_a_row, reason = time.perf_counter(), 0, "steps"
         parameters = sum(p.numel() for p in self.estimator.parameters())
-        yield Started(self.step, self.training.steps, parameters, self.training.threads, self.world.size)
+        reader = ability(self.problem, SaysReading)
+        if reader is not None and reader.doubt is not None:
+            warnings.warn(reader.doubt, stacklevel=3)
+        reading = "" if reader is None else reader.reading or ""
+        yield Started(self.step, self.training.steps, parameters, self.training.threads, self.world.size, reading)
         if not self.restored:
             self._prepare()
             yield self._validate(None)  # so that what comes back is never worse than what came in
