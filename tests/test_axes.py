@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import fanfold as ff
 from fanfold.core.abilities import ability
@@ -36,11 +37,22 @@ def test_turned_channels_look_turned():
     assert reason.startswith("neighbouring antennas are more alike (correlation 0.99")
 
 
+class Scaled(nn.Module):
+    """What can be trained at once."""
+
+    def __init__(self, unknowns):
+        super().__init__()
+        self.factor = nn.Parameter(torch.ones(()))
+        self.unknowns = unknowns
+
+    def forward(self, obs):
+        return ff.Estimate(self.factor * obs.y.mean(-1, keepdim=True).expand(-1, self.unknowns))
+
+
 def started(problem):
     """What training says first."""
-    net = ff.neural(problem, width=4)
-    events = []
-    ff.fit(net, problem, steps=1, batch=8, on_event=events.append)
+    net, events = Scaled(problem.sample(1, torch.Generator())[0].shape[-1]), []
+    ff.fit(net, problem, steps=1, batch=8, validation_samples=8, on_event=events.append)
     return next(event for event in events if isinstance(event, Started))
 
 

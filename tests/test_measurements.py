@@ -80,6 +80,13 @@ def test_arrays_come_in_any_precision_and_order_of_bytes_and_tensors_come_out():
     assert torch.equal(NET(numbers[0]).x, NET(Y[0]).x)  # one sample
 
 
+def test_of_an_array_no_gradients_are_kept_and_of_a_tensor_they_are():
+    assert NET(Y.numpy()).x.numpy().shape == (4, 20)
+    assert NET(Y).x.requires_grad
+    with torch.no_grad():
+        assert not NET(Y).x.requires_grad
+
+
 def test_intervals_and_calibrated_variances_take_y_too():
     intervals = guard.conformal(NET, PROBLEM.sample(200, torch.Generator().manual_seed(1)), coverage=0.8)
     assert torch.equal(intervals(Y.numpy()).radius, intervals(Observation(Y, PROBLEM.A)).radius)

@@ -153,7 +153,8 @@ def takes_measurements(estimate: Callable[[S, Observation], T]) -> Callable[[S, 
     """An estimator's method that also takes y by itself, a torch tensor or a numpy array: `net(y)`.
 
     The observation is made of y, in the precision of the estimator, and the operator that the estimator belongs to, if
-    it belongs to one. The noise variance stays unknown. What comes out are torch tensors.
+    it belongs to one. The noise variance stays unknown. What comes out are torch tensors, which of an array remember no
+    gradients, so that `.numpy()` turns them back.
 
     Example:
         >>> import fanfold as ff, numpy as np
@@ -165,7 +166,10 @@ def takes_measurements(estimate: Callable[[S, Observation], T]) -> Callable[[S, 
 
     @wraps(estimate)
     def of_measurements(self: S, obs: Measurements) -> T:
-        return estimate(self, obs if isinstance(obs, Observation) else observation_for(self, obs))
+        if isinstance(obs, Observation):
+            return estimate(self, obs)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and isinstance(obs, Tensor)):
+            return estimate(self, observation_for(self, obs))
 
     return of_measurements
 
