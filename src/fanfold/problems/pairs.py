@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fanfold.core.complex_parts import complex_parts
 from fanfold.linops import LinearOperator
 from fanfold.observation import Observation
 from fanfold.problems.base import Described
@@ -200,15 +201,17 @@ def pick_rows(part: Part, rows: range, n: int, generator: torch.Generator) -> Te
 
 
 def load_arrays(path: Path) -> dict[str, Tensor]:
-    """The arrays x and y of an `.npz` file, and A and noise_var where it has them.
+    """The arrays x and y of an `.npz` file, and A and noise_var where it has them; `y_re` and `y_im` are y.
 
     Raises:
         ValueError: If the file cannot be read, holds anything but plain arrays, or has no x or no y.
     """
     try:
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            names = file.files
+            names, parts = file.files, complex_parts(file.files)
             arrays = {name: torch.as_tensor(file[name]) for name in PairArrays._fields if name in names}
+            for name in set(parts) & {*PairArrays._fields}:
+                arrays[name] = torch.as_tensor(file[parts[name][0]] + 1j * file[parts[name][1]])
     except (ValueError, OSError, EOFError, TypeError, BadZipFile, zlib.error) as error:
         raise ValueError(f"{path} is no readable .npz file of plain arrays: {error}") from error
     missing = {"x", "y"} - set(arrays)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fanfold.core.complex_parts import complex_parts
 from fanfold.core.files import file_hash
 from fanfold.propagation.axes import axes_in_words, swapped
 from fanfold.propagation.base import Layout, Part, picked, rows_of
@@ -161,7 +162,7 @@ def _ordered(source: UserFile) -> tuple[np.ndarray, int]:
 
 def _chosen(source: UserFile) -> tuple[str, np.ndarray]:
     """The array that was named, or the only one that can hold channels."""
-    arrays = _arrays(Path(source.path))
+    arrays = _joined(_arrays(Path(source.path)), source.path)
     if source.name:
         if source.name not in arrays:
             raise ValueError(f"{source.path} has no array {source.name!r}; it has {_listed(arrays)}.")
@@ -173,6 +174,20 @@ def _chosen(source: UserFile) -> tuple[str, np.ndarray]:
             "the channels: name=H."
         )
     return fitting[0], arrays[fitting[0]]
+
+
+def _joined(arrays: dict[str, np.ndarray], path: str) -> dict[str, np.ndarray]:
+    """The arrays, real and imaginary parts as one.
+
+    Raises:
+        ValueError: If the parts of one have different shapes.
+    """
+    for whole, (real, imaginary) in complex_parts(arrays).items():
+        parts = arrays.pop(real), arrays.pop(imaginary)
+        if parts[0].shape != parts[1].shape:
+            raise ValueError(f"{path}: {real} has shape {parts[0].shape} and {imaginary} {parts[1].shape}.")
+        arrays[whole] = parts[0] + 1j * parts[1]
+    return arrays
 
 
 def _listed(arrays: dict[str, np.ndarray]) -> str:
