@@ -158,12 +158,13 @@ def test_pairs_of_mixed_snr_are_sorted_by_what_was_measured():
     assert errors[0] > everything > errors[2]
 
 
+@pytest.mark.filterwarnings("ignore:450 pairs have measured SNRs")  # a few far outside
 @pytest.mark.parametrize("known", [{"A": True}, {"noise_var": True}], ids=["A", "noise"])
 def test_the_snr_is_read_off_what_is_known(known):
     """Of 15 entries the power of the noise is known to 10 log10(1 ± sqrt(2 / 15)), 1.6 dB: most stay in their group."""
     half = {"half": lambda obs: ff.Estimate(torch.zeros(*obs.y.shape[:-1], 30, dtype=obs.y.dtype))}
     table = ff.evaluate(half, mixed(**known), samples=450, snr_db=[5.0, 15.0, 25.0])
-    assert all(abs(row["samples"] - 150) < 25 for row in table)
+    assert all(abs(row["samples"] - 150) < 40 for row in table)
     assert [row["measured_snr_db"] for row in table] == pytest.approx([5.0, 15.0, 25.0], abs=2.0)
 
 
@@ -174,5 +175,13 @@ def test_pairs_that_do_not_tell_their_snr_say_so():
 
 def test_an_empty_group_is_left_out_and_said():
     with pytest.warns(UserWarning, match=r"from 5.0 to 25.0 dB: fewer than two are nearest to 60 dB, left out"):
-        table = ff.evaluate(AMP, PAIRS, samples=450, layers=False, snr_db=[15.0, 60.0])
-    assert [row["snr_db"] for row in table] == [15.0]
+        table = ff.evaluate(AMP, PAIRS, samples=450, layers=False, snr_db=[5.0, 15.0, 60.0])
+    assert [row["snr_db"] for row in table] == [5.0, 15.0]
+
+
+def test_pairs_far_from_what_is_asked_for_are_left_out_and_counted():
+    with pytest.warns(UserWarning, match=r"300 of them are more than 5 dB outside those that are asked for, left out"):
+        (row,) = ff.evaluate(AMP, PAIRS, samples=450, layers=False, snr_db=[14.0])
+    assert (row["samples"], row["measured_snr_db"]) == (150, pytest.approx(15.0))
+    with pytest.raises(ValueError, match=r"from 5\.0 to 25.0 dB: no two of them are within 5 dB of one that is asked"):
+        ff.evaluate(AMP, PAIRS, samples=450, snr_db=[40.0])

@@ -10,6 +10,8 @@ from torch import Tensor
 from fanfold.core.units import power
 from fanfold.observation import Observation
 
+REACH_DB = 5.0  # beyond the least and the largest SNR that are asked for
+
 
 class SNRGroup(NamedTuple):
     """The pairs whose measured SNR is nearest to one of the SNRs that were asked for.
@@ -49,23 +51,28 @@ def powers_of(x: Tensor, obs: Observation) -> tuple[Tensor, Tensor]:
 
 
 def snr_groups(x: Tensor, obs: Observation, snrs_db: Sequence[float]) -> Iterator[SNRGroup]:
-    """Sort pairs by the nearest of some SNRs; a group of less than two pairs is left out with a warning.
+    """Sort pairs by the nearest of some SNRs; groups of less than two, and pairs far outside, are left out and said.
 
     Raises:
         ValueError: If no group is left, or the SNR is not to be had.
     """
     signal, noise = powers_of(x, obs)
-    measured = (10 * torch.log10(signal / noise)).nan_to_num(nan=-torch.inf)  # neither signal nor noise
+    ratio = torch.where(signal > 0, signal / noise, 0.0)  # also where there is neither
+    measured = 10 * torch.log10(ratio)
     wanted = torch.tensor([float(snr) for snr in snrs_db], dtype=measured.dtype)
+    far = (measured < wanted.min() - REACH_DB) | (measured > wanted.max() + REACH_DB)
     nearest = (measured.clamp(wanted.min(), wanted.max())[:, None] - wanted).abs().argmin(-1)
     spread = f"{len(x)} pairs have measured SNRs from {measured.min():.1f} to {measured.max():.1f} dB"
-    groups = [(snr, (nearest == k).nonzero()[:, 0]) for k, snr in enumerate(wanted.tolist())]
+    groups = [(snr, ((nearest == k) & ~far).nonzero()[:, 0]) for k, snr in enumerate(wanted.tolist())]
     empty = [f"{snr:g} dB" for snr, rows in groups if len(rows) < 2]
     if len(empty) == len(groups):
-        raise ValueError(f"{spread}: no two of them are near one of the SNRs; evaluate more samples.")
+        raise ValueError(f"{spread}: no two of them are within {REACH_DB:g} dB of one that is asked for.")
     if empty:
         warnings.warn(f"{spread}: fewer than two are nearest to {', '.join(empty)}, left out.", stacklevel=3)
+    if far.any():
+        outside = f"{int(far.sum())} of them are more than {REACH_DB:g} dB outside those that are asked for, left out."
+        warnings.warn(f"{spread}: {outside}", stacklevel=3)
     for snr, rows in groups:
         if len(rows) >= 2:
-            ratio = signal[rows].sum() / noise[rows].sum()
-            yield SNRGroup(snr, 10 * torch.log10(ratio).item(), rows)
+            of_group = signal[rows].sum() / noise[rows].sum()
+            yield SNRGroup(snr, 10 * torch.log10(of_group).item(), rows)

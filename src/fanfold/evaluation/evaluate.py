@@ -45,7 +45,7 @@ def evaluate(
             value for each sample, `(samples, ...)`, whose mean is taken, or one number.
         **conditions: Fields of the problem and the values to try, such as `snr_db=[20, 30, 40]`; several
             fields give every combination. Pairs that were measured are sorted by their SNR: each goes to the
-            nearest value of `snr_db`, and `measured_snr_db` is that of those that did.
+            nearest value of `snr_db`, if it is within 5 dB of them, and `measured_snr_db` is that of those that did.
 
     Returns:
         Rows with `estimator`, the conditions, `layer` (None where there are none), `nmse_db` (a ratio of sums)
