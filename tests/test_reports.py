@@ -49,7 +49,7 @@ def test_a_page_shows_what_was_learned_and_a_validation_curve(page):
     assert "held out" in page
     (rows,) = (t for t in tables(page) if "quantity" in t[0])
     assert [(row["quantity"], row["layer"]) for row in rows] == [
-        ("damping", "1"), ("damping", "2"), ("damping", "3"), ("noise_var", "all")
+        ("damping", "1"), ("damping", "2"), ("damping", "3"), ("noise_scale", "all")
     ]  # fmt: skip
 
 
