@@ -154,7 +154,7 @@ def takes_measurements(estimate: Callable[[S, Observation], T]) -> Callable[[S, 
 
     The observation is made of y, in the precision of the estimator, and the operator that the estimator belongs to, if
     it belongs to one. The noise variance stays unknown. What comes out are torch tensors, which of an array remember no
-    gradients, so that `.numpy()` turns them back.
+    gradients, so that `.numpy()` turns them back. It stands above other decorators, which see observations alone.
 
     Example:
         >>> import fanfold as ff, numpy as np
