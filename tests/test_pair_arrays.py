@@ -95,7 +95,7 @@ def test_a_run_of_arrays_is_loaded_without_them_and_knows_them_again(tmp_path):
     with pytest.raises(ValueError, match="hand it in"):
         ff.resume(tmp_path / "run")
     with pytest.raises(ValueError, match="hash"):
-        ff.resume(tmp_path / "run", problem=Pairs(x=X + 1, y=Y, A=A, noise_var=0.01))
+        ff.resume(tmp_path / "run", problem=Pairs(x=X + np.float32(1e-3), y=Y, A=A, noise_var=0.01))
     with pytest.raises(ValueError, match=r"held_out_share=0\.2"):
         ff.resume(tmp_path / "run", problem=Pairs(**GIVEN, held_out_share=0.5))
 
