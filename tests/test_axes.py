@@ -80,7 +80,7 @@ def test_of_several_sources_those_that_are_files_are_named(stored):
 
 
 def test_training_says_how_it_read_pairs(tmp_path):
-    arrays = {"x": np.ones((50, 3)), "y": np.ones((50, 16)), "A": np.ones((16, 3))}
+    arrays = {"x": np.ones((50, 3)), "y": np.ones((50, 16)), "A": np.full((16, 3), 1 / 3)}
     np.savez(tmp_path / "pairs.npz", **arrays)
     for problem, name in (
         (Pairs(str(tmp_path / "pairs.npz")), str(tmp_path / "pairs.npz")),
