@@ -45,6 +45,8 @@ class Offset:
     limits = ((-math.inf, math.inf),)
     noise_var = VAR
     fingerprint = "of nothing"
+    measured = handed_over = False
+    reading, doubt = "an offset", None
     failures = Counter({"crash": 2})
 
     @property

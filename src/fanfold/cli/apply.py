@@ -1,6 +1,7 @@
 """A trained run on a file of measurements: estimates, their variances and, if asked for, intervals around them."""
 
 import math
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import IO
@@ -16,12 +17,13 @@ from fanfold.core.csv_files import read_csv, write_csv
 from fanfold.core.files import whole
 from fanfold.core.streams import Stream
 from fanfold.estimators.base import Layered, MeasuresNoise, Restrainable
-from fanfold.guard import Conformal, conformal
+from fanfold.guard import Conformal, UsualRange, conformal
 from fanfold.observation import Observation
 from fanfold.problems.draws import draw
 from fanfold.problems.protocols import noise_var_of
 from fanfold.runs.directory import Run
 from fanfold.runs.outline import Outline
+from fanfold.runs.usual import NAME as USUAL
 
 CALIBRATION_DRAWS = 10_000  # of an interval, where draws are to be had
 
@@ -37,6 +39,7 @@ def apply_to_file(
     joint: bool = False,
     noise_var: float | None = None,
     overwrite: bool = False,
+    on_remark: Callable[[str], None] | None = None,
 ) -> dict[Path, Tensor]:
     """Estimate x from measurements in a file.
 
@@ -53,6 +56,7 @@ def apply_to_file(
         noise_var: Noise variance of the measurements; that of the problem if None, and where draws differ in it a
             network of channels measures it.
         overwrite: Whether files that exist are replaced.
+        on_remark: Called with each sentence about measurements that are unlike those of the training.
 
     Returns:
         What each written file holds; all are written, or none.
@@ -71,6 +75,9 @@ def apply_to_file(
         raise ValueError("this network has no classical algorithm to go back to: leave --strength at 1.")
     obs = _observe(y, net, outline, noise_var)
     estimate = net(obs)
+    if on_remark is not None and (usual := run.kept(USUAL)) is not None:
+        for sentence in UsualRange(net, usual).remarks(obs, estimate):
+            on_remark(sentence)
     files = {out: estimate.x}
     if ability(net, Layered) is None and estimate.var is not None:
         files[_beside(out, "var")] = estimate.var

@@ -49,6 +49,8 @@ class Watch:
         match event:
             case Started():
                 self.progress.update(self.task, total=event.steps, completed=event.step)
+                if event.reading:
+                    self._say(event.reading)
                 self._begin(f"{event.parameters} parameters, {event.threads} threads")
             case Stepped():
                 self.progress.update(self.task, completed=event.step)

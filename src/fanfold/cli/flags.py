@@ -143,6 +143,8 @@ def _training_flags() -> Any:
     kinds = get_type_hints(Training)
     fields = []
     for field in dataclasses.fields(Training):
+        if any(get_origin(kind) is Callable for kind in get_args(kinds[field.name])):  # no flag can say a function
+            continue
         hint, name = f"(default: the network's own, else {field.default})", "draw-seed" * (field.name == "seed")
         option = _option(kinds[field.name], texts[field.name], hint, name or None)
         fields.append((field.name, option, dataclasses.field(default=None)))
@@ -172,8 +174,9 @@ def _unfolding(kind: type[Algorithm]) -> type[Unfolding]:
 
 
 def _choice_of(rows: Mapping[str, Any]) -> Any:
-    """One subcommand for each row."""
-    named = (Annotated[kind, tyro.conf.subcommand(name, prefix_name=False)] for name, kind in rows.items())
+    """One subcommand for each row; what no flag can say is not listed."""
+    hidden = tyro.conf.SuppressFixed
+    named = (Annotated[kind, tyro.conf.subcommand(name, prefix_name=False), hidden] for name, kind in rows.items())
     return functools.reduce(operator.or_, named)
 
 

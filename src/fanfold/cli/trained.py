@@ -125,11 +125,28 @@ def apply(
             measure it.
         overwrite: Replace files that exist.
     """
-    trained = Run.open(run)
-    files = apply_to_file(trained, y, out, strength, coverage, joint=joint, noise_var=noise_var, overwrite=overwrite)
+    remarks: list[str] = []
+    files = apply_to_file(
+        Run.open(run),
+        y,
+        out,
+        strength,
+        coverage,
+        joint=joint,
+        noise_var=noise_var,
+        overwrite=overwrite,
+        on_remark=remarks.append,
+    )
+    for sentence in remarks:
+        note(f"warning: {sentence}")
     rows = [{"written": str(p), "shape": str(tuple(v.shape)), "dtype": str(v.dtype)} for p, v in files.items()]
     show(Table(rows))
-    return {"out": str(out), "shape": list(files[out].shape), "files": [str(path) for path in files]}
+    return {
+        "out": str(out),
+        "shape": list(files[out].shape),
+        "files": [str(path) for path in files],
+        "remarks": remarks,
+    }
 
 
 def report(run: RunPath, out: Path | None = None, samples: int = 1000, overwrite: bool = False) -> Result:

@@ -26,7 +26,7 @@ from fanfold.core.abilities import ability
 from fanfold.core.commands import command
 from fanfold.core.data_files import toml_table
 from fanfold.core.machine import join_world
-from fanfold.core.settings import check_known, check_table, made, within
+from fanfold.core.settings import check_known, check_table, kinds_of, made, within
 from fanfold.core.table import Table
 from fanfold.estimators.base import Settings
 from fanfold.observation import Observation
@@ -169,6 +169,8 @@ def defaults_of(file: Path, *, allow_program: bool = False) -> dict[str, Any]:
     check_schema(config, file)
     with within(f"{file}, [training]"):
         settings = check_table(config.get("training", {}))
+        known = list(kinds_of(TrainingFlags))  # all but a loss, which is a function
+        check_known(settings, known, "training has no setting {!r} here; it has {}.")
         checked = vars(made(Training, settings, "training"))
         defaults: dict[str, Any] = {"training": TrainingFlags(**{name: checked[name] for name in settings})}
     commands = needs_of(config.get("problem", {})).commands

@@ -50,7 +50,7 @@ class Table:
         return Table(list(last.values()))
 
     def _conditions(self) -> list[str]:
-        return [c for c in self.columns[1:] if c not in MEASURED]
+        return self.columns[1 : self.columns.index("layer")]  # what stands beyond is measured
 
     def to_csv(self, path: str | Path | None = None) -> str:
         """The table as comma-separated values, also written to `path` if one is given, whole or not at all."""
@@ -78,10 +78,6 @@ class Table:
 
     def __str__(self) -> str:
         return as_text(self.columns, [[row[c] for c in self.columns] for row in self.rows])
-
-
-# columns that are measured; the others say under which condition
-MEASURED = ("layer", "nmse_db", "low_db", "high_db", "median_db", "limit_db", "oracle_db", "samples")
 
 
 def plain(value: Any) -> Any:

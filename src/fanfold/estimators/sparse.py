@@ -15,7 +15,7 @@ import torch
 
 from fanfold.core.settings import Checked
 from fanfold.linops import refuse_zero
-from fanfold.observation import Estimate, Observation, in_working_precision
+from fanfold.observation import Estimate, Observation, in_working_precision, takes_measurements
 
 
 class BySample(Checked, ABC):
@@ -29,6 +29,7 @@ class BySample(Checked, ABC):
     at_most: ClassVar[int] = 200
     takes_complex: ClassVar[bool] = False
 
+    @takes_measurements
     @in_working_precision
     def __call__(self, obs: Observation) -> Estimate:
         """The estimate, `(..., n)`.

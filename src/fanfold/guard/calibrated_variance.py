@@ -13,7 +13,7 @@ from torch import Tensor
 from fanfold.core.settings import checks_arguments
 from fanfold.core.units import power
 from fanfold.guard.answers import Pairs, answers, calibration_draws, checked_var, widened
-from fanfold.observation import Estimate, Estimator, Observation, check_finite
+from fanfold.observation import Estimate, Estimator, Observation, check_finite, takes_measurements
 from fanfold.problems import Problem
 
 Map = Literal["scale", "monotone"]
@@ -97,6 +97,7 @@ class CalibratedVariance:
     knots: Tensor
     factors: Tensor
 
+    @takes_measurements
     def __call__(self, obs: Observation) -> Estimate:
         """The estimate, with its variance calibrated."""
         estimate = self.estimator(obs)

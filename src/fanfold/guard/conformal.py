@@ -17,7 +17,7 @@ from fanfold.evaluation.interval import Interval
 from fanfold.guard import bands
 from fanfold.guard.answers import Pairs, answers, calibration_draws, part, widened
 from fanfold.guard.quantiles import average_quantile, chance, conformal_quantile, group_quantiles
-from fanfold.observation import Estimate, Estimator, Observation, check_finite
+from fanfold.observation import Estimate, Estimator, Observation, check_finite, takes_measurements
 from fanfold.problems import Problem
 
 LEARNING_SHARE = 0.2  # of the calibration draws, where a scale or the edges of groups are learned
@@ -142,6 +142,7 @@ class Conformal:
         inside = scores <= self._limit(seen, late)
         self.together = inside.flatten(1).all(-1).double().mean().item() if inside.ndim > 1 else self.coverage
 
+    @takes_measurements
     @torch.no_grad()
     def __call__(self, obs: Observation) -> Interval:
         """The estimate with its intervals.

@@ -365,6 +365,33 @@ class Fingerprinted(Protocol):
 
 
 @runtime_checkable
+class SaysReading(Protocol):
+    """A problem that says what it read from the user's files, and whether it looks wrong; training repeats it."""
+
+    @property
+    def reading(self) -> str | None: ...
+
+    @property
+    def doubt(self) -> str | None: ...
+
+
+@runtime_checkable
+class MaybeMeasured(Protocol):
+    """A problem that says whether its pairs were measured, or simulated before: no setting changes their SNR."""
+
+    @property
+    def measured(self) -> bool: ...
+
+
+@runtime_checkable
+class MaybeHandedOver(Protocol):
+    """A problem that says whether its data were handed over in Python, which no settings tell."""
+
+    @property
+    def handed_over(self) -> bool: ...
+
+
+@runtime_checkable
 class Counted(Protocol):
     """A simulator whose runs may fail, and which has counted its failures by kind."""
 

@@ -8,6 +8,7 @@ sealed                   the seal of the machine that made the run, where the pr
 metrics.jsonl            one line an event
 checkpoint.safetensors   the state of training, replaced whole
 weights.safetensors      the trained network
+usual.json               what measurements and estimates are like, on held-out draws when training ended
 intervals-*.json         intervals that were calibrated for the network
 
 To load a run is to read these files and no others: it starts no program, follows no path or link, and needs neither the

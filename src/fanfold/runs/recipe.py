@@ -14,10 +14,11 @@ import numpy as np
 from torch import Tensor, nn
 
 from fanfold import algorithms, estimators, likelihoods, penalties, priors, problems
-from fanfold.core.abilities import ability
+from fanfold.core.abilities import ability, offers
 from fanfold.core.settings import check_names, check_table, within
 from fanfold.core.suggest import did_you_mean
 from fanfold.estimators.base import Kept, Settings
+from fanfold.problems.protocols import MaybeHandedOver
 
 GIVEN = "given"
 Data = dict[str, Any]
@@ -32,13 +33,13 @@ NAMES = {kind: name for name, kind in (OF_PROBLEMS | OF_NETWORKS).items()}
 def describe(thing: Any) -> Data:
     """A registered frozen dataclass as `{"name": ..., **fields}`; fields that are None are left out.
 
-    What is not registered is `{"given": its type's name}`, to be handed in when it is built again.
+    What is not registered, or holds arrays, is `{"given": its type's name}`, to be handed in when it is built again.
 
     Raises:
         ValueError: If it cannot be told by a name.
     """
     name = NAMES.get(type(thing))
-    if name is None:
+    if name is None or (offers(thing, MaybeHandedOver) and thing.handed_over):
         return {GIVEN: name_of(thing)} | _plain_fields(thing)
     fields = {f.name: _plain(vars(thing)[f.name]) for f in dataclasses.fields(thing)}
     return {"name": name} | {k: v for k, v in fields.items() if v is not None}
@@ -193,3 +194,22 @@ def build_problem(data: Mapping[str, Any], handed_in: Mapping[str, Any] | None =
     if GIVEN in check_table(data):
         return taken(data, "problem", handed_in or {})
     return build(data, problems.REGISTRY, OF_PROBLEMS, handed_in)
+
+
+def describe_training(training: Any) -> Data:
+    """How to train, as plain data; a loss of the user's own by its name alone.
+
+    Raises:
+        ValueError: If the loss has no name.
+    """
+    settings = {field.name: _plain(vars(training)[field.name]) for field in dataclasses.fields(training)}
+    return {name: value for name, value in settings.items() if value is not None}
+
+
+def build_training(data: Mapping[str, Any], handed_in: Mapping[str, Any]) -> Data:
+    """The settings that `describe_training` described.
+
+    Raises:
+        ValueError: If the loss was of the user's own and is not handed in.
+    """
+    return {name: built(value, name, {}, handed_in) for name, value in data.items()}

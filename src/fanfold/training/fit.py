@@ -16,7 +16,7 @@ from fanfold.core.machine import World, join_world, sensible_threads, threads
 from fanfold.estimators.base import WithTrainingDefaults, device_of
 from fanfold.problems import Problem
 from fanfold.problems.protocols import Counted, Stored
-from fanfold.runs import recipe
+from fanfold.runs import recipe, usual
 from fanfold.runs.directory import Run
 from fanfold.runs.draws import drawn, has_draws, write_draws
 from fanfold.runs.environment import environment
@@ -48,8 +48,8 @@ def fit(
         resume: Go on from the checkpoint in `run_dir`, to the same numbers as without the break.
         on_event: Called with each event, the last of which says if training came to little; without it that is a
             warning.
-        **options: Fields of `Training`; what is not given, or None, is as in the estimator's `training_defaults`, if
-            it has some, else as in `Training`.
+        **options: Fields of `Training`, such as `steps`, or a `loss` of your own; what is not given, or None, is as in
+            the estimator's `training_defaults`, if it has some, else as in `Training`.
 
     Raises:
         ValueError: If there is nothing to learn, a setting is wrong, the network cannot be kept or the run directory
@@ -115,6 +115,8 @@ def fit_events(
         simulator = None if ability(problem, Stored) else ability(problem, Counted)  # stored runs failed before
         if run and simulator is not None and simulator.failures:
             run.log({"event": "failures", "step": trainer.step, "failed": dict(simulator.failures)})
+        if run:
+            run.keep(usual.NAME, usual.usual_of(estimator, trainer.validation[1]))
 
 
 @contextmanager
@@ -146,7 +148,7 @@ def _create_run(path: Path, trainer: Trainer) -> Run:
         "problem": recipe.describe_problem(problem),
         "outline": outline_of(problem, x.cpu(), obs.to("cpu")),
         "network": recipe.describe_network(trainer.estimator),
-        "training": dataclasses.asdict(training),
+        "training": recipe.describe_training(training),
     }
     facts = environment(training.seed, problem, trainer.device, training.threads, trainer.world.size)
     return Run.create(path, config, facts, problem.A)
@@ -193,7 +195,7 @@ def resume(
     run = Run.open(run_dir, **handed_in)
     if "training" not in run.config:
         raise ValueError(f"{run_dir} was saved, not trained: load it, ff.load(path), and train it with ff.fit.")
-    options = run.section("training")
+    options = recipe.build_training(run.section("training"), run.handed_in)
     problem = run.problem(allow_program=allow_program)
     net = run.network(problem).to(run.environment.get("device", "cpu"))
     return fit(net, problem, run_dir=run_dir, resume=True, on_event=on_event, **options)

@@ -3,6 +3,7 @@
 import math
 import os
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from fanfold.estimators.base import Grouped, Layered, Lessons, Preparable, SelfT
 from fanfold.observation import Observation
 from fanfold.problems import Problem
 from fanfold.problems.draws import Pool, draw
-from fanfold.problems.protocols import KeepsValidation, Stored
+from fanfold.problems.protocols import KeepsValidation, SaysReading, Stored
 from fanfold.runs.weights import check_operator, facts_of, load_parameters, parameters_of, read_tensors, write_tensors
 from fanfold.training.events import Ending, Event, Finished, Started, Stepped, Validated, advice_on
 from fanfold.training.objective import LossTerms, Objective
@@ -97,7 +98,11 @@ class Trainer:
         """Train from the present step to the end."""
         began, reason = time.perf_counter(), self._ending()  # a run that came to its end takes no step more
         parameters = sum(p.numel() for p in self.estimator.parameters())
-        yield Started(self.step, self.training.steps, parameters, self.training.threads, self.world.size)
+        reader = ability(self.problem, SaysReading)
+        if reader is not None and reader.doubt is not None:
+            warnings.warn(reader.doubt, stacklevel=3)
+        reading = "" if reader is None else reader.reading or ""
+        yield Started(self.step, self.training.steps, parameters, self.training.threads, self.world.size, reading)
         if not self.restored:
             self._prepare()
             self.best = copies(parameters_of(self.estimator))  # no less than this comes back, whatever happens

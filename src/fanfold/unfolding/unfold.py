@@ -15,7 +15,7 @@ from fanfold.algorithms import FISTA
 from fanfold.algorithms.base import Algorithm, State, Theta, without_groups
 from fanfold.core.settings import Checked, checks_arguments
 from fanfold.linops import LinearOperator
-from fanfold.observation import Estimate, Observation
+from fanfold.observation import Estimate, Observation, takes_measurements
 from fanfold.unfolding.boundary import HasOperator, admitted, operator_of
 from fanfold.unfolding.learn import lookup, zero_deviation
 from fanfold.unfolding.loops import checkpointed, iterates, last
@@ -38,6 +38,7 @@ class Iterated(Checked):
     def __post_init__(self):
         _check_count("iterations", self.iterations)
 
+    @takes_measurements
     def __call__(self, obs: Observation) -> Estimate:
         """The estimate after the last iteration."""
         return self.algorithm.read(last(self._states(obs))).in_precision(obs.y.dtype)
@@ -175,6 +176,7 @@ class Unfolded(nn.Module):
         """How many iterations of a classical algorithm stand beside it in comparisons."""
         return self.layers
 
+    @takes_measurements
     def forward(self, obs: Observation) -> Estimate:
         """The estimate of the last layer."""
         return self.trajectory(obs, latest=1)[0]

@@ -17,7 +17,7 @@ from fanfold.core.units import ordinary_binade, power
 from fanfold.estimators.precision import in_full_precision
 from fanfold.networks.residual_mlp import ResidualMLP
 from fanfold.networks.spectrum import SpectrumCNN
-from fanfold.observation import Estimate, Observation
+from fanfold.observation import Estimate, Observation, takes_measurements
 from fanfold.problems.protocols import KnownWaveform
 
 DECISIVE_NATS = 1000.0  # log ratios beyond it count as their logarithm, since nothing depends on them any more
@@ -175,6 +175,7 @@ class Locator(nn.Module):
         """
         return LocatorSettings(oversampling, margin, width, depth, seed).build(problem)
 
+    @takes_measurements
     @in_full_precision
     def forward(self, obs: Observation) -> Estimate:
         """The mixture's mean and variance, `(..., 1)` each.

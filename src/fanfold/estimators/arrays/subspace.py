@@ -17,7 +17,7 @@ from torch import Tensor
 from fanfold.core.settings import Checked
 from fanfold.core.units import binade, power
 from fanfold.estimators.base import known_peers
-from fanfold.observation import Estimate, Estimator, Observation
+from fanfold.observation import Estimate, Estimator, Observation, takes_measurements
 from fanfold.problems.located.direction_of_arrival import DirectionOfArrival
 
 LIFT = 1e-12  # of the null spectrum: parts double roots on the circle along the radius, where angles do not change
@@ -68,6 +68,7 @@ class Subspace(Checked, ABC):
         """Sensors that the covariance is of."""
         return self.subarray or self.sensors
 
+    @takes_measurements
     def __call__(self, obs: Observation) -> Estimate:
         """The angles, `(..., sources)`, without a variance."""
         R, rounding = self.covariance(obs.y), torch.finfo(obs.y.dtype).eps ** 2

@@ -4,7 +4,7 @@ import torch
 
 from fanfold.estimators.linear.lmmse import LMMSE
 from fanfold.linops import refuse_rank_deficient, refuse_unseen, refuse_zero
-from fanfold.observation import Estimate, Observation, in_working_precision
+from fanfold.observation import Estimate, Observation, in_working_precision, takes_measurements
 
 
 class ZeroForcing:
@@ -18,6 +18,7 @@ class ZeroForcing:
         True
     """
 
+    @takes_measurements
     @in_working_precision
     def __call__(self, obs: Observation) -> Estimate:
         """The estimate and, where the noise variance is known, its error variance, `(..., n)` each.
@@ -58,6 +59,7 @@ class UnbiasedLMMSE:
     def __init__(self, power: float = 1.0):
         self.power = power
 
+    @takes_measurements
     @in_working_precision
     def __call__(self, obs: Observation) -> Estimate:
         """The estimate and its error variance, `(..., n)` each.

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fanfold.linops import refuse_unseen, refuse_zero
-from fanfold.observation import Estimate, Observation, in_working_precision
+from fanfold.observation import Estimate, Observation, in_working_precision, takes_measurements
 from fanfold.priors import Constellation
 
 
@@ -42,6 +42,7 @@ class SphereDecoder:
     def __init__(self, prior: Constellation, node_limit: int = 100_000):
         self.prior, self.node_limit = prior, node_limit
 
+    @takes_measurements
     @in_working_precision
     def __call__(self, obs: Observation) -> Estimate:
         """The most likely points, `(..., n)`.

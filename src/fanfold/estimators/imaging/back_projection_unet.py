@@ -10,7 +10,7 @@ from fanfold.estimators.imaging.scenes import check_scene, like_operator, scene_
 from fanfold.estimators.linear.image import ImageName, image_for
 from fanfold.estimators.precision import in_full_precision
 from fanfold.networks import UNet
-from fanfold.observation import Estimate, Estimator, Observation
+from fanfold.observation import Estimate, Estimator, Observation, takes_measurements
 from fanfold.problems.base import Problem
 
 
@@ -116,6 +116,7 @@ class BackProjectionUNet(nn.Module):
         """Whether measurements in other units give the estimate in other units."""
         return self.settings is not None and self.settings.image == "back-projection"
 
+    @takes_measurements
     @in_full_precision
     def forward(self, obs: Observation) -> Estimate:
         """The estimate, `(..., n)`; complex or real as the measurements.

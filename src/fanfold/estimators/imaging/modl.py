@@ -11,7 +11,7 @@ from fanfold.estimators.imaging.scenes import check_scene, like_operator, scene_
 from fanfold.estimators.linear.image import ImageName, image_for
 from fanfold.estimators.precision import in_full_precision
 from fanfold.networks import ResidualCNN
-from fanfold.observation import Estimate, Estimator, Observation
+from fanfold.observation import Estimate, Estimator, Observation, takes_measurements
 from fanfold.problems.base import Problem
 
 
@@ -122,6 +122,7 @@ class MoDL(nn.Module):
         """Whether measurements in other units give the estimate in other units."""
         return self.settings is not None and self.settings.image == "back-projection"
 
+    @takes_measurements
     @in_full_precision
     def forward(self, obs: Observation) -> Estimate:
         """The estimate, `(..., n)`; complex or real as the measurements.

@@ -13,7 +13,7 @@ from fanfold.estimators.imaging.settings import Imaging
 from fanfold.estimators.linear.image import ImageName, image_for
 from fanfold.estimators.precision import in_full_precision
 from fanfold.linops import Dense, LinearOperator
-from fanfold.observation import Estimate, Observation
+from fanfold.observation import Estimate, Observation, takes_measurements
 from fanfold.problems.base import Problem
 from fanfold.problems.protocols import WithScene
 
@@ -163,6 +163,7 @@ class OnePhase(nn.Module):
         phase = phase_of(self.image(obs).x)
         return phase, real_form(obs, phase)
 
+    @takes_measurements
     @in_full_precision
     def forward(self, obs: Observation) -> Estimate:
         """The real estimator's estimate, turned back."""

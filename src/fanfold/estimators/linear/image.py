@@ -10,7 +10,7 @@ from fanfold.core.settings import Checked, checks_arguments
 from fanfold.core.streams import Stream
 from fanfold.core.units import power
 from fanfold.linops import reciprocal, refuse_zero
-from fanfold.observation import Estimate, Estimator, Observation, in_working_precision
+from fanfold.observation import Estimate, Estimator, Observation, in_working_precision, takes_measurements
 from fanfold.problems.base import Problem
 from fanfold.problems.draws import draw
 from fanfold.problems.protocols import KnownPrior
@@ -72,6 +72,7 @@ class WhiteLMMSE(Checked):
 
     signal_var: float
 
+    @takes_measurements
     def __call__(self, obs: Observation) -> Estimate:
         return white_lmmse(obs, self.signal_var)
 

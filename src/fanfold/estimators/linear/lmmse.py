@@ -5,7 +5,7 @@ from torch import Tensor
 
 from fanfold.core.precision import at_least_single, double
 from fanfold.linops import Batched, LinearOperator, refuse_zero
-from fanfold.observation import Estimate, Observation, in_working_precision
+from fanfold.observation import Estimate, Observation, in_working_precision, takes_measurements
 from fanfold.problems.base import Problem
 
 
@@ -55,6 +55,7 @@ class LMMSE:
         loading = covariance.diagonal().real.mean() / samples
         return cls(mean, (covariance + loading * torch.eye(len(covariance), device=x.device)).to(x.dtype))
 
+    @takes_measurements
     @in_working_precision
     def __call__(self, obs: Observation) -> Estimate:
         """The estimate and its error variance, `(..., n)` each.

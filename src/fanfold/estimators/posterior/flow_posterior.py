@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from fanfold.core.settings import Checked, checks_arguments
 from fanfold.estimators.posterior.features import Features, fit_linear, linear_features, rows_to_fit
 from fanfold.networks import DeepSet, PooledCNN
-from fanfold.observation import Estimate, Observation
+from fanfold.observation import Estimate, Observation, takes_measurements
 from fanfold.problems.base import Problem
 from fanfold.problems.protocols import kind_of
 
@@ -179,6 +179,7 @@ class FlowPosterior(nn.Module):
         x = self._push(z.to(base.device), base, context)
         return self._signal(x).reshape(count, *leading, -1)
 
+    @takes_measurements
     def forward(self, obs: Observation) -> Estimate:
         """Mean and variance of the posterior `(..., n)`, from the same base draws for every observation.
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fanfold.core.abilities import offers
 from fanfold.core.noise import circular
 from fanfold.linops import LinearOperator, Mask
 from fanfold.observation import Observation
@@ -24,6 +25,7 @@ from fanfold.propagation import (
     source_of,
     stored_fingerprint,
 )
+from fanfold.propagation.base import ReadSource
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,16 @@ class OFDMChannel(Described):
     def layout(self) -> Layout:
         """Shape and numerology of a channel."""
         return self.channels.layout
+
+    @property
+    def reading(self) -> str | None:
+        """What was read from a file of channels, in words; None of other sources."""
+        return self.channels.reading if offers(self.channels, ReadSource) else None
+
+    @property
+    def doubt(self) -> str | None:
+        """Why the axes of a file look swapped; None where they do not."""
+        return self.channels.doubt if offers(self.channels, ReadSource) else None
 
     @property
     def mask(self) -> Tensor:

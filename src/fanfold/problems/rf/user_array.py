@@ -18,7 +18,8 @@ from fanfold.linops import Diagonal, LinearOperator
 from fanfold.observation import Observation, check_finite
 from fanfold.priors import BernoulliGaussian
 from fanfold.problems.base import Described
-from fanfold.problems.pairs import PairArrays, Part, load_arrays, notice_unrelated, pick_rows, rows_of
+from fanfold.problems.pair_arrays import PairArrays, notice_unrelated
+from fanfold.problems.pairs import Part, load_arrays, pick_rows, rows_of
 from fanfold.problems.rf.geometry_file import Geometry, read_geometry
 from fanfold.problems.rf.imaging import Scene, scenes
 from fanfold.problems.sparse.photographs import picture_files
@@ -94,6 +95,11 @@ class RFGeometry(Described):
     def scene(self) -> tuple[int, ...]:
         """Voxels along each axis; x has them in row-major order."""
         return self._geometry.scene
+
+    @property
+    def measured(self) -> bool:
+        """Whether there are pairs, whose SNR no setting changes."""
+        return self.pairs is not None
 
     @property
     def true_A(self) -> LinearOperator | None:  # noqa: N802

@@ -124,7 +124,7 @@ def run(request: dict[str, Any], given: bytes, folder: str, parent: int, wakeup:
             )
         except (OSError, ValueError, subprocess.SubprocessError) as error:  # no such program, or not allowed
             return Result("not started", None, f"{type(error).__name__}: {error}")
-        streams = Streams(program, b"" if request["input"] else given, wakeup, keep=not request["output"])
+        streams = Pipes(program, b"" if request["input"] else given, wakeup, keep=not request["output"])
         try:
             ending = watch(request, streams, files, parent)
             end_descendants(program.pid)
@@ -139,7 +139,7 @@ def run(request: dict[str, Any], given: bytes, folder: str, parent: int, wakeup:
         remove(files)
 
 
-class Streams:
+class Pipes:
     """The pipes of a program.
 
     Args:
@@ -236,7 +236,7 @@ class Streams:
                 self.code = os.waitstatus_to_exitcode(status)
 
 
-def watch(request: dict[str, Any], streams: Streams, files: str, parent: int) -> str:
+def watch(request: dict[str, Any], streams: Pipes, files: str, parent: int) -> str:
     """How a program ends: "exited", "time-out" or "too large".
 
     What a program leaves behind with its output in hand may still print, so that the run is over at the output's end.
