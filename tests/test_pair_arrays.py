@@ -9,6 +9,7 @@ import torch
 import fanfold as ff
 from fanfold.linops import Dense
 from fanfold.problems import Pairs
+from fanfold.runs.directory import Run
 
 RNG = np.random.default_rng(0)
 A = RNG.standard_normal((4, 6)).astype(np.float32)
@@ -90,6 +91,8 @@ def test_a_run_of_arrays_is_loaded_without_them_and_knows_them_again(tmp_path):
     net = ff.unfold(ff.algorithms.ISTA(), problem, 2, {"step": "tied"})
     ff.fit(net, problem, steps=4, batch=8, validate_every=2, run_dir=tmp_path / "run")
     assert torch.equal(ff.load(tmp_path / "run")(Y).x, net(Y).x)
+    described = {"given": "Pairs", "part": "train", "held_out_share": 0.2, "kind": "vector"}
+    assert Run.open(tmp_path / "run").config["problem"] == described
     again = ff.resume(tmp_path / "run", problem=Pairs(**GIVEN))
     assert torch.equal(again(Y).x, net(Y).x)
     with pytest.raises(ValueError, match="hand it in"):

@@ -91,9 +91,15 @@ def test_a_parameter_far_from_its_range_is_told_by_its_place():
 def test_a_network_that_knows_no_scale_is_not_held_to_one():
     net = ff.estimators.ofdm.MixerSettings(8, 6, 1, 6, 16, 16).build(ff.problems.OFDMChannel("umi", "comb-4"))
     assert net.scale_equivariant
-    obs = ff.problems.OFDMChannel("umi", "comb-4").sample(20, generator())[1]
+    obs = ff.problems.OFDMChannel("umi", "comb-4").sample(40, generator())[1]
     assert NORM not in usual_of(net, obs)["quantiles"]
-    assert set(usual_of(unfolded(SPARSE), SPARSE.sample(20, generator())[1])["quantiles"]) >= {NORM, RESIDUAL}
+    assert set(usual_of(unfolded(SPARSE), SPARSE.sample(40, generator())[1])["quantiles"]) >= {NORM, RESIDUAL}
+
+
+def test_of_a_few_draws_no_range_is_known():
+    net = unfolded(SPARSE)
+    assert usual_of(net, SPARSE.sample(29, generator(1))[1])["quantiles"] == {}
+    assert usual_of(net, SPARSE.sample(30, generator(1))[1])["quantiles"] != {}
 
 
 def test_one_sample_and_what_is_not_finite():

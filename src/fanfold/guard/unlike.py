@@ -38,7 +38,8 @@ class UsualRange:
     """Ranges of numbers that are read off each observation and its estimate, from quantiles over held-out draws.
 
     A range reaches three times as far from the median as the 1 % and the 99 % quantile. The numbers are the norm of y,
-    the residual and the values of the estimate. This sees what is grossly unlike, and no drift.
+    the residual and the values of the estimate. This sees what is grossly unlike, and no drift. Of less than 30 draws
+    no range is known, and there are no remarks.
 
     Attributes:
         net: The network.

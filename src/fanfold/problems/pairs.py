@@ -141,7 +141,7 @@ class Pairs(FromFile):
 
     path: str | None = None
     kind: Kind = "vector"  # what one observation is
-    arrays: object = field(default=None, repr=False)  # in Python: `HandedOver` ones instead of a file
+    arrays: object = field(default=None, repr=False, metadata={"described": False})  # `HandedOver`, instead of a file
 
     def __init__(
         self,

@@ -142,6 +142,8 @@ def _plain_fields(thing: Any) -> Data:
         return {}
     fields = {}
     for field in dataclasses.fields(thing):
+        if not field.metadata.get("described", True):  # what the hash of the data stands for
+            continue
         try:
             fields[field.name] = _plain(vars(thing)[field.name])
         except (ValueError, KeyError):  # no plain data: an array, or no field of the object at all
@@ -212,4 +214,5 @@ def build_training(data: Mapping[str, Any], handed_in: Mapping[str, Any]) -> Dat
     Raises:
         ValueError: If the loss was of the user's own and is not handed in.
     """
-    return {name: built(value, name, {}, handed_in) for name, value in data.items()}
+    given = {name for name, value in data.items() if isinstance(value, Mapping) and GIVEN in value}
+    return {name: taken(value, name, handed_in) if name in given else value for name, value in data.items()}

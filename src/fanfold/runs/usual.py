@@ -13,18 +13,21 @@ from fanfold.observation import Estimate, Observation
 
 NAME = "usual"  # of the file in a run directory
 QUANTILES = (0.01, 0.5, 0.99)
+LEAST_DRAWS = 30  # of fewer no quantile is known
 EACH_ENTRY = 16  # unknowns up to which each has a range of its own; of more only the extremes do
 NORM, RESIDUAL = "log10 of the norm of y", "the residual ‖y - A x_hat‖ / ‖y‖"
 
 
 def usual_of(net: nn.Module, obs: Observation) -> dict[str, Any]:
-    """The quantiles of each number that `numbers_of` reads off held-out draws, as plain data."""
+    """The quantiles of each number that `numbers_of` reads off held-out draws, as plain data; none of too few."""
     with torch.no_grad():
         numbers = numbers_of(net, obs, net(obs))
     levels = torch.tensor(QUANTILES, dtype=torch.float64)
     finite = {name: values.cpu() for name, values in numbers.items() if torch.isfinite(values).all()}
-    quantiles = {name: torch.quantile(values, levels).tolist() for name, values in finite.items()}
-    return {"draws": int(obs.y.shape[0]), "levels": list(QUANTILES), "quantiles": quantiles}
+    draws = int(obs.y.shape[0])
+    known = finite if draws >= LEAST_DRAWS else {}
+    quantiles = {name: torch.quantile(values, levels).tolist() for name, values in known.items()}
+    return {"draws": draws, "levels": list(QUANTILES), "quantiles": quantiles}
 
 
 def numbers_of(net: nn.Module, obs: Observation, estimate: Estimate) -> Mapping[str, Tensor]:
