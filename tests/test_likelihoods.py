@@ -254,3 +254,22 @@ def test_foreign_values_are_refused_with_the_values_there_are_before_the_first_s
         iterate(GAMP(likelihood=likelihood), 3)(observation)
     with pytest.raises(ValueError, match="cannot be" if is_complex else message):
         unfold(GAMP(likelihood=likelihood), observation, layers=2)(observation)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("noise_var", [0.0, 0.2])
+@each_channel
+def test_scores_of_a_known_z_are_finite_and_its_posterior_is_itself(likelihood, noise_var, dtype, generator):
+    p = torch.tensor([0.0, 0.3, -2.0, 1.5], dtype=dtype)
+    y = likelihood.sample(p, generator, noise_var)
+    for tau in (0.0, 1e-300, 1e-30, 1e-14):
+        score, curvature = likelihood.score(y, p, tau, noise_var)
+        mean, var = likelihood.posterior(y, p, tau, noise_var)
+        assert torch.isfinite(torch.stack([score, curvature, mean, var])).all()
+        if noise_var or isinstance(likelihood, Poisson):
+            assert ((mean - p).abs() <= 1e3 * tau + 2 * torch.finfo(dtype).eps * p.abs()).all()
+            torch.testing.assert_close(var, torch.full_like(var, tau), rtol=1e-6, atol=0)
+        if isinstance(likelihood, Poisson):  # the derivatives of its logarithm
+            rate = likelihood.exposure * p.exp()
+            torch.testing.assert_close(score, y - rate)
+            torch.testing.assert_close(curvature, rate)

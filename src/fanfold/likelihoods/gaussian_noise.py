@@ -28,7 +28,8 @@ class GaussianNoise(Likelihood):
         return z + circular(tuple(z.shape), generator, z.dtype, noise_var)
 
     def _score(self, y, p, tau, noise_var):
-        precision = 1 / (tau + noise_var)
+        var = tau + noise_var
+        precision = 1 / var.clamp_min(torch.finfo(var.dtype).tiny * 1e5)
         return (y - p) * precision, precision.expand(p.shape)
 
     def _log_evidence(self, y, p, tau, noise_var):

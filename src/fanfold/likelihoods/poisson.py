@@ -11,6 +11,7 @@ from fanfold.likelihoods.base import Likelihood
 
 HERMITE_NODES, HERMITE_WEIGHTS = np.polynomial.hermite.hermgauss(40)
 LOG_MASSES = np.log(HERMITE_WEIGHTS) + HERMITE_NODES**2
+LEAST_TAU = 1e-20  # of z: with less, it is known to every digit of its rate
 WIDENING = 1.2  # of what the peak's curvature says, as the flank towards low rates falls more slowly
 
 
@@ -52,16 +53,19 @@ class Poisson(Likelihood):
         return torch.poisson(self.exposure * torch.exp(z), generator=generator)
 
     def _score(self, y, p, tau, noise_var):
-        _, mean, var = self._moments(y, p, tau)
-        return mean / tau, (1 - var / tau) / tau
+        tau = tau.clamp_min(LEAST_TAU)
+        _, mean, var, rate, rate_var = self._moments(y, p, tau)
+        score, curvature = mean / tau, (1 - var / tau) / tau
+        known = (tau < 1e-2) & (tau * rate < 0.1)  # z is nearly known, and differences from tau lose their digits
+        return torch.where(known, y - rate, score), torch.where(known, rate - rate_var, curvature)
 
     def _log_evidence(self, y, p, tau, noise_var):
         if (tau == 0).all():
             return y * (math.log(self.exposure) + p) - self.exposure * torch.exp(p) - torch.lgamma(y + 1)
-        return self._moments(y, p, tau)[0]
+        return self._moments(y, p, tau.clamp_min(LEAST_TAU))[0]
 
-    def _moments(self, y: Tensor, p: Tensor, tau: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The log evidence, and the mean and variance of `z - p`, by Gauss-Hermite quadrature about the peak."""
+    def _moments(self, y: Tensor, p: Tensor, tau: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """The log evidence, and the mean and variance of `z - p` and of the rate, by Gauss-Hermite about the peak."""
         _refuse_complex(p)
         log_rate = p + p.new_tensor(math.log(self.exposure))
         bend = wright_omega(torch.log(tau) + log_rate + tau * y)  # tau times the rate at the peak
@@ -73,8 +77,12 @@ class Poisson(Likelihood):
         mass = torch.softmax(log_mass, -1)
         lean = (mass * offset).sum(-1)
         var = (mass * (offset - lean[..., None]).square()).sum(-1)
+        rates = torch.exp((log_rate + peak).clamp_max(40)[..., None] + offset.clamp_max(2))  # cut where not used
+        rate = (mass * rates).sum(-1)
+        rate_var = (mass * (rates - rate[..., None]).square()).sum(-1)
         at_peak = y * (log_rate + peak) - bend / tau - peak * peak / (2 * tau) - torch.lgamma(y + 1)
-        return log_mass.logsumexp(-1) + at_peak + torch.log(sd / tau.sqrt()) - math.log(math.pi) / 2, peak + lean, var
+        log_evidence = log_mass.logsumexp(-1) + at_peak + torch.log(sd / tau.sqrt()) - math.log(math.pi) / 2
+        return log_evidence, peak + lean, var, rate, rate_var
 
 
 def wright_omega(c: Tensor) -> Tensor:
