@@ -228,7 +228,10 @@ def functions_with_words() -> list[tuple[str, Any, str]]:
     return [(name, *case) for name, case in sorted(cases.items())]
 
 
-@pytest.mark.parametrize(("name", "function", "argument"), functions_with_words(), ids=lambda case: str(case))
+WORDY = functions_with_words()
+
+
+@pytest.mark.parametrize(("name", "function", "argument"), WORDY, ids=[name for name, *_ in WORDY])
 def test_misspelt_words_of_functions_are_refused_first(name, function, argument):
     with pytest.raises(ValueError, match=rf"{argument} is 'nosuch'; take "):
         function(**{argument: "nosuch"})
