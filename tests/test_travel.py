@@ -41,7 +41,7 @@ from fanfold.problems import REGISTRY, Box, Problem, Program
 from fanfold.problems.protocols import ReadsFiles, StartsPrograms
 from fanfold.runs import folders, origin, recipe
 from fanfold.runs.directory import Run
-from fanfold.runs.draws import KeptDraws
+from fanfold.runs.draws import RunDraws
 from fanfold.runs.folders import claimed
 from fanfold.runs.needs import needs_of
 from fanfold.runs.operators import read_operator, write_operator
@@ -187,7 +187,7 @@ def test_a_run_is_loaded_applied_and_reported_on_another_machine_without_its_dat
     assert cli.run(["runs", str(tmp_path)]) == 0
     assert cli.run(["resume", str(path)]) == 2  # which needs the data
     draws = Run.open(path).draws()
-    assert isinstance(draws, KeptDraws)
+    assert isinstance(draws, RunDraws)
     again, kept = draws.held_out().sample(2, torch.Generator())
     assert again.shape[1:] == x.shape[1:]
     assert torch.isfinite(torch.view_as_real(kept.y) if kept.y.is_complex() else kept.y).all()
@@ -359,29 +359,29 @@ def test_a_program_from_elsewhere_starts_only_if_that_is_allowed(programmed, tmp
 
 def test_a_seal_cannot_be_made_by_who_sends_the_run(programmed, tmp_path, monkeypatch):
     run = Run.open(programmed)
-    assert run.made_here
+    assert run.sealed
     assert stat.S_IMODE(origin.key_file().stat().st_mode) == 0o600
     rewrite(programmed, problem=run.config["problem"] | {"command": "touch /tmp/never"})
-    assert not run.made_here  # the seal of another config
+    assert not run.sealed  # the seal of another config
     with pytest.raises(ValueError, match="not made on this machine"):
         run.problem()
     config = (programmed / "config.toml").read_bytes()
     origin.seal(programmed, config)
-    assert run.made_here
+    assert run.sealed
     shutil.copy(programmed / "sealed", tmp_path / "evil")
     (programmed / "sealed").unlink()
     (programmed / "sealed").symlink_to(tmp_path / "evil")
-    assert not run.made_here
+    assert not run.sealed
     os.chmod(origin.key_file(), 0o644)
     try:
         (programmed / "sealed").unlink()
         shutil.copy(tmp_path / "evil", programmed / "sealed")
-        assert not run.made_here  # others could have read the key
+        assert not run.sealed  # others could have read the key
     finally:
         os.chmod(origin.key_file(), 0o600)
-    assert run.made_here
+    assert run.sealed
     monkeypatch.setenv("XDG_STATE_HOME", "/proc/nowhere")  # no key can be kept
-    assert not run.made_here
+    assert not run.sealed
 
 
 # Paths
@@ -452,7 +452,7 @@ def test_no_path_of_a_config_from_elsewhere_is_followed(tmp_path, another_machin
         rewrite(tmp_path / "run", problem=section)
         ff.load(tmp_path / "run")
         assert cli.run(["apply", str(tmp_path / "run"), str(tmp_path / "y.npy"), "--coverage", "0.5"]) == 0
-        assert isinstance(Run.open(tmp_path / "run").draws(), KeptDraws)
+        assert isinstance(Run.open(tmp_path / "run").draws(), RunDraws)
         for kept in (tmp_path / "run").glob("intervals*"):
             kept.unlink()
     assert cli.run(["report", str(tmp_path / "run"), "--samples", "8"]) == 0

@@ -159,7 +159,7 @@ class Run:
         )
 
     @property
-    def made_here(self) -> bool:
+    def sealed(self) -> bool:
         """Whether the run was made on this machine, by its seal."""
         return origin.is_sealed(self.path, read_regular(self.path / folders.CONFIG))
 
@@ -175,7 +175,7 @@ class Run:
         """
         described = self.section("problem")
         commands = needs_of(described).commands
-        if commands and not allow_program and "problem" not in self.handed_in and not self.made_here:
+        if commands and not allow_program and "problem" not in self.handed_in and not self.sealed:
             raise ValueError(
                 f"{self.path} was not made on this machine and would start a program: {commands[0]!r}. Read the "
                 "command, and if you trust it, allow it: --allow-program, or allow_program=True."
@@ -242,7 +242,7 @@ class Run:
         needs = needs_of(self.section("problem"))
         if needs.nothing or "problem" in self.handed_in:
             return self.problem()
-        if needs.files and not (needs.commands or needs.given) and self.made_here:
+        if needs.files and not (needs.commands or needs.given) and self.sealed:
             if not draws.has_draws(self.path):
                 return self.problem()
             with suppress(ValueError, OSError):
@@ -252,7 +252,7 @@ class Run:
                 f"{self.path} keeps no draws to judge the network on, and its problem needs "
                 f"{', '.join(needs.commands + needs.files + needs.given)}: hand the problem in, in Python."
             )
-        return draws.KeptDraws(self.path, self.outline())
+        return draws.RunDraws(self.path, self.outline())
 
     def network(self, problem: Problem | None = None) -> nn.Module:
         """The untrained network of the run.

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -47,14 +47,7 @@ def write_draws(folder: Path, train: Draws, test: Draws, A: LinearOperator | Non
     write_tensors(folder / FILE, tensors, {"observed": observed})
 
 
-class Pairs(NamedTuple):
-    """Pairs of one part."""
-
-    x: Tensor
-    obs: Observation
-
-
-class KeptDraws:
+class RunDraws:
     """A problem whose draws are those that a run keeps: some to tune on, and some that were not trained on.
 
     As with stored pairs, a draw of the former picks some at random, with replacement; of the latter come the first
@@ -69,12 +62,12 @@ class KeptDraws:
 
     Example:
         >>> import pathlib, tempfile, torch, fanfold as ff
-        >>> from fanfold.runs.draws import KeptDraws, drawn, write_draws
+        >>> from fanfold.runs.draws import RunDraws, drawn, write_draws
         >>> from fanfold.runs.outline import Outline, outline_of
         >>> problem, folder = ff.problems.LinearGaussian(n=2, m=3), pathlib.Path(tempfile.mkdtemp())
         >>> outlined = Outline(outline_of(problem, *problem.sample(2, torch.Generator())), None)
         >>> write_draws(folder, *drawn(problem, outlined), None)
-        >>> KeptDraws(folder, outlined).held_out().sample(5, torch.Generator())[0].shape
+        >>> RunDraws(folder, outlined).held_out().sample(5, torch.Generator())[0].shape
         torch.Size([5, 2])
     """
 
@@ -95,7 +88,7 @@ class KeptDraws:
     @property
     def stock(self) -> str:
         """What the draws are."""
-        return f"{len(self._parts['test'].x)} draws of {self.outlined.name} that the run keeps"
+        return f"{len(self._parts['test'][0])} draws of {self.outlined.name} that the run keeps"
 
     def sample(self, n: int, generator: torch.Generator) -> Draws:
         """`n` of the pairs of this part; of those that were not trained on the first ones, and at most all."""
@@ -105,14 +98,14 @@ class KeptDraws:
         rows = torch.randint(len(x), (n,), generator=generator)
         return x[rows], obs[rows]
 
-    def held_out(self) -> "KeptDraws":
+    def held_out(self) -> "RunDraws":
         """The draws that were not trained on."""
-        other = object.__new__(KeptDraws)
+        other = object.__new__(RunDraws)
         vars(other).update(vars(self))
         other._part = "test"
         return other
 
-    def shifted(self, **changes: Any) -> "KeptDraws":
+    def shifted(self, **changes: Any) -> "RunDraws":
         """Draws that are kept cannot be made under other conditions.
 
         Raises:
@@ -130,10 +123,10 @@ def has_draws(folder: Path) -> bool:
     return is_regular(folder / FILE)
 
 
-def _pairs(tensors: Mapping[str, Tensor], part: str, A: LinearOperator | None) -> Pairs:
+def _pairs(tensors: Mapping[str, Tensor], part: str, A: LinearOperator | None) -> Draws:
     matrices = tensors.get(f"{part}/A")
     operator = A if matrices is None else Batched(matrices)
-    return Pairs(tensors[f"{part}/x"], Observation(tensors[f"{part}/y"], operator, tensors.get(f"{part}/noise_var")))
+    return tensors[f"{part}/x"], Observation(tensors[f"{part}/y"], operator, tensors.get(f"{part}/noise_var"))
 
 
 def _count(x: Tensor, obs: Observation) -> int:
