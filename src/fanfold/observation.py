@@ -161,14 +161,10 @@ class Estimate:
         if self.x.dtype == dtype:
             return self
         x, var = self.x.to(dtype), None if self.var is None else self.var.to(dtype.to_real())
-        for what, wide, narrow in (("the estimate", self.x, x), ("its error variance", self.var, var)):
-            if narrow is None or wide is None or torch.compiler.is_compiling():
-                continue
-            if (narrow.isinf() & ~wide.isinf()).any():
-                raise ValueError(
-                    f"{what} reaches {wide.abs().max().item():.0e}, which {narrow.dtype} cannot hold; pass y and A in "
-                    "double precision, or in other units."
-                )
+        if not torch.compiler.is_compiling():
+            _refuse_overflow("the estimate", self.x, x)
+            if self.var is not None and var is not None:
+                _refuse_overflow("its error variance", self.var, var)
         return Estimate(x, var)
 
 
@@ -266,6 +262,14 @@ def in_working_precision(estimator: Callable[..., Estimate]) -> Callable[..., Es
         return estimator(*(wide if a is obs else a for a in args), **kwargs).in_precision(obs.y.dtype)
 
     return estimate
+
+
+def _refuse_overflow(what: str, wide: Tensor, narrow: Tensor) -> None:
+    if (narrow.isinf() & ~wide.isinf()).any():
+        raise ValueError(
+            f"{what} reaches {wide.abs().max().item():.0e}, which {narrow.dtype} cannot hold; pass y and A in double "
+            "precision, or in other units."
+        )
 
 
 def _extreme(rows: Tensor) -> bool:

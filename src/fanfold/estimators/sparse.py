@@ -81,7 +81,13 @@ class OMP(BySample):
             return lambda y, noise_var: _pursue(A, norms, y, max(len(y) * noise_var, 1e-12 * np.vdot(y, y).real))
         from sklearn.linear_model import orthogonal_mp
 
-        return lambda y, noise_var: orthogonal_mp(A / norms, y, tol=max(len(y) * noise_var, 1e-12 * y @ y)) / norms
+        def solve(y: np.ndarray, noise_var: float) -> np.ndarray:
+            units = 2.0 ** round(np.log2(np.abs(y).max() or 1.0))  # scikit-learn stops at an absolute size
+            y = y / units
+            tolerance = max(len(y) * noise_var / units**2, 1e-12 * y @ y)
+            return orthogonal_mp(A / norms, y, tol=tolerance) / norms * units
+
+        return solve
 
 
 def _pursue(A: np.ndarray, norms: np.ndarray, y: np.ndarray, tolerance: float) -> np.ndarray:
