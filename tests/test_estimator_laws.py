@@ -17,7 +17,7 @@ from fanfold import estimators, unfolding
 from fanfold.algorithms import EP, FISTA, ISTA, OAMP
 from fanfold.core.abilities import ability
 from fanfold.estimators import ofdm
-from fanfold.estimators.base import Kept, Preparable, Settings
+from fanfold.estimators.base import Bound, Kept, Preparable, Settings
 from fanfold.estimators.posterior.features import Features
 from fanfold.linops import Dense
 from fanfold.observation import Estimate, Observation
@@ -324,3 +324,20 @@ def test_whatever_has_parameters_is_built_by_a_row():
     shown = built | {type(module) for module in without}
     bases = {base for kind in shown for base in kind.__mro__[1:]}
     assert not {kind.__name__ for kind in estimating() - shown - bases}
+
+
+@every
+def test_y_alone_is_the_observation_that_is_made_of_it(name):
+    net, (_, obs) = made(name), drawn(name)
+    bound = ability(net, Bound)
+    expected = answer_or_refusal(net, Observation(obs.y, None if bound is None else bound.operator))
+    for y in (obs.y, obs.y.numpy()):
+        assert answer_or_refusal(net, y) == expected
+
+
+def answer_or_refusal(net: nn.Module, observed: Any) -> list | str:
+    """The estimate, or the sentence by which a network asks for its operator or the noise variance."""
+    try:
+        return net(observed).x.tolist()
+    except ValueError as error:
+        return str(error)

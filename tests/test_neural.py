@@ -350,7 +350,7 @@ def test_it_exports_to_onnx(tmp_path, trained):
 @pytest.mark.parametrize(
     ("loss", "settings", "message"),
     [
-        ("squared", {}, "unknown loss 'squared'; take squared-error"),
+        ("squared", {}, "loss is 'squared'; take squared-error"),
         ("cross-entropy", {}, "one-hot x"),
         ("pinball", {"levels": (0.5, 1.5)}, "between 0 and 1"),
         ("squared-error", {"members": 0}, "members is 0"),

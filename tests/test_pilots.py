@@ -131,7 +131,7 @@ def test_a_mask_that_does_not_fit_is_said(tmp_path):
     file.write_bytes(b"short")
     with pytest.raises(ValueError, match="cannot be read"):
         pilot_mask(str(file), 1, 24)
-    with pytest.raises(ValueError, match="cannot be read"):
+    with pytest.raises(ValueError, match="there is no file"):
         pilot_mask("nowhere.npy", 1, 24)
 
 

@@ -168,7 +168,7 @@ MATRIX = '[[axis]]\nkind = "matrix"\nfile = "m.npy"\n'
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("axis = [", "is not TOML"),
+        ("axis = [", "cannot be read as TOML"),
         ("", "has nothing; give [[axis]] tables or one [near-field]"),
         (ANGLE + NEAR, "has axis and near-field"),
         (ANGLE.replace("[[axis]]", "[axis]"), "double brackets"),
@@ -192,7 +192,7 @@ MATRIX = '[[axis]]\nkind = "matrix"\nfile = "m.npy"\n'
         (RANGE.replace("[1, 2.2]", "[2.2, 1]"), "give the lowest and the highest, in metres"),
         ('[[axis]]\nkind = "fourier"\nrows = [1, 9]\nvoxels = 8\n', "different numbers from 0 to 7"),
         (MATRIX, "rank 2: some of its rows or columns follow from others"),
-        (MATRIX.replace("m.npy", "bad.npy"), "no readable .npy"),
+        (MATRIX.replace("m.npy", "bad.npy"), "cannot be read as .npy"),
         (NEAR.replace("[0.1, 0, 0]]", "[-0.1, 0, 0]]"), "two transmitters coincide"),
         (NEAR.replace("[[-0.1, 0, 0], [0.1, 0, 0]]", "[[-0.1, 0], [0.1, 0]]"), "transmitters have shape (2, 2)"),
         (NEAR.replace("[3, 1, 4]", "[3, 4]"), "give 3 whole numbers"),
@@ -250,7 +250,7 @@ with_nan[3, 4] = np.nan
         ({"x": complex_zeros(20, N)}, "nothing but zeros in x"),
         ({"noise_var": np.array(-1.0)}, "noise_var is -1"),
         ({"noise_var": np.ones(19)}, "noise_var has shape (19,)"),
-        ({"x": np.array([{"a": 1}] * 20, dtype=object)}, "no readable .npz file of plain arrays"),
+        ({"x": np.array([{"a": 1}] * 20, dtype=object)}, "cannot be read as .npz"),
     ],
 )
 def test_wrong_pairs_are_said_with_what_to_store(geometry, tmp_path, capsys, changes, message):
@@ -335,10 +335,16 @@ def test_resume_and_report_know_the_array(calibrated, capsys):
     assert "untrained OAMP" in Path(page["report"]).read_text()
 
 
-def test_conditions_of_simulation_do_not_apply_to_pairs(calibrated, capsys):
-    assert "snr_db is a setting of simulated scenes" in said(
-        ["evaluate", str(calibrated / "run"), "--snr-db", "9"], capsys
-    )
+@pytest.mark.filterwarnings("ignore:120 pairs have measured SNRs")  # of scenes without a point
+def test_measured_pairs_are_sorted_by_their_snr_and_take_no_other_condition(calibrated, capsys):
+    """Their SNR is read off the nominal array, whose errors of 10 degrees leave about 12 dB."""
+    (row, *_) = printed(capsys, ["evaluate", str(calibrated / "run"), "--snr-db", "12"])["rows"]
+    assert row["snr_db"] == 12
+    assert abs(row["measured_snr_db"] - 12) < 5
+    assert "no two of them are within 5 dB" in said(["evaluate", str(calibrated / "run"), "--snr-db", "60"], capsys)
+    problem = RFGeometry(str(calibrated / "array.toml"), str(calibrated / "pairs.npz"))
+    with pytest.raises(ValueError, match="sparsity is a setting of simulated scenes"):
+        problem.shifted(sparsity=0.1)
 
 
 def test_a_changed_geometry_is_refused(calibrated, capsys, tmp_path):

@@ -13,6 +13,7 @@ from jaxtyping import Float, Inexact
 from torch import Tensor
 
 from fanfold.core.domain import POSITIVE, Domain
+from fanfold.core.settings import Checked
 from fanfold.core.units import power
 from fanfold.shrinkage import Level, firm, group_soft, scad, soft
 
@@ -21,7 +22,7 @@ __all__ = ["L1", "MCP", "REGISTRY", "SCAD", "GroupL1", "Penalty", "Ridge"]
 Signal = Inexact[Tensor, "*batch n"]
 
 
-class Penalty(ABC):
+class Penalty(Checked, ABC):
     """A function of x that a proximal algorithm adds to its misfit.
 
     Attributes:

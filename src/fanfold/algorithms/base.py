@@ -15,7 +15,7 @@ from fanfold.core.domain import FREE as FREE
 from fanfold.core.domain import POSITIVE as POSITIVE
 from fanfold.core.domain import UNIT as UNIT
 from fanfold.core.domain import Domain as Domain
-from fanfold.core.suggest import did_you_mean
+from fanfold.core.settings import Checked
 from fanfold.observation import Estimate, Observation
 from fanfold.penalties import Penalty
 from fanfold.priors import Prior
@@ -25,7 +25,7 @@ Theta = SimpleNamespace  # one tensor for each nominal, by name
 
 
 @dataclass(frozen=True)
-class Nominal:
+class Nominal(Checked):
     """A quantity that the algorithm's authors fixed, and that `unfold` may let move.
 
     Attributes:
@@ -68,7 +68,7 @@ class Nominal:
         return torch.tensor(value, dtype=obs.y.dtype.to_real(), device=obs.y.device)
 
 
-class Algorithm(ABC):
+class Algorithm(Checked, ABC):
     """An iterative estimator: `start`, then `step` again and again, then `read`.
 
     A subclass is a frozen dataclass whose fields are its settings, numbers or text. A step reads the
@@ -76,6 +76,7 @@ class Algorithm(ABC):
 
     Attributes:
         one_matrix: Whether it designs or learns matrices that belong to one A, so that samples cannot have their own.
+        by_svd: Whether a step takes A apart into singular vectors, so that learning A calls for double precision.
 
     Example:
         >>> import fanfold as ff, torch
@@ -86,6 +87,7 @@ class Algorithm(ABC):
     """
 
     one_matrix: ClassVar[bool] = False
+    by_svd: ClassVar[bool] = False
 
     @property
     @abstractmethod
@@ -138,14 +140,3 @@ def positive(**settings: float) -> None:
     for name, value in settings.items():
         if not 0 < value < math.inf:
             raise ValueError(f"{name} is {value}; pass a positive number.")
-
-
-def one_of(choices: tuple[str, ...], **settings: str) -> None:
-    """Refuse settings that are not among the choices.
-
-    Raises:
-        ValueError: Names the first setting that is wrong.
-    """
-    for name, value in settings.items():
-        if value not in choices:
-            raise ValueError(f"{name} is {value!r}; take {', '.join(choices)}.{did_you_mean(str(value), choices)}")

@@ -14,6 +14,7 @@ from torch import Tensor
 from fanfold.bounds.assumptions import has_atoms
 from fanfold.bounds.panels import panels
 from fanfold.core.abilities import require
+from fanfold.core.settings import checks_arguments
 from fanfold.observation import Observation
 from fanfold.problems.protocols import KnownModel
 
@@ -54,6 +55,7 @@ class ExactMMSE:
     effective_samples: float
 
 
+@checks_arguments
 def exact_mmse(
     problem: object, samples: int = 1000, method: Method | None = None, particles: int = 4000, seed: int = 0
 ) -> ExactMMSE:
@@ -77,8 +79,6 @@ def exact_mmse(
     model = require(problem, KnownModel, "exact_mmse", "Learn a bound from draws instead: learned_bound.")
     n = len(model.names)
     method = method or ("quadrature" if n == 1 else "importance")
-    if method not in ("quadrature", "importance"):
-        raise ValueError(f"method is {method!r}; take quadrature or importance.")
     generator = torch.Generator().manual_seed(seed)
     x, obs = model.sample_all(samples, generator)
     names = tuple(model.names[i] for i in model.wanted)

@@ -6,6 +6,8 @@ from typing import overload
 import torch
 from torch import Tensor
 
+MOST_DB = 3000.0  # whose ratio, and its inverse, are normal doubles
+
 __all__ = ["binade", "db", "from_db", "nmse", "nmse_db", "ordinary_binade", "power", "psnr_db", "rms"]
 
 
@@ -23,7 +25,13 @@ def db(ratio):
 
 
 def from_db(value_db: float) -> float:
-    """The power ratio that `value_db` decibels stand for, `10^(value_db / 10)`."""
+    """The power ratio that `value_db` decibels stand for, `10^(value_db / 10)`; infinite ones give infinity or zero.
+
+    Raises:
+        ValueError: If they are finite and no double has such a ratio.
+    """
+    if MOST_DB < abs(value_db) < math.inf:
+        raise ValueError(f"{value_db:g} dB are beyond what numbers hold; pass -{MOST_DB:g} to {MOST_DB:g}.")
     return 10.0 ** (value_db / 10.0)
 
 

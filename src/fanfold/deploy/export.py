@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fanfold.core.abilities import offers
+from fanfold.core.files import write_whole
 from fanfold.estimators.base import Paired
 from fanfold.observation import Estimator, Observation
 
@@ -112,7 +113,7 @@ def to_onnx(estimator: Estimator, example: Observation, path: str | Path) -> Pat
     Args:
         estimator: A real-valued estimator, or one with a method `of_pairs` as in `FromPairs`.
         example: An observation of at least two samples, its operator and noise variance.
-        path: The path of the file.
+        path: The path of the file, which is there whole or not at all.
 
     Returns:
         The path of the file.
@@ -159,7 +160,7 @@ def _written(module: nn.Module, arguments: tuple[Tensor, ...], outputs: list[str
     assert program is not None
     for node in program.model.graph:
         node.metadata_props.clear()  # stack traces with paths of the machine that exported
-    program.save(path)
+    write_whole(path, program.model_proto.SerializeToString())
     return path
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fanfold.adapters.sionna import sionna_at
 from fanfold.core.noise import circular
+from fanfold.core.settings import Checked
 from fanfold.core.table import Table
 from fanfold.estimators.ofdm import GridEstimator
 from fanfold.observation import Estimator
@@ -39,7 +40,7 @@ class SlotsSent:
 
 
 @dataclass(frozen=True)
-class Uplink:
+class Uplink(Checked):
     """`y = Σ_u h_u x_u + w` at every resource element of a slot: users of one antenna, equal power, a comb offset each.
 
     A source of one symbol stands still for the slot: one symbol of pilots, 13 of data. Others have 14 symbols, those in

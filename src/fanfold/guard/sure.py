@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from fanfold.core.settings import checks_arguments
 from fanfold.core.streams import Stream, generator_of
 from fanfold.core.units import power
 from fanfold.observation import Estimator, Observation
@@ -34,6 +35,7 @@ class Risk(NamedTuple):
     values: Tensor  # (samples,) each unbiased for its own expectation
 
 
+@checks_arguments
 def sure(
     estimator: Estimator,
     obs: Observation,
@@ -68,11 +70,6 @@ def sure(
         raise ValueError("SURE needs noise_var and a batch of measurements (samples, m); pass them in the Observation.")
     if probes < 1:
         raise ValueError(f"probes is {probes}; pass at least 1.")
-    if divergence not in ("autograd", "differences") or space not in ("signal", "measurements"):
-        raise ValueError(
-            f"divergence is {divergence!r} and space {space!r}; pass 'autograd' or 'differences', and 'signal' or "
-            "'measurements'."
-        )
     view = View(obs, space)
     var = obs.noise_var.expand(*obs.y.shape[:-1], 1)[..., 0].double()
     slope = torch.zeros_like(var)

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 import torch
 from torch import Tensor
 
+from fanfold.core.settings import Checked
 from fanfold.linops import LinearOperator
 from fanfold.observation import Observation
 
@@ -39,7 +40,7 @@ class Problem(Protocol):
         ...
 
 
-class Described:
+class Described(Checked):
     """What problems that are frozen dataclasses share: `shifted` and `held_out`.
 
     Example:

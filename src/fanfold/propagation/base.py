@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from fanfold.core.abilities import offers
+from fanfold.core.settings import Checked
 
 Part = Literal["train", "validation", "test"]
 
 
 @dataclass(frozen=True)
-class Layout:
+class Layout(Checked):
     """The axes of a channel: `(antennas, symbols, subcarriers)`, antennas in the order of the array's own axes.
 
     Attributes:
@@ -40,7 +41,6 @@ class Layout:
     carrier_hz: float = 3.5e9
 
     def __post_init__(self):
-        object.__setattr__(self, "array", tuple(int(size) for size in self.array))
         if not self.array or min(*self.array, self.symbols, self.subcarriers) < 1:
             raise ValueError(
                 f"an array of {self.array} with {self.symbols} symbols of {self.subcarriers} subcarriers is empty."
@@ -124,6 +124,21 @@ class HashedSource(Protocol):
     @property
     def fingerprint(self) -> str | None:
         """The hash of all its channels; another one tells that they changed. None where no channels are stored."""
+        ...
+
+
+@runtime_checkable
+class ReadSource(Protocol):
+    """A source that was read from a file, and says what it took its axes for."""
+
+    @property
+    def reading(self) -> str:
+        """What was read, in words."""
+        ...
+
+    @property
+    def doubt(self) -> str | None:
+        """Why it may have been read wrongly, and what to do then; None where nothing says so."""
         ...
 
 

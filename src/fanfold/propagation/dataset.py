@@ -9,7 +9,8 @@ of 16-bit integers would serve strong entries better by a few dB and faded ones 
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fanfold.core.data_files import beside, json_object, regular_file, understanding
 from fanfold.core.files import file_hash
+from fanfold.core.settings import Checked, kinds_of, made, within
 from fanfold.propagation.base import Layout, Part, picked, rows_of
 
 MANIFEST = "channels.json"
@@ -27,7 +30,29 @@ DRAW_AGAIN = "the same `fanfold channels draw` draws what is missing anew"
 
 
 @dataclass(frozen=True)
-class Dataset:
+class Manifest(Checked):
+    """What the manifest of a dataset says, of which more may stand there.
+
+    Example:
+        >>> from fanfold.propagation.dataset import Manifest
+        >>> Manifest(version=1, layout={}, shards=("00000.npy",), draws=5).finished
+        True
+    """
+
+    version: int
+    layout: Mapping[str, Any]
+    shards: tuple[str, ...]  # names of files in the folder
+    draws: int
+    finished: bool = True
+    hash: str = ""
+    sha256: tuple[str, ...] = ()  # of each shard
+    raw_power: tuple[float, ...] = ()  # mean power of each shard before scaling
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    drawn_by: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Dataset(Checked):
     """Channels that `draw_channels` drew, in their folder. The last `held_out_share` of the draws is kept for testing.
 
     Attributes:
@@ -67,12 +92,12 @@ class Dataset:
     @cached_property
     def layout(self) -> Layout:
         """The shape and numerology of its channels."""
-        return Layout(**self.manifest["layout"])
+        return made(Layout, self.manifest["layout"], f"the layout in {Path(self.path) / MANIFEST}")
 
     @cached_property
     def shards(self) -> list[np.ndarray]:
         """The files, memory-mapped, each `(draws, antennas, symbols, subcarriers, 2)` of float16."""
-        return [opened(Path(self.path) / name, self.layout) for name in self.manifest["shards"]]
+        return [opened(beside(Path(self.path), name), self.layout) for name in self.manifest["shards"]]
 
     @property
     def count(self) -> int:
@@ -91,10 +116,8 @@ class Dataset:
             ValueError: If one is not what was written.
         """
         for name, sha in zip(self.manifest["shards"], self.manifest.get("sha256", [])):
-            if file_hash(Path(self.path) / name) != sha:
-                raise ValueError(
-                    f"{Path(self.path) / name} is damaged: its SHA-256 is not the manifest's; {DRAW_AGAIN}."
-                )
+            if file_hash(file := beside(Path(self.path), name)) != sha:
+                raise ValueError(f"{file} is damaged: its SHA-256 is not the manifest's; {DRAW_AGAIN}.")
 
     def facts(self) -> dict[str, Any]:
         """What the manifest says of the draws: recipe, seed, versions, hash, and the power before scaling."""
@@ -137,14 +160,10 @@ def read_manifest(path: Path) -> dict[str, Any]:
         ValueError: If there is none, or none that this version reads.
     """
     file = path / MANIFEST
-    if not file.is_file():
-        raise ValueError(f"there is no dataset of channels in {path}: no {MANIFEST}; draw one: fanfold channels draw.")
-    try:
-        manifest = json.loads(file.read_text())
-    except ValueError as error:
-        raise ValueError(f"{file} is damaged: {error}; remove the folder and draw it anew.") from error
-    if not isinstance(manifest, dict) or not manifest.keys() >= {"version", "layout", "shards", "draws"}:
-        raise ValueError(f"{file} is no manifest of channels; remove the folder and draw it anew.")
+    missing = f"there is no dataset of channels in {path}: no {MANIFEST}; draw one: fanfold channels draw."
+    manifest = json_object(file, missing)
+    with within(f"{file} is damaged, remove the folder and draw it anew"):
+        made(Manifest, {name: manifest[name] for name in kinds_of(Manifest) if name in manifest}, "the manifest")
     if manifest["version"] != VERSION:
         raise ValueError(f"{path} is of version {manifest['version']}; this fanfold reads {VERSION}.")
     return manifest
@@ -156,12 +175,9 @@ def opened(file: Path, layout: Layout) -> np.ndarray:
     Raises:
         ValueError: If it is missing, cut short or of another layout.
     """
-    try:
-        shard = np.load(file, mmap_mode="r")
-    except FileNotFoundError as error:
-        raise ValueError(f"{file} is missing; {DRAW_AGAIN}.") from error
-    except (ValueError, OSError, EOFError) as error:
-        raise ValueError(f"{file} is truncated or damaged ({error}); {DRAW_AGAIN}.") from error
+    regular_file(file, f"{file} is missing; {DRAW_AGAIN}.")
+    with understanding(file, "a shard of channels, it is truncated or damaged", DRAW_AGAIN):
+        shard = np.lib.format.open_memmap(file, mode="r")
     if shard.dtype != np.float16 or shard.shape[1:] != (*layout.shape, 2):
         expected = (*layout.shape, 2)
         raise ValueError(

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from fanfold.core.events import DrawingEvent, DrawingFinished, DrawingStarted, DrawsKept, exhaust
 from fanfold.core.files import check_same, file_hash, sole_writer, write_whole
+from fanfold.core.settings import checks_arguments
 from fanfold.propagation.base import Layout
 from fanfold.propagation.dataset import MANIFEST, VERSION, Dataset, read_manifest, whole_hash
 
@@ -70,7 +71,7 @@ class _Shards:
         listed = {"shards": list(whole), "finished": finished, "sha256": [sha for sha, _ in whole.values()]}
         manifest = self.manifest | listed | {"raw_power": [round(power, 6) for _, power in whole.values()]}
         text = json.dumps(manifest | {"hash": whole_hash(manifest)}, indent=1)
-        write_whole(self.folder / MANIFEST, (text + "\n").encode())
+        write_whole(self.folder / MANIFEST, (text + "\n").encode(), follow=False)
 
     def draw(self, name: str, recipe: Recipe, draws: int, seed: int) -> None:
         """Draw one shard and write it.
@@ -83,10 +84,11 @@ class _Shards:
             raise ValueError(f"{type(recipe).__name__} drew channels that are not finite (seed {seed}).")
         content = io.BytesIO()
         np.save(content, torch.view_as_real(drawn).half().numpy())
-        write_whole(self.folder / name, content.getvalue())
+        write_whole(self.folder / name, content.getvalue(), follow=False)
         self.whole[name] = file_hash(self.folder / name), power
 
 
+@checks_arguments
 def draw_channels(
     recipe: Recipe,
     draws: int,

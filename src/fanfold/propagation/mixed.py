@@ -7,11 +7,12 @@ import torch
 from torch import Tensor
 
 from fanfold.core.abilities import offers
-from fanfold.propagation.base import DistinctSource, Layout, Part, Source, StoredSource, stored_fingerprint
+from fanfold.core.settings import Checked, checks_arguments
+from fanfold.propagation.base import DistinctSource, Layout, Part, ReadSource, Source, StoredSource, stored_fingerprint
 
 
 @dataclass(frozen=True)
-class Mixed:
+class Mixed(Checked):
     """Draws of several sources of one layout, the same number of each but for a remainder, in random order.
 
     Attributes:
@@ -74,6 +75,16 @@ class Mixed:
         drawn = [distinct(source, size, generator, part) for source, size in zip(self.sources, sizes, strict=True)]
         return torch.cat(drawn)[torch.randperm(n, generator=generator)]
 
+    @property
+    def reading(self) -> str:
+        """What was read from files, in words."""
+        return "; ".join([source.reading for source in self.sources if offers(source, ReadSource)])
+
+    @property
+    def doubt(self) -> str | None:
+        """Why the axes of one of the files look swapped; None where they do not."""
+        return next((s.doubt for s in self.sources if offers(s, ReadSource) and s.doubt is not None), None)
+
     def _sizes(self, n: int, generator: torch.Generator) -> list[int]:
         """How many draws each source gives."""
         first = torch.randint(len(self.sources), (), generator=generator).item()  # whose turn it is for the remainder
@@ -81,6 +92,7 @@ class Mixed:
         return [share + ((k - first) % len(self.sources) < rest) for k in range(len(self.sources))]
 
 
+@checks_arguments
 def distinct(source: Source, n: int, generator: torch.Generator, part: Part = "train") -> Tensor:
     """`n` channels of a part, `(n, antennas, symbols, subcarriers)`; of stored ones none twice, to train on too.
 

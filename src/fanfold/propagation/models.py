@@ -10,13 +10,14 @@ from scipy.special import j0
 from torch import Tensor
 
 from fanfold.core.noise import circular
+from fanfold.core.settings import Checked
 from fanfold.propagation.base import Layout, Part
 
 LIGHT = 299_792_458.0  # m/s
 
 
 @dataclass(frozen=True)
-class Rayleigh:
+class Rayleigh(Checked):
     """Independent `CN(0, 1)` entries for each antenna and subcarrier, the same in all symbols of a slot.
 
     Example:

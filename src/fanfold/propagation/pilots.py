@@ -2,12 +2,12 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from fanfold.core.array_files import array_of
 from fanfold.core.suggest import did_you_mean
 
 SLOT_SYMBOLS = 14  # with the normal cyclic prefix
@@ -168,13 +168,7 @@ def _marked(pilots: str, rows: Sequence[int], columns: Sequence[int], symbols: i
 
 
 def _of_file(pilots: str, symbols: int, subcarriers: int) -> Tensor:
-    try:
-        with Path(pilots).open("rb") as stream:
-            mask = np.load(stream)
-    except (ValueError, OSError, EOFError) as error:
-        raise ValueError(f"the pilots {pilots} cannot be read ({error}); is it a whole .npy file?") from error
-    if not isinstance(mask, np.ndarray):
-        raise ValueError(f"the pilots {pilots} are several arrays; pass a .npy file, which holds one.")
+    mask = array_of(pilots)
     if mask.dtype != np.bool_ or mask.shape != (symbols, subcarriers):
         raise ValueError(
             f"{pilots} holds {mask.dtype} of shape {mask.shape}; pass a mask that is bool, ({symbols}, {subcarriers}), "

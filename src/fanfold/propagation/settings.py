@@ -1,17 +1,12 @@
 """Settings in a name: `rician:k_db=10,array=2x4x8` is the model rician with two of its fields given."""
 
-import dataclasses
+import math
 import types
-from typing import Any, ClassVar, Literal, Protocol, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
-from fanfold.core.suggest import did_you_mean
+from fanfold.core.settings import Dataclass, check_known, kinds_of
 
-
-class _Dataclass(Protocol):
-    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
-
-
-T = TypeVar("T", bound=_Dataclass)
+T = TypeVar("T", bound=Dataclass)
 
 
 def made(kind: type[T], what: str, text: str, **given: Any) -> T:
@@ -26,19 +21,17 @@ def made(kind: type[T], what: str, text: str, **given: Any) -> T:
     Raises:
         ValueError: If a setting is unknown or is not of its field's type.
     """
-    types_of = get_type_hints(kind)
-    known = [f.name for f in dataclasses.fields(kind) if f.name not in given]
+    kinds = {name: kind for name, kind in kinds_of(kind).items() if name not in given}
     settings = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
         name, equals, value = part.partition("=")
-        if name not in known:
-            raise ValueError(f"{what} has no setting {name!r}; it has {', '.join(known)}.{did_you_mean(name, known)}")
+        check_known([name], list(kinds), f"{what} has no setting {{!r}}; it has {{}}.")
         if not equals:
             raise ValueError(f"{what}: {name} has no value; write {name}=VALUE.")
         try:
-            settings[name] = _value(types_of[name], value)
+            settings[name] = _value(kinds[name], value)
         except ValueError as error:
-            raise ValueError(f"{what}: {name} is {value!r}; pass {_shown(types_of[name])}.") from error
+            raise ValueError(f"{what}: {name} is {value!r}; pass {_shown(kinds[name])}.") from error
     return kind(**given, **settings)
 
 
@@ -52,6 +45,8 @@ def _value(kind: Any, text: str) -> Any:
         return text
     if isinstance(kind, types.UnionType):
         return _value(arguments[0], text)
+    if kind is float and math.isnan(float(text)):
+        raise ValueError(text)
     return kind(text)
 
 

@@ -5,6 +5,7 @@ import re
 from functools import lru_cache
 from pathlib import Path
 
+from fanfold.core.array_files import SUFFIXES
 from fanfold.core.suggest import did_you_mean
 from fanfold.propagation import tr38901
 from fanfold.propagation.base import Source
@@ -12,7 +13,7 @@ from fanfold.propagation.dataset import MANIFEST, Dataset
 from fanfold.propagation.mixed import Mixed
 from fanfold.propagation.models import MODELS
 from fanfold.propagation.settings import made
-from fanfold.propagation.user_files import SUFFIXES, UserFile
+from fanfold.propagation.user_files import UserFile
 
 SHIPPED = {"umi": Path(__file__).parent / "data" / "umi"}  # 32 antennas and 24 subcarriers
 JOINS = re.compile(r"(?<![0-9][eE])\+")  # not that of 1e+3
@@ -45,6 +46,12 @@ def source_of(name: str) -> Source:
         file = Path(head).resolve()
         return _user_file(head, text, str(file), _changed(file))
     raise ValueError(f"there is no source of channels {name!r}; {_hint(head)}")
+
+
+def files_of_source(name: str) -> list[str]:
+    """The parts of a source's name that stand for files or folders, without a look at the disk."""
+    parts = [part.strip() for part in JOINS.split(name)]
+    return [part for part in parts if part not in SHIPPED and _split(part)[0] not in MODELS]
 
 
 def _parts(name: str) -> list[str]:

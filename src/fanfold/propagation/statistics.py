@@ -6,6 +6,7 @@ from math import pi
 import torch
 from torch import Tensor
 
+from fanfold.core.settings import checks_arguments
 from fanfold.core.units import db
 from fanfold.propagation.base import Layout, Part, Source
 
@@ -43,6 +44,7 @@ class Statistics:
     shares: dict[str, list[float]]
 
     @classmethod
+    @checks_arguments
     def of(cls, source: Source, draws: int, generator: torch.Generator, part: Part = "train") -> "Statistics":
         """The statistics of so many draws of a part; few draws give too small a rank.
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fanfold.adapters.sionna import MISSING, PACKAGE, SCENARIOS, profile_paths, scenario_paths, sionna_at
 from fanfold.core.machine import threads
+from fanfold.core.settings import Checked
 from fanfold.core.suggest import did_you_mean
 from fanfold.propagation.base import Layout
 
@@ -18,7 +19,7 @@ MODELS = (*SCENARIOS, *PROFILES)
 
 
 @dataclass(frozen=True)
-class TR38901:
+class TR38901(Checked):
     """One user with one omnidirectional antenna, received by the array of a base station; no path loss, no shadowing.
 
     Each draw is scaled to unit mean power over its antennas, symbols and subcarriers: what Sionna draws has the gain of
@@ -54,10 +55,6 @@ class TR38901:
     correlation: float = 0.0  # for TDL-A to C: that of neighbouring antennas, exponential along each axis of the array
 
     def __post_init__(self):
-        given = {"array": self.array, "panels": self.panels, "speed_mps": self.speed_mps}
-        for name, value in given.items():
-            if isinstance(value, list):  # a manifest, being JSON, has lists for tuples
-                object.__setattr__(self, name, tuple(value))
         if self.model not in MODELS:
             raise ValueError(
                 f"unknown model {self.model!r}; there are {', '.join(MODELS)}.{did_you_mean(self.model, MODELS)}"
@@ -146,15 +143,11 @@ def _check(recipe: TR38901) -> None:
         raise ValueError(f"panels {recipe.panels} with a gap of {recipe.panel_gap}; pass positive ones.")
     if not 1 <= recipe.symbols <= 14:
         raise ValueError(f"symbols is {recipe.symbols}; a slot has 14.")
-    if recipe.spacing_khz not in (15, 30, 60, 120):
-        raise ValueError(f"spacing_khz is {recipe.spacing_khz}; numerologies 0 to 3 have 15, 30, 60 and 120.")
     if not 0 <= lowest <= highest:
         raise ValueError(f"speed_mps is {recipe.speed_mps}; pass one speed or the range from a lower to a higher one.")
     if recipe.delay_spread_ns is not None and (scenario or recipe.delay_spread_ns <= 0):
         why = f"{recipe.model} draws its own" if scenario else "it is positive"
         raise ValueError(f"delay_spread_ns is {recipe.delay_spread_ns}, but {why}.")
-    if recipe.line_of_sight not in ("random", "force", "forbid"):
-        raise ValueError(f"line_of_sight is {recipe.line_of_sight!r}; pass random, force or forbid.")
     if recipe.line_of_sight != "random" and not scenario:
         raise ValueError(f"line_of_sight is for {', '.join(SCENARIOS)}; profiles D and E have one, A to C have none.")
     if recipe.correlation and not (scattered and 0 < recipe.correlation < 1):

@@ -4,16 +4,18 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from fanfold.core.array_files import array_of, held_arrays, listed
 from fanfold.core.files import file_hash
+from fanfold.core.settings import Checked
+from fanfold.propagation.axes import axes_in_words, swapped
 from fanfold.propagation.base import Layout, Part, picked, rows_of
 
-SUFFIXES = (".npz", ".npy", ".h5", ".hdf5", ".mat")
 AXES = {3: "daf", 4: "dasf", 7: "ddaddsf"}  # by the number of dimensions, where the user does not say
 AXES_MEANING = (
     "d draws (several are joined, the first slowest), a antennas, s symbols, f subcarriers, c real and imaginary part"
@@ -21,7 +23,7 @@ AXES_MEANING = (
 
 
 @dataclass(frozen=True)
-class UserFile:
+class UserFile(Checked):
     """Channels H of a file, of any scale; the last tenth is kept for testing.
 
     Axes are (draws, antennas, subcarriers), (draws, antennas, symbols, subcarriers) or, as the field writes them,
@@ -96,6 +98,21 @@ class UserFile:
         """How many draws one topology has: links and streams of one entry of the batch."""
         return self._ordered[1]
 
+    @property
+    def reading(self) -> str:
+        """What was read, in words."""
+        return f"{self.path}: {len(self.channels)} channels of {axes_in_words(self.layout)}"
+
+    @property
+    def doubt(self) -> str | None:
+        """Why the axes look swapped, and what to say if they are; None where they do not, or the user named them."""
+        reason = None if self.axes else swapped(self.channels)
+        if reason is None:
+            return None
+        axes = AXES[_chosen(self)[1].ndim]
+        other = axes.translate(str.maketrans("af", "fa"))
+        return f"{self.reading}: are the axes swapped? Then say axes={other}, or else axes={axes}. For {reason}"
+
     def rows(self, part: Part) -> range:
         """The draws that a part holds; no topology is in two parts."""
         rows = rows_of(part, len(self.channels) // self._links, self.held_out_share)
@@ -144,72 +161,15 @@ def _ordered(source: UserFile) -> tuple[np.ndarray, int]:
 
 
 def _chosen(source: UserFile) -> tuple[str, np.ndarray]:
-    """The array that was named, or the only one that can hold channels."""
-    arrays = _arrays(Path(source.path))
-    if source.name:
-        if source.name not in arrays:
-            raise ValueError(f"{source.path} has no array {source.name!r}; it has {_listed(arrays)}.")
-        return source.name, arrays[source.name]
-    fitting = [name for name, value in arrays.items() if value.ndim >= 3]
-    if len(fitting) != 1:
-        raise ValueError(
-            f"{source.path} has {len(fitting)} arrays of three or more dimensions, not one: {_listed(arrays)}; name "
-            "the channels: name=H."
-        )
-    return fitting[0], arrays[fitting[0]]
-
-
-def _listed(arrays: dict[str, np.ndarray]) -> str:
-    return ", ".join(f"{name} {value.dtype} {value.shape}" for name, value in arrays.items()) or "none"
-
-
-def _arrays(path: Path) -> dict[str, np.ndarray]:
-    """Every array of a file by name."""
-    if not path.is_file():
-        raise ValueError(f"there is no file {path}.")
-    suffix = path.suffix.lower()
-    try:
-        if suffix in (".npy", ".npz"):
-            with path.open("rb") as stream:  # closed also where np.load gives up
-                file = np.load(stream)
-                return {"": file} if isinstance(file, np.ndarray) else dict(file)
-        if suffix == ".mat" and not _is_hdf5(path):
-            from scipy.io import loadmat
-
-            return {name: value for name, value in loadmat(path).items() if isinstance(value, np.ndarray)}
-        return _of_hdf5(path)
-    except ImportError:
-        raise
-    except Exception as error:  # of many kinds, from three libraries
-        raise ValueError(f"{path} cannot be read as {suffix} ({error}); is it whole?") from error
-
-
-def _is_hdf5(path: Path) -> bool:
-    """Whether a .mat file is of version 7.3, which is HDF5 behind a header of 512 bytes."""
-    with path.open("rb") as file:
-        start = file.read(520)
-    return b"\x89HDF" in (start[:4], start[512:516])
-
-
-def _of_hdf5(path: Path) -> dict[str, np.ndarray]:
-    try:
-        import h5py
-    except ImportError as error:
-        raise ImportError(f"{path} is HDF5, which h5py reads: pip install 'fanfold[channels]'") from error
-    arrays: dict[str, np.ndarray] = {}
-
-    def keep(name: str, item: Any) -> None:
-        if isinstance(item, h5py.Dataset) and item.ndim:
-            value = _complex(item[()])
-            arrays[name] = value.T if path.suffix.lower() == ".mat" else value  # MATLAB stores the first axis fastest
-
-    with h5py.File(path, "r") as file:
-        file.visititems(keep)
-    return arrays
-
-
-def _complex(value: np.ndarray) -> np.ndarray:
-    """Numbers as they are, or as complex ones: MATLAB stores those as records of real and imag."""
-    names = value.dtype.names or ()
-    pair = next((p for p in (("real", "imag"), ("r", "i"), ("re", "im")) if set(p) == set(names)), None)
-    return value[pair[0]] + 1j * value[pair[1]] if pair else value
+    """The array that was named, or the only one that can hold channels; no other is read."""
+    name = source.name
+    if not name:
+        arrays = held_arrays(source.path)
+        fitting = [name for name, held in arrays.items() if len(held.shape) >= 3]
+        if len(fitting) != 1:
+            raise ValueError(
+                f"{source.path} has {len(fitting)} arrays of three or more dimensions, not one: {listed(arrays)}; "
+                "name the channels: name=H."
+            )
+        name = fitting[0]
+    return name, array_of(source.path, name)

@@ -8,13 +8,14 @@ Ending = Literal["steps", "patience", "diverged"]
 
 @dataclass(frozen=True)
 class Started:
-    """Training begins, at `step` if it is resumed."""
+    """Training begins, at `step` if it is resumed; `reading` says what the problem read from the user's files."""
 
     step: int
     steps: int
     parameters: int
     threads: int
     processes: int
+    reading: str = ""
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fanfold.core.settings import Checked
 from fanfold.estimators.base import Term
 from fanfold.training.settings import Training
 
@@ -14,7 +15,7 @@ LAST_LESSON = 0.05  # of the learning rate of a term is left at its end
 
 
 @dataclass(frozen=True)
-class Stage:
+class Stage(Checked):
     """Steps `first … last - 1`, with the network cut to `depth` layers (0: whole), or of a term of lessons."""
 
     first: int

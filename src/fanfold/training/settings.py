@@ -1,18 +1,21 @@
 """How to train: the fields of `Training`, and the same as keywords that need not be given."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any, Literal, TypedDict, get_args
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypedDict
 
-from fanfold.core.suggest import did_you_mean
+from torch import Tensor
+
+from fanfold.core.settings import Checked, check_names
 
 Schedule = Literal["end-to-end", "layer-by-layer", "lessons"]
 NMSEOver = Literal["batch", "sample"]
+Loss = Callable[[Tensor, Tensor], Tensor]  # x_hat and x, both (batch, n), to (batch,) or one number
 
 
 @dataclass(frozen=True)
-class Training:
+class Training(Checked):
     """How to train. Adam; in each stage the learning rate falls along a cosine to zero.
 
     Attributes:
@@ -31,6 +34,8 @@ class Training:
         patience: Validations without a better one before training stops; 0 never stops.
         seed: Seed of the draws.
         threads: Threads of torch; 0 takes the cores that other programs leave idle.
+        loss: In Python: what is minimised instead of the NMSE, a function of x_hat and x `(batch, n)` that gives a loss
+            for each sample, `(batch,)`, or one number; it also chooses the best weights.
 
     Raises:
         ValueError: If a number is out of range.
@@ -56,6 +61,7 @@ class Training:
     patience: int = 0
     seed: int = 0
     threads: int = 0
+    loss: Loss | None = None
 
     def __post_init__(self):
         positive = {
@@ -71,10 +77,6 @@ class Training:
         for name, value in positive.items():
             if not 0 < value < math.inf:
                 raise ValueError(f"{name} is {value}; pass a positive, finite number.")
-        for name, value, words in (("schedule", self.schedule, Schedule), ("nmse_over", self.nmse_over, NMSEOver)):
-            if value not in get_args(words):
-                choices = get_args(words)
-                raise ValueError(f"{name} is {value!r}; take {', '.join(choices)}.{did_you_mean(str(value), choices)}")
         if min(self.weight_decay, self.patience, self.threads, self.simulations) < 0:
             raise ValueError("weight_decay, patience, threads and simulations are not negative.")
 
@@ -97,12 +99,10 @@ class TrainingOptions(TypedDict, total=False):
     patience: int
     seed: int
     threads: int
+    loss: Loss | None
 
 
 def training_for(defaults: Mapping[str, Any], options: Mapping[str, Any]) -> Training:
     """`Training` from what was given, and an estimator's defaults for what was not; None is "not given"."""
-    known = [field.name for field in fields(Training)]
-    for name in options:
-        if name not in known:
-            raise ValueError(f"training has no setting {name!r}; it has {', '.join(known)}.{did_you_mean(name, known)}")
+    check_names(Training, options, "training")
     return Training(**{**defaults, **{name: value for name, value in options.items() if value is not None}})

@@ -12,13 +12,16 @@ from torch.utils._pytree import keystr, tree_flatten_with_path
 
 from fanfold.algorithms import ISTA
 from fanfold.algorithms.base import Algorithm, State, Theta
+from fanfold.core.settings import Checked, checks_arguments
 from fanfold.observation import Estimate, Observation
 from fanfold.unfolding.adjoint import ImplicitGradient, Through, detached, flat, replaced, sample_numbers
-from fanfold.unfolding.unfold import HasOperator, Unfolded
+from fanfold.unfolding.boundary import HasOperator
+from fanfold.unfolding.unfold import Unfolded
 
 Gradient = Literal["implicit", "jacobian-free"]
 
 
+@checks_arguments
 def equilibrium(
     algorithm: Algorithm,
     problem_or_obs: HasOperator,
@@ -75,6 +78,7 @@ class Equilibrium(Unfolded):
         (True, 1)
     """
 
+    @checks_arguments
     def __init__(
         self,
         algorithm: Algorithm,
@@ -92,8 +96,6 @@ class Equilibrium(Unfolded):
                 f"tolerance is {tolerance} and max_iterations {max_iterations}; pass a number between 0 and 1, and at "
                 "least 2."
             )
-        if gradient not in ("implicit", "jacobian-free"):
-            raise ValueError(f"gradient is {gradient!r}; pass 'implicit' or 'jacobian-free'.")
         super().__init__(algorithm, problem_or_obs, 1, learn)
         self.tolerance, self.max_iterations, self.iterations = tolerance, max_iterations, 0
         self.gradient: Gradient = gradient
@@ -111,6 +113,7 @@ class Equilibrium(Unfolded):
 
     def trajectory(self, obs: Observation, depth: int | None = None, latest: int | None = None) -> list[Estimate]:
         """The estimate, as a network of one layer gives it."""
+        dtype, obs = obs.y.dtype, self.admitted(obs)
         (theta,), self._learns = self._thetas(obs), torch.is_grad_enabled()
         start = self.algorithm.start(obs)
         s, settled = self._settle(start, obs, detached(theta))
@@ -121,7 +124,7 @@ class Equilibrium(Unfolded):
             moving = [k for k, v in numbers.items() if k not in began or not torch.equal(began[k], v)]
             adjoint = ImplicitGradient(self.algorithm, s, obs, theta, moving, settled, self.tolerance)
             after = replaced(after, dict(zip(moving, Through.apply(adjoint, *(numbers[k] for k in moving)))))
-        return [self.algorithm.read(after)]
+        return [self.algorithm.read(after).in_precision(dtype)]
 
     @torch.no_grad()
     def _at_rest(self, s: State, start: State, obs: Observation, theta: Theta) -> State:
@@ -188,7 +191,7 @@ class Equilibrium(Unfolded):
 
 
 @dataclass(frozen=True)
-class EquilibriumSettings:
+class EquilibriumSettings(Checked):
     """The settings of a fixed point as a network: all of it but its weights.
 
     Example:

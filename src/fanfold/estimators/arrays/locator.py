@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fanfold.core.abilities import require
+from fanfold.core.settings import Checked
 from fanfold.core.units import ordinary_binade, power
 from fanfold.estimators.precision import in_full_precision
 from fanfold.networks.residual_mlp import ResidualMLP
 from fanfold.networks.spectrum import SpectrumCNN
-from fanfold.observation import Estimate, Observation
+from fanfold.observation import Estimate, Observation, takes_measurements
 from fanfold.problems.protocols import KnownWaveform
 
 DECISIVE_NATS = 1000.0  # log ratios beyond it count as their logarithm, since nothing depends on them any more
@@ -34,7 +35,7 @@ class FilterOutputs(NamedTuple):
 
 
 @dataclass(frozen=True)
-class LocatorSettings:
+class LocatorSettings(Checked):
     """Matched filters, a CNN along them, and the mean of a mixture with a part for each place: a `Locator`.
 
     Example:
@@ -56,7 +57,7 @@ class LocatorSettings:
         Raises:
             ValueError: If the problem has no source of known shape at an unknown place.
         """
-        instead = "Take tone or time-delay, or make it of templates: Locator(templates, values)."
+        instead = "Take tone or time-delay; in Python a Locator can be made of templates."
         located = require(problem, KnownWaveform, "Locator", instead)
         low, high = located.window
         inside = math.ceil((high - low) / located.resolution * self.oversampling)
@@ -174,6 +175,7 @@ class Locator(nn.Module):
         """
         return LocatorSettings(oversampling, margin, width, depth, seed).build(problem)
 
+    @takes_measurements
     @in_full_precision
     def forward(self, obs: Observation) -> Estimate:
         """The mixture's mean and variance, `(..., 1)` each.

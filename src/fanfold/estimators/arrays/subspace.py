@@ -14,9 +14,10 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor
 
+from fanfold.core.settings import Checked
 from fanfold.core.units import binade, power
 from fanfold.estimators.base import known_peers
-from fanfold.observation import Estimate, Estimator, Observation
+from fanfold.observation import Estimate, Estimator, Observation, takes_measurements
 from fanfold.problems.located.direction_of_arrival import DirectionOfArrival
 
 LIFT = 1e-12  # of the null spectrum: parts double roots on the circle along the radius, where angles do not change
@@ -24,7 +25,7 @@ NEWTON_STEPS = 20
 
 
 @dataclass(frozen=True)
-class Subspace(ABC):
+class Subspace(Checked, ABC):
     """Electrical angles of sources on a uniform linear array, in radians within ±pi, in rising order.
 
     Takes y `(..., sensors * snapshots)`, the snapshots of a sensor together, and any number of these. The estimate does
@@ -67,6 +68,7 @@ class Subspace(ABC):
         """Sensors that the covariance is of."""
         return self.subarray or self.sensors
 
+    @takes_measurements
     def __call__(self, obs: Observation) -> Estimate:
         """The angles, `(..., sources)`, without a variance."""
         R, rounding = self.covariance(obs.y), torch.finfo(obs.y.dtype).eps ** 2
@@ -215,11 +217,6 @@ class ESPRIT(Subspace):
     """
 
     fit: Literal["total", "least-squares"] = "total"
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.fit not in ("total", "least-squares"):
-            raise ValueError(f"fit is {self.fit!r}; take 'total' or 'least-squares'.")
 
     def angles(self, vectors: Tensor) -> Tensor:
         E = vectors[..., -self.sources :]

@@ -11,6 +11,7 @@ from torch import nn
 
 from fanfold.algorithms import OAMP
 from fanfold.algorithms.base import Theta
+from fanfold.core.settings import Checked, checks_arguments
 from fanfold.estimators.imaging.prior_maps import MeanCorrection, PriorMaps
 from fanfold.estimators.imaging.scenes import like_operator, scene_of
 from fanfold.observation import Observation
@@ -25,13 +26,16 @@ CORRECTIONS = {"prior": PriorMaps, "mean": MeanCorrection}
 class Corrected(OAMP):
     """OAMP whose denoiser is in `theta`, one for each layer."""
 
-    def denoise(self, r, v, given, theta):
-        x, var, beta = theta.denoiser(self.prior, r, v, given, theta.strength)
+    def denoise(self, r, v, seen, given, theta):
+        noise = seen.noise(v, self.prior.power)
+        x, var, beta = theta.denoiser(self.prior, r, noise, given, theta.strength)
+        if seen.mask is not None:  # the divergence of those that are seen, to which noise of one variance belongs
+            beta = seen.mean(var) / v + seen.mean(beta - var.mean(-1, keepdim=True) / noise)
         return x, var, beta.clamp(1e-6, 1 - 1e-6)
 
 
 @dataclass(frozen=True)
-class HybridOAMPSettings:
+class HybridOAMPSettings(Checked):
     """Unfolded OAMP whose prior a small CNN moves voxel by voxel, or whose posterior mean it corrects: a `HybridOAMP`.
 
     Raises:
@@ -56,10 +60,6 @@ class HybridOAMPSettings:
     network_seed: int = 0  # Seed of the starting weights and of the probe.
 
     def __post_init__(self):
-        if self.correct not in CORRECTIONS or self.share not in ("tied", "per-layer"):
-            raise ValueError(
-                f"correct is {self.correct!r} and share {self.share!r}; say prior or mean, and tied or per-layer."
-            )
         if self.correct == "mean" and self.reach is not None:
             raise ValueError(f"reach is {self.reach}, but only maps of the prior have one; leave it out for the mean.")
 
@@ -103,6 +103,7 @@ class HybridOAMP(Unfolded):
         like_operator(self.denoisers, self._bound)
 
     @classmethod
+    @checks_arguments
     def of(
         cls,
         problem_or_obs: HasOperator,

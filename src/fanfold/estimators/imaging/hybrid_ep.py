@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fanfold.algorithms import EP
 from fanfold.algorithms.base import Theta
+from fanfold.core.settings import Checked
 from fanfold.estimators.base import Draws
 from fanfold.estimators.imaging.lessons import MapLessons
 from fanfold.estimators.imaging.prior_maps import Denoised, PriorMaps
@@ -35,7 +36,7 @@ class MappedEP(EP):
 
 
 @dataclass(frozen=True)
-class HybridEPSettings:
+class HybridEPSettings(Checked):
     """Unfolded EP whose prior a small CNN moves voxel by voxel: a `HybridEP`.
 
     Example:
@@ -154,6 +155,7 @@ class HybridEP(Unfolded):
         Returns:
             Means and variances: the noisy pictures that the CNN sees, and learns from.
         """
+        obs = self.admitted(obs)
         shown: list[tuple[Tensor, Tensor]] = []
 
         def overheard(prior: Prior, r: Tensor, v: Tensor, given: Any, strength: float) -> Denoised:

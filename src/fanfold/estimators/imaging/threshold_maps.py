@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from fanfold.algorithms import FISTA
 from fanfold.algorithms.base import Theta
+from fanfold.core.settings import Checked
 from fanfold.core.units import power
 from fanfold.estimators.imaging.scenes import like_operator, scene_of
 from fanfold.networks import ResidualCNN
@@ -46,7 +47,7 @@ class MappedFISTA(FISTA):
 
 
 @dataclass(frozen=True)
-class ThresholdMapFISTASettings:
+class ThresholdMapFISTASettings(Checked):
     """Unfolded FISTA with a threshold for each voxel that a small CNN predicts: a `ThresholdMapFISTA`.
 
     Example:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fanfold.core.abilities import ability, require
+from fanfold.core.settings import Checked
 from fanfold.core.streams import generator_of
 from fanfold.core.units import power
 from fanfold.estimators.base import Kept, MeasuresNoise, Preparable, ScaleAware, SelfJudged
@@ -20,7 +21,7 @@ from fanfold.estimators.ofdm.learned_filters import FilterSettings
 from fanfold.estimators.ofdm.scale import over, unit_of
 from fanfold.estimators.ofdm.unfolded_admm import ADMMSettings
 from fanfold.estimators.ofdm.unfolded_oamp import OAMPSettings
-from fanfold.observation import Estimate, Estimator, Observation
+from fanfold.observation import Estimate, Estimator, Observation, takes_measurements
 from fanfold.problems import FewChannels, Problem
 
 PROBE_STEP = 0.05  # in standard deviations of the noise
@@ -29,7 +30,7 @@ NetworkSettings = MixerSettings | FilterSettings | CNNSettings | ADMMSettings | 
 
 
 @dataclass(frozen=True)
-class AdaptedSettings:
+class AdaptedSettings(Checked):
     """A channel network that goes on training on the channels of one place, or on their pilots alone.
 
     Example:
@@ -126,6 +127,7 @@ class Adapted(nn.Module):
         learner.prepare(x, obs)
         self.prepared.fill_(value=True)
 
+    @takes_measurements
     def forward(self, obs: Observation) -> Estimate:
         """The channel and its error variance, as the inner network estimates them."""
         return self.net(obs)

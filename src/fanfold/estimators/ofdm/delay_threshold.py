@@ -8,10 +8,11 @@ import math
 import torch
 from torch import Tensor, nn
 
+from fanfold.core.settings import checks_arguments
 from fanfold.estimators.ofdm.covariance import by_antenna
 from fanfold.estimators.ofdm.interpolation import Method, interpolation_matrix
 from fanfold.estimators.ofdm.scale import at_any_scale
-from fanfold.observation import Estimate, Observation
+from fanfold.observation import Estimate, Observation, takes_measurements
 from fanfold.problems.protocols import ChannelProblem
 
 
@@ -50,6 +51,7 @@ class DelayThreshold(nn.Module):
         self.register_buffer("W", W.float())
 
     @classmethod
+    @checks_arguments
     def of(cls, problem: ChannelProblem, threshold: float | None = None, method: Method = "linear") -> "DelayThreshold":
         """The estimator for a problem's layout and pilots.
 
@@ -63,6 +65,7 @@ class DelayThreshold(nn.Module):
         """
         return cls(BeamDelayTransform.of(problem), interpolation_matrix(problem.mask, method), threshold)
 
+    @takes_measurements
     @at_any_scale
     def forward(self, obs: Observation) -> Estimate:
         """The channel `(..., n)`.

@@ -14,7 +14,7 @@ from fanfold.estimators.ofdm.covariance import SMALLEST_OVER_NOISE, SMALLEST_SIG
 from fanfold.estimators.ofdm.noise_variance import NoiseVariance
 from fanfold.estimators.ofdm.pairs import as_pairs, packed
 from fanfold.estimators.ofdm.scale import at_any_scale, in_unit, over, unit_of
-from fanfold.observation import Estimate, Observation
+from fanfold.observation import Estimate, Observation, takes_measurements
 
 SMALLEST_NOISE_VAR = 1e-6  # over the channel's power: rounding in single precision is not far below
 
@@ -106,6 +106,7 @@ class ChannelNetwork(nn.Module):
     def at_unit_power(self, pilots: UnitPower) -> tuple[Tensor, Tensor]:
         """The channel in pairs `(batch, n, 2)` and its error variance `(batch, n)`, both at unit power."""
 
+    @takes_measurements
     @at_any_scale
     def forward(self, obs: Observation) -> Estimate:
         """The channel `(..., n)` and its error variance.

@@ -7,9 +7,10 @@ import torch
 from scipy.interpolate import CubicSpline
 from torch import Tensor, nn
 
+from fanfold.core.settings import checks_arguments
 from fanfold.estimators.ofdm.covariance import by_antenna
 from fanfold.estimators.ofdm.scale import at_any_scale
-from fanfold.observation import Estimate, Observation
+from fanfold.observation import Estimate, Observation, takes_measurements
 from fanfold.problems.protocols import ChannelProblem
 
 Method = Literal["linear", "nearest", "spline"]
@@ -40,6 +41,7 @@ class Interpolation(nn.Module):
         self.register_buffer("gain", W.square().sum(1).float())
 
     @classmethod
+    @checks_arguments
     def of(cls, problem: ChannelProblem, method: Method = "linear") -> "Interpolation":
         """The estimator for a problem's layout and pilots.
 
@@ -52,6 +54,7 @@ class Interpolation(nn.Module):
         """
         return cls(interpolation_matrix(problem.mask, method), problem.layout.antennas)
 
+    @takes_measurements
     @at_any_scale
     def forward(self, obs: Observation) -> Estimate:
         """The channel `(..., n)` and, where the noise variance is known, its error variance.
@@ -67,6 +70,7 @@ class Interpolation(nn.Module):
         return Estimate(x, (obs.noise_var * self.gain.to(W.dtype).repeat(self.antennas)).expand(x.shape))
 
 
+@checks_arguments
 def interpolation_matrix(mask: Tensor, method: Method = "linear") -> Tensor:
     """The real weights `(symbols · subcarriers, pilots)`, in double precision, for pilots `(symbols, subcarriers)`.
 

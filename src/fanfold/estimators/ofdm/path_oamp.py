@@ -9,7 +9,7 @@ from fanfold.estimators.ofdm.covariance import SMALLEST_OVER_NOISE, by_antenna
 from fanfold.estimators.ofdm.path_grid import NoiseBeyondDelays, beam_delay_grid, known_or_measured
 from fanfold.estimators.ofdm.scale import at_any_scale
 from fanfold.linops import Kronecker
-from fanfold.observation import Estimate, Observation
+from fanfold.observation import Estimate, Observation, takes_measurements
 from fanfold.priors import BernoulliGaussian
 from fanfold.problems.protocols import ChannelProblem
 from fanfold.unfolding.unfold import iterate
@@ -91,6 +91,7 @@ class BeamDelayOAMP(nn.Module):
         B, D = beam_delay_grid(problem.layout, beams, delays, longest_delay_s)
         return cls(problem.layout.array, problem.mask, B, D, iterations, share, damping)
 
+    @takes_measurements
     @at_any_scale
     def forward(self, obs: Observation) -> Estimate:
         """The channel `(..., n)` and its error variance.

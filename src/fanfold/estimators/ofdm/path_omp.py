@@ -7,7 +7,7 @@ from fanfold.core.units import power
 from fanfold.estimators.ofdm.covariance import by_antenna
 from fanfold.estimators.ofdm.path_grid import NoiseBeyondDelays, beam_delay_grid, known_or_measured
 from fanfold.estimators.ofdm.scale import at_any_scale
-from fanfold.observation import Estimate, Observation
+from fanfold.observation import Estimate, Observation, takes_measurements
 from fanfold.problems.protocols import ChannelProblem
 
 PURSUITS_AT_A_TIME = 16
@@ -82,6 +82,7 @@ class BeamDelayOMP(nn.Module):
         B, D = beam_delay_grid(problem.layout, beams, delays, longest_delay_s)
         return cls(problem.layout.array, problem.mask, B, D, paths)
 
+    @takes_measurements
     @at_any_scale
     def forward(self, obs: Observation) -> Estimate:
         """The channel `(..., n)`.

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from fanfold.core.abilities import offers
+from fanfold.core.settings import Checked
 from fanfold.problems import Problem
 from fanfold.problems.protocols import ChannelProblem
 
@@ -22,7 +23,7 @@ def at_least(least: int, **counts: int) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChannelNetworkSettings:
+class ChannelNetworkSettings(Checked):
     """The settings of all networks that estimate OFDM channels; each kind adds its own.
 
     Example:

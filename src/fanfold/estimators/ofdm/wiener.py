@@ -1,16 +1,17 @@
 """LMMSE channel estimation, over time and frequency, over space, over all. Edfors et al. (1998); Kay (1993), ch. 12."""
 
 import math
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from fanfold.core.settings import checks_arguments
 from fanfold.estimators.ofdm.covariance import ChannelCovariance, by_antenna, signal_power
 from fanfold.estimators.ofdm.interpolation import interpolation_matrix
 from fanfold.estimators.ofdm.noise_variance import NoiseVariance
 from fanfold.estimators.ofdm.scale import at_any_scale
-from fanfold.observation import Estimate, Observation
+from fanfold.observation import Estimate, Observation, takes_measurements
 from fanfold.problems.protocols import ChannelProblem
 
 SMALLEST_NOISE_VAR_IN_DOUBLE = 1e-9  # over the channel's power: covariances of few draws are singular
@@ -63,6 +64,7 @@ class Wiener(nn.Module):
 
     measures_noise = True
 
+    @checks_arguments
     def __init__(
         self, covariance: ChannelCovariance, mask: Tensor, over: Over = "space-grid", *, known_power: bool = False
     ):
@@ -70,8 +72,6 @@ class Wiener(nn.Module):
         antennas, entries = len(covariance.space), len(covariance.grid)
         if entries != mask.numel():
             raise ValueError(f"the covariance is of {entries} resource elements, the mask has {mask.numel()}.")
-        if over not in get_args(Over):
-            raise ValueError(f"over is {over!r}; pass {', '.join(get_args(Over))}.")
         self.over, self.known_power = over, known_power
         pick = mask.flatten().nonzero().flatten()
         space = covariance.space if over != "grid" else torch.eye(antennas, dtype=torch.complex128)
@@ -100,6 +100,7 @@ class Wiener(nn.Module):
         return not self.known_power
 
     @classmethod
+    @checks_arguments
     def of(
         cls,
         problem: ChannelProblem,
@@ -128,6 +129,7 @@ class Wiener(nn.Module):
             )
         return cls(covariance, problem.mask, over, known_power=known_power)
 
+    @takes_measurements
     @at_any_scale
     def forward(self, obs: Observation) -> Estimate:
         """The channel `(..., n)` and its error variance.

@@ -10,9 +10,10 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from fanfold.core.settings import Checked, checks_arguments
 from fanfold.estimators.posterior.features import Features, fit_linear, linear_features, rows_to_fit
 from fanfold.networks import DeepSet, PooledCNN
-from fanfold.observation import Estimate, Observation
+from fanfold.observation import Estimate, Observation, takes_measurements
 from fanfold.problems.base import Problem
 from fanfold.problems.protocols import kind_of
 
@@ -22,7 +23,7 @@ FULLY_AUTOREGRESSIVE = 2  # parameters; with more, a draw would take as many pas
 
 
 @dataclass(frozen=True)
-class FlowPosteriorSettings:
+class FlowPosteriorSettings(Checked):
     """A conditional normalising flow that learns the posterior from draws: a `FlowPosterior`.
 
     Raises:
@@ -43,8 +44,6 @@ class FlowPosteriorSettings:
     network_seed: int = 0  # Seed of the starting weights, and of these draws.
 
     def __post_init__(self):
-        if self.flow not in ("spline", "affine"):
-            raise ValueError(f"unknown flow {self.flow!r}; take spline or affine.")
         if min(self.transforms, self.width, self.context) < 1 or self.draws < 2 or self.draws % 2:
             raise ValueError("transforms, width and context are at least 1, and draws an even number from 2.")
 
@@ -109,6 +108,7 @@ class FlowPosterior(nn.Module):
         self.to(self.features.mean.dtype)
 
     @classmethod
+    @checks_arguments
     def of(
         cls,
         problem: Problem,
@@ -179,6 +179,7 @@ class FlowPosterior(nn.Module):
         x = self._push(z.to(base.device), base, context)
         return self._signal(x).reshape(count, *leading, -1)
 
+    @takes_measurements
     def forward(self, obs: Observation) -> Estimate:
         """Mean and variance of the posterior `(..., n)`, from the same base draws for every observation.
 

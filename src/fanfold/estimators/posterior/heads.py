@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from fanfold.core.settings import Checked, checks_arguments
+
 LossName = Literal["squared-error", "absolute", "pinball", "gaussian", "cross-entropy"]
 Loss = Callable[[Tensor, Tensor], Tensor]  # (x_hat, x) -> (batch,)
 LEAST_LOG_VAR = -12.0  # of the linear estimator's: an error 60 dB below it is no better for being believed
@@ -40,7 +42,7 @@ class Head(Protocol):
 
 
 @dataclass(frozen=True)
-class PointHead:
+class PointHead(Checked):
     """One number a parameter: squared error gives the posterior mean, absolute error the posterior median."""
 
     loss: Loss
@@ -57,7 +59,7 @@ class PointHead:
 
 
 @dataclass(frozen=True)
-class GaussianHead:
+class GaussianHead(Checked):
     """Mean and log variance, by the Gaussian likelihood. Nix & Weigend (1994), eq. 1."""
 
     size: int = 2
@@ -79,7 +81,7 @@ class GaussianHead:
 
 
 @dataclass(frozen=True)
-class QuantileHead:
+class QuantileHead(Checked):
     """One number for each level, by the pinball loss. Koenker & Bassett (1978); started at Gaussian quantiles.
 
     The estimate is the level nearest to the median, or the mean of two that are as near.
@@ -123,6 +125,7 @@ def absolute_error(x_hat: Tensor, x: Tensor) -> Tensor:
     return (x_hat - x).abs().sum(-1)
 
 
+@checks_arguments
 def head_for(loss: LossName | Loss, levels: Sequence[float]) -> Head:
     """The head whose training minimises a loss.
 
@@ -141,6 +144,4 @@ def head_for(loss: LossName | Loss, levels: Sequence[float]) -> Head:
         "absolute": PointHead(absolute_error),
         "gaussian": GaussianHead(),
     }
-    if loss not in heads:
-        raise ValueError(f"unknown loss {loss!r}; take {', '.join(heads)}, pinball, cross-entropy or a function.")
     return heads[loss]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fanfold.core.abilities import offers, require
 from fanfold.estimators.posterior.newton import SearchLimits, newton
-from fanfold.observation import Estimate, Observation
+from fanfold.observation import Estimate, Observation, takes_measurements
 from fanfold.problems.protocols import (
     KnownJoint,
     KnownLikelihood,
@@ -88,6 +88,7 @@ class MaximumLikelihood:
         """The objective that is maximised, `(..., n)` with `(..., m)` -> `(...)`."""
         return self.model.log_likelihood(x, obs)
 
+    @takes_measurements
     def __call__(self, obs: Observation) -> Estimate:
         """The wanted parameters at the maximum, and their variances by the inverse of the observed information there.
 

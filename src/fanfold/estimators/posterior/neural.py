@@ -12,10 +12,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from fanfold.core.settings import Checked, checks_arguments
 from fanfold.estimators.posterior.features import Features, fit_linear, linear_features, rows_to_fit
 from fanfold.estimators.posterior.heads import Head, Loss, LossName, QuantileHead, head_for
 from fanfold.networks import DeepSet, PooledCNN, ResidualMLP
-from fanfold.observation import Estimate, Estimator, Observation
+from fanfold.observation import Estimate, Estimator, Observation, takes_measurements
 from fanfold.problems.base import Problem
 from fanfold.problems.protocols import kind_of
 
@@ -23,7 +24,7 @@ NetworkFactory = Callable[[tuple[int, ...], int, int], nn.Module]  # shape of th
 
 
 @dataclass(frozen=True)
-class NeuralSettings:
+class NeuralSettings(Checked):
     """A network that learns from draws alone: the posterior mean, median, quantiles, mean and variance, or a class.
 
     Example:
@@ -46,6 +47,7 @@ class NeuralSettings:
         return neural(problem, self.loss, network=self.network, seed=self.network_seed, **sizes)
 
 
+@checks_arguments
 def neural(
     problem: Problem,
     loss: LossName | Loss = "squared-error",
@@ -180,6 +182,7 @@ class Regression(Neural):
         self.centre.copy_(fit.centre)
         self.scale.copy_(fit.var.sqrt())
 
+    @takes_measurements
     def forward(self, obs: Observation) -> Estimate:
         """Mean over the members `(..., n)`; the variance, where a member has one, is that of their mixture."""
         leading = self.features.leading(obs)
@@ -256,6 +259,7 @@ class ClassPosterior(Neural):
         self.features.prepare(obs)
         self.log_share.copy_(torch.log((x.double().sum(0) + 1) / (len(x) + x.shape[-1])))
 
+    @takes_measurements
     def forward(self, obs: Observation) -> Estimate:
         """Probabilities `(..., classes)`, the mean of the members', and the variance `p (1 - p)` of the one-hot x."""
         leading = self.features.leading(obs)

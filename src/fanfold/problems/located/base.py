@@ -54,10 +54,6 @@ class Located(Described, ABC):
         low, high = self.snr_range
         if not -math.inf < low <= high < math.inf:
             raise ValueError(f"snr_db is {self.snr_db}; pass a finite number or a range (low, high).")
-        if self.gain not in ("known", "phase", "rayleigh"):
-            raise ValueError(f"gain is {self.gain!r}; take known, phase or rayleigh.")
-        if self.density not in ("uniform", "raised-cosine"):
-            raise ValueError(f"density is {self.density!r}; take uniform or raised-cosine.")
         unknown = [name for name in self.estimate if name not in self.names]
         if unknown or len(set(self.estimate)) < len(self.estimate):
             raise ValueError(f"estimate is {self.estimate}; name some of {', '.join(self.names)}, each once.")

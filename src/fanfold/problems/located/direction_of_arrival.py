@@ -71,11 +71,6 @@ class DirectionOfArrival(Described):
                 f"{self.sensors} sensors and {self.snapshots} snapshots for {self.sources} sources; pass more sensors "
                 "than sources, and at least one snapshot."
             )
-        if self.angles not in GAPS or self.signals not in ("stochastic", "deterministic"):
-            raise ValueError(
-                f"angles is {self.angles!r} and signals {self.signals!r}; take 'uniform' or 'smooth', and 'stochastic' "
-                "or 'deterministic'."
-            )
         if isinstance(self.snr_db, Sequence) and len(self.snr_db) != self.sources:
             raise ValueError(f"snr_db has {len(self.snr_db)} entries; pass one for all, or {self.sources}.")
         if not 0 < self.sector <= 90 or self.spacing <= 0 or self.limit >= math.pi:

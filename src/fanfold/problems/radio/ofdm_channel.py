@@ -1,19 +1,31 @@
 """Channel estimation in OFDM: y = h[pilots] + w at each antenna, the channel h wanted everywhere."""
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from fanfold.core.abilities import offers
 from fanfold.core.noise import circular
 from fanfold.linops import LinearOperator, Mask
 from fanfold.observation import Observation
 from fanfold.problems.base import Described
-from fanfold.propagation import Layout, Part, Source, distinct, pilot_mask, source_of, stored_fingerprint
+from fanfold.propagation import (
+    Layout,
+    Part,
+    Source,
+    distinct,
+    files_of_source,
+    pilot_mask,
+    source_of,
+    stored_fingerprint,
+)
+from fanfold.propagation.base import ReadSource
 
 
 @dataclass(frozen=True)
@@ -45,13 +57,18 @@ class OFDMChannel(Described):
     part: Part = "train"  # which channels of a source are drawn, where it keeps some apart
 
     def __post_init__(self):
-        if not isinstance(self.snr_db, int | float):
-            object.__setattr__(self, "snr_db", _range_of(self.snr_db))
+        if isinstance(self.snr_db, tuple) and not self.snr_db[0] <= self.snr_db[1]:
+            low, high = self.snr_db
+            raise ValueError(f"snr_db is from {low} to {high}; pass the lower end first.")
         if not 0 < self.power < math.inf:
             raise ValueError(f"power is {self.power}; it is E|h|² of an entry, finite and greater than zero.")
-        if self.part not in get_args(Part):
-            raise ValueError(f"part is {self.part!r}; pass {', '.join(get_args(Part))}.")
         _ = self.A  # refuses sources and pilots that do not exist
+
+    @staticmethod
+    def files_of(settings: Mapping[str, Any]) -> Sequence[str]:
+        """The sources of channels and the mask of pilots that are files or folders."""
+        pilots = settings.get("pilots", "")
+        return [*files_of_source(settings.get("source", "umi")), *([pilots] if pilots.endswith(".npy") else [])]
 
     @property
     def channels(self) -> Source:
@@ -62,6 +79,16 @@ class OFDMChannel(Described):
     def layout(self) -> Layout:
         """Shape and numerology of a channel."""
         return self.channels.layout
+
+    @property
+    def reading(self) -> str | None:
+        """What was read from a file of channels, in words; None of other sources."""
+        return self.channels.reading if offers(self.channels, ReadSource) else None
+
+    @property
+    def doubt(self) -> str | None:
+        """Why the axes of a file look swapped; None where they do not."""
+        return self.channels.doubt if offers(self.channels, ReadSource) else None
 
     @property
     def mask(self) -> Tensor:
@@ -114,17 +141,6 @@ class OFDMChannel(Described):
             return torch.tensor(self.power * 10 ** (-self.snr_db / 10))
         low, high = self.snr_db
         return self.power * 10 ** (-(low + (high - low) * torch.rand(n, 1, generator=generator)) / 10)
-
-
-def _range_of(snr_db: Any) -> float | tuple[float, float]:
-    """A number of another library as a float, or the lower and the upper end of a range."""
-    try:
-        return float(snr_db)
-    except (TypeError, ValueError):
-        low, high = snr_db
-    if not low <= high:
-        raise ValueError(f"snr_db is from {low} to {high}; pass the lower end first.")
-    return float(low), float(high)
 
 
 @lru_cache(maxsize=32)

@@ -8,7 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fanfold.core.array_files import array_of
+from fanfold.core.data_files import beside, regular_file
 from fanfold.core.suggest import did_you_mean
+
+MOST_ENTRIES = 2**25  # of a factor or a wave field: half a gigabyte
 
 
 class Entries:
@@ -53,9 +57,12 @@ class Entries:
             raise self.wrong(f"{key} is {value!r}; give a finite number.")
         return float(value)
 
-    def count(self, key: str) -> int:
-        """A whole number of 1 or more."""
-        return self._whole(key, self.take(key))
+    def count(self, key: str, beside: int = 1) -> int:
+        """A whole number of 1 or more, few enough that a matrix of so many by `beside` fits into memory."""
+        value = self._whole(key, self.take(key))
+        if value * beside > MOST_ENTRIES:
+            raise self.wrong(f"{key} is {value} beside {beside}: the matrix has more than {MOST_ENTRIES} entries.")
+        return value
 
     def counts(self, key: str, length: int) -> tuple[int, ...]:
         """Whole numbers of 1 or more."""
@@ -76,7 +83,7 @@ class Entries:
             values = self.file(values)
         try:
             array = torch.as_tensor(np.asarray(values, dtype=np.float64))
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, OverflowError) as error:
             raise self.wrong(f"{key} is no {form}: {error}") from error
         if array.ndim != axes or array.numel() == 0 or not torch.isfinite(array).all():
             raise self.wrong(f"{key} has shape {tuple(array.shape)}; give {form}, finite and not empty.")
@@ -84,16 +91,13 @@ class Entries:
 
     def file(self, name: str) -> np.ndarray:
         """The numbers of an .npy file beside the geometry file."""
-        path = self._folder / name
-        if not path.is_file():
-            raise self.wrong(f"there is no file {path}; paths start at the folder of the geometry file.")
         try:
-            values = np.load(path, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise self.wrong(f"{path} is no readable .npy file of numbers: {error}") from error
-        if not isinstance(values, np.ndarray) or values.dtype.kind not in "iufc":
-            raise self.wrong(f"{path} is no .npy file of numbers.")
-        return values
+            path = regular_file(beside(self._folder, name))
+            if path.suffix.lower() != ".npy":
+                raise ValueError(f"{path} is no .npy file of numbers.")
+            return array_of(path)
+        except ValueError as error:
+            raise self.wrong(str(error)) from error
 
     def done(self) -> None:
         """Refuse keys that have no meaning in this table."""

@@ -46,7 +46,6 @@ A list of numbers may be the name of an .npy file, beside the TOML file.
 """
 
 import math
-import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -56,12 +55,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fanfold.core.data_files import regular_file, toml_table
 from fanfold.core.suggest import did_you_mean
 from fanfold.linops.base import LinearOperator
 from fanfold.linops.born import Born
 from fanfold.linops.kronecker import Kronecker
 from fanfold.linops.steering import partial_fourier, steering, uniform_linear
-from fanfold.problems.rf.entries import Entries
+from fanfold.problems.rf.entries import MOST_ENTRIES, Entries
 
 LIGHT = 299_792_458.0  # metres a second
 
@@ -100,18 +100,13 @@ def read_geometry(path: str | Path) -> Geometry:
         ValueError: If there is no such file, a table or key is unknown, missing or of another kind, antennas or
             frequencies coincide, voxels cannot be told apart, or a measured matrix is rank-deficient.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"there is no geometry file {path}; write one: one [[axis]] for each axis of the scene.")
+    path = regular_file(path, f"there is no geometry file {path}; write one: one [[axis]] for each axis of the scene.")
     return _read(path.resolve(), path.read_bytes())
 
 
 @lru_cache(maxsize=8)
 def _read(path: Path, content: bytes) -> Geometry:
-    try:
-        data = tomllib.loads(content.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not TOML: {error}") from error
+    data = toml_table(path)
     if unknown := set(data) - {"axis", "near-field"}:
         word = min(unknown)
         raise ValueError(
@@ -136,7 +131,7 @@ def _read(path: Path, content: bytes) -> Geometry:
 def _factor(axis: Entries) -> Tensor:
     """The matrix of one axis, `(measurements, voxels)`."""
     kind = axis.take("kind")
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise axis.wrong(f"kind is {kind!r}; there are {', '.join(KINDS)}.{did_you_mean(str(kind), KINDS)}")
     try:
         factor = KINDS[kind](axis)
@@ -175,13 +170,15 @@ def _linear_array(axis: Entries) -> Tensor:
             f"elements {spacing:g} wavelengths apart cannot tell directions apart over {high - low:g} in sines, at "
             f"most {1 / spacing:g}: narrow the field, or place them unevenly with kind = 'positions'."
         )
-    positions = uniform_linear(axis.count("elements"), spacing)
-    return steering(positions, _grid((low, high), axis.count("voxels")), torch.complex128)
+    elements = axis.count("elements")
+    voxels = axis.count("voxels", elements)
+    return steering(uniform_linear(elements, spacing), _grid((low, high), voxels), torch.complex128)
 
 
 def _positions(axis: Entries) -> Tensor:
-    sines = _grid(_field(axis), axis.count("voxels"))
-    return steering(axis.array("positions", 1, "list of positions in wavelengths"), sines, torch.complex128)
+    positions = axis.array("positions", 1, "list of positions in wavelengths")
+    sines = _grid(_field(axis), axis.count("voxels", len(positions)))
+    return steering(positions, sines, torch.complex128)
 
 
 def _frequencies(table: Entries) -> Tensor:
@@ -211,7 +208,7 @@ def _range(axis: Entries) -> Tensor:
                 f"frequencies {steps.mean().item():g} Hz apart tell ranges apart within c / 2 df = {unambiguous:g} m, "
                 f"but range_m covers {ends[1] - ends[0]:g} m: narrow it, or measure at closer frequencies."
             )
-    phase = -4 * math.pi / LIGHT * f[:, None] * _grid(ends, axis.count("voxels"))
+    phase = -4 * math.pi / LIGHT * f[:, None] * _grid(ends, axis.count("voxels", len(f)))
     phase = torch.remainder(phase, 2 * math.pi)
     return torch.polar(torch.ones_like(phase), phase) / len(f) ** 0.5
 
@@ -220,7 +217,7 @@ def _fourier(axis: Entries) -> Tensor:
     rows = axis.array("rows", 1, "list of rows")
     if (rows != rows.round()).any():
         raise axis.wrong("rows are whole numbers.")
-    return partial_fourier(axis.count("voxels"), rows.long(), torch.complex128)
+    return partial_fourier(axis.count("voxels", len(rows)), rows.long(), torch.complex128)
 
 
 def _matrix(axis: Entries) -> Tensor:
@@ -251,6 +248,9 @@ def _near_field(table: Entries) -> Geometry:
     wavenumbers = 2 * math.pi / LIGHT * _frequencies(table)
     lowest, highest = (table.array(key, 1, "position [x, y, z] in metres") for key in ("lowest_m", "highest_m"))
     scene = table.counts("voxels", 3)
+    fields = math.prod(scene) * (len(transmitters) + len(receivers)) * len(wavenumbers)
+    if fields > MOST_ENTRIES:
+        raise table.wrong(f"voxels is {scene}: the waves there would have {fields} entries, more than {MOST_ENTRIES}.")
     if (
         len(lowest) != 3
         or len(highest) != 3

@@ -1,6 +1,7 @@
 """RF imaging by the user's own array: its geometry from a text file, and calibration pairs from the true array."""
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor
 
+from fanfold.core.data_files import regular_file
 from fanfold.core.noise import circular
 from fanfold.core.precision import dtype_named
 from fanfold.core.units import from_db, power
@@ -16,9 +18,11 @@ from fanfold.linops import Diagonal, LinearOperator
 from fanfold.observation import Observation, check_finite
 from fanfold.priors import BernoulliGaussian
 from fanfold.problems.base import Described
-from fanfold.problems.pairs import PairArrays, Part, load_arrays, pick_rows, rows_of
+from fanfold.problems.pair_arrays import PairArrays, notice_unrelated
+from fanfold.problems.pairs import Part, load_arrays, pick_rows, rows_of
 from fanfold.problems.rf.geometry_file import Geometry, read_geometry
 from fanfold.problems.rf.imaging import Scene, scenes
+from fanfold.problems.sparse.photographs import picture_files
 
 SIMULATED_ONLY = ("targets", "sparsity", "speckle", "snr_db", "phase_deg", "gain_db", "pictures", "seed")
 
@@ -62,7 +66,6 @@ class RFGeometry(Described):
     dtype: Literal["complex64", "complex128"] = "complex64"
 
     def __post_init__(self):
-        object.__setattr__(self, "pictures", tuple(self.pictures))
         if not 0 < self.sparsity < 1:
             raise ValueError(f"sparsity is {self.sparsity}; it is the probability of a point, between 0 and 1.")
         if not 0 < self.held_out_share < 1:
@@ -77,6 +80,12 @@ class RFGeometry(Described):
                 f"{self.scene}; take points."
             )
 
+    @staticmethod
+    def files_of(settings: Mapping[str, Any]) -> Sequence[str]:
+        """The geometry, the pairs and the pictures that are files."""
+        pairs = settings.get("pairs")
+        return [settings["geometry"], *([] if pairs is None else [pairs]), *picture_files(settings)]
+
     @property
     def A(self) -> LinearOperator:  # noqa: N802
         """The nominal operator, as the geometry file has it."""
@@ -86,6 +95,11 @@ class RFGeometry(Described):
     def scene(self) -> tuple[int, ...]:
         """Voxels along each axis; x has them in row-major order."""
         return self._geometry.scene
+
+    @property
+    def measured(self) -> bool:
+        """Whether there are pairs, whose SNR no setting changes."""
+        return self.pairs is not None
 
     @property
     def true_A(self) -> LinearOperator | None:  # noqa: N802
@@ -181,12 +195,11 @@ class RFGeometry(Described):
         return x[: rows_of("train", len(x), self.held_out_share, str(self.pairs)).stop]
 
     def _stored(self) -> PairArrays:
-        path = Path(str(self.pairs))
-        if not path.is_file():
-            raise ValueError(
-                f"there is no file {path} of calibration pairs; pass an .npz file with scenes x and measurements y of "
-                f"{self.geometry}, or leave --pairs out to train on simulated scenes."
-            )
+        path = regular_file(
+            str(self.pairs),
+            f"there is no file {self.pairs} of calibration pairs; pass an .npz file with scenes x and measurements y "
+            f"of {self.geometry}, or leave --pairs out to train on simulated scenes.",
+        )
         return _read_pairs(path.resolve(), path.stat().st_mtime_ns, self._geometry, self.A)
 
 
@@ -239,4 +252,6 @@ def _read_pairs(path: Path, modified_ns: int, geometry: Geometry, A: LinearOpera
     if noise_var is not None and noise_var.numel() == 1:
         noise_var = noise_var.reshape(())
     x, y = x.flatten(1).to(A.dtype), y.flatten(1).to(A.dtype)
-    return PairArrays(x, y, A, Observation(y, A, noise_var).noise_var)  # the same checks as for any observation
+    noise_var = Observation(y, A, noise_var).noise_var  # the same checks as for any observation
+    notice_unrelated(x, y, A, str(path))
+    return PairArrays(x, y, A, noise_var)

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from fanfold.core.settings import Checked
 from fanfold.priors import Gaussian, Prior
 
 
-class Parameters(ABC):
+class Parameters(Checked, ABC):
     """A distribution of several real parameters that a run directory can name.
 
     Example:
@@ -43,8 +44,6 @@ class Box(Parameters):
     high: tuple[float, ...] = (1.0,)  # upper bound of each parameter
 
     def __post_init__(self):
-        for name, bounds in (("low", self.low), ("high", self.high)):
-            object.__setattr__(self, name, tuple(float(bound) for bound in bounds))
         if len(self.low) != len(self.high) or not self.low:
             raise ValueError(f"{len(self.low)} lower and {len(self.high)} upper bounds; pass one of each a parameter.")
         for i, (low, high) in enumerate(zip(self.low, self.high)):

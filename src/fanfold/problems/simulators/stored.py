@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 
+from fanfold.core.settings import check_table, checked_value
 from fanfold.problems.kinds import Kind
 from fanfold.problems.pairs import FromFile, PairArrays
-from fanfold.problems.simulators.store import Contents, reading
+from fanfold.problems.simulators.store import IDENTITY, Contents, reading
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class Simulations(FromFile):
         ...     len(pairs.every()[0]), pairs.failures
         (40, {})
     """
+
+    path: str
 
     @property
     def kind(self) -> Kind:
@@ -75,4 +78,6 @@ def _read(path: Path, size: int, modified_ns: int) -> tuple[PairArrays, Contents
         x, y = contents.arrays()
     except ValueError as error:
         raise ValueError(f"{path}: {error}; {sum(contents.failures.values())} failed.") from error
-    return PairArrays(torch.from_numpy(x), torch.from_numpy(y), None, None), contents, identity["problem"]["kind"]
+    problem = check_table(identity.get("problem"), f"problem in {path / IDENTITY}")
+    kind = checked_value(str(path / IDENTITY), "kind", problem.get("kind"), Kind)
+    return PairArrays(torch.from_numpy(x), torch.from_numpy(y), None, None), contents, kind

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fanfold.core.noise import circular
 from fanfold.core.precision import DType, dtype_named
+from fanfold.core.settings import checks_arguments
 from fanfold.core.units import from_db
 from fanfold.linops import Dense, LinearOperator
 from fanfold.observation import Observation
@@ -80,6 +81,7 @@ class CompressedSensing(Described):
 
 
 @lru_cache(maxsize=32)
+@checks_arguments
 def draw_operator(
     m: int, n: int, ensemble: Ensemble, condition_number: float, seed: int, dtype: DType
 ) -> LinearOperator:

@@ -3,11 +3,13 @@
 The pictures are those that PyWavelets ships, or the user's own files.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+from warnings import catch_warnings
 
 import numpy as np
 import pywt.data
@@ -15,6 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from fanfold.core.data_files import regular_file, understanding
 from fanfold.core.noise import circular
 from fanfold.linops import DCT, Dense, LinearOperator, Wavelet
 from fanfold.observation import Observation
@@ -25,6 +28,10 @@ SHIPPED: dict[str, Callable[[], np.ndarray]] = {
     "ascent": pywt.data.ascent,
     "camera": pywt.data.camera,
 }
+
+
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "PPM")  # none of which starts a program, as EPS does
+MOST_PIXELS = 50_000_000  # of a picture
 
 
 @dataclass(frozen=True)
@@ -55,7 +62,6 @@ class Photographs(Described):
     seed: int = 0  # seed of the matrix Φ
 
     def __post_init__(self):
-        object.__setattr__(self, "pictures", tuple(self.pictures))
         if not self.pictures:
             raise ValueError(f"no pictures; name some of {', '.join(SHIPPED)} or image files.")
         if not 0 < self.ratio <= 1:
@@ -66,6 +72,11 @@ class Photographs(Described):
             height, width = load_picture(picture).shape
             if min(height, width) < self.block:
                 raise ValueError(f"{picture} is {height}x{width} pixels: smaller than a block of {self.block}.")
+
+    @staticmethod
+    def files_of(settings: Mapping[str, Any]) -> Sequence[str]:
+        """The pictures that are files."""
+        return picture_files(settings)
 
     @property
     def A(self) -> LinearOperator:  # noqa: N802
@@ -116,6 +127,11 @@ class Photographs(Described):
         return grid.transpose(1, 2).reshape(height // b * b, width // b * b)
 
 
+def picture_files(settings: Mapping[str, Any]) -> list[str]:
+    """The pictures of a problem's settings that are files."""
+    return [name for name in settings.get("pictures", ()) if name not in SHIPPED]
+
+
 def load_picture(name: str) -> Tensor:
     """A grey picture `(h, w)` with pixels in [0, 1]: a shipped one by name, or an image file.
 
@@ -124,10 +140,9 @@ def load_picture(name: str) -> Tensor:
     """
     if name in SHIPPED:
         return _shipped_picture(name)
-    if not Path(name).is_file():
-        shipped = ", ".join(SHIPPED)
-        raise ValueError(f"there is no picture {name!r}; take one of {shipped} or the path of an image file.")
-    return _picture_file(name, Path(name).stat().st_mtime_ns)
+    shipped = ", ".join(SHIPPED)
+    file = regular_file(name, f"there is no picture {name!r}; take one of {shipped} or the path of an image file.")
+    return _picture_file(name, file.stat().st_mtime_ns)
 
 
 @lru_cache(maxsize=3)
@@ -137,15 +152,16 @@ def _shipped_picture(name: str) -> Tensor:
 
 @lru_cache(maxsize=16)
 def _picture_file(name: str, modified_ns: int) -> Tensor:
-    try:
-        with Image.open(name) as image:
-            if image.mode.startswith("I;16"):  # which Pillow would clip at 255
-                return torch.from_numpy(np.asarray(image, dtype=np.float32) / 65535)
-            if image.mode in ("I", "F"):
-                raise ValueError(f"{name} has 32-bit pixels of unknown range; save it with 8 or 16 bits a pixel.")
-            return torch.from_numpy(np.asarray(image.convert("L"), dtype=np.float32) / 255)
-    except OSError as error:
-        raise ValueError(f"{name} is no image that can be read: {error}") from error
+    advice = f"take a whole picture of up to {MOST_PIXELS // 10**6} million pixels, {', '.join(FORMATS)}"
+    ignored = catch_warnings(action="ignore", category=Image.DecompressionBombWarning)  # as the limit is lower
+    with understanding(Path(name), "a picture", advice), ignored, Image.open(name, formats=FORMATS) as image:
+        if math.prod(image.size) > MOST_PIXELS:
+            raise ValueError(f"it has {image.width} x {image.height} pixels")
+        if image.mode.startswith("I;16"):  # which Pillow would clip at 255
+            return torch.from_numpy(np.asarray(image, dtype=np.float32) / 65535)
+        if image.mode in ("I", "F"):
+            raise ValueError("it has 32-bit pixels of unknown range; save it with 8 or 16 bits a pixel")
+        return torch.from_numpy(np.asarray(image.convert("L"), dtype=np.float32) / 255)
 
 
 @lru_cache(maxsize=16)
