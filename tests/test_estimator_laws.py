@@ -255,7 +255,7 @@ def test_other_units_give_numbers_or_a_sentence(name, scale):
     scaled = answer(lambda: net(Observation(scale * obs.y, obs.A, noise_var)))
     if isinstance(scaled, str):
         assert scale == 1e30  # whose square is no number in single precision
-        assert "is not finite" in scaled or "no number in" in scaled
+        assert any(words in scaled for words in ("is not finite", "no number in", "cannot hold"))
         return
     assert torch.isfinite(scaled.x).all()
     assert scaled.var is None or torch.isfinite(scaled.var).all()

@@ -143,7 +143,7 @@ class Run:
     def advice(self) -> str | None:
         """What training said at its end if it came to little; None if it did not, or has not ended."""
         finished = [m for m in self.metrics() if m["event"] == "finished"]
-        return finished[-1]["advice"] if finished else None
+        return finished[-1].get("advice") if finished else None
 
     def log(self, event: Mapping[str, Any]) -> None:
         """Append one line to the metrics."""

@@ -18,6 +18,7 @@ from fanfold.estimators.base import Kept, MeasuresNoise, Preparable, ScaleAware,
 from fanfold.estimators.ofdm.beam_mixer import MixerSettings
 from fanfold.estimators.ofdm.grid_cnn import CNNSettings
 from fanfold.estimators.ofdm.learned_filters import FilterSettings
+from fanfold.estimators.ofdm.scale import over, unit_of
 from fanfold.estimators.ofdm.unfolded_admm import ADMMSettings
 from fanfold.estimators.ofdm.unfolded_oamp import OAMPSettings
 from fanfold.observation import Estimate, Estimator, Observation, takes_measurements
@@ -144,6 +145,8 @@ class Adapted(nn.Module):
         # No stream: the checksum stands in its place, which makes the probes the same when a run resumes. It is the
         # number of a stream by chance alone, once in 2^32 / 9 batches. `Stream.PROBES` would move all that was adapted.
         drawn = zlib.crc32(obs.y.detach().cpu().resolve_conj().numpy().tobytes())
+        if self.scale_equivariant:
+            obs = over(obs, unit_of(obs.y, obs.noise_var))
         return unbiased_risk(self.net, obs, generator_of(self.seed, drawn))
 
 
