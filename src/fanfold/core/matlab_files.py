@@ -85,7 +85,7 @@ def matrices(path: Path, *, heads: bool) -> Iterator[Matrix]:
     Raises:
         ValueError: If the file is damaged, or is of version 4.
     """
-    content = memoryview(np.memmap(path, np.uint8, "r"))
+    content = np.memmap(path, np.uint8, "r").data
     order = {b"IM": "<", b"MI": ">"}.get(bytes(content[126:128]))
     if order is None:
         raise ValueError("it is no MATLAB file of version 5 to 7.3; save it with -v7")

@@ -21,6 +21,7 @@ from torch import Tensor
 from fanfold.core.abilities import offers
 from fanfold.core.suggest import did_you_mean
 
+WANTED = "wanted"  # in the metadata of a field, what to pass: where its annotation, a function say, says it badly
 LARGEST = 2**63 - 1  # of the integers that torch takes
 
 
@@ -84,7 +85,8 @@ def check_fields(thing: Any) -> None:
         ValueError: Names the first field that is not what its annotation says.
     """
     for name, kind in kinds_of(type(thing)).items():
-        value = checked_value(type(thing).__name__, name, vars(thing)[name], kind)
+        wanted = type(thing).__dataclass_fields__[name].metadata.get(WANTED, "")
+        value = checked_value(type(thing).__name__, name, vars(thing)[name], kind, wanted)
         object.__setattr__(thing, name, value)
 
 
@@ -99,7 +101,7 @@ def kinds_of(cls: Any) -> dict[str, Any]:
     return {field.name: hints[field.name] for field in fields}
 
 
-def checked_value(who: str, name: str, value: Any, kind: Any) -> Any:
+def checked_value(who: str, name: str, value: Any, kind: Any, wanted: str = "") -> Any:
     """A value as its annotation has it.
 
     Args:
@@ -107,6 +109,7 @@ def checked_value(who: str, name: str, value: Any, kind: Any) -> Any:
         name: The name of the setting.
         value: What was given.
         kind: The annotation, resolved.
+        wanted: What to pass, where its annotation does not say that well.
 
     Raises:
         ValueError: If it is none of what the annotation says.
@@ -118,7 +121,7 @@ def checked_value(who: str, name: str, value: Any, kind: Any) -> Any:
         shown = f"of class {type(value).__name__}" if len(shown) > 80 or "\n" in shown else shown
         words = [str(word) for choice in _options(kind) for word in _words(choice)]
         hint = did_you_mean(value, words) if isinstance(value, str) else ""
-        raise ValueError(f"{who}: {name} is {shown}; {_wanted(kind)}.{hint}") from None
+        raise ValueError(f"{who}: {name} is {shown}; {wanted or _wanted(kind)}.{hint}") from None
 
 
 def checks_arguments(function: Callable[P, R]) -> Callable[P, R]:
