@@ -364,7 +364,7 @@ def test_a_damaged_manifest_and_other_versions_are_refused(whole, tmp_path):
     with pytest.raises(ValueError, match=r"channels.json is damaged"):
         Dataset(whole.path)
     manifest.write_text("[]")
-    with pytest.raises(ValueError, match="no manifest of channels"):
+    with pytest.raises(ValueError, match="is damaged, remove the folder"):
         Dataset(whole.path)
     with pytest.raises(ValueError, match="no dataset of channels"):
         Dataset(str(tmp_path / "nowhere"))
