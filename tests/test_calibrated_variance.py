@@ -101,7 +101,7 @@ def test_mistakes_are_named():
     x, obs = pairs(100)
     with pytest.raises(ValueError, match="no variance to calibrate"):
         calibrate_variance(lambda o: Estimate(o.y), (x, obs))
-    with pytest.raises(ValueError, match="unknown map"):
+    with pytest.raises(ValueError, match="map is"):
         calibrate_variance(says, (x, obs), "spline")
     with pytest.raises(ValueError, match="var None"):
         pit(Estimate(x), x)

@@ -168,8 +168,8 @@ def save_object(path):
         (lambda p: np.save(p, np.full((2, 20), np.nan, np.float32)), "not finite"),
         (lambda p: np.save(p, np.zeros((2, 20), np.complex64)), "complex64"),
         (lambda p: np.save(p, np.zeros((0, 20), np.float32)), "nothing to estimate"),
-        (lambda p: p.write_text("1, 2"), "no readable .npy"),
-        (save_object, "no readable .npy"),
+        (lambda p: p.write_text("1, 2"), "cannot be read as .npy"),
+        (save_object, "cannot be read as .npy"),
     ],
 )
 def test_apply_refuses_what_does_not_fit_and_writes_nothing(trained, tmp_path, capsys, write, message):

@@ -255,8 +255,8 @@ def test_the_average_threshold_loses_no_more_than_its_share():
 
 def test_mistakes_are_named():
     for settings, words in (
-        ({"kind": "both"}, "unknown kind"),
-        ({"scale": "width"}, "unknown scale"),
+        ({"kind": "both"}, "kind is 'both'"),
+        ({"scale": "width"}, "scale is 'width'"),
         ({"coverage": 90}, "probability between 0 and 1"),
         ({"groups": 0}, "at least 1"),
         ({"groups": 2, "kind": "average"}, "1 for kind='average'"),

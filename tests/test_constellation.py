@@ -129,5 +129,5 @@ def test_complex_error_is_that_of_an_axis(name, generator):
 
 
 def test_an_unknown_name_is_refused():
-    with pytest.raises(ValueError, match="unknown constellation '8-psk'; take qpsk"):
+    with pytest.raises(ValueError, match="kind is '8-psk'; take qpsk"):
         Constellation("8-psk")

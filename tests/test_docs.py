@@ -17,6 +17,7 @@ from torch import nn
 
 import fanfold as ff
 from fanfold.cli import main as cli
+from fanfold.core.settings import Checked
 from fanfold.estimators.base import Kept, Settings
 from fanfold.experiments import EXPERIMENTS
 
@@ -170,7 +171,7 @@ def test_the_page_of_the_command_line_has_every_verb():
 
 def test_the_estimator_of_contributing_trains():
     (code,) = (block for block in blocks((ROOT / "CONTRIBUTING.md").read_text(), "python") if "nn.Module" in block)
-    names: dict = {"nn": nn, "torch": torch, "Problem": ff.problems.Problem}
+    names: dict = {"nn": nn, "torch": torch, "Problem": ff.problems.Problem, "Checked": Checked}
     names |= {"Observation": ff.Observation, "Estimate": ff.Estimate}
     exec("from dataclasses import dataclass\n" + code, names)
     problem = ff.problems.CompressedSensing(n=20, m=10, seed=0)

@@ -78,7 +78,7 @@ def test_the_standard_error_is_that_of_means_over_observations():
         (Tone(), {"samples": 20}, "samples are effective.*more particles"),
         (LinearGaussian(), {"method": "quadrature"}, "10 parameters.*importance"),
         (Denoising(BernoulliGaussian()), {}, "x0 has atoms.*importance"),
-        (LinearGaussian(), {"method": "guess"}, "take quadrature or importance"),
+        (LinearGaussian(), {"method": "guess"}, "take quadrature, importance or None"),
         (Modulation(), {}, "learned_bound"),
     ],
     ids=["few", "many", "atoms", "method", "simulator"],

@@ -320,7 +320,7 @@ def test_filters_are_kept_for_finite_noise_variances(noise_var):
 def test_a_covariance_takes_draws_and_a_filter_something_to_go_over():
     with pytest.raises(ValueError, match="samples is 0"):
         ChannelCovariance.of(gaussian(), 0)
-    with pytest.raises(ValueError, match="grid, space, space-grid"):
+    with pytest.raises(ValueError, match="grid, space or space-grid"):
         Wiener.of(gaussian(), truth(gaussian()), "time")  # pyrefly: ignore
 
 

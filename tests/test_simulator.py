@@ -199,7 +199,7 @@ def test_a_simulator_that_always_fails_is_refused(kind, tmp_path):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Simulator(UNIT, noisy, kind="film"), "unknown kind of observation 'film'"),  # type: ignore[arg-type]
+        (lambda: Simulator(UNIT, noisy, kind="film"), "kind is 'film'; take vector"),  # type: ignore[arg-type]
         (lambda: Simulator(UNIT, noisy, shape=(2, 3)), "shape is .2, 3. and the kind 'vector', which has 1 axes"),
         (lambda: BatchSimulator(UNIT, noisy, chunk=0), "chunk is 0"),
         (lambda: Box((0.0, 0.0), (1.0,)), "2 lower and 1 upper bounds"),

@@ -184,5 +184,5 @@ def test_what_cannot_be_is_refused(make):
 
 
 def test_an_unknown_fit_is_refused():
-    with pytest.raises(ValueError, match="'total' or 'least-squares'"):
+    with pytest.raises(ValueError, match="take total or least-squares"):
         ESPRIT(8, 2, fit="best")

@@ -8,20 +8,14 @@ integers floats where a float is wanted, and whole floats integers.
 import dataclasses
 import functools
 import inspect
-import math
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from types import UnionType
-from typing import Any, ClassVar, Literal, ParamSpec, Protocol, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, ParamSpec, Protocol, TypeVar, get_type_hints
 
-import numpy as np
-from torch import Tensor
-
-from fanfold.core.abilities import offers
+from fanfold.core.annotations import MisfitError, fitting, is_plain, options_of, wanted_by, words_of
 from fanfold.core.suggest import did_you_mean
 
-LARGEST = 2**63 - 1  # of the integers that torch takes
+WANTED = "wanted"  # in the metadata of a field, what to pass: where its annotation, a function say, says it badly
 
 
 class Dataclass(Protocol):
@@ -84,7 +78,8 @@ def check_fields(thing: Any) -> None:
         ValueError: Names the first field that is not what its annotation says.
     """
     for name, kind in kinds_of(type(thing)).items():
-        value = checked_value(type(thing).__name__, name, vars(thing)[name], kind)
+        wanted = type(thing).__dataclass_fields__[name].metadata.get(WANTED, "")
+        value = checked_value(type(thing).__name__, name, vars(thing)[name], kind, wanted)
         object.__setattr__(thing, name, value)
 
 
@@ -99,7 +94,7 @@ def kinds_of(cls: Any) -> dict[str, Any]:
     return {field.name: hints[field.name] for field in fields}
 
 
-def checked_value(who: str, name: str, value: Any, kind: Any) -> Any:
+def checked_value(who: str, name: str, value: Any, kind: Any, wanted: str = "") -> Any:
     """A value as its annotation has it.
 
     Args:
@@ -107,18 +102,19 @@ def checked_value(who: str, name: str, value: Any, kind: Any) -> Any:
         name: The name of the setting.
         value: What was given.
         kind: The annotation, resolved.
+        wanted: What to pass, where its annotation does not say that well.
 
     Raises:
         ValueError: If it is none of what the annotation says.
     """
     try:
-        return _fitting(value, kind)
-    except _MisfitError:
+        return fitting(value, kind)
+    except MisfitError:
         shown = repr(value)
         shown = f"of class {type(value).__name__}" if len(shown) > 80 or "\n" in shown else shown
-        words = [str(word) for choice in _options(kind) for word in _words(choice)]
+        words = [str(word) for choice in options_of(kind) for word in words_of(choice)]
         hint = did_you_mean(value, words) if isinstance(value, str) else ""
-        raise ValueError(f"{who}: {name} is {shown}; {_wanted(kind)}.{hint}") from None
+        raise ValueError(f"{who}: {name} is {shown}; {wanted or wanted_by(kind)}.{hint}") from None
 
 
 def checks_arguments(function: Callable[P, R]) -> Callable[P, R]:
@@ -139,7 +135,7 @@ def checks_arguments(function: Callable[P, R]) -> Callable[P, R]:
     @functools.cache
     def kinds() -> dict[str, Any]:
         hints = get_type_hints(function)
-        return {name: hints[name] for name in signature.parameters if name in hints and _is_plain(hints[name])}
+        return {name: hints[name] for name in signature.parameters if name in hints and is_plain(hints[name])}
 
     @functools.wraps(function)
     def checked(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -192,7 +188,7 @@ def check_names(kind: type[Dataclass], settings: Mapping[str, Any], what: str) -
     for field in dataclasses.fields(kind):
         needed = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if needed and field.name in kinds and field.name not in settings:
-            raise ValueError(f"{what} lacks {field.name}; {_wanted(kinds[field.name])}.")
+            raise ValueError(f"{what} lacks {field.name}; {wanted_by(kinds[field.name])}.")
 
 
 def check_known(names: Iterable[str], known: Sequence[str], sentence: str) -> None:
@@ -217,175 +213,3 @@ def within(place: str) -> Iterator[None]:
         yield
     except ValueError as error:
         raise ValueError(f"{place}: {error}") from error
-
-
-class _MisfitError(Exception):
-    """A value that is not what an annotation says."""
-
-
-def _options(kind: Any) -> tuple[Any, ...]:
-    return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
-
-
-def _words(kind: Any) -> tuple[Any, ...]:
-    return get_args(kind) if get_origin(kind) is Literal else ()
-
-
-def _fitting(value: Any, kind: Any) -> Any:
-    """The value as the annotation has it.
-
-    Raises:
-        _MisfitError: If it is none.
-    """
-    origin, parts = get_origin(kind), get_args(kind)
-    if origin in (Union, UnionType):
-        return _first_fitting(value, parts)
-    if origin is Literal:
-        return _one_of(value, parts)
-    if origin is tuple:
-        return _members(value, parts)
-    if origin is not None and issubclass(origin, Mapping):
-        _require(isinstance(value, Mapping))
-        return {_fitting(k, parts[0]): _fitting(v, parts[1]) for k, v in value.items()}
-    if origin is not None and issubclass(origin, Sequence):
-        return _members(value, (parts[0], Ellipsis))
-    if origin is Callable or kind is Callable:
-        _require(callable(value))
-        return value
-    if kind in PLAIN:
-        return PLAIN[kind](value)
-    _require(_is_a(value, kind))
-    return value
-
-
-def _require(condition: bool) -> None:
-    if not condition:
-        raise _MisfitError
-
-
-def _first_fitting(value: Any, kinds: tuple[Any, ...]) -> Any:
-    for kind in kinds:
-        try:
-            return _fitting(value, kind)
-        except _MisfitError:
-            continue
-    raise _MisfitError
-
-
-def _one_of(value: Any, choices: tuple[Any, ...]) -> Any:
-    for choice in choices:
-        if isinstance(value, type(choice)) and not isinstance(value, bool) and value == choice:
-            return choice
-    raise _MisfitError
-
-
-def _members(value: Any, parts: tuple[Any, ...]) -> tuple[Any, ...]:
-    if isinstance(value, np.ndarray | Tensor):
-        _require(value.ndim == 1)
-        value = value.tolist()
-    _require(isinstance(value, list | tuple | range))
-    if len(parts) == 2 and parts[1] is Ellipsis:
-        return tuple(_fitting(v, parts[0]) for v in value)
-    _require(len(value) == len(parts))
-    return tuple(_fitting(v, part) for v, part in zip(value, parts))
-
-
-def _is_a(value: Any, kind: Any) -> bool:
-    if kind is Any or not isinstance(kind, type):  # or a type variable: nothing to hold it against
-        return True
-    # a protocol's members are looked up and not evaluated
-    return offers(value, kind) if vars(kind).get("_is_protocol", False) else isinstance(value, kind)
-
-
-def _real(value: Any) -> int | float:
-    """A number of any library as one of Python's; one that gradients go through is none, as it would not learn."""
-    if isinstance(value, np.generic | np.ndarray) or (isinstance(value, Tensor) and not value.requires_grad):
-        _require(value.ndim == 0)
-        value = value.item()
-    _require(isinstance(value, int | float) and not isinstance(value, bool))
-    return value
-
-
-def _whole(value: Any) -> int:
-    value = _real(value)
-    _require(-LARGEST - 1 <= value <= LARGEST and value == int(value))  # no NaN either
-    return int(value)
-
-
-def _number(value: Any) -> float:
-    try:
-        number = float(_real(value))
-    except OverflowError:  # of an integer
-        raise _MisfitError from None
-    _require(not math.isnan(number))
-    return number
-
-
-def _text(value: Any) -> str:
-    _require(isinstance(value, str | os.PathLike))
-    text = os.fspath(value)
-    _require(isinstance(text, str) and "\0" not in text)  # no system has such a path
-    return text
-
-
-def _switch(value: Any) -> bool:
-    _require(isinstance(value, bool | np.bool_))
-    return bool(value)
-
-
-def _nothing(value: Any) -> None:
-    _require(value is None)
-
-
-PLAIN: dict[Any, Callable[[Any], Any]] = {
-    int: _whole,
-    float: _number,
-    str: _text,
-    bool: _switch,
-    type(None): _nothing,
-}
-SHOWN = {int: "a whole number", float: "a number", str: "text", bool: "True or False", type(None): "None"}
-MANY = {int: "whole numbers", float: "numbers", str: "words", bool: "True or False"}
-
-
-def _is_plain(kind: Any) -> bool:
-    """Whether an annotation takes numbers and words, several of them, or one of those and a function."""
-    origin, parts = get_origin(kind), get_args(kind)
-    if kind in PLAIN or origin in (Literal, Callable):
-        return True
-    if origin in (Union, UnionType, tuple, Sequence):
-        return all(part is Ellipsis or _is_plain(part) for part in parts)
-    return False
-
-
-def _wanted(kind: Any) -> str:
-    """The end of a sentence that says what an annotation takes."""
-    return ("take " if any(map(_words, _options(kind))) else "pass ") + shown(kind)
-
-
-def shown(kind: Any) -> str:
-    """What an annotation takes, in words."""
-    origin, parts = get_origin(kind), get_args(kind)
-    if origin in (Union, UnionType, Literal):
-        return listed(word for part in _options(kind) for word in _words(part) or [shown(part)])
-    if origin is tuple and Ellipsis in parts:
-        return f"a tuple of {MANY.get(parts[0], shown(parts[0]))}"
-    if origin is tuple:
-        same = MANY.get(parts[0]) if len(set(parts)) == 1 else None
-        return f"a tuple of {len(parts)} {same or listed(map(shown, parts), 'and')}"
-    if origin is not None and issubclass(origin, Mapping):
-        return f"a mapping of {MANY.get(parts[0], shown(parts[0]))} to {MANY.get(parts[1], shown(parts[1]))}"
-    if origin is not None and issubclass(origin, Sequence):
-        return f"a list of {MANY.get(parts[0], shown(parts[0]))}"
-    if origin is Callable or kind is Callable:
-        return "a function"
-    if kind in SHOWN:
-        return SHOWN[kind]
-    name = str(getattr(kind, "__name__", kind))
-    return f"{'an' if name[0] in 'AEIO' else 'a'} {name}"
-
-
-def listed(words: Any, last: str = "or") -> str:
-    """`a, b or c`."""
-    *first, end = dict.fromkeys(map(str, words))
-    return f"{', '.join(first)} {last} {end}" if first else end

@@ -161,8 +161,9 @@ def read_manifest(path: Path) -> dict[str, Any]:
     """
     file = path / MANIFEST
     missing = f"there is no dataset of channels in {path}: no {MANIFEST}; draw one: fanfold channels draw."
-    manifest = json_object(file, missing)
+    regular_file(file, missing)
     with within(f"{file} is damaged, remove the folder and draw it anew"):
+        manifest = json_object(file)
         made(Manifest, {name: manifest[name] for name in kinds_of(Manifest) if name in manifest}, "the manifest")
     if manifest["version"] != VERSION:
         raise ValueError(f"{path} is of version {manifest['version']}; this fanfold reads {VERSION}.")
@@ -176,7 +177,7 @@ def opened(file: Path, layout: Layout) -> np.ndarray:
         ValueError: If it is missing, cut short or of another layout.
     """
     regular_file(file, f"{file} is missing; {DRAW_AGAIN}.")
-    with understanding(file, "a shard of channels, it is truncated or damaged", DRAW_AGAIN):
+    with understanding(file, "a shard of channels", f"it is truncated or damaged: {DRAW_AGAIN}"):
         shard = np.lib.format.open_memmap(file, mode="r")
     if shard.dtype != np.float16 or shard.shape[1:] != (*layout.shape, 2):
         expected = (*layout.shape, 2)

@@ -173,10 +173,6 @@ def parameters_of(prior: Any, n: int, seed: int, dtype: Precision) -> np.ndarray
     Raises:
         ValueError: If the prior gives anything else than real, finite numbers of that shape.
     """
-    if not callable(prior):
-        raise ValueError(
-            f"prior is {prior}; pass Box(low, high), Independent(prior, count), or a function (n, generator) -> (n, d)."
-        )
     x = torch.as_tensor(prior(n, torch.Generator().manual_seed(seed)))
     if x.ndim != 2 or len(x) != n or x.shape[-1] == 0 or x.is_complex() or not torch.isfinite(x).all():
         raise ValueError(

@@ -12,11 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fanfold.core.settings import WANTED
 from fanfold.observation import Observation
 from fanfold.problems.simulators.base import TRIAL_RUNS, Numbered, grouped, parameters_of, refusal, seeds_of
 from fanfold.problems.simulators.outcome import Outcome, judge, numbers, one_line
 
 Sampler = Callable[[int, torch.Generator], Tensor]
+PRIOR = {WANTED: "pass Box(low, high), Independent(prior, count), or a function (n, generator) -> (n, d)"}
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Simulator(Numbered):
         ((5, 2), (5, 2), {})
     """
 
-    prior: Sampler = field()
+    prior: Sampler = field(metadata=PRIOR)
     simulate: Callable[[Tensor, torch.Generator], Any]
 
     def identity(self) -> dict[str, Any]:
@@ -83,7 +85,7 @@ class BatchSimulator(Numbered):
         (500, 2)
     """
 
-    prior: Sampler = field()
+    prior: Sampler = field(metadata=PRIOR)
     simulate: Callable[[Tensor, torch.Generator], Any]
     chunk: int = field(default=64, kw_only=True)
 
