@@ -135,7 +135,7 @@ def test_a_file_of_pilots_is_estimated_with_a_noise_variance_or_without(tmp_path
     _, obs = CHANNELS.held_out().sample(4, torch.Generator().manual_seed(0))
     np.save("y.npy", obs.y.numpy())
     for told, flags in ((None, []), (torch.full((4, 1), 0.1), ["--noise-var", "0.1"])):
-        assert cli.run(["apply", "run", "y.npy", *flags]) == 0
+        assert cli.run(["apply", "run", "y.npy", "--overwrite", *flags]) == 0
         estimate = net(replace(obs, noise_var=told))
         assert np.array_equal(np.load("x_hat.npy"), estimate.x.detach().numpy())
         assert np.array_equal(np.load("x_hat_var.npy"), estimate.var.detach().numpy())

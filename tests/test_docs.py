@@ -104,7 +104,7 @@ def test_readme_simulator_and_channel_commands_run(folder):
         few = short if line.startswith("fanfold train") else ""
         assert cli.run(shlex.split(f"{line} {few}".replace("--count 200", "--count 40"))[1:]) == 0
     assert (folder / "runs/beam/report.html").is_file()
-    assert np.load(folder / "x_hat.npy").shape[0] == 3
+    assert np.load(folder / "channels.npy").shape[0] == 3
 
 
 def test_what_the_headline_says_stands_in_the_results():

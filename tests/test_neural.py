@@ -325,7 +325,7 @@ def test_the_command_line_trains_evaluates_applies_and_reports(tmp_path, capsys,
     assert cli.run(["apply", "run", "y.npy", "--coverage", "0.9", "--joint"]) == 0
     assert np.load("x_hat.npy").shape == np.load("x_hat_var.npy").shape == (3, 10)
     wide = np.load("x_hat_high.npy") - np.load("x_hat_low.npy")
-    assert cli.run(["apply", "run", "y.npy", "--coverage", "0.9"]) == 0
+    assert cli.run(["apply", "run", "y.npy", "--coverage", "0.9", "--overwrite"]) == 0
     assert (np.load("x_hat_high.npy") - np.load("x_hat_low.npy") < wide).all()
     assert cli.run(["report", "run", "--samples", "200"]) == 0
     assert (tmp_path / "run/report.html").read_text().count("<section>") == 4

@@ -164,6 +164,13 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(at, capsys, verb, wrong, word
         (["trian"], "Did you mean 'train'?"),
         ([""], "no command ''; there are demo"),
         (["--layrs"], "no flag --layrs here; there are --help, --json, --debug."),
+        (["--tyro-print-completion", "x"], "--tyro-print-completion needs the name of a shell: bash, zsh, tcsh, fish."),
+        (["evaluate", RUN, "--json=yes"], "--json takes no value."),
+        (["evaluate", RUN, "--layers=maybe"], "'maybe' is one word too many"),
+        (
+            [*TRAIN, "--loss-layers", "1", "--spars", "1"],
+            "no flag --spars here; --help lists them. Did you mean '--spars",
+        ),
     ],
 )
 def test_the_sentence_says_what_was_wrong_and_the_fix(at, capsys, words, said):

@@ -35,6 +35,7 @@ VERBS = {  # verb: the module of fanfold.cli that holds it, and what it does
     "doctor": ("installation", "Check the installation and the machine."),
 }
 ABOUT = "Learned estimators from measurement models. Every verb takes --json and, for the trace of an error, --debug."
+SHELLS = ("bash", "zsh", "tcsh", "fish")  # that can complete words
 HELP = ("-h", "--help", "-H", "--help-verbose")
 WIDE = "100000"  # columns, so that a refusal is not broken into lines
 
@@ -43,6 +44,7 @@ Work = Callable[[], dict[str, Any]]
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
+    sys.stdout, sys.stderr = sys.stdout or io.StringIO(), sys.stderr or io.StringIO()  # None where they are closed
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # terminals that know no Greek, names that are no UTF-8
@@ -82,6 +84,8 @@ def _result(args: list[str]) -> dict[str, Any]:
         return {}
     if verb not in VERBS and not verb.startswith("-"):
         raise ValueError(f"no command {verb!r}; there are {', '.join(VERBS)}.{did_you_mean(verb, VERBS)}")
+    if verb.startswith("--tyro-") and (len(args) < 2 or args[1] not in SHELLS):
+        raise ValueError(f"{verb} needs the name of a shell: {', '.join(SHELLS)}.")
     words, config = args, None
     if verb == "train":
         words, config = _value_of(args, "--config")

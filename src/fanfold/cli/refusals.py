@@ -150,12 +150,15 @@ def sentence_of(printed: str, args: Sequence[str], flags_of: Callable[[], str]) 
 def _first_of(args: Sequence[str], listed: str) -> str:
     """The first of the words that were not understood, of which a list is given with commas or line by line."""
     listed = " ".join(listed.split())
-    return max((word for word in args if listed.startswith(" ".join(word.split()))), key=len, default="")
+    words = [part for word in args for part in (word, word.partition("=")[2]) if part]
+    return max((word for word in words if listed.startswith(" ".join(word.split()))), key=len, default="")
 
 
 def _unknown(word: str, box: PrintedRefusal, flags_of: Callable[[], str]) -> str:
     if word.startswith("-"):
         flag = word.partition("=")[0]
+        if flag in ALWAYS:
+            return f"{flag} takes no value."
         if owners := box.owners_of(flag):
             return f"no flag {flag} here; it belongs to {', '.join(owners)}."
         known = [*options_in(flags_of()), *ALWAYS]
