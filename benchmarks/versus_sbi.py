@@ -2,8 +2,9 @@
 
 Claim, put to the test below: on 1000 and 10 000 simulations, fanfold's estimators come nearer to the posterior mean
 than NPE of sbi (Tejero-Cantero et al., 2020) as it comes, in no more processor time, and answer one observation in at
-most 1.25 times as long as a product of two matrices of side 182 takes in turn (0.1 ms, where it takes 0.08). Two problems whose posterior is known: a linear Gaussian one, d = 10, where the linear estimator that
-fanfold starts from is already the answer, and a Gaussian mixture, d = 3, where it is not.
+most 1.25 times what a product of two matrices of side 182 takes in turn (0.1 ms, where that takes 0.08). Two problems
+whose posterior is known: a linear Gaussian one, d = 10, where the linear estimator that fanfold starts from is already
+the answer, and a Gaussian mixture, d = 3, where it is not.
 
 Everything runs on one thread, on the same simulations, for the same seeds. A posterior sampler's mean is that of 1000
 samples, whose own spread is subtracted. sbi does other things too: it gives the whole posterior.

@@ -13,7 +13,7 @@ from fanfold.unfolding.unfold import iterate
 
 def test_products_with_the_factors_are_those_of_the_operator(generator):
     factors = [torch.randn(m, n, dtype=torch.complex64, generator=generator) for m, n in ((2, 3), (4, 5), (3, 2))]
-    A, x = Kronecker(factors), torch.randn(6, 30, dtype=torch.complex64, generator=generator)
+    A, x = Kronecker(*factors), torch.randn(6, 30, dtype=torch.complex64, generator=generator)
     torch.testing.assert_close(kronecker_products(factors, x), A.H @ (A @ x))
 
 
