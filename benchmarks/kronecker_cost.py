@@ -2,12 +2,13 @@
 
 Claim, put to the test below: a product with `A_1 ⊗ … ⊗ A_K` costs about `n Σ n_k` operations (Van Loan, 2000), so that
 an iteration of OAMP takes `n (a + b Σ n_k)`, where a is the denoiser's share, and memory holds scenes and factors,
-never A; at n = 4096 and m = 1728 that is at most 390 µs for each scene on one thread.
+never A; at n = 4096 and m = 1728 that is at most 7.5 times as long as two products with the factors by hand, in turn
+(390 µs for each scene on one thread, where those take 52).
 
 Scenes with two and three axes, three quarters of the rows of a Fourier matrix on each, complex64; batches are such
 that each size works on as many voxels. Times are the processor's. a and b are fitted to all sizes, and so is the power
 of `n Σ n_k` as which the time of the two products alone grows: 1 by the claim. Memory is the most bytes of tensors that
-one iteration on one scene makes. `--svg FILE` draws the times. Exit code 1 if 390 µs are missed, if that power is above
+one iteration on one scene makes. `--svg FILE` draws the times. Exit code 1 if that is missed, if that power is above
 1.1, or if the largest scene takes more than a hundredth of its A.
 """
 
@@ -26,6 +27,7 @@ import torch
 from fanfold.algorithms import OAMP
 from fanfold.core.table import as_text
 from fanfold.deploy.memory import PeakMemory
+from fanfold.experiments.rf.rf_imaging import iteration_cost
 from fanfold.observation import Observation
 from fanfold.problems import RFImaging
 from fanfold.report.plots import Series, line_chart
@@ -35,7 +37,7 @@ TWO = [(16, 16), (32, 32), (64, 64), (128, 128), (256, 256)]
 THREE = [(8, 8, 8), (16, 16, 16), (32, 32, 32), (64, 64, 32)]
 VOXELS = 2**18  # in a batch
 DENSE = 2**24  # entries of a matrix that is multiplied by
-GOAL_US, GOAL_POWER, GOAL_SHARE, ITERATIONS = 390, 1.1, 100, 5
+GOAL_RATIO, GOAL_POWER, GOAL_SHARE, ITERATIONS = 7.5, 1.1, 100, 5
 
 
 @dataclass(frozen=True)
@@ -153,10 +155,11 @@ def main() -> int:
     print(as_text(names, rows))
     grows = power(costs)
     print(f"an iteration takes n ({1e3 * a:.1f} ns + {1e3 * b:.3f} ns Σn_k); its products grow as (n Σn_k)^{grows:.2f}")
-    (reference,) = (c for c in costs if c.scene == (16, 16, 16))
+    reference = iteration_cost()
     share = costs[-1].bytes_of_A / costs[-1].held
     judged = {
-        f"n = 4096, m = 1728: {reference.iteration:.0f} µs, goal <= {GOAL_US}": reference.iteration <= GOAL_US,
+        f"n = 4096, m = 1728: {1e6 * reference.ours:.0f} µs, {reference.ratio:.1f} times its products by hand, "
+        f"goal <= {GOAL_RATIO}": reference.ratio <= GOAL_RATIO,
         f"power of n Σn_k: {grows:.2f}, goal <= {GOAL_POWER}": grows <= GOAL_POWER,
         f"bytes of A for one made at n = {costs[-1].n}: {share:.0f}, goal >= {GOAL_SHARE}": share >= GOAL_SHARE,
     }

@@ -2,8 +2,9 @@
 
 Claim, put to the test below: on 1000 and 10 000 simulations, fanfold's estimators come nearer to the posterior mean
 than NPE of sbi (Tejero-Cantero et al., 2020) as it comes, in no more processor time, and answer one observation in at
-most 0.1 ms. Two problems whose posterior is known: a linear Gaussian one, d = 10, where the linear estimator that
-fanfold starts from is already the answer, and a Gaussian mixture, d = 3, where it is not.
+most 1.25 times what a product of two matrices of side 182 takes in turn (0.1 ms, where that takes 0.08). Two problems
+whose posterior is known: a linear Gaussian one, d = 10, where the linear estimator that fanfold starts from is already
+the answer, and a Gaussian mixture, d = 3, where it is not.
 
 Everything runs on one thread, on the same simulations, for the same seeds. A posterior sampler's mean is that of 1000
 samples, whose own spread is subtracted. sbi does other things too: it gives the whole posterior.
@@ -29,6 +30,7 @@ from torch import Tensor
 import fanfold as ff
 from fanfold.core.streams import Stream
 from fanfold.core.table import Table
+from fanfold.experiments.by_hand import dense_product, in_turn
 from fanfold.observation import Observation
 from fanfold.problems import LinearGaussian, MixtureSignal
 from fanfold.problems.draws import Pool, draw
@@ -38,6 +40,7 @@ GOALS = {("linear Gaussian, d = 10", 1000): 2.5, ("linear Gaussian, d = 10", 10_
 STEPS = {1000: 200, 10_000: 400}
 LONE, ENSEMBLE, NPE = "squared error", "heteroscedastic, 5 members", "sbi NPE"
 TEST_DRAWS, SAMPLES = 300, 1000
+MOST_PRODUCTS = 1.25  # that one answer may take
 
 
 @dataclass
@@ -46,7 +49,8 @@ class Measured:
 
     excess: list[float] = field(default_factory=list)  # per cent of the Bayes risk
     seconds: list[float] = field(default_factory=list)  # processor time of training
-    milliseconds: list[float] = field(default_factory=list)  # wall clock for one observation
+    milliseconds: list[float] = field(default_factory=list)  # for one observation
+    ratios: list[float] = field(default_factory=list)  # of that over a product of two matrices by hand
 
 
 def excess(mean: Tensor, problem: Any, obs: Observation, spread: Tensor | float = 0.0) -> float:
@@ -82,7 +86,9 @@ def ours(problem: Any, count: int, seed: int, into: Measured, **settings: Any) -
     with tempfile.TemporaryDirectory() as folder:
         session = onnxruntime.InferenceSession(ff.deploy.to_onnx(net, obs, f"{folder}/net.onnx"), options)
     y = obs.y[:1].numpy()
-    into.milliseconds.append(milliseconds(lambda: session.run(None, {"y": y}), 200))
+    cost = in_turn(lambda: session.run(None, {"y": y}), dense_product(182), 200)
+    into.milliseconds.append(1e3 * cost.ours)
+    into.ratios.append(cost.ratio)
 
 
 def npe(problem: Any, count: int, seed: int, into: Measured) -> None:
@@ -144,7 +150,7 @@ def report(measured: dict[tuple[str, int, str], Measured], seeds: int) -> int:
         mean, spread = statistics.mean(m.excess), np.std(m.excess, ddof=1) / seeds**0.5 if seeds > 1 else float("nan")
         passed = None
         if method == ENSEMBLE or (method == LONE and (name, count) in GOALS):
-            passed = mean < statistics.mean(theirs.excess) and max(m.milliseconds) <= 0.1
+            passed = mean < statistics.mean(theirs.excess) and max(m.ratios) <= MOST_PRODUCTS
             passed = passed and statistics.mean(m.seconds) <= statistics.mean(theirs.seconds)
             passed = passed and mean <= GOALS.get((name, count), float("inf"))
             failed += not passed

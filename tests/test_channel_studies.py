@@ -5,7 +5,7 @@ import torch
 
 from fanfold.experiments.channels import channel_estimation
 from fanfold.experiments.channels.channel_estimation import costs
-from fanfold.experiments.channels.channel_measures import Measured
+from fanfold.experiments.channels.channel_measures import BY_HAND, Measured
 from fanfold.experiments.channels.channel_methods import ADMM_NET, MIXER, Methods, Size
 from fanfold.problems import OFDMChannel
 
@@ -15,7 +15,7 @@ TINY = Size(0, 300, 0, 0, {MIXER: 1}, 0, batch=8)
 def test_what_does_not_run_in_the_runtime_misses_its_goal():
     measured = Measured(
         rows=[{"estimator": ADMM_NET, "pilots": "comb-2", "snr_db": 10.0, "nmse_db": -25.0}],
-        costs=[{"estimator": ADMM_NET, "pilots": "comb-2", "stored kB, float32": 9.0, "µs a call, ONNX Runtime": None}],
+        costs=[{"estimator": ADMM_NET, "pilots": "comb-2", "stored kB, float32": 9.0, BY_HAND: None}],
     )
     weights, latency = costs(measured)
     assert weights.passed

@@ -242,7 +242,7 @@ class Toy:
     log: str = os.devnull
     subcarriers: int = 4
     spacing_hz: float = 30e3
-    seconds: float = 0.0
+    stopped: str = ""  # a file beside the shards: the second one is never made, and this says that it was begun
 
     @property
     def layout(self) -> Layout:
@@ -257,7 +257,9 @@ class Toy:
     def make(self, n: int, seed: int):
         with open(self.log, "a") as log:
             log.write(f"{seed}\n")
-        time.sleep(self.seconds)
+        if self.stopped and Path(self.stopped).with_name("00000.npy").is_file():  # the second shard is being made
+            Path(self.stopped).touch()
+            time.sleep(3600)
         h = torch.randn(n, *self.layout.shape, dtype=torch.complex64, generator=rng(seed % 2**63))
         return h / h.abs().square().mean((1, 2, 3), keepdim=True).sqrt(), 1.0
 
@@ -312,17 +314,17 @@ def test_all_there_draws_nothing(whole, tmp_path):
 
 def test_killed_is_gone_on_bit_for_bit(whole, tmp_path):
     folder = tmp_path / "killed"
+    stopped = folder / ".stopped"
     body = (
         f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
         "from test_propagation import Toy, draw_channels\n"
-        f"draw_channels(Toy(seconds=0.3), 25, {str(folder)!r}, seed=3, shard_draws=10)"
+        f"draw_channels(Toy(stopped={str(stopped)!r}), 25, {str(folder)!r}, seed=3, shard_draws=10)"
     )
     process = subprocess.Popen([sys.executable, "-c", body])
     first = folder / "00000.npy"
-    while not first.is_file():
+    while not stopped.is_file():
         assert process.poll() is None
         time.sleep(0.01)
-    time.sleep(0.1)  # the manifest is written, the next shard is not
     process.send_signal(signal.SIGKILL)
     process.wait()
     kept = first.stat().st_ino

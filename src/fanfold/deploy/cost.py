@@ -137,10 +137,20 @@ def runtime_latency_us(estimator: Estimator, obs: Observation) -> float | None:
 
     It is None for an estimator that has no form in pairs of reals, and where ONNX or its runtime is not installed.
     """
+    call = runtime_call(estimator, obs)
+    return None if call is None else latency_us(call).median
+
+
+def runtime_call(estimator: Estimator, obs: Observation) -> Callable[[], object] | None:
+    """A call of an estimator in ONNX Runtime on one thread, with the first of these observations.
+
+    It is None for an estimator that has no form in pairs of reals, and where ONNX or its runtime is not installed.
+    """
     if not offers(estimator, Paired) or not runtime_installed():
         return None
     import onnxruntime
 
+    obs = _first(obs)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     with tempfile.TemporaryDirectory() as folder:
@@ -148,4 +158,4 @@ def runtime_latency_us(estimator: Estimator, obs: Observation) -> float | None:
         path = to_onnx(estimator, two, Path(folder) / "estimator.onnx")
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     inputs = {node.name: t.numpy() for node, t in zip(session.get_inputs(), FromPairs(estimator, obs).arguments(obs))}
-    return latency_us(lambda: session.run(None, inputs)).median
+    return lambda: session.run(None, inputs)

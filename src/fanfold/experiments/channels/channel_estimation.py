@@ -12,7 +12,7 @@ import time
 from fanfold.core.table import Table
 from fanfold.deploy.cost import runtime_installed
 from fanfold.experiments.base import Goal, Study
-from fanfold.experiments.channels.channel_measures import MEAN_RATIO, Measured, measure
+from fanfold.experiments.channels.channel_measures import BY_HAND, MEAN_RATIO, Measured, measure
 from fanfold.experiments.channels.channel_methods import (
     BOTH,
     FILTERS,
@@ -113,11 +113,12 @@ def costs(m: Measured) -> list[Goal]:
     best = m.best(list(NETWORKS), "comb-2", 10.0)
     rows = [row for row in m.costs if row["estimator"] == best]
     kilobytes = max(row["stored kB, float32"] for row in rows)
-    calls = [row["µs a call, ONNX Runtime"] for row in rows]  # None of what does not run there
-    latency = max(math.inf if call is None else call for call in calls)
+    ratios = [row[BY_HAND] for row in rows]  # None of what does not run there
+    ratio = max(math.inf if r is None else r for r in ratios)
     return [
         Goal(f"weights of {best}", "kB", "<=", 1000.0, kilobytes),
-        Goal(f"one call of {best} in ONNX Runtime, one thread", "µs", "<=", 500.0, latency),
+        # 500 µs, a slot at 30 kHz, where the product takes 77
+        Goal(f"one call of {best} in ONNX Runtime, over 182³ multiply-accumulates by hand", "", "<=", 6.5, ratio),
     ]
 
 

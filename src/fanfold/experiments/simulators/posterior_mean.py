@@ -17,6 +17,7 @@ from fanfold.core.table import Table
 from fanfold.estimators import neural
 from fanfold.estimators.posterior.heads import LossName
 from fanfold.experiments.base import Goal, Study, mean_goal
+from fanfold.experiments.by_hand import Cost, around, perceptron_training
 from fanfold.experiments.sparse.unfolding_figure import Watcher
 from fanfold.priors import BernoulliGaussian, Uniform
 from fanfold.problems import Denoising, LinearGaussian, MixtureSignal, Modulation, Problem
@@ -52,20 +53,21 @@ class Trained:
     problem: str
     simulations: int
     excess: float
-    seconds: float  # of processor time
+    cost: Cost  # beside a perceptron by hand, trained for as many steps
 
 
 def train(name: str, simulations: int, seed: int, watch: Watcher) -> Trained:
     """Train on so many simulations and measure on fresh ones."""
     problem = PROBLEMS[name]
     loss: LossName = "cross-entropy" if name == CLASSES else "squared-error"
-    began = time.process_time()
     net = neural(problem, loss, seed=seed)
-    show = watch(f"{name}, {simulations:,} simulations")
-    settings = {"steps": STEPS[simulations], "validate_every": 100, "seed": seed, "threads": 1}
-    fit(net, problem, simulations=simulations, on_event=show, **settings)
-    seconds = time.process_time() - began
-    return Trained(name, simulations, excess(net, problem, seed), seconds)
+    show, steps = watch(f"{name}, {simulations:,} simulations"), STEPS[simulations]
+
+    def run() -> None:
+        fit(net, problem, simulations=simulations, on_event=show, steps=steps, validate_every=100, seed=seed, threads=1)
+
+    cost = around(run, perceptron_training(), steps)
+    return Trained(name, simulations, excess(net, problem, seed), cost)
 
 
 @torch.no_grad()
@@ -97,8 +99,9 @@ def goals(trained: Sequence[Trained], *, quick: bool) -> list[Goal]:
     if quick:
         return [*few, goal(UNIFORM, 100_000, 1.0), goal(SPARSE, 100_000, 1.0)]
     many = [goal(name, MILLION, 1.0) for name in PROBLEMS]
-    slowest = max(t.seconds for name in PROBLEMS for t in alike(name, MILLION))
-    return [*few, *many, Goal("longest training on a million simulations, processor time", "s", "<=", 60.0, slowest)]
+    slowest = max((t.cost for name in PROBLEMS for t in alike(name, MILLION)), key=lambda cost: cost.ratio)
+    what = "longest training on a million simulations, over a perceptron by hand"
+    return [*few, *many, Goal(what, "", "<=", 3.4, slowest.ratio)]  # a minute, where that takes 18 s
 
 
 def section(trained: Sequence[Trained]) -> Section:
@@ -110,7 +113,7 @@ def section(trained: Sequence[Trained]) -> Section:
         for count in counts:
             alike = [t for t in trained if (t.problem, t.simulations) == (name, count)]
             means.append(100 * sum(t.excess for t in alike) / len(alike))
-            seconds = sum(t.seconds for t in alike) / len(alike)
+            seconds = sum(t.cost.ours for t in alike) / len(alike)
             rows.append({"problem": name, "simulations": count, "excess (%)": means[-1], "CPU s": seconds})
         series.append(Series(name, counts, means, "learned"))
     text = (

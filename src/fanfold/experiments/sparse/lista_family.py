@@ -37,6 +37,7 @@ from fanfold.core.units import db, nmse_db
 from fanfold.evaluation.evaluate import Estimator, errors_db
 from fanfold.evaluation.peers import ALPHAS, lam_grid, tuned
 from fanfold.experiments.base import CAVEAT, Goal, Study, mean_goal
+from fanfold.experiments.by_hand import Cost, around, ista_training
 from fanfold.experiments.sparse.unfolding_figure import Watcher
 from fanfold.observation import Observation
 from fanfold.priors import BernoulliGaussian
@@ -89,6 +90,9 @@ SEARCHED, INFORMED, TUNED_AMP, TUNED_FISTA = (
 )
 
 
+FREE = Cost(0.0, 1.0)
+
+
 @dataclass(frozen=True)
 class Curve:
     """One method's NMSE in dB after each layer, median over samples after the last, and what it cost to get there."""
@@ -96,28 +100,31 @@ class Curve:
     nmse_db: list[float]
     median_db: float
     learned: int = 0
-    seconds: float = 0.0  # CPU time of training or search
+    cost: Cost = FREE  # of training or search, beside unfolded ISTA by hand
 
     @classmethod
-    def of(cls, estimator: Any, x: Tensor, obs: Observation, learned: int = 0, seconds: float = 0.0) -> "Curve":
+    def of(cls, estimator: Any, x: Tensor, obs: Observation, learned: int = 0, cost: Cost = FREE) -> "Curve":
         """Errors on test draws."""
         errors = [errors_db(e.x, x) for e in estimator.trajectory(obs)]
-        return cls([e["nmse_db"] for e in errors], errors[-1]["median_db"], learned, seconds)
+        return cls([e["nmse_db"] for e in errors], errors[-1]["median_db"], learned, cost)
 
 
-def train(member: Member, on: CompressedSensing, steps: int, seed: int, watch: Watcher) -> tuple[Estimator, int, float]:
-    """The network, its number of parameters and the CPU seconds that it took."""
+def train(member: Member, on: CompressedSensing, steps: int, seed: int, watch: Watcher) -> tuple[Estimator, int, Cost]:
+    """The network, its number of parameters and what it cost, beside 400 steps of unfolded ISTA by hand."""
     net = unfold(member.start, on, LAYERS, dict.fromkeys(member.learn, "per-layer"))
     settings: dict[str, Any] = {"lr": 6e-3, "loss_layers": LAYERS} | member.training
     settings["steps"] = round(steps / 400 * settings.get("steps", 400))
-    began = time.process_time()
-    with torch.enable_grad():
+
+    def run() -> None:
         fit(net, on, seed=seed, threads=1, validate_every=100, on_event=watch(member.name), **settings)
-    return net, sum(p.numel() for p in net.parameters()), time.process_time() - began
+
+    with torch.enable_grad():
+        cost = around(run, ista_training(on.A.matrix(), LAYERS), steps)
+    return net, sum(p.numel() for p in net.parameters()), cost
 
 
-def searched(on: CompressedSensing, seed: int, trials: int = 80) -> tuple[Algorithm, float]:
-    """HyperLISTA with the three numbers of the least error on 200 draws, and the CPU seconds of the simplex search."""
+def searched(on: CompressedSensing, seed: int, trials: int = 80) -> tuple[Algorithm, Cost]:
+    """HyperLISTA with the three numbers of the least error on 200 draws, and the cost of the simplex search."""
     x, obs = draw(on, 200, seed, Stream.TUNING, 0)
     began = time.process_time()
 
@@ -130,7 +137,7 @@ def searched(on: CompressedSensing, seed: int, trials: int = 80) -> tuple[Algori
 
     start = HyperLISTA()
     least = minimize(error, np.log([start.c1, start.c2, start.c3]), method="Nelder-Mead", options={"maxfev": trials})
-    return at(least.x), time.process_time() - began
+    return at(least.x), Cost(time.process_time() - began, 1.0)
 
 
 @torch.no_grad()
@@ -141,11 +148,11 @@ def measure(
     x, obs = draw(on, 2000, seed, Stream.TESTING, 0)
     curves = {}
     for member in members:
-        net, learned, seconds = train(member, on, steps, seed, watch)
-        curves[member.name] = Curve.of(net, x, obs, learned, seconds)
+        net, learned, cost = train(member, on, steps, seed, watch)
+        curves[member.name] = Curve.of(net, x, obs, learned, cost)
     if search:
-        best, seconds = searched(on, seed)
-        curves[SEARCHED] = Curve.of(iterate(best, LAYERS), x, obs, 3, seconds)
+        best, cost = searched(on, seed)
+        curves[SEARCHED] = Curve.of(iterate(best, LAYERS), x, obs, 3, cost)
         curves["adaptive ALISTA, untrained"] = Curve.of(iterate(ALISTAAT(), LAYERS), x, obs)
         for name, kind, grid in ((TUNED_AMP, AMP, ALPHAS), (TUNED_FISTA, FISTA, lam_grid(on, seed))):
             curves[name] = Curve.of(iterate(tuned(kind, grid, on, LAYERS, seed), LAYERS), x, obs)
@@ -165,11 +172,13 @@ def goals(noisy: Sequence[dict[str, Curve]], noiseless: Sequence[dict[str, Curve
     ]
     if quick:
         return accuracies
-    cost = max(c[m].seconds for c in (*noisy, *noiseless) for m in c if m in (ADAPTIVE.name, SELECTING.name))
+    judged = (ADAPTIVE.name, SELECTING.name)
+    cost = max((c[m].cost for c in (*noisy, *noiseless) for m in c if m in judged), key=lambda cost: cost.ratio)
     return [
         *accuracies,
         goal(f"{SELECTING.name}, noiseless, median", -70.0, [c[SELECTING.name].median_db for c in noiseless]),
-        Goal("training of each of these, one core", "s CPU", "<=", 60.0, cost),
+        # a minute, where 400 steps of ISTA by hand take 6 s
+        Goal("training of each of these, over ISTA by hand", "", "<=", 10.0, cost.ratio),
     ]
 
 
@@ -181,7 +190,13 @@ def section(title: str, text: str, curves: dict[str, Curve], shown: Sequence[str
         series.append(Series("Bayes limit", layers, [limit_db] * LAYERS, "limit"))
     ranked = sorted(curves.items(), key=lambda item: item[1].nmse_db[-1])
     rows = [
-        {"method": n, "NMSE (dB)": c.nmse_db[-1], "median (dB)": c.median_db, "numbers": c.learned, "CPU s": c.seconds}
+        {
+            "method": n,
+            "NMSE (dB)": c.nmse_db[-1],
+            "median (dB)": c.median_db,
+            "numbers": c.learned,
+            "CPU s": c.cost.ours,
+        }
         for n, c in ranked
     ]
     details = [{"layer": t, **{n: c.nmse_db[t - 1] for n, c in ranked}} for t in layers]

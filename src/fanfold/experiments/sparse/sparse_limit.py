@@ -7,7 +7,6 @@ in ten not zero; the limit is state evolution, Bayati & Montanari (2011), Rangan
 """
 
 import itertools
-import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from fanfold.core.units import db, nmse_db
 from fanfold.evaluation.evaluate import Estimator, errors_db, evaluate
 from fanfold.evaluation.peers import classical_peers
 from fanfold.experiments.base import Goal, Study, mean_goal
+from fanfold.experiments.by_hand import Cost, UnfoldedISTA, around, in_turn, ista_training
 from fanfold.experiments.sparse.unfolding_figure import Watcher
 from fanfold.priors import BernoulliGaussian
 from fanfold.problems import CompressedSensing, Problem, Varied
@@ -35,6 +35,7 @@ from fanfold.unfolding.unfold import Unfolded, iterate, unfold
 
 WRONG = BernoulliGaussian(0.3)  # the guess that every training starts from; the truth is 0.1
 LEARNED = ("p", "var", "noise_scale", "v_linear", "v_denoised", "spread")
+YARDSTICK_LAYERS = 10  # of unfolded ISTA by hand, which every training is timed against
 UNTRAINED, UNFOLDED = "OAMP, told p = 0.3", "unfolded OAMP"
 
 
@@ -73,7 +74,7 @@ class Trained:
 
     net: Unfolded
     problem: CompressedSensing
-    cpu_seconds: float
+    cost: Cost  # of training, beside unfolded ISTA by hand
     value_db: float
 
 
@@ -86,12 +87,12 @@ def train(setting: Setting, seed: int, steps: int, watch: Watcher) -> Trained:
     """OAMP that is told a wrong prior and no noise variance, trained on one matrix."""
     on = problem(seed, **setting.changes)
     net = unfold(OAMP(WRONG, noise="estimated"), on, setting.layers, dict.fromkeys(LEARNED, "per-layer"))
-    seconds = cpu_seconds_of(net, on, steps, seed, watch, setting.what)
+    cost = fitted_at(net, on, steps, seed, watch, setting.what)
     value = errors_db(*estimate(net, on, seed))[setting.statistic]
-    return Trained(net, on, seconds, value)
+    return Trained(net, on, cost, value)
 
 
-def cpu_seconds_of(
+def fitted_at(
     net: Unfolded,
     on: Problem,
     steps: int,
@@ -99,11 +100,14 @@ def cpu_seconds_of(
     watch: Watcher,
     what: str,
     nmse_over: Literal["batch", "sample"] = "batch",
-) -> float:
-    """Train a network; the processor seconds that it took."""
-    began = time.process_time()
-    fit(net, on, steps=steps, lr=6e-3, loss_layers=2, nmse_over=nmse_over, seed=seed, on_event=watch(what))
-    return time.process_time() - began
+) -> Cost:
+    """Train a network; what that costs, beside unfolded ISTA of ten layers by hand on a matrix of 250 x 500."""
+
+    def train() -> None:
+        shown = watch(what)
+        fit(net, on, steps=steps, lr=6e-3, loss_layers=2, nmse_over=nmse_over, seed=seed, threads=1, on_event=shown)
+
+    return around(train, ista_training(problem(seed).A.matrix(), YARDSTICK_LAYERS), steps)
 
 
 @torch.no_grad()
@@ -116,12 +120,12 @@ def estimate(estimator: Estimator, on: Problem, seed: int, samples: int = 1000) 
 RANGES = {"sparsity": (0.05, 0.15), "snr_db": (10.0, 40.0)}
 
 
-def train_for_all(seed: int, layers: int, steps: int, watch: Watcher) -> tuple[Unfolded, float]:
+def train_for_all(seed: int, layers: int, steps: int, watch: Watcher) -> tuple[Unfolded, Cost]:
     """One network for every sparsity and SNR, which estimates both anew in every sample."""
     on = Varied(problem(seed), RANGES)
     oamp = OAMP(WRONG, noise="estimated", settings="estimated")
     net = unfold(oamp, on, layers, dict.fromkeys((*LEARNED, "trust"), "per-layer"))
-    return net, cpu_seconds_of(net, on, steps, seed, watch, "one network for all", nmse_over="sample")
+    return net, fitted_at(net, on, steps, seed, watch, "one network for all", nmse_over="sample")
 
 
 def gaps_to_matched(net: Unfolded, seed: int, samples: int) -> Table:
@@ -163,20 +167,31 @@ def evolution_gaps(seed: int, samples: int) -> Table:
     return Table(rows)
 
 
-@torch.no_grad()
-def milliseconds(net: Unfolded, on: Problem, samples: int, runs: int) -> float:
-    """Median time of a call on one thread, for each sample of a batch."""
+def call_cost(net: Unfolded, on: CompressedSensing, samples: int, rounds: int) -> Cost:
+    """What a call costs for each sample of a batch, beside unfolded ISTA of as many layers by hand."""
     _, obs = draw(on, max(samples, 2), 0, Stream.TESTING, 1)
-    obs, threads, times = obs[:samples], torch.get_num_threads(), []
-    torch.set_num_threads(1)
-    try:
-        for _ in range(runs + 3):
-            began = time.perf_counter()
-            net(obs)
-            times.append(time.perf_counter() - began)
-    finally:
-        torch.set_num_threads(threads)
-    return 1e3 * statistics.median(times[3:]) / samples
+    obs, by_hand = obs[:samples], UnfoldedISTA(on.A.matrix(), net.layers)
+    cost = in_turn(lambda: net(obs), lambda: by_hand(obs.y), rounds)
+    return Cost(cost.ours / samples, cost.by_hand / samples)
+
+
+def time_goals(trainings: Sequence[Cost], single: Cost, thousand: Cost) -> list[Goal]:
+    """Costs over those of unfolded ISTA by hand: 10 s, 3 ms and 0.2 ms where that takes 1.4 s, 0.27 ms and 0.05 ms."""
+    measured = {
+        "training, T <= 10": (7.0, max(cost.ratio for cost in trainings)),
+        "a single sample, T = 10": (11.0, single.ratio),
+        "a sample of 1000, T = 10": (4.0, thousand.ratio),
+    }
+    return [Goal(f"{what}, over ISTA by hand", "", "<=", most, ratio) for what, (most, ratio) in measured.items()]
+
+
+def time_facts(trainings: Sequence[Cost], single: Cost, thousand: Cost) -> dict[str, str]:
+    """The times of the processor behind the ratios."""
+    return {
+        "training, T <= 10": f"{max(cost.ours for cost in trainings):.1f} s",
+        "a single sample": f"{1e3 * single.ours:.2f} ms",
+        "a sample of 1000": f"{1e3 * thousand.ours:.3f} ms",
+    }
 
 
 def layer_curves(trained: Sequence[Trained], seed: int, samples: int) -> Section:
@@ -215,29 +230,28 @@ def study(*, quick: bool, seed: int, watch: Watcher) -> Study:
     began = time.perf_counter()
     seeds, steps = ([seed], 60) if quick else ([seed, seed + 1, seed + 2], 150)
     settings = [s for s in SETTINGS if not quick or s.quick_target is not None]
-    goals, seconds, first = [], [], []
+    goals, costs, first = [], [], []
     for setting in settings:
         trained = [train(setting, s, steps, watch) for s in seeds]
         target = setting.quick_target if quick and setting.quick_target is not None else setting.target
         goals.append(mean_goal(setting.what, "dB", "<=", target, [t.value_db for t in trained]))
         if trained[0].problem == problem(seed):
             first.append(trained[0])
-            seconds += [t.cpu_seconds for t in trained]
+            costs += [t.cost for t in trained]
     louder = [nmse_db(*estimate(first[0].net, problem(seed, snr_db=30.0), seed))]
     goals.append(mean_goal("trained at 40 dB, noise x 10", "dB", "<=", -34.5, louder))
-    for_all, all_seconds = train_for_all(seed, 10, steps, watch)
+    for_all, all_cost = train_for_all(seed, 10, steps, watch)
     gaps = gaps_to_matched(for_all, seed, 300 if quick else 1000)
     goals.append(Goal("one network for all: worst gap to matched OAMP", "dB", "<=", 0.3, max(r["gap"] for r in gaps)))
     evolution = evolution_gaps(seed, 200 if quick else 500)
     goals.append(Goal("OAMP: worst gap to state evolution", "dB", "<=", 0.5, max(abs(r["gap"]) for r in evolution)))
-    if not quick:  # times belong to a quiet machine
-        goals.append(Goal("training, T <= 10, processor seconds", "s", "<=", 10, max(*seconds, all_seconds)))
-        goals.append(
-            Goal("a single sample, T = 10", "ms", "<=", 3, milliseconds(first[0].net, first[0].problem, 1, 100))
-        )
-        goals.append(
-            Goal("a sample of 1000, T = 10", "ms", "<=", 0.2, milliseconds(first[0].net, first[0].problem, 1000, 5))
-        )
+    facts: dict[str, Any] = {"seeds": seeds, "learned": ", ".join(LEARNED)}
+    facts["operator"] = first[0].problem.A.fingerprint()[:12]
+    if not quick:
+        net, on = first[0].net, first[0].problem
+        times = [*costs, all_cost], call_cost(net, on, 1, 100), call_cost(net, on, 1000, 5)
+        goals += time_goals(*times)
+        facts |= time_facts(*times)
     best, limit = goals[0].value, bayes_limit(first[0].problem)
     assert limit is not None
     return Study(
@@ -258,5 +272,5 @@ def study(*, quick: bool, seed: int, watch: Watcher) -> Study:
                 "OAMP against state evolution", "Told the prior and the noise variance, 24 iterations.", table=evolution
             ),
         ],
-        {"seeds": seeds, "learned": ", ".join(LEARNED), "operator": first[0].problem.A.fingerprint()[:12]},
+        facts,
     )

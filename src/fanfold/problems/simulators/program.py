@@ -18,7 +18,7 @@ from fanfold.problems.simulators.base import Numbered, parameters_of, seeds_of
 from fanfold.problems.simulators.outcome import Failure, Outcome, judge, one_line
 from fanfold.problems.simulators.parameters import Box, Parameters
 from fanfold.problems.simulators.supervised import Supervisor, Supervisors, one_supervisor
-from fanfold.problems.simulators.supervisor import Result
+from fanfold.problems.simulators.supervisor import Ending
 
 Format = Literal["json", "npy", "text"]
 PLACEHOLDERS = ("input", "output", "seed", "index", "x")  # words that a command may have in braces
@@ -136,7 +136,7 @@ class Program(Numbered):
                 failure = "unreadable", one_line(error)
         return Outcome(index, x, failure=failure[0], detail=failure[1])
 
-    def _failure(self, result: Result) -> tuple[Failure, str] | None:
+    def _failure(self, result: Ending) -> tuple[Failure, str] | None:
         """The kind of failure of a run, and what exactly went wrong; None if there is an output to read."""
         if result.ending == "time-out":
             detail = f"killed after {self.timeout:g} s"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from fanfold.problems.simulators import supervisor
-from fanfold.problems.simulators.supervisor import PATIENCE, Result, remove
+from fanfold.problems.simulators.supervisor import PATIENCE, Ending, remove
 
 PREFIX, LOCK = "fanfold-program-", "lock"  # of the folders of supervisors, and of the file that a living one locks
 ABANDONED = 86400.0  # seconds after which a folder that nobody came to lock is removed
@@ -56,7 +56,7 @@ class Supervisor:
         limit: int,
         takes_file: bool = False,
         writes_file: bool = False,
-    ) -> Result:
+    ) -> Ending:
         """Run a program to its end.
 
         Args:
@@ -83,14 +83,14 @@ class Supervisor:
             self.end()
             raise
         if facts is not None:
-            return Result(**facts, output=output)
+            return Ending(**facts, output=output)
         _wait(process)
         _close(process)
         with self._lock:
             self._process = None
             if self._ended:
                 raise RuntimeError(ENDED)
-        return Result("lost", None, "the process that watched over the program was killed")
+        return Ending("lost", None, "the process that watched over the program was killed")
 
     def end(self) -> None:
         """End this supervisor, with what it runs; no other follows it."""

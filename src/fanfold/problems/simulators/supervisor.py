@@ -30,7 +30,7 @@ COMPLAINT = 1 << 16  # bytes of complaints that are kept, the last ones
 LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
-class Result(NamedTuple):
+class Ending(NamedTuple):
     """How a run ended.
 
     Attributes:
@@ -41,8 +41,8 @@ class Result(NamedTuple):
         output: What the program printed, or wrote to its output file.
 
     Example:
-        >>> from fanfold.problems.simulators.supervisor import Result
-        >>> Result("exited", 0, "", b"1.0").output
+        >>> from fanfold.problems.simulators.supervisor import Ending
+        >>> Ending("exited", 0, "", b"1.0").output
         b'1.0'
     """
 
@@ -96,7 +96,7 @@ def next_line(parent: int) -> bytes:
     return b""
 
 
-def run(request: dict[str, Any], given: bytes, folder: str, parent: int, wakeup: int) -> Result:
+def run(request: dict[str, Any], given: bytes, folder: str, parent: int, wakeup: int) -> Ending:
     """Run one program to its end, and kill what it leaves behind.
 
     Args:
@@ -123,17 +123,17 @@ def run(request: dict[str, Any], given: bytes, folder: str, parent: int, wakeup:
                 preexec_fn=die_with_parent,  # this process has one thread
             )
         except (OSError, ValueError, subprocess.SubprocessError) as error:  # no such program, or not allowed
-            return Result("not started", None, f"{type(error).__name__}: {error}")
-        streams = Pipes(program, b"" if request["input"] else given, wakeup, keep=not request["output"])
+            return Ending("not started", None, f"{type(error).__name__}: {error}")
+        pipes = Pipes(program, b"" if request["input"] else given, wakeup, keep=not request["output"])
         try:
-            ending = watch(request, streams, files, parent)
+            ending = watch(request, pipes, files, parent)
             end_descendants(program.pid)
-            streams.take_complaints()
+            pipes.take_complaints()
         finally:
-            streams.close()
-        if ending == "exited" and not streams.code and request["output"]:
+            pipes.close()
+        if ending == "exited" and not pipes.code and request["output"]:
             return written(files, request["limit"])
-        return Result(ending, streams.code, streams.complaint.decode(errors="replace"), bytes(streams.printed))
+        return Ending(ending, pipes.code, pipes.complaint.decode(errors="replace"), bytes(pipes.printed))
     finally:
         end_descendants()
         remove(files)
@@ -236,18 +236,18 @@ class Pipes:
                 self.code = os.waitstatus_to_exitcode(status)
 
 
-def watch(request: dict[str, Any], streams: Pipes, files: str, parent: int) -> str:
+def watch(request: dict[str, Any], pipes: Pipes, files: str, parent: int) -> str:
     """How a program ends: "exited", "time-out" or "too large".
 
     What a program leaves behind with its output in hand may still print, so that the run is over at the output's end.
     """
     end = time.monotonic() + request["timeout"]
-    while not streams.over:
+    while not pipes.over:
         left = end - time.monotonic()
         if left <= 0:
             return "time-out"
-        streams.turn(min(left, TURN))
-        size = largest(files) if request["output"] else len(streams.printed)
+        pipes.turn(min(left, TURN))
+        size = largest(files) if request["output"] else len(pipes.printed)
         if size > request["limit"]:
             return "too large"
         if os.getppid() != parent:
@@ -276,19 +276,19 @@ def largest(files: str) -> int:
     return max(sizes)
 
 
-def written(files: str, limit: int) -> Result:
+def written(files: str, limit: int) -> Ending:
     """What stands in the output file, if it is a regular one."""
     paths = output_files(files)
     if not paths:
-        return Result("unreadable", 0, "the program wrote no file {output}")
+        return Ending("unreadable", 0, "the program wrote no file {output}")
     try:
         if not stat.S_ISREG(os.stat(paths[0]).st_mode):  # a pipe would never end, and a device neither
-            return Result("unreadable", 0, "{output} is not a regular file")
+            return Ending("unreadable", 0, "{output} is not a regular file")
         with os.fdopen(os.open(paths[0], os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
             content = file.read(limit + 1)
     except OSError as error:
-        return Result("unreadable", 0, f"{{output}} cannot be read ({error.strerror})")
-    return Result("exited", 0, "", content) if len(content) <= limit else Result("too large", 0, "")
+        return Ending("unreadable", 0, f"{{output}} cannot be read ({error.strerror})")
+    return Ending("exited", 0, "", content) if len(content) <= limit else Ending("too large", 0, "")
 
 
 def prctl(option: int, value: int) -> None:
