@@ -13,7 +13,8 @@ import torch
 
 import fanfold as ff
 from fanfold import estimators, guard, unfolding
-from fanfold.observation import Observation, takes_measurements
+from fanfold.measurements import takes_measurements
+from fanfold.observation import Observation
 from fanfold.problems import CompressedSensing
 
 PROBLEM = CompressedSensing(n=20, m=10)

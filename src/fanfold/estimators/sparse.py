@@ -15,7 +15,8 @@ import torch
 
 from fanfold.core.settings import Checked
 from fanfold.linops import refuse_zero
-from fanfold.observation import Estimate, Observation, in_working_precision, takes_measurements
+from fanfold.measurements import in_working_precision, takes_measurements
+from fanfold.observation import Estimate, Observation
 
 
 class BySample(Checked, ABC):

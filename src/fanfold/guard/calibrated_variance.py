@@ -13,7 +13,8 @@ from torch import Tensor
 from fanfold.core.settings import checks_arguments
 from fanfold.core.units import power
 from fanfold.guard.answers import Pairs, answers, calibration_draws, checked_var, widened
-from fanfold.observation import Estimate, Estimator, Observation, check_finite, takes_measurements
+from fanfold.measurements import takes_measurements
+from fanfold.observation import Estimate, Estimator, Observation, check_finite
 from fanfold.problems import Problem
 
 Map = Literal["scale", "monotone"]

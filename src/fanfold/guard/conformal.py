@@ -17,7 +17,8 @@ from fanfold.evaluation.interval import Interval
 from fanfold.guard import bands
 from fanfold.guard.answers import Pairs, answers, calibration_draws, part, widened
 from fanfold.guard.quantiles import average_quantile, chance, conformal_quantile, group_quantiles
-from fanfold.observation import Estimate, Estimator, Observation, check_finite, takes_measurements
+from fanfold.measurements import takes_measurements
+from fanfold.observation import Estimate, Estimator, Observation, check_finite
 from fanfold.problems import Problem
 
 LEARNING_SHARE = 0.2  # of the calibration draws, where a scale or the edges of groups are learned

@@ -15,7 +15,8 @@ from fanfold.algorithms import FISTA
 from fanfold.algorithms.base import Algorithm, State, Theta, without_groups
 from fanfold.core.settings import Checked, checks_arguments
 from fanfold.linops import LinearOperator
-from fanfold.observation import Estimate, Observation, takes_measurements
+from fanfold.measurements import takes_measurements
+from fanfold.observation import Estimate, Observation
 from fanfold.unfolding.boundary import HasOperator, admitted, operator_of
 from fanfold.unfolding.learn import lookup, zero_deviation
 from fanfold.unfolding.loops import checkpointed, iterates, last

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from fanfold.algorithms import OAMP
 from fanfold.core.settings import Checked
 from fanfold.estimators.imaging.settings import Imaging
-from fanfold.estimators.precision import in_full_precision
 from fanfold.linops import Kronecker
-from fanfold.observation import Estimate, Observation, takes_measurements
+from fanfold.measurements import in_full_precision, takes_measurements
+from fanfold.observation import Estimate, Observation
 from fanfold.problems.base import Problem
 from fanfold.unfolding.unfold import UnfoldedSettings
 

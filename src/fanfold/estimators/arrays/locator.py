@@ -14,10 +14,10 @@ from torch.nn import functional
 from fanfold.core.abilities import require
 from fanfold.core.settings import Checked
 from fanfold.core.units import ordinary_binade, power
-from fanfold.estimators.precision import in_full_precision
+from fanfold.measurements import in_full_precision, takes_measurements
 from fanfold.networks.residual_mlp import ResidualMLP
 from fanfold.networks.spectrum import SpectrumCNN
-from fanfold.observation import Estimate, Observation, takes_measurements
+from fanfold.observation import Estimate, Observation
 from fanfold.problems.protocols import KnownWaveform
 
 DECISIVE_NATS = 1000.0  # log ratios beyond it count as their logarithm, since nothing depends on them any more

@@ -17,7 +17,8 @@ from torch import Tensor
 from fanfold.core.settings import Checked
 from fanfold.core.units import binade, power
 from fanfold.estimators.base import known_peers
-from fanfold.observation import Estimate, Estimator, Observation, takes_measurements
+from fanfold.measurements import takes_measurements
+from fanfold.observation import Estimate, Estimator, Observation
 from fanfold.problems.located.direction_of_arrival import DirectionOfArrival
 
 LIFT = 1e-12  # of the null spectrum: parts double roots on the circle along the radius, where angles do not change

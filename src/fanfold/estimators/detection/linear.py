@@ -4,7 +4,8 @@ import torch
 
 from fanfold.estimators.linear.lmmse import LMMSE
 from fanfold.linops import refuse_rank_deficient, refuse_unseen, refuse_zero
-from fanfold.observation import Estimate, Observation, in_working_precision, takes_measurements
+from fanfold.measurements import in_working_precision, takes_measurements
+from fanfold.observation import Estimate, Observation
 
 
 class ZeroForcing:

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from fanfold.linops import refuse_unseen, refuse_zero
-from fanfold.observation import Estimate, Observation, in_working_precision, takes_measurements
+from fanfold.measurements import in_working_precision, takes_measurements
+from fanfold.observation import Estimate, Observation
 from fanfold.priors import Constellation
 
 

@@ -8,9 +8,9 @@ from fanfold.core.settings import Checked, checks_arguments
 from fanfold.core.units import rms
 from fanfold.estimators.imaging.scenes import check_scene, like_operator, scene_of, through
 from fanfold.estimators.linear.image import ImageName, image_for
-from fanfold.estimators.precision import in_full_precision
+from fanfold.measurements import in_full_precision, takes_measurements
 from fanfold.networks import UNet
-from fanfold.observation import Estimate, Estimator, Observation, takes_measurements
+from fanfold.observation import Estimate, Estimator, Observation
 from fanfold.problems.base import Problem
 
 

@@ -11,9 +11,9 @@ from fanfold.core.settings import Checked, checks_arguments
 from fanfold.estimators.imaging.back_projection_unet import BackProjectionUNetSettings
 from fanfold.estimators.imaging.settings import Imaging
 from fanfold.estimators.linear.image import ImageName, image_for
-from fanfold.estimators.precision import in_full_precision
 from fanfold.linops import Dense, LinearOperator
-from fanfold.observation import Estimate, Observation, takes_measurements
+from fanfold.measurements import in_full_precision, takes_measurements
+from fanfold.observation import Estimate, Observation
 from fanfold.problems.base import Problem
 from fanfold.problems.protocols import WithScene
 

@@ -10,7 +10,8 @@ from fanfold.core.settings import Checked, checks_arguments
 from fanfold.core.streams import Stream
 from fanfold.core.units import power
 from fanfold.linops import reciprocal, refuse_zero
-from fanfold.observation import Estimate, Estimator, Observation, in_working_precision, takes_measurements
+from fanfold.measurements import in_working_precision, takes_measurements
+from fanfold.observation import Estimate, Estimator, Observation
 from fanfold.problems.base import Problem
 from fanfold.problems.draws import draw
 from fanfold.problems.protocols import KnownPrior

@@ -5,7 +5,8 @@ from torch import Tensor
 
 from fanfold.core.precision import at_least_single, double
 from fanfold.linops import Batched, LinearOperator, refuse_zero
-from fanfold.observation import Estimate, Observation, in_working_precision, takes_measurements
+from fanfold.measurements import in_working_precision, takes_measurements
+from fanfold.observation import Estimate, Observation
 from fanfold.problems.base import Problem
 
 

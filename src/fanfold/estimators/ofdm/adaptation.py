@@ -21,7 +21,8 @@ from fanfold.estimators.ofdm.learned_filters import FilterSettings
 from fanfold.estimators.ofdm.scale import over, unit_of
 from fanfold.estimators.ofdm.unfolded_admm import ADMMSettings
 from fanfold.estimators.ofdm.unfolded_oamp import OAMPSettings
-from fanfold.observation import Estimate, Estimator, Observation, takes_measurements
+from fanfold.measurements import takes_measurements
+from fanfold.observation import Estimate, Estimator, Observation
 from fanfold.problems import FewChannels, Problem
 
 PROBE_STEP = 0.05  # in standard deviations of the noise

@@ -14,7 +14,8 @@ from fanfold.estimators.ofdm.covariance import SMALLEST_OVER_NOISE, SMALLEST_SIG
 from fanfold.estimators.ofdm.noise_variance import NoiseVariance
 from fanfold.estimators.ofdm.pairs import as_pairs, packed
 from fanfold.estimators.ofdm.scale import at_any_scale, in_unit, over, unit_of
-from fanfold.observation import Estimate, Observation, takes_measurements
+from fanfold.measurements import takes_measurements
+from fanfold.observation import Estimate, Observation
 
 SMALLEST_NOISE_VAR = 1e-6  # over the channel's power: rounding in single precision is not far below
 

@@ -10,7 +10,8 @@ from fanfold.estimators.ofdm.front_end import SMALLEST_NOISE_VAR
 from fanfold.estimators.ofdm.mixture import grid_basis, root_mean_square
 from fanfold.estimators.ofdm.noise_variance import NoiseVariance
 from fanfold.estimators.ofdm.scale import at_any_scale
-from fanfold.observation import Estimate, Observation, takes_measurements
+from fanfold.measurements import takes_measurements
+from fanfold.observation import Estimate, Observation
 from fanfold.problems.draws import draw
 from fanfold.problems.protocols import ChannelProblem
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from fanfold.core.settings import checks_arguments
 from fanfold.estimators.ofdm.covariance import by_antenna
 from fanfold.estimators.ofdm.scale import at_any_scale
-from fanfold.observation import Estimate, Observation, takes_measurements
+from fanfold.measurements import takes_measurements
+from fanfold.observation import Estimate, Observation
 from fanfold.problems.protocols import ChannelProblem
 
 Method = Literal["linear", "nearest", "spline"]

@@ -8,7 +8,8 @@ from fanfold.estimators.ofdm.front_end import UnitPower, estimate_of
 from fanfold.estimators.ofdm.mixture import Mixture
 from fanfold.estimators.ofdm.pairs import from_left
 from fanfold.estimators.ofdm.scale import at_any_scale
-from fanfold.observation import Estimate, Observation, takes_measurements
+from fanfold.measurements import takes_measurements
+from fanfold.observation import Estimate, Observation
 from fanfold.problems.protocols import ChannelProblem
 
 OBSERVATIONS_AT_A_TIME = 64  # each takes an estimate of every component

@@ -9,7 +9,8 @@ from fanfold.estimators.ofdm.covariance import SMALLEST_OVER_NOISE, by_antenna
 from fanfold.estimators.ofdm.path_grid import NoiseBeyondDelays, beam_delay_grid, known_or_measured
 from fanfold.estimators.ofdm.scale import at_any_scale
 from fanfold.linops import Kronecker
-from fanfold.observation import Estimate, Observation, takes_measurements
+from fanfold.measurements import takes_measurements
+from fanfold.observation import Estimate, Observation
 from fanfold.priors import BernoulliGaussian
 from fanfold.problems.protocols import ChannelProblem
 from fanfold.unfolding.unfold import iterate

@@ -7,7 +7,8 @@ from fanfold.core.units import power
 from fanfold.estimators.ofdm.covariance import by_antenna
 from fanfold.estimators.ofdm.path_grid import NoiseBeyondDelays, beam_delay_grid, known_or_measured
 from fanfold.estimators.ofdm.scale import at_any_scale
-from fanfold.observation import Estimate, Observation, takes_measurements
+from fanfold.measurements import takes_measurements
+from fanfold.observation import Estimate, Observation
 from fanfold.problems.protocols import ChannelProblem
 
 PURSUITS_AT_A_TIME = 16

@@ -4,6 +4,7 @@ Real channels come at 1e-6 and their powers at 1e-12; at 1e-20 the square of a n
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,11 +13,11 @@ from torch import Tensor
 from fanfold.core.abilities import ability
 from fanfold.core.units import ordinary_binade
 from fanfold.estimators.base import ScaleAware
-from fanfold.estimators.precision import Forward, in_full_precision
+from fanfold.measurements import in_full_precision
 from fanfold.observation import Estimate, Observation
 
 
-def at_any_scale(forward: Forward) -> Forward:
+def at_any_scale(forward: Callable[[Any, Observation], Estimate]) -> Callable[[Any, Observation], Estimate]:
     """The method of a channel estimator, for measurements of any scale that their dtype holds.
 
     Each sample is divided by a power of two that brings it to ordinary size, unless it is of that, and its estimate

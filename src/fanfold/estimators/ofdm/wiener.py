@@ -11,7 +11,8 @@ from fanfold.estimators.ofdm.covariance import ChannelCovariance, by_antenna, si
 from fanfold.estimators.ofdm.interpolation import interpolation_matrix
 from fanfold.estimators.ofdm.noise_variance import NoiseVariance
 from fanfold.estimators.ofdm.scale import at_any_scale
-from fanfold.observation import Estimate, Observation, takes_measurements
+from fanfold.measurements import takes_measurements
+from fanfold.observation import Estimate, Observation
 from fanfold.problems.protocols import ChannelProblem
 
 SMALLEST_NOISE_VAR_IN_DOUBLE = 1e-9  # over the channel's power: covariances of few draws are singular

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from fanfold.core.settings import Checked, checks_arguments
 from fanfold.estimators.posterior.features import Features, fit_linear, linear_features, rows_to_fit
+from fanfold.measurements import takes_measurements
 from fanfold.networks import DeepSet, PooledCNN
-from fanfold.observation import Estimate, Observation, takes_measurements
+from fanfold.observation import Estimate, Observation
 from fanfold.problems.base import Problem
 from fanfold.problems.protocols import kind_of
 

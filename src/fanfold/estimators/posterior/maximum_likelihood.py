@@ -10,7 +10,8 @@ from torch import Tensor
 
 from fanfold.core.abilities import offers, require
 from fanfold.estimators.posterior.newton import SearchLimits, newton
-from fanfold.observation import Estimate, Observation, takes_measurements
+from fanfold.measurements import takes_measurements
+from fanfold.observation import Estimate, Observation
 from fanfold.problems.protocols import (
     KnownJoint,
     KnownLikelihood,

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from fanfold.core.settings import Checked, checks_arguments
 from fanfold.estimators.posterior.features import Features, fit_linear, linear_features, rows_to_fit
 from fanfold.estimators.posterior.heads import Head, Loss, LossName, QuantileHead, head_for
+from fanfold.measurements import takes_measurements
 from fanfold.networks import DeepSet, PooledCNN, ResidualMLP
-from fanfold.observation import Estimate, Estimator, Observation, takes_measurements
+from fanfold.observation import Estimate, Estimator, Observation
 from fanfold.problems.base import Problem
 from fanfold.problems.protocols import kind_of
 
