@@ -105,8 +105,10 @@ def test_an_interrupted_drawing_says_how_it_goes_on(tmp_path, monkeypatch, capsy
 
     pytest.importorskip("sionna")
     monkeypatch.setattr(TR38901, "make", stop)
-    assert cli.run(drawn(tmp_path / "a")) == 1
-    assert "what was drawn is kept: the same command goes on" in capsys.readouterr().err
+    assert cli.run(drawn(tmp_path / "a")) == 130
+    err = capsys.readouterr().err
+    assert "what was drawn is kept; go on with: fanfold channels draw" in err
+    assert str(tmp_path / "a") in err
 
 
 def test_a_damaged_dataset_is_told_by_info(tmp_path, capsys):

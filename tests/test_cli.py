@@ -149,7 +149,10 @@ def test_apply_estimates_from_a_file(trained, tmp_path, capsys):
     assert result["shape"] == [3, 40]
     with torch.no_grad():
         assert torch.equal(torch.from_numpy(np.load(out)), load(trained)(obs).x)
-    assert cli.run(["apply", str(trained), str(tmp_path / "y.npy"), "--out", str(out), "--strength", "0"]) == 0
+    assert (
+        cli.run(["apply", str(trained), str(tmp_path / "y.npy"), "--out", str(out), "--strength", "0", "--overwrite"])
+        == 0
+    )
     assert torch.equal(torch.from_numpy(np.load(out)), ff.iterate(ff.algorithms.ISTA(), 4)(obs).x)
     assert x.shape == (3, 40)
 
@@ -234,28 +237,17 @@ def test_progress_is_lines_off_a_terminal(tmp_path):
 def test_ctrl_c_says_how_to_go_on(tmp_path):
     import signal
 
-    args = [
-        sys.executable,
-        "-m",
-        "fanfold",
-        "train",
-        "compressed-sensing",
-        "amp",
-        *SMALL,
-        "--run-dir",
-        "r",
-        "--steps",
-        "100000",
-    ]
+    words = ["train", "compressed-sensing", "amp", *SMALL, "--run-dir", "[r] 1", "--steps", "100000"]
+    args = [sys.executable, "-m", "fanfold", *words]
     heard = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # the tests themselves may be deaf to it
     process = subprocess.Popen(args, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=os.environ, preexec_fn=heard)
-    while not (tmp_path / "r/checkpoint.safetensors").is_file():
+    while not (tmp_path / "[r] 1/checkpoint.safetensors").is_file():
         assert process.poll() is None
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate()
-    assert process.returncode == 1
-    assert "fanfold resume" in err
+    assert process.returncode == 130
+    assert err.splitlines()[-1] == "fanfold: interrupted; go on with: fanfold resume '[r] 1'"
     assert "Traceback" not in err
 
 

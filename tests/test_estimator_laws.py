@@ -4,6 +4,7 @@ import functools
 import importlib
 import inspect
 import pkgutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ from fanfold import estimators, unfolding
 from fanfold.algorithms import EP, FISTA, ISTA, OAMP
 from fanfold.core.abilities import ability
 from fanfold.estimators import ofdm
-from fanfold.estimators.base import Kept, Preparable, Settings
+from fanfold.estimators.base import Bound, Kept, Preparable, Settings
 from fanfold.estimators.posterior.features import Features
 from fanfold.linops import Dense
 from fanfold.observation import Estimate, Observation
@@ -222,6 +223,65 @@ def test_silence_and_a_million_times_the_signal_give_finite_estimates(name, scal
     assert estimate.var is None or torch.isfinite(estimate.var).all()
 
 
+def answer(call: Callable[[], Estimate]) -> Estimate | str:
+    """What an estimator says, or the sentence by which it refuses."""
+    try:
+        return call()
+    except ValueError as refused:
+        return str(refused)
+
+
+@every
+def test_one_silent_sample_changes_no_other(name):
+    """No bit of another sample, and of silence a number: the prior's, or what is as large as the noise lets it be."""
+    _, obs = drawn(name)
+    whole, y, others = made(name)(obs), obs.y.clone(), [0, 1, 3, 4, 5]
+    y[2] = 0
+    estimate = made(name)(Observation(y, obs.A, obs.noise_var))
+    assert torch.equal(estimate.x[others], whole.x[others])
+    assert torch.isfinite(estimate.x).all()
+    if estimate.var is not None:
+        assert torch.equal(estimate.var[others], whole.var[others])
+        assert torch.isfinite(estimate.var).all()
+        assert (estimate.var[2] > 0).all()
+
+
+@every
+@pytest.mark.parametrize("scale", [1e-18, 1e-15, 1e15, 1e18, 1e30])
+def test_other_units_give_numbers_or_a_sentence(name, scale):
+    """Measurements and noise in other units: the same estimate where it is equivariant, and numbers from all."""
+    net, (_, obs) = made(name), drawn(name)
+    noise_var = None if obs.noise_var is None else scale**2 * obs.noise_var.double()
+    scaled = answer(lambda: net(Observation(scale * obs.y, obs.A, noise_var)))
+    if isinstance(scaled, str):
+        assert scale == 1e30  # whose square is no number in single precision
+        assert "is not finite" in scaled or "no number in" in scaled
+        return
+    assert torch.isfinite(scaled.x).all()
+    assert scaled.var is None or torch.isfinite(scaled.var).all()
+    if net.scale_equivariant:
+        close(name, scaled.x / scale, net(obs).x)
+
+
+@pytest.mark.filterwarnings("ignore:ComplexHalf support is experimental")
+@every
+@pytest.mark.parametrize("half", [torch.float16, torch.bfloat16])
+def test_half_precision_is_computed_in_single_or_refused(name, half):
+    """The estimate is that of the same numbers in single precision, and comes in half or in the network's precision."""
+    net, (_, obs) = made(name), drawn(name)
+    kind = torch.complex32 if obs.y.is_complex() else half
+    A = None if obs.A is None else obs.A.to(dtype=kind)
+    single = torch.promote_types(kind, torch.float32)
+    estimate = answer(lambda: net(Observation(obs.y.to(kind), A, obs.noise_var)))
+    if isinstance(estimate, str):
+        assert "belongs to another operator" in estimate  # in half precision it is one
+        return
+    wide = net(Observation(obs.y.to(kind).to(single), None if A is None else A.to(dtype=single), obs.noise_var))
+    came = kind if wide.x.is_complex() else kind.to_real()  # places are real, whatever is measured
+    assert estimate.x.dtype in (came, wide.x.dtype)
+    assert torch.equal(estimate.x.to(wide.x.dtype), wide.x.to(estimate.x.dtype).to(wide.x.dtype))
+
+
 @every
 def test_measurements_of_another_shape_are_refused_by_a_sentence(name):
     """One measurement fewer, alone and with an operator that fits it."""
@@ -264,3 +324,20 @@ def test_whatever_has_parameters_is_built_by_a_row():
     shown = built | {type(module) for module in without}
     bases = {base for kind in shown for base in kind.__mro__[1:]}
     assert not {kind.__name__ for kind in estimating() - shown - bases}
+
+
+@every
+def test_y_alone_is_the_observation_that_is_made_of_it(name):
+    net, (_, obs) = made(name), drawn(name)
+    bound = ability(net, Bound)
+    expected = answer_or_refusal(net, Observation(obs.y, None if bound is None else bound.operator))
+    for y in (obs.y, obs.y.numpy()):
+        assert answer_or_refusal(net, y) == expected
+
+
+def answer_or_refusal(net: nn.Module, observed: Any) -> list | str:
+    """The estimate, or the sentence by which a network asks for its operator or the noise variance."""
+    try:
+        return net(observed).x.tolist()
+    except ValueError as error:
+        return str(error)

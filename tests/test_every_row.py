@@ -1,12 +1,15 @@
 """Every network that trains goes through every verb of the shell: train, killed, resume, evaluate, apply, report."""
 
 import os
+import re
 import signal
+import tomllib
 import traceback
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tomli_w
 import torch
 
 import fanfold as ff
@@ -61,6 +64,7 @@ WORDS = {  # row: problem and network as the shell takes them
     "beam-delay-oamp": [*CHANNELS, "beam-delay-oamp", "--iterations", "2", "--beams", "32", "--modes", "4"],
     "adapted": ["few-channels", "--count", "20", "adapted"],
 }
+TIMED = ("beam-mixer", "learned-filters", "grid-cnn", "beam-delay-admm", "beam-delay-oamp")  # reports that say times
 HOW = ["--steps", "6", "--batch", "4", "--validate-every", "2", "--validation-samples", "4", "--threads", "1"]
 
 
@@ -122,3 +126,43 @@ def test_a_row_trains_is_killed_resumes_and_serves_every_verb(row, tmp_path, mon
     net = ff.load(path)
     ff.save(net, "saved", problem)
     assert torch.equal(ff.load("saved")(obs).x, net(obs).x)
+    travels(path, tmp_path, row, noise, monkeypatch, lambda: net(obs).x, lambda moved: ff.load(moved)(obs).x)
+
+
+def travels(path, tmp_path, row, noise, monkeypatch, here, there) -> None:
+    """A run in another folder, with no other to go back to, gives the same bits; even if its problem cannot be had."""
+    before = {file.name: file.read_bytes() for file in Path().glob("x_hat*.npy")}
+    page = numbers_of(path / "report.html")
+    moved = tmp_path / "elsewhere" / path.name
+    moved.parent.mkdir()
+    path.rename(moved)
+    kept = {file.name: file.read_bytes() for file in moved.glob("intervals-*.json")}
+    for name in kept:
+        (moved / name).unlink()
+    monkeypatch.chdir(moved.parent)
+    assert torch.equal(there(moved), here())
+    run("apply", str(moved), str(tmp_path / "y.npy"), "--coverage", "0.9", *noise)
+    assert {name: Path(name).read_bytes() for name in before} == before
+    assert {file.name: file.read_bytes() for file in moved.glob("intervals-*.json")} == kept
+    run("report", str(moved), "--samples", "20")
+    if row not in TIMED:
+        assert numbers_of(moved / "report.html") == page
+    without_problem(moved / "config.toml")
+    assert torch.equal(there(moved), here())
+    Path("x_hat.npy").unlink()
+    run("apply", str(moved), str(tmp_path / "y.npy"), "--coverage", "0.9", *noise)
+    assert {name: Path(name).read_bytes() for name in before} == before
+
+
+def numbers_of(page: Path) -> list[str]:
+    """The data behind the figures and tables of a page."""
+    numbers = re.findall(r'<script type="application/json"[^>]*>(.*?)</script>', page.read_text())
+    assert numbers
+    return numbers
+
+
+def without_problem(config: Path) -> None:
+    """Let a config name a problem that is on no machine."""
+    described = tomllib.loads(config.read_text())
+    described["problem"] = {"name": "pairs", "path": "/nowhere/pairs.npz"}
+    config.write_text(tomli_w.dumps(described))

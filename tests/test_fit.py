@@ -106,10 +106,12 @@ def test_nothing_in_a_run_directory_is_pickled(tmp_path):
     ff.fit(network(), problem(), run_dir=tmp_path / "run", **SHORT)
     names = sorted(p.name for p in (tmp_path / "run").iterdir())
     assert names == [
+        ".lock",
         "checkpoint.safetensors",
         "config.toml",
         "environment.json",
         "metrics.jsonl",
+        "operator.safetensors",
         "weights.safetensors",
     ]
     for path in (tmp_path / "run").iterdir():
@@ -233,6 +235,10 @@ def test_a_network_refuses_another_operator(tmp_path):
     config = tmp_path / "run/config.toml"
     config.write_text(config.read_text().replace("seed = 0\ndtype", "seed = 1\ndtype"))
     with pytest.raises(ValueError, match="garbage"):
+        ff.resume(tmp_path / "run")
+    ff.fit(network(seed=1), problem(seed=1), run_dir=tmp_path / "other", **SHORT)
+    (tmp_path / "other/operator.safetensors").replace(tmp_path / "run/operator.safetensors")
+    with pytest.raises(ValueError, match="garbage"):
         load(tmp_path / "run")
 
 
@@ -281,7 +287,8 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(tmp_path):
     script(tmp_path, body.replace('"run"', '"whole"'))
     subprocess.run([sys.executable, tmp_path / "script.py"], cwd=tmp_path, check=True)
     assert same_parameters(resumed, load(tmp_path / "whole"))
-    assert not list((tmp_path / "run").glob(".*"))  # no half-written file is left
+    hidden = [file.name for file in (tmp_path / "run").glob(".*")]
+    assert hidden == [".lock"]  # no half-written file is left
 
 
 def test_ctrl_c_leaves_a_run_that_resumes_to_the_same_numbers(tmp_path):

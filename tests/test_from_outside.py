@@ -36,13 +36,17 @@ class Offset:
     part: str = "train"
 
     A = None
+    files_of = commands_of = staticmethod(lambda settings: ())
     kind = "vector"
+    stock = "endless"
     names = ("offset",)
     wanted = (0,)
     periodic = (False,)
     limits = ((-math.inf, math.inf),)
     noise_var = VAR
     fingerprint = "of nothing"
+    measured = handed_over = False
+    reading, doubt = "an offset", None
     failures = Counter({"crash": 2})
 
     @property

@@ -16,7 +16,8 @@ from fanfold.core.noise import circular
 from fanfold.linops import Dense, Kronecker, LinearOperator
 from fanfold.observation import Estimate, Observation
 from fanfold.problems.base import Described
-from fanfold.runs.directory import SCHEMA, Run
+from fanfold.runs.directory import Run
+from fanfold.runs.folders import SCHEMA
 from fanfold.shrinkage import soft
 from fanfold.training.events import Stepped
 from fanfold.training.fit import fit_events

@@ -6,11 +6,15 @@ import numpy as np
 import pytest
 import torch
 
+from fanfold.algorithms import GAMP
+from fanfold.core.truncated import truncated_gaussian
 from fanfold.core.units import power
-from fanfold.likelihoods import GaussianNoise, Logistic, OneBit, Poisson, Quantised
+from fanfold.likelihoods import REGISTRY, GaussianNoise, Logistic, OneBit, Poisson, Quantised
 from fanfold.likelihoods.logistic import kolmogorov_rule
 from fanfold.likelihoods.poisson import wright_omega
-from fanfold.likelihoods.quantised import truncated_gaussian
+from fanfold.linops import Dense
+from fanfold.observation import Observation
+from fanfold.unfolding import iterate, unfold
 
 LIKELIHOODS = (GaussianNoise(), OneBit(), Quantised(3, 0.4), Quantised(1, 1.0), Logistic(), Poisson(20.0), Poisson(0.5))
 EPS = torch.finfo(torch.float64).eps
@@ -162,7 +166,8 @@ def test_many_bits_are_none(generator):
 def test_truncated_gaussian_is_scipys_or_the_asymptote(low, high):
     from scipy.stats import truncnorm
 
-    log_mass, mean, var = (v.item() for v in truncated_gaussian(*torch.tensor([low, high], dtype=torch.float64)))
+    cell = truncated_gaussian(*torch.tensor([low, high], dtype=torch.float64))
+    log_mass, mean, var = (v.item() for v in (cell.log_mass, cell.mean, cell.var))
     if max(abs(low), abs(high)) < 50 or low <= 5:
         theirs = truncnorm(low, high)
         assert mean == pytest.approx(theirs.mean(), rel=1e-6, abs=1e-9)
@@ -204,3 +209,48 @@ def test_what_is_no_channel_is_refused(make, message):
 def test_counts_of_complex_signals_are_refused(generator):
     with pytest.raises(ValueError, match="real"):
         Poisson().sample(torch.ones(2, dtype=torch.complex64), generator)
+
+
+FOREIGN = (
+    (OneBit(), [0.0, 1.0], "OneBit gives -1 and 1.*2 \\* y - 1"),
+    (Logistic(), [1.0, 0.0], "Logistic gives -1 and 1"),
+    (OneBit(), [1.0, -1.0001], "at index"),
+    (Quantised(3, 0.4), [0.0, 7.0], "8 cells of width 0.4, from -1.4 to 1.4; of codes 0 to 7 pass .code - 3.5"),
+    (Quantised(3, 0.4), [0.2, 1.8], "y is 1.8 at index .*6 values"),
+    (Quantised(1, 1.0), [0.0, 1.0], "2 cells"),
+    (Poisson(), [3.0, -1.0], "y is -1.*whole numbers"),
+    (Poisson(), [0.5, 2.0], "whole numbers"),
+)
+
+
+def test_every_likelihood_with_an_alphabet_has_foreign_values():
+    refusing = {type(likelihood) for likelihood, *_ in FOREIGN}
+    assert refusing == set(REGISTRY.values()) - {GaussianNoise}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.complex64, torch.complex128], ids=str)
+@pytest.mark.parametrize("likelihood", [*LIKELIHOODS, Quantised(16, 1e-3), Quantised(20, 0.1)], ids=str)
+def test_what_a_likelihood_draws_is_of_its_alphabet(likelihood, dtype, generator):
+    if isinstance(likelihood, Poisson) and dtype.is_complex:
+        with pytest.raises(ValueError, match="real"):
+            likelihood.check(torch.ones(2, dtype=dtype))
+        return
+    z = 3 * torch.randn(200, generator=generator, dtype=dtype)
+    likelihood.check(likelihood.sample(z, generator, 0.3))
+
+
+@pytest.mark.parametrize("is_complex", [False, True])
+@pytest.mark.parametrize(("likelihood", "values", "message"), FOREIGN, ids=str)
+def test_foreign_values_are_refused_with_the_values_there_are_before_the_first_step(
+    likelihood, values, message, is_complex
+):
+    if isinstance(likelihood, Poisson) and is_complex:
+        pytest.skip("counts are real")
+    y = torch.tensor(values).repeat(3, 2)
+    y = torch.complex(torch.full_like(y, values[0]), y) if is_complex else y
+    A = Dense(torch.ones(4, 5, dtype=y.dtype))
+    observation = Observation(y, A, torch.tensor(0.1))
+    with pytest.raises(ValueError, match="cannot be" if is_complex else message):
+        iterate(GAMP(likelihood=likelihood), 3)(observation)
+    with pytest.raises(ValueError, match="cannot be" if is_complex else message):
+        unfold(GAMP(likelihood=likelihood), observation, layers=2)(observation)

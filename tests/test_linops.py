@@ -23,6 +23,7 @@ from fanfold.linops import (
     covariance_inverse,
     dot_test,
 )
+from foreign_rows import FOREIGN
 
 DTYPES = (torch.float32, torch.float64, torch.complex64, torch.complex128)
 
@@ -105,6 +106,7 @@ OPERATORS = {
     "pylops matrix": pylops_matrix,
     "pylops derivative": pylops_derivative,
     "deepinv": deepinv_like,
+    **FOREIGN,
 }
 BASES = ("dct", "dct of pictures", "haar", "haar of pictures", "db4", "db4 of pictures")
 

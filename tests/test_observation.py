@@ -25,7 +25,7 @@ def test_wrong_shape_is_refused_with_the_fix():
 
 @pytest.mark.parametrize("shape", [(3, N), (M, 7), (M, 1)])
 def test_transposed_measurements_are_recognised(shape):
-    with pytest.raises(ValueError, match=r"pass y of shape \(\.\.\., 4\)\. Transposed\?$"):
+    with pytest.raises(ValueError, match=r"pass y of shape \(\.\.\., 4\)\.( Is it x\?)? Transposed\?$"):
         Observation(torch.ones(shape), operator())
 
 

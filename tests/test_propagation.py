@@ -404,7 +404,7 @@ def test_one_process_draws_into_a_folder(whole):
     pytest.importorskip("fcntl")
     events = drawing_events(Toy(), 25, whole.path, seed=3, shard_draws=10)
     next(events)
-    with pytest.raises(ValueError, match="another process draws into"):
+    with pytest.raises(ValueError, match="another process writes to"):
         draw_channels(Toy(), 25, whole.path, seed=3, shard_draws=10)
     events.close()
     assert draw_channels(Toy(), 25, whole.path, seed=3, shard_draws=10).count == 25

@@ -335,10 +335,16 @@ def test_resume_and_report_know_the_array(calibrated, capsys):
     assert "untrained OAMP" in Path(page["report"]).read_text()
 
 
-def test_conditions_of_simulation_do_not_apply_to_pairs(calibrated, capsys):
-    assert "snr_db is a setting of simulated scenes" in said(
-        ["evaluate", str(calibrated / "run"), "--snr-db", "9"], capsys
-    )
+@pytest.mark.filterwarnings("ignore:120 pairs have measured SNRs")  # of scenes without a point
+def test_measured_pairs_are_sorted_by_their_snr_and_take_no_other_condition(calibrated, capsys):
+    """Their SNR is read off the nominal array, whose errors of 10 degrees leave about 12 dB."""
+    (row, *_) = printed(capsys, ["evaluate", str(calibrated / "run"), "--snr-db", "12"])["rows"]
+    assert row["snr_db"] == 12
+    assert abs(row["measured_snr_db"] - 12) < 5
+    assert "no two of them are within 5 dB" in said(["evaluate", str(calibrated / "run"), "--snr-db", "60"], capsys)
+    problem = RFGeometry(str(calibrated / "array.toml"), str(calibrated / "pairs.npz"))
+    with pytest.raises(ValueError, match="sparsity is a setting of simulated scenes"):
+        problem.shifted(sparsity=0.1)
 
 
 def test_a_changed_geometry_is_refused(calibrated, capsys, tmp_path):

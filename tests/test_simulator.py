@@ -364,7 +364,7 @@ def test_two_writers_of_one_store_are_refused(tmp_path):
     identity = json.loads((tmp_path / "store/problem.json").read_text())
     with (
         writing(tmp_path / "store", identity),
-        pytest.raises(ValueError, match="another process draws into"),
+        pytest.raises(ValueError, match="another process writes to"),
     ):
         ff.simulate(ONE, 20, tmp_path / "store")
 

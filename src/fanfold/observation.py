@@ -1,12 +1,24 @@
 """What the receiver knows and what an estimator says: the only types that problems and algorithms share."""
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import wraps
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from fanfold.core.abilities import ability
+from fanfold.core.arrays import tensor_of
+from fanfold.core.precision import at_least_single, double
 from fanfold.linops import LinearOperator
+
+COMFORT = 2.0**24  # sizes up to which, and down to whose inverse, single precision holds fourth powers with ease
+
+S = TypeVar("S")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -38,6 +50,8 @@ class Observation:
         if not isinstance(y, Tensor) or not (y.is_floating_point() or y.is_complex()):
             arrived = y.dtype if isinstance(y, Tensor) else type(y).__name__
             raise ValueError(f"y is {arrived}; pass a floating or complex torch tensor.")
+        if y.layout is not torch.strided:
+            raise ValueError("y is a sparse tensor; pass a dense one, y.to_dense().")
         if y.ndim == 0 or y.numel() == 0:
             raise ValueError(f"y has shape {tuple(y.shape)}: nothing to estimate from; pass shape (..., m), not empty.")
         if A is not None:
@@ -49,7 +63,8 @@ class Observation:
     @staticmethod
     def _check_fit(y: Tensor, A: LinearOperator) -> None:
         if y.shape[-1] != A.m:
-            hint = " Transposed?" if y.shape[-1] == A.n or (y.ndim > 1 and y.shape[-2] == A.m) else ""
+            transposed = y.ndim > 1 and y.shape[-2] == A.m
+            hint = " Transposed?" if transposed else " Is it x? Transposed?" if y.shape[-1] == A.n else ""
             hint += f" y has shape {tuple(y.shape)}, A is {A}." if A.factored else ""
             raise ValueError(
                 f"A maps {A.n} -> {A.m} but y has {y.shape[-1]} entries; pass y of shape (..., {A.m}).{hint}"
@@ -64,11 +79,17 @@ class Observation:
             )
 
     def _checked_variance(self) -> Tensor:
-        var = torch.as_tensor(self.noise_var, device=self.y.device)
-        if var.is_complex():
-            raise ValueError(f"noise_var is {var.dtype}; a variance E|w|² is real: pass its real part.")
-        var = var.to(self.y.real.dtype)
-        check_finite("noise_var", var)
+        given = self.noise_var
+        given = torch.as_tensor(given, dtype=torch.float64 if isinstance(given, float) else None, device=self.y.device)
+        if given.is_complex():
+            raise ValueError(f"noise_var is {given.dtype}; a variance E|w|² is real: pass its real part.")
+        check_finite("noise_var", given)
+        var = given.to(at_least_single(self.y.dtype).to_real())
+        if ((var == 0) != (given == 0)).any() or torch.isinf(var).any():
+            raise ValueError(
+                f"noise_var is {given.max().item():g}, which {var.dtype} cannot hold; pass y and A in double "
+                "precision, or all in other units."
+            )
         if (var < 0).any():
             raise ValueError(f"noise_var is {var.min().item():g}; a variance is not negative: pass E|w|² (not in dB).")
         full = (*self.y.shape[:-1], 1)
@@ -92,6 +113,24 @@ class Observation:
         var = None if self.noise_var is None else self.noise_var.to(device)
         return Observation.unchecked(self.y.to(device), None if self.A is None else self.A.to(device), var)
 
+    def in_precision(self, dtype: torch.dtype) -> "Observation":
+        """The same observation in another data type, real or complex as `y` is; itself where it has that."""
+        if self.y.dtype == dtype:
+            return self
+        var = None if self.noise_var is None else self.noise_var.to(dtype.to_real())
+        return Observation.unchecked(self.y.to(dtype), None if self.A is None else self.A.in_precision(dtype), var)
+
+    def working_dtype(self) -> torch.dtype:
+        """The data type to compute in: single precision for half, double where single does not hold fourth powers.
+
+        A batch of silence alone, and anything while a graph is traced, is comfortable in its own.
+        """
+        dtype, A = at_least_single(self.y.dtype), self.A
+        if torch.compiler.is_compiling() or dtype == double(dtype):
+            return dtype
+        extreme = _extreme(self.y) or (A is not None and A.once("extreme", lambda: _extreme(A.probed())))
+        return double(dtype) if extreme else dtype
+
     def __getitem__(self, rows: slice | Tensor) -> "Observation":
         """The observation of some samples of a batch."""
         var = self.noise_var
@@ -113,8 +152,126 @@ class Estimate:
     x: Tensor
     var: Tensor | None = None
 
+    def in_precision(self, dtype: torch.dtype) -> "Estimate":
+        """The same estimate in another data type, real or complex as `x` is; itself where it has that.
+
+        Raises:
+            ValueError: If numbers do not fit into it.
+        """
+        if self.x.dtype == dtype:
+            return self
+        x, var = self.x.to(dtype), None if self.var is None else self.var.to(dtype.to_real())
+        for what, wide, narrow in (("the estimate", self.x, x), ("its error variance", self.var, var)):
+            if narrow is None or wide is None or torch.compiler.is_compiling():
+                continue
+            if (narrow.isinf() & ~wide.isinf()).any():
+                raise ValueError(
+                    f"{what} reaches {wide.abs().max().item():.0e}, which {narrow.dtype} cannot hold; pass y and A in "
+                    "double precision, or in other units."
+                )
+        return Estimate(x, var)
+
 
 Estimator = Callable[[Observation], Estimate]  # a function, a classical algorithm, a network: all alike
+Measurements = Observation | Tensor | np.ndarray  # what estimators of this package take in its place
+
+
+@runtime_checkable
+class Belonging(Protocol):
+    """An estimator that belongs to one operator, for which measurements alone say all."""
+
+    @property
+    def operator(self) -> LinearOperator: ...
+
+    @property
+    def fingerprint(self) -> str: ...
+
+
+@runtime_checkable
+class AroundEstimator(Protocol):
+    """What is put around an estimator, such as its intervals, and belongs to what that belongs to."""
+
+    @property
+    def estimator(self) -> Callable[..., Any]: ...
+
+
+def takes_measurements(estimate: Callable[[S, Observation], T]) -> Callable[[S, Measurements], T]:
+    """An estimator's method that also takes y by itself, a torch tensor or a numpy array: `net(y)`.
+
+    The observation is made of y, in the precision of the estimator, and the operator that the estimator belongs to, if
+    it belongs to one. The noise variance stays unknown. What comes out are torch tensors, which of an array remember no
+    gradients, so that `.numpy()` turns them back. It stands above other decorators, which see observations alone.
+
+    Example:
+        >>> import fanfold as ff, numpy as np
+        >>> problem = ff.problems.CompressedSensing(n=20, m=10)
+        >>> net = ff.unfold(ff.algorithms.ISTA(), problem, 3, {"step": "per-layer"})
+        >>> net(np.ones((5, 10))).x.shape
+        torch.Size([5, 20])
+    """
+
+    @wraps(estimate)
+    def of_measurements(self: S, obs: Measurements) -> T:
+        if isinstance(obs, Observation):
+            return estimate(self, obs)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and isinstance(obs, Tensor)):
+            return estimate(self, observation_for(self, obs))
+
+    return of_measurements
+
+
+def observation_for(estimator: object, y: Any) -> Observation:
+    """The observation of measurements y alone, for an estimator.
+
+    Args:
+        estimator: Says the operator, where it belongs to one, and the precision.
+        y: The measurements, a torch tensor or a numpy array.
+
+    Raises:
+        ValueError: If y is neither, or does not fit.
+    """
+    if isinstance(y, tuple) and any(isinstance(part, Observation) for part in y):
+        raise ValueError("y is a tuple, as sample returns it; take it apart: x, obs = problem.sample(...).")
+    if isinstance(y, Estimate):
+        raise ValueError("y is an Estimate; pass what was measured, not what was estimated.")
+    if (around := ability(estimator, AroundEstimator)) is not None:
+        return observation_for(around.estimator, y)
+    bound = ability(estimator, Belonging)
+    A = None if bound is None else bound.operator
+    measured = tensor_of(y, "y")
+    held = A if A is not None else _first_tensor(estimator)
+    if held is not None and (measured.is_floating_point() or measured.is_complex()):
+        real = held.dtype.to_real()
+        measured = measured.to(real.to_complex() if measured.is_complex() else real)
+    if held is not None and not isinstance(y, Tensor):  # a tensor has been put where it is
+        measured = measured.to(held.device)
+    return Observation(measured, A)
+
+
+def _first_tensor(estimator: object) -> Tensor | None:
+    """A floating parameter or buffer of a network, whose precision and device are its own; None where it has none."""
+    if not isinstance(estimator, nn.Module):
+        return None
+    held = itertools.chain(estimator.parameters(), estimator.buffers())
+    return next((t for t in held if t.is_floating_point() or t.is_complex()), None)
+
+
+def in_working_precision(estimator: Callable[..., Estimate]) -> Callable[..., Estimate]:
+    """An estimator, or its `__call__`, that computes in the working precision and returns the one that came in."""
+
+    @wraps(estimator)
+    def estimate(*args: Any, **kwargs: Any) -> Estimate:
+        obs = next(a for a in args if isinstance(a, Observation))
+        wide = obs.in_precision(obs.working_dtype())
+        return estimator(*(wide if a is obs else a for a in args), **kwargs).in_precision(obs.y.dtype)
+
+    return estimate
+
+
+def _extreme(rows: Tensor) -> bool:
+    """Whether the largest entry of a row is beyond what single precision is comfortable with, or short of it."""
+    largest = rows.detach().abs().amax(-1)
+    return bool(((largest > COMFORT) | ((largest < 1 / COMFORT) & (largest > 0))).any())
 
 
 def check_finite(name: str, values: Tensor) -> None:

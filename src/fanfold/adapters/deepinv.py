@@ -5,7 +5,8 @@ from typing import Any
 
 import torch
 
-from fanfold.linops import Foreign, LinearOperator
+from fanfold.adapters.adopted import adopted
+from fanfold.linops import LinearOperator
 
 
 def from_deepinv(physics: Any, extent: tuple[int, ...], dtype: torch.dtype = torch.float32) -> LinearOperator:
@@ -15,10 +16,14 @@ def from_deepinv(physics: Any, extent: tuple[int, ...], dtype: torch.dtype = tor
         physics: The deepinv operator.
         extent: The shape of one image without the batch axis, such as `(channels, height, width)`.
         dtype: The dtype of the images.
+
+    Raises:
+        ValueError: If `A_adjoint` is not the adjoint of `A`, as one random image shows.
     """
     image = torch.zeros(1, *extent, dtype=dtype)
     measured = physics.A(image).shape[1:]
-    return Foreign(
+    return adopted(
+        physics,
         lambda rows: physics.A(rows.reshape(-1, *extent)).flatten(1),
         lambda rows: physics.A_adjoint(rows.reshape(-1, *measured)).flatten(1),
         (math.prod(measured), math.prod(extent)),

@@ -35,6 +35,8 @@ class ADMM(Algorithm):
     rho: float = 1.0  # weight of ‖x - z‖², in the units of AᴴA
     relaxation: float = 1.0  # between 0 and 2; Boyd et al. recommend 1.5 to 1.8
 
+    by_svd = True
+
     @property
     def nominals(self):
         rho = Nominal(lambda a, _: a.rho, POSITIVE, vector=False)

@@ -13,12 +13,16 @@ from fanfold.observation import Estimate
 
 
 def analytic_matrix(A: LinearOperator) -> Tensor:
-    """The matrix `argmin ‖W A‖_F` with `(W A)_ii = 1`, `(n, m)`: the rows of the pseudo-inverse, scaled."""
+    """The matrix `argmin ‖W A‖_F` with `(W A)_ii = 1`, `(n, m)`: the rows of the pseudo-inverse, scaled.
+
+    Rows of unknowns that A does not see are zero.
+    """
 
     def closed_form() -> Tensor:
         matrix = A.matrix().to(torch.promote_types(A.dtype, torch.float64))
-        inverse = torch.linalg.pinv(matrix)
-        return (inverse / (inverse * matrix.mT).sum(-1, keepdim=True)).to(A.dtype)
+        inverse, seen = torch.linalg.pinv(matrix), A.seen()
+        diagonal = seen.only((inverse * matrix.mT).sum(-1), 1)
+        return seen.only((inverse / diagonal[:, None]).mT, 0).mT.to(A.dtype)
 
     return A.once("alista.W", closed_form)
 
@@ -62,7 +66,7 @@ class ALISTA(Algorithm):
     def step(self, s, obs, theta):
         A, y, k = obs.A, obs.y, s.k + 1
         r = s.x + theta.step * linear(y - A @ s.x, theta.W)
-        return State(select(r, theta.threshold, selected(self.p, self.p_max, k, A.n)), k)
+        return State(select(r, theta.threshold, selected(self.p, self.p_max, k, A.seen().count)), k)
 
     def read(self, s):
         return Estimate(s.x)

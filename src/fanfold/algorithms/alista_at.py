@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
+from fanfold.algorithms.amp import refuse_other_columns
 from fanfold.algorithms.base import POSITIVE, UNIT, Algorithm, Nominal, positive
 from fanfold.algorithms.ista import State
 from fanfold.core.units import power, rms
@@ -30,7 +31,7 @@ class ALISTAAT(Algorithm):
     concavity: float = 0.5  # entries above 1 / concavity thresholds pass unshrunk; below 1
     ridge: float = 1.0  # noise against interference, in squares of A's singular values; 0 for no noise
 
-    one_matrix = True
+    one_matrix = by_svd = True
     nominals = {
         "step": Nominal(lambda alista, obs: 1.0, POSITIVE),
         "alpha": Nominal(lambda alista, obs: alista.alpha, POSITIVE),
@@ -42,13 +43,14 @@ class ALISTAAT(Algorithm):
         positive(alpha=self.alpha, concavity=self.concavity)
 
     def start(self, obs):
+        refuse_other_columns(obs.A, "ALISTAAT")
         return State(x=obs.y.new_zeros((*obs.y.shape[:-1], obs.A.n)))
 
     def step(self, s, obs, theta):
         A, (U, d, V) = obs.A, obs.A.svd()
         e, w = obs.y - A @ s.x, d / (d**2 + theta.ridge)
         diagonal = torch.mv(A.once("alista.V2", lambda: power(V.matrix())), w * d)  # of V diag(w) Uᴴ A
-        r = s.x + theta.step * (V @ (w * (U.H @ e))) / diagonal
+        r = s.x + theta.step * (V @ (w * (U.H @ e))) / A.seen().only(diagonal, 1)
         return State(firm(r, theta.alpha * rms(e), theta.concavity))
 
     def read(self, s):

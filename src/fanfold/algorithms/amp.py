@@ -3,12 +3,30 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from fanfold.algorithms.base import POSITIVE, Algorithm, Nominal, positive
-from fanfold.core.units import rms
+from fanfold.core.units import power, rms
+from fanfold.linops import LinearOperator
 from fanfold.observation import Estimate
 from fanfold.shrinkage import soft, soft_divergence
+
+
+def refuse_other_columns(A: LinearOperator, who: str) -> None:
+    """Refuse columns that are far from unit norm; nothing is refused while a graph is traced.
+
+    Raises:
+        ValueError: Says how long they are and what to do.
+    """
+    if torch.compiler.is_compiling():
+        return
+    length = A.once("column length", lambda: (power(A.probed()).sum(-1) / A.n).sqrt().max().item())
+    if not 1e-3 < length < 1e3:
+        raise ValueError(
+            f"{who} takes columns of unit norm, and those of {A} have about {length:.0e}; divide A and y by that (x "
+            "stays as it is), or take OAMP or GAMP."
+        )
 
 
 class State(NamedTuple):
@@ -40,6 +58,7 @@ class AMP(Algorithm):
         positive(alpha=self.alpha)
 
     def start(self, obs):
+        refuse_other_columns(obs.A, "AMP")
         return State(x=obs.y.new_zeros((*obs.y.shape[:-1], obs.A.n)), v=obs.y)
 
     def step(self, s, obs, theta):

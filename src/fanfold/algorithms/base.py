@@ -76,6 +76,7 @@ class Algorithm(Checked, ABC):
 
     Attributes:
         one_matrix: Whether it designs or learns matrices that belong to one A, so that samples cannot have their own.
+        by_svd: Whether a step takes A apart into singular vectors, so that learning A calls for double precision.
 
     Example:
         >>> import fanfold as ff, torch
@@ -86,6 +87,7 @@ class Algorithm(Checked, ABC):
     """
 
     one_matrix: ClassVar[bool] = False
+    by_svd: ClassVar[bool] = False
 
     @property
     @abstractmethod

@@ -36,6 +36,8 @@ class DouglasRachford(Algorithm):
     gamma: float = 1.0  # step, in units of 1 / AᴴA
     relaxation: float = 1.0  # the paper's lambda, between 0 and 2
 
+    by_svd = True
+
     @property
     def nominals(self):
         step = Nominal(lambda a, _: a.gamma, POSITIVE, vector=False)

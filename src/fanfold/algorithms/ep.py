@@ -12,6 +12,7 @@ from fanfold.linops import LinearOperator, covariance_inverse
 from fanfold.observation import Estimate
 from fanfold.priors import Constellation, Prior
 
+UNINFORMED = 1e7  # largest variance of a cavity, relative to the power of x
 MAX_MATRIX_ENTRIES = 2**24  # of the m x m matrices of a batch that are formed at a time
 
 
@@ -80,6 +81,7 @@ class EP(Algorithm):
         A = obs.A.once("double", lambda: obs.A.to(dtype=y.dtype))
         mean, D = s.gamma / s.lam, 1 / s.lam
         z, c, trace, sigma2 = _seen(A, D, y - A @ mean, theta.noise_scale * s.noise_var)
+        c = c.clamp_min(1 / (UNINFORMED * self.prior.power))  # where nothing is seen, the prior is all there is
         t, h2 = mean + (A.H @ z) / c, torch.maximum(1 / c - D, theta.floor)  # cavity: what the others say of an entry
         x, var = self.denoise(t, h2, theta)
         least = torch.maximum(var, theta.floor)

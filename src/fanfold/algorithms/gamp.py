@@ -55,12 +55,13 @@ class GAMP(Algorithm):
     def start(self, obs):
         if obs.noise_var is None and self.likelihood.uses_noise_var:
             raise ValueError("GAMP needs the noise variance; pass Observation(y, A, noise_var).")
+        self.likelihood.check(obs.y)
         zero = obs.y.new_zeros((*obs.y.shape[:-1], obs.A.n))
         level = zero.real[..., :1]
         return State(zero, zero.real, zero, level + level.new_tensor(self.prior.power), 0 * obs.y, level)
 
     def step(self, s, obs, theta):
-        A, y = obs.A, obs.y
+        A, y, seen = obs.A, obs.y, obs.A.seen()
         energy = A.gram_diagonal().sum(-1, keepdim=True)  # ‖A‖²
         noise_var = theta.noise_scale * obs.noise_var if self.likelihood.uses_noise_var else 0.0
         tau_p = theta.tau_p_scale * energy * s.tau / A.m
@@ -68,12 +69,12 @@ class GAMP(Algorithm):
         score, curvature = self.likelihood.score(y, p, tau_p, noise_var)
         out = s.s + theta.damping * (score - s.s)
         tau_s = s.tau_s + theta.damping * (curvature.mean(-1, keepdim=True) - s.tau_s)
-        tau_r = theta.tau_r_scale * A.n / (energy * torch.maximum(tau_s, tau_p.new_tensor(1e-6) / tau_p))
+        tau_r = theta.tau_r_scale * seen.count / (energy * torch.maximum(tau_s, tau_p.new_tensor(1e-6) / tau_p))
         r = s.mean + tau_r * (A.H @ out)
-        x, var = self.prior.posterior(r, tau_r, theta)
+        x, var = self.prior.posterior(r, seen.noise(tau_r, self.prior.power), theta)
         floor = s.tau.new_tensor(self.prior.power * torch.finfo(s.tau.dtype).eps ** 2)  # rounding is an error too
         mean = s.mean + theta.damping * (x - s.mean)
-        tau = s.tau + theta.damping * (torch.maximum(var.mean(-1, keepdim=True), floor) - s.tau)
+        tau = (1 - theta.damping) * s.tau + theta.damping * torch.maximum(seen.mean(var), floor)  # never zero
         return State(x, var, mean, tau, out, tau_s)
 
     def read(self, s):

@@ -69,14 +69,12 @@ class HyperLISTA(Algorithm):
         return State(x=x, before=x)
 
     def step(self, s, obs, theta):
-        A, y, W = obs.A, obs.y, analytic_matrix(obs.A)
+        A, y, W, seen = obs.A, obs.y, analytic_matrix(obs.A), obs.A.seen()
         towards = linear(y - A @ s.x, W)
-        e, first = (
-            v.abs().mean(-1, keepdim=True).clamp_min(torch.finfo(A.dtype).tiny) for v in (towards, linear(y, W))
-        )
-        active = (s.x.abs() > 0).to(e.dtype).mean(-1, keepdim=True)
+        e, first = (seen.mean(v.abs()).clamp_min(torch.finfo(A.dtype).tiny) for v in (towards, linear(y, W)))
+        active = seen.mean((s.x.abs() > 0).to(e.dtype))
         r = s.x + towards + theta.c2 * active * (s.x - s.before)
-        return State(select(r, theta.c1 * e, theta.c3 * torch.log(first / e) * A.n), s.x)
+        return State(select(r, theta.c1 * e, theta.c3 * torch.log(first / e) * seen.count), s.x)
 
     def read(self, s):
         return Estimate(s.x)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch.nn.functional import linear
 
-from fanfold.algorithms.amp import State
+from fanfold.algorithms.amp import State, refuse_other_columns
 from fanfold.algorithms.base import FREE, POSITIVE, Algorithm, Nominal, positive
 from fanfold.core.units import rms
 from fanfold.observation import Estimate
@@ -40,6 +40,7 @@ class LAMP(Algorithm):
         positive(alpha=self.alpha)
 
     def start(self, obs):
+        refuse_other_columns(obs.A, "LAMP")
         return State(x=obs.y.new_zeros((*obs.y.shape[:-1], obs.A.n)), v=obs.y)
 
     def step(self, s, obs, theta):

@@ -64,7 +64,7 @@ class LISTACPSS(Algorithm):
     def step(self, s, obs, theta):
         A, y, k = obs.A, obs.y, s.k + 1
         r = s.x + linear(y - A @ s.x, theta.W)
-        return State(select(r, theta.threshold, selected(self.p, self.p_max, k, A.n)), k)
+        return State(select(r, theta.threshold, selected(self.p, self.p_max, k, A.seen().count)), k)
 
     def read(self, s):
         return Estimate(s.x)

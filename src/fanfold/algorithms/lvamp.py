@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from fanfold.algorithms.base import FREE, POSITIVE, Algorithm, Nominal, settings_of
+from fanfold.algorithms.residual import rounding_variance
 from fanfold.core.units import power
 from fanfold.linops import LinearOperator
 from fanfold.observation import Estimate
@@ -51,7 +52,7 @@ class LVAMP(Algorithm):
         "noise_scale": Nominal(lambda *_: 1.0, POSITIVE, vector=False),
     }
 
-    one_matrix = True
+    one_matrix = by_svd = True
 
     @property
     def nominals(self):
@@ -63,19 +64,18 @@ class LVAMP(Algorithm):
         return State(x=r, var=r.real, r=r, v=v)
 
     def step(self, s, obs, theta):
-        A, y, U, d, V = obs.A, obs.y, theta.U, theta.s, theta.V
-        precision, energy = torch.finfo(d.dtype), power(y).mean(-1, keepdim=True)
-        silence = energy.new_tensor(1e-6 * precision.eps**2 * self.prior.power + 1e8 * precision.tiny)
-        rounding = A.n * energy * energy.new_tensor(precision.eps**2) + silence  # is noise too
+        A, y, U, d, V, seen = obs.A, obs.y, theta.U, theta.s, theta.V, obs.A.seen()
+        gain = d.square().sum(-1, keepdim=True) / A.m  # energy of a measurement for unknowns of power 1
+        rounding = A.n / 4 * rounding_variance(power(y).mean(-1, keepdim=True), self.prior.power * gain)  # noise too
         noise_var = power(y - A @ s.x).mean(-1, keepdim=True) if obs.noise_var is None else obs.noise_var
-        v = torch.maximum(s.v, rounding)
+        v = torch.maximum(s.v, rounding / gain)
         w = d * v / (d**2 * v + theta.noise_scale * torch.maximum(noise_var, rounding))  # LMMSE
-        alpha = (1 - (d * w).sum(-1, keepdim=True) / A.n).clamp(1e-6, 1 - 1e-6)
+        alpha = (1 - (d * w).sum(-1, keepdim=True) / seen.count).clamp(1e-6, 1 - 1e-6)
         e = linear(y, U.mH) - d * linear(s.r, V.mH)
         r, v = s.r + linear(w * e, V) / (1 - alpha), v * alpha / (1 - alpha)
-        x, var = self.prior.posterior(r, v, theta)
-        beta = (var.mean(-1, keepdim=True) / v).clamp(1e-6, 1 - 1e-6)  # divergence of the posterior mean
-        return State(x, var, (x - beta * r) / (1 - beta), v * beta / (1 - beta))
+        x, var = self.prior.posterior(r, seen.noise(v, self.prior.power), theta)
+        beta = (seen.mean(var) / v).clamp(1e-6, 1 - 1e-6)  # divergence of the posterior mean
+        return State(x, var, seen.only((x - beta * r) / (1 - beta), x), v * beta / (1 - beta))
 
     def read(self, s):
         return Estimate(s.x, s.var)

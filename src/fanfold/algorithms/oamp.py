@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from fanfold.algorithms.base import POSITIVE, Algorithm, Nominal, Theta, positive, settings_of
-from fanfold.algorithms.residual import variances
+from fanfold.algorithms.residual import rounding_variance, variances
 from fanfold.core.units import power
-from fanfold.linops import refuse_rank_deficient
+from fanfold.linops import reciprocal, refuse_rank_deficient
 from fanfold.observation import Estimate
 from fanfold.priors import BernoulliGaussian, Prior
 
@@ -59,6 +59,8 @@ class OAMP(Algorithm):
     def __post_init__(self):
         positive(damping=self.damping, spread=self.spread, trust=self.trust)
 
+    by_svd = True
+
     @property
     def nominals(self):
         damping = Nominal(lambda oamp, _: oamp.damping, POSITIVE, vector=False)
@@ -76,45 +78,47 @@ class OAMP(Algorithm):
         noise_var = obs.noise_var + 0 * energy if self._noise_known(obs) else energy / 100
         v = 0 * energy + energy.new_tensor(self.prior.power)
         if self.settings == "estimated":
-            v = energy * obs.A.m / obs.A.gram_diagonal().sum(-1, keepdim=True) + self._rounding(energy)
+            v = self._variance_of(obs.A, energy + self._rounding(energy, obs.A))
         z, never = obs.A.svd().U.H @ obs.y, 1e6 * v
         return State(x=r, var=r.real, r=r, v=v, noise_var=noise_var, z=z, fitted={}, seen=never, share=1 + 0 * v)
+
+    def _variance_of(self, A, energy):
+        """The variance of unknowns whose measurements have this energy."""
+        return energy * A.m / A.gram_diagonal().sum(-1, keepdim=True)
+
+    def _rounding(self, energy, A):
+        return rounding_variance(energy, self.prior.power * A.gram_diagonal().sum(-1, keepdim=True) / A.m)
 
     def _noise_known(self, obs):
         return obs.noise_var is not None and self.noise == "given"
 
-    def _rounding(self, energy):
-        """The variance of rounding for measurements of this energy, which is noise too; next to nothing for silence."""
-        precision = torch.finfo(energy.dtype)
-        silence = energy.new_tensor(1e-6 * precision.eps**2 * self.prior.power + 1e8 * precision.tiny)
-        return energy * energy.new_tensor(4 * precision.eps**2) + silence
-
     def step(self, s, obs, theta):
-        _, d, V = obs.A.svd()
+        (_, d, V), n, seen = obs.A.svd(), obs.A.seen().count, obs.A.seen()
         e = s.z - d * (V.H @ s.r)
-        least, known = self._rounding(power(s.z).mean(-1, keepdim=True)), self._noise_known(obs)
+        least, known = self._rounding(power(s.z).mean(-1, keepdim=True), obs.A), self._noise_known(obs)
         noise_var = torch.maximum(s.noise_var, least)
-        v = torch.maximum(torch.maximum(s.v, least), MIN_ERROR_TO_NOISE * noise_var)
+        v = torch.maximum(s.v, self._variance_of(obs.A, torch.maximum(least, MIN_ERROR_TO_NOISE * noise_var)))
         v, noise_var = variances(e, d, v, noise_var, theta.spread, noise_known=known)
         share = torch.where(v > s.seen, s.share * v.new_tensor(0.8), s.share) if self.adapt else s.share
         sigma2 = theta.noise_scale * noise_var
-        w = d * v / (d**2 * v + sigma2) if self.linear == "lmmse" else d if self.linear == "matched-filter" else 1 / d
-        w = w * (obs.A.n / (d * w).sum(-1, keepdim=True))  # de-correlated: r is orthogonal to s.r
-        left = (1 - d * w).square().sum(-1, keepdim=True) + (obs.A.n - d.shape[-1])
-        seen, r = v, s.r + V @ (w * e)
-        v = theta.v_linear * (v * left + sigma2 * w.square().sum(-1, keepdim=True)) / obs.A.n
+        w = d * v / (d**2 * v + sigma2) if self.linear == "lmmse" else d
+        w = reciprocal(d, obs.A.shape) if self.linear == "pseudo-inverse" else w
+        w = w * (n / (d * w).sum(-1, keepdim=True))  # de-correlated: r is orthogonal to s.r
+        left = (1 - d * w).square().sum(-1, keepdim=True) + (n - d.shape[-1])
+        shown, r = v, s.r + V @ (w * e)
+        v = theta.v_linear * (v * left + sigma2 * w.square().sum(-1, keepdim=True)) / n
         fitted = self._fit(r, v, s, theta) if self.settings == "estimated" else {}
-        x, var, beta = self.denoise(r, v, Theta(**fitted) if fitted else theta, theta)
-        message, v = (x - beta * r) / (1 - beta), theta.v_denoised * v * beta / (1 - beta)
+        x, var, beta = self.denoise(r, v, seen, Theta(**fitted) if fitted else theta, theta)
+        message, v = seen.only((x - beta * r) / (1 - beta), x), theta.v_denoised * v * beta / (1 - beta)
         damping = theta.damping * share
         r = s.r + damping * (message - s.r)
         v = torch.maximum((1 - damping) * s.v + damping * v, v / 100)  # positive for damping above 1 too
-        return State(x, var, r, v, noise_var, s.z, fitted, seen, share)
+        return State(x, var, r, v, noise_var, s.z, fitted, shown, share)
 
-    def denoise(self, r, v, given, theta):
+    def denoise(self, r, v, seen, given, theta):
         """The posterior mean, its variance, and the divergence of the mean, `(..., 1)`; a subclass may put another."""
-        x, var = self.prior.posterior(r, v, given)
-        return x, var, (var.mean(-1, keepdim=True) / v).clamp(1e-6, 1 - 1e-6)
+        x, var = self.prior.posterior(r, seen.noise(v, self.prior.power), given)
+        return x, var, (seen.mean(var) / v).clamp(1e-6, 1 - 1e-6)
 
     def _fit(self, r, v, s, theta):
         return self.prior.refit(r, v, Theta(**s.fitted) if s.fitted else theta, theta, theta.trust)

@@ -2,7 +2,10 @@
 
 from dataclasses import dataclass, field
 
+import torch
+
 from fanfold.algorithms.base import FREE, POSITIVE, Algorithm, Nominal, settings_of
+from fanfold.algorithms.residual import rounding_variance
 from fanfold.algorithms.tista import State
 from fanfold.core.units import power
 from fanfold.observation import Estimate
@@ -25,6 +28,8 @@ class OAMPNet2(Algorithm):
 
     prior: Prior = field(default_factory=BernoulliGaussian)
 
+    by_svd = True
+
     @property
     def nominals(self):
         ones = {k: Nominal(lambda *_: 1.0, POSITIVE, vector=False) for k in ("gamma", "theta", "phi")}
@@ -37,17 +42,20 @@ class OAMPNet2(Algorithm):
         return State(x=x, var=x.real)
 
     def step(self, s, obs, theta):
-        A, noise_var, (U, d, V) = obs.A, obs.noise_var, obs.A.svd()
+        A, (U, d, V), n = obs.A, obs.A.svd(), obs.A.seen().count
+        expected = self.prior.power * d.square().sum(-1, keepdim=True) / A.m
+        rounding = rounding_variance(power(obs.y).mean(-1, keepdim=True), expected)
+        noise_var = torch.maximum(obs.noise_var, rounding)
         e, least = obs.y - A @ s.x, s.var.new_tensor(1e-9 * self.prior.power)
         v2 = (power(e).sum(-1, keepdim=True) - A.m * noise_var) / d.square().sum(-1, keepdim=True)
         v2 = v2.clamp_min(least)
         w = d * v2 / (d**2 * v2 + noise_var)  # LMMSE, W = V diag(w) Uᴴ ...
-        w = w * A.n / (d * w).sum(-1, keepdim=True)  # ... with tr(W A) = n
+        w = w * n / (d * w).sum(-1, keepdim=True)  # ... with tr(W A) = n
         r = s.x + theta.gamma * (V @ (w * (U.H @ e)))
         left = (1 - theta.theta * d * w).square().sum(-1, keepdim=True)
-        C = left + (A.n - d.shape[-1])  # tr(C Cᴴ), C = I - theta W A
-        tau2 = (C * v2 + theta.theta**2 * w.square().sum(-1, keepdim=True) * noise_var) / A.n
-        x, var = self.prior.posterior(r, tau2, theta)
+        C = left + (n - d.shape[-1])  # tr(C Cᴴ), C = I - theta W A
+        tau2 = (C * v2 + theta.theta**2 * w.square().sum(-1, keepdim=True) * noise_var) / n
+        x, var = self.prior.posterior(r, A.seen().noise(tau2, self.prior.power), theta)
         return State(theta.phi * (x - theta.xi * r), var)
 
     def read(self, s):

@@ -1,4 +1,4 @@
-"""Variances read off a residual: how much of `e = d (x - r) + w` is error and how much is noise."""
+"""Variances read off a residual: how much of `e = d (x - r) + w` is error and how much is noise; and of rounding."""
 
 import torch
 from torch import Tensor
@@ -41,3 +41,15 @@ def variances(
     det = s0 * (s2 + pull) - s1.square()
     error, noise = (s0 * right - s1 * t0) / det, ((s2 + pull) * t0 - s1 * right) / det
     return torch.maximum(error, v / 10), torch.maximum(noise, noise_var / 10)
+
+
+def rounding_variance(energy: Tensor, expected: Tensor) -> Tensor:
+    """The variance of rounding for measurements of this mean square, which is noise too; next to nothing for silence.
+
+    Args:
+        energy: The mean of `|y|²` over the measurements, `(..., 1)`.
+        expected: What the prior expects of it, a number or `(..., 1)`, which says what is next to nothing.
+    """
+    precision = torch.finfo(energy.dtype)
+    silence = 1e-6 * precision.eps**2 * expected + 1e8 * precision.tiny
+    return energy * energy.new_tensor(4 * precision.eps**2) + silence

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from fanfold.algorithms.base import POSITIVE, Algorithm, Nominal, settings_of
 from fanfold.core.units import power
-from fanfold.linops import refuse_rank_deficient
+from fanfold.linops import LinearOperator, reciprocal, refuse_rank_deficient
 from fanfold.observation import Estimate
 from fanfold.priors import BernoulliGaussian, Prior
 
@@ -19,12 +19,20 @@ class State(NamedTuple):
     var: Tensor  # (..., n) its variance
 
 
+def _inverse(A: LinearOperator) -> tuple[Tensor, int | Tensor]:
+    """The singular values of the pseudo-inverse and how many are not zero: a number, or `(batch, 1)`."""
+    d = A.svd().s
+    inverse = reciprocal(d, A.shape)
+    rank = (inverse > 0).sum(-1, keepdim=True)
+    return inverse, rank.to(d.dtype) if A.varies else A.once("tista.rank", lambda: int(rank))
+
+
 @dataclass(frozen=True)
 class TISTA(Algorithm):
     """Pseudo-inverse steps `r = x + gamma A⁺ (y - A x)`, then posterior means under a prior; the paper learns gamma.
 
-    Untrained, gamma is `n / m`, which makes r unbiased. The variance of the error is read off the residual, less
-    what the noise puts there (nothing if it is unknown).
+    Untrained, gamma is `n / k` for A of rank k, which makes r unbiased. The variance of the error is read off the
+    residual, less what the noise puts there (nothing if it is unknown).
 
     Example:
         >>> import fanfold as ff, torch
@@ -35,9 +43,11 @@ class TISTA(Algorithm):
 
     prior: Prior = field(default_factory=BernoulliGaussian)
 
+    by_svd = True
+
     @property
     def nominals(self):
-        gamma = Nominal(lambda tista, obs: obs.A.n / obs.A.m, POSITIVE, vector=False)
+        gamma = Nominal(lambda tista, obs: obs.A.seen().count / _inverse(obs.A)[1], POSITIVE, vector=False)
         return {"gamma": gamma} | settings_of(self.prior)
 
     def start(self, obs):
@@ -46,13 +56,14 @@ class TISTA(Algorithm):
         return State(x=x, var=x.real)
 
     def step(self, s, obs, theta):
-        A, gamma, (U, d, V) = obs.A, theta.gamma, obs.A.svd()
+        A, gamma, (U, d, V), seen, (inverse, rank) = obs.A, theta.gamma, obs.A.svd(), obs.A.seen(), _inverse(obs.A)
         noise_var = d.new_zeros(()) if obs.noise_var is None else obs.noise_var
         e, least = obs.y - A @ s.x, d.new_tensor(self.prior.power) * 1e-12
         v = ((power(e).sum(-1, keepdim=True) - A.m * noise_var) / d.square().sum(-1, keepdim=True)).clamp_min(least)
-        r = s.x + gamma * (V @ ((U.H @ e) / d))
-        tau2 = v * (1 + gamma * (gamma - 2) * A.m / A.n) + gamma**2 * noise_var * (d**-2).sum(-1, keepdim=True) / A.n
-        x, var = self.prior.posterior(r, tau2, theta)
+        r = s.x + gamma * (V @ (inverse * (U.H @ e)))
+        lost = noise_var * inverse.square().sum(-1, keepdim=True) / seen.count
+        tau2 = (v * (1 + gamma * (gamma - 2) * rank / seen.count) + gamma**2 * lost).clamp_min(least)
+        x, var = self.prior.posterior(r, seen.noise(tau2, self.prior.power), theta)
         return State(x, var)
 
     def read(self, s):

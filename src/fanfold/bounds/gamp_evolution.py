@@ -45,7 +45,7 @@ def gamp(
     for _ in range(iterations):
         known = max(prior.power - error, 0.0) / delta
         tau_s = output_precision(likelihood, known, error / delta, noise_var, is_complex=is_complex)
-        error = mmse(prior, 1 / max(tau_s, 1e-12), is_complex=is_complex)
+        error = mmse(prior, 1 / tau_s if tau_s > 0 else math.inf, is_complex=is_complex)
         errors.append(error)
     return errors
 
@@ -59,7 +59,7 @@ def output_precision(
     where these cannot be listed.
     """
     if likelihood.linear:
-        return 1 / (tau + noise_var)
+        return 1 / (tau + noise_var) if tau + noise_var > 0 else math.inf
     if is_complex:  # two axes with half of every variance, and each says a quarter
         return output_precision(likelihood, known / 2, tau / 2, noise_var / 2) / 2
     tau_p, noise = (torch.tensor(v, dtype=torch.float64) for v in (tau, noise_var))

@@ -6,40 +6,46 @@ Fletcher (2019), eqs. 50-53. Where the fixed point is unique it is the error of 
 
 from functools import lru_cache
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from fanfold.bounds.averages import average
 from fanfold.core.units import power
 from fanfold.priors import Prior
 from fanfold.shrinkage import soft
 
+LEAST_NOISE = 1e-60  # against the prior's power: with less the error is in proportion to it
+MOST_NOISE = 1e15  # likewise: with more the error stays
+
 
 @lru_cache(maxsize=4096)
-def mmse(prior: Prior, v: float, *, is_complex: bool = False, nodes: int = 4001) -> float:
-    """`E|x - E[x|r]|²` for `r = x + w`, `E|w|² = v`, by the trapezoidal rule over |r|.
+def mmse(prior: Prior, v: float, *, is_complex: bool = False) -> float:
+    """`E|x - E[x|r]|²` for `r = x + w`, `E|w|² = v`, to a relative 1e-8; without noise 0, and in the limit the prior's.
 
-    The nodes are uniform in `asinh(|r| / sqrt(v))`, which resolves the scale of the noise and of the signal
-    alike, at any ratio of the two.
+    Args:
+        prior: Prior of x, whose entries are independent.
+        v: Variance of the noise, not negative; infinite where nothing is seen.
+        is_complex: Whether x is complex.
 
     Raises:
-        ValueError: If a part of the prior away from zero is so narrow that the nodes miss it.
+        ValueError: If v is negative, entries depend on each other, the prior is of real parameters and x complex, or
+            the prior's `landmarks` miss a part of it.
     """
-    is_complex = is_complex and prior.circular  # else the axes are alike: twice half the error of one of them
-    top = np.arcsinh(14 * np.sqrt((prior.power + v) / v)) + (2 if prior.heavy_tailed else 0)
-    u = torch.linspace(0, float(top), nodes, dtype=torch.float64)
-    r = np.sqrt(v) * torch.sinh(u)
-    measure = np.sqrt(v) * torch.cosh(u) * (2 * np.pi * r if is_complex else 2.0)
-    sides = (r.to(torch.complex128),) if is_complex else (r,) if prior.symmetric else (r, -r)
-    evidence = [torch.exp(prior.log_evidence(a, v)) for a in sides]
-    mass = float(torch.trapezoid(sum(evidence, torch.zeros(())) / len(sides) * measure, u))
-    if abs(mass - 1) > 1e-3:
+    if not v >= 0:
+        raise ValueError(f"v is {v}; pass a variance, not negative.")
+    if not prior.independent:
         raise ValueError(
-            f"{prior} seen through noise of variance {v:g} is too narrow for {nodes} nodes around zero, which catch "
-            f"{mass:.3g} of it: pass more nodes."
+            f"entries of {type(prior).__name__} depend on each other, and one by itself has no MMSE; pass a prior of "
+            "independent entries."
         )
-    density = sum((e * prior.posterior_var(a, v) for e, a in zip(evidence, sides)), torch.zeros(())) / len(sides)
-    return float(torch.trapezoid(density * measure, u))
+    if is_complex and not prior.circular:  # the axes are alike: twice half the error of one of them
+        prior.log_evidence(torch.zeros(1, dtype=torch.complex128), 1.0)  # refuses where there is no complex signal
+        is_complex = False
+    atoms = max(abs(centre) if spread == 0 else 0.0 for centre, spread in prior.landmarks)  # they have a last digit
+    least = max(LEAST_NOISE * prior.power, 1e-20 * atoms**2)
+    at = min(max(v, least), MOST_NOISE * prior.power)
+    error = average(prior, at, lambda r: prior.posterior_var(r, at), is_complex=is_complex)
+    return error / at * v if v < at else error
 
 
 def amp(
@@ -86,25 +92,25 @@ def vamp(
     s2 = singular_values.double().square()
     v2, errors = start * prior.power, []  # variance of the error that enters the linear step
     for _ in range(iterations):
-        linear = (float((noise_var * v2 / (s2 * v2 + noise_var)).sum()) + (n - len(s2)) * v2) / n
-        v1 = 1 / max(1 / linear - 1 / v2, 1e-300)  # orthogonal to its input
+        left = float((noise_var / (s2 * v2 + noise_var)).sum()) + n - len(s2)  # n times the share of v2 that is left
+        v1 = left / float((s2 / (s2 * v2 + noise_var)).sum())  # orthogonal to its input: 1 / (1 / linear - 1 / v2)
         errors.append(mmse(prior, v1, is_complex=is_complex))
-        v2 = 1 / max(1 / errors[-1] - 1 / v1, 1e-300)
+        v2 = extrinsic(errors[-1], v1)
     return errors
 
 
-def soft_risk(prior: Prior, v: float, t: float, *, is_complex: bool = False, nodes: int = 4001) -> float:
+def extrinsic(error: float, v: float) -> float:
+    """The variance of what is left of an estimate's error, orthogonal to its input's: `1 / (1 / error - 1 / v)`."""
+    return 1 / max(1 / error - 1 / v, 1e-300) if error > 0 else 0.0
+
+
+def soft_risk(prior: Prior, v: float, t: float, *, is_complex: bool = False) -> float:
     """`E|x - soft(r, t)|²` for `r = x + w`, `E|w|² = v`: the error of the posterior mean, and the distance from it."""
-    top = float(np.arcsinh(14 * np.sqrt((prior.power + v) / v)))
-    u = torch.linspace(0, top, nodes, dtype=torch.float64)
-    r = np.sqrt(v) * torch.sinh(u)
-    measure = np.sqrt(v) * torch.cosh(u) * (2 * np.pi * r if is_complex else 1.0)
-    away = 0.0
-    for a in (r.to(torch.complex128),) if is_complex else (r, -r):
-        mean = prior.posterior_mean(a, v)
-        density = torch.exp(prior.log_evidence(a, v)) * measure
-        away += float(torch.trapezoid(density * power(soft(a, r.new_tensor(t)) - mean), u))
-    return mmse(prior, v, is_complex=is_complex) + away
+
+    def away(r: Tensor) -> Tensor:
+        return power(soft(r, r.real.new_tensor(t)) - prior.posterior_mean(r, v))
+
+    return mmse(prior, v, is_complex=is_complex) + average(prior, v, away, is_complex=is_complex, kinks=(t,))
 
 
 def soft_threshold_evolution(
@@ -138,10 +144,10 @@ def oamp_evolution(
     """Error variance per unknown after each iteration of OAMP, with any of its linear steps; arguments as in `vamp`."""
     d, v2, errors = singular_values.double(), prior.power, []
     for _ in range(iterations):
-        w = {"lmmse": d * v2 / (d**2 * v2 + noise_var), "matched-filter": d, "pseudo-inverse": 1 / d}[linear]
+        w = {"lmmse": d / (d**2 * v2 + noise_var), "matched-filter": d, "pseudo-inverse": 1 / d}[linear]
         w = w * (n / (d * w).sum())
         share = (1 - d * w).square().sum() + n - len(d)
         v1 = float(v2 * share + noise_var * w.square().sum()) / n
         errors.append(mmse(prior, v1, is_complex=is_complex))
-        v2 = v2 + damping * (1 / max(1 / errors[-1] - 1 / v1, 1e-300) - v2)
+        v2 = v2 + damping * (extrinsic(errors[-1], v1) - v2)
     return errors

@@ -11,8 +11,10 @@ from PIL import Image
 from rich.text import Text
 from torch import Tensor
 
-from fanfold.cli.console import notes, out, show, watching
+from fanfold.cli.console import note, out, proposed, resumable, show, watching
+from fanfold.cli.outputs import check_file, check_folder
 from fanfold.core.abilities import offers
+from fanfold.core.commands import command
 from fanfold.core.files import write_whole
 from fanfold.core.settings import Checked
 from fanfold.core.table import Table
@@ -42,12 +44,17 @@ class Draw(TR38901):
         """Draw, with progress."""
         settings = asdict(self)
         recipe = TR38901(**{f.name: settings[f.name] for f in fields(TR38901)})
-        with watching(str(self.out)) as watch:
+        check_folder(self.out)
+        kept = "what was drawn is kept; go on with:"
+        with resumable(lambda: kept), watching(str(self.out)) as watch:
             dataset = draw_channels(
                 recipe, self.n, self.out, seed=self.seed, shard_draws=self.shard_draws, on_event=watch
             )
-        folder = self.out if self.out.is_absolute() else f"./{self.out}"  # by itself `umi` is what is shipped
-        notes.print(f"next: fanfold channels info {folder} · fanfold train ofdm-channel beam-mixer --source {folder}")
+        folder = str(self.out) if self.out.is_absolute() else f"./{self.out}"  # by itself `umi` is what is shipped
+        proposed(
+            command("channels", "info", folder),
+            command("train", "ofdm-channel", "beam-mixer", "--source", folder),
+        )
         return {"out": str(self.out), "draws": dataset.count, "hash": dataset.fingerprint, "recipe": recipe.describe()}
 
 
@@ -59,11 +66,14 @@ class Info(Checked):
     samples: int = 1000  # number of draws for the statistics
     draw: int = 0  # number of the draw whose picture is shown
     picture: Path | None = None  # .png file for that draw: antennas down, subcarriers across, 30 dB from black to white
+    overwrite: bool = False  # replace that file if it exists
 
     def __call__(self) -> Result:
         """Verify, measure and show."""
         if self.samples < 1:
-            raise ValueError(f"samples is {self.samples}; pass one or more.")
+            raise ValueError(f"--samples is {self.samples}; pass one or more.")
+        if self.picture is not None:
+            check_file(self.picture, overwrite=self.overwrite, suffixes=(".png",))
         source = source_of(self.source)
         if offers(source, VerifiableSource):
             source.verify()
@@ -77,7 +87,7 @@ class Info(Checked):
         out.print(shaded(one))
         if self.picture is not None:
             write_whole(self.picture, png(one))
-            notes.print(f"written: {self.picture}")
+            note(f"written: {self.picture}")
         return {"source": self.source, "facts": facts, "statistics": asdict(measured)}
 
 

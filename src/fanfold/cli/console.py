@@ -1,19 +1,32 @@
 """What people see in a terminal: progress bars that become lines off it, tables, and errors that say the fix."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table as RichTable
 
+from fanfold.core.commands import printable
 from fanfold.core.events import DrawingEvent, DrawingFinished, DrawingStarted, DrawsKept
 from fanfold.core.table import Table
 from fanfold.evaluation.link import SlotsSent
 from fanfold.training.events import Event, Finished, Started, Stepped, Validated, summary
 
-out = Console(highlight=False, soft_wrap=True)
-notes = Console(stderr=True, highlight=False, soft_wrap=True)  # progress and remarks, so that stdout holds the result
+
+class Plain(Console):
+    """A console that prints text as it is: paths may hold what passes for markup elsewhere."""
+
+    def __init__(self, *, stderr: bool = False):
+        super().__init__(stderr=stderr, highlight=False, soft_wrap=True, markup=False, emoji=False)
+
+    def on_broken_pipe(self) -> None:
+        """Leave it to who ends the command."""
+        raise
+
+
+out = Plain()
+notes = Plain(stderr=True)  # progress and remarks, so that stdout holds the result
 
 
 class Watch:
@@ -23,12 +36,12 @@ class Watch:
     """
 
     def __init__(self, title: str):
-        self.title = title
+        self.title = printable(title)
         self.progress = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"),
-            TimeRemainingColumn(), console=notes, transient=True,
+            TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}", markup=False), TimeRemainingColumn(), console=notes, transient=True,
         )  # fmt: skip
-        self.task = self.progress.add_task(title, total=None, note="")
+        self.task = self.progress.add_task(self.title, total=None, note="")
         self.bar = notes.is_terminal
         self.wanted, self.next_line = 0, 0.0  # draws; how many of them are there when the next line comes
 
@@ -36,6 +49,8 @@ class Watch:
         match event:
             case Started():
                 self.progress.update(self.task, total=event.steps, completed=event.step)
+                if event.reading:
+                    self._say(event.reading)
                 self._begin(f"{event.parameters} parameters, {event.threads} threads")
             case Stepped():
                 self.progress.update(self.task, completed=event.step)
@@ -84,7 +99,7 @@ class Watch:
         self._say(line)
 
     def _say(self, line: str) -> None:
-        notes.print(f"{self.title}: {line}", markup=False)
+        note(f"{self.title}: {line}")
 
     def stop(self) -> None:
         """Take the bar away."""
@@ -102,6 +117,25 @@ def watching(title: str) -> Iterator[Watch]:
         watch.stop()
 
 
+@contextmanager
+def resumable(sentence: Callable[[], str]) -> Iterator[None]:
+    """A block after whose interruption by Ctrl-C there is something to say: what is kept, and what goes on with it."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt(sentence()) from stop
+
+
+def note(line: str) -> None:
+    """Say something on a line of stderr."""
+    notes.print(printable(line))
+
+
+def proposed(*commands: str) -> None:
+    """Say what can be done next."""
+    note(f"next: {' · '.join(commands)}")
+
+
 def counted(counts: Mapping[str, int]) -> str:
     """The numbers of failed runs by kind, each after a comma."""
     return "".join(f", {count} {kind}" for kind, count in counts.items())
@@ -109,6 +143,7 @@ def counted(counts: Mapping[str, int]) -> str:
 
 def show(table: Table, title: str = "") -> None:
     """Print a table: ruled on a terminal, aligned columns in a file or pipe."""
+    table = Table([{k: printable(v) if isinstance(v, str) else v for k, v in row.items()} for row in table])
     if not out.is_terminal:
         print(table)
         return

@@ -19,9 +19,74 @@ from fanfold.unfolding.unfold import UnfoldedSettings
 
 Result = dict[str, Any]
 Flat = tyro.conf.arg(name="")
-RunPath = Annotated[Path, tyro.conf.Positional]
+RunPath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
 Words = Mapping[str, str]
 registry = ConstructorRegistry()
+
+
+@registry.primitive_rule
+def number_rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+    """Numbers, refused in words of the shell."""
+    if info.type not in (int, float):
+        return None
+    read = _whole if info.type is int else _real
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=info.type.__name__.upper(),
+        instance_from_str=lambda words: read(words[0]),
+        is_instance=lambda value: type(value) is info.type or ("~" if type(value) is int else False),
+        str_from_instance=lambda value: [str(value)],
+    )
+
+
+def _whole(word: str) -> int:
+    try:
+        number = int(word)
+    except ValueError:
+        value = _float(word)
+        hint = f": write {value:.0f}" if value is not None and value.is_integer() and abs(value) < 2**63 else ""
+        raise ValueError(f"{_short(word)} is no whole number{hint}") from None
+    if not -(2**63) <= number < 2**63:
+        raise ValueError(f"{_short(word)} is beyond what 64 bits hold")
+    return number
+
+
+def _real(word: str) -> float:
+    value = _float(word)
+    if value is None or value != value:
+        raise ValueError(f"{_short(word)} is no number")
+    return value
+
+
+def _float(word: str) -> float | None:
+    try:
+        return float(word)
+    except ValueError:
+        return None
+
+
+def _short(word: str) -> str:
+    return repr(word if len(word) < 40 else f"{word[:30]}…")
+
+
+@registry.primitive_rule
+def path_rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Path] | None:
+    """Paths; an empty one, as of an unset variable of the shell, is not taken for the folder where one is."""
+    if info.type is not Path:
+        return None
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="PATH",
+        instance_from_str=lambda words: _path(words[0]),
+        is_instance=lambda value: isinstance(value, Path),
+        str_from_instance=lambda value: [str(value)],
+    )
+
+
+def _path(word: str) -> Path:
+    if not word:
+        raise ValueError("an empty path is none; is a variable of the shell unset?")
+    return Path(word)
 
 
 @registry.primitive_rule
@@ -62,7 +127,7 @@ def name_rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[str] | None:
 def _shared(word: str) -> tuple[str, str]:
     quantity, _, sharing = word.partition("=")
     if not sharing:
-        raise ValueError(f"cannot read {word}; say QUANTITY=SHARING, such as step=per-layer.")
+        raise ValueError(f"cannot read {word!r}; say QUANTITY=SHARING, such as step=per-layer")
     return quantity, sharing
 
 
@@ -78,6 +143,8 @@ def _training_flags() -> Any:
     kinds = get_type_hints(Training)
     fields = []
     for field in dataclasses.fields(Training):
+        if any(get_origin(kind) is Callable for kind in get_args(kinds[field.name])):  # no flag can say a function
+            continue
         hint, name = f"(default: the network's own, else {field.default})", "draw-seed" * (field.name == "seed")
         option = _option(kinds[field.name], texts[field.name], hint, name or None)
         fields.append((field.name, option, dataclasses.field(default=None)))
@@ -107,14 +174,17 @@ def _unfolding(kind: type[Algorithm]) -> type[Unfolding]:
 
 
 def _choice_of(rows: Mapping[str, Any]) -> Any:
-    """One subcommand for each row."""
-    named = (Annotated[kind, tyro.conf.subcommand(name, prefix_name=False)] for name, kind in rows.items())
+    """One subcommand for each row; what no flag can say is not listed."""
+    hidden = tyro.conf.SuppressFixed
+    named = (Annotated[kind, tyro.conf.subcommand(name, prefix_name=False), hidden] for name, kind in rows.items())
     return functools.reduce(operator.or_, named)
 
 
 UNFOLDINGS = {name: _unfolding(kind) for name, kind in algorithms.REGISTRY.items()}
 FROM_ALGORITHMS = (UnfoldedSettings, EquilibriumSettings)  # rows that each algorithm's subcommand stands for
 NETWORKS = UNFOLDINGS | {name: kind for name, kind in estimators.REGISTRY.items() if kind not in FROM_ALGORITHMS}
+
+CHOICES = frozenset({*problems.REGISTRY, *NETWORKS, "draw", "info"})  # the words that choose what a verb works on
 
 ProblemChoice, NetworkChoice = _choice_of(problems.REGISTRY), _choice_of(NETWORKS)
 

@@ -1,21 +1,25 @@
-"""The entry of the command line: finds the verb, reads its flags, and turns errors into exit codes.
+"""The entry of the command line: finds the verb, reads its flags, and turns errors into sentences and exit codes.
 
-Exit codes: 0 done; 1 the work failed or was interrupted; 2 the command or its input is wrong.
 Only the verb that runs is imported, so that `fanfold --help` needs no torch.
 """
 
 import functools
+import io
 import json
+import os
 import sys
-from collections.abc import Callable
-from contextlib import nullcontext, redirect_stdout
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import tyro
-
+from fanfold.cli.refusals import DONE, FAILED, UNREAD, Refusal, one_line, refusal_of, sentence_of
+from fanfold.core.commands import command
 from fanfold.core.suggest import did_you_mean
+from fanfold.core.table import plain
 
 VERBS = {  # verb: the module of fanfold.cli that holds it, and what it does
     "demo": ("studies", "Train in front of your eyes, under a minute, and write a report to open."),
@@ -30,85 +34,141 @@ VERBS = {  # verb: the module of fanfold.cli that holds it, and what it does
     "report": ("trained", "Write the page of a run."),
     "doctor": ("installation", "Check the installation and the machine."),
 }
+ABOUT = "Learned estimators from measurement models. Every verb takes --json and, for the trace of an error, --debug."
+HELP = ("-h", "--help", "-H", "--help-verbose")
+WIDE = "100000"  # columns, so that a refusal is not broken into lines
+
+Work = Callable[[], dict[str, Any]]
 
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
-    sys.exit(run(sys.argv[1:]))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # terminals that know no Greek, names that are no UTF-8
+    code = run(sys.argv[1:])
+    if code == UNREAD:  # or Python itself would complain as it flushes
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
 
 
 def run(args: list[str]) -> int:
-    """Run one command; its exit code."""
+    """Run one command; its exit code. Whatever goes wrong becomes a sentence."""
+    typed = command(*args)
     args, as_json = _without(args, "--json")
+    args, debug = _without(args, "--debug")
+    try:
+        with warnings.catch_warnings(), redirect_stdout(sys.stderr) if as_json else nullcontext():
+            warnings.showwarning = _say_warning
+            result = _result(args)
+        failed = bool(result.pop("failed", False))
+        if as_json and result:
+            print(json.dumps(plain(result), indent=1, allow_nan=False))
+        sys.stdout.flush()
+        return FAILED if failed else DONE
+    except BaseException as error:
+        if debug:
+            traceback.print_exc()
+        return _complain(refusal_of(error, typed))
+
+
+def _result(args: list[str]) -> dict[str, Any]:
+    """What a command gives; nothing where it only asks for help or the version."""
     verb = args[0] if args else "--help"
     if verb == "--version":
         import fanfold
 
         print(fanfold.__version__)
-        return 0
+        return {}
     if verb not in VERBS and not verb.startswith("-"):
-        return _complain(f"no command {verb!r}; there are {', '.join(VERBS)}.{did_you_mean(verb, VERBS)}", 2)
+        raise ValueError(f"no command {verb!r}; there are {', '.join(VERBS)}.{did_you_mean(verb, VERBS)}")
+    words, config = args, None
+    if verb == "train":
+        words, config = _value_of(args, "--config")
+    work = _parsed(words, config)
+    return {} if work is None else work()
+
+
+def _parsed(args: Sequence[str], config: str | None) -> Work | None:
+    """The work that the words of a command line ask for; None where tyro has shown help.
+
+    Raises:
+        ValueError: If the words are wrong, in one sentence.
+    """
+    said = io.StringIO()
     try:
-        with redirect_stdout(sys.stderr) if as_json else nullcontext():
-            result = _dispatch(verb, args)
-    except SystemExit as leave:  # tyro has printed help or what was wrong
-        if leave.code and verb == "train":
-            _suggest_choices(args[1:])
-        return leave.code if isinstance(leave.code, int) else 2
-    except KeyboardInterrupt:
-        if verb in (made := {"simulate": "simulated", "channels": "drawn"}):
-            return _complain(f"interrupted; what was {made[verb]} is kept: the same command goes on", 1)
-        return _complain("interrupted; a run directory keeps its last checkpoint: fanfold resume RUN", 1)
-    except (ValueError, ImportError) as error:
-        return _complain(str(error), 2)
-    except OSError as error:
-        return _complain(str(error), 1)
-    failed = bool(result.pop("failed", False))
-    if as_json:
-        print(json.dumps(result, indent=1))
-    return int(failed)
+        with redirect_stderr(said), _columns(None if {*HELP} & {*args} else WIDE):
+            work = _read(args, config)
+    except SystemExit as leave:
+        if not leave.code:
+            return None
+        raise ValueError(sentence_of(said.getvalue(), args, lambda: _help_of(args, config))) from None
+    if remarks := said.getvalue():
+        sys.stderr.write(remarks)
+    return work
 
 
-def _dispatch(verb: str, args: list[str]) -> dict[str, Any]:
+def _read(args: Sequence[str], config: str | None) -> Work:
+    import tyro
+
+    tyro._experimental_options["ansi_codes"] = not os.environ.get("NO_COLOR")
+    verb = args[0] if args else "--help"
     verbs: dict[str, Callable[..., Any]] = {name: _placeholder(text) for name, (_, text) in VERBS.items()}
-    config: tuple = (tyro.conf.CascadeSubcommandArgs, tyro.conf.FlagCreatePairsOff)
-    words, rules = args, nullcontext()
+    rules = nullcontext()
     if verb in VERBS:
         from fanfold.cli.flags import registry as rules
 
         module = import_module(f"fanfold.cli.{VERBS[verb][0]}")
         if verb == "train":
-            words, file = _value_of(args, "--config")
-            verbs[verb] = _with_sensible_threads(module.train_verb(words, None if file is None else Path(file)))
+            verbs[verb] = _later(module.train_verb(args, None if config is None else Path(config)))
         else:
-            verbs[verb] = _with_sensible_threads(vars(module)[verb])
+            verbs[verb] = _later(vars(module)[verb])
+    markers: tuple = (tyro.conf.CascadeSubcommandArgs, tyro.conf.FlagCreatePairsOff)
     with rules:
         return tyro.extras.subcommand_cli_from_dict(
-            verbs, prog="fanfold", description="Learned estimators from measurement models.", args=words, config=config
+            verbs, prog="fanfold", description=ABOUT, args=args or [verb], config=markers
         )
 
 
-def _with_sensible_threads(verb: Callable[..., Any]) -> Callable[..., Any]:
-    """The verb on as many threads as the machine can bear, in all that it does."""
+def _later(verb: Callable[..., Any]) -> Callable[..., Work]:
+    """The verb's flags, as work to be done once they are read, on as many threads as the machine can bear."""
     from fanfold.core.machine import sensible_threads, threads
 
     @functools.wraps(verb)
-    def capped(*args, **kwargs):
-        with threads(sensible_threads()):
-            return verb(*args, **kwargs)
+    def read(*args, **kwargs):
+        def work() -> dict[str, Any]:
+            with threads(sensible_threads()):
+                return verb(*args, **kwargs)
 
-    return capped
+        return work
+
+    return read
 
 
-def _suggest_choices(words: list[str]) -> None:
-    """After a refusal, what a misspelt problem or network may have meant."""
-    from fanfold import algorithms, estimators, problems
+def _help_of(args: Sequence[str], config: str | None) -> str:
+    """The help of the verb and of what was chosen with it."""
+    from fanfold.cli.flags import CHOICES
 
-    known = [*problems.REGISTRY, *algorithms.REGISTRY, *estimators.REGISTRY]
-    for word in words:
-        hint = did_you_mean(word, known)
-        if word not in known and not word.startswith("-") and hint:
-            _complain(f"no problem or network {word!r}.{hint}", 2)
+    chosen = [word for word in args[1:] if word in CHOICES]
+    shown = io.StringIO()
+    with redirect_stdout(shown), redirect_stderr(io.StringIO()), _columns(WIDE), suppress(SystemExit):
+        _read([args[0], *chosen, "--help"], config)
+    return shown.getvalue()
+
+
+@contextmanager
+def _columns(count: str | None) -> Iterator[None]:
+    """A block in which what is printed is that wide, or as wide as it was."""
+    before = os.environ.get("COLUMNS")
+    if count is not None:
+        os.environ["COLUMNS"] = count
+    try:
+        yield
+    finally:
+        if count is not None and before is None:
+            del os.environ["COLUMNS"]
+        elif before is not None:
+            os.environ["COLUMNS"] = before
 
 
 def _placeholder(text: str) -> Callable[[], dict[str, Any]]:
@@ -125,13 +185,25 @@ def _without(args: list[str], flag: str) -> tuple[list[str], bool]:
 
 def _value_of(args: list[str], flag: str) -> tuple[list[str], str | None]:
     for i, arg in enumerate(args):
-        if arg == flag and i + 1 < len(args):
-            return args[:i] + args[i + 2 :], args[i + 1]
-        if arg.startswith(flag + "="):
-            return args[:i] + args[i + 1 :], arg.partition("=")[2]
+        value, rest = None, args[i + 1 :]
+        if arg == flag:
+            value, rest = (rest[0], rest[1:]) if rest else ("", rest)
+        elif arg.startswith(flag + "="):
+            value = arg.partition("=")[2]
+        if value == "":
+            raise ValueError(f"{flag} needs a value: a config, such as a run directory's config.toml.")
+        if value is not None:
+            return args[:i] + rest, value
     return args, None
 
 
-def _complain(message: str, code: int) -> int:
-    print(f"fanfold: {message}", file=sys.stderr)
-    return code
+def _say_warning(message: Warning | str, *where: Any, **more: Any) -> None:
+    """A warning as people read it, without the place in the source."""
+    print(f"fanfold: {one_line(str(message))}", file=sys.stderr)
+
+
+def _complain(refusal: Refusal) -> int:
+    if refusal.sentence:
+        with suppress(BrokenPipeError):
+            print(f"fanfold: {one_line(refusal.sentence)}", file=sys.stderr)
+    return refusal.code

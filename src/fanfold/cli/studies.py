@@ -8,10 +8,11 @@ from typing import Annotated
 import torch
 import tyro
 
-from fanfold.cli.console import Watch, notes, show
+from fanfold.cli.console import Watch, note, notes, show
 from fanfold.cli.flags import Result
+from fanfold.cli.outputs import check_folder
 from fanfold.core.files import write_whole
-from fanfold.core.table import Table
+from fanfold.core.table import Table, plain
 from fanfold.experiments import Study, find_experiment
 from fanfold.experiments.demo import study as demo_study
 from fanfold.report.page import Section, write_page
@@ -28,11 +29,15 @@ def demo(out_dir: Path = Path("fanfold-demo"), seed: int = 0) -> Result:
         seed: Seed of matrices and draws.
     """
     require_matplotlib()
+    check_folder(out_dir)
     return _present(demo_study(seed=seed, watch=_watch), out_dir)
 
 
 def reproduce(
-    name: Annotated[str, tyro.conf.Positional], quick: bool = False, out_dir: Path | None = None, seed: int = 0
+    name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")],
+    quick: bool = False,
+    out_dir: Path | None = None,
+    seed: int = 0,
 ) -> Result:
     """Run a published experiment: every goal, what was measured, PASS or FAIL, and a report.
 
@@ -44,8 +49,9 @@ def reproduce(
         seed: Seed of matrices and draws.
     """
     require_matplotlib()
-    study = find_experiment(name)(quick=quick, seed=seed, watch=_watch)
-    return _present(study, out_dir or Path("reports") / name)
+    experiment, folder = find_experiment(name), out_dir or Path("reports") / name
+    check_folder(folder)
+    return _present(experiment(quick=quick, seed=seed, watch=_watch), folder)
 
 
 def _present(study: Study, out_dir: Path) -> Result:
@@ -60,9 +66,10 @@ def _present(study: Study, out_dir: Path) -> Result:
     page = write_page(out_dir / "report.html", f"fanfold {study.name}", study.verdict, [*study.sections, goals], facts)
     for i, figure in enumerate(f for section in study.sections for f in section.figures if f.startswith("<svg")):
         write_whole(out_dir / f"figure-{i + 1}.svg", figure.encode())
-    write_whole(out_dir / "goals.json", json.dumps(study.as_json(), indent=1).encode())
+    write_whole(out_dir / "goals.json", json.dumps(plain(study.as_json()), indent=1).encode())
     show(Table([{**row, "pass": "PASS" if row["pass"] else "FAIL"} for row in study.table()]))
-    notes.print(f"\n{study.verdict}\n\nopen {page}", markup=False)
+    notes.print(f"\n{study.verdict}\n")
+    note(f"open {page}")
     return study.as_json() | {"report": str(page), "failed": not study.passed}
 
 

@@ -6,28 +6,36 @@ from typing import Annotated, Any
 import tyro
 
 from fanfold.cli.apply import apply_to_file
-from fanfold.cli.console import notes, show
+from fanfold.cli.console import note, show
 from fanfold.cli.flags import Result, RunPath
-from fanfold.core.table import Table, plain
+from fanfold.cli.outputs import check_file
+from fanfold.core.abilities import ability
+from fanfold.core.files import is_regular
+from fanfold.core.table import Table
 from fanfold.evaluation.evaluate import evaluate as evaluate_estimators
 from fanfold.evaluation.peers import peers_of
+from fanfold.problems.protocols import FromStock
 from fanfold.report.run_page import write_run_page
 from fanfold.runs.directory import Run
 
-COLUMNS = ("run", "problem", "network", "layers", "step", "of", "nmse_db", "done")
+DEFAULT = Path("runs")  # where train puts runs
+COLUMNS = ("run", "problem", "network", "layers", "step", "of", "nmse_db", "done", "note")
 
 
-def runs(directory: Annotated[Path, tyro.conf.Positional] = Path("runs")) -> Result:
+def runs(directory: Annotated[Path, tyro.conf.Positional] = DEFAULT) -> Result:
     """List run directories with what was trained and how far it got.
 
     Args:
         directory: The folder that holds run directories.
     """
+    if directory != DEFAULT and not directory.is_dir():
+        what = "no folder" if directory.exists() else "not there"
+        raise ValueError(f"{directory} is {what}; give the folder that holds run directories.")
     rows = [_row(Run(file.parent)) for file in sorted(directory.glob("*/config.toml"))]
     if rows:
         show(Table(rows))
     else:
-        notes.print(f"no runs in {directory}; fanfold train makes one.")
+        note(f"no runs in {directory}; fanfold train makes one.")
     return {"runs": rows}
 
 
@@ -38,16 +46,18 @@ def _row(run: Run) -> dict[str, Any]:
     except (ValueError, OSError) as error:
         return dict.fromkeys(COLUMNS) | {"run": str(run.path), "done": False, "problem": f"cannot be read: {error}"}
     network, last = config.get("network", {}), validated[-1] if validated else {}
-    weights = (run.path / "weights.safetensors").is_file()
+    weights = is_regular(run.path / "weights.safetensors")
+    algorithm = network.get("algorithm")
     values = (
         str(run.path),
         config.get("problem", {}).get("name"),
-        network.get("algorithm", {}).get("name", network.get("name")),
+        algorithm.get("name") if isinstance(algorithm, dict) else network.get("name"),
         network.get("layers"),
         last.get("step", 0),
         config.get("training", {}).get("steps"),
         last.get("nmse_db"),
         weights,
+        run.advice,
     )
     return dict(zip(COLUMNS, values, strict=True))
 
@@ -59,6 +69,7 @@ def evaluate(
     samples: int = 1000,
     layers: bool = False,
     out: Path | None = None,
+    overwrite: bool = False,
 ) -> Result:
     """Error of a trained run on fresh draws, against its untrained self and its peers, with the limits.
 
@@ -69,58 +80,87 @@ def evaluate(
         samples: Draws for each condition.
         layers: A row for each layer.
         out: A .csv or .json file for the table.
+        overwrite: Replace that file if it exists.
     """
+    if out is not None:
+        check_file(out, overwrite=overwrite, suffixes=(".csv", ".json"))
     stored = Run.open(run)
-    net, problem = stored.estimator(), stored.problem()
+    net, problem = stored.estimator(), stored.draws()
+    if (stocked := ability(problem, FromStock)) is not None:
+        note(f"judged on {stocked.stock}")
     conditions: dict[str, Any] = {"snr_db": list(snr_db)} if snr_db else {}
     if pictures:
         problem = problem.shifted(pictures=pictures)
     table = evaluate_estimators(peers_of(net, problem), problem, samples=samples, layers=layers, **conditions)
-    show(table)
     if out is not None:
-        (table.to_json if out.suffix == ".json" else table.to_csv)(out)
-        notes.print(f"written: {out}")
-    return {"rows": [{k: plain(v) for k, v in row.items()} for row in table]}
+        (table.to_json if out.suffix.lower() == ".json" else table.to_csv)(out)
+        note(f"written: {out}")
+    show(table)
+    return {"rows": table.rows}
 
 
 def apply(
     run: RunPath,
-    y: Annotated[Path, tyro.conf.Positional],
+    y: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="Y")],
     out: Path = Path("x_hat.npy"),
     strength: float = 1.0,
     coverage: float | None = None,
     joint: bool = False,
     noise_var: float | None = None,
+    overwrite: bool = False,
 ) -> Result:
     """Estimate x from your own measurements with a trained run.
 
     Args:
         run: Its run directory.
-        y: An .npy file of measurements, shape (m,) or (samples, m); of sequences, images and sets as they are drawn.
-        out: Where the estimates go, as .npy, shape (n,) or (samples, n); what else is written has this name with _var,
-            _low, _high or _radius.
+        y: An .npy file of measurements, shape (m,) or (samples, m), of sequences, images and sets as they are drawn; or
+            a .csv file with a sample in each row, complex numbers as 1+2j, with a first row of names or without.
+        out: Where the estimates go, as .npy or .csv, shape (n,) or (samples, n); what else is written has this name
+            with _var, _low, _high or _radius.
         strength: How far to trust what was learned: 0 is the classical algorithm, 1 the trained network.
         coverage: Coverage of intervals around each estimate, such as 0.9, calibrated on held-out draws; no intervals if
             not given.
         joint: Intervals hold all entries of a sample at once, with that probability.
         noise_var: Noise variance of your measurements, if it is another than the problem's; networks of channels can
             measure it.
+        overwrite: Replace files that exist.
     """
-    files = apply_to_file(Run.open(run), y, out, strength, coverage, joint=joint, noise_var=noise_var)
+    remarks: list[str] = []
+    files = apply_to_file(
+        Run.open(run),
+        y,
+        out,
+        strength,
+        coverage,
+        joint=joint,
+        noise_var=noise_var,
+        overwrite=overwrite,
+        on_remark=remarks.append,
+    )
+    for sentence in remarks:
+        note(f"warning: {sentence}")
     rows = [{"written": str(p), "shape": str(tuple(v.shape)), "dtype": str(v.dtype)} for p, v in files.items()]
     show(Table(rows))
-    return {"out": str(out), "shape": list(files[out].shape), "files": [str(path) for path in files]}
+    return {
+        "out": str(out),
+        "shape": list(files[out].shape),
+        "files": [str(path) for path in files],
+        "remarks": remarks,
+    }
 
 
-def report(run: RunPath, out: Path | None = None, samples: int = 1000) -> Result:
+def report(run: RunPath, out: Path | None = None, samples: int = 1000, overwrite: bool = False) -> Result:
     """Write the page of a run: learning curve, error of every layer, peers and limits.
 
     Args:
         run: Its run directory.
         out: The page's file; report.html in the run directory if not given.
         samples: Draws to measure on.
+        overwrite: Replace the file of --out if it exists.
     """
     stored = Run.open(run)
-    path = write_run_page(stored, out or stored.path / "report.html", samples)
-    notes.print(f"open {path}")
+    path = out or stored.path / "report.html"
+    check_file(path, overwrite=overwrite or out is None)
+    write_run_page(stored, path, samples)
+    note(f"open {path}")
     return {"report": str(path)}

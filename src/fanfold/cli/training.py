@@ -2,7 +2,6 @@
 
 import functools
 import inspect
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Annotated, Any
 import torch
 
 from fanfold.algorithms import Algorithm
-from fanfold.cli.console import notes, show, watching
+from fanfold.cli.console import note, proposed, resumable, show, watching
 from fanfold.cli.flags import (
     Flat,
     NetworkChoice,
@@ -22,17 +21,21 @@ from fanfold.cli.flags import (
     Unfolding,
     chosen_for,
 )
+from fanfold.cli.outputs import check_folder
 from fanfold.core.abilities import ability
+from fanfold.core.commands import command
 from fanfold.core.data_files import toml_table
 from fanfold.core.machine import join_world
-from fanfold.core.settings import check_known, check_table, made, within
+from fanfold.core.settings import check_known, check_table, kinds_of, made, within
 from fanfold.core.table import Table
 from fanfold.estimators.base import Settings
 from fanfold.observation import Observation
 from fanfold.problems import Problem
 from fanfold.problems.protocols import GuessedPrior, likelihood_of, prior_of
 from fanfold.runs import recipe
-from fanfold.runs.directory import check_schema
+from fanfold.runs.folders import check_schema, claimed, discard_unused
+from fanfold.runs.needs import needs_of
+from fanfold.runs.origin import is_sealed
 from fanfold.training.fit import fit
 from fanfold.training.fit import resume as resume_run
 from fanfold.training.settings import Training
@@ -41,7 +44,8 @@ from fanfold.unfolding.equilibrium import EquilibriumSettings
 from fanfold.unfolding.unfold import UnfoldedSettings
 
 NOTHING_GIVEN = TrainingFlags()
-SECTIONS = ("schema", "problem", "network", "training")
+ALLOW = "--allow-program"
+SECTIONS = ("schema", "problem", "outline", "network", "training")
 
 
 def train_verb(args: Sequence[str], config: Path | None) -> Callable[..., Result]:
@@ -54,6 +58,7 @@ def train_verb(args: Sequence[str], config: Path | None) -> Callable[..., Result
         training: Annotated[TrainingFlags, Flat] = NOTHING_GIVEN,
         run_dir: Path | None = None,
         device: str = "cpu",
+        allow_program: bool = False,
     ) -> Result:
         """Train a network: fanfold train PROBLEM NETWORK [flags]. An algorithm is unfolded into one.
 
@@ -65,10 +70,11 @@ def train_verb(args: Sequence[str], config: Path | None) -> Callable[..., Result
             training: How to train.
             run_dir: Where config, metrics, checkpoints and weights go; runs/PROBLEM-NETWORK-N if not given.
             device: "cpu" or "cuda".
+            allow_program: Start the program that a --config names, although it was not made on this machine.
         """
         return _train(problem, network, asdict(training), run_dir, device, prior_given=prior_given)
 
-    return train if config is None else with_defaults(train, defaults_of(config))
+    return train if config is None else with_defaults(train, defaults_of(config, allow_program=ALLOW in args))
 
 
 def with_defaults(verb: Callable[..., Result], defaults: Mapping[str, Any]) -> Callable[..., Result]:
@@ -97,12 +103,18 @@ def _train(
     if device not in ("cpu", "cuda") or (device == "cuda" and not torch.cuda.is_available()):
         raise ValueError(f"there is no device {device!r} here; pass cpu{' or cuda' * torch.cuda.is_available()}.")
     name = type(network).__name__.removesuffix("Settings")
+    if run_dir is not None:
+        check_folder(run_dir)
     settings = settings_for(network, problem, prior_given=prior_given)
     leads = join_world(torch.device(device)).leads  # chooses the GPU of this process
     net = settings.build(problem).to(device)
-    path = run_dir or _free_path(f"{type(problem).__name__}-{name}".lower())
-    with watching(str(path)) as watch:
-        fit(net, problem, run_dir=path, on_event=watch if leads else None, **options)
+    path = run_dir or claimed(Path("runs"), f"{type(problem).__name__}-{name}".lower())
+    try:
+        with resumable(lambda: _goes_on(path)), watching(str(path)) as watch:
+            fit(net, problem, run_dir=path, on_event=watch if leads else None, **options)
+    finally:
+        if run_dir is None:
+            discard_unused(path)
     return _trained(path, leads=leads)
 
 
@@ -127,14 +139,11 @@ def _suited(algorithm: Algorithm, problem: Problem, *, prior_given: bool) -> Alg
     for part, known in (("likelihood", likelihood_of(problem)), ("prior", prior_of(problem))):
         if parts.get(part) is not None and known is not None and type(parts[part]) is not type(known):
             changes[part] = known
-            notes.print(f"{type(algorithm).__name__} takes the problem's {part}: {known}", markup=False)
+            note(f"{type(algorithm).__name__} takes the problem's {part}: {known}")
     fitted = ability(problem, GuessedPrior)
     if fitted is not None and parts.get("prior") is not None and "prior" not in changes and not prior_given:
         changes["prior"] = fitted.guessed_prior
-        notes.print(
-            f"{type(algorithm).__name__} begins from the prior of the training scenes: {fitted.guessed_prior}",
-            markup=False,
-        )
+        note(f"{type(algorithm).__name__} begins from the prior of the training scenes: {fitted.guessed_prior}")
     return replace(algorithm, **changes) if changes else algorithm  # type: ignore[type-var]
 
 
@@ -148,19 +157,28 @@ def scalar_quantities(algorithm: Algorithm, problem: Problem, sharing: str = "pe
     return {name: sharing for name, value in theta.items() if value.ndim == 0}
 
 
-def defaults_of(file: Path) -> dict[str, Any]:
+def defaults_of(file: Path, *, allow_program: bool = False) -> dict[str, Any]:
     """Problem, network and training of a config, such as a run directory's.
 
     Raises:
-        ValueError: If it cannot be read or holds something unknown.
+        ValueError: If it cannot be read or holds something unknown, or names a program and was not made on this
+            machine.
     """
     config = toml_table(file, f"there is no config {file}; a run directory's config.toml is one.")
     check_known(config, SECTIONS, "the config has [{}]; it takes {}.")
     check_schema(config, file)
     with within(f"{file}, [training]"):
         settings = check_table(config.get("training", {}))
+        known = list(kinds_of(TrainingFlags))  # all but a loss, which is a function
+        check_known(settings, known, "training has no setting {!r} here; it has {}.")
         checked = vars(made(Training, settings, "training"))
         defaults: dict[str, Any] = {"training": TrainingFlags(**{name: checked[name] for name in settings})}
+    commands = needs_of(config.get("problem", {})).commands
+    if commands and not allow_program and not is_sealed(file.parent, file.read_bytes()):
+        raise ValueError(
+            f"{file} was not made on this machine and would start a program: {commands[0]!r}. Read the command, and if "
+            f"you trust it, allow it: {ALLOW}"
+        )
     if "problem" in config:
         with within(f"{file}, [problem]"):
             defaults["problem"] = recipe.build_problem(config["problem"])
@@ -170,14 +188,15 @@ def defaults_of(file: Path) -> dict[str, Any]:
     return defaults
 
 
-def resume(run: RunPath) -> Result:
+def resume(run: RunPath, allow_program: bool = False) -> Result:
     """Go on with a training that stopped, to the same numbers as without the break.
 
     Args:
         run: The run directory.
+        allow_program: Start the program of a run that was not made on this machine.
     """
-    with watching(str(run)) as watch:
-        resume_run(run, on_event=watch)
+    with resumable(lambda: _goes_on(run)), watching(str(run)) as watch:
+        resume_run(run, on_event=watch, allow_program=allow_program)
     return _trained(run, leads=True)
 
 
@@ -199,20 +218,25 @@ def simulate(
         draw_seed: The seed of the draws; if not given, that of the simulator, else 0.
         retry_failed: Make those draws again that are stored as failed.
     """
-    with watching(str(out)) as watch:
+    check_folder(out)
+    kept = "what was simulated is kept; go on with:"
+    with resumable(lambda: kept), watching(str(out)) as watch:
         pairs = run_simulation(
             problem, count, out, on_event=watch, workers=workers, seed=draw_seed, retry_failed=retry_failed
         )
     show(Table(pairs.table()))
-    notes.print(f"next: fanfold train simulations neural --path {out}")
+    proposed(command("train", "simulations", "neural", "--path", out))
     return {"out": str(out), "rows": pairs.table()}
 
 
 def _trained(path: Path, *, leads: bool) -> Result:
     if leads:
-        notes.print(f"next: fanfold evaluate {path} · fanfold report {path} · fanfold apply {path} y.npy")
+        proposed(command("evaluate", path), command("report", path), command("apply", path, "y.npy"))
     return {"run": str(path)}
 
 
-def _free_path(name: str) -> Path:
-    return next(p for i in itertools.count(1) if not (p := Path("runs") / f"{name}-{i}").exists())
+def _goes_on(run: Path) -> str:
+    """What to do about a training that was interrupted."""
+    if (run / "config.toml").is_file():
+        return f"go on with: {command('resume', run)}"
+    return "nothing was trained yet; begin anew with:"

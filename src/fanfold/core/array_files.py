@@ -14,6 +14,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from fanfold.core import matlab_files
+from fanfold.core.complex_parts import complex_parts
 from fanfold.core.data_files import regular_file, understanding
 
 SUFFIXES = (".npz", ".npy", ".h5", ".hdf5", ".mat")
@@ -42,13 +43,21 @@ class Held(NamedTuple):
 def held_arrays(path: str | Path) -> dict[str, Held]:
     """The arrays of a file by name, without reading them; that of an .npy file has no name.
 
+    Two arrays that are the real and the imaginary part of one, such as `H_re` and `H_im`, are listed as that one.
+
     Raises:
-        ValueError: If there is no regular file, or it cannot be read.
+        ValueError: If there is no regular file, it cannot be read, or two such parts have different shapes.
         ImportError: If the format needs a package that is not installed.
     """
     path = regular_file(path)
-    with understanding(path, _expected(path)):
-        return READERS[_format(path)].held(path)
+    stored = _stored(path)
+    arrays = dict(stored)
+    for whole, (real, imaginary) in complex_parts(stored).items():
+        parts = arrays.pop(real), arrays.pop(imaginary)
+        if parts[0].shape != parts[1].shape:
+            raise ValueError(f"{path}: {real} has shape {parts[0].shape} and {imaginary} {parts[1].shape}.")
+        arrays[whole] = Held(parts[0].shape, "complex")
+    return arrays
 
 
 def array_of(path: str | Path, name: str = "") -> np.ndarray:
@@ -78,7 +87,15 @@ def array_of(path: str | Path, name: str = "") -> np.ndarray:
         what = f"no array {name!r}" if name else f"{len(arrays)} arrays, not one"
         raise ValueError(f"{path} has {what}; it has {listed(arrays)}. Links to other files are not followed.")
     with understanding(path, _expected(path)):
-        return numbers(READERS[_format(path)].read(path, name))
+        reader = READERS[_format(path)]
+        real, *imaginary = complex_parts(reader.held(path)).get(name, (name,))
+        value = numbers(reader.read(path, real))
+        return value + 1j * numbers(reader.read(path, imaginary[0])) if imaginary else value
+
+
+def _stored(path: Path) -> dict[str, Held]:
+    with understanding(path, _expected(path)):
+        return READERS[_format(path)].held(path)
 
 
 def listed(arrays: Mapping[str, Held]) -> str:

@@ -22,3 +22,13 @@ def dtype_named(name: str) -> torch.dtype:
     if name not in DTYPES:
         raise ValueError(f"dtype is {name!r}; pass {', '.join(DTYPES)}.")
     return DTYPES[name]
+
+
+def at_least_single(dtype: torch.dtype) -> torch.dtype:
+    """The data type itself, or the one of single precision for half of it, in which there is no linear algebra."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+def double(dtype: torch.dtype) -> torch.dtype:
+    """The data type of double precision, real or complex as the given one."""
+    return torch.promote_types(dtype, torch.float64)

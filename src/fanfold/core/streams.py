@@ -27,6 +27,12 @@ class Stream(IntEnum):
 
 
 def generator_of(*numbers: int) -> torch.Generator:
-    """A generator whose seed is made of several numbers."""
+    """A generator whose seed is made of several numbers.
+
+    Raises:
+        ValueError: If one is negative.
+    """
+    if min(numbers) < 0:
+        raise ValueError(f"a seed of draws is {min(numbers)}; pass one from 0 on.")
     state = np.random.SeedSequence([int(number) for number in numbers]).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(state >> np.uint64(1)))

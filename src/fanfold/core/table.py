@@ -4,10 +4,13 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
+
+from fanfold.core.files import write_whole
 
 
 @dataclass(frozen=True)
@@ -47,10 +50,10 @@ class Table:
         return Table(list(last.values()))
 
     def _conditions(self) -> list[str]:
-        return [c for c in self.columns[1:] if c not in MEASURED]
+        return self.columns[1 : self.columns.index("layer")]  # what stands beyond is measured
 
     def to_csv(self, path: str | Path | None = None) -> str:
-        """The table as comma-separated values, which are also written to `path` if one is given."""
+        """The table as comma-separated values, also written to `path` if one is given, whole or not at all."""
         out = io.StringIO()
         writer = csv.DictWriter(out, self.columns, lineterminator="\n")
         writer.writeheader()
@@ -58,8 +61,8 @@ class Table:
         return _written(out.getvalue(), path)
 
     def to_json(self, path: str | Path | None = None) -> str:
-        """The rows as a JSON list; numbers that JSON lacks (infinity, NaN) become null."""
-        return _written(json.dumps([{k: plain(v) for k, v in row.items()} for row in self.rows], indent=1), path)
+        """The rows as a JSON list, written to `path` if one is given; what JSON lacks (infinity, NaN) becomes null."""
+        return _written(json.dumps(plain(self.rows), indent=1), path)
 
     def dataframe(self):
         """The table as a pandas DataFrame.
@@ -77,13 +80,29 @@ class Table:
         return as_text(self.columns, [[row[c] for c in self.columns] for row in self.rows])
 
 
-# columns that are measured; the others say under which condition
-MEASURED = ("layer", "nmse_db", "low_db", "high_db", "median_db", "limit_db", "oracle_db", "samples")
-
-
 def plain(value: Any) -> Any:
-    """The value itself, or None where it is a number that JSON lacks."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    """The value as strict JSON holds it, at any depth.
+
+    Numbers that JSON lacks (infinity, NaN) are None; what it has no type for, such as a path, is text.
+    """
+    match value:
+        case None | bool():
+            return value
+        case Integral():
+            return int(value)
+        case Real():
+            return float(value) if math.isfinite(value) else None
+        case Mapping():
+            return {_readable(str(key)): plain(part) for key, part in value.items()}
+        case list() | tuple():
+            return [plain(part) for part in value]
+        case _:
+            return _readable(str(value))
+
+
+def _readable(text: str) -> str:
+    """Text that UTF-8 can hold: bytes of file names that are none become question marks."""
+    return text.encode(errors="replace").decode()
 
 
 def as_text(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
@@ -106,5 +125,5 @@ def _cell(value: Any) -> str:
 
 def _written(text: str, path: str | Path | None) -> str:
     if path is not None:
-        Path(path).write_text(text)
+        write_whole(Path(path), text.encode())
     return text

@@ -8,7 +8,7 @@ from torch import Tensor
 
 MOST_DB = 3000.0  # whose ratio, and its inverse, are normal doubles
 
-__all__ = ["db", "from_db", "nmse", "nmse_db", "power", "psnr_db", "rms"]
+__all__ = ["binade", "db", "from_db", "nmse", "nmse_db", "ordinary_binade", "power", "psnr_db", "rms"]
 
 
 @overload
@@ -38,6 +38,23 @@ def from_db(value_db: float) -> float:
 def power(x: Tensor) -> Tensor:
     """The power `|x|²` of each entry, real, for real or complex `x` of any shape."""
     return x.real.square() + x.imag.square() if x.is_complex() else x.square()
+
+
+def binade(size: Tensor) -> Tensor:
+    """The largest power of two that is no larger than each size, real and not negative; one where the size is zero.
+
+    To divide by it and to multiply by it again changes no bit, so that measurements of any scale come to about
+    one. It is a normal number of the dtype, of whatever size.
+    """
+    kind = torch.finfo(size.dtype)
+    exponent = torch.floor(torch.log2(size.clamp(kind.tiny, kind.max)))
+    return torch.where(size > 0, torch.exp2(exponent), torch.ones_like(size))
+
+
+def ordinary_binade(size: Tensor) -> Tensor:
+    """As `binade`, but one for sizes that are ordinary, between 2^-20 and 2^20, whose squares do no harm."""
+    unit = binade(size)
+    return torch.where((unit >= 2.0**-20) & (unit <= 2.0**20), torch.ones_like(unit), unit)
 
 
 def rms(x: Tensor) -> Tensor:

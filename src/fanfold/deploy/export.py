@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fanfold.core.abilities import offers
+from fanfold.core.files import write_whole
 from fanfold.estimators.base import Paired
 from fanfold.observation import Estimator, Observation
 
@@ -48,12 +49,18 @@ class FromPairs(nn.Module):
 
 
 class FromMeasurements(nn.Module):
-    """A module `y -> x_hat` for one operator and noise variance: what `torch.export` and ONNX take.
+    """A module `y -> x_hat`, or `(y, noise_var) -> x_hat`, for one operator: what `torch.export` and ONNX take.
+
+    A noise variance that is one number for all samples belongs to the module, as the operator does. Where the example
+    has one for each sample, `(batch, 1)`, it is an argument.
 
     Args:
         estimator: Any estimator; a module's parameters come along.
         example: An observation with the operator and, where the estimator uses it, the noise variance. Its `y`
             is run once, so that everything derived from the operator is there when the module is traced.
+
+    Raises:
+        ValueError: If each sample has a matrix of its own, which the module would take for that of all that come.
 
     Example:
         >>> import fanfold as ff, torch
@@ -65,17 +72,40 @@ class FromMeasurements(nn.Module):
     def __init__(self, estimator: Estimator, example: Observation):
         super().__init__()
         self.estimator = estimator
-        self._A, self._noise_var = example.A, example.noise_var
+        if example.A is not None and example.A.varies:
+            raise ValueError(
+                f"the example has a matrix for each sample, {example.A}, and the exported estimator would keep these; "
+                "export it for one matrix: linops.Dense."
+            )
+        self.given_noise = example.noise_var is not None and example.noise_var.ndim > 0
+        self._A, self._noise_var = example.A, None if self.given_noise else example.noise_var
         with torch.no_grad():
             estimator(example)
 
-    def forward(self, y: Tensor) -> Tensor:
-        """Estimates `(batch, n)` from measurements `(batch, m)`."""
-        return self.estimator(Observation.unchecked(y, self._A, self._noise_var)).x
+    def forward(self, y: Tensor, noise_var: Tensor | None = None) -> Tensor:
+        """Estimates `(batch, n)` from measurements `(batch, m)` and, if samples have their own, variances `(batch, 1)`.
+
+        Raises:
+            ValueError: If the module was made for noise variances and gets none, or the other way round.
+        """
+        if (noise_var is not None) != self.given_noise:
+            fix = "a noise variance for each sample; pass (y, noise_var)" if self.given_noise else "one; pass y alone"
+            raise ValueError(f"the example that the module was made with has {fix}.")
+        noise_var = noise_var if self.given_noise else self._noise_var
+        return self.estimator(Observation.unchecked(y, self._A, noise_var)).x
+
+    def arguments(self, obs: Observation) -> tuple[Tensor, ...]:
+        """The arguments of `forward` for an observation of a batch."""
+        if not self.given_noise or obs.noise_var is None:
+            return (obs.y,)
+        return obs.y, obs.noise_var.expand(*obs.y.shape[:-1], 1).contiguous()
 
 
 def to_onnx(estimator: Estimator, example: Observation, path: str | Path) -> Path:
     """Write an ONNX file with input `y` (batch, m) and output `x_hat` (batch, n), for any batch size.
+
+    The operator is in the file, and so is a noise variance that is one number for all samples. Where the example has
+    one for each sample, the file has a second input `noise_var` (batch, 1).
 
     Runtimes have no complex type. An estimator that computes complex numbers as pairs of reals has inputs `y`
     (batch, m, 2) and, if the noise variance is known, `noise_var` (batch, 1), and a second output `var` (batch, n).
@@ -83,14 +113,20 @@ def to_onnx(estimator: Estimator, example: Observation, path: str | Path) -> Pat
     Args:
         estimator: A real-valued estimator, or one with a method `of_pairs` as in `FromPairs`.
         example: An observation of at least two samples, its operator and noise variance.
-        path: The path of the file.
+        path: The path of the file, which is there whole or not at all.
 
     Returns:
         The path of the file.
 
     Raises:
-        ValueError: If the estimator is complex and has no form in pairs of reals.
+        ValueError: If the estimator is complex and has no form in pairs of reals, the example is no batch of at least
+            two samples, or each of them has a matrix of its own.
     """
+    if example.y.ndim < 2 or len(example.y) < 2:
+        raise ValueError(
+            f"the example's y has shape {tuple(example.y.shape)}; pass a batch of at least two samples, (batch, m), so "
+            "that the file takes batches of any size."
+        )
     if example.y.is_complex():
         if not offers(estimator, Paired):
             raise ValueError("ONNX runtimes have no complex type; export a real estimator, or one with of_pairs.")
@@ -98,7 +134,7 @@ def to_onnx(estimator: Estimator, example: Observation, path: str | Path) -> Pat
         arguments, outputs = module.arguments(example), ["x_hat", "var"]
     else:
         module = FromMeasurements(estimator, example)
-        arguments, outputs = (example.y,), ["x_hat"]
+        arguments, outputs = module.arguments(example), ["x_hat"]
     modes = {part: part.training for part in module.modules()}
     try:
         return _written(module.eval(), arguments, outputs, Path(path))
@@ -124,7 +160,7 @@ def _written(module: nn.Module, arguments: tuple[Tensor, ...], outputs: list[str
     assert program is not None
     for node in program.model.graph:
         node.metadata_props.clear()  # stack traces with paths of the machine that exported
-    program.save(path)
+    write_whole(path, program.model_proto.SerializeToString())
     return path
 
 

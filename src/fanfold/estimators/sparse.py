@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 from fanfold.core.settings import Checked
-from fanfold.observation import Estimate, Observation
+from fanfold.linops import refuse_zero
+from fanfold.observation import Estimate, Observation, in_working_precision, takes_measurements
 
 
 class BySample(Checked, ABC):
@@ -28,14 +29,22 @@ class BySample(Checked, ABC):
     at_most: ClassVar[int] = 200
     takes_complex: ClassVar[bool] = False
 
+    @takes_measurements
+    @in_working_precision
     def __call__(self, obs: Observation) -> Estimate:
         """The estimate, `(..., n)`.
 
         Raises:
-            ValueError: If there is no operator, or the signal is complex.
+            ValueError: If there is no operator or it is zero, samples have matrices of their own, or the signal is
+                complex.
         """
         if obs.A is None or (obs.y.is_complex() and not self.takes_complex):
             raise ValueError(f"{type(self).__name__} takes real measurements and their operator A.")
+        if obs.A.varies:
+            raise ValueError(
+                f"{type(self).__name__} takes one matrix for all samples; call it once for each of {obs.A}."
+            )
+        refuse_zero(obs.A)
         wide = torch.promote_types(obs.y.dtype, torch.float64)
         A = np.asfortranarray(obs.A.matrix().to(wide).resolve_conj().cpu().numpy())
         ys = obs.y.to(wide).reshape(-1, obs.A.m).cpu().numpy()
@@ -67,6 +76,7 @@ class OMP(BySample):
 
     def solver(self, A):
         norms = np.linalg.norm(A, axis=0)
+        norms[norms == 0] = 1.0  # of unknowns that nothing sees, which match nothing
         if np.iscomplexobj(A):
             return lambda y, noise_var: _pursue(A, norms, y, max(len(y) * noise_var, 1e-12 * np.vdot(y, y).real))
         from sklearn.linear_model import orthogonal_mp
@@ -160,15 +170,24 @@ class MCP(BySample):
     def solver(self, A):
         from skglm import MCPRegression
 
+        size = _units(np.linalg.norm(A, axis=0).max())
         scale = len(A) ** 0.5  # skglm's objective is per measurement: this keeps its curvature, and so gamma, near 1
-        scaled = scale * A
-        model: Any = MCPRegression(gamma=self.gamma, fit_intercept=False, warm_start=True)
+        scaled = scale * (A / size)
+        model: Any = MCPRegression(gamma=self.gamma * size**2, fit_intercept=False, warm_start=True)
 
         def solve(y: np.ndarray, noise_var: float) -> np.ndarray:
+            y = y / size
+            units = _units(np.abs(y).max())
+            y, least = y / units, self.lam / size**2 / units
             model.coef_, model.intercept_ = np.zeros(A.shape[1]), 0.0
-            for lam in np.geomspace(max(0.5 * np.abs(A.T @ y).max(), self.lam), self.lam, 4):
+            for lam in np.geomspace(max(0.5 * np.abs(A.T @ y).max() / size, least), least, 4):
                 model.alpha = lam / scale
                 model.fit(scaled, y)
-            return model.coef_ * scale
+            return model.coef_ * scale * units
 
         return solve
+
+
+def _units(size: float) -> float:
+    """A power of two near a size that is so large or small that absolute tolerances mean something else; else 1."""
+    return 1.0 if size == 0 or 2.0**-24 < size < 2.0**24 else 2.0 ** round(np.log2(size))

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,9 +15,12 @@ from fanfold.core.streams import Stream
 from fanfold.core.table import Table
 from fanfold.core.units import db, power
 from fanfold.estimators.base import Costly, OfAlgorithm, WithTrajectory, device_of
-from fanfold.observation import Estimator, Observation
+from fanfold.evaluation.by_snr import snr_groups
+from fanfold.evaluation.metrics import Metric, check_metrics, values_of
+from fanfold.observation import Estimate, Estimator, Observation
 from fanfold.problems import Problem
 from fanfold.problems.draws import draw
+from fanfold.problems.protocols import MaybeMeasured
 
 
 @torch.no_grad()
@@ -29,6 +32,7 @@ def evaluate(
     samples: int = 1000,
     seed: int = 0,
     layers: bool = True,
+    metrics: Mapping[str, Metric] | None = None,
     **conditions: Sequence[Any],
 ) -> Table:
     """Error of estimators on fresh draws of a problem, for each condition and each layer.
@@ -39,35 +43,66 @@ def evaluate(
         samples: Draws for each condition, the same ones for every estimator.
         seed: Seed of the draws.
         layers: A row for each layer or iteration; the last one only if False.
+        metrics: Measures of your own by name, functions of an `Estimate` and of x, both of all samples. They give a
+            value for each sample, `(samples, ...)`, whose mean is taken, or one number.
         **conditions: Fields of the problem and the values to try, such as `snr_db=[20, 30, 40]`; several
-            fields give every combination.
+            fields give every combination. Pairs that were measured are sorted by their SNR: each goes to the
+            nearest value of `snr_db`, if it is within 5 dB of them, and `measured_snr_db` is that of those that did.
 
     Returns:
         Rows with `estimator`, the conditions, `layer` (None where there are none), `nmse_db` (a ratio of sums)
         with its 95 % interval `low_db … high_db`, `median_db` over samples, `limit_db` (Bayes, by state evolution or
         by the exact posterior on the same draws), `oracle_db` (support known) and `samples`. Limits are None where
-        they are not known. Of a discrete parameter, one-hot x, also `log_loss` in nats and `error_rate`.
+        they are not known. Of a discrete parameter, one-hot x, also `log_loss` in nats and `error_rate`; of each
+        metric, such as `ser`, also `ser`, `ser_low` and `ser_high`, its 95 % interval.
+
+    Raises:
+        ValueError: If a condition is unknown, there are too few samples, or a metric fails, which is named.
     """
     if samples < 2:
         raise ValueError(f"samples is {samples}; an error with an interval takes at least 2.")
+    measures = {} if metrics is None else metrics
+    check_metrics(measures, (*COLUMNS, *conditions))
     named = named_estimators(estimators)
     rows: list[dict[str, Any]] = []
-    for values in itertools.product(*conditions.values()):
-        condition = dict(zip(conditions, values, strict=True))
-        variant = problem.shifted(**condition) if condition else problem
-        x, obs = draw(variant.held_out(), samples, seed, Stream.TESTING, 0)
+    for condition, variant, x, obs in _cases(problem, samples, seed, conditions):
         limit, oracle = bayes_limit_of(variant, x, obs), support_oracle_error(variant, x, obs)
         limits = {"limit_db": _db_or_none(limit), "oracle_db": _db_or_none(oracle)}
         for name, estimator in named.items():
             slow = ability(estimator, Costly)  # which says how many draws it can bear
-            rows_of_it = slice(None if slow is None else slow.at_most)
-            estimates = list(enumerate(trajectory_of(estimator, obs[rows_of_it]), start=1))
-            for layer, x_hat in estimates if layers else estimates[-1:]:
-                count = layer if ability(estimator, WithTrajectory) else None
-                errors = errors_db(x_hat, x[rows_of_it]) | class_errors(x_hat, x[rows_of_it])
-                row = {"estimator": name} | condition | {"layer": count} | errors | limits
+            bearable = slice(None if slow is None else slow.at_most)
+            estimates = list(enumerate(estimates_of(estimator, obs[bearable]), start=1))
+            for layer, estimate in estimates if layers else estimates[-1:]:
+                count, x_hat = layer if ability(estimator, WithTrajectory) else None, estimate.x
+                errors = errors_db(x_hat, x[bearable]) | class_errors(x_hat, x[bearable])
+                row = {"estimator": name} | condition | {"layer": count} | errors
+                row |= values_of(measures, estimate, x[bearable], name) | limits
                 rows.append(row | {"samples": len(x_hat)})
     return Table(rows)
+
+
+# of every table, and of discrete parameters
+COLUMNS = (
+    "estimator", "layer", "nmse_db", "low_db", "high_db", "median_db", "log_loss", "error_rate", "limit_db",
+    "oracle_db", "samples", "measured_snr_db",
+)  # fmt: skip
+Case = tuple[dict[str, Any], Problem, Tensor, Observation]  # the condition, its problem, and pairs of it
+
+
+def _cases(problem: Problem, samples: int, seed: int, conditions: Mapping[str, Sequence[Any]]) -> Iterator[Case]:
+    """Pairs of every combination of conditions."""
+    fixed = ability(problem, MaybeMeasured)
+    sorted_by = conditions.get("snr_db", ()) if fixed is not None and fixed.measured else ()
+    settings = {name: values for name, values in conditions.items() if not (sorted_by and name == "snr_db")}
+    for values in itertools.product(*settings.values()):
+        condition = dict(zip(settings, values, strict=True))
+        variant = problem.shifted(**condition) if condition else problem
+        x, obs = draw(variant.held_out(), samples, seed, Stream.TESTING, 0)
+        if not sorted_by:
+            yield condition, variant, x, obs
+        for group in snr_groups(x, obs, sorted_by) if sorted_by else ():
+            measured = {"snr_db": group.snr_db, "measured_snr_db": group.measured_snr_db}
+            yield condition | measured, variant, x[group.rows], obs[group.rows]
 
 
 def errors_db(x_hat: Tensor, x: Tensor) -> dict[str, float]:
@@ -107,11 +142,11 @@ def named_estimators(estimators: Mapping[str, Estimator] | Sequence[Estimator]) 
     return named
 
 
-def trajectory_of(estimator: Estimator, obs: Observation) -> list[Tensor]:
+def estimates_of(estimator: Estimator, obs: Observation) -> list[Estimate]:
     """Estimates after each layer or iteration, or the only one, on the CPU."""
     obs, layered = obs.to(device_of(estimator)), ability(estimator, WithTrajectory)
     estimates = [estimator(obs)] if layered is None else layered.trajectory(obs)
-    return [e.x.cpu() for e in estimates]
+    return [Estimate(e.x.cpu(), None if e.var is None else e.var.cpu()) for e in estimates]
 
 
 def _db_or_none(ratio: float | None) -> float | None:

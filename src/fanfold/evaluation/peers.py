@@ -42,6 +42,7 @@ def lam_grid(problem: Problem, seed: int = 0, points: int = 18) -> list[float]:
     return [top * 0.5 * 500 ** (-i / (points - 1)) for i in range(points)]
 
 
+ITERATIONS = 50  # of classical algorithms beside a network that has no layers
 ALPHAS = (0.9, 1.0, 1.1, 1.2, 1.3, 1.5, 1.8)  # thresholds of AMP, in standard deviations of its effective noise
 
 
@@ -50,7 +51,8 @@ def peers_of(net: Estimator, problem: Problem) -> dict[str, Estimator]:
 
     Beside an end-to-end network stand the best linear estimator, which it started from, the classical estimators that
     are registered for its kind of problem and, where the problem knows enough, maximum likelihood, maximum a posteriori
-    and the exact posterior mean.
+    and the exact posterior mean. Where none of these is to be had and there is an operator, LMMSE and the iterative
+    algorithms stand there, after 50 iterations.
     """
     origin, network = ability(net, WithOrigin), ability(net, Layered)
     before = {} if origin is None else dict([origin.origin])
@@ -60,6 +62,8 @@ def peers_of(net: Estimator, problem: Problem) -> dict[str, Estimator]:
     if ability(problem, KnownModel) and ability(problem, Searchable):
         peers |= {"maximum likelihood": MaximumLikelihood.of(problem), "most probable": MaximumAPosteriori.of(problem)}
     peers |= known_peers(problem)
+    if len(peers) == 1 + len(before) and posterior_of(problem) is None:  # nothing is known of its kind but the operator
+        peers |= classical_peers(problem, ITERATIONS)
     if (posterior := posterior_of(problem)) is not None:
         peers["exact posterior"] = posterior
     return peers

@@ -33,7 +33,7 @@ class Share(NamedTuple):
     """
 
     value: float
-    standard_error: float
+    standard_error: float  # infinite of a single sample
 
 
 def coverage(interval: Interval, x: Tensor) -> Share:
@@ -43,9 +43,11 @@ def coverage(interval: Interval, x: Tensor) -> Share:
 
 def share(inside: Tensor) -> Share:
     """The share of entries `(samples, ...)` that are true."""
+    if not inside.numel():
+        raise ValueError(f"there is nothing to take a share of: {tuple(inside.shape)}; pass some samples.")
     inside = inside.reshape(len(inside), -1)
     each = inside.sum(-1).double() / inside.shape[-1]
-    return Share(each.mean().item(), each.std().item() / len(each) ** 0.5)
+    return Share(each.mean().item(), each.std().item() / len(each) ** 0.5 if len(each) > 1 else math.inf)
 
 
 def coverage_by_size(inside: Tensor, size: Tensor, parts: int = 3) -> list[Share]:
@@ -106,8 +108,11 @@ def normalised_square(estimate: Estimate, x: Tensor) -> tuple[float, float]:
     """The ratio `Σ|x - x_hat|² / Σ var` and its standard error over samples: 1 where the variance is the error."""
     error = power(x - estimate.x).double().flatten(1).sum(-1)
     var = _variance(estimate).double().expand(x.shape).flatten(1).sum(-1)
+    if not var.any():  # exact answers that say so are right, others infinitely too sure
+        return (math.inf, math.inf) if error.any() else (1.0, 0.0)
     ratio = error.sum() / var.sum()
-    return ratio.item(), ((error - ratio * var).std() / (len(x) ** 0.5 * var.mean())).item()
+    spread = (error - ratio * var).std().item() if len(x) > 1 else math.inf
+    return ratio.item(), spread / (len(x) ** 0.5 * var.mean().item())
 
 
 def mean_normalised_square(estimate: Estimate, x: Tensor) -> tuple[float, float]:
@@ -116,15 +121,17 @@ def mean_normalised_square(estimate: Estimate, x: Tensor) -> tuple[float, float]
     Like `normalised_square`, it is 1 where the variance is right, but each entry counts alike: a few samples whose
     variance is far too small may decide it, and the standard error tells.
     """
-    ratio = (power(x - estimate.x).double() / _variance(estimate).double()).flatten(1).mean(-1)
-    return ratio.mean().item(), (ratio.std() / len(x) ** 0.5).item()
+    error, var = power(x - estimate.x).double(), _variance(estimate).double().expand(x.shape)
+    ratio = torch.where((error == 0) & (var == 0), 1.0, error / var).flatten(1).mean(-1)
+    known = len(x) > 1 and bool(ratio.isfinite().all())
+    return ratio.mean().item(), ratio.std().item() / len(x) ** 0.5 if known else math.inf
 
 
 def error_by_variance(estimate: Estimate, x: Tensor, bins: int = 12) -> Table:
     """Root mean squared errors `made` against the roots of the variances `said`, in bins of equal counts of these."""
     error, var = power(x - estimate.x).double().flatten(), _variance(estimate).double().expand(x.shape).flatten()
-    parts = var.argsort().tensor_split(bins)
-    roots = [(var[rows].mean().sqrt().item(), error[rows].mean().sqrt().item()) for rows in parts]
+    parts = var.argsort().tensor_split(min(bins, len(var)))
+    roots = [(var[rows].mean().clamp_min(0).sqrt().item(), error[rows].mean().sqrt().item()) for rows in parts]
     return Table([{"said": said, "made": made} for said, made in roots])
 
 

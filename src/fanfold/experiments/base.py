@@ -76,5 +76,4 @@ class Study:
 
     def as_json(self) -> dict[str, Any]:
         """One object, as `fanfold reproduce --json` prints it."""
-        rows = [{k: plain(v) for k, v in row.items()} for row in self.table()]
-        return {"name": self.name, "seconds": round(self.seconds, 1), "rows": rows}
+        return {"name": self.name, "seconds": round(self.seconds, 1), "rows": plain(self.table().rows)}

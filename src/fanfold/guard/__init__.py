@@ -19,6 +19,7 @@ from fanfold.guard.calibrated_variance import CalibratedVariance, calibrate_vari
 from fanfold.guard.conformal import Conformal, conformal
 from fanfold.guard.sbc import SBC, Sampler, sbc
 from fanfold.guard.sure import Risk, sure
+from fanfold.guard.unlike import TrainingGuard, UsualRange
 
 __all__ = [
     "SBC",
@@ -29,6 +30,8 @@ __all__ = [
     "Risk",
     "Sampler",
     "Share",
+    "TrainingGuard",
+    "UsualRange",
     "calibrate_variance",
     "calibration_curve",
     "conformal",

@@ -10,6 +10,7 @@ from torch import Tensor
 from fanfold.core.abilities import offers
 from fanfold.core.units import power
 from fanfold.estimators.base import Quantiled
+from fanfold.guard.answers import deviation, widened
 from fanfold.observation import Estimate, Estimator, Observation
 
 Scale = Literal["constant", "variance", "magnitude", "quantiles"]
@@ -61,7 +62,7 @@ def band(obs: Observation, estimate: Estimate, estimator: Estimator, scale: Scal
     if scale == "variance":
         if estimate.var is None:
             raise ValueError("scale='variance' needs an estimator with var; this one has none: pass scale='magnitude'.")
-        return Band(x, x, x, not_too_small(estimate.var.sqrt()).expand(x.shape))
+        return Band(x, x, x, not_too_small(deviation(estimate)).expand(x.shape))
     if scale == "magnitude":
         return Band(x, x, x, look_up(x.abs(), learned))
     unit = learned.get("unit", torch.ones((), dtype=x.real.dtype, device=x.device))
@@ -109,7 +110,7 @@ def outer_quantiles(estimator: Estimator, obs: Observation, x: Tensor) -> tuple[
     """The lowest and the highest quantile `(..., n)` that a network was trained for."""
     if x.is_complex() or not offers(estimator, Quantiled):
         raise ValueError("scale='quantiles' needs a real parameter and a network with loss='pinball'.")
-    q = estimator.quantiles(obs)
+    q = widened(estimator.quantiles(obs))
     if q.shape[-2] < 2:
         raise ValueError(f"scale='quantiles' needs at least two levels; the network has {q.shape[-2]}.")
     return q[..., 0, :], q[..., -1, :]

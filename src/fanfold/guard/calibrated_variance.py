@@ -12,11 +12,12 @@ from torch import Tensor
 
 from fanfold.core.settings import checks_arguments
 from fanfold.core.units import power
-from fanfold.guard.conformal import Pairs, answers, calibration_draws
-from fanfold.observation import Estimate, Estimator, Observation
+from fanfold.guard.answers import Pairs, answers, calibration_draws, checked_var, widened
+from fanfold.observation import Estimate, Estimator, Observation, check_finite, takes_measurements
 from fanfold.problems import Problem
 
 Map = Literal["scale", "monotone"]
+LEAST_VAR = 1e-150  # what a variance of zero counts as: its reciprocal is finite
 MIN_ERRORS_PER_BIN = 200  # so that the mean of their squares is known to a tenth
 
 
@@ -61,12 +62,17 @@ def calibrate_variance(
     estimate = answers(estimator, obs, batch)
     if estimate.var is None:
         raise ValueError("there is no variance to calibrate: this estimator's estimates have var None.")
-    error, var = power(x - estimate.x).double().flatten(), estimate.var.double().flatten()
+    check_finite("the estimator's x", estimate.x)
+    error, var = power(widened(x) - widened(estimate.x)).double().flatten(), checked_var(estimate).double().flatten()
+    if not error.any():  # of exact answers, no map but one is the error
+        return CalibratedVariance(estimator, torch.ones(1), torch.zeros(1))
     if map == "scale":
+        if not var.any():
+            raise ValueError("every variance is 0 and errors are not, which no scale mends; pass map='monotone'.")
         return CalibratedVariance(estimator, torch.ones(1), (error.mean() / var.mean()).reshape(1))
     knots, factors = monotone_ratios(var, error, bins)
     bent = CalibratedVariance(estimator, knots, factors)
-    total = (bent.factor(var) * var).mean()  # lines between knots lie beside the means that they join
+    total = bent.calibrated(var).mean()  # lines between knots lie beside the means that they join
     return CalibratedVariance(estimator, knots, factors * error.mean() / total)
 
 
@@ -91,17 +97,22 @@ class CalibratedVariance:
     knots: Tensor
     factors: Tensor
 
+    @takes_measurements
     def __call__(self, obs: Observation) -> Estimate:
         """The estimate, with its variance calibrated."""
         estimate = self.estimator(obs)
         assert estimate.var is not None
-        return Estimate(estimate.x, estimate.var * self.factor(estimate.var))
+        return Estimate(estimate.x, self.calibrated(checked_var(estimate)))
+
+    def calibrated(self, var: Tensor) -> Tensor:
+        """The variances times their factors; a variance of zero counts as the least that has a factor."""
+        return (var.double().clamp_min(LEAST_VAR) * self.factor(var.double())).to(var.dtype)
 
     def factor(self, var: Tensor) -> Tensor:
         """The factor on each variance, of any shape."""
         knots, factors = (t.to(var.device, torch.float64) for t in (self.knots, self.factors))
         if len(knots) == 1:
-            return factors[0].to(var.dtype)
+            return factors[0].to(var.dtype).expand(var.shape)
         at, where = torch.log(knots), torch.log(var.double().clamp(knots[0], knots[-1]))
         above = torch.searchsorted(at, where.contiguous()).clamp(1, len(knots) - 1)
         share = (where - at[above - 1]) / (at[above] - at[above - 1])
@@ -119,11 +130,11 @@ class CalibratedVariance:
 
 def monotone_ratios(var: Tensor, error: Tensor, bins: int) -> tuple[Tensor, Tensor]:
     """The knots and factors of the rising map from variances `(N,)` to mean squared errors `(N,)`."""
-    tiny = torch.finfo(var.dtype).tiny ** 0.5
-    order = var.clamp_min(tiny).argsort()
+    var = var.clamp_min(LEAST_VAR)
+    order = var.argsort()
     parts = order.tensor_split(max(1, min(bins, len(var) // MIN_ERRORS_PER_BIN)))
-    predicted = torch.stack([var[rows].clamp_min(tiny).mean() for rows in parts])
-    measured = isotonic(torch.stack([error[rows].mean() for rows in parts])).clamp_min(tiny)
+    predicted = torch.stack([var[rows].mean() for rows in parts])
+    measured = isotonic(torch.stack([error[rows].mean() for rows in parts])).clamp_min(LEAST_VAR)
     rising = torch.cat([predicted.new_ones(1, dtype=torch.bool), predicted.diff() > 1e-9 * predicted[1:]])
     return predicted[rising], (measured / predicted)[rising]
 

@@ -8,24 +8,22 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fanfold.core.precision import dtype_named
 from fanfold.core.settings import checks_arguments
-from fanfold.core.streams import Stream
 from fanfold.core.units import rms
 from fanfold.evaluation.interval import Interval
 from fanfold.guard import bands
+from fanfold.guard.answers import Pairs, answers, calibration_draws, part, widened
 from fanfold.guard.quantiles import average_quantile, chance, conformal_quantile, group_quantiles
-from fanfold.observation import Estimate, Estimator, Observation, check_finite
+from fanfold.observation import Estimate, Estimator, Observation, check_finite, takes_measurements
 from fanfold.problems import Problem
-from fanfold.problems.draws import draw
 
 LEARNING_SHARE = 0.2  # of the calibration draws, where a scale or the edges of groups are learned
 Kind = Literal["each", "joint", "energy", "average"]
 WRITTEN = ("coverage", "kind", "scale", "groups", "draws", "together")  # fields that a file holds as they are
 Number = Callable[[Observation, Estimate], Tensor]
-Pairs = tuple[Tensor, Observation]
 
 
 @checks_arguments
@@ -80,7 +78,7 @@ def conformal(
     """
     _check(kind, scale, groups)
     x, obs = calibration_draws(draws, samples, seed)
-    estimate = answers(estimator, obs, batch)
+    x, estimate = widened(x), _widened(answers(estimator, obs, batch))
     if estimate.x.shape != x.shape:
         raise ValueError(f"the estimator says {tuple(estimate.x.shape)} where x is {tuple(x.shape)}.")
     check_finite("the estimator's x", estimate.x)
@@ -132,6 +130,7 @@ class Conformal:
         self.draws = len(x) - first
         late, seen = part(estimate, slice(first, None)), obs[first:]
         entries = self._band(seen, late).scores(x[first:])
+        check_finite("a score, the error over the width of the band,", entries.nan_to_num(posinf=0.0))  # inf is wide
         scores = self._scores(entries)
         if self.kind == "average":
             self.thresholds = average_quantile(scores.flatten(1), self.coverage)[None]
@@ -143,20 +142,23 @@ class Conformal:
         inside = scores <= self._limit(seen, late)
         self.together = inside.flatten(1).all(-1).double().mean().item() if inside.ndim > 1 else self.coverage
 
+    @takes_measurements
     @torch.no_grad()
     def __call__(self, obs: Observation) -> Interval:
         """The estimate with its intervals.
 
+        Half precision is widened to single. Where the estimate is NaN so is its interval, and holds nothing.
+
         Raises:
-            ValueError: If the estimate has another shape than those of calibration.
+            ValueError: If the estimate has another shape than those of calibration, or a variance is none.
         """
-        estimate = self.estimator(obs)
+        estimate = _widened(self.estimator(obs))
         if tuple(estimate.x.shape[-len(self.event) :]) != self.event:
             raise ValueError(f"the estimate is {tuple(estimate.x.shape)}; intervals were calibrated for {self.event}.")
         band, limit = self._band(obs, estimate), self._limit(obs, estimate)
         if self.joint:
             limit = limit.reshape(*limit.shape, *[1] * len(self.event))
-        grown = limit * band.scale
+        grown = self._outwards(limit * band.scale, band)
         ellipsoid = grown if self.kind == "energy" else None
         if ellipsoid is not None:
             grown = ellipsoid * self.entries**0.5
@@ -166,6 +168,12 @@ class Conformal:
             radius = (high - low).clamp_min(0) / 2
         promised = (self.coverage, self.joint, len(self.event), self.promise)
         return Interval(estimate.x, radius, low, high, *promised, ellipsoid=ellipsoid)
+
+    def _outwards(self, grown: Tensor, band: bands.Band) -> Tensor:
+        """The widths with what rounding may take from an error that is just held: ties of scores are held or none."""
+        eps = torch.finfo(grown.dtype).eps
+        least = 0.0 if band.x.is_complex() else 2 * eps * torch.maximum(band.lower.abs(), band.upper.abs())
+        return torch.where(grown == 0, grown, grown + (8 + self.entries**0.5) * eps * grown.abs() + least)
 
     @property
     def entries(self) -> int:
@@ -224,7 +232,12 @@ class Conformal:
         if not self.joint:
             return entries
         entries = entries.flatten(1)
-        return entries.square().mean(-1).sqrt() if self.kind == "energy" else entries.amax(-1)
+        most = entries.amax(-1)
+        if self.kind == "joint":
+            return most
+        # against the largest one, as squares of scores on a vanishing scale overflow
+        share = (entries / most.clamp_min(torch.finfo(most.dtype).tiny)[:, None]).nan_to_num(1.0)
+        return most * share.square().mean(-1).sqrt()
 
     def _limit(self, obs: Observation, estimate: Estimate) -> Tensor:
         """The threshold of each entry `(..., *event)`, or of each sample `(...)`."""
@@ -238,6 +251,7 @@ class Conformal:
         """The number that samples or entries are grouped by."""
         if self.by is not None:
             number = self.by(obs, estimate).to(estimate.x.real.dtype)
+            check_finite("`by`", number)
             grouped = estimate.x.shape[: -len(self.event)] if self.joint else estimate.x.shape
             if number.shape != grouped:
                 raise ValueError(f"`by` gives {tuple(number.shape)} where {tuple(grouped)} is to be grouped.")
@@ -245,28 +259,8 @@ class Conformal:
         return rms(estimate.x.flatten(-len(self.event)))[..., 0] if self.joint else estimate.x.abs()
 
 
-def calibration_draws(draws: Problem | Pairs, samples: int, seed: int) -> Pairs:
-    """Pairs as they are, or fresh ones of a problem, on which nothing was trained, tuned or tested."""
-    x, obs = draws if isinstance(draws, tuple) else draw(draws.held_out(), samples, seed, Stream.CALIBRATION, 0)
-    if x.ndim < 2 or len(x) != len(obs.y):
-        raise ValueError(f"x is {tuple(x.shape)} for {len(obs.y)} observations; pass (samples, ...) for as many.")
-    return x, obs
-
-
-@torch.no_grad()
-def answers(estimator: Estimator, obs: Observation, batch: int = 4096) -> Estimate:
-    """The estimates of many observations, so many at a time, on the device of the observations."""
-    home = obs.y.device
-    if isinstance(estimator, nn.Module):
-        obs = obs.to(next(estimator.parameters(), obs.y).device)
-    parts = [estimator(obs[i : i + batch]) for i in range(0, len(obs.y), batch)]
-    var = None if parts[0].var is None else torch.cat([e.var.expand(e.x.shape) for e in parts if e.var is not None])
-    return Estimate(torch.cat([e.x for e in parts]).to(home), None if var is None else var.to(home))
-
-
-def part(estimate: Estimate, rows: slice) -> Estimate:
-    """The estimates of these rows of a batch."""
-    return Estimate(estimate.x[rows], None if estimate.var is None else estimate.var[rows])
+def _widened(estimate: Estimate) -> Estimate:
+    return Estimate(widened(estimate.x), None if estimate.var is None else widened(estimate.var))
 
 
 def _check(kind: str, scale: str | None, groups: int) -> None:

@@ -52,6 +52,12 @@ def group_quantiles(scores: Tensor, labels: Tensor, groups: int, coverage: float
     for group in range(groups):
         members = labels == group
         counts = members.sum(0)
+        if counts.min() < fewest(coverage):
+            raise ValueError(
+                f"coverage {coverage:g} takes at least {fewest(coverage)} calibration draws in each group, and group "
+                f"{group} of {groups} has {int(counts.min())}: pass more samples or fewer groups, and one where the "
+                "number that groups are made by is nearly always the same."
+            )
         ranks = torch.tensor([rank(c, coverage) for c in counts.flatten().tolist()]).reshape(counts.shape)
         ordered = torch.where(members, scores, math.inf).sort(0).values
         quantiles.append(ordered.gather(0, ranks[None] - 1)[0])

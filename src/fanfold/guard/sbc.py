@@ -12,8 +12,8 @@ from torch import Tensor
 
 from fanfold.core.streams import Stream, generator_of
 from fanfold.evaluation.scores import Histogram
-from fanfold.guard.conformal import Pairs, calibration_draws
-from fanfold.observation import Observation
+from fanfold.guard.answers import Pairs, calibration_draws
+from fanfold.observation import Observation, check_finite
 from fanfold.problems import Problem
 
 
@@ -113,9 +113,11 @@ def sbc(
         seed: The seed of all draws.
 
     Raises:
-        ValueError: If there are fewer than 100 true parameters or the draws have another shape.
+        ValueError: If there are fewer than 100 true parameters, or the draws are none, not finite or of another shape.
     """
     x, obs = calibration_draws(problem, samples, seed)
+    if draws < 1:
+        raise ValueError(f"draws is {draws}; pass the number of draws from each posterior, such as 99.")
     if len(x) < 100:
         raise ValueError(f"samples is {len(x)}; pass at least 100, fewer say nothing of a histogram.")
     reference = real(x)[torch.randperm(len(x), generator=generator_of(seed, Stream.POSTERIOR, 0))]
@@ -126,11 +128,12 @@ def sbc(
         z, truth = real(sampler.sample(obs[rows], draws, generator)), real(x[rows])
         if z.shape != (draws, *truth.shape):
             raise ValueError(f"the sampler gives {tuple(z.shape)}; pass draws of shape {(draws, *truth.shape)}.")
+        check_finite("a draw of the sampler", z)
         ties = ((z == truth).sum(0) + 1) * torch.rand(truth.shape, generator=generator)  # atoms: any rank among equals
         ranks.append((z < truth).sum(0) + ties.long())
         near, far = (((t - reference[rows]) / unit).square().sum(-1) for t in (z, truth))
         dither = torch.rand(far.shape, generator=generator, dtype=torch.float64)  # of a rank, to a number in [0, 1]
-        nearer.append(((near < far).sum(0) + dither) / (draws + 1))
+        nearer.append(((near < far).sum(0) + ((near == far).sum(0) + 1) * dither) / (draws + 1))
     return SBC(torch.cat(ranks), torch.cat(nearer), draws)
 
 

@@ -21,7 +21,8 @@ class Likelihood(Checked, ABC):
     the curvature `(1 - Var[z | y] / tau) / tau`: derivatives of the log evidence, the `g_out` of Rangan (2011). In
     this form they keep their digits when y says little (Var near tau) and when tau is small.
 
-    A subclass gives `_sample`, `_score` and `_log_evidence`.
+    A subclass gives `_sample`, `_score` and `_log_evidence`, and `alphabet` and `_possible` where measurements are not
+    any numbers.
 
     Attributes:
         uses_noise_var: Whether `noise_var` plays a part.
@@ -45,6 +46,15 @@ class Likelihood(Checked, ABC):
         """Every value that a measurement (of each axis) can take; None where they are too many to list."""
         return None
 
+    @property
+    def alphabet(self) -> str:
+        """The values that a measurement (of each axis) can take, in words."""
+        return "any number"
+
+    def _possible(self, y: Tensor) -> Tensor:
+        """Whether each real measurement is one of the alphabet."""
+        return torch.ones_like(y, dtype=torch.bool)
+
     @abstractmethod
     def _sample(self, z: Tensor, generator: torch.Generator, noise_var: float) -> Tensor: ...
 
@@ -59,6 +69,23 @@ class Likelihood(Checked, ABC):
         if z.is_complex() and self.scalar:
             return torch.view_as_complex(self._sample(torch.view_as_real(z), generator, noise_var / 2))
         return self._sample(z, generator, noise_var)
+
+    def check(self, y: Signal) -> None:
+        """Refuse measurements that cannot be; estimators call it once, and not in each step.
+
+        Raises:
+            ValueError: If a measurement is none of the alphabet.
+        """
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():  # values are not there yet
+            return
+        axes = torch.view_as_real(y.resolve_conj()) if y.is_complex() else y
+        impossible = ~(self._possible(axes).all(-1) if y.is_complex() else self._possible(axes))
+        if impossible.any():
+            first = tuple(impossible.nonzero()[0].tolist())
+            raise ValueError(
+                f"y is {y[first].item():g} at index {first}, one of {int(impossible.sum())} values that cannot be: "
+                f"{type(self).__name__} gives {self.alphabet}."
+            )
 
     def score(
         self, y: Signal, p: Signal, tau: Variance, noise_var: Variance = 0.0

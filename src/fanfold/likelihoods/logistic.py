@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fanfold.likelihoods.base import Likelihood
-from fanfold.likelihoods.one_bit import hazard, sign, spread
+from fanfold.likelihoods.one_bit import SIGNS, hazard, sign, spread
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,10 @@ class Logistic(Likelihood):
     """
 
     outcomes = (-1.0, 1.0)
+    alphabet = SIGNS
+
+    def _possible(self, y):
+        return y.abs() == 1
 
     def _sample(self, z, generator, noise_var):
         u = torch.rand(z.shape, generator=generator, dtype=z.dtype, device=z.device)

@@ -9,6 +9,8 @@ from torch import Tensor
 from fanfold.core.noise import circular
 from fanfold.likelihoods.base import Likelihood
 
+SIGNS = "-1 and 1 (on each axis, if complex); of labels 0 and 1 pass 2 * y - 1"
+
 
 @dataclass(frozen=True)
 class OneBit(Likelihood):
@@ -23,6 +25,10 @@ class OneBit(Likelihood):
     """
 
     outcomes = (-1.0, 1.0)
+    alphabet = SIGNS
+
+    def _possible(self, y):
+        return y.abs() == 1
 
     def _sample(self, z, generator, noise_var):
         return sign(z + circular(tuple(z.shape), generator, z.dtype, noise_var))

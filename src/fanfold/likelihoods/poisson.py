@@ -34,6 +34,14 @@ class Poisson(Likelihood):
 
     uses_noise_var = False
     scalar = False
+    alphabet = "counts: whole numbers from 0 on, real"
+
+    def check(self, y):
+        _refuse_complex(y)
+        super().check(y)
+
+    def _possible(self, y):
+        return (y >= 0) & (y == y.round())
 
     def __post_init__(self):
         if not 0 < self.exposure < math.inf:

@@ -3,16 +3,13 @@
 import math
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from fanfold.core.noise import circular
+from fanfold.core.truncated import truncated_gaussian
 from fanfold.likelihoods.base import Likelihood
 from fanfold.likelihoods.one_bit import spread
-
-LEGENDRE_NODES, LEGENDRE_WEIGHTS = np.polynomial.legendre.leggauss(40)
-MAX_EXPONENT = 36.0  # what lies further down a Gaussian's flank is below the rounding of double precision
 
 
 @dataclass(frozen=True)
@@ -48,41 +45,33 @@ class Quantised(Likelihood):
     def outcomes(self):
         return [k * self.step - self.top for k in range(2**self.bits)] if self.bits <= 8 else None
 
+    @property
+    def alphabet(self):
+        cells, middle = 2**self.bits, (2**self.bits - 1) / 2
+        return (
+            f"the middles of {cells} cells of width {self.step:g}, from {-self.top:g} to {self.top:g}; of codes 0 to "
+            f"{cells - 1} pass (code - {middle:g}) * {self.step:g}"
+        )
+
+    def _possible(self, y):
+        cell = (y + self.top) / self.step
+        rounding = 1e-3 + 4 * 2**self.bits * torch.finfo(y.dtype).eps
+        return ((cell - cell.round()).abs() <= rounding) & (cell > -0.5) & (cell < 2**self.bits - 0.5)
+
     def _sample(self, z, generator, noise_var):
         u = z + circular(tuple(z.shape), generator, z.dtype, noise_var)
         return ((torch.floor(u / self.step) + 0.5) * self.step).clamp(-self.top, self.top)
 
     def _score(self, y, p, tau, noise_var):
         sd = spread(tau + noise_var)
-        _, mean, var = truncated_gaussian(*self._edges(y, p, sd))
-        return mean / sd, (1 - var) / (sd * sd)
+        cell = truncated_gaussian(*self._edges(y, p, sd))
+        return cell.mean / sd, (1 - cell.var) / (sd * sd)
 
     def _log_evidence(self, y, p, tau, noise_var):
-        return truncated_gaussian(*self._edges(y, p, spread(tau + noise_var)))[0]
+        return truncated_gaussian(*self._edges(y, p, spread(tau + noise_var))).log_mass
 
     def _edges(self, y: Tensor, p: Tensor, sd: Tensor) -> tuple[Tensor, Tensor]:
         """The edges of the cell, in standard deviations from p; an open side lies a million cells away."""
         half, last, open_side = (y.new_tensor(a * self.step) for a in (0.5, 2 ** (self.bits - 1) - 0.75, 1e6))
         low, high = torch.where(y < -last, y - open_side, y - half), torch.where(y > last, y + open_side, y + half)
         return (low - p) / sd, (high - p) / sd
-
-
-def truncated_gaussian(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The log mass, mean and variance of `N(0, 1)` between `low` and `high`, in any tail and however narrow the cell.
-
-    By Gauss-Legendre quadrature over the part that matters, against the density at the point nearest to zero: no
-    difference of distribution functions, no loss of digits.
-    """
-    peak = torch.minimum(torch.maximum(low, torch.zeros_like(low)), high)
-    away = peak.abs()
-    reach = 2 * MAX_EXPONENT / (away + (away * away + 2 * MAX_EXPONENT).sqrt())
-    low, high = torch.maximum(low, peak - reach), torch.minimum(high, peak + reach)
-    centre, half = (low + high) / 2, (high - low) / 2
-    nodes, weights = low.new_tensor(LEGENDRE_NODES), low.new_tensor(LEGENDRE_WEIGHTS)
-    offset = half[..., None] * nodes
-    rise = (centre - peak)[..., None] + offset
-    mass = weights * torch.exp(-rise * (rise / 2 + peak[..., None]))
-    total = mass.sum(-1)
-    lean = (mass * offset).sum(-1) / total
-    var = (mass * (offset - lean[..., None]).square()).sum(-1) / total
-    return torch.log(total * half) - peak * peak / 2 - math.log(2 * math.pi) / 2, centre + lean, var

@@ -1,4 +1,7 @@
-"""The linear operator that every algorithm sees: A @ x, A.H @ y, its spectrum; adjoints, products and matrices."""
+"""The linear operator that every algorithm sees, and adjoints, products and matrices, in one file as each makes others.
+
+`A @ x`, `A.H @ y`, its spectrum, and which unknowns it sees.
+"""
 
 import hashlib
 from abc import ABC, abstractmethod
@@ -11,7 +14,10 @@ from jaxtyping import Inexact
 from torch import Tensor
 from torch.nn.functional import linear
 
+from fanfold.core.precision import at_least_single
 from fanfold.linops.checks import refuse_non_finite
+from fanfold.linops.seen import Seen
+from fanfold.linops.spectrum import ranks_of, thin_svd
 
 T = TypeVar("T")
 
@@ -32,13 +38,17 @@ class SVD(NamedTuple):
     s: Tensor
     V: "LinearOperator"
 
+    def to(self, dtype: torch.dtype) -> "SVD":
+        """The same decomposition in another precision."""
+        return SVD(self.U.to(dtype=dtype), self.s.to(dtype.to_real()), self.V.to(dtype=dtype))
+
 
 class LinearOperator(ABC):
     """A linear map of `(..., n)` to `(..., m)`, real or complex.
 
-    A subclass gives `_apply`, `_adjoint`, `parts` and `to`; where it knows its structure it also gives `_svd`, `norm`
-    or `gram_diagonal`, which otherwise come from the dense matrix. Operators do not change: whatever is derived from
-    one is computed once and kept.
+    A subclass gives `_apply`, `_adjoint`, `parts` and `to`; where it knows its structure it also gives `_svd`, `_norm`
+    or `_gram_diagonal`, which otherwise come from the dense matrix. Operators do not change: whatever is derived from
+    one is computed once and kept. Half precision is computed in single, and what comes out is in half again.
 
     Attributes:
         varies: Whether each sample has a matrix of its own, as in `Batched`.
@@ -102,12 +112,21 @@ class LinearOperator(ABC):
                 f"A maps {self.n} -> {self.m} but the signal has {x.shape[-1]} entries; "
                 f"pass shape (..., {self.n}).{hint}"
             )
-        return self._apply(x)
+        wide = self.wide
+        return self._apply(x) if wide is self else wide._apply(x.to(wide.dtype)).to(x.dtype)
 
     @cached_property
     def H(self) -> "LinearOperator":  # noqa: N802 - the adjoint's name in the mathematics
         """The adjoint: `A.H @ y` is `Aᴴ y`."""
         return Adjoint(self)
+
+    @property
+    def learns(self) -> bool:
+        """Whether gradients flow to what defines it."""
+        parts = self.parts()
+        return any(p.requires_grad for p in parts if isinstance(p, Tensor)) or any(
+            p.learns for p in parts if isinstance(p, LinearOperator)
+        )
 
     def once(self, key: object, compute: Callable[[], T]) -> T:
         """`compute()`, run at the first call and kept: for quantities derived from the operator alone."""
@@ -115,28 +134,52 @@ class LinearOperator(ABC):
             self._memo[key] = compute()
         return self._memo[key]
 
+    @property
+    def wide(self) -> "LinearOperator":
+        """The operator in single precision if it is in half, else itself."""
+        dtype = at_least_single(self.dtype)
+        return self if dtype == self.dtype else self.in_precision(dtype)
+
+    def in_precision(self, dtype: torch.dtype) -> "LinearOperator":
+        """The operator in another precision, converted once and kept."""
+        return self if dtype == self.dtype else self.once(("precision", dtype), lambda: self.to(dtype=dtype))
+
     def matrix(self) -> Tensor:
         """The dense `(m, n)` matrix."""
-        return self.once("matrix", self._matrix)
+        return self.once("matrix", lambda: self.wide._matrix().to(self.dtype))
 
     def _matrix(self) -> Tensor:
         return (self @ torch.eye(self.n, dtype=self.dtype, device=self.device)).mT
 
     def svd(self) -> SVD:
-        """The thin singular value decomposition, structured where the operator is."""
-        return self.once("svd", self._svd)
+        """The thin singular value decomposition, structured where the operator is.
+
+        Where the operator learns, values that repeat are told apart by rounding's root: see `spectrum.thin_svd`.
+        """
+        key = ("svd", self.learns and torch.is_grad_enabled())
+        return self.once(key, lambda: self._svd() if self.wide is self else self.wide.svd().to(self.dtype))
 
     def _svd(self) -> SVD:
-        U, s, Vh = torch.linalg.svd(self.matrix(), full_matrices=False)
-        return SVD(Dense(U), s, Dense(Vh.mH.contiguous()))
+        U, s, V = thin_svd(self.matrix())
+        return SVD(Dense(U), s, Dense(V.contiguous()))
 
-    def norm(self) -> float:
-        """The spectral norm: the largest singular value."""
-        return self.once("norm", lambda: torch.linalg.matrix_norm(self.matrix(), 2).item())
+    def norm(self) -> Any:
+        """The spectral norm: the largest singular value, a number, or a tensor `(batch, 1)` where samples differ."""
+        return self.once("norm", self.wide._norm)
+
+    def _norm(self) -> Any:
+        return torch.linalg.matrix_norm(self.matrix(), 2).item()
 
     def gram_diagonal(self) -> Tensor:
         """The diagonal of `AᴴA`, the squared norms of the columns: `(n,)`, real."""
-        return self.once("gram_diagonal", lambda: self.matrix().abs().square().sum(0))
+        return self.once("gram_diagonal", lambda: self.wide._gram_diagonal().to(self.dtype.to_real()))
+
+    def _gram_diagonal(self) -> Tensor:
+        return self.matrix().abs().square().sum(-2)
+
+    def seen(self) -> Seen:
+        """Which unknowns it sees: one whose column is zero, to rounding, leaves no trace in any measurement."""
+        return self.once("seen", lambda: Seen.of(self.wide.gram_diagonal().detach()))
 
     def weighted_gram(self, weights: Tensor) -> Tensor:
         """The covariance `A diag(w) Aᴴ` `(..., m, m)` of measurements of a signal with variances w `(..., n)`, real."""
@@ -155,11 +198,19 @@ class LinearOperator(ABC):
     def ranks(self) -> Iterator[tuple[str, int, int]]:
         """Each factor of a product, or the operator itself, in words, with its rank to rounding and its full rank.
 
-        Rounding leaves `max(m, n) eps` of the largest singular value (Golub & Van Loan, 2013, section 5.4.1).
+        Rows and columns of zeros do not count for the full rank. Where each sample has a matrix of its own both are
+        those of one that lacks most.
         """
-        s = self.svd().s
-        least = max(self.shape) * torch.finfo(s.dtype).eps * s.amax(-1, keepdim=True)
-        yield f"{self}", int((s > least).sum(-1).min()), s.shape[-1]
+        yield f"{self}", *ranks_of(self.svd().s, self.shape, self.matrix)
+
+    def probed(self) -> Tensor:
+        """The measurements `A g` of one random signal, always the same: zero if A is, and as large as its rows are."""
+        return self.once("probed", self._probed)
+
+    @torch.no_grad()
+    def _probed(self) -> Tensor:
+        g = torch.randn(self.n, generator=torch.Generator().manual_seed(0), dtype=self.wide.dtype)
+        return self.wide @ g.to(self.device)
 
     def fingerprint(self) -> str:
         """The SHA-256 of the operator's type, shape, dtype and contents: the same on every machine and device."""
@@ -172,7 +223,7 @@ class LinearOperator(ABC):
                 digest.update(part.fingerprint().encode())
             elif isinstance(part, Tensor):
                 real = torch.view_as_real(part.resolve_conj()) if part.is_complex() else part
-                digest.update(real.detach().cpu().contiguous().numpy().tobytes())
+                digest.update(real.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
             else:
                 digest.update(repr(part).encode())
         return digest.hexdigest()
@@ -208,7 +259,7 @@ class Adjoint(LinearOperator):
         U, s, V = self.H.svd()
         return SVD(V, s, U)
 
-    def norm(self):
+    def _norm(self):
         return self.H.norm()
 
     def parts(self):

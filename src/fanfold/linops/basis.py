@@ -53,10 +53,10 @@ class Basis(LinearOperator):
         identity = Dense(torch.eye(self.n, dtype=self.dtype, device=self.device))
         return SVD(self, torch.ones(self.n, dtype=self.dtype.to_real(), device=self.device), identity)
 
-    def norm(self):
+    def _norm(self):
         return 1.0
 
-    def gram_diagonal(self):
+    def _gram_diagonal(self):
         return torch.ones(self.n, dtype=self.dtype.to_real(), device=self.device)
 
     def parts(self) -> tuple[Any, ...]:

@@ -1,13 +1,12 @@
 """A matrix of its own for each sample: channels that fade."""
 
-from typing import Any
-
 import torch
 from jaxtyping import Inexact
 from torch import Tensor
 
 from fanfold.linops.base import SVD, LinearOperator
 from fanfold.linops.checks import refuse_non_finite
+from fanfold.linops.spectrum import thin_svd
 
 
 class Batched(LinearOperator):
@@ -66,18 +65,18 @@ class Batched(LinearOperator):
         return self._A
 
     def _svd(self):
-        U, s, Vh = torch.linalg.svd(self._A, full_matrices=False)
-        return SVD(Batched(U), s, Batched(Vh.mH))
+        U, s, V = thin_svd(self._A)
+        return SVD(Batched(U), s, Batched(V))
 
-    def norm(self) -> Any:
-        """The spectral norm of each matrix: `(batch, 1)`."""
-        return self.once("norm", lambda: torch.linalg.matrix_norm(self._A, 2)[:, None])
-
-    def gram_diagonal(self):
-        return self.once("gram_diagonal", lambda: self._A.abs().square().sum(-2))
+    def _norm(self):
+        return torch.linalg.matrix_norm(self._A, 2)[:, None]
 
     def parts(self):
         return ()
+
+    @property
+    def learns(self):
+        return self._A.requires_grad
 
     def to(self, device=None, dtype=None):
         return Batched(self._A.to(device or self.device, dtype or self.dtype))

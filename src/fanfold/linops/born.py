@@ -96,7 +96,7 @@ class Born(LinearOperator):
     def _matrix(self):
         return torch.cat(list(self._formed()))
 
-    def gram_diagonal(self):
+    def _gram_diagonal(self):
         return torch.ones(self.n, dtype=self.dtype.to_real(), device=self.device)
 
     def parts(self):

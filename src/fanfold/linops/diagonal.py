@@ -40,11 +40,15 @@ class Diagonal(LinearOperator):
         V = Mask(order, self.n, self.dtype, self.device).H  # picks the entries in the order of their size
         return SVD(Diagonal(phase) @ V, s, V)
 
-    def norm(self):
+    def _norm(self):
         return self._d.abs().max().item()
 
-    def gram_diagonal(self):
+    def _gram_diagonal(self):
         return self._d.abs().square()
+
+    def ranks(self):
+        rank = int((self._d != 0).sum())
+        yield f"{self}", rank, rank  # zeros are its structure
 
     def parts(self):
         return (self._d,)

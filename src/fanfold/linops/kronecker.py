@@ -8,6 +8,7 @@ from torch import Tensor
 from fanfold.linops.base import SVD, LinearOperator
 from fanfold.linops.checks import refuse_non_finite
 from fanfold.linops.product import linear_map
+from fanfold.linops.spectrum import ranks_of, thin_svd
 
 
 class Kronecker(LinearOperator):
@@ -62,15 +63,15 @@ class Kronecker(LinearOperator):
         return linear_map(x, lambda x: _by_modes(factors, x), lambda y: _by_modes(adjoints, y))
 
     def _svd(self):
-        parts = [torch.linalg.svd(f, full_matrices=False) for f in self.factors]
-        U, V = Kronecker(*(U for U, _, _ in parts)), Kronecker(*(Vh.mH.contiguous() for _, _, Vh in parts))
+        parts = [thin_svd(f) for f in self.factors]
+        U, V = Kronecker(*(U for U, _, _ in parts)), Kronecker(*(V.contiguous() for _, _, V in parts))
         return SVD(U, _outer([s for _, s, _ in parts]), V)
 
-    def norm(self):
-        return self.once("norm", lambda: math.prod(torch.linalg.matrix_norm(f, 2).item() for f in self.factors))
+    def _norm(self):
+        return math.prod(torch.linalg.matrix_norm(f, 2).item() for f in self.factors)
 
-    def gram_diagonal(self):
-        return self.once("gram_diagonal", lambda: _outer([f.abs().square().sum(0) for f in self.factors]))
+    def _gram_diagonal(self):
+        return _outer([f.abs().square().sum(0) for f in self.factors])
 
     def weighted_gram(self, weights):
         rows = [f.shape[0] for f in self.factors]
@@ -91,7 +92,8 @@ class Kronecker(LinearOperator):
     def ranks(self):
         for k, factor in enumerate(self.factors, start=1):
             m, n = factor.shape
-            yield f"factor {k} ({m}x{n}) of {self}", int(torch.linalg.matrix_rank(factor)), min(m, n)
+            ranks = ranks_of(torch.linalg.svdvals(factor.detach()), (m, n), lambda factor=factor: factor)
+            yield f"factor {k} ({m}x{n}) of {self}", *ranks
 
     def parts(self):
         return self.factors

@@ -49,10 +49,10 @@ class Mask(LinearOperator):
         same = Mask(torch.arange(self.m, device=self.device), self.m, self.dtype)
         return SVD(same, torch.ones(self.m, dtype=self.dtype.to_real(), device=self.device), self.H)
 
-    def norm(self):
+    def _norm(self):
         return 1.0
 
-    def gram_diagonal(self):
+    def _gram_diagonal(self):
         return torch.zeros(self.n, dtype=self.dtype.to_real(), device=self.device).index_fill(0, self._index, 1)
 
     def parts(self):

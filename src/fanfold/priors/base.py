@@ -2,8 +2,9 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from typing import Any, TypeVar, cast
 
 import torch
 from jaxtyping import Float, Inexact
@@ -15,6 +16,30 @@ from fanfold.core.units import power
 
 Signal = Inexact[Tensor, "*batch"]
 Variance = float | Float[Tensor, "..."]
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+HALF = (torch.float16, torch.bfloat16, torch.complex32)
+SATURATED = 1e4  # of an exponent: it decides between two components for good, in every precision
+
+
+def raised(v: Tensor) -> Tensor:
+    """The variance, nowhere so small that its reciprocal, or a gradient through that, overflows."""
+    return v.clamp_min(torch.finfo(v.dtype).tiny * 1e5)
+
+
+def capped_power(r: Tensor, var: Tensor, v: Tensor) -> Tensor:
+    """The power `|r|²`, cut where it decides for a signal of variance `var` against noise of variance v alone."""
+    v = raised(v)
+    most = SATURATED * v * ((var + v) / var)
+    return torch.minimum(power(r), most.clamp_max(torch.finfo(v.dtype).max / SATURATED**2))
+
+
+def log_odds(r: Tensor, var: Tensor, v: Tensor) -> Tensor:
+    """The log ratio of `N(r; 0, var + v)` and `N(r; 0, v)`: what r says for a non-zero against a zero."""
+    degrees, energy, v = 1 if r.is_complex() else 2, capped_power(r, var, v), raised(v)
+    share = (v / (var + v)).clamp_min(torch.finfo(v.dtype).tiny)
+    return (energy * (var / (var + v)) / v + torch.log(share)) / degrees
 
 
 def gaussian_log_prob(x: Tensor, var: Variance) -> Tensor:
@@ -25,11 +50,28 @@ def gaussian_log_prob(x: Tensor, var: Variance) -> Tensor:
     return -0.5 * power(x) / var - 0.5 * torch.log(2 * math.pi * var)
 
 
+def in_single(method: Method) -> Method:
+    """A method of r and v that computes half precision in single, and returns what came."""
+
+    @wraps(method)
+    def wide(self: "Prior", r: Tensor, v: Variance, *given: Any, **more: Any) -> Any:
+        if r.dtype not in HALF:
+            return method(self, r, v, *given, **more)
+        level = v.float() if isinstance(v, Tensor) else v
+        answer = method(self, r.to(torch.complex64 if r.is_complex() else torch.float32), level, *given, **more)
+        parts = answer if isinstance(answer, tuple) else (answer,)
+        parts = tuple(a.to(r.dtype if a.is_complex() else r.real.dtype) for a in parts)
+        return parts if isinstance(answer, tuple) else parts[0]
+
+    return cast(Method, wide)
+
+
 class Prior(Checked, ABC):
     """A distribution of independent entries, and its posterior after Gaussian noise.
 
-    A subclass gives the abstract methods, and `learnable`, `circular`, `symmetric` and `heavy_tailed` where they
-    differ, as plain class attributes if no setting changes them.
+    A subclass gives the abstract methods, `log_evidence` and `posterior` with `in_single`, and `learnable`,
+    `landmarks`, `circular`, `symmetric`, `independent` and `heavy_tailed` where they differ, as plain class attributes
+    if no setting changes them.
 
     Example:
         >>> import fanfold as ff, torch
@@ -60,9 +102,22 @@ class Prior(Checked, ABC):
         return False
 
     @property
+    def independent(self) -> bool:
+        """Whether entries are independent and alike."""
+        return True
+
+    @property
     @abstractmethod
     def power(self) -> float:
         """The power `E|x|²` of an entry."""
+
+    @property
+    def landmarks(self) -> Sequence[tuple[float, float]]:
+        """Where the density of an entry lies: centre and spread of each part; an atom, an edge, a kink has none.
+
+        Quadratures begin from these. A part that is rare, and far wider or narrower than the rest, must be among them.
+        """
+        return (0.0, 0.0), (0.0, self.power**0.5)
 
     @abstractmethod
     def sample(self, shape: tuple[int, ...], generator: torch.Generator, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -74,11 +129,14 @@ class Prior(Checked, ABC):
 
     @abstractmethod
     def log_evidence(self, r: Signal, v: Variance) -> Float[Tensor, "*batch"]:
-        """The log density of `r = x + w` with `E|w|² = v`, for each entry."""
+        """The log density of `r = x + w` with `E|w|² = v`, for each entry; `log_prob(r)` where v is zero."""
 
     @abstractmethod
     def posterior(self, r: Signal, v: Variance, given: Any = None) -> tuple[Signal, Float[Tensor, "*batch"]]:
         """The mean and the variance of x given `r = x + w` with `E|w|² = v`, for each entry.
+
+        Both are finite, with finite gradients, for every finite r and every `v >= 0`; without noise x is r, or what
+        the prior allows next to it.
 
         Args:
             r: The noisy signal.

@@ -11,7 +11,7 @@ from torch import Tensor
 from fanfold.core.domain import POSITIVE, UNIT
 from fanfold.core.noise import circular
 from fanfold.core.units import power
-from fanfold.priors.base import Prior, Signal, Variance, gaussian_log_prob
+from fanfold.priors.base import Prior, Signal, Variance, capped_power, gaussian_log_prob, in_single, log_odds, raised
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,10 @@ class BernoulliGaussian(Prior):
     def power(self) -> float:
         return self.p * self.var
 
+    @property
+    def landmarks(self):
+        return (0.0, 0.0), (0.0, self.var**0.5)
+
     def sample(self, shape, generator, dtype=torch.float32):
         active = torch.rand(shape, generator=generator, device=generator.device) < self.p
         return circular(shape, generator, dtype, self.var) * active
@@ -42,14 +46,18 @@ class BernoulliGaussian(Prior):
         continuous = math.log(self.p) + gaussian_log_prob(x, self.var)
         return torch.where(x == 0, math.log1p(-self.p), continuous)
 
+    @in_single
     def log_evidence(self, r, v):
+        v = self._tensors(r, v, None)[-1]
         active = math.log(self.p) + gaussian_log_prob(r, self.var + v)
-        return torch.logaddexp(active, math.log1p(-self.p) + gaussian_log_prob(r, v))
+        noisy = torch.logaddexp(active, math.log1p(-self.p) + gaussian_log_prob(r, raised(v)))
+        return torch.where(v == 0, self.log_prob(r), noisy)
 
+    @in_single
     def posterior(self, r, v, given=None):
         p, var, v = self._tensors(r, v, given)
         gain, active = var / (var + v), self._activity(r, p, var, v)
-        return r * (active * gain), active * (gain * v + (1 - active) * power(r) * gain**2)
+        return r * (active * gain), active * (gain * v + (1 - active) * capped_power(r, var, v) * gain**2)
 
     def refit(
         self, r, v, given, nominal, trust
@@ -70,6 +78,4 @@ class BernoulliGaussian(Prior):
 
     @staticmethod
     def _activity(r: Tensor, p: Tensor, var: Tensor, v: Tensor) -> Tensor:
-        degrees = 1 if r.is_complex() else 2  # log N(r; 0, var + v) - log N(r; 0, v), over the number of degrees
-        log_ratio = (power(r) * (var / (var + v)) / v + torch.log(v / (var + v))) / degrees
-        return torch.sigmoid(torch.logit(p) + log_ratio)
+        return torch.sigmoid(torch.logit(p) + log_odds(r, var, v))

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from fanfold.priors.base import Prior, Variance, gaussian_log_prob
+from fanfold.priors.base import SATURATED, Prior, Variance, gaussian_log_prob, in_single, raised
 
 Name = Literal["qpsk", "16-qam", "64-qam", "256-qam"]
 BITS: dict[str, int] = {"qpsk": 1, "16-qam": 2, "64-qam": 3, "256-qam": 4}  # of each axis
@@ -37,6 +37,10 @@ class Constellation(Prior):
         return 1.0
 
     @property
+    def landmarks(self):
+        return [(a, 0.0) for a in self.levels(torch.empty((), dtype=torch.float64)).tolist()]
+
+    @property
     def side(self) -> int:
         """The number of levels of each axis."""
         return 1 << BITS[self.kind]
@@ -56,11 +60,14 @@ class Constellation(Prior):
         known = (axes[..., None] == self.levels(x)).any(-1).to(axes.dtype)
         return torch.log(known).sum(-1) - axes.shape[-1] * math.log(self.side)
 
+    @in_single
     def log_evidence(self, r, v):
-        v = torch.as_tensor(v, dtype=r.real.dtype, device=r.device)[..., None] / (2 if r.is_complex() else 1)
-        near = gaussian_log_prob(_axes(r)[..., None] - self.levels(r), v[..., None])
-        return (near.logsumexp(-1) - math.log(self.side)).sum(-1)
+        v = torch.as_tensor(v, dtype=r.real.dtype, device=r.device)
+        of_axis = raised(v)[..., None, None] / (2 if r.is_complex() else 1)
+        near = gaussian_log_prob(_axes(r)[..., None] - self.levels(r), of_axis)
+        return torch.where(v == 0, self.log_prob(r), (near.logsumexp(-1) - math.log(self.side)).sum(-1))
 
+    @in_single
     def posterior(self, r, v, given=None):
         a = self.levels(r)
         share = self._weights(r, v)
@@ -80,11 +87,15 @@ class Constellation(Prior):
         return ((gray[..., None] >> weights) & 1).bool().flatten(-2)
 
     def _weights(self, r: Tensor, v: Variance) -> Tensor:
-        """The posterior probability of each level of each axis, `(..., axes, side)`."""
+        """The posterior probability of each level of each axis, `(..., axes, side)`.
+
+        From `(a - b) (r - (a + b) / 2) / v` with b the level nearest to r: no difference of squares loses digits.
+        """
         a, axes = self.levels(r), _axes(r)[..., None]
-        v = torch.as_tensor(v, dtype=a.dtype, device=r.device)[..., None, None]
-        exponent = (axes * a - a.square() / 2) / v  # -(r - a)² / 2v without what all levels share
-        return torch.softmax(exponent * (2 if r.is_complex() else 1), -1)
+        v = raised(torch.as_tensor(v, dtype=a.dtype, device=r.device))[..., None, None]
+        nearest = a[self._index(r)][..., None]
+        ahead, most = (a - nearest) * (axes - (a + nearest) / 2), SATURATED * v  # positive where r rounds to a middle
+        return torch.softmax(torch.minimum(torch.maximum(ahead, -most), most) / v * (2 if r.is_complex() else 1), -1)
 
     def _index(self, r: Tensor) -> Tensor:
         a = self.levels(r)

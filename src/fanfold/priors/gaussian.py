@@ -7,7 +7,7 @@ import torch
 from fanfold.core.domain import POSITIVE
 from fanfold.core.noise import circular
 from fanfold.core.units import power
-from fanfold.priors.base import Prior, gaussian_log_prob
+from fanfold.priors.base import Prior, gaussian_log_prob, in_single
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,11 @@ class Gaussian(Prior):
     def log_prob(self, x):
         return gaussian_log_prob(x, self.var)
 
+    @in_single
     def log_evidence(self, r, v):
         return gaussian_log_prob(r, self.var + v)
 
+    @in_single
     def posterior(self, r, v, given=None):
         var = torch.as_tensor((given or self).var, dtype=r.real.dtype, device=r.device)
         gain = var / (var + v)

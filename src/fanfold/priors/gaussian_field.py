@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from fanfold.priors.base import Prior
+from fanfold.priors.base import Prior, in_single
 
 
 class GaussianField(Prior):
@@ -25,7 +25,7 @@ class GaussianField(Prior):
         tensor(True)
     """
 
-    circular = symmetric = False
+    circular = symmetric = independent = False
 
     def __init__(self, mean: Tensor, covariance: Tensor):
         n = covariance.shape[-1]
@@ -50,11 +50,15 @@ class GaussianField(Prior):
     def log_prob(self, x):
         raise ValueError("entries of a field depend on each other and have no density each; take another prior.")
 
+    @in_single
     def log_evidence(self, r, v):
         raise ValueError("entries of a field depend on each other and have no density each; take another prior.")
 
+    @in_single
     def posterior(self, r, v, given=None):
         v = torch.as_tensor(v, dtype=self.values.dtype, device=r.device)
-        gain = self.values / (self.values + v)
-        x = self.mean + ((r - self.mean) @ self.vectors.conj() * gain) @ self.vectors.mT
-        return x, v * gain @ self.vectors.abs().square().mT
+        gain = self.values / (self.values + v).clamp_min(torch.finfo(v.dtype).tiny)
+        away = r - self.mean
+        vectors = self.vectors.to(away.dtype)
+        x = self.mean + (away @ vectors.conj() * gain) @ vectors.mT
+        return x.to(r.dtype), (v * gain @ self.vectors.abs().square().mT).expand(r.shape).to(r.real.dtype)

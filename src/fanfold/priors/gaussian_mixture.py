@@ -9,7 +9,7 @@ from torch import Tensor
 from fanfold.core.domain import FREE, POSITIVE
 from fanfold.core.noise import circular
 from fanfold.core.units import power
-from fanfold.priors.base import Prior, Variance, gaussian_log_prob
+from fanfold.priors.base import Prior, Variance, gaussian_log_prob, in_single
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,10 @@ class GaussianMixture(Prior):
         parts = zip(self.weights, self.means, self.variances)
         return sum(w * (m**2 + v) for w, m, v in parts) / sum(self.weights)
 
+    @property
+    def landmarks(self):
+        return [(m, v**0.5) for m, v in zip(self.means, self.variances)]
+
     def sample(self, shape, generator, dtype=torch.float32):
         like = torch.empty((), dtype=dtype, device=generator.device)
         weights, means, variances = self._tensors(like, None)
@@ -70,16 +74,20 @@ class GaussianMixture(Prior):
     def log_prob(self, x):
         return self.log_evidence(x, 0.0)
 
+    @in_single
     def log_evidence(self, r, v):
         return self._log_parts(r, v, None)[0].logsumexp(-1)
 
+    @in_single
     def posterior(self, r, v, given=None):
-        share, mean, var = self._parts(r, v, given)
+        share, mean, var, shift, near = self._parts(r, v, given)
         x = (share * mean).sum(-1)
-        return x, (share * (var + power(mean - x[..., None]))).sum(-1)
+        apart = torch.where(near, shift - (share * shift).sum(-1, keepdim=True), mean - x[..., None])
+        between = power(apart).clamp_max(torch.finfo(share.dtype).max)  # where it has no share, it may overflow
+        return x, (share * (var + between)).sum(-1)
 
     def refit(self, r, v, given, nominal, trust):  # of each component; a conjugate prior adds `trust`
-        share, mean, var = self._parts(r, v, given)
+        share, mean, var, *_ = self._parts(r, v, given)
         weights, means, variances = self._tensors(r, nominal)
         known = trust * (weights / weights.sum(-1, keepdim=True)).squeeze(-2)
         count = share.mean(-2) + known
@@ -112,8 +120,36 @@ class GaussianMixture(Prior):
         log_share = torch.log(weights / weights.sum(-1, keepdim=True))
         return log_share + gaussian_log_prob(r.unsqueeze(-1) - means, variances + v), (means, variances, v)
 
-    def _parts(self, r: Tensor, v: Variance, given: Any) -> tuple[Tensor, Tensor, Tensor]:
-        """The probability of each component, and the mean and variance of x if it is the one: `(..., K)`."""
-        log_parts, (means, variances, v) = self._log_parts(r, v, given)
-        gain = variances / (variances + v)
-        return torch.softmax(log_parts, -1), means + gain * (r.unsqueeze(-1) - means), gain * v
+    def _parts(self, r: Tensor, v: Variance, given: Any) -> tuple[Tensor, ...]:
+        """The probability of each component, and the mean and variance of x if it is the one: `(..., K)`.
+
+        Also the mean less r, `(..., K)`, and whether it is so small that the mean loses its digits, `(..., 1)`.
+        """
+        weights, means, variances = self._tensors(r, given)
+        v = torch.as_tensor(v, dtype=r.real.dtype, device=r.device)
+        widest = (variances.amax(-1) + v).sqrt()
+        far = 1e3 * (widest + means.abs().amax(-1))  # beyond it squares lose the digits that tell components apart
+        log_parts = self._log_parts(_cut(r, 10 * far), v, given)[0]
+        beyond = torch.log(weights / weights.sum(-1, keepdim=True)) + self._against_widest(
+            _cut(r, torch.finfo(v.dtype).max ** 0.25 * widest).unsqueeze(-1), means, variances, v.unsqueeze(-1)
+        )
+        share = torch.softmax(torch.where((r.abs() > far).unsqueeze(-1), beyond, log_parts), -1)
+        v, r = v.unsqueeze(-1), r.unsqueeze(-1)
+        gain, loss = variances / (variances + v), v / (variances + v)
+        near = loss.amax(-1, keepdim=True) < 1e-5
+        return share, gain * r + loss * means, gain * v, loss * (means - r), near
+
+    @staticmethod
+    def _against_widest(r: Tensor, means: Tensor, variances: Tensor, v: Tensor) -> Tensor:
+        """The log ratio of each component's density at r to that of the widest, from differences formed first."""
+        spread = variances.amax(-1, keepdim=True)
+        mean = means.expand_as(variances).gather(-1, variances.argmax(-1, keepdim=True))
+        apart = (mean - means) * (2 * r - means - mean).real / (variances + v)
+        wider = power((r - mean) / (spread + v).sqrt()) * ((spread - variances) / (variances + v))
+        degrees = 1 if r.is_complex() else 2
+        return (torch.log((spread + v) / (variances + v)) - apart - wider) / degrees
+
+
+def _cut(r: Tensor, most: Tensor) -> Tensor:
+    """The entry itself, or what has the same sign or phase and the magnitude `most`."""
+    return r * (most / torch.maximum(r.abs(), most))

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from fanfold.core.noise import circular
-from fanfold.core.units import power
-from fanfold.priors.base import Prior, Variance, gaussian_log_prob
+from fanfold.priors.base import Prior, capped_power, gaussian_log_prob, in_single, log_odds, raised
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +30,8 @@ class SupportChain(Prior):
     p: Tensor  # (n,) probability that an entry is not zero, falling
     var: Tensor  # (n,) variance of an entry that is not zero
     persistence: float = 0.8  # probability that an entry follows its neighbour
+
+    independent = False
 
     def __post_init__(self):
         if not ((self.p > 0) & (self.p < 1)).all() or (self.p.diff() > 0).any():
@@ -59,17 +60,20 @@ class SupportChain(Prior):
         active = torch.log(expected) + gaussian_log_prob(x, self._tensors(x)[1])
         return torch.where(x == 0, torch.log1p(-expected), active)
 
+    @in_single
     def log_evidence(self, r, v):
-        one, zero = self._densities(r, v)
-        expected = self._forward(one - zero)
-        return torch.logaddexp(torch.log(expected) + one, torch.log1p(-expected) + zero)
+        var, v = self._tensors(r)[1], torch.as_tensor(v, dtype=r.real.dtype, device=r.device)
+        expected = self._forward(log_odds(r, var, v))
+        one, zero = gaussian_log_prob(r, var + v), gaussian_log_prob(r, raised(v))
+        noisy = torch.logaddexp(torch.log(expected) + one, torch.log1p(-expected) + zero)
+        return torch.where(v == 0, self.log_prob(r), noisy)
 
+    @in_single
     def posterior(self, r, v, given=None):
-        one, zero = self._densities(r, v)
-        ratio, var = one - zero, self._tensors(r)[1]
-        gain = var / (var + v)
+        var, v = self._tensors(r)[1], torch.as_tensor(v, dtype=r.real.dtype, device=r.device)
+        gain, ratio = var / (var + v), log_odds(r, var, v)
         active = torch.sigmoid(torch.logit(self._forward(ratio)) + ratio + self._backward(ratio))
-        return r * (active * gain), active * (gain * v + (1 - active) * power(r) * gain**2)
+        return r * (active * gain), active * (gain * v + (1 - active) * capped_power(r, var, v) * gain**2)
 
     def _tensors(self, like: Tensor) -> tuple[Tensor, Tensor]:
         return self.p.to(like.real), self.var.to(like.real)
@@ -79,10 +83,6 @@ class SupportChain(Prior):
         p = self._tensors(like)[0]
         afresh = (1 - self.persistence) * p
         return afresh, afresh + self.persistence * (p / p.roll(1)).clamp_max(1.0)
-
-    def _densities(self, r: Tensor, v: Variance) -> tuple[Tensor, Tensor]:
-        """The log density of each r for a non-zero and for a zero."""
-        return gaussian_log_prob(r, self._tensors(r)[1] + v), gaussian_log_prob(r, v)
 
     def _forward(self, ratio: Tensor) -> Tensor:
         """The probability of a non-zero given all r before: `(..., n)`, from log density ratios."""

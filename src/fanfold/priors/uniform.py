@@ -6,7 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fanfold.priors.base import Prior
+from fanfold.core.truncated import Truncated, truncated_gaussian
+from fanfold.priors.base import Prior, in_single
+
+LEAST_VAR = 1e-150  # of the noise: its fourth power and that of its reciprocal are finite
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,10 @@ class Uniform(Prior):
     def power(self) -> float:
         return (self.low**2 + self.low * self.high + self.high**2) / 3
 
+    @property
+    def landmarks(self):
+        return (self.low, 0.0), ((self.low + self.high) / 2, (self.high - self.low) / 2), (self.high, 0.0)
+
     def sample(self, shape, generator, dtype=torch.float32):
         self._check_real(dtype)
         unit = torch.rand(shape, generator=generator, dtype=dtype, device=generator.device)
@@ -49,39 +56,30 @@ class Uniform(Prior):
         inside = (x >= self.low) & (x <= self.high)
         return torch.where(inside, -math.log(self.high - self.low), -math.inf).to(x.dtype)
 
+    @in_single
     def log_evidence(self, r, v):
-        a, b, _ = self._ends(r, v)
-        return (log_mass(a, b) - math.log(self.high - self.low)).to(r.dtype)
+        seen, _, v = self._seen(r, v)
+        return torch.where(v == 0, self.log_prob(r), (seen.log_mass - math.log(self.high - self.low)).to(r.dtype))
 
+    @in_single
     def posterior(self, r, v, given=None):
-        a, b, sigma = self._ends(r, v)
-        lost = log_mass(a, b)
-        at_a, at_b = (torch.exp(-0.5 * z.square() - 0.5 * math.log(2 * math.pi) - lost) for z in (a, b))
-        shift = at_a - at_b
-        mean = r.double() + sigma * shift
-        var = sigma.square() * (1 + a * at_a - b * at_b - shift.square())
-        inside = mean.clamp(self.low, self.high)
-        # far outside digits cancel; there it is an exponential distribution from the near end
-        far = torch.minimum(a.abs(), b.abs()) * (a.sign() * b.sign() > 0)
-        tail = sigma.square() / far.clamp_min(1.0).square()
-        var = torch.where(far > 1e3, tail, var.clamp_min(0.0))
-        return inside.to(r.dtype), var.to(r.dtype)
+        seen, sigma, v = self._seen(r, v)
+        nearest = torch.where(r < self.low, self.low, torch.where(r > self.high, self.high, r.double()))
+        return (nearest + sigma * seen.offset).to(r.dtype), (v * seen.var).to(r.dtype)
 
-    def _ends(self, r: Tensor, v) -> tuple[Tensor, Tensor, Tensor]:
-        """The ends of the interval in standard deviations from r, in double precision, and the deviation."""
+    def _seen(self, r: Tensor, v) -> tuple[Truncated, Tensor, Tensor]:
+        """The interval in standard deviations from r, in double precision, the deviation and the variance."""
         self._check_real(r.dtype)
-        sigma = torch.as_tensor(v, dtype=torch.float64, device=r.device).sqrt().expand(r.shape)
-        return (self.low - r.double()) / sigma, (self.high - r.double()) / sigma, sigma
+        v = torch.as_tensor(v, dtype=torch.float64, device=r.device).expand(r.shape)
+        sigma = v.clamp_min(LEAST_VAR).sqrt()
+        low, high, width = (
+            (self.low - r.double()) / sigma,
+            (self.high - r.double()) / sigma,
+            (self.high - self.low) / sigma,
+        )
+        return truncated_gaussian(low, high, width), sigma, v
 
     @staticmethod
     def _check_real(dtype: torch.dtype) -> None:
         if dtype.is_complex:
             raise ValueError("a uniform prior is of real parameters; take two for a complex one.")
-
-
-def log_mass(a: Tensor, b: Tensor) -> Tensor:
-    """`log(Φ(b) - Φ(a))` for `a < b`, from the tail where that is nearer."""
-    flip = a + b > 0
-    a, b = torch.where(flip, -b, a), torch.where(flip, -a, b)  # now b is the one further into the body
-    upper = torch.special.log_ndtr(b)
-    return upper + torch.log(-torch.expm1(torch.special.log_ndtr(a) - upper))

@@ -1,34 +1,25 @@
-"""The user's own pairs of signals and measurements, from an `.npz` file."""
+"""The user's own pairs of signals and measurements, from an `.npz` file, from `.csv` files or from arrays."""
 
-import warnings
 from abc import abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, NamedTuple, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor
 
 from fanfold.core.array_files import array_of, held_arrays
+from fanfold.core.csv_files import read_csv
 from fanfold.core.data_files import regular_file
-from fanfold.core.units import power
-from fanfold.linops import Dense, LinearOperator
-from fanfold.observation import Observation, check_finite
+from fanfold.linops import LinearOperator
+from fanfold.observation import Observation
 from fanfold.problems.base import Described
-from fanfold.problems.kinds import AXES, Kind
+from fanfold.problems.kinds import Kind
+from fanfold.problems.pair_arrays import HandedOver, PairArrays, check_shapes, checked_pairs, tensors_of
 
 Part = Literal["train", "test"]
-UNEXPLAINED = 1.2  # share of ‖y‖² beyond which A x has nothing to do with y, by more than chance
-
-
-class PairArrays(NamedTuple):
-    """The contents of a file of pairs."""
-
-    x: Tensor  # (samples, n)
-    y: Tensor  # (samples, m), or of the kind's shape
-    A: LinearOperator | None
-    noise_var: Tensor | None  # () or (samples, 1)
 
 
 @dataclass(frozen=True)
@@ -43,7 +34,9 @@ class FromFile(Described):
         ValueError: If there are too few pairs for both parts, or they cannot be read.
     """
 
-    path: str
+    measured: ClassVar[bool] = True  # no setting changes the SNR of what is stored
+
+    path: str | None
     part: Part = "train"
     held_out_share: float = 0.2  # share of the pairs, from the end, that is kept for tests
 
@@ -51,6 +44,11 @@ class FromFile(Described):
         if not 0 < self.held_out_share < 1:
             raise ValueError(f"held_out_share is {self.held_out_share}; pass a share between 0 and 1.")
         self.rows()
+
+    @staticmethod
+    def files_of(settings: Mapping[str, Any]) -> Sequence[str]:
+        """Where the pairs are stored."""
+        return [settings["path"]]
 
     @property
     def A(self) -> LinearOperator | None:  # noqa: N802
@@ -65,7 +63,7 @@ class FromFile(Described):
 
     def rows(self) -> range:
         """The places of the samples that this part holds."""
-        return rows_of(self.part, len(self._stored().x), self.held_out_share, self.path)
+        return rows_of(self.part, len(self._stored().x), self.held_out_share, self.path or "the pair of arrays")
 
     def sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Observation]:
         """`n` pairs of this part, picked at random."""
@@ -74,6 +72,20 @@ class FromFile(Described):
         if var is not None and var.ndim:
             var = var[pick]
         return stored.x[pick], Observation(stored.y[pick], stored.A, var)
+
+    @property
+    def reading(self) -> str:
+        """What was read, in words."""
+        stored = self._stored()
+        x, y = (" x ".join(map(str, array.shape[1:])) for array in (stored.x, stored.y))
+        operator = "no A" if stored.A is None else f"A {stored.A.m} x {stored.A.n}"
+        parts = f"{len(self.rows())} pairs to {self.part}, of {len(stored.x)}"
+        return f"{self.path or 'arrays'}: {parts}; {x} unknowns x, {y} measurements y, {operator}"
+
+    @property
+    def doubt(self) -> str | None:
+        """None: what does not fit is refused."""
+        return None
 
     def every(self) -> tuple[Tensor, Observation]:
         """All pairs of this part, each once."""
@@ -89,34 +101,94 @@ class FromFile(Described):
     def _stored(self) -> PairArrays: ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Pairs(FromFile):
     """Stored pairs: arrays `x` (samples, n), `y` (samples, m), optionally `A` (m, n) and `noise_var`.
+
+    They come from an `.npz` file with arrays of these names; from a `.csv` whose columns are named x1, x2, …, y1, y2,
+    …; from a folder with x.csv, y.csv and, where there is one, A.csv, with a first row of names or without, complex
+    numbers as `1+2j`; or they are handed over: `Pairs(x=..., y=..., A=...)`.
 
     `noise_var` is `E|w|²`, one number or one for each sample, `(samples, 1)`. Observations that are no vectors say so
     by their `kind`: sequences `(samples, channels, length)`, images `(samples, channels, h, w)`, sets
     `(samples, count, features)`; these have no A and at most one noise variance for all.
 
     A draw picks pairs at random, with replacement; of the test part each once, and at most all. The last
-    `held_out_share` of the file is kept for validation and testing: `part="test"` draws from there alone.
+    `held_out_share` of the pairs is kept for validation and testing: `part="test"` draws from there alone. A run that
+    was trained on arrays keeps their hash, and asks for them by `problem=` where it needs them again.
+
+    Args:
+        path: An `.npz` or `.csv` file, or a folder of `.csv` files.
+        part: The part that is drawn from.
+        held_out_share: The share of the pairs, from the end, that is kept for tests.
+        kind: What one observation is.
+        arrays: What copies of these pairs share; made of the following.
+        x: Signals, instead of a file: a numpy array or a torch tensor.
+        y: Their measurements, in the same precision.
+        A: A matrix, dense or of scipy's sparse ones, or an operator.
+        noise_var: A number, or an array of shape `(samples, 1)`.
 
     Raises:
-        ValueError: If the file cannot be read, its arrays do not fit, or there are too few pairs for both parts.
+        ValueError: If the file cannot be read, the arrays do not fit, there are too few pairs for both parts, or there
+            is neither a file nor arrays.
 
     Example:
-        >>> import fanfold as ff, numpy as np, pathlib, tempfile
-        >>> file = pathlib.Path(tempfile.mkdtemp(), "pairs.npz")
-        >>> np.savez(file, x=np.ones((10, 3)), y=np.ones((10, 2)))
-        >>> problem = ff.problems.Pairs(str(file))
+        >>> import fanfold as ff, numpy as np
+        >>> problem = ff.problems.Pairs(x=np.ones((10, 3)), y=np.ones((10, 2)))
         >>> problem.rows(), problem.held_out().rows()
         (range(0, 8), range(8, 10))
     """
 
+    path: str | None = None
     kind: Kind = "vector"  # what one observation is
+    arrays: object = field(default=None, repr=False)  # in Python: `HandedOver` ones instead of a file
+
+    def __init__(
+        self,
+        path: str | None = None,
+        part: Part = "train",
+        held_out_share: float = 0.2,
+        kind: Kind = "vector",
+        arrays: object = None,
+        *,
+        x: Any = None,
+        y: Any = None,
+        A: Any = None,
+        noise_var: Any = None,
+    ):
+        given = {"x": x, "y": y, "A": A, "noise_var": noise_var}
+        if any(value is not None for value in given.values()):
+            if path is not None or arrays is not None:
+                raise ValueError("Pairs takes a file or arrays, not both: leave out path, or x and y.")
+            arrays = HandedOver(checked_pairs(tensors_of(given), kind), kind)
+        elif path is None and arrays is None:
+            raise ValueError("Pairs takes a file of pairs, path, or in Python arrays, x= and y=; there is neither.")
+        elif isinstance(arrays, HandedOver) and arrays.kind != kind:
+            check_shapes(arrays.pairs.x, arrays.pairs.y, kind)
+        fields = (path, part, held_out_share, kind, arrays)
+        for name, value in zip(("path", "part", "held_out_share", "kind", "arrays"), fields, strict=True):
+            object.__setattr__(self, name, value)
+        self.__post_init__()
+
+    @property
+    def handed_over(self) -> bool:
+        """Whether there are arrays instead of a file."""
+        return isinstance(self.arrays, HandedOver)
+
+    @property
+    def fingerprint(self) -> str | None:
+        """The hash of arrays that were handed over; None of a file, which may grow."""
+        return self.arrays.fingerprint if isinstance(self.arrays, HandedOver) else None
 
     def _stored(self) -> PairArrays:
-        path = regular_file(self.path, f"there is no file {self.path}; pass an .npz file with arrays x and y.")
-        return _read(path.resolve(), path.stat().st_mtime_ns, self.kind)
+        if isinstance(self.arrays, HandedOver):
+            return self.arrays.pairs
+        path = Path(self.path or "")
+        if not self.path:
+            raise ValueError("path is empty; pass an .npz or .csv file with arrays x and y.")
+        if not path.is_dir():
+            regular_file(path, f"there is no file {path}; pass an .npz or .csv file with arrays x and y.")
+        return _read(path.resolve(), _changed(path), self.kind)
 
 
 def rows_of(part: Part, samples: int, held_out_share: float, path: str) -> range:
@@ -139,13 +211,15 @@ def pick_rows(part: Part, rows: range, n: int, generator: torch.Generator) -> Te
 
 
 def load_arrays(path: Path) -> dict[str, Tensor]:
-    """The arrays x and y of an `.npz` file, and A and noise_var where it has them.
+    """The arrays x and y of an `.npz` file or of `.csv` files, and A and noise_var where they are there.
 
     Raises:
         ValueError: If the file cannot be read, holds anything but plain arrays, or has no x or no y.
     """
+    if path.is_dir() or path.suffix.lower() == ".csv":
+        return _tables(path)
     if path.suffix.lower() != ".npz":
-        raise ValueError(f"{path} is no .npz file; store arrays x and y with numpy.savez.")
+        raise ValueError(f"{path} is no .npz or .csv file; store arrays x and y with numpy.savez.")
     names = held_arrays(path)
     arrays = {name: torch.as_tensor(array_of(path, name)) for name in PairArrays._fields if name in names}
     missing = {"x", "y"} - set(arrays)
@@ -154,60 +228,28 @@ def load_arrays(path: Path) -> dict[str, Tensor]:
     return arrays
 
 
+def _tables(path: Path) -> dict[str, Tensor]:
+    """The arrays of a folder of `.csv` files, named after them, or of one file by the names of its columns."""
+    if path.is_dir():
+        files = {name: path / f"{name}.csv" for name in PairArrays._fields}
+        tables = {name: read_csv(file).values for name, file in files.items() if file.is_file()}
+    else:
+        columns = read_csv(path)
+        parts = {name: columns.named(name) for name in ("x", "y", "noise_var")}
+        tables = {name: part for name, part in parts.items() if part is not None}
+    if missing := {"x", "y"} - set(tables):
+        raise ValueError(
+            f"{path} has no {' and no '.join(sorted(missing))}: name the columns of a .csv file x1, x2, …, y1, y2, … "
+            "in its first row, or pass a folder that holds x.csv and y.csv (and A.csv)."
+        )
+    return {name: torch.as_tensor(table) for name, table in tables.items()}
+
+
+def _changed(path: Path) -> int:
+    """When a file, or what a folder of tables holds, was last written, in nanoseconds."""
+    return max(file.stat().st_mtime_ns for file in (path, *path.glob("*.csv")))
+
+
 @lru_cache(maxsize=4)
 def _read(path: Path, modified_ns: int, kind: Kind) -> PairArrays:
-    arrays = load_arrays(path)
-    x, y = arrays["x"], arrays["y"]
-    _check_shapes(x, y, kind)
-    precisions = (x.dtype, y.dtype) if "A" in arrays else (x.real.dtype, y.real.dtype)  # real x may give complex y
-    if precisions[0] != precisions[1]:
-        raise ValueError(f"x is {x.dtype} and y is {y.dtype}; store both in one precision.")
-    check_finite("x", x)
-    check_finite("y", y)
-    A = Dense(arrays["A"]) if "A" in arrays else None
-    if A is not None and A.n != x.shape[-1]:
-        raise ValueError(f"A maps {A.n} -> {A.m} but x has {x.shape[-1]} entries; store A of shape (m, n). Transposed?")
-    noise_var = arrays.get("noise_var")
-    if noise_var is not None and noise_var.numel() == 1:
-        noise_var = noise_var.reshape(())
-    Observation(y, A, noise_var)  # the same checks as for any observation
-    notice_unrelated(x, y, A, str(path))
-    return PairArrays(x, y, A, noise_var)
-
-
-def _check_shapes(x: Tensor, y: Tensor, kind: Kind) -> None:
-    if x.ndim == 2 and y.ndim == 1 + AXES[kind] and len(x) == len(y):
-        return
-    wanted = {
-        "vector": "(samples, m)",
-        "sequence": "(samples, channels, length)",
-        "image": "(samples, channels, h, w)",
-        "set": "(samples, count, features)",
-    }
-    fits = [name for name in AXES if y.ndim == 1 + AXES[name]]
-    hint = f" Or say what y is: kind={' or '.join(map(repr, fits))}." if fits and kind not in fits else ""
-    raise ValueError(f"x is {tuple(x.shape)} and y is {tuple(y.shape)}; pass (samples, n) and {wanted[kind]}.{hint}")
-
-
-def notice_unrelated(x: Tensor, y: Tensor, A: LinearOperator | None, where: str) -> None:
-    """Warn where an operator does not explain what was measured: with `y = A x + w`, `E‖y - Ax‖²` is below `E‖y‖²`.
-
-    An operator that has nothing to do with the pairs leaves twice as much. The first thousand pairs are looked at.
-
-    Args:
-        x: Signals `(samples, n)`.
-        y: Measurements `(samples, m)`.
-        A: The operator that they are said to be measured with.
-        where: What the pairs are called in the warning.
-    """
-    x, y = x[:1000], y[:1000]
-    if A is None or not y.any():
-        return
-    scale = y.abs().max().clamp_min(torch.finfo(y.real.dtype).tiny)  # squares neither overflow nor vanish
-    share = (power((y - A @ x.to(A.dtype)) / scale).sum() / power(y / scale).sum()).item()
-    if share > UNEXPLAINED:
-        warnings.warn(
-            f"{where}: ‖y - Ax‖² is {100 * share:.0f} % of ‖y‖², and below 100 % wherever y = A x + noise: is this the "
-            "right A, in the units of x and y?",
-            stacklevel=2,
-        )
+    return checked_pairs(load_arrays(path), kind, str(path))

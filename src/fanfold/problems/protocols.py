@@ -5,7 +5,7 @@ registered nowhere, and generic code asks these protocols alone. A class whose s
 `SometimesPosterior`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -295,6 +295,30 @@ def posterior_of(problem: object) -> Callable[[Observation], Estimate] | None:
     return problem.posterior
 
 
+# What a problem needs beyond its settings. A class is asked before anything is built, for its settings may have come
+# from elsewhere: nothing is opened or started for the answer
+
+
+@runtime_checkable
+class ReadsFiles(Protocol):
+    """A class of problems that read files or folders."""
+
+    @staticmethod
+    def files_of(settings: Mapping[str, Any]) -> Sequence[str]:
+        """The files and folders that a problem of these settings reads."""
+        ...
+
+
+@runtime_checkable
+class StartsPrograms(Protocol):
+    """A class of problems that start programs."""
+
+    @staticmethod
+    def commands_of(settings: Mapping[str, Any]) -> Sequence[str]:
+        """The commands that a problem of these settings starts."""
+        ...
+
+
 # Draws that were made before
 
 
@@ -304,6 +328,16 @@ class Stored(Protocol):
 
     def every(self) -> tuple[Tensor, Observation]:
         """All pairs of this part, each once."""
+
+
+@runtime_checkable
+class FromStock(Protocol):
+    """A problem that draws from a small stock, which whoever reads a result should know."""
+
+    @property
+    def stock(self) -> str:
+        """What the stock is, and how large."""
+        ...
 
 
 @runtime_checkable
@@ -328,6 +362,33 @@ class Fingerprinted(Protocol):
 
     @property
     def fingerprint(self) -> str | None: ...
+
+
+@runtime_checkable
+class SaysReading(Protocol):
+    """A problem that says what it read from the user's files, and whether it looks wrong; training repeats it."""
+
+    @property
+    def reading(self) -> str | None: ...
+
+    @property
+    def doubt(self) -> str | None: ...
+
+
+@runtime_checkable
+class MaybeMeasured(Protocol):
+    """A problem that says whether its pairs were measured, or simulated before: no setting changes their SNR."""
+
+    @property
+    def measured(self) -> bool: ...
+
+
+@runtime_checkable
+class MaybeHandedOver(Protocol):
+    """A problem that says whether its data were handed over in Python, which no settings tell."""
+
+    @property
+    def handed_over(self) -> bool: ...
 
 
 @runtime_checkable

@@ -9,7 +9,7 @@ from fanfold.propagation.drawing import Recipe, cached_channels, draw_channels, 
 from fanfold.propagation.mixed import Mixed, distinct
 from fanfold.propagation.models import Jakes, Kronecker, Rayleigh, Rician
 from fanfold.propagation.pilots import pilot_mask
-from fanfold.propagation.sources import source_of
+from fanfold.propagation.sources import files_of_source, source_of
 from fanfold.propagation.statistics import Statistics
 from fanfold.propagation.tr38901 import TR38901
 from fanfold.propagation.user_files import UserFile
@@ -33,6 +33,7 @@ __all__ = [
     "distinct",
     "draw_channels",
     "drawing_events",
+    "files_of_source",
     "pilot_mask",
     "source_of",
     "stored_fingerprint",

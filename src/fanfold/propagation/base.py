@@ -128,6 +128,21 @@ class HashedSource(Protocol):
 
 
 @runtime_checkable
+class ReadSource(Protocol):
+    """A source that was read from a file, and says what it took its axes for."""
+
+    @property
+    def reading(self) -> str:
+        """What was read, in words."""
+        ...
+
+    @property
+    def doubt(self) -> str | None:
+        """Why it may have been read wrongly, and what to do then; None where nothing says so."""
+        ...
+
+
+@runtime_checkable
 class StoredSource(Protocol):
     """A source with a fixed number of channels, which can be read row by row.
 

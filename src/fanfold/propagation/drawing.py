@@ -71,7 +71,7 @@ class _Shards:
         listed = {"shards": list(whole), "finished": finished, "sha256": [sha for sha, _ in whole.values()]}
         manifest = self.manifest | listed | {"raw_power": [round(power, 6) for _, power in whole.values()]}
         text = json.dumps(manifest | {"hash": whole_hash(manifest)}, indent=1)
-        write_whole(self.folder / MANIFEST, (text + "\n").encode())
+        write_whole(self.folder / MANIFEST, (text + "\n").encode(), follow=False)
 
     def draw(self, name: str, recipe: Recipe, draws: int, seed: int) -> None:
         """Draw one shard and write it.
@@ -84,7 +84,7 @@ class _Shards:
             raise ValueError(f"{type(recipe).__name__} drew channels that are not finite (seed {seed}).")
         content = io.BytesIO()
         np.save(content, torch.view_as_real(drawn).half().numpy())
-        write_whole(self.folder / name, content.getvalue())
+        write_whole(self.folder / name, content.getvalue(), follow=False)
         self.whole[name] = file_hash(self.folder / name), power
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fanfold.core.abilities import offers
 from fanfold.core.settings import Checked, checks_arguments
-from fanfold.propagation.base import DistinctSource, Layout, Part, Source, StoredSource, stored_fingerprint
+from fanfold.propagation.base import DistinctSource, Layout, Part, ReadSource, Source, StoredSource, stored_fingerprint
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,16 @@ class Mixed(Checked):
         sizes = self._sizes(n, generator)
         drawn = [distinct(source, size, generator, part) for source, size in zip(self.sources, sizes, strict=True)]
         return torch.cat(drawn)[torch.randperm(n, generator=generator)]
+
+    @property
+    def reading(self) -> str:
+        """What was read from files, in words."""
+        return "; ".join([source.reading for source in self.sources if offers(source, ReadSource)])
+
+    @property
+    def doubt(self) -> str | None:
+        """Why the axes of one of the files look swapped; None where they do not."""
+        return next((s.doubt for s in self.sources if offers(s, ReadSource) and s.doubt is not None), None)
 
     def _sizes(self, n: int, generator: torch.Generator) -> list[int]:
         """How many draws each source gives."""

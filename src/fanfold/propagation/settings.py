@@ -1,5 +1,6 @@
 """Settings in a name: `rician:k_db=10,array=2x4x8` is the model rician with two of its fields given."""
 
+import math
 import types
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
@@ -44,6 +45,8 @@ def _value(kind: Any, text: str) -> Any:
         return text
     if isinstance(kind, types.UnionType):
         return _value(arguments[0], text)
+    if kind is float and math.isnan(float(text)):
+        raise ValueError(text)
     return kind(text)
 
 

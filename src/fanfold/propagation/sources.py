@@ -48,6 +48,12 @@ def source_of(name: str) -> Source:
     raise ValueError(f"there is no source of channels {name!r}; {_hint(head)}")
 
 
+def files_of_source(name: str) -> list[str]:
+    """The parts of a source's name that stand for files or folders, without a look at the disk."""
+    parts = [part.strip() for part in JOINS.split(name)]
+    return [part for part in parts if part not in SHIPPED and _split(part)[0] not in MODELS]
+
+
 def _parts(name: str) -> list[str]:
     """The sources that a name joins; a `+` within the name of a folder or file joins nothing."""
     joined, pending = [], ""

@@ -13,6 +13,7 @@ from torch import Tensor
 from fanfold.core.array_files import array_of, held_arrays, listed
 from fanfold.core.files import file_hash
 from fanfold.core.settings import Checked
+from fanfold.propagation.axes import axes_in_words, swapped
 from fanfold.propagation.base import Layout, Part, picked, rows_of
 
 AXES = {3: "daf", 4: "dasf", 7: "ddaddsf"}  # by the number of dimensions, where the user does not say
@@ -96,6 +97,21 @@ class UserFile(Checked):
     def _links(self) -> int:
         """How many draws one topology has: links and streams of one entry of the batch."""
         return self._ordered[1]
+
+    @property
+    def reading(self) -> str:
+        """What was read, in words."""
+        return f"{self.path}: {len(self.channels)} channels of {axes_in_words(self.layout)}"
+
+    @property
+    def doubt(self) -> str | None:
+        """Why the axes look swapped, and what to say if they are; None where they do not, or the user named them."""
+        reason = None if self.axes else swapped(self.channels)
+        if reason is None:
+            return None
+        axes = AXES[_chosen(self)[1].ndim]
+        other = axes.translate(str.maketrans("af", "fa"))
+        return f"{self.reading}: are the axes swapped? Then say axes={other}, or else axes={axes}. For {reason}"
 
     def rows(self, part: Part) -> range:
         """The draws that a part holds; no topology is in two parts."""

@@ -16,8 +16,10 @@ from fanfold.evaluation.peers import NETWORK, peers_of
 from fanfold.problems import Problem
 from fanfold.problems.draws import draw
 from fanfold.problems.protocols import GaussianModel, KnownModel, Tabulated
-from fanfold.report.page import Section
+from fanfold.report.page import Section, filled
 from fanfold.report.plots import Series, line_chart
+from fanfold.report.run_facts import draws_in_words
+from fanfold.report.scenes import scene_sections
 
 LOSS_UNITS = "Loss in units of the best linear estimator's error (cross-entropy: nats)."
 
@@ -27,21 +29,18 @@ def sections_of(
     problem: Problem, net: nn.Module, metrics: Sequence[dict[str, Any]], samples: int
 ) -> tuple[str, list[Section]]:
     """The verdict and the sections of the page of an end-to-end network; a kind of problem may register its own."""
-    table = evaluate(peers_of(net, problem), problem, samples=samples)
-    about = f"{samples} fresh draws of the training problem; the limit is the error of the exact posterior mean."
+    peers = peers_of(net, problem)
+    table = evaluate(peers, problem, samples=samples, layers=False)
+    about = draws_in_words(problem, max(row["samples"] for row in table))
+    about += " The limit is the error of the exact posterior mean." if table.rows[0]["limit_db"] is not None else ""
     sections = [
-        Section("Error", about, table=_filled(table)),
+        Section("Error", about, table=filled(table)),
+        *scene_sections(peers, problem),
         *_variances(net, problem, samples),
         *learning_sections(metrics),
     ]
     sections += [*_decomposition(net, problem), *_simulations(problem, metrics)]
     return _verdict(table), sections
-
-
-def _filled(table: Table) -> Table:
-    """Without the columns that nothing here has: layers, a support that is known."""
-    kept = [name for name in table.columns if any(row[name] is not None for row in table)]
-    return Table([{name: row[name] for name in kept} for row in table])
 
 
 def learning_sections(metrics: Sequence[dict[str, Any]], text: str = LOSS_UNITS) -> list[Section]:

@@ -40,6 +40,12 @@ class Section:
     details: Table = field(default_factory=Table)  # long data, folded away
 
 
+def filled(table: Table) -> Table:
+    """The table without the columns that nothing in it has, such as layers or a support that is known."""
+    kept = [name for name in table.columns if any(row[name] is not None for row in table)]
+    return Table([{name: row[name] for name in kept} for row in table])
+
+
 def write_page(path: str | Path, title: str, verdict: str, sections: Sequence[Section], facts: dict[str, Any]) -> Path:
     """Write the page, whole or not at all.
 
@@ -73,8 +79,7 @@ def _section(section: Section, index: int) -> str:
         parts.append(f"<details><summary>The {len(data)} numbers behind the figure</summary>")
         parts.append(f'<div class="scroll">{_table(section.details)}</div></details>')
     if data:
-        rows = [{k: plain(v) for k, v in row.items()} for row in data]
-        embedded = json.dumps(rows).replace("<", "\\u003c")
+        embedded = json.dumps(plain(data.rows)).replace("<", "\\u003c")
         parts.append(f'<script type="application/json" id="data-{index}">{embedded}</script>')
     return "".join(parts) + "</section>"
 
@@ -88,5 +93,10 @@ def _table(table: Table) -> str:
 def _cell(value: Any) -> str:
     if isinstance(value, bool):
         return f'<td class="{"pass" if value else "fail"}">{"PASS" if value else "FAIL"}</td>'
-    text = "" if value is None else f"{value:.2f}" if isinstance(value, float) else str(value)
+    text = "" if value is None else _number(value) if isinstance(value, float) else str(value)
     return f"<td>{html.escape(text)}</td>"
+
+
+def _number(value: float) -> str:
+    """Two places behind the point, or three digits of what is too small for them."""
+    return f"{value:.3g}" if 0 < abs(value) < 0.1 else f"{value:.2f}"

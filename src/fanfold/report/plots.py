@@ -5,14 +5,18 @@ import io
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from PIL import Image
 from torch import Tensor
 
 INK, QUIET, GRID = "#1c2733", "#7a8794", "#e4e8ec"
 LEARNED = ("#c2410c", "#0f766e", "#7c3aed", "#2563eb", "#a16207")  # networks: solid, bold
-CLASSICAL = ("#64748b", "#94a3b8", "#475569", "#a8a29e")  # peers: thin
+CLASSICAL = ("#475569", "#0369a1", "#4d7c0f", "#be185d", "#b45309", "#6d28d9", "#0e7490")  # peers: thin, with marks
+MARKS, DASHES = ("o", "s", "^", "D", "v"), ("-", (0, (5, 2)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)))
+LIMIT_DASHES = ("--", ":")
 LIMIT = "#111827"
+MOST_MARKED = 100  # points of a curve with marks
 
 
 @dataclass(frozen=True)
@@ -56,11 +60,17 @@ def line_figure(series: Sequence[Series], x_label: str, y_label: str, *, log_x: 
         figure = figure_class(figsize=(7.6, 4.4), layout="constrained")
         axes = figure.subplots()
         colours = {"learned": iter(LEARNED * 3), "classical": iter(CLASSICAL * 5), "limit": iter((LIMIT,) * 9)}
-        ends: list[Label] = []
+        dashes = {"learned": itertools.repeat("-"), "classical": itertools.cycle(DASHES)}
+        dashes["limit"] = itertools.cycle(LIMIT_DASHES)
+        marks, ends = itertools.cycle(MARKS), list[Label]()
         for s in series:
             colour, learned = next(colours[s.kind]), s.kind == "learned"
-            style = "--" if s.kind == "limit" else "-"
-            axes.plot(s.x, s.y, style, color=colour, lw=2.4 if learned else 1.4, zorder=3 if learned else 2)
+            few = 1 < len(s.x) <= MOST_MARKED and s.kind == "classical"  # a training has too many points to mark
+            look: dict[str, Any] = {"marker": next(marks), "ms": 4, "markevery": max(1, len(s.x) // 8)} if few else {}
+            axes.plot(
+                s.x, s.y, linestyle=next(dashes[s.kind]), color=colour, lw=2.4 if learned else 1.4,
+                zorder=3 if learned else 2, **look,
+            )  # fmt: skip
             ends.append(Label(float(s.y[-1]), s.name, colour, learned))
         if log_x:
             axes.set_xscale("log")

@@ -16,11 +16,17 @@ from fanfold.evaluation.evaluate import evaluate
 from fanfold.evaluation.peers import UNFOLDED, peers_of
 from fanfold.problems import Problem
 from fanfold.problems.draws import draw
+from fanfold.problems.protocols import FromStock
 from fanfold.report import channel_page as channel_page  # registers its kind of problem
+from fanfold.report.learned import learned_sections
 from fanfold.report.neural_page import sections_of
-from fanfold.report.page import Section, write_page
+from fanfold.report.page import Section, filled, write_page
 from fanfold.report.plots import Series, line_chart
+from fanfold.report.run_facts import draws_in_words, what_was_run
+from fanfold.report.scenes import scene_sections
 from fanfold.runs.directory import Run
+
+LOSS = "NMSE in dB, summed over the loss's layers"
 
 
 def write_run_page(run: Run, path: Path, samples: int) -> Path:
@@ -29,20 +35,33 @@ def write_run_page(run: Run, path: Path, samples: int) -> Path:
     Raises:
         ValueError: If the run has no weights yet.
     """
-    net, problem = run.estimator(), run.problem()
+    net, problem = run.estimator(), run.draws()
     if (network := ability(net, Layered)) is not None:
         lessons = run.config.get("training", {}).get("schedule") == "lessons"
-        verdict, sections = layered_sections(problem, network, run.metrics(), samples, lessons=lessons)
+        unit = "loss of the lessons" if lessons else "loss" if "loss" in run.config.get("training", {}) else ""
+        verdict, sections = layered_sections(problem, network, run.metrics(), samples, unit)
     else:
         verdict, sections = sections_of(problem, net, run.metrics(), samples)
-    return write_page(path, f"fanfold run {run.path.name}", verdict, sections, _facts(run))
+    if (advice := run.advice) is not None:
+        verdict = f"{advice} {verdict[:1].upper()}{verdict[1:]}"
+    sections = [what_was_run(run, problem, net), *sections]
+    return write_page(path, f"fanfold run {run.path.name}", verdict, sections, _facts(run, problem))
 
 
 def layered_sections(
-    problem: Problem, net: Layered, metrics: Sequence[dict[str, Any]], samples: int, *, lessons: bool = False
+    problem: Problem, net: Layered, metrics: Sequence[dict[str, Any]], samples: int, unit: str = ""
 ) -> tuple[str, list[Section]]:
-    """The verdict and the sections of the page of a network of layers, trained by its error or by lessons."""
-    table = evaluate(peers_of(net, problem), problem, samples=samples)
+    """The verdict and the sections of the page of a network of layers.
+
+    Args:
+        problem: What it was trained on.
+        net: The network.
+        metrics: What was logged while training.
+        samples: Draws to measure on.
+        unit: What was minimised, if it was not the NMSE.
+    """
+    peers = peers_of(net, problem)
+    table = evaluate(peers, problem, samples=samples)
     layers = list(range(1, net.depth + 1))
     curves = {row["estimator"]: [r["nmse_db"] for r in table.where(estimator=row["estimator"])] for row in table}
     curves = {name: curve * (net.depth // len(curve)) for name, curve in curves.items()}  # a line if it has no layers
@@ -57,23 +76,34 @@ def layered_sections(
     series += [
         Series(k, layers, [v] * net.depth, "limit") for k, v in limits.items() if v is not None and math.isfinite(v)
     ]
-    steps = [m for m in metrics if m["event"] == "stepped" and not m["skipped"]]
-    factor, unit = (1, "loss of the lessons") if lessons else (10, "NMSE in dB, summed over the loss's layers")
-    losses = [Series("training loss", [m["step"] for m in steps], [factor * m["loss"] for m in steps], "learned")]
+    about = draws_in_words(problem, max(row["samples"] for row in table))
     sections = [
-        Section(
-            "Error of every layer",
-            f"{samples} fresh draws of the training problem.",
-            [line_chart(series, "layers", "NMSE in dB")],
-            table.last_layers(),
-            table,
-        ),
+        Section("Error of every layer", about, [line_chart(series, "layers", "NMSE in dB")],
+                filled(table.last_layers()), filled(table)),
+        *scene_sections(peers, problem),
+        *learned_sections(net),
         *_certificate(net, problem, samples),
-    ]
-    if steps:  # a network that was saved has none
-        thinned = Table(steps[:: max(1, len(steps) // 200)])
-        sections.append(Section("Learning curve", "", [line_chart(losses, "step", unit)], details=thinned))
+        *_learning(metrics, unit),
+    ]  # fmt: skip
     return _verdict(table), sections
+
+
+def _learning(metrics: Sequence[dict[str, Any]], unit: str) -> list[Section]:
+    """The loss of each batch and the validations; a network that was saved has none."""
+    steps = [m for m in metrics if m["event"] == "stepped" and not m["skipped"]]
+    validated = [m for m in metrics if m["event"] == "validated"]
+    if not steps:
+        return []
+    factor = 1 if unit else 10
+    batches = Series("a batch", [m["step"] for m in steps], [factor * m["loss"] for m in steps])
+    scores = [m["nmse_db"] if m["loss"] is None else m["loss"] for m in validated]
+    held_out = Series("held out", [m["step"] for m in validated], scores, "learned")
+    judged_alike = not unit or all(m["loss"] is not None for m in validated)
+    charts = [line_chart([batches, held_out] if judged_alike else [batches], "step", unit or LOSS)]
+    charts += [] if judged_alike else [line_chart([held_out], "step", "NMSE in dB")]
+    thinned = Table(steps[:: max(1, len(steps) // 200)])
+    text = "The weights that were kept are those of the best validation, on draws that were not trained on."
+    return [Section("Learning curve", text, charts, details=thinned)]
 
 
 @torch.no_grad()
@@ -108,7 +138,9 @@ def _verdict(table: Table) -> str:
     )
 
 
-def _facts(run: Run) -> dict[str, Any]:
-    environment = run.environment
-    operator = {} if environment["operator"] is None else {"operator": environment["operator"][:12]}
-    return {"seed": environment["seed"]} | operator | {"torch": environment["packages"]["torch"]}
+def _facts(run: Run, problem: Problem) -> dict[str, Any]:
+    environment, stocked = run.environment, ability(problem, FromStock)
+    operator = {} if environment.get("operator") is None else {"operator": environment["operator"][:12]}
+    stock = {} if stocked is None else {"judged on": stocked.stock}
+    packages = environment.get("packages", {})
+    return {"seed": environment["seed"]} | operator | stock | {"torch": packages.get("torch")}

@@ -1,43 +1,44 @@
 """Run directories: everything that a training leaves behind, readable without fanfold and never pickled.
 
-config.toml              problem, network, training: all that is needed to build them again
+config.toml              problem, its outline, network, training: all that is needed to build them again
 environment.json         versions, machine, seed, hash of A
+operator.safetensors     the operator A, where the problem has one
+draws.safetensors        draws to judge the network with, where the problem needs files, a program or the user's classes
+sealed                   the seal of the machine that made the run, where the problem needs files or a program
 metrics.jsonl            one line an event
 checkpoint.safetensors   the state of training, replaced whole
 weights.safetensors      the trained network
-operator.safetensors     the operator, where the problem is of a class of the user's own
+usual.json               what measurements and estimates are like, on held-out draws when training ended
 intervals-*.json         intervals that were calibrated for the network
+
+To load a run is to read these files and no others: it starts no program, follows no path or link, and needs neither the
+problem nor its data.
 """
 
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import tomli_w
-import torch
 from torch import nn
 
-from fanfold.core.abilities import ability, offers
-from fanfold.core.data_files import json_object, toml_table
-from fanfold.core.files import write_whole
-from fanfold.core.settings import check_table, within
+from fanfold.core.abilities import ability
+from fanfold.core.commands import command
+from fanfold.core.files import is_regular, read_regular, write_whole
+from fanfold.core.settings import within
 from fanfold.core.suggest import did_you_mean
-from fanfold.estimators.base import OperatorBuilt, Restrainable, Settings, fingerprint_of
-from fanfold.observation import Observation
+from fanfold.estimators.base import Restrainable, Settings, fingerprint_of
+from fanfold.linops import LinearOperator
 from fanfold.problems import Problem
-from fanfold.runs import recipe
+from fanfold.runs import draws, folders, origin, recipe
 from fanfold.runs.environment import data_hash
-from fanfold.runs.operators import FILE, read_operator
-from fanfold.runs.weights import (
-    check_operator,
-    checksum_of,
-    load_parameters,
-    read_tensors,
-)
-
-SCHEMA = 2  # of config.toml; 1 had no number, and sections of other names
+from fanfold.runs.needs import needs_of, refuse_missing
+from fanfold.runs.operators import read_operator, write_operator
+from fanfold.runs.outline import Outline
+from fanfold.runs.weights import check_operator, checksum_of, load_parameters, read_tensors
 
 
 class Run:
@@ -53,18 +54,37 @@ class Run:
         self.path, self.handed_in = path, dict(handed_in or {})
 
     @classmethod
-    def create(cls, path: str | Path, config: Mapping[str, Any], environment: Mapping[str, Any]) -> "Run":
-        """A new run directory.
+    def create(
+        cls,
+        path: str | Path,
+        config: Mapping[str, Any],
+        environment: Mapping[str, Any],
+        operator: LinearOperator | None = None,
+    ) -> "Run":
+        """A new run directory. Its config is written last, so that what has one is whole.
+
+        Args:
+            path: The directory; whoever shares it with other processes holds it by `sole_writer`.
+            config: Problem, outline, network and training as plain data.
+            environment: What else must be known to repeat the run.
+            operator: The operator of the problem, if it has one.
 
         Raises:
             ValueError: If something is there already.
         """
         path = Path(path)
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise ValueError(f"{path} exists; choose another run directory, or go on with it: fanfold resume {path}")
+        folders.check_free(path)
         path.mkdir(parents=True, exist_ok=True)
-        write_whole(path / "config.toml", tomli_w.dumps({"schema": SCHEMA} | dict(config)).encode())
-        write_whole(path / "environment.json", json.dumps(dict(environment), indent=2).encode())
+        for fragment in folders.BEFORE_CONFIG:
+            (path / fragment).unlink(missing_ok=True)
+        text = tomli_w.dumps({"schema": folders.SCHEMA} | dict(config)).encode()
+        write_whole(path / folders.ENVIRONMENT, json.dumps(dict(environment), indent=2).encode(), follow=False)
+        if operator is not None:
+            write_operator(path, operator)
+        needs = needs_of(config.get("problem", {}))
+        if needs.files or needs.commands:
+            origin.seal(path, text)
+        write_whole(path / folders.CONFIG, text, follow=False)
         return cls(path)
 
     @classmethod
@@ -79,7 +99,7 @@ class Run:
             ValueError: If there is none.
         """
         path = Path(path)
-        if not (path / "config.toml").is_file():
+        if not is_regular(path / folders.CONFIG):
             near = [p.parent.name for p in sorted(path.parent.glob("*/config.toml"))] if path.parent.is_dir() else []
             raise ValueError(f"{path} is no run directory.{did_you_mean(path.name, near)} See fanfold runs.")
         return cls(path, {name: value for name, value in handed_in.items() if value is not None})
@@ -91,46 +111,84 @@ class Run:
         Raises:
             ValueError: If it is damaged, or was written by an older or newer fanfold.
         """
-        config = toml_table(self.path / "config.toml")
-        check_schema(config, self.path)
+        file = self.path / folders.CONFIG
+        config = folders.read_toml(file)
+        folders.check_schema(config, self.path)
+        for name, section in config.items():
+            if name != "schema" and not isinstance(section, dict):
+                raise ValueError(f"{file} is damaged: {name} is {section!r} and no section.")
         return config
 
     @property
     def environment(self) -> dict[str, Any]:
-        """Versions, machine, seed and the hash of A."""
-        return json_object(self.path / "environment.json")
+        """Versions, machine, seed and the hash of A.
+
+        Raises:
+            ValueError: If it is damaged.
+        """
+        environment = folders.read_json(self.path / folders.ENVIRONMENT, read_regular(self.path / folders.ENVIRONMENT))
+        if "seed" not in environment:
+            raise ValueError(f"{self.path / folders.ENVIRONMENT} is damaged: it says no seed.")
+        return environment
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The logged events, in order; a last line cut short by a crash is left out."""
-        file = self.path / "metrics.jsonl"
-        lines = file.read_text().splitlines(keepends=True) if file.is_file() else []
-        return [json.loads(line) for line in lines if line.endswith("\n")]
+        """The logged events, in order; a last line cut short by a crash is left out.
+
+        Raises:
+            ValueError: If a whole line is damaged.
+        """
+        return folders.read_events(self.path / folders.METRICS)
+
+    @property
+    def advice(self) -> str | None:
+        """What training said at its end if it came to little; None if it did not, or has not ended."""
+        finished = [m for m in self.metrics() if m["event"] == "finished"]
+        return finished[-1]["advice"] if finished else None
 
     def log(self, event: Mapping[str, Any]) -> None:
         """Append one line to the metrics."""
-        with (self.path / "metrics.jsonl").open("a") as file:
+        with (self.path / folders.METRICS).open("a") as file:
             file.write(json.dumps(dict(event)) + "\n")
 
-    def forget_after(self, step: int) -> None:
-        """Drop the metrics of steps that a resumed run takes again."""
-        kept = [json.dumps(line) + "\n" for line in self.metrics() if line["step"] <= step]
-        write_whole(self.path / "metrics.jsonl", "".join(kept).encode())
+    def forget_after(self, step: int | None) -> None:
+        """Drop the metrics of steps that a resumed run takes again, and of its end; all of them for None."""
+        ends = ("finished", "failures")
+        kept = [m for m in self.metrics() if step is not None and m["step"] <= step and m["event"] not in ends]
+        write_whole(
+            self.path / folders.METRICS, "".join(json.dumps(line) + "\n" for line in kept).encode(), follow=False
+        )
 
-    def problem(self) -> Problem:
-        """The problem that the run trains on.
+    @property
+    def made_here(self) -> bool:
+        """Whether the run was made on this machine, by its seal."""
+        return origin.is_sealed(self.path, read_regular(self.path / folders.CONFIG))
+
+    def problem(self, *, allow_program: bool = False) -> Problem:
+        """The problem that the run trains on; its files are read, and what is drawn from it may start its program.
+
+        Args:
+            allow_program: Whether a program may be started although the run was not made on this machine.
 
         Raises:
             ValueError: If what it draws from was stored, and is not there or not what it was; if it is of a class of
-                the user's own and not handed in.
+                the user's own and not handed in; if it starts a program and was not made on this machine.
         """
+        described = self.section("problem")
+        commands = needs_of(described).commands
+        if commands and not allow_program and "problem" not in self.handed_in and not self.made_here:
+            raise ValueError(
+                f"{self.path} was not made on this machine and would start a program: {commands[0]!r}. Read the "
+                "command, and if you trust it, allow it: --allow-program, or allow_program=True."
+            )
         try:
-            with within(f"{self.path / 'config.toml'}, [problem]"):
-                problem = recipe.build_problem(self.section("problem"), self.handed_in)
+            with within(f"{self.path / folders.CONFIG}, [problem]"):
+                problem = recipe.build_problem(described, self.handed_in)
         except ValueError as error:
             made_in = self.environment.get("folder")
-            if made_in in (None, os.getcwd()) or recipe.GIVEN in self.section("problem"):
+            if made_in in (None, os.getcwd()) or recipe.GIVEN in described:
                 raise
             raise ValueError(f"{error} The run was made in {made_in}: paths that are relative start there.") from error
+        self._check_operator(problem.A)
         recorded, current = self.environment.get("data"), data_hash(problem)
         if recorded is not None and recorded != current:
             raise ValueError(
@@ -148,8 +206,8 @@ class Run:
         """
         config = self.config
         if name not in config:
-            raise ValueError(f"{self.path / 'config.toml'} has no [{name}]: hand it in, ff.load(path, {name}=...).")
-        return check_table(config[name], f"{self.path / 'config.toml'}: {name}")
+            raise ValueError(f"{self.path / folders.CONFIG} has no [{name}]: hand it in, ff.load(path, {name}=...).")
+        return dict(config[name])
 
     def settings(self) -> Settings:
         """What builds the network.
@@ -157,30 +215,60 @@ class Run:
         Raises:
             ValueError: If it is unknown, or of a class of the user's own and not handed in.
         """
-        with within(f"{self.path / 'config.toml'}, [network]"):
-            return recipe.build_settings(self.section("network"), self.handed_in)
+        described = self.section("network")
+        refuse_missing(described, self.handed_in)
+        with within(f"{self.path / folders.CONFIG}, [network]"):
+            return recipe.build_settings(described, self.handed_in)
 
-    def network(self) -> nn.Module:
-        """The untrained network of the run, on the operator that it was made for.
+    def outline(self) -> Outline:
+        """What the network is built from: the problem's shapes and its operator, without the problem.
 
         Raises:
-            ValueError: If the problem now has another operator, by its hash, or something is not handed in.
+            ValueError: If it is damaged, or the operator is not there or not the one that the run was made for.
+        """
+        A = read_operator(self.path) if self.environment.get("operator") is not None else None
+        self._check_operator(A)
+        return Outline(self.section("outline"), A)
+
+    def draws(self) -> Problem:
+        """What the network is judged on: the problem itself where that takes nothing but the run, else kept draws.
+
+        A problem that reads files is taken where the run was made on this machine and they are there, unchanged. No
+        program is started.
+
+        Raises:
+            ValueError: If the run keeps no draws, though its problem needs files, a program or the user's classes.
+        """
+        needs = needs_of(self.section("problem"))
+        if needs.nothing or "problem" in self.handed_in:
+            return self.problem()
+        if needs.files and not (needs.commands or needs.given) and self.made_here:
+            if not draws.has_draws(self.path):
+                return self.problem()
+            with suppress(ValueError, OSError):
+                return self.problem()
+        if not draws.has_draws(self.path):
+            raise ValueError(
+                f"{self.path} keeps no draws to judge the network on, and its problem needs "
+                f"{', '.join(needs.commands + needs.files + needs.given)}: hand the problem in, in Python."
+            )
+        return draws.KeptDraws(self.path, self.outline())
+
+    def network(self, problem: Problem | None = None) -> nn.Module:
+        """The untrained network of the run.
+
+        Args:
+            problem: What to build it for; the outline that the run keeps if None.
+
+        Raises:
+            ValueError: If the run is damaged, or something is not handed in.
         """
         network = self.section("network")
         if recipe.GIVEN in network:
             return recipe.taken(network, "network", self.handed_in)
-        settings = self.settings()
-        if offers(settings, OperatorBuilt) and self._keeps_operator() and "problem" not in self.handed_in:
-            A = read_operator(self.path)
-            return settings.build(Observation.unchecked(torch.zeros(A.m, dtype=A.dtype), A))
-        problem = self.problem()
-        expected, A = self.environment.get("operator"), problem.A
-        if A is not None and expected != A.fingerprint():
-            raise ValueError(
-                f"{self.path} was trained for the operator with hash {str(expected)[:12]} and its problem now has "
-                f"{A.fingerprint()[:12]}: a network loaded against another A is garbage. Was the data file changed?"
-            )
-        return settings.build(problem)
+        if problem is None and "problem" in self.handed_in:
+            problem = self.problem()
+        return self.settings().build(self.outline() if problem is None else problem)
 
     def estimator(self) -> nn.Module:
         """The trained network.
@@ -189,7 +277,9 @@ class Run:
             ValueError: If there are no weights yet, they are damaged, or belong to another operator.
         """
         net = self.network()
-        tensors, facts = read_tensors(self.path / "weights.safetensors", f"Train on with: fanfold resume {self.path}")
+        tensors, facts = read_tensors(
+            self.path / "weights.safetensors", f"Train on with: {command('resume', self.path)}"
+        )
         check_operator(facts, fingerprint_of(net), self.path)
         load_parameters(net, tensors)
         restrained, strength = ability(net, Restrainable), facts.get("strength")
@@ -203,29 +293,20 @@ class Run:
 
     def keep(self, name: str, data: Mapping[str, Any]) -> None:
         """Keep plain data about the trained network, such as calibrated intervals."""
-        write_whole(self.path / f"{name}.json", json.dumps({"weights": self.weights_hash()} | dict(data)).encode())
+        write_whole(
+            self.path / f"{name}.json", json.dumps({"weights": self.weights_hash()} | dict(data)).encode(), follow=False
+        )
 
     def kept(self, name: str) -> dict[str, Any] | None:
         """What `keep` kept, if there is some and it is about the weights that are there now."""
         file = self.path / f"{name}.json"
-        data = json.loads(file.read_text()) if file.is_file() else {}
+        data = folders.read_json(file, read_regular(file)) if os.path.lexists(file) else {}
         return data if data.get("weights") == self.weights_hash() else None
 
-    def _keeps_operator(self) -> bool:
-        return (self.path / FILE).is_file()
-
-
-def check_schema(config: Mapping[str, Any], source: Path) -> None:
-    """Refuse a config of another schema.
-
-    Raises:
-        ValueError: Says which fanfold wrote it.
-    """
-    schema = config.get("schema", 1)
-    if not isinstance(schema, int) or isinstance(schema, bool):
-        raise ValueError(f"{source} has the schema {schema!r}; it is a whole number.")
-    if schema != SCHEMA:
-        age = "an older" if schema < SCHEMA else "a newer"
-        raise ValueError(
-            f"{source} was written by {age} fanfold (schema {schema}; this one reads {SCHEMA}): train anew."
-        )
+    def _check_operator(self, A: LinearOperator | None) -> None:
+        expected = self.environment.get("operator")
+        if A is not None and expected != A.fingerprint():
+            raise ValueError(
+                f"{self.path} was trained for the operator with hash {str(expected)[:12]} and this one has "
+                f"{A.fingerprint()[:12]}: a network loaded against another A is garbage. Was the data file changed?"
+            )

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from fanfold.core.abilities import ability, offers
@@ -10,8 +11,10 @@ from fanfold.estimators.base import Bound, Kept, OperatorBuilt, fingerprint_of
 from fanfold.problems import Problem
 from fanfold.runs import recipe
 from fanfold.runs.directory import Run
+from fanfold.runs.draws import drawn, write_draws
 from fanfold.runs.environment import data_hash, packages
-from fanfold.runs.operators import write_operator
+from fanfold.runs.needs import needs_of
+from fanfold.runs.outline import Outline, outline_of, outline_of_operator
 from fanfold.runs.weights import facts_of, parameters_of, write_tensors
 
 
@@ -58,16 +61,21 @@ def save(estimator: nn.Module, path: str | Path, problem: Problem | None = None)
             f"{problem.A}: pass the problem that it was made for."
         )
     config: dict[str, Any] = {"network": recipe.describe_network(estimator)}
+    A = None if bound is None else bound.operator
     if problem is not None:
-        config["problem"] = recipe.describe_problem(problem)
+        A = A if problem.A is None else problem.A
+        outline = outline_of(problem, *problem.sample(2, torch.Generator().manual_seed(0)))
+        config |= {"problem": recipe.describe_problem(problem), "outline": outline}
     elif not (offers(estimator, Kept) and offers(estimator.settings, OperatorBuilt)):
         raise ValueError(
             f"{type(estimator).__name__} takes its shape from a problem: pass what it was made for, "
             "ff.save(estimator, path, problem)."
         )
-    measured_by = operator if problem is None or problem.A is None else problem.A.fingerprint()
+    elif A is not None:
+        config["outline"] = outline_of_operator(A)
+    measured_by = None if A is None else A.fingerprint()
     facts = {"operator": measured_by, "data": data_hash(problem), "seed": 0, "packages": packages()}
-    run = Run.create(path, config, facts)
-    if bound is not None:
-        write_operator(run.path, bound.operator)
+    run = Run.create(path, config, facts, A)
+    if problem is not None and (needs := needs_of(config["problem"])).files and not needs.commands + needs.given:
+        write_draws(run.path, *drawn(problem, Outline(config["outline"], A)), A)
     write_tensors(run.path / "weights.safetensors", parameters_of(estimator), facts_of(estimator))

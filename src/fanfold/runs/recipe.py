@@ -14,37 +14,32 @@ import numpy as np
 from torch import Tensor, nn
 
 from fanfold import algorithms, estimators, likelihoods, penalties, priors, problems
-from fanfold.core.abilities import ability
+from fanfold.core.abilities import ability, offers
 from fanfold.core.settings import check_names, check_table, within
 from fanfold.core.suggest import did_you_mean
 from fanfold.estimators.base import Kept, Settings
+from fanfold.problems.protocols import MaybeHandedOver
 
 GIVEN = "given"
 Data = dict[str, Any]
 
-# what settings are made of
-PARTS: dict[str, type] = {
-    **likelihoods.REGISTRY,
-    **penalties.REGISTRY,
-    **priors.REGISTRY,
-    **problems.REGISTRY,
-    **problems.PARTS,
-    **algorithms.REGISTRY,
-    **estimators.REGISTRY,
-}
-NAMES = {kind: name for name, kind in PARTS.items()}
+MODELS: dict[str, type] = {**likelihoods.REGISTRY, **penalties.REGISTRY, **priors.REGISTRY}
+# what the settings of problems, and those of networks, are made of; no network holds a problem, which may read files
+OF_PROBLEMS: dict[str, type] = {**MODELS, **problems.REGISTRY, **problems.PARTS}
+OF_NETWORKS: dict[str, type] = {**MODELS, **algorithms.REGISTRY, **estimators.REGISTRY}
+NAMES = {kind: name for name, kind in (OF_PROBLEMS | OF_NETWORKS).items()}
 
 
 def describe(thing: Any) -> Data:
     """A registered frozen dataclass as `{"name": ..., **fields}`; fields that are None are left out.
 
-    What is not registered is `{"given": its type's name}`, to be handed in when it is built again.
+    What is not registered, or holds arrays, is `{"given": its type's name}`, to be handed in when it is built again.
 
     Raises:
         ValueError: If it cannot be told by a name.
     """
     name = NAMES.get(type(thing))
-    if name is None:
+    if name is None or (offers(thing, MaybeHandedOver) and thing.handed_over):
         return {GIVEN: name_of(thing)} | _plain_fields(thing)
     fields = {f.name: _plain(vars(thing)[f.name]) for f in dataclasses.fields(thing)}
     return {"name": name} | {k: v for k, v in fields.items() if v is not None}
@@ -74,12 +69,18 @@ def name_of(thing: Any) -> str:
     return name.rpartition("<locals>.")[2]
 
 
-def build(data: Mapping[str, Any], registry: Mapping[str, type], handed_in: Mapping[str, Any] | None = None) -> Any:
+def build(
+    data: Mapping[str, Any],
+    registry: Mapping[str, type],
+    parts: Mapping[str, type],
+    handed_in: Mapping[str, Any] | None = None,
+) -> Any:
     """What `describe` described.
 
     Args:
         data: The description.
         registry: What its name may stand for.
+        parts: What names within its settings may stand for.
         handed_in: What a user gives for classes of their own, by the setting's name: `problem`, `algorithm`, `loss`.
 
     Raises:
@@ -90,10 +91,10 @@ def build(data: Mapping[str, Any], registry: Mapping[str, type], handed_in: Mapp
     if not isinstance(name, str) or name not in registry:
         raise ValueError(f"unknown name {name!r}; there are {', '.join(registry)}.{did_you_mean(str(name), registry)}")
     check_names(registry[name], settings, name)
-    return registry[name](**{k: built(v, k, handed_in or {}) for k, v in settings.items()})
+    return registry[name](**{k: built(v, k, parts, handed_in or {}) for k, v in settings.items()})
 
 
-def built(value: Any, what: str, handed_in: Mapping[str, Any]) -> Any:
+def built(value: Any, what: str, parts: Mapping[str, type], handed_in: Mapping[str, Any]) -> Any:
     """A setting from plain data; a list was a tuple.
 
     Raises:
@@ -103,10 +104,10 @@ def built(value: Any, what: str, handed_in: Mapping[str, Any]) -> Any:
         if GIVEN in value:
             return taken(value, what, handed_in)
         if "name" not in value:
-            return {k: built(v, k, handed_in) for k, v in value.items()}
+            return {k: built(v, k, parts, handed_in) for k, v in value.items()}
         with within(what):
-            return build(value, PARTS, handed_in)
-    return tuple(built(v, what, handed_in) for v in value) if isinstance(value, list) else value
+            return build(value, parts, parts, handed_in)
+    return tuple(built(v, what, parts, handed_in) for v in value) if isinstance(value, list) else value
 
 
 def taken(data: Mapping[str, Any], what: str, handed_in: Mapping[str, Any]) -> Any:
@@ -176,7 +177,7 @@ def build_settings(data: Mapping[str, Any], handed_in: Mapping[str, Any] | None 
     """
     if GIVEN in check_table(data):
         raise ValueError(f"{data[GIVEN]} is a network of the user's own, without settings here: train it from Python.")
-    return build(data, estimators.REGISTRY, handed_in)
+    return build(data, estimators.REGISTRY, OF_NETWORKS, handed_in)
 
 
 def describe_problem(problem: Any) -> Data:
@@ -192,4 +193,23 @@ def build_problem(data: Mapping[str, Any], handed_in: Mapping[str, Any] | None =
     """
     if GIVEN in check_table(data):
         return taken(data, "problem", handed_in or {})
-    return build(data, problems.REGISTRY, handed_in)
+    return build(data, problems.REGISTRY, OF_PROBLEMS, handed_in)
+
+
+def describe_training(training: Any) -> Data:
+    """How to train, as plain data; a loss of the user's own by its name alone.
+
+    Raises:
+        ValueError: If the loss has no name.
+    """
+    settings = {field.name: _plain(vars(training)[field.name]) for field in dataclasses.fields(training)}
+    return {name: value for name, value in settings.items() if value is not None}
+
+
+def build_training(data: Mapping[str, Any], handed_in: Mapping[str, Any]) -> Data:
+    """The settings that `describe_training` described.
+
+    Raises:
+        ValueError: If the loss was of the user's own and is not handed in.
+    """
+    return {name: built(value, name, {}, handed_in) for name, value in data.items()}

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,15 +13,24 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from fanfold.core.abilities import ability
-from fanfold.core.files import write_whole
+from fanfold.core.commands import command
+from fanfold.core.files import is_regular, write_whole
 from fanfold.estimators.base import Restrainable, fingerprint_of
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
-    """Tensors in safetensors, with JSON metadata and a checksum, replaced whole."""
-    plain = {name: _real(t.detach()).cpu().contiguous() for name, t in tensors.items()}
-    header = json.dumps({**metadata, "sha256": _checksum(plain)})  # one entry: safetensors keeps no order of several
-    write_whole(path, save(plain, metadata={"fanfold": header}))
+    """Tensors in safetensors, with JSON metadata and a checksum, replaced whole.
+
+    Complex ones become real pairs. A matrix whose columns lie together is stored transposed, since products with it are
+    rounded otherwise than with its rows together.
+    """
+    tensors = {name: t.detach().cpu().resolve_conj().resolve_neg() for name, t in tensors.items()}
+    turned = [name for name, t in tensors.items() if t.ndim == 2 and not t.is_contiguous() and t.mT.is_contiguous()]
+    plain = _apart({name: _real((t.mT if name in turned else t).contiguous()) for name, t in tensors.items()})
+    layout = {"complex": [name for name, t in tensors.items() if t.is_complex()], "transposed": turned}
+    # one entry: safetensors keeps no order of several
+    header = json.dumps({**metadata, **layout, "sha256": _checksum(plain)})
+    write_whole(path, save(plain, metadata={"fanfold": header}), follow=False)
 
 
 def read_tensors(path: Path, remedy: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -29,16 +39,21 @@ def read_tensors(path: Path, remedy: str) -> tuple[dict[str, Tensor], dict[str, 
     Raises:
         ValueError: If the file is missing, cut short or changed.
     """
-    if not path.is_file():
-        raise ValueError(f"there is no {path}. {remedy}")
+    if not is_regular(path):
+        state = "is no plain file, and is not followed" if os.path.lexists(path) else "is not there"
+        raise ValueError(f"{path} {state}. {remedy}")
     try:
         tensors = load_file(path)
         with safetensors.safe_open(path, "pt") as file:
             metadata = json.loads((file.metadata() or {})["fanfold"])
         if metadata.pop("sha256") != _checksum(tensors):
             raise ValueError("its checksum does not match")
+        for name in metadata.pop("complex"):
+            tensors[name] = torch.view_as_complex(tensors[name])
+        for name in metadata.pop("transposed"):
+            tensors[name] = tensors[name].mT
         return tensors, metadata
-    except (safetensors.SafetensorError, ValueError, KeyError) as error:
+    except (safetensors.SafetensorError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise ValueError(f"{path} is damaged ({error}); restore it from a copy, or train anew.") from error
 
 
@@ -48,6 +63,8 @@ def checksum_of(path: Path) -> str:
     Raises:
         ValueError: If the file is missing or damaged.
     """
+    if not is_regular(path):
+        raise ValueError(f"{path} is not there, or no plain file; train on: {command('resume', path.parent)}")
     try:
         with safetensors.safe_open(path, "pt") as file:
             return json.loads((file.metadata() or {})["fanfold"])["sha256"]
@@ -83,7 +100,7 @@ def parameters_of(module: nn.Module) -> dict[str, Tensor]:
 
 
 def load_parameters(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Copy tensors by name into a module, complex ones from real pairs.
+    """Copy tensors by name into a module.
 
     Raises:
         ValueError: If names or shapes differ.
@@ -98,6 +115,12 @@ def load_parameters(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 
 def _real(t: Tensor) -> Tensor:
     return torch.view_as_real(t) if t.is_complex() else t
+
+
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors, none of which shares memory with another: safetensors refuses those."""
+    places = [t.untyped_storage().data_ptr() for t in tensors.values()]
+    return {name: t.clone() if places.count(t.untyped_storage().data_ptr()) > 1 else t for name, t in tensors.items()}
 
 
 def _checksum(tensors: Mapping[str, Tensor]) -> str:

@@ -8,13 +8,14 @@ Ending = Literal["steps", "patience", "diverged"]
 
 @dataclass(frozen=True)
 class Started:
-    """Training begins, at `step` if it is resumed."""
+    """Training begins, at `step` if it is resumed; `reading` says what the problem read from the user's files."""
 
     step: int
     steps: int
     parameters: int
     threads: int
     processes: int
+    reading: str = ""
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,10 @@ class Validated:
 
 @dataclass(frozen=True)
 class Finished:
-    """Training ends: "steps" were taken, "patience" ran out, or it "diverged" (100 skipped steps in a row)."""
+    """Training ends: "steps" were taken, "patience" ran out, or it "diverged" (100 skipped steps in a row).
+
+    The weights that are kept are those of `best_step`. Where training came to little, `advice` says so and what to try.
+    """
 
     step: int
     reason: Ending
@@ -52,6 +56,8 @@ class Finished:
     skipped: int
     seconds: float
     loss: float | None = None
+    best_step: int = 0
+    advice: str | None = None
 
 
 Event = Started | Stepped | Validated | Finished
@@ -61,4 +67,35 @@ def summary(finished: Finished) -> str:
     """One line on how a training ended."""
     skipped = f", {finished.skipped} non-finite steps skipped" if finished.skipped else ""
     loss = "" if finished.loss is None else f"loss {finished.loss:.4f}, "
-    return f"{loss}{finished.nmse_db:.2f} dB on held-out draws after {finished.step} steps ({finished.reason}){skipped}"
+    line = f"{loss}{finished.nmse_db:.2f} dB on held-out draws after {finished.step} steps ({finished.reason}){skipped}"
+    return line if finished.advice is None else f"{line}. {finished.advice}"
+
+
+def advice_on(reason: Ending, step: int, skipped: int, best_step: int, *, judged: bool) -> str | None:
+    """What to say of a training that came to little, and what to try; None of the others.
+
+    Args:
+        reason: How it ended.
+        step: How many steps there were.
+        skipped: How many of them were skipped.
+        best_step: The step whose weights are the best.
+        judged: Whether any validation gave a number.
+    """
+    if step and skipped == step:
+        return (
+            f"No step was taken: in all {step} the loss or its gradient was not finite, and the network is as it was "
+            "prepared. Look for huge or empty samples among x and y, or pass a smaller lr."
+        )
+    if not judged:
+        return (
+            "No validation gave a finite error: the network is as it was prepared. Look for huge or empty samples "
+            "among the held-out draws, or pass a smaller lr."
+        )
+    if reason == "diverged":
+        return f"Training diverged: the weights of step {best_step} are kept. Pass a smaller lr."
+    if step and not best_step:
+        return (
+            f"The best weights are those of step 0: nothing was learned in {step} steps. Pass another lr, more steps "
+            "or a larger batch, or let more of the network learn; or what it starts from is as good as it gets."
+        )
+    return None

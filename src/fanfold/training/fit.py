@@ -1,23 +1,29 @@
 """Training, as one generator of typed events that the API, the command line and the lab all consume."""
 
 import dataclasses
+import os
+import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar, Unpack
 
-import torch
 from torch import nn
 
 from fanfold.core.abilities import ability
+from fanfold.core.files import sole_writer
 from fanfold.core.machine import World, join_world, sensible_threads, threads
-from fanfold.estimators.base import Bound, WithTrainingDefaults, device_of
+from fanfold.estimators.base import WithTrainingDefaults, device_of
 from fanfold.problems import Problem
 from fanfold.problems.protocols import Counted, Stored
-from fanfold.runs import recipe
+from fanfold.runs import recipe, usual
 from fanfold.runs.directory import Run
+from fanfold.runs.draws import drawn, has_draws, write_draws
 from fanfold.runs.environment import environment
-from fanfold.runs.operators import write_operator
-from fanfold.training.events import Event, Started
+from fanfold.runs.folders import check_free, discard_unused
+from fanfold.runs.needs import needs_of
+from fanfold.runs.outline import Outline, outline_of
+from fanfold.training.events import Event, Finished, Started, Validated
 from fanfold.training.settings import Training, TrainingOptions, training_for
 from fanfold.training.trainer import Trainer
 
@@ -40,9 +46,10 @@ def fit(
         problem: Where draws come from.
         run_dir: Directory to keep config, metrics, checkpoints and weights in; nothing is written if None.
         resume: Go on from the checkpoint in `run_dir`, to the same numbers as without the break.
-        on_event: Called with each event.
-        **options: Fields of `Training`; what is not given, or None, is as in the estimator's `training_defaults`, if
-            it has some, else as in `Training`.
+        on_event: Called with each event, the last of which says if training came to little; without it that is a
+            warning.
+        **options: Fields of `Training`, such as `steps`, or a `loss` of your own; what is not given, or None, is as in
+            the estimator's `training_defaults`, if it has some, else as in `Training`.
 
     Raises:
         ValueError: If there is nothing to learn, a setting is wrong, the network cannot be kept or the run directory
@@ -61,6 +68,8 @@ def fit(
     for event in fit_events(estimator, problem, training_for(defaults, options), run_dir, resume=resume):
         if on_event:
             on_event(event)
+        elif isinstance(event, Finished) and event.advice is not None:
+            warnings.warn(event.advice, stacklevel=2)
     return estimator
 
 
@@ -83,24 +92,43 @@ def fit_events(
     world = join_world(device)
     count = training.threads or sensible_threads()
     training = dataclasses.replace(training, threads=count)
-    trainer = Trainer(estimator, problem, training, device, world, None if run_dir is None else Path(run_dir))
-    run = None
-    if run_dir is not None and world.leads:
-        run = Run.open(run_dir) if resume else _create_run(run_dir, estimator, problem, training, device, world)
-        _check_processes(run, world)
-    if resume:
-        trainer.restore()
-        if run:
-            run.forget_after(trainer.step)
-    with threads(count):
+    path = None if run_dir is None else Path(run_dir)
+    if path is not None:
+        _ = Run.open(path) if resume else check_free(path)
+    with threads(count), nullcontext() if path is None or not world.leads else _held(path):
+        trainer = Trainer(estimator, problem, training, device, world, path)
+        run = None
+        if path is not None and world.leads:
+            run = Run.open(path) if resume else _create_run(path, trainer)
+            _check_processes(run, world)
+        if resume:
+            trainer.resume()
+            if run:
+                run.forget_after(trainer.step if trainer.restored else None)
         for event in trainer.events():
             if run and not isinstance(event, Started):
                 kind = type(event).__name__.lower()
                 run.log({"event": kind} | {k: v for k, v in dataclasses.asdict(event).items() if k != "seconds"})
+            if run and isinstance(event, Validated) and event.step == 0:
+                _keep_draws(run, trainer)
             yield event
-    simulator = None if ability(problem, Stored) else ability(problem, Counted)  # stored runs failed before
-    if run and simulator is not None and simulator.failures:
-        run.log({"event": "failures", "step": trainer.step, "failed": dict(simulator.failures)})
+        simulator = None if ability(problem, Stored) else ability(problem, Counted)  # stored runs failed before
+        if run and simulator is not None and simulator.failures:
+            run.log({"event": "failures", "step": trainer.step, "failed": dict(simulator.failures)})
+        if run:
+            run.keep(usual.NAME, usual.usual_of(estimator, trainer.validation[1]))
+
+
+@contextmanager
+def _held(path: Path) -> Iterator[None]:
+    """Hold a run directory for this process alone; one that was made for a run that did not come to be goes again."""
+    made = not os.path.lexists(path)
+    try:
+        with sole_writer(path):
+            yield
+    finally:
+        if made:
+            discard_unused(path)
 
 
 def _check_processes(run: Run, world: World) -> None:
@@ -112,33 +140,62 @@ def _check_processes(run: Run, world: World) -> None:
         )
 
 
-def _create_run(
-    path: str | Path, estimator: nn.Module, problem: Problem, training: Training, device: torch.device, world: World
-) -> Run:
+def _create_run(path: Path, trainer: Trainer) -> Run:
     """A run directory with all that builds problem and network again; what is not fanfold's own is named in it."""
+    problem, training = trainer.problem, trainer.training
+    x, obs = trainer.validation
     config = {
         "problem": recipe.describe_problem(problem),
-        "network": recipe.describe_network(estimator),
-        "training": dataclasses.asdict(training),
+        "outline": outline_of(problem, x.cpu(), obs.to("cpu")),
+        "network": recipe.describe_network(trainer.estimator),
+        "training": recipe.describe_training(training),
     }
-    run = Run.create(path, config, environment(training.seed, problem, device, training.threads, world.size))
-    bound = ability(estimator, Bound)
-    if recipe.GIVEN in config["problem"] and bound is not None:
-        write_operator(run.path, bound.operator)
-    return run
+    facts = environment(training.seed, problem, trainer.device, training.threads, trainer.world.size)
+    return Run.create(path, config, facts, problem.A)
 
 
-def resume(run_dir: str | Path, on_event: Callable[[Event], None] | None = None, **handed_in: Any) -> nn.Module:
+def _keep_draws(run: Run, trainer: Trainer) -> None:
+    """Keep draws to judge the network on, where the run alone does not suffice to make some.
+
+    Of what is costly to draw, programs and simulators of the user's own, the draws of the training itself are kept.
+    """
+    needs, problem = needs_of(run.section("problem")), trainer.problem
+    if needs.nothing or has_draws(run.path):
+        return
+    if needs.commands or needs.given:
+        x, obs = trainer.validation
+        test = x.cpu(), obs.to("cpu")
+        train = test if trainer.prepared_with is None else trainer.prepared_with
+    else:
+        train, test = drawn(problem, Outline(run.section("outline"), problem.A))
+    write_draws(run.path, train, test, problem.A)
+
+
+def resume(
+    run_dir: str | Path,
+    on_event: Callable[[Event], None] | None = None,
+    *,
+    allow_program: bool = False,
+    **handed_in: Any,
+) -> nn.Module:
     """Go on with a run that stopped, to the same numbers as without the break, and return the trained network.
+
+    A run that stopped before its first checkpoint begins again; one that came to its end takes no step more.
 
     Args:
         run_dir: The run directory.
         on_event: Called with each event.
+        allow_program: Whether the run's program may be started although the run was not made on this machine.
         **handed_in: What was made of classes or functions of your own: `problem`, `network`, `algorithm`, `loss`.
+
+    Raises:
+        ValueError: If the run is damaged or another process trains it, its data are missing or not what they were,
+            something is not handed in, or it starts a program and was not made on this machine.
     """
     run = Run.open(run_dir, **handed_in)
     if "training" not in run.config:
         raise ValueError(f"{run_dir} was saved, not trained: load it, ff.load(path), and train it with ff.fit.")
-    options = run.section("training")
-    net = run.network().to(run.environment.get("device", "cpu"))
-    return fit(net, run.problem(), run_dir=run_dir, resume=True, on_event=on_event, **options)
+    options = recipe.build_training(run.section("training"), run.handed_in)
+    problem = run.problem(allow_program=allow_program)
+    net = run.network(problem).to(run.environment.get("device", "cpu"))
+    return fit(net, problem, run_dir=run_dir, resume=True, on_event=on_event, **options)

@@ -37,12 +37,44 @@ class Objective:
     def __init__(self, estimator: nn.Module, training: Training, world: World):
         self.estimator, self.training, self.world = estimator, training, world
         self.self_judged = ability(estimator, SelfJudged) is not None
+        if training.loss is not None and (self.self_judged or training.schedule == "lessons"):
+            raise ValueError(
+                f"{type(estimator).__name__} says itself what to minimise, so fit takes no loss; where it has a "
+                "setting for one, make it with that: ff.neural(problem, loss=...)."
+            )
+
+    @property
+    def scored_by_loss(self) -> bool:
+        """Whether a loss, and not the NMSE, chooses the best weights."""
+        return self.self_judged or self.training.loss is not None
 
     def loss(self, terms: tuple[Tensor, ...], x: Tensor) -> Tensor:
-        """The loss of a batch: the mean of an estimator's own losses, or the sum over layers, in units of 10 dB."""
+        """The loss of a batch: the mean of an estimator's own losses, or the sum over layers, of NMSEs in 10 dB."""
         if self.self_judged:
             return self.world.sum(terms[0].sum()) / (len(x) * self.world.size)
+        if self.training.loss is not None:
+            losses = [self.world.sum(self._given(x_hat, x)) / self.world.size for x_hat in terms]
+            return torch.stack(losses).sum()
         return sum((self._log_nmse(x_hat, x) for x_hat in terms), torch.zeros((), device=x.device))
+
+    def _given(self, x_hat: Tensor, x: Tensor) -> Tensor:
+        """The mean of the user's loss over a batch.
+
+        Raises:
+            ValueError: If it is no number, nor one for each sample.
+        """
+        assert self.training.loss is not None
+        value = self.training.loss(x_hat, x)
+        fits = isinstance(value, Tensor) and not value.is_complex() and tuple(value.shape) in ((), (len(x),))
+        if not fits:
+            got = f"shape {tuple(value.shape)}, {value.dtype}" if isinstance(value, Tensor) else type(value).__name__
+            raise ValueError(
+                f"the loss gave {got} for x_hat and x of shape {tuple(x.shape)}; return a tensor of real numbers, one "
+                f"for each sample ({len(x)},) or one for all."
+            )
+        if torch.is_grad_enabled() and not value.requires_grad:
+            raise ValueError("the loss has no gradient: compute it of x_hat by functions of torch, without detach.")
+        return value.mean()
 
     def _log_nmse(self, x_hat: Tensor, x: Tensor) -> Tensor:
         if self.training.nmse_over == "batch":
@@ -55,6 +87,8 @@ class Objective:
         x_hat = LossTerms(self.estimator)(obs, depth)[-1]
         over_batch = self.training.nmse_over == "batch"
         value = nmse_db(x_hat, x) if over_batch else 10 * log_ratios(x_hat, x).mean().item()
+        if self.training.loss is not None:
+            return value, self._given(x_hat, x).item()
         if (judge := ability(self.estimator, HeldOutJudged)) is not None:  # what decides, if it is another
             return value, judge.held_out_losses(obs, x).mean().item()
         if (judge := ability(self.estimator, SelfJudged)) is not None:

@@ -1,14 +1,17 @@
 """How to train: the fields of `Training`, and the same as keywords that need not be given."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
+
+from torch import Tensor
 
 from fanfold.core.settings import Checked, check_names
 
 Schedule = Literal["end-to-end", "layer-by-layer", "lessons"]
 NMSEOver = Literal["batch", "sample"]
+Loss = Callable[[Tensor, Tensor], Tensor]  # x_hat and x, both (batch, n), to (batch,) or one number
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,8 @@ class Training(Checked):
         patience: Validations without a better one before training stops; 0 never stops.
         seed: Seed of the draws.
         threads: Threads of torch; 0 takes the cores that other programs leave idle.
+        loss: In Python: what is minimised instead of the NMSE, a function of x_hat and x `(batch, n)` that gives a loss
+            for each sample, `(batch,)`, or one number; it also chooses the best weights.
 
     Raises:
         ValueError: If a number is out of range.
@@ -56,6 +61,7 @@ class Training(Checked):
     patience: int = 0
     seed: int = 0
     threads: int = 0
+    loss: Loss | None = None
 
     def __post_init__(self):
         positive = {
@@ -93,6 +99,7 @@ class TrainingOptions(TypedDict, total=False):
     patience: int
     seed: int
     threads: int
+    loss: Loss | None
 
 
 def training_for(defaults: Mapping[str, Any], options: Mapping[str, Any]) -> Training:

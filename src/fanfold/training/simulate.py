@@ -100,6 +100,8 @@ def simulation_events(
     simulator = numbered(problem)
     seed = simulator.seed if seed is None else seed
     workers, began = simulator.workers if workers is None else workers, time.perf_counter()
+    if seed < 0:
+        raise ValueError(f"the seed of the draws is {seed}; pass one from 0 on.")
     if workers < 1:
         raise ValueError(f"workers is {workers}; pass a positive number.")
     with writing(Path(store), {"problem": simulator.identity(), "seed": seed}) as kept:
@@ -261,7 +263,7 @@ class AsSimulator(Numbered):
         first = number * GROUP_DRAWS
         try:
             x, obs = draw(self.problem, GROUP_DRAWS, seed, Stream.SIMULATION, number)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             no_x = np.empty(0)
             return [Outcome(first + i, no_x, failure="crash", detail=one_line(error)) for i in range(GROUP_DRAWS)]
         precision = str(obs.y.real.dtype).removeprefix("torch.")

@@ -1,7 +1,9 @@
 """The state of a training and its steps."""
 
 import math
+import os
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -16,13 +18,14 @@ from fanfold.estimators.base import Grouped, Layered, Lessons, Preparable, SelfT
 from fanfold.observation import Observation
 from fanfold.problems import Problem
 from fanfold.problems.draws import Pool, draw
-from fanfold.problems.protocols import KeepsValidation, Stored
+from fanfold.problems.protocols import KeepsValidation, SaysReading, Stored
 from fanfold.runs.weights import check_operator, facts_of, load_parameters, parameters_of, read_tensors, write_tensors
-from fanfold.training.events import Ending, Event, Finished, Started, Stepped, Validated
+from fanfold.training.events import Ending, Event, Finished, Started, Stepped, Validated, advice_on
 from fanfold.training.objective import LossTerms, Objective
 from fanfold.training.schedule import Stage, stages
 from fanfold.training.settings import Training
 
+CHECKPOINT = "checkpoint.safetensors"
 PREPARATION_DRAWS = 4000  # draws that an estimator is standardised with
 SKIPS_TO_DIVERGE = 100  # steps in a row whose loss or gradient is not finite
 
@@ -45,9 +48,11 @@ class Trainer:
         network = ability(estimator, Layered)
         if training.schedule == "layer-by-layer":
             require(estimator, Layered, "schedule='layer-by-layer'", "Take end-to-end.")
-        self.step = self.skipped = self.stale = 0
+        self.step = self.skipped = self.skips_in_a_row = self.stale = 0
         self.restored = False
+        self.prepared_with: tuple[Tensor, Observation] | None = None  # draws to learn from in closed form
         self.best, self.best_nmse_db, self.best_score = copies(parameters_of(estimator)), math.inf, math.inf
+        self.best_step = 0
         self.pool = self._pool()
         self.lessons = self._lessons()
         terms = () if self.lessons is None else self.lessons.terms
@@ -91,31 +96,37 @@ class Trainer:
 
     def events(self) -> Iterator[Event]:
         """Train from the present step to the end."""
-        began, in_a_row, reason = time.perf_counter(), 0, "steps"
+        began, reason = time.perf_counter(), self._ending()  # a run that came to its end takes no step more
         parameters = sum(p.numel() for p in self.estimator.parameters())
-        yield Started(self.step, self.training.steps, parameters, self.training.threads, self.world.size)
+        reader = ability(self.problem, SaysReading)
+        if reader is not None and reader.doubt is not None:
+            warnings.warn(reader.doubt, stacklevel=3)
+        reading = "" if reader is None else reader.reading or ""
+        yield Started(self.step, self.training.steps, parameters, self.training.threads, self.world.size, reading)
         if not self.restored:
             self._prepare()
+            self.best = copies(parameters_of(self.estimator))  # no less than this comes back, whatever happens
             yield self._validate(None)  # so that what comes back is never worse than what came in
+            self.prepared_with = None
             self._save_checkpoint()
         for stage in self.stages:
-            if self.step == stage.first:
+            if self.step == stage.first and reason == "steps":
                 self._begin(stage)
-            while stage.first <= self.step < stage.last:
+            while stage.first <= self.step < stage.last and reason == "steps":
                 stepped = self._step(stage)
                 yield stepped
-                in_a_row = in_a_row + 1 if stepped.skipped else 0
-                diverged = in_a_row == SKIPS_TO_DIVERGE
-                if self.step % self.training.validate_every == 0 or self.step == stage.last or diverged:
+                self.skips_in_a_row = self.skips_in_a_row + 1 if stepped.skipped else 0
+                ends = self.step == stage.last or self._ending() == "diverged"
+                if self.step % self.training.validate_every == 0 or ends:
                     yield self._validate(stage)
                     self._save_checkpoint()
-                reason = self._ending(diverged=diverged)
-                if reason != "steps":
-                    break
+                reason = self._ending()
         load_parameters(self.estimator, self.best)
         self._save_weights()
         loss = self.best_score if self.objective.self_judged else None
-        yield Finished(self.step, reason, self.best_nmse_db, self.skipped, time.perf_counter() - began, loss)
+        advice = advice_on(reason, self.step, self.skipped, self.best_step, judged=math.isfinite(self.best_score))
+        seconds = time.perf_counter() - began
+        yield Finished(self.step, reason, self.best_nmse_db, self.skipped, seconds, loss, self.best_step, advice)
 
     @torch.no_grad()
     def _begin(self, stage: Stage) -> None:
@@ -125,8 +136,8 @@ class Trainer:
         if self.lessons is not None and stage.term is not None:
             self.lessons.begin(stage.term)
 
-    def _ending(self, *, diverged: bool) -> Ending:
-        if diverged:
+    def _ending(self) -> Ending:
+        if self.skips_in_a_row >= SKIPS_TO_DIVERGE:
             return "diverged"
         return "patience" if 0 < self.training.patience <= self.stale else "steps"
 
@@ -139,6 +150,7 @@ class Trainer:
             x, obs = self.pool.part(held_out=False)
         else:
             x, obs = draw(self.problem, PREPARATION_DRAWS, self.training.seed, Stream.PREPARATION, 0)
+        self.prepared_with = x, obs
         with torch.no_grad():
             learner.prepare(x.to(self.device), obs.to(self.device))
         if self.world.size > 1:  # eigenvectors of another machine may have another sign
@@ -214,7 +226,7 @@ class Trainer:
         better = whole and score < self.best_score
         if better:
             self.best = copies(parameters_of(self.estimator))
-            self.best_nmse_db, self.best_score = value, score
+            self.best_nmse_db, self.best_score, self.best_step = value, score, self.step
         self.stale = 0 if better or not whole else self.stale + 1
         return Validated(self.step, depth, value, better, loss)
 
@@ -230,28 +242,31 @@ class Trainer:
         facts = {
             "step": self.step,
             "skipped": self.skipped,
+            "skips_in_a_row": self.skips_in_a_row,
             "stale": self.stale,
             "best_nmse_db": self.best_nmse_db,
             "best_score": self.best_score,
+            "best_step": self.best_step,
             "operator": fingerprint_of(self.estimator),
         }
-        write_tensors(self.path / "checkpoint.safetensors", tensors, facts)
+        write_tensors(self.path / CHECKPOINT, tensors, facts)
 
     def _save_weights(self) -> None:
         if self.path is not None and self.world.leads:
             metadata = facts_of(self.estimator) | {"nmse_db": self.best_nmse_db}
             write_tensors(self.path / "weights.safetensors", parameters_of(self.estimator), metadata)
 
-    def restore(self) -> None:
-        """Go back to the state of the checkpoint.
+    def resume(self) -> None:
+        """Go back to the state of the checkpoint; where a run stopped before its first one, begin as if anew.
 
         Raises:
-            ValueError: If the checkpoint is missing, damaged or of another network.
+            ValueError: If the checkpoint is damaged or of another network.
         """
         assert self.path is not None
-        tensors, facts = read_tensors(
-            self.path / "checkpoint.safetensors", "The run stopped before its first one: start it anew."
-        )
+        file = self.path / CHECKPOINT
+        if not os.path.lexists(file):
+            return
+        tensors, facts = read_tensors(file, "Bring it back, or train anew.")
         check_operator(facts, fingerprint_of(self.estimator), self.path)
         parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimiser": {}, "lessons": {}}
         for name, t in tensors.items():
@@ -262,15 +277,15 @@ class Trainer:
         load_parameters(self.estimator, parts["model"])
         self.restored = True
         self.step, self.skipped, self.stale = facts["step"], facts["skipped"], facts["stale"]
+        self.skips_in_a_row = facts["skips_in_a_row"]
         self.best_nmse_db, self.best_score = facts["best_nmse_db"], facts["best_score"]
+        self.best_step = facts["best_step"]
         if self.lessons is not None:
             self.lessons.restore(self.step, parts["lessons"])
         state: dict[int, dict[str, Tensor]] = {}
-        trained = [p for group in self.optimiser.param_groups for p in group["params"]]
         for name, t in parts["optimiser"].items():
             index, key = name.split("/")
-            is_pair = trained[int(index)].is_complex() and key != "step"
-            state.setdefault(int(index), {})[key] = torch.view_as_complex(t) if is_pair else t
+            state.setdefault(int(index), {})[key] = t
         self.optimiser.load_state_dict(self.optimiser.state_dict() | {"state": state})
 
 

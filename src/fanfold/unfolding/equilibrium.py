@@ -15,7 +15,8 @@ from fanfold.algorithms.base import Algorithm, State, Theta
 from fanfold.core.settings import Checked, checks_arguments
 from fanfold.observation import Estimate, Observation
 from fanfold.unfolding.adjoint import ImplicitGradient, Through, detached, flat, replaced, sample_numbers
-from fanfold.unfolding.unfold import HasOperator, Unfolded
+from fanfold.unfolding.boundary import HasOperator
+from fanfold.unfolding.unfold import Unfolded
 
 Gradient = Literal["implicit", "jacobian-free"]
 
@@ -112,6 +113,7 @@ class Equilibrium(Unfolded):
 
     def trajectory(self, obs: Observation, depth: int | None = None, latest: int | None = None) -> list[Estimate]:
         """The estimate, as a network of one layer gives it."""
+        dtype, obs = obs.y.dtype, self.admitted(obs)
         (theta,), self._learns = self._thetas(obs), torch.is_grad_enabled()
         start = self.algorithm.start(obs)
         s, settled = self._settle(start, obs, detached(theta))
@@ -122,7 +124,7 @@ class Equilibrium(Unfolded):
             moving = [k for k, v in numbers.items() if k not in began or not torch.equal(began[k], v)]
             adjoint = ImplicitGradient(self.algorithm, s, obs, theta, moving, settled, self.tolerance)
             after = replaced(after, dict(zip(moving, Through.apply(adjoint, *(numbers[k] for k in moving)))))
-        return [self.algorithm.read(after)]
+        return [self.algorithm.read(after).in_precision(dtype)]
 
     @torch.no_grad()
     def _at_rest(self, s: State, start: State, obs: Observation, theta: Theta) -> State:

@@ -50,12 +50,12 @@ def _parse(name: str, words: str) -> tuple[str, str | None]:
         axis = next((axis for axis in (SHARING, GRANULARITY) if word in axis), None)
         if axis is None or axis in chosen:
             raise ValueError(
-                f"cannot read learn={{{name!r}: {words!r}}}: say {' or '.join(SHARING)}, and optionally "
+                f"cannot read {words!r}, how {name} is learned: say {' or '.join(SHARING)}, and optionally "
                 f"{', '.join(GRANULARITY)}, such as 'per-layer vector'.{did_you_mean(word, SHARING + GRANULARITY)}"
             )
         chosen[axis] = word
     if SHARING not in chosen:
-        raise ValueError(f"learn={{{name!r}: {words!r}}} does not say how layers share it: {' or '.join(SHARING)}.")
+        raise ValueError(f"{words!r} does not say how layers share {name}: {' or '.join(SHARING)}.")
     return chosen[SHARING], chosen.get(GRANULARITY)
 
 

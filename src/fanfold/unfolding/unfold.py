@@ -6,7 +6,7 @@ Unfolding: Gregor & LeCun (2010); Monga, Li & Eldar (2021). The deviations are f
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -15,16 +15,10 @@ from fanfold.algorithms import FISTA
 from fanfold.algorithms.base import Algorithm, State, Theta, without_groups
 from fanfold.core.settings import Checked, checks_arguments
 from fanfold.linops import LinearOperator
-from fanfold.observation import Estimate, Observation
+from fanfold.observation import Estimate, Observation, takes_measurements
+from fanfold.unfolding.boundary import HasOperator, admitted, operator_of
 from fanfold.unfolding.learn import lookup, zero_deviation
 from fanfold.unfolding.loops import checkpointed, iterates, last
-
-
-class HasOperator(Protocol):
-    """A problem or an observation: whatever carries the operator `A`."""
-
-    @property
-    def A(self) -> LinearOperator | None: ...  # noqa: N802
 
 
 @dataclass(frozen=True)
@@ -44,16 +38,17 @@ class Iterated(Checked):
     def __post_init__(self):
         _check_count("iterations", self.iterations)
 
+    @takes_measurements
     def __call__(self, obs: Observation) -> Estimate:
         """The estimate after the last iteration."""
-        return self.algorithm.read(last(self._states(obs)))
+        return self.algorithm.read(last(self._states(obs))).in_precision(obs.y.dtype)
 
     def trajectory(self, obs: Observation) -> list[Estimate]:
         """The estimate after each iteration."""
-        return [self.algorithm.read(s) for s in self._states(obs)]
+        return [self.algorithm.read(s).in_precision(obs.y.dtype) for s in self._states(obs)]
 
     def _states(self, obs: Observation) -> Iterator[State]:
-        _check_operator(obs)
+        obs = admitted(self.algorithm, obs)
         return iterates(self.algorithm, obs, [self.algorithm.nominal_theta(obs)] * self.iterations)
 
 
@@ -133,11 +128,11 @@ class Unfolded(nn.Module):
     ):
         super().__init__()
         _check_count("layers", layers)
-        A, learn = _check_operator(problem_or_obs), without_groups(algorithm, learn)
+        A, learn = operator_of(problem_or_obs), without_groups(algorithm, learn)
         self.algorithm, self.layers, self.learn, self.checkpoint = algorithm, layers, learn, checkpoint
         self._bound, self._strength = A, 1.0
         self._kept: tuple[tuple, list[Theta], list] | None = None
-        template = Observation.unchecked(torch.zeros(A.m, dtype=A.dtype, device=A.device), A)
+        template = Observation.unchecked(torch.zeros(A.m, dtype=A.wide.dtype, device=A.device), A.wide)
         zeros = {
             name: zero_deviation(name, words, lookup(algorithm, name), algorithm, template, layers)
             for name, words in learn.items()
@@ -181,18 +176,34 @@ class Unfolded(nn.Module):
         """How many iterations of a classical algorithm stand beside it in comparisons."""
         return self.layers
 
+    @takes_measurements
     def forward(self, obs: Observation) -> Estimate:
         """The estimate of the last layer."""
         return self.trajectory(obs, latest=1)[0]
 
     def trajectory(self, obs: Observation, depth: int | None = None, latest: int | None = None) -> list[Estimate]:
         """The estimate of every layer, or of the first `depth` layers; of these only the `latest` ones if so wished."""
+        dtype, obs = obs.y.dtype, self.admitted(obs)
         thetas = self._thetas(obs)[:depth]
         skip = 0 if latest is None else max(0, len(thetas) - latest)
         if self.checkpoint and torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            return checkpointed(self.algorithm, obs, thetas, skip)
-        states = iterates(self.algorithm, obs, thetas)
-        return [self.algorithm.read(s) for s in itertools.islice(states, skip, None)]
+            estimates = checkpointed(self.algorithm, obs, thetas, skip)
+        else:
+            states = iterates(self.algorithm, obs, thetas)
+            estimates = [self.algorithm.read(s) for s in itertools.islice(states, skip, None)]
+        return [estimate.in_precision(dtype) for estimate in estimates]
+
+    def admitted(self, obs: Observation) -> Observation:
+        """The observation in the precision in which layers compute, once its operator is known to be the network's.
+
+        Raises:
+            ValueError: If the operator is another, or zero.
+        """
+        A = operator_of(obs)
+        if A is not self._bound:
+            self._check_bound(A)
+        numbers_alone = len([*self.parameters()]) == len(self.deviations)  # networks inside have their own precision
+        return admitted(self.algorithm, obs, in_double=numbers_alone)
 
     def moved_to(self, problem_or_obs: HasOperator) -> "Unfolded":
         """These deviations on another operator, such as a larger array of the same kind: train small, use large.
@@ -222,9 +233,6 @@ class Unfolded(nn.Module):
         return [{"params": [d], "lr": lr * nominals[name].lr_scale} for name, d in self.deviations.items()]
 
     def _thetas(self, obs: Observation) -> list[Theta]:
-        A = _check_operator(obs)
-        if A is not self._bound:
-            self._check_bound(A)
         if torch.is_grad_enabled() or torch.compiler.is_compiling():
             return self._layer_thetas(obs)
         # Adding deviations to matrices is dear: without gradients what was added last is kept while nothing changes.
@@ -244,6 +252,7 @@ class Unfolded(nn.Module):
     def _effective(self, name: str, v: Tensor) -> list[Tensor]:
         """The quantity in every layer."""
         d = self.deviations[name] if self._strength == 1 else self.deviations[name] * self._strength
+        d = d.to(v.dtype if d.is_complex() else v.dtype.to_real())
         values = self.algorithm.nominals[name].domain.deviate(v, d).unbind(0)
         return list(values) * (self.layers if len(values) == 1 else 1)
 
@@ -290,9 +299,3 @@ class UnfoldedSettings(Checked):
 def _check_count(name: str, value: int) -> None:
     if value < 1:
         raise ValueError(f"{name} is {value}; pass at least 1.")
-
-
-def _check_operator(carrier: HasOperator) -> LinearOperator:
-    if carrier.A is None:
-        raise ValueError("an iterative algorithm needs the operator A and this observation has none; pass one with A.")
-    return carrier.A

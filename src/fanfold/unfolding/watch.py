@@ -22,8 +22,8 @@ from fanfold.linops import LinearOperator
 from fanfold.observation import Estimate, Observation
 from fanfold.priors import Prior
 from fanfold.shrinkage import soft_divergence
+from fanfold.unfolding.boundary import admitted
 from fanfold.unfolding.loops import iterates
-from fanfold.unfolding.unfold import iterate
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def watch(
     if kind not in WATCHED:
         known = " and ".join(watched.__name__ for watched in WATCHED)
         raise ValueError(f"{type(algorithm).__name__} has no state evolution here; {known} have.")
-    iterate(algorithm, 1)(obs)  # checks the observation
+    dtype, obs = obs.y.dtype, admitted(algorithm, obs)
     assert obs.A is not None
     states = [algorithm.start(obs), *iterates(algorithm, obs, [algorithm.nominal_theta(obs)] * iterations)]
     watched = WATCHED[kind](algorithm, obs, obs.A, prior, states)
@@ -98,7 +98,7 @@ def watch(
             f"{row['predicted_db']:.1f} dB. Broken assumption: {'; '.join(broken)}.",
             stacklevel=3,
         )
-    return Trace(estimates[-1], Table(rows), broken)
+    return Trace(estimates[-1].in_precision(dtype), Table(rows), broken)
 
 
 SAMPLE_SPREAD_DB = 3.0  # of the error of one sample of 500 unknowns, one in ten of them not zero, where errors fall

@@ -1,6 +1,6 @@
 """An estimator that learns its array's responses together with its other numbers. Deviations: fanfold's own idea."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import torch
@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from fanfold.algorithms import OAMP
 from fanfold.core.settings import Checked
 from fanfold.estimators.imaging.settings import Imaging
+from fanfold.estimators.precision import in_full_precision
 from fanfold.linops import Kronecker
-from fanfold.observation import Estimate, Observation
+from fanfold.observation import Estimate, Observation, takes_measurements
 from fanfold.problems.base import Problem
 from fanfold.unfolding.unfold import UnfoldedSettings
 
@@ -46,8 +47,9 @@ class LearnedResponsesSettings(Checked):
                 f"responses belong to the elements of an array's axes, and {problem.A} has none; take a problem whose "
                 "operator is a Kronecker product, such as rf-imaging."
             )
-        net = LearnedResponses(self.within.build(problem), tuple(factor.shape[0] for factor in problem.A.factors))
-        net.settings = self
+        within = self.within.build(problem)
+        net = LearnedResponses(within, tuple(factor.shape[0] for factor in problem.A.factors))
+        net.settings = replace(self, within=within.settings or self.within)
         return net
 
 
@@ -98,6 +100,8 @@ class LearnedResponses(nn.Module):
         """
         return LearnedResponsesSettings(within or unfolded_oamp()).build(problem)
 
+    @takes_measurements
+    @in_full_precision
     def forward(self, obs: Observation) -> Estimate:
         """The estimate, `(..., n)`.
 
@@ -112,7 +116,10 @@ class LearnedResponses(nn.Module):
         z = y.reshape(-1, *grid)
         for k, response in enumerate(self.responses(y.dtype)):
             z = z / response.reshape([-1 if axis == k + 1 else 1 for axis in range(z.ndim)])
-        return self.within(Observation.unchecked(z.reshape(y.shape), obs.A, obs.noise_var))
+        z = z.reshape(y.shape)
+        if obs.A is None and obs.noise_var is None:  # the network within may know its operator
+            return self.within(z)
+        return self.within(Observation.unchecked(z, obs.A, obs.noise_var))
 
     def responses(self, dtype: torch.dtype = torch.complex64) -> list[Tensor]:
         """The response of every element along each axis, `(m_k,)`."""

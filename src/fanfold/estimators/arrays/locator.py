@@ -13,10 +13,11 @@ from torch.nn import functional
 
 from fanfold.core.abilities import require
 from fanfold.core.settings import Checked
-from fanfold.core.units import power
+from fanfold.core.units import ordinary_binade, power
+from fanfold.estimators.precision import in_full_precision
 from fanfold.networks.residual_mlp import ResidualMLP
 from fanfold.networks.spectrum import SpectrumCNN
-from fanfold.observation import Estimate, Observation
+from fanfold.observation import Estimate, Observation, takes_measurements
 from fanfold.problems.protocols import KnownWaveform
 
 DECISIVE_NATS = 1000.0  # log ratios beyond it count as their logarithm, since nothing depends on them any more
@@ -56,7 +57,7 @@ class LocatorSettings(Checked):
         Raises:
             ValueError: If the problem has no source of known shape at an unknown place.
         """
-        instead = "Take tone or time-delay, or make it of templates: Locator(templates, values)."
+        instead = "Take tone or time-delay; in Python a Locator can be made of templates."
         located = require(problem, KnownWaveform, "Locator", instead)
         low, high = located.window
         inside = math.ceil((high - low) / located.resolution * self.oversampling)
@@ -174,6 +175,8 @@ class Locator(nn.Module):
         """
         return LocatorSettings(oversampling, margin, width, depth, seed).build(problem)
 
+    @takes_measurements
+    @in_full_precision
     def forward(self, obs: Observation) -> Estimate:
         """The mixture's mean and variance, `(..., 1)` each.
 
@@ -206,17 +209,19 @@ class Locator(nn.Module):
         return log_weight, centre, self.spacing * torch.exp(said.log_scale + self.strength * stretch)
 
     def _filter(self, obs: Observation) -> FilterOutputs:
-        strength, energy = self._powers(obs)
+        unit = self._unit(obs)
+        strength, energy = self._powers(obs.y / unit)
         tiny = torch.finfo(energy.dtype).tiny  # silence too has a logarithm
         entries = obs.y.shape[-1] * (1.0 if obs.y.is_complex() else 0.5)
         if obs.noise_var is None:
             ratio = -entries * torch.log1p(-(strength / (energy + tiny)).clamp(max=1 - 1e-6))
             log_var = level = torch.zeros_like(energy)
         else:
-            var = obs.noise_var.to(energy).expand(energy.shape).clamp_min(tiny)
+            var = (obs.noise_var / unit / unit).to(energy).expand(energy.shape).clamp_min(tiny)
             var = torch.maximum(var, 1e-9 * energy / obs.y.shape[-1])  # 90 dB are as good as no noise
             ratio = entries / obs.y.shape[-1] * strength / var
-            log_var, level = torch.log(var), torch.log(energy / (obs.y.shape[-1] * var) + ADDED_POWER)
+            level = torch.log(energy / (obs.y.shape[-1] * var) + ADDED_POWER)
+            log_var = torch.log(var) + 2 * torch.log(unit).to(energy)
         slope, bend = self._differences(torch.log(strength + ADDED_POWER * strength.mean(-1, keepdim=True) + tiny))
         offset = torch.where(bend < 0, (slope / (-bend).clamp_min(1e-6)).clamp(-1, 1), 0.0)
         # a peak as sharp as the parabola within a bin, all of which is as likely: variance 1 / 12
@@ -228,14 +233,22 @@ class Locator(nn.Module):
         of_bins = torch.stack([seen.expand_as(ratio) for seen in of_bins], -2)
         return FilterOutputs(ratio, offset, log_scale, of_bins, torch.cat([log_var, level, torch.log1p(top)], -1))
 
-    def _powers(self, obs: Observation) -> tuple[Tensor, Tensor]:
-        """The powers of the matched filters `(..., K)` and of y `(..., 1)`, summed over snapshots."""
-        y, (_, m) = obs.y, self.templates.shape
+    def _unit(self, obs: Observation) -> Tensor:
+        """What y is divided by, `(..., 1)`: one, or a power of two where squares would be no numbers."""
+        self._check(obs.y)
+        size = obs.y.abs().amax(-1, keepdim=True)
+        return ordinary_binade(size if obs.noise_var is None else torch.maximum(size, obs.noise_var.sqrt()))
+
+    def _check(self, y: Tensor) -> None:
+        m = self.templates.shape[1]
         if y.shape[-1] != m * self.snapshots or (self.templates.is_complex() and not y.is_complex()):
             shape = f"{'complex ' if self.templates.is_complex() else ''}(..., {m * self.snapshots})"
             raise ValueError(f"y is {y.dtype} of shape {tuple(y.shape)}; pass measurements of shape {shape}.")
+
+    def _powers(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """The powers of the matched filters `(..., K)` and of y `(..., 1)`, summed over snapshots."""
         y = y.to(self.values.dtype.to_complex() if y.is_complex() else self.values.dtype)
-        Y = y.reshape(*y.shape[:-1], m, self.snapshots)
+        Y = y.reshape(*y.shape[:-1], self.templates.shape[1], self.snapshots)
         c = self.templates.conj().to(y.dtype) @ Y
         if self.positive:
             c = c.real.clamp_min(0.0)

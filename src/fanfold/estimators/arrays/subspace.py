@@ -6,6 +6,7 @@ and neither powers, nor the noise variance, nor a prior.
 """
 
 import math
+import warnings
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, Literal, Self
@@ -14,9 +15,9 @@ import torch
 from torch import Tensor
 
 from fanfold.core.settings import Checked
-from fanfold.core.units import power
+from fanfold.core.units import binade, power
 from fanfold.estimators.base import known_peers
-from fanfold.observation import Estimate, Estimator, Observation
+from fanfold.observation import Estimate, Estimator, Observation, takes_measurements
 from fanfold.problems.located.direction_of_arrival import DirectionOfArrival
 
 LIFT = 1e-12  # of the null spectrum: parts double roots on the circle along the radius, where angles do not change
@@ -32,6 +33,10 @@ class Subspace(Checked, ABC):
 
     With few snapshots or coherent sources the covariance has too low a rank: `subarray` averages it over all stretches
     of so many sensors (spatial smoothing), and `forward_backward` with the same read backwards.
+
+    A sample whose angles y does not tell has NaN for all of them, and a warning names it: where a sensor is silent in
+    every snapshot, since the array is then no uniform one, and where the covariance has a lower rank than there are
+    sources. The other samples are what they are alone.
 
     Raises:
         ValueError: If there are not fewer sources than sensors in a stretch, or, of y, if it does not fit the array or
@@ -63,12 +68,51 @@ class Subspace(Checked, ABC):
         """Sensors that the covariance is of."""
         return self.subarray or self.sensors
 
+    @takes_measurements
     def __call__(self, obs: Observation) -> Estimate:
         """The angles, `(..., sources)`, without a variance."""
-        values, vectors = torch.linalg.eigh(self.covariance(obs.y))
-        flat = vectors.reshape(-1, self.stretch, self.stretch)
-        angles = self.angles(flat).sort(-1).values
-        return Estimate(angles.reshape(*values.shape[:-1], self.sources).to(obs.y.real.dtype))
+        R, rounding = self.covariance(obs.y), torch.finfo(obs.y.dtype).eps ** 2
+        batch = R.shape[:-2]
+        silent, R = self.silent(obs.y), R.reshape(-1, self.stretch, self.stretch)
+        R = torch.where(silent.any(-1)[:, None, None], self._exemplary(R), R)
+        values, vectors = torch.linalg.eigh(R)
+        least = self.stretch * max(rounding, torch.finfo(values.dtype).eps) * values[:, -1]
+        poor = values[:, -self.sources] <= least
+        vectors = torch.where(poor[:, None, None], torch.linalg.eigh(self._exemplary(R))[1], vectors)
+        angles = self.angles(vectors).sort(-1).values
+        angles = angles.masked_fill((silent.any(-1) | poor)[:, None], math.nan)
+        self._warn(silent, poor, angles)
+        return Estimate(angles.reshape(*batch, self.sources).to(obs.y.real.dtype))
+
+    def silent(self, y: Tensor) -> Tensor:
+        """Which sensors of y `(..., sensors * snapshots)` say nothing beside the others: `(batch, sensors)`."""
+        Y = y.to(torch.complex128).reshape(-1, self.sensors, y.shape[-1] // self.sensors)
+        of_sensor = power(Y / binade(Y.abs().amax((-2, -1), keepdim=True))).mean(-1)
+        return of_sensor <= torch.finfo(y.dtype).eps ** 2 * of_sensor.mean(-1, keepdim=True)
+
+    def _exemplary(self, R: Tensor) -> Tensor:
+        """A covariance that every method can take, of sources on orthogonal directions: `(L, L)`."""
+        F = torch.fft.fft(torch.eye(self.stretch, dtype=R.dtype, device=R.device))[:, : self.sources]
+        return F @ F.mH
+
+    def _warn(self, silent: Tensor, poor: Tensor, angles: Tensor) -> None:
+        untold = angles.isnan().any(-1)
+        if not untold.any():
+            return
+        first = int(untold.nonzero()[0])
+        if silent[first].all():
+            why = "all sensors are silent"
+        elif silent[first].any():
+            why = f"sensor {int(silent[first].nonzero()[0])} is silent in every snapshot"
+        elif poor[first]:
+            why = f"its covariance has a lower rank than its {self.sources} sources (coherent? see subarray)"
+        else:
+            why = "its signal subspace lies on single sensors"
+        warnings.warn(
+            f"{type(self).__name__} cannot tell the angles of {int(untold.sum())} of {len(untold)} samples, which are "
+            f"NaN; of sample {first} {why}.",
+            stacklevel=3,
+        )
 
     @abstractmethod
     def angles(self, vectors: Tensor) -> Tensor:
@@ -92,6 +136,7 @@ class Subspace(Checked, ABC):
                 f"sources; {fix}."
             )
         Y = y.to(torch.complex128).unflatten(-1, (self.sensors, snapshots))
+        Y = Y / binade(Y.abs().amax((-2, -1), keepdim=True))  # powers of what is huge or tiny are no numbers
         Y = Y / power(Y).mean((-2, -1), keepdim=True).sqrt().clamp_min(torch.finfo(torch.float64).tiny)
         parts = Y.unfold(-2, self.stretch, 1)  # (..., stretches, snapshots, L)
         parts = parts.flatten(-3, -2)
@@ -182,8 +227,10 @@ class ESPRIT(Subspace):
             both = torch.cat([first, second], -1)
             V = torch.linalg.eigh(both.mH @ both)[1][..., : self.sources]  # what both nearly lack
             above, below = V[..., : self.sources, :], V[..., self.sources :, :]
-            turn = -torch.linalg.solve(below, above, left=False)
-        return torch.linalg.eigvals(turn).angle()
+            turn = -torch.linalg.solve_ex(below, above, left=False)[0]
+        told = torch.isfinite(turn).flatten(1).all(-1)[:, None]
+        turn = torch.where(told[..., None], turn, torch.eye(self.sources, dtype=turn.dtype, device=turn.device))
+        return torch.linalg.eigvals(turn).angle().masked_fill(~told, math.nan)
 
 
 @known_peers.register
@@ -202,11 +249,17 @@ def null_spectrum(noise: Tensor) -> Tensor:
 
 
 def polynomial_roots(coefficients: Tensor) -> Tensor:
-    """Roots of `Σ_k c_k z^k`: `(batch, n + 1)` -> `(batch, n)`, eigenvalues of the companion matrix."""
+    """Roots of `Σ_k c_k z^k`: `(batch, n + 1)` -> `(batch, n)`, eigenvalues of the companion matrix.
+
+    Where the last coefficient vanishes, a root is far away instead of nowhere.
+    """
     n = coefficients.shape[-1] - 1
+    size, last = coefficients.abs(), coefficients[:, -1:]
+    least = torch.finfo(size.dtype).eps * size.amax(-1, keepdim=True)
+    last = torch.where(size[:, -1:] < least, least.to(last.dtype), last)
     C = coefficients.new_zeros(len(coefficients), n, n)
     C[:, 1:, :-1] = torch.eye(n - 1, dtype=C.dtype, device=C.device)
-    C[:, :, -1] = -coefficients[:, :-1] / coefficients[:, -1:]
+    C[:, :, -1] = -coefficients[:, :-1] / last
     return torch.linalg.eigvals(C)
 
 

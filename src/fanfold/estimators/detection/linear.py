@@ -3,8 +3,8 @@
 import torch
 
 from fanfold.estimators.linear.lmmse import LMMSE
-from fanfold.linops import refuse_rank_deficient
-from fanfold.observation import Estimate, Observation
+from fanfold.linops import refuse_rank_deficient, refuse_unseen, refuse_zero
+from fanfold.observation import Estimate, Observation, in_working_precision, takes_measurements
 
 
 class ZeroForcing:
@@ -18,14 +18,19 @@ class ZeroForcing:
         True
     """
 
+    @takes_measurements
+    @in_working_precision
     def __call__(self, obs: Observation) -> Estimate:
         """The estimate and, where the noise variance is known, its error variance, `(..., n)` each.
 
         Raises:
-            ValueError: If the operator is unknown, has fewer measurements than unknowns, or is rank-deficient.
+            ValueError: If the operator is unknown or zero, has fewer measurements than unknowns, is rank-deficient, or
+                does not see an unknown.
         """
         if obs.A is None or obs.A.m < obs.A.n:
             raise ValueError(f"zero forcing needs an operator with at least as many measurements as unknowns: {obs.A}.")
+        refuse_zero(obs.A)
+        refuse_unseen(obs.A, "zero forcing")
         refuse_rank_deficient(obs.A)
         U, d, V = obs.A.svd()
         x = V @ ((U.H @ obs.y) / d)
@@ -54,22 +59,28 @@ class UnbiasedLMMSE:
     def __init__(self, power: float = 1.0):
         self.power = power
 
+    @takes_measurements
+    @in_working_precision
     def __call__(self, obs: Observation) -> Estimate:
         """The estimate and its error variance, `(..., n)` each.
 
         Raises:
-            ValueError: If the operator or the noise variance is unknown.
+            ValueError: If the operator or the noise variance is unknown, or the operator is zero.
         """
         if obs.A is None:
             raise ValueError("LMMSE needs the operator A and noise_var; pass both in the Observation.")
         shrunk = LMMSE(None, self.power * torch.eye(obs.A.n, dtype=obs.A.dtype, device=obs.A.device))(obs)
         assert shrunk.var is not None
         gain = (1 - shrunk.var / self.power).clamp_min(torch.finfo(shrunk.var.dtype).eps)
+        gain = obs.A.seen().only(gain, 1)  # an unknown that nothing sees keeps its prior
         return Estimate(shrunk.x / gain, shrunk.var / gain)
 
 
 def matched_filter_bound(obs: Observation) -> torch.Tensor:
-    """Noise variance of each entry when all the others are known, `noise_var / ‖a_i‖²`: no detector has less."""
+    """Noise variance of each entry when all the others are known, `noise_var / ‖a_i‖²`: no detector has less.
+
+    It is infinite for an entry that A does not see.
+    """
     if obs.A is None or obs.noise_var is None:
         raise ValueError("the matched-filter bound needs the operator A and noise_var; pass both in the Observation.")
-    return obs.noise_var / obs.A.gram_diagonal()
+    return obs.A.seen().only(obs.noise_var / obs.A.gram_diagonal(), torch.inf)

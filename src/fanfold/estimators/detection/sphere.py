@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fanfold.observation import Estimate, Observation
+from fanfold.linops import refuse_unseen, refuse_zero
+from fanfold.observation import Estimate, Observation, in_working_precision, takes_measurements
 from fanfold.priors import Constellation
 
 
@@ -41,6 +42,8 @@ class SphereDecoder:
     def __init__(self, prior: Constellation, node_limit: int = 100_000):
         self.prior, self.node_limit = prior, node_limit
 
+    @takes_measurements
+    @in_working_precision
     def __call__(self, obs: Observation) -> Estimate:
         """The most likely points, `(..., n)`.
 
@@ -64,10 +67,12 @@ class SphereDecoder:
             guess: Points `(..., n)` that are to be beaten: those of a good detector save most of the search.
 
         Raises:
-            ValueError: If the operator is unknown or has fewer measurements than unknowns.
+            ValueError: If the operator is unknown or zero, has fewer measurements than unknowns, or does not see one.
         """
         if obs.A is None or obs.A.m < obs.A.n:
             raise ValueError(f"sphere decoding needs at least as many measurements as unknowns, not {obs.A}.")
+        refuse_zero(obs.A)
+        refuse_unseen(obs.A, "sphere decoding")
         y = obs.y.reshape(-1, obs.A.m)
         H = obs.A.matrix().expand(len(y), obs.A.m, obs.A.n)
         levels = self.prior.levels(y).double().numpy()

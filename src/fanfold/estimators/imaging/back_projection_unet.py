@@ -1,15 +1,16 @@
 """A U-Net on a linear image. Jin, McCann, Froustey & Unser (2017), "FBPConvNet": x̂ = U-Net(image(y))."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 
 from fanfold.core.settings import Checked, checks_arguments
 from fanfold.core.units import rms
-from fanfold.estimators.imaging.scenes import as_picture, as_signal, check_scene, like_operator, scene_of
-from fanfold.estimators.linear.image import ImageName, linear_image, signal_power
+from fanfold.estimators.imaging.scenes import check_scene, like_operator, scene_of, through
+from fanfold.estimators.linear.image import ImageName, image_for
+from fanfold.estimators.precision import in_full_precision
 from fanfold.networks import UNet
-from fanfold.observation import Estimate, Estimator, Observation
+from fanfold.observation import Estimate, Estimator, Observation, takes_measurements
 from fanfold.problems.base import Problem
 
 
@@ -34,10 +35,10 @@ class BackProjectionUNetSettings(Checked):
 
     def build(self, problem: Problem) -> "BackProjectionUNet":
         """The untrained network."""
-        image = linear_image(self.image, signal_power(problem) if self.signal_var is None else self.signal_var)
+        image, signal_var = image_for(self, problem)
         shape = {"width": self.width, "levels": self.levels, "groups": self.norm_groups, "seed": self.network_seed}
         net = BackProjectionUNet(scene_of(problem, self.voxels), image, **shape)
-        net.settings = self
+        net.settings = replace(self, signal_var=signal_var)
         return net if problem.A is None else like_operator(net, problem.A)
 
 
@@ -115,6 +116,8 @@ class BackProjectionUNet(nn.Module):
         """Whether measurements in other units give the estimate in other units."""
         return self.settings is not None and self.settings.image == "back-projection"
 
+    @takes_measurements
+    @in_full_precision
     def forward(self, obs: Observation) -> Estimate:
         """The estimate, `(..., n)`; complex or real as the measurements.
 
@@ -124,4 +127,4 @@ class BackProjectionUNet(nn.Module):
         x = self.image(obs).x
         check_scene(x, self.scene)
         scale = rms(x)
-        return Estimate(scale * as_signal(self.net(as_picture(x / scale, self.scene)), x))
+        return Estimate(scale * through(self.net, x / scale, self.scene))

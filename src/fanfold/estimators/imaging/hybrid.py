@@ -26,8 +26,11 @@ CORRECTIONS = {"prior": PriorMaps, "mean": MeanCorrection}
 class Corrected(OAMP):
     """OAMP whose denoiser is in `theta`, one for each layer."""
 
-    def denoise(self, r, v, given, theta):
-        x, var, beta = theta.denoiser(self.prior, r, v, given, theta.strength)
+    def denoise(self, r, v, seen, given, theta):
+        noise = seen.noise(v, self.prior.power)
+        x, var, beta = theta.denoiser(self.prior, r, noise, given, theta.strength)
+        if seen.mask is not None:  # the divergence of those that are seen, to which noise of one variance belongs
+            beta = seen.mean(var) / v + seen.mean(beta - var.mean(-1, keepdim=True) / noise)
         return x, var, beta.clamp(1e-6, 1 - 1e-6)
 
 

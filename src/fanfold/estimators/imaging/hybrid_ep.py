@@ -155,6 +155,7 @@ class HybridEP(Unfolded):
         Returns:
             Means and variances: the noisy pictures that the CNN sees, and learns from.
         """
+        obs = self.admitted(obs)
         shown: list[tuple[Tensor, Tensor]] = []
 
         def overheard(prior: Prior, r: Tensor, v: Tensor, given: Any, strength: float) -> Denoised:

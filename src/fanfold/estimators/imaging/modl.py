@@ -1,16 +1,17 @@
 """MoDL. Aggarwal, Mani & Jacob (2019), eqs. 9-10: z = x + CNN(x), x ← (AᴴA + λI)⁻¹ (Aᴴy + λz)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
 
 from fanfold.core.settings import Checked, checks_arguments
 from fanfold.core.units import rms
-from fanfold.estimators.imaging.scenes import as_picture, as_signal, check_scene, like_operator, scene_of
-from fanfold.estimators.linear.image import ImageName, linear_image, signal_power
+from fanfold.estimators.imaging.scenes import check_scene, like_operator, scene_of, through
+from fanfold.estimators.linear.image import ImageName, image_for
+from fanfold.estimators.precision import in_full_precision
 from fanfold.networks import ResidualCNN
-from fanfold.observation import Estimate, Estimator, Observation
+from fanfold.observation import Estimate, Estimator, Observation, takes_measurements
 from fanfold.problems.base import Problem
 
 
@@ -36,10 +37,10 @@ class MoDLSettings(Checked):
 
     def build(self, problem: Problem) -> "MoDL":
         """The untrained network."""
-        image = linear_image(self.image, signal_power(problem) if self.signal_var is None else self.signal_var)
+        image, signal_var = image_for(self, problem)
         shape = {"width": self.width, "depth": self.depth, "seed": self.network_seed}
         net = MoDL(scene_of(problem, self.voxels), image, self.lam, self.layers, **shape)
-        net.settings = self
+        net.settings = replace(self, signal_var=signal_var)
         return net if problem.A is None else like_operator(net, problem.A)
 
 
@@ -121,6 +122,8 @@ class MoDL(nn.Module):
         """Whether measurements in other units give the estimate in other units."""
         return self.settings is not None and self.settings.image == "back-projection"
 
+    @takes_measurements
+    @in_full_precision
     def forward(self, obs: Observation) -> Estimate:
         """The estimate, `(..., n)`; complex or real as the measurements.
 
@@ -134,7 +137,7 @@ class MoDL(nn.Module):
         check_scene(x, self.scene)
         for scale in self.scales:
             size = rms(x)
-            z = x + size * as_signal(self.cnn(as_picture(x / size, self.scene)), x)
+            z = x + size * through(self.cnn, x / size, self.scene)
             lam = self.lam * scale.exp() * obs.noise_var / size**2
             x = z + V @ (d / (d**2 + lam) * (y - d * (V.H @ z)))
         return Estimate(x)

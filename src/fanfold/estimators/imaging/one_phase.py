@@ -10,9 +10,10 @@ from fanfold.core.abilities import ability
 from fanfold.core.settings import Checked, checks_arguments
 from fanfold.estimators.imaging.back_projection_unet import BackProjectionUNetSettings
 from fanfold.estimators.imaging.settings import Imaging
-from fanfold.estimators.linear.image import ImageName, linear_image, signal_power
+from fanfold.estimators.linear.image import ImageName, image_for
+from fanfold.estimators.precision import in_full_precision
 from fanfold.linops import Dense, LinearOperator
-from fanfold.observation import Estimate, Observation
+from fanfold.observation import Estimate, Observation, takes_measurements
 from fanfold.problems.base import Problem
 from fanfold.problems.protocols import WithScene
 
@@ -100,9 +101,10 @@ class OnePhaseSettings(Checked):
 
     def build(self, problem: Problem) -> "OnePhase":
         """The untrained network."""
-        image = linear_image(self.image, signal_power(problem) if self.signal_var is None else self.signal_var)
-        net = OnePhase(image, self.within.build(RealScenes(problem)))
-        net.settings = self
+        image, signal_var = image_for(self, problem)
+        within = self.within.build(RealScenes(problem))
+        net = OnePhase(image, within)
+        net.settings = replace(self, signal_var=signal_var, within=within.settings or self.within)
         return net
 
 
@@ -161,6 +163,8 @@ class OnePhase(nn.Module):
         phase = phase_of(self.image(obs).x)
         return phase, real_form(obs, phase)
 
+    @takes_measurements
+    @in_full_precision
     def forward(self, obs: Observation) -> Estimate:
         """The real estimator's estimate, turned back."""
         phase, real = self.real(obs)

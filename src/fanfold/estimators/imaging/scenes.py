@@ -67,3 +67,9 @@ def as_signal(picture: Tensor, like: Tensor) -> Tensor:
     """Back from `(batch, 2, height, width)` to the shape and kind of the signal it was made of."""
     real, imag = (part.reshape(like.shape) for part in picture.flatten(2).unbind(1))
     return torch.complex(real, imag) if like.is_complex() else real
+
+
+def through(net: nn.Module, x: Tensor, scene: tuple[int, ...]) -> Tensor:
+    """What a network of pictures makes of a signal `(..., n)`, in the signal's precision, whatever the network's."""
+    weights = next(net.parameters())
+    return as_signal(net(as_picture(x, scene).to(weights.dtype)).to(x.real.dtype), x)

@@ -1,7 +1,7 @@
 """Linear images of a scene: the matched filter, and LMMSE for white scenes without a matrix being formed."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 
@@ -9,7 +9,8 @@ from fanfold.core.abilities import ability
 from fanfold.core.settings import Checked, checks_arguments
 from fanfold.core.streams import Stream
 from fanfold.core.units import power
-from fanfold.observation import Estimate, Estimator, Observation
+from fanfold.linops import reciprocal, refuse_zero
+from fanfold.observation import Estimate, Estimator, Observation, in_working_precision, takes_measurements
 from fanfold.problems.base import Problem
 from fanfold.problems.draws import draw
 from fanfold.problems.protocols import KnownPrior
@@ -18,6 +19,7 @@ ImageName = Literal["lmmse", "back-projection"]
 POWER_DRAWS = 1000
 
 
+@in_working_precision
 def back_projection(obs: Observation) -> Estimate:
     """The matched filter `Aᴴ y`, scaled by the least squares of each sample."""
     x = adjoint_image(obs).x
@@ -28,28 +30,33 @@ def back_projection(obs: Observation) -> Estimate:
     return Estimate(x * scale)
 
 
+@in_working_precision
 def adjoint_image(obs: Observation) -> Estimate:
     """The matched filter `Aᴴ y` as it is.
 
     Raises:
-        ValueError: If the operator is unknown.
+        ValueError: If the operator is unknown or zero.
     """
     if obs.A is None:
         raise ValueError("an image of the scene needs the operator A; pass it in the Observation.")
+    refuse_zero(obs.A)
     return Estimate(obs.A.H @ obs.y)
 
 
+@in_working_precision
 def white_lmmse(obs: Observation, signal_var: float) -> Estimate:
     """LMMSE for independent voxels of one variance, by the singular values: `V d v / (d² v + noise_var) Uᴴ y`.
 
     Raises:
-        ValueError: If the operator or the noise variance is unknown.
+        ValueError: If the operator or the noise variance is unknown, or the operator is zero.
     """
     if obs.A is None or obs.noise_var is None:
         raise ValueError("the LMMSE image needs the operator A and noise_var; pass both in the Observation.")
+    refuse_zero(obs.A)
     U, d, V = obs.A.svd()
-    loaded = (d**2 * signal_var + obs.noise_var).clamp_min(torch.finfo(d.dtype).tiny)  # a direction that nothing sees
-    return Estimate(V @ (d * signal_var / loaded * (U.H @ obs.y)))
+    loaded = (d**2 * signal_var + obs.noise_var).clamp_min(torch.finfo(d.dtype).tiny)
+    w = torch.where(reciprocal(d, obs.A.shape) > 0, d * signal_var / loaded, 0)  # not where nothing is seen
+    return Estimate(V @ (w * (U.H @ obs.y)))
 
 
 @dataclass(frozen=True)
@@ -65,6 +72,7 @@ class WhiteLMMSE(Checked):
 
     signal_var: float
 
+    @takes_measurements
     def __call__(self, obs: Observation) -> Estimate:
         return white_lmmse(obs, self.signal_var)
 
@@ -77,6 +85,28 @@ def linear_image(name: ImageName, signal_var: float) -> Estimator:
         ValueError: If there is none of that name.
     """
     return WhiteLMMSE(signal_var) if name == "lmmse" else adjoint_image
+
+
+class WithImage(Protocol):
+    """Settings that name a linear image."""
+
+    @property
+    def image(self) -> ImageName: ...
+
+    @property
+    def signal_var(self) -> float | None: ...
+
+
+def image_for(settings: WithImage, problem: Problem) -> tuple[Estimator, float | None]:
+    """The image that settings name, and the power of signals that it takes, for settings that say all.
+
+    Raises:
+        ValueError: If there is no image of that name.
+    """
+    var = settings.signal_var
+    if settings.image == "lmmse" and var is None:
+        var = signal_power(problem)
+    return linear_image(settings.image, var or 0.0), var
 
 
 def signal_power(problem: Problem, seed: int = 0) -> float:

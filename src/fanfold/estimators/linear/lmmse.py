@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor
 
-from fanfold.linops import Batched, LinearOperator
-from fanfold.observation import Estimate, Observation
+from fanfold.core.precision import at_least_single, double
+from fanfold.linops import Batched, LinearOperator, refuse_zero
+from fanfold.observation import Estimate, Observation, in_working_precision, takes_measurements
 from fanfold.problems.base import Problem
 
 
@@ -33,8 +34,9 @@ class LMMSE:
         if covariance.shape != (n, n) or (mean is not None and mean.shape != (n,)):
             shape = None if mean is None else tuple(mean.shape)
             raise ValueError(f"covariance is {tuple(covariance.shape)} and mean {shape}; pass (n, n) and (n,).")
-        self.mean = torch.zeros_like(covariance[0]) if mean is None else mean
-        self.covariance = covariance
+        dtype = at_least_single(covariance.dtype)
+        self.covariance = covariance.to(dtype)
+        self.mean = torch.zeros_like(self.covariance[0]) if mean is None else mean.to(at_least_single(mean.dtype))
         self._filters: dict[tuple[str, float], tuple[Tensor, Tensor]] = {}
 
     @classmethod
@@ -53,33 +55,42 @@ class LMMSE:
         loading = covariance.diagonal().real.mean() / samples
         return cls(mean, (covariance + loading * torch.eye(len(covariance), device=x.device)).to(x.dtype))
 
+    @takes_measurements
+    @in_working_precision
     def __call__(self, obs: Observation) -> Estimate:
         """The estimate and its error variance, `(..., n)` each.
 
         Raises:
-            ValueError: If the operator or the noise variance is unknown, or the variance differs between samples.
+            ValueError: If the operator or the noise variance is unknown, the operator zero, or the variance differs
+                between samples or the covariance is complex and y is not.
         """
         if obs.A is None or obs.noise_var is None:
             raise ValueError("LMMSE needs the operator A and noise_var; pass both in the Observation.")
+        refuse_zero(obs.A)
+        if self.covariance.is_complex() and not obs.y.is_complex():
+            raise ValueError("the covariance is complex and y is real; pass the covariance of the real signal.")
         variances = obs.noise_var.unique()
         if len(variances) > 1:
             raise ValueError("LMMSE takes one noise_var for a batch; call it once for each variance.")
         W, var = self._filter(obs.A, variances.item())
-        residual = obs.y - obs.A @ self.mean
-        x = self.mean + (Batched(W) @ residual if obs.A.varies else residual @ W.mT)
+        mean = self.mean.to(obs.y.dtype)
+        residual = obs.y - obs.A @ mean
+        x = mean + (Batched(W) @ residual if obs.A.varies else residual @ W.mT)
         return Estimate(x, var.expand(x.shape))
 
     def _filter(self, A: LinearOperator, noise_var: float) -> tuple[Tensor, Tensor]:
         key = (A.fingerprint(), noise_var)
         if A.varies or key not in self._filters:
-            precise = torch.complex128 if self.covariance.is_complex() else torch.float64
+            precise = double(A.dtype)
             C, M = self.covariance.to(precise), A.matrix().to(precise)
             CMh = C @ M.mH
-            W = torch.linalg.solve(
-                M @ CMh + noise_var * torch.eye(A.m, dtype=precise, device=A.device), CMh, left=False
-            )
-            var = (C.diagonal() - (W * CMh.conj()).sum(-1)).real
-            filters = (W.to(self.covariance.dtype), var.to(self.covariance.real.dtype))
+            S = M @ CMh + noise_var * torch.eye(A.m, dtype=precise, device=A.device)
+            if noise_var > A.m * torch.finfo(precise).eps * S.abs().amax():
+                W = torch.linalg.solve(S, CMh, left=False)
+            else:  # measurements that repeat or see nothing make it singular
+                W = CMh @ torch.linalg.pinv(S, hermitian=True)
+            var = (C.diagonal() - (W * CMh.conj()).sum(-1)).real.clamp_min(0)  # rounding falls below
+            filters = (W.to(A.dtype), var.to(A.dtype.to_real()))
             if A.varies:
                 return filters
             self._filters[key] = filters

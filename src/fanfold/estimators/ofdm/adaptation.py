@@ -20,7 +20,7 @@ from fanfold.estimators.ofdm.grid_cnn import CNNSettings
 from fanfold.estimators.ofdm.learned_filters import FilterSettings
 from fanfold.estimators.ofdm.unfolded_admm import ADMMSettings
 from fanfold.estimators.ofdm.unfolded_oamp import OAMPSettings
-from fanfold.observation import Estimate, Estimator, Observation
+from fanfold.observation import Estimate, Estimator, Observation, takes_measurements
 from fanfold.problems import FewChannels, Problem
 
 PROBE_STEP = 0.05  # in standard deviations of the noise
@@ -126,6 +126,7 @@ class Adapted(nn.Module):
         learner.prepare(x, obs)
         self.prepared.fill_(value=True)
 
+    @takes_measurements
     def forward(self, obs: Observation) -> Estimate:
         """The channel and its error variance, as the inner network estimates them."""
         return self.net(obs)

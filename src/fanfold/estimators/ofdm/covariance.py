@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from fanfold.core.streams import Stream
-from fanfold.core.units import power
+from fanfold.core.units import ordinary_binade, power
 from fanfold.problems.draws import draw
 from fanfold.problems.protocols import ChannelProblem
 from fanfold.propagation import Layout
 
 DRAWS_AT_A_TIME = 2000
 SMALLEST_SIGNAL_SHARE = 0.05  # of the measured power, however much noise there is said to be
+SMALLEST_OVER_NOISE = 1e-3  # of the noise variance: silence may be a signal that noise hides
 CYCLIC_PREFIX = 144 / 2048  # of a symbol's useful length, normal prefix: 3GPP TS 38.211, 5.3.1
 
 
@@ -40,16 +41,18 @@ class ChannelCovariance:
         """The covariance of draws of a problem; each factor is the mean over the axes of the other.
 
         Raises:
-            ValueError: If `samples` is not positive.
+            ValueError: If `samples` is not positive, or the channels are zero or not finite.
         """
         if samples < 1:
             raise ValueError(f"samples is {samples}; pass at least one.")
+        unit: Tensor | None = None  # a power of two, so that no bit depends on it
         antennas, entries = problem.layout.antennas, problem.layout.n // problem.layout.antennas
         space = torch.zeros(antennas, antennas, dtype=torch.complex128)
         grid = torch.zeros(entries, entries, dtype=torch.complex128)
         for index, first in enumerate(range(0, samples, DRAWS_AT_A_TIME)):
             x, _ = draw(problem, min(DRAWS_AT_A_TIME, samples - first), seed, Stream.PREPARATION, index)
-            h = x.unflatten(1, (antennas, entries))
+            unit = ordinary_binade(check_channels(x).abs().max()) if unit is None else unit
+            h = (x / unit).unflatten(1, (antennas, entries))
             flat = h.reshape(-1, entries)  # (draws · antennas, entries)
             grid += (flat.mT @ flat.conj()).to(grid.dtype)
             flat = h.transpose(1, 2).reshape(-1, antennas)
@@ -87,16 +90,32 @@ class ChannelCovariance:
 
 
 def check_pilots(y: Tensor, antennas: int, pilots: int) -> None:
-    """Refuse observations `(..., m)` of other than `antennas · pilots` entries.
+    """Refuse observations `(..., m)` of other than `antennas · pilots` complex entries.
 
     Raises:
-        ValueError: If they have more or fewer.
+        ValueError: If they have more or fewer, or are real.
     """
+    if not y.is_complex():
+        raise ValueError(f"y is {y.dtype}; pilots of a channel are complex: pass y.to(torch.complex64).")
     if y.shape[-1] != antennas * pilots:
         raise ValueError(
             f"y has {y.shape[-1]} entries; this estimator takes the {pilots} pilots of each of {antennas} antennas, "
             f"(..., {antennas * pilots})."
         )
+
+
+def check_channels(x: Tensor) -> Tensor:
+    """The channels `(draws, n)` to learn second moments from.
+
+    Raises:
+        ValueError: If all of them are zero, or an entry is not finite.
+    """
+    largest = x.abs().max().item()
+    if not 0 < largest < math.inf:
+        raise ValueError(
+            f"the largest entry of the {len(x)} channels to learn from is {largest}; it is to be finite and not zero."
+        )
+    return x
 
 
 def by_antenna(y: Tensor, antennas: int, pilots: int) -> Tensor:
@@ -112,7 +131,8 @@ def by_antenna(y: Tensor, antennas: int, pilots: int) -> Tensor:
 def signal_power(y: Tensor, noise_var: Tensor) -> Tensor:
     """Power of the channel at the pilots `(..., 1)`: that of y `(..., m)` less the noise, at least a share of it."""
     measured = power(y).mean(-1, keepdim=True).clamp_min(torch.finfo(y.dtype).tiny)
-    return torch.maximum(measured - noise_var, SMALLEST_SIGNAL_SHARE * measured)
+    least = torch.maximum(SMALLEST_SIGNAL_SHARE * measured, SMALLEST_OVER_NOISE * noise_var)
+    return torch.maximum(measured - noise_var, least)
 
 
 def _normalised(C: Tensor) -> Tensor:

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from fanfold.core.settings import checks_arguments
 from fanfold.estimators.ofdm.covariance import by_antenna
 from fanfold.estimators.ofdm.interpolation import Method, interpolation_matrix
-from fanfold.observation import Estimate, Observation
+from fanfold.estimators.ofdm.scale import at_any_scale
+from fanfold.observation import Estimate, Observation, takes_measurements
 from fanfold.problems.protocols import ChannelProblem
 
 
@@ -64,6 +65,8 @@ class DelayThreshold(nn.Module):
         """
         return cls(BeamDelayTransform.of(problem), interpolation_matrix(problem.mask, method), threshold)
 
+    @takes_measurements
+    @at_any_scale
     def forward(self, obs: Observation) -> Estimate:
         """The channel `(..., n)`.
 

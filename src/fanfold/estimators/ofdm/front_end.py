@@ -10,10 +10,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from fanfold.estimators.ofdm.covariance import SMALLEST_SIGNAL_SHARE, check_pilots
+from fanfold.estimators.ofdm.covariance import SMALLEST_OVER_NOISE, SMALLEST_SIGNAL_SHARE, check_pilots
 from fanfold.estimators.ofdm.noise_variance import NoiseVariance
 from fanfold.estimators.ofdm.pairs import as_pairs, packed
-from fanfold.observation import Estimate, Observation
+from fanfold.estimators.ofdm.scale import at_any_scale, in_unit, over, unit_of
+from fanfold.observation import Estimate, Observation, takes_measurements
 
 SMALLEST_NOISE_VAR = 1e-6  # over the channel's power: rounding in single precision is not far below
 
@@ -76,7 +77,7 @@ class FrontEnd(nn.Module):
         if self.known_power:
             return torch.ones_like(noise_var)
         measured = y.square().sum(-1).mean(-1, keepdim=True)
-        least = torch.maximum(SMALLEST_SIGNAL_SHARE * measured, 1e-3 * noise_var)
+        least = torch.maximum(SMALLEST_SIGNAL_SHARE * measured, SMALLEST_OVER_NOISE * noise_var)
         return torch.maximum(measured - noise_var, least).clamp_min(1e4 * torch.finfo(y.dtype).tiny)
 
 
@@ -105,6 +106,8 @@ class ChannelNetwork(nn.Module):
     def at_unit_power(self, pilots: UnitPower) -> tuple[Tensor, Tensor]:
         """The channel in pairs `(batch, n, 2)` and its error variance `(batch, n)`, both at unit power."""
 
+    @takes_measurements
+    @at_any_scale
     def forward(self, obs: Observation) -> Estimate:
         """The channel `(..., n)` and its error variance.
 
@@ -126,6 +129,9 @@ class ChannelNetwork(nn.Module):
             obs: Observations of a batch.
             x: Their channels `(batch, n)`.
         """
+        if self.scale_equivariant:
+            unit = unit_of(obs.y, obs.noise_var)
+            obs, x = over(obs, unit), x / unit.to(x.real.dtype)
         pilots = self.front_end(*self.front_end.pairs_of(obs))
         x_hat, var = self.at_unit_power(pilots)
         error = (x_hat - as_pairs(x) / pilots.scale.sqrt().unsqueeze(-1)).square().sum(-1)
@@ -137,7 +143,11 @@ class PairedNetwork(ChannelNetwork):
 
     def of_pairs(self, y: Tensor, noise_var: Tensor | None) -> tuple[Tensor, Tensor]:
         """The estimate from y `(batch, m, 2)` and the noise variance `(batch, 1)`: `(batch, n, 2)` and `(batch, n)`."""
-        return self.at_scale(y, noise_var)
+        if not self.scale_equivariant:
+            return self.at_scale(y, noise_var)
+        unit = unit_of(y.flatten(1), noise_var)
+        x, var = self.at_scale(y / unit[..., None], None if noise_var is None else noise_var / unit / unit)
+        return x * unit[..., None], in_unit(var, unit)
 
 
 def estimate_of(x: Tensor, var: Tensor, obs: Observation) -> Estimate:

@@ -9,7 +9,8 @@ from fanfold.estimators.ofdm.covariance import DRAWS_AT_A_TIME, check_pilots, si
 from fanfold.estimators.ofdm.front_end import SMALLEST_NOISE_VAR
 from fanfold.estimators.ofdm.mixture import grid_basis, root_mean_square
 from fanfold.estimators.ofdm.noise_variance import NoiseVariance
-from fanfold.observation import Estimate, Observation
+from fanfold.estimators.ofdm.scale import at_any_scale
+from fanfold.observation import Estimate, Observation, takes_measurements
 from fanfold.problems.draws import draw
 from fanfold.problems.protocols import ChannelProblem
 
@@ -95,6 +96,8 @@ class FullGaussian(nn.Module):
             raise ValueError(f"samples is {samples}; pass at least one.")
         return cls(antennas, problem.mask, basis, (total + total.mH) / (2 * mean_power))
 
+    @takes_measurements
+    @at_any_scale
     def forward(self, obs: Observation) -> Estimate:
         """The channel `(..., n)` and its error variance.
 

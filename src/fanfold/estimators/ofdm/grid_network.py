@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fanfold.core.units import power
+from fanfold.estimators.ofdm.covariance import check_channels
 from fanfold.estimators.ofdm.front_end import ChannelNetwork, FrontEnd, PairedNetwork, UnitPower
 from fanfold.estimators.ofdm.pairs import from_right, pair_of, paired, swapped
 from fanfold.estimators.ofdm.settings import ChannelNetworkSettings
@@ -76,7 +77,7 @@ class GridNetwork(ChannelNetwork):
     @torch.no_grad()
     def prepare(self, x: Tensor, obs: Observation) -> None:
         """Take the covariances of channels `(draws, antennas · entries)`, each scaled to unit power."""
-        h = x.unflatten(1, (self.antennas, self.entries)).to(torch.complex128)
+        h = check_channels(x).unflatten(1, (self.antennas, self.entries)).to(torch.complex128)
         h = h / power(h).mean((1, 2), keepdim=True).clamp_min(torch.finfo(torch.float64).tiny).sqrt()
         space = torch.einsum("bae,bce->ac", h, h.conj()) / (len(h) * self.entries)
         grid = torch.einsum("bae,baf->ef", h, h.conj()) / (len(h) * self.antennas)

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from fanfold.core.settings import checks_arguments
 from fanfold.estimators.ofdm.covariance import by_antenna
-from fanfold.observation import Estimate, Observation
+from fanfold.estimators.ofdm.scale import at_any_scale
+from fanfold.observation import Estimate, Observation, takes_measurements
 from fanfold.problems.protocols import ChannelProblem
 
 Method = Literal["linear", "nearest", "spline"]
@@ -53,6 +54,8 @@ class Interpolation(nn.Module):
         """
         return cls(interpolation_matrix(problem.mask, method), problem.layout.antennas)
 
+    @takes_measurements
+    @at_any_scale
     def forward(self, obs: Observation) -> Estimate:
         """The channel `(..., n)` and, where the noise variance is known, its error variance.
 

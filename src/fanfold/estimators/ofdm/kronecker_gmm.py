@@ -7,7 +7,8 @@ from fanfold.estimators.ofdm.filter_bank import FilteredPilots, MixtureNetwork
 from fanfold.estimators.ofdm.front_end import UnitPower, estimate_of
 from fanfold.estimators.ofdm.mixture import Mixture
 from fanfold.estimators.ofdm.pairs import from_left
-from fanfold.observation import Estimate, Observation
+from fanfold.estimators.ofdm.scale import at_any_scale
+from fanfold.observation import Estimate, Observation, takes_measurements
 from fanfold.problems.protocols import ChannelProblem
 
 OBSERVATIONS_AT_A_TIME = 64  # each takes an estimate of every component
@@ -60,6 +61,8 @@ class KroneckerGMM(MixtureNetwork):
         mixture = Mixture.of(problem) if mixture is None else mixture
         return cls(problem.layout.antennas, problem.mask, mixture, known_power=known_power)
 
+    @takes_measurements
+    @at_any_scale
     def forward(self, obs: Observation) -> Estimate:
         """The channel `(..., n)` and its error variance.
 

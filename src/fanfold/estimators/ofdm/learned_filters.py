@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from fanfold.core.units import power
+from fanfold.core.units import ordinary_binade, power
+from fanfold.estimators.ofdm.covariance import check_channels
 from fanfold.estimators.ofdm.filter_bank import MixtureNetwork
 from fanfold.estimators.ofdm.front_end import UnitPower
 from fanfold.estimators.ofdm.grid_network import LARGEST_ERROR_VAR
@@ -127,7 +128,8 @@ class LearnedFilters(MixtureNetwork):
         """Learn the mixture from channels `(draws, antennas · entries)`, unless one was given."""
         if self.given:
             return
-        h = x.cpu().unflatten(1, (self.bank.antennas, -1))
+        h = check_channels(x).cpu().unflatten(1, (self.bank.antennas, -1))
+        h = h / ordinary_binade(h.abs().amax((1, 2), keepdim=True))
         h = h / power(h).mean((1, 2), keepdim=True).clamp_min(torch.finfo(h.dtype).tiny).sqrt()
         settings = self.settings
         steps = expectation_maximisation(h, settings.components, settings.modes, settings.network_seed)

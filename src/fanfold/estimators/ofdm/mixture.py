@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from fanfold.core.files import write_whole
 from fanfold.core.streams import Stream, generator_of
 from fanfold.core.units import power
 from fanfold.problems.draws import draw
@@ -93,11 +94,11 @@ class Mixture:
         return space, ((self.weights * of_space)[:, None, None] * self.modes).sum(0)
 
     def save(self, path: str | Path) -> None:
-        """Write the mixture as safetensors, so that expectation-maximisation can go on from it."""
+        """Write the mixture as safetensors, whole or not at all, so that expectation-maximisation can go on from it."""
         parts = {"weights": self.weights, "rounds": torch.tensor(self.rounds)}
         covariances = {"space": self.space, "modes": self.modes, "basis": self.basis}
         parts |= {name: torch.view_as_real(part) for name, part in covariances.items()}
-        save_file({name: part.contiguous() for name, part in parts.items()}, path)
+        write_whole(Path(path), save({name: part.contiguous() for name, part in parts.items()}))
 
     @classmethod
     def load(cls, path: str | Path) -> "Mixture":

@@ -5,10 +5,11 @@ from torch import Tensor, nn
 
 from fanfold.algorithms import OAMP
 from fanfold.core.units import power
-from fanfold.estimators.ofdm.covariance import by_antenna
+from fanfold.estimators.ofdm.covariance import SMALLEST_OVER_NOISE, by_antenna
 from fanfold.estimators.ofdm.path_grid import NoiseBeyondDelays, beam_delay_grid, known_or_measured
+from fanfold.estimators.ofdm.scale import at_any_scale
 from fanfold.linops import Kronecker
-from fanfold.observation import Estimate, Observation
+from fanfold.observation import Estimate, Observation, takes_measurements
 from fanfold.priors import BernoulliGaussian
 from fanfold.problems.protocols import ChannelProblem
 from fanfold.unfolding.unfold import iterate
@@ -90,13 +91,15 @@ class BeamDelayOAMP(nn.Module):
         B, D = beam_delay_grid(problem.layout, beams, delays, longest_delay_s)
         return cls(problem.layout.array, problem.mask, B, D, iterations, share, damping)
 
+    @takes_measurements
+    @at_any_scale
     def forward(self, obs: Observation) -> Estimate:
         """The channel `(..., n)` and its error variance.
 
         Raises:
             ValueError: If the pilots are not those that the estimator was made for.
         """
-        y = by_antenna(obs.y.to(torch.complex64), self.antennas, self.pilots)
+        y = by_antenna(obs.y, self.antennas, self.pilots).to(torch.complex64)
         noise_var, y = known_or_measured(obs, y, self.noise_variance), y.flatten(1)
         scale = power(y).mean(-1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
         A, back, squares = (operator.to(y.device) for operator in (self.A, self.back, self.squares))
@@ -105,4 +108,5 @@ class BeamDelayOAMP(nn.Module):
         s = self.algorithm(Observation.unchecked(y / scale.sqrt(), A, relative))
         assert s.var is not None  # OAMP gives one
         x, var, leading = scale.sqrt() * (back @ s.x), scale * (squares @ s.var), obs.y.shape[:-1]
+        var = torch.where(silent, SMALLEST_OVER_NOISE * noise_var, var)
         return Estimate(x.reshape(*leading, -1).to(obs.y.dtype), var.reshape(*leading, -1).to(obs.y.real.dtype))

@@ -6,7 +6,8 @@ from torch import Tensor, nn
 from fanfold.core.units import power
 from fanfold.estimators.ofdm.covariance import by_antenna
 from fanfold.estimators.ofdm.path_grid import NoiseBeyondDelays, beam_delay_grid, known_or_measured
-from fanfold.observation import Estimate, Observation
+from fanfold.estimators.ofdm.scale import at_any_scale
+from fanfold.observation import Estimate, Observation, takes_measurements
 from fanfold.problems.protocols import ChannelProblem
 
 PURSUITS_AT_A_TIME = 16
@@ -81,13 +82,15 @@ class BeamDelayOMP(nn.Module):
         B, D = beam_delay_grid(problem.layout, beams, delays, longest_delay_s)
         return cls(problem.layout.array, problem.mask, B, D, paths)
 
+    @takes_measurements
+    @at_any_scale
     def forward(self, obs: Observation) -> Estimate:
         """The channel `(..., n)`.
 
         Raises:
             ValueError: If the pilots are not those that the estimator was made for.
         """
-        y = by_antenna(obs.y.to(torch.complex64), len(self.B), len(self.seen))
+        y = by_antenna(obs.y, len(self.B), len(self.seen)).to(torch.complex64)
         noise_var = known_or_measured(obs, y, self.noise_variance)
         parts = zip(y.split(PURSUITS_AT_A_TIME), noise_var.split(PURSUITS_AT_A_TIME), strict=True)
         channels = [self._pursue(*part) for part in parts]

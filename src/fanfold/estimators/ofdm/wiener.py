@@ -10,7 +10,8 @@ from fanfold.core.settings import checks_arguments
 from fanfold.estimators.ofdm.covariance import ChannelCovariance, by_antenna, signal_power
 from fanfold.estimators.ofdm.interpolation import interpolation_matrix
 from fanfold.estimators.ofdm.noise_variance import NoiseVariance
-from fanfold.observation import Estimate, Observation
+from fanfold.estimators.ofdm.scale import at_any_scale
+from fanfold.observation import Estimate, Observation, takes_measurements
 from fanfold.problems.protocols import ChannelProblem
 
 SMALLEST_NOISE_VAR_IN_DOUBLE = 1e-9  # over the channel's power: covariances of few draws are singular
@@ -93,6 +94,11 @@ class Wiener(nn.Module):
         self.noise_variance = NoiseVariance(covariance.space, covariance.grid[pick][:, pick])
         self._filters: dict[float, Tensor] = {}
 
+    @property
+    def scale_equivariant(self) -> bool:
+        """Whether the power is measured for each observation, so that other units change nothing."""
+        return not self.known_power
+
     @classmethod
     @checks_arguments
     def of(
@@ -123,6 +129,8 @@ class Wiener(nn.Module):
             )
         return cls(covariance, problem.mask, over, known_power=known_power)
 
+    @takes_measurements
+    @at_any_scale
     def forward(self, obs: Observation) -> Estimate:
         """The channel `(..., n)` and its error variance.
 

@@ -1,5 +1,6 @@
 """What a network sees of an observation: real, standardised numbers, learned from data once before training."""
 
+import warnings
 from typing import NamedTuple
 
 import torch
@@ -11,6 +12,8 @@ from fanfold.problems.kinds import AXES
 
 CHANNEL = {"vector": -1, "sequence": -2, "image": -3, "set": -1}  # the axis of what is standardised apart
 
+CONSTANT = 1e-12  # standard deviation over the mean of what only rounding changes
+FARTHEST = 1e4  # standard deviations from the training that a network tells apart; beyond, all is as far
 LARGEST_LINEAR_PART = 4096  # features; beyond, the linear part would cost more than the network
 MOST_DRAWS, MOST_ENTRIES = 200_000, 100_000_000  # that a linear part is fitted to; a gigabyte in double precision
 
@@ -55,14 +58,31 @@ class Features(nn.Module):
         z = self._raw(obs).double().flatten(0, -1 - AXES[self.kind])
         axes = [axis for axis in range(z.ndim) if axis != z.ndim + CHANNEL[self.kind]]
         mean, scale = z.mean(axes, keepdim=True), z.std(axes, keepdim=True)
-        scale = torch.where(scale > 1e-12 * mean.abs(), scale, 1.0)
+        changes = scale > CONSTANT * mean.abs()
+        if not changes.any():
+            warnings.warn(
+                f"y is the same in all {len(z)} draws: it tells nothing, and all that is learned is the mean and the "
+                "spread of x.",
+                stacklevel=2,
+            )
+        scale = torch.where(changes, scale, 1.0)
         self.mean.copy_(mean[0])
         self.scale.copy_(scale[0])
 
     def forward(self, obs: Observation) -> Tensor:
         """`(batch, *shape)`; leading axes of y, if several, become one."""
         z = (self._raw(obs) - self.mean) / self.scale
+        largest = torch.finfo(z.dtype).max ** 0.5  # so that sums of products stay numbers
+        z = z.clamp(-largest, largest)
         return z.flatten(0, -1 - AXES[self.kind]) if z.ndim > AXES[self.kind] else z.unsqueeze(0)
+
+    @staticmethod
+    def seen(z: Tensor) -> Tensor:
+        """What a network is shown of the features: those farthest from the training are brought nearer.
+
+        A linear part goes on for ever; a network of measurements a billion times the training's says no number.
+        """
+        return z.clamp(-FARTHEST, FARTHEST)
 
     def leading(self, obs: Observation) -> tuple[int, ...]:
         """The batch axes of an observation.
@@ -128,8 +148,9 @@ def fit_linear(z: Tensor | None, x: Tensor) -> LinearFit:
     """
     mean = x.mean(0)
     error, prior_var = x - mean, (x - mean).square().mean(0)
-    if (prior_var == 0).any():
-        where = int((prior_var == 0).nonzero()[0])
+    constant = prior_var <= (CONSTANT * mean.abs()).square()
+    if constant.any():
+        where = int(constant.nonzero()[0])
         raise ValueError(f"parameter {where} has the same value in all {len(x)} draws; leave it out of x.")
     if z is None:
         return LinearFit(mean, x.new_zeros(x.shape[-1], 0), prior_var, error)
@@ -153,7 +174,9 @@ def ridge(z: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     values, V = torch.linalg.eigh(z.mT @ z / count)
     values = values.clamp_min(0)
     turned, target = z @ V, V.mT @ (z.mT @ x) / count
-    floor = values[-1].clamp_min(torch.finfo(z.dtype).tiny)
+    floor = values[-1]
+    if not floor > 0:  # features that never change tell nothing
+        return torch.zeros(x.shape[-1], z.shape[-1], dtype=z.dtype, device=z.device), power(x).mean(0)
     best: tuple[float, Tensor, Tensor] | None = None
     for weight in torch.logspace(-12, 1, 27, dtype=z.dtype):
         shrunk = 1 / (values + weight * floor)
@@ -166,5 +189,5 @@ def ridge(z: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         if best is None or score < best[0]:
             best = (score, W.mT, var)
     if best is None:
-        return torch.zeros(x.shape[-1], z.shape[-1], dtype=z.dtype), power(x).mean(0)
+        return torch.zeros(x.shape[-1], z.shape[-1], dtype=z.dtype, device=z.device), power(x).mean(0)
     return best[1], best[2]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from fanfold.core.settings import Checked, checks_arguments
 from fanfold.estimators.posterior.features import Features, fit_linear, linear_features, rows_to_fit
 from fanfold.networks import DeepSet, PooledCNN
-from fanfold.observation import Estimate, Observation
+from fanfold.observation import Estimate, Observation, takes_measurements
 from fanfold.problems.base import Problem
 from fanfold.problems.protocols import kind_of
 
@@ -179,6 +179,7 @@ class FlowPosterior(nn.Module):
         x = self._push(z.to(base.device), base, context)
         return self._signal(x).reshape(count, *leading, -1)
 
+    @takes_measurements
     def forward(self, obs: Observation) -> Estimate:
         """Mean and variance of the posterior `(..., n)`, from the same base draws for every observation.
 
@@ -189,12 +190,12 @@ class FlowPosterior(nn.Module):
         half = torch.randn(max(self.draws // 2, d), d, generator=generator, dtype=torch.float64)
         half = torch.linalg.qr(half).Q * len(half) ** 0.5
         z = torch.cat([half, -half])[:, None].to(base).expand(-1, len(base), -1)
-        x = self._push(z, base, context)
-        var = x.var(0, correction=0)
+        error = self._push(z, torch.zeros_like(base), context)  # without the base, beside which little may be rounding
+        var = error.var(0, correction=0)
         if self.complex:
             of_real, of_imaginary = var.chunk(2, -1)
             var = of_real + of_imaginary
-        return Estimate(self._signal(x.mean(0)).reshape(*leading, -1), var.reshape(*leading, -1))
+        return Estimate(self._signal(base + error.mean(0)).reshape(*leading, -1), var.reshape(*leading, -1))
 
     def _given(self, obs: Observation) -> tuple[Tensor, Tensor]:
         """The linear estimate and what the flow sees of the observation, one row a sample."""
@@ -202,7 +203,7 @@ class FlowPosterior(nn.Module):
         base = self.centre.expand(len(z), -1)
         if self.linear.shape[-1]:
             base = base + z.flatten(1) @ self.linear.mT
-        return base, self.embedding(z)
+        return base, self.embedding(self.features.seen(z))
 
     def _push(self, z: Tensor, base: Tensor, context: Tensor) -> Tensor:
         """Base draws `(count, batch, d)` through the flow, so many at a time."""

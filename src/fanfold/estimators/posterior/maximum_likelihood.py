@@ -1,18 +1,16 @@
-"""Maximum likelihood and maximum a posteriori: a grid, then Newton steps. Kay (1993), sections 7.7 and 11.5.
-
-Newton with the absolute values of the Hessian's eigenvalues: Nocedal & Wright (2006), section 3.4.
-"""
+"""Maximum likelihood and maximum a posteriori: a grid, then Newton steps. Kay (1993), sections 7.7 and 11.5."""
 
 import itertools
 import math
-from collections.abc import Callable
-from typing import NamedTuple, Self
+import warnings
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from fanfold.core.abilities import offers, require
-from fanfold.observation import Estimate, Observation
+from fanfold.estimators.posterior.newton import SearchLimits, newton
+from fanfold.observation import Estimate, Observation, takes_measurements
 from fanfold.problems.protocols import (
     KnownJoint,
     KnownLikelihood,
@@ -25,23 +23,7 @@ from fanfold.problems.protocols import (
 
 AXIS = {1: 128, 2: 48, 3: 24}  # points of a grid along each axis, by the number of axes
 POINTS_AT_ONCE = 2**16  # of the grid, times samples, for their memory
-FLATTEST = 1e-9  # of the largest eigenvalue, in units of the grid's ranges: curvature that a step counts with at least
-
-Objective = Callable[[Tensor, Observation], Tensor]
-
-
-class SearchLimits(NamedTuple):
-    """The limits within which parameters lie, in double precision, `(n,)` each.
-
-    Example:
-        >>> import fanfold as ff
-        >>> ff.estimators.MaximumLikelihood.of(ff.problems.Tone()).search.periodic
-        tensor([False,  True])
-    """
-
-    low: Tensor
-    high: Tensor
-    periodic: Tensor  # whether high is next to low
+UNTOLD = 1e-12  # of the objective's size: what changes by less over the whole grid changes by rounding alone
 
 
 class MaximumLikelihood:
@@ -106,28 +88,47 @@ class MaximumLikelihood:
         """The objective that is maximised, `(..., n)` with `(..., m)` -> `(...)`."""
         return self.model.log_likelihood(x, obs)
 
+    @takes_measurements
     def __call__(self, obs: Observation) -> Estimate:
         """The wanted parameters at the maximum, and their variances by the inverse of the observed information there.
 
-        A variance is infinite where the objective is not curved: at a limit, or along what y does not tell.
+        A variance is infinite where the objective is not curved: at a limit, or along what y does not tell. Where y
+        tells nothing at all, as silence tells nothing of a direction, the objective is the same on the whole grid: that
+        sample is NaN, and a warning names it.
         """
         flat, real = _flat(obs), obs.y.real.dtype
         size = max(1, POINTS_AT_ONCE // len(self.points))
         parts = [self._maximise(flat[i : i + size]) for i in range(0, len(flat.y), size)]
-        x, var = (torch.cat(part).reshape(*obs.y.shape[:-1], -1).to(real) for part in zip(*parts, strict=True))
+        x, var = (torch.cat(part) for part in zip(*parts, strict=True))
+        self._warn(x)
+        x, var = (part.reshape(*obs.y.shape[:-1], -1).to(real) for part in (x, var))
         return Estimate(x[..., self.wanted], var[..., self.wanted])
 
     def _maximise(self, obs: Observation) -> tuple[Tensor, Tensor]:
-        x = self._best_point(obs)
-        return newton(self.objective, x, obs, self.search, self.steps, self.tolerance)
+        start, tells = self._best_point(obs)
+        x, var = newton(self.objective, start, obs, self.search, self.steps, self.tolerance)
+        return x.masked_fill(~tells, math.nan), var.masked_fill(~tells, math.inf)
+
+    def _warn(self, x: Tensor) -> None:
+        untold = x.isnan().all(-1)
+        if untold.any():
+            warnings.warn(
+                f"{type(self).__name__} is NaN for {int(untold.sum())} of {len(x)} samples, of which y tells nothing: "
+                f"the objective of sample {int(untold.nonzero()[0])} is the same at all points of the grid. Is it "
+                "silent, or in other units than the model's?",
+                stacklevel=3,
+            )
 
     @torch.no_grad()
-    def _best_point(self, obs: Observation) -> Tensor:
+    def _best_point(self, obs: Observation) -> tuple[Tensor, Tensor]:
+        """The best point of the grid for each observation, `(batch, n)`, and whether any is better, `(batch, 1)`."""
         each = Observation.unchecked(obs.y[:, None], None, None if obs.noise_var is None else obs.noise_var[:, None])
         x = self.model.profile(self.points, each) if offers(self.model, Profiled) else self.points
         x = x.expand(len(obs.y), *x.shape[-2:])
-        best = self.objective(x, each).nan_to_num(nan=-math.inf).argmax(-1)
-        return x[torch.arange(len(best)), best]
+        values = self.objective(x, each).nan_to_num(nan=-math.inf)
+        (top, best), low = values.max(-1), values.amin(-1)
+        tells = torch.isfinite(top) & (top - low > UNTOLD * torch.maximum(top.abs(), low.abs()).clamp_max(1e300))
+        return x[torch.arange(len(best)), best], tells[:, None]
 
 
 class MaximumAPosteriori(MaximumLikelihood):
@@ -150,87 +151,6 @@ class MaximumAPosteriori(MaximumLikelihood):
     def objective(self, x: Tensor, obs: Observation) -> Tensor:
         """The objective that is maximised, `(..., n)` with `(..., m)` -> `(...)`."""
         return self.joint.log_likelihood(x, obs) + self.joint.log_prior(x)
-
-
-def newton(
-    objective: Objective, x: Tensor, obs: Observation, search: SearchLimits, steps: int, tolerance: float
-) -> tuple[Tensor, Tensor]:
-    """Climb from `x`, `(batch, n)`, to a maximum, and the variances there, `(batch, n)` each."""
-    low, high, periodic = search
-    unit = torch.where(torch.isfinite(high - low), high - low, 1.0)
-    with torch.no_grad():
-        value = objective(x, obs)
-    climbing = torch.ones_like(value, dtype=torch.bool)
-    for _ in range(steps):
-        gradient, hessian = derivatives(objective, x, obs, unit)
-        held = ((x <= low) & (gradient < 0) | (x >= high) & (gradient > 0)) & ~periodic
-        step, length = _step(gradient, hessian, held)
-        climbing = climbing & (length > tolerance)
-        if not climbing.any():
-            break
-        x, value = _climb(objective, x, value, unit * step * climbing[:, None], obs, search)
-    gradient, hessian = derivatives(objective, x, obs, unit)
-    held = ((x <= low) & (gradient < 0) | (x >= high) & (gradient > 0)) & ~periodic
-    return x, _variances(hessian, held) * unit.square()
-
-
-def derivatives(objective: Objective, x: Tensor, obs: Observation, unit: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradient `(batch, n)` and Hessian `(batch, n, n)` with respect to `x / unit`; samples do not see each other."""
-    with torch.enable_grad():
-        x = x.detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(objective(x, obs).sum(), x, create_graph=True)
-        if not gradient.requires_grad:  # linear in x
-            return gradient * unit, x.new_zeros((*x.shape, x.shape[-1]))
-        rows = [
-            torch.autograd.grad(g.sum(), x, retain_graph=True, materialize_grads=True)[0] for g in gradient.unbind(-1)
-        ]
-    hessian = torch.stack(rows, -2) * unit[:, None] * unit
-    return gradient.detach() * unit, (hessian + hessian.mT) / 2
-
-
-def _step(gradient: Tensor, hessian: Tensor, held: Tensor) -> tuple[Tensor, Tensor]:
-    """The step uphill of the parameters that are not held, and its length in standard deviations."""
-    gradient = torch.where(held, 0.0, gradient)
-    values, vectors = torch.linalg.eigh(_without(hessian, held))
-    values = torch.maximum(values.abs(), FLATTEST * values.abs().amax(-1, keepdim=True)).clamp_min(1e-300)
-    along = (vectors.mT @ gradient.unsqueeze(-1)).squeeze(-1)
-    step = (vectors @ (along / values).unsqueeze(-1)).squeeze(-1)
-    return torch.where(held, 0.0, step), (along.square() / values).sum(-1).sqrt()
-
-
-def _without(hessian: Tensor, held: Tensor) -> Tensor:
-    """With the rows and columns of held parameters those of `-1` on the diagonal."""
-    off = held.unsqueeze(-1) | held.unsqueeze(-2)
-    return torch.where(off, -torch.eye(held.shape[-1], dtype=hessian.dtype, device=hessian.device), hessian)
-
-
-def _climb(
-    objective: Objective, x: Tensor, value: Tensor, step: Tensor, obs: Observation, search: SearchLimits
-) -> tuple[Tensor, Tensor]:
-    """A step, halved until it does not lower the objective; where none does, none is taken."""
-    low, high, periodic = search
-    done = torch.zeros_like(value, dtype=torch.bool)
-    with torch.no_grad():
-        for halvings in range(12):
-            moved = x + step * 0.5**halvings
-            round_ = torch.remainder(moved - low, high - low) + low
-            moved = torch.where(periodic, round_, moved.clamp(low, high))
-            reached = objective(moved, obs)
-            better = (reached >= value) & ~done
-            x, value = torch.where(better[:, None], moved, x), torch.where(better, reached, value)
-            done = done | better
-            if done.all():
-                break
-    return x, value
-
-
-def _variances(hessian: Tensor, held: Tensor) -> Tensor:
-    """Diagonal of the inverse of minus the Hessian; infinite where that is not positive definite, or held."""
-    information = -_without(hessian, held)
-    good = torch.linalg.eigvalsh(information)[:, 0] > 0
-    identity = torch.eye(held.shape[-1], dtype=hessian.dtype, device=hessian.device)
-    inverse = torch.linalg.inv(torch.where(good[:, None, None], information, identity))
-    return torch.where(good[:, None] & ~held, inverse.diagonal(dim1=-2, dim2=-1), math.inf)
 
 
 def search_of(model: KnownLikelihood) -> SearchLimits:

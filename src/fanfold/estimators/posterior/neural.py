@@ -16,7 +16,7 @@ from fanfold.core.settings import Checked, checks_arguments
 from fanfold.estimators.posterior.features import Features, fit_linear, linear_features, rows_to_fit
 from fanfold.estimators.posterior.heads import Head, Loss, LossName, QuantileHead, head_for
 from fanfold.networks import DeepSet, PooledCNN, ResidualMLP
-from fanfold.observation import Estimate, Estimator, Observation
+from fanfold.observation import Estimate, Estimator, Observation, takes_measurements
 from fanfold.problems.base import Problem
 from fanfold.problems.protocols import kind_of
 
@@ -142,7 +142,8 @@ class Neural(nn.Module):
 
     def raw(self, z: Tensor) -> Tensor:
         """What each member says, `(members, batch, outputs)`."""
-        return torch.stack([member(z) for member in self.members])
+        seen = self.features.seen(z)
+        return torch.stack([member(seen) for member in self.members])
 
 
 class Regression(Neural):
@@ -181,6 +182,7 @@ class Regression(Neural):
         self.centre.copy_(fit.centre)
         self.scale.copy_(fit.var.sqrt())
 
+    @takes_measurements
     def forward(self, obs: Observation) -> Estimate:
         """Mean over the members `(..., n)`; the variance, where a member has one, is that of their mixture."""
         leading = self.features.leading(obs)
@@ -257,6 +259,7 @@ class ClassPosterior(Neural):
         self.features.prepare(obs)
         self.log_share.copy_(torch.log((x.double().sum(0) + 1) / (len(x) + x.shape[-1])))
 
+    @takes_measurements
     def forward(self, obs: Observation) -> Estimate:
         """Probabilities `(..., classes)`, the mean of the members', and the variance `p (1 - p)` of the one-hot x."""
         leading = self.features.leading(obs)

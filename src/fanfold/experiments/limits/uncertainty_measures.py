@@ -18,7 +18,7 @@ from fanfold.evaluation.evaluate import Estimator
 from fanfold.evaluation.scores import coverage_by_part, equal_parts, normalised_square, share
 from fanfold.experiments.sparse.unfolding_figure import Watcher
 from fanfold.guard import SBC, calibrate_variance, calibration_curve, conformal, sbc, sure
-from fanfold.guard.conformal import answers
+from fanfold.guard.answers import answers
 from fanfold.guard.sure import View
 from fanfold.observation import Estimate, Observation
 from fanfold.priors import BernoulliGaussian

@@ -1,18 +1,31 @@
 """Channel estimation in OFDM: y = h[pilots] + w at each antenna, the channel h wanted everywhere."""
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from fanfold.core.abilities import offers
 from fanfold.core.noise import circular
 from fanfold.linops import LinearOperator, Mask
 from fanfold.observation import Observation
 from fanfold.problems.base import Described
-from fanfold.propagation import Layout, Part, Source, distinct, pilot_mask, source_of, stored_fingerprint
+from fanfold.propagation import (
+    Layout,
+    Part,
+    Source,
+    distinct,
+    files_of_source,
+    pilot_mask,
+    source_of,
+    stored_fingerprint,
+)
+from fanfold.propagation.base import ReadSource
 
 
 @dataclass(frozen=True)
@@ -51,6 +64,12 @@ class OFDMChannel(Described):
             raise ValueError(f"power is {self.power}; it is E|h|² of an entry, finite and greater than zero.")
         _ = self.A  # refuses sources and pilots that do not exist
 
+    @staticmethod
+    def files_of(settings: Mapping[str, Any]) -> Sequence[str]:
+        """The sources of channels and the mask of pilots that are files or folders."""
+        pilots = settings.get("pilots", "")
+        return [*files_of_source(settings.get("source", "umi")), *([pilots] if pilots.endswith(".npy") else [])]
+
     @property
     def channels(self) -> Source:
         """The source that channels come from."""
@@ -60,6 +79,16 @@ class OFDMChannel(Described):
     def layout(self) -> Layout:
         """Shape and numerology of a channel."""
         return self.channels.layout
+
+    @property
+    def reading(self) -> str | None:
+        """What was read from a file of channels, in words; None of other sources."""
+        return self.channels.reading if offers(self.channels, ReadSource) else None
+
+    @property
+    def doubt(self) -> str | None:
+        """Why the axes of a file look swapped; None where they do not."""
+        return self.channels.doubt if offers(self.channels, ReadSource) else None
 
     @property
     def mask(self) -> Tensor:

@@ -1,9 +1,10 @@
 """RF imaging: y = (A_1 ⊗ … ⊗ A_K) x + w, a complex scene seen by arrays, frequencies or random projections per axis."""
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from fanfold.observation import Observation
 from fanfold.priors import BernoulliGaussian
 from fanfold.problems.base import Described
 from fanfold.problems.rf.antenna_responses import element_responses, frequency_responses
-from fanfold.problems.sparse.photographs import load_picture
+from fanfold.problems.sparse.photographs import load_picture, picture_files
 
 Sensing = Literal["gaussian", "fourier", "steering"]
 Scene = Literal["points", "extended", "photographs"]
@@ -73,6 +74,11 @@ class RFImaging(Described):
             raise ValueError("phase_deg, gain_db and position are standard deviations: not negative.")
         if self.targets != "points" and len(self.scene) != 2:
             raise ValueError(f"{self.targets} scenes have two axes, not {len(self.scene)}; take points for more.")
+
+    @staticmethod
+    def files_of(settings: Mapping[str, Any]) -> Sequence[str]:
+        """The pictures that are files."""
+        return picture_files(settings)
 
     @property
     def A(self) -> LinearOperator:  # noqa: N802

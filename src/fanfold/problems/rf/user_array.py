@@ -1,6 +1,7 @@
 """RF imaging by the user's own array: its geometry from a text file, and calibration pairs from the true array."""
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -17,9 +18,11 @@ from fanfold.linops import Diagonal, LinearOperator
 from fanfold.observation import Observation, check_finite
 from fanfold.priors import BernoulliGaussian
 from fanfold.problems.base import Described
-from fanfold.problems.pairs import PairArrays, Part, load_arrays, notice_unrelated, pick_rows, rows_of
+from fanfold.problems.pair_arrays import PairArrays, notice_unrelated
+from fanfold.problems.pairs import Part, load_arrays, pick_rows, rows_of
 from fanfold.problems.rf.geometry_file import Geometry, read_geometry
 from fanfold.problems.rf.imaging import Scene, scenes
+from fanfold.problems.sparse.photographs import picture_files
 
 SIMULATED_ONLY = ("targets", "sparsity", "speckle", "snr_db", "phase_deg", "gain_db", "pictures", "seed")
 
@@ -77,6 +80,12 @@ class RFGeometry(Described):
                 f"{self.scene}; take points."
             )
 
+    @staticmethod
+    def files_of(settings: Mapping[str, Any]) -> Sequence[str]:
+        """The geometry, the pairs and the pictures that are files."""
+        pairs = settings.get("pairs")
+        return [settings["geometry"], *([] if pairs is None else [pairs]), *picture_files(settings)]
+
     @property
     def A(self) -> LinearOperator:  # noqa: N802
         """The nominal operator, as the geometry file has it."""
@@ -86,6 +95,11 @@ class RFGeometry(Described):
     def scene(self) -> tuple[int, ...]:
         """Voxels along each axis; x has them in row-major order."""
         return self._geometry.scene
+
+    @property
+    def measured(self) -> bool:
+        """Whether there are pairs, whose SNR no setting changes."""
+        return self.pairs is not None
 
     @property
     def true_A(self) -> LinearOperator | None:  # noqa: N802

@@ -1,6 +1,8 @@
 """Simulators whose draws are numbered: each has a seed of its own and can be repeated alone."""
 
+import os
 import pickle
+import threading
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -9,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import groupby
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from typing import Any, Literal
 
 import numpy as np
@@ -93,7 +95,7 @@ class Numbered(Described, ABC):
                 "or take workers=1."
             ) from error
         spawn = get_context("spawn")  # torch's threads do not survive a fork
-        pool = ProcessPoolExecutor(workers, spawn, initializer=torch.set_num_threads, initargs=(1,))
+        pool = ProcessPoolExecutor(workers, spawn, initializer=begin_worker)
         try:
             yield pool
         finally:
@@ -212,6 +214,22 @@ def refusal(outcomes: Sequence[Outcome]) -> str:
         f"{np.array2string(last.x, precision=4)}: {last.failure}, {last.detail}. Mend the simulator first; "
         f"its draw({last.index}) repeats this run alone."
     )
+
+
+def begin_worker() -> None:
+    """Prepare a worker process: one thread for its sums, and another that ends it when the process it works for ends.
+
+    The pool's queue would keep it waiting for work, as the workers hold the queue open for each other.
+    """
+    torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 class InThisThread(Executor):

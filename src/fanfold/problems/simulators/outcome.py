@@ -8,7 +8,7 @@ import torch
 
 from fanfold.problems.kinds import AXES
 
-Failure = Literal["crash", "time-out", "non-finite", "wrong shape", "unreadable"]
+Failure = Literal["crash", "time-out", "too large", "non-finite", "wrong shape", "unreadable"]
 DETAIL_LENGTH = 200  # letters of a detail at most
 
 
@@ -49,7 +49,7 @@ def judge(index: int, x: np.ndarray, answer: Any, kind: str, shape: Sequence[int
     """
     try:
         y = numbers(answer, dtype)
-    except (TypeError, ValueError) as error:
+    except Exception as error:  # an object of the simulator's own may raise anything when it is asked for numbers
         return Outcome(index, x, failure="unreadable", detail=one_line(error))
     y = y.reshape(1) if y.ndim == 0 else y
     fits = y.ndim == AXES[kind] and y.size > 0 and (shape is None or y.shape == tuple(shape))
@@ -70,7 +70,7 @@ def numbers(answer: Any, dtype: str) -> np.ndarray:
         TypeError: If it is not made of numbers.
         ValueError: If it has not the same number of entries along an axis everywhere.
     """
-    array = answer.detach().cpu().numpy() if isinstance(answer, torch.Tensor) else np.asarray(answer)
+    array = _array_of(answer) if isinstance(answer, torch.Tensor) else np.asarray(answer)
     if array.dtype.kind not in "biufc":
         raise TypeError(f"it holds {array.dtype} and not numbers")
     precision = np.dtype(dtype)
@@ -78,8 +78,18 @@ def numbers(answer: Any, dtype: str) -> np.ndarray:
         return array.astype(np.result_type(precision, np.complex64) if array.dtype.kind == "c" else precision)
 
 
+def _array_of(tensor: torch.Tensor) -> np.ndarray:
+    """A tensor as an array, in single precision where NumPy has not its own."""
+    plain = tensor.detach().cpu().resolve_conj().resolve_neg()
+    return (plain.float() if plain.dtype == torch.bfloat16 else plain).numpy()
+
+
 def one_line(message: object) -> str:
-    """The last line of a message or an exception, the latter after its name, cut where it is too long."""
+    """The last line of a message or an exception, the latter after its name, cut where it is too long.
+
+    What a terminal would obey rather than show becomes a replacement character.
+    """
     lines = str(message).strip().splitlines()
     name = f"{type(message).__name__}: " if isinstance(message, BaseException) else ""
-    return (name + (lines[-1].strip() if lines else ""))[:DETAIL_LENGTH]
+    line = (name + (lines[-1].strip() if lines else ""))[:DETAIL_LENGTH]
+    return "".join(letter if letter.isprintable() else "\ufffd" for letter in line)

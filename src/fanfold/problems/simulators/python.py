@@ -56,7 +56,7 @@ class Simulator(Numbered):
         x = parameters_of(self.prior, 1, for_x, self.dtype)[0]
         try:
             y = self.simulate(torch.from_numpy(x.copy()), torch.Generator().manual_seed(for_y))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             return Outcome(index, x, failure="crash", detail=one_line(error))
         return judge(index, x, y, self.kind, self.shape, self.dtype)
 
@@ -126,7 +126,7 @@ class BatchSimulator(Numbered):
         x = parameters_of(self.prior, self.chunk, for_x, self.dtype)
         try:
             y = self._answers(x, for_y)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             return [Outcome(first + i, x[i], failure="crash", detail=one_line(error)) for i in range(len(x))]
         return [judge(first + i, x[i], y[i], self.kind, self.shape, self.dtype) for i in range(len(x))]
 
@@ -136,7 +136,7 @@ class BatchSimulator(Numbered):
         y = np.empty((0, *shape), self.dtype)
         try:
             y = self._answers(x, for_y)
-        except Exception:
+        except (Exception, SystemExit):
             self._failures["crash"] += n
             return x[:0], y
         if y.shape[1:] != shape:

@@ -7,6 +7,7 @@ A record that was cut short or changed is recognised by its checksum, left out, 
 """
 
 import json
+import math
 import os
 import struct
 import time
@@ -190,7 +191,7 @@ def writing(path: Path, identity: Mapping[str, Any]) -> Iterator[Store]:
         begun = (path / IDENTITY).exists()
         check_same(path, _identity(path) if begun else None, identity)
         if not begun:
-            write_whole(path / IDENTITY, json.dumps(identity, indent=1).encode())
+            write_whole(path / IDENTITY, json.dumps(identity, indent=1).encode(), follow=False)
         records, end = _scan(path / RECORDS)
         if (path / RECORDS).exists():
             os.truncate(path / "runs.bin", end)
@@ -257,17 +258,21 @@ def _unpacked(content: bytes, at: int) -> tuple[Record | None, int]:
     if end > len(content) or zlib.crc32(memoryview(content)[begin:end]) != checksum:
         return None, at
     try:
-        return _contents(content, begin, text_size), end
-    except (ValueError, TypeError, KeyError, RecursionError):  # its checksum fits, and no fanfold wrote it
+        return _record(content[begin:end], text_size), end
+    except (LookupError, TypeError, ValueError, OverflowError, RecursionError):  # its checksum is right, and it is none
         return None, at
 
 
-def _contents(content: bytes, begin: int, text_size: int) -> Record:
-    facts = json.loads(content[begin : begin + text_size])
+def _record(content: bytes, text_size: int) -> Record:
+    """The record that a JSON text and the bytes of two arrays after it say."""
+    facts = json.loads(content[:text_size])
     (x_dtype, x_shape), (y_dtype, y_shape) = facts["x"], facts["y"]
-    x = np.frombuffer(content, x_dtype, int(np.prod(x_shape)), begin + text_size).reshape(x_shape)
-    y = np.frombuffer(content, y_dtype, int(np.prod(y_shape)), begin + text_size + x.nbytes).reshape(y_shape)
-    return Record(facts["indices"], x, y, [Failed(*failed) for failed in facts["failed"]])
+    x = np.frombuffer(content, x_dtype, math.prod(x_shape), text_size).reshape(x_shape)
+    y = np.frombuffer(content, y_dtype, math.prod(y_shape), text_size + x.nbytes).reshape(y_shape)
+    indices, failed = facts["indices"], [Failed(*failed) for failed in facts["failed"]]
+    if len(x) != len(indices) or len(y) != len(indices) or not all(isinstance(i, int) for i in indices):
+        raise ValueError("a record has one row a draw")
+    return Record(indices, x, y, failed)
 
 
 def _identity(path: Path) -> dict[str, Any]:

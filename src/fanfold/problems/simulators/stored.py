@@ -34,6 +34,8 @@ class Simulations(FromFile):
         (40, {})
     """
 
+    path: str
+
     @property
     def kind(self) -> Kind:
         """The kind of the simulator's observations."""

@@ -4,11 +4,11 @@ The pictures are those that PyWavelets ships, or the user's own files.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from warnings import catch_warnings
 
 import numpy as np
@@ -73,6 +73,11 @@ class Photographs(Described):
             if min(height, width) < self.block:
                 raise ValueError(f"{picture} is {height}x{width} pixels: smaller than a block of {self.block}.")
 
+    @staticmethod
+    def files_of(settings: Mapping[str, Any]) -> Sequence[str]:
+        """The pictures that are files."""
+        return picture_files(settings)
+
     @property
     def A(self) -> LinearOperator:  # noqa: N802
         """From the coefficients of a block to its measurements."""
@@ -120,6 +125,11 @@ class Photographs(Described):
         b = self.block
         grid = (_basis(b, self.basis).H @ x).reshape(height // b, width // b, b, b)
         return grid.transpose(1, 2).reshape(height // b * b, width // b * b)
+
+
+def picture_files(settings: Mapping[str, Any]) -> list[str]:
+    """The pictures of a problem's settings that are files."""
+    return [name for name in settings.get("pictures", ()) if name not in SHIPPED]
 
 
 def load_picture(name: str) -> Tensor:

@@ -1,0 +1,75 @@
+"""What an unfolded network has learned: each quantity in every layer, beside the algorithm's."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from fanfold.algorithms.base import Algorithm
+from fanfold.core.abilities import ability
+from fanfold.core.table import Table
+from fanfold.linops import LinearOperator
+from fanfold.observation import Observation
+from fanfold.report.page import Section, filled
+from fanfold.report.plots import Series, line_chart
+
+
+@runtime_checkable
+class Deviating(Protocol):
+    """A network of layers whose quantities deviate from those of an algorithm, `(layers, ...)` or `(1, ...)` each."""
+
+    algorithm: Algorithm
+    layers: int
+    strength: float
+
+    @property
+    def operator(self) -> LinearOperator: ...
+
+    @property
+    def deviations(self) -> Mapping[str, Tensor]: ...
+
+
+@torch.no_grad()
+def learned_sections(net: object) -> list[Section]:
+    """A table of what a network has learned, and a chart of the numbers among it; nothing where nothing deviates."""
+    deviating = ability(net, Deviating)
+    if deviating is None or not len(deviating.deviations):
+        return []
+    rows: list[dict[str, Any]] = []
+    series: list[Series] = []
+    for name, deviation in deviating.deviations.items():
+        of_name = _rows_of(deviating, name, deviation.detach())
+        rows += of_name
+        fixed, means = of_name[0]["algorithm"], [row["mean"] for row in of_name]
+        if len(means) > 1 and fixed:
+            layers = range(1, len(means) + 1)
+            series.append(Series(name, layers, [mean / fixed for mean in means], "learned"))
+    chart = [line_chart(series, "layer", "value over the algorithm's")] if series else []
+    text = (
+        "Each quantity that could move, in magnitude: the algorithm's value and what it became; of vectors and "
+        "matrices the mean, the least and the largest entry."
+    )
+    return [Section("What was learned", text, chart, filled(Table(rows)))]
+
+
+def _rows_of(net: Deviating, name: str, deviation: Tensor) -> list[dict[str, Any]]:
+    """The rows of one quantity, one for each layer, or one for all where they share it."""
+    A, nominal = net.operator, net.algorithm.nominals[name]
+    obs = Observation.unchecked(torch.zeros(A.m, dtype=A.dtype, device=A.device), A)
+    fixed = nominal.tensor(net.algorithm, obs)
+    if A.varies and fixed.ndim:  # of each sample
+        fixed = fixed.mean(0)
+    values = nominal.domain.deviate(fixed, deviation * net.strength).abs().reshape(len(deviation), -1)
+    rows = []
+    for layer, value in enumerate(values, start=1):
+        several = len(value) > 1
+        rows.append({
+            "quantity": name,
+            "layer": str(layer) if len(values) == net.layers else "all",
+            "algorithm": fixed.abs().mean().item(),
+            "mean": value.mean().item(),
+            "least": value.min().item() if several else None,
+            "largest": value.max().item() if several else None,
+        })  # fmt: skip
+    return rows
