@@ -25,6 +25,8 @@ from fanfold.problems import Pairs, Photographs
 from fanfold.problems.rf.geometry_file import read_geometry
 from fanfold.propagation import Dataset, source_of
 from fanfold.runs.directory import Run
+from fanfold.runs.folders import SCHEMA
+from fanfold.runs.recipe import build_problem
 from fanfold.training.settings import training_for
 from sent_files import FAR, NEAR, dataset, pairs, refused_or_read
 
@@ -107,7 +109,7 @@ def configs(marker: Path) -> dict[str, dict[str, Any]]:
         "program": ({"name": "program", "command": f"touch {marker}", "prior": prior, "timeout": 5.0}, NEURAL),
     }
     return {
-        name: {"schema": 2, "problem": problem, "network": network, "training": TRAINING}
+        name: {"schema": SCHEMA, "problem": problem, "network": network, "training": TRAINING}
         for name, (problem, network) in rows.items()
     }
 
@@ -116,8 +118,15 @@ def build_all(folder: Path) -> None:
     """What reading a run directory builds of its config, without its weights."""
     run = Run.open(folder)
     training_for({}, run.section("training"))
-    run.problem()
+    build_problem(run.section("problem"))
     run.settings()
+
+
+def use_all(folder: Path) -> None:
+    """What reading a run directory builds of its config, then all that its verbs ask of it."""
+    build_all(folder)
+    refused_or_read(Run.open(folder).problem)
+    ff.load(folder)
 
 
 @pytest.mark.parametrize("kind", ["unfolded", "neural", "tone", "channels", "program"])
@@ -132,7 +141,7 @@ def test_configs(tmp_path, kind):
     for _ in range(PER_CONFIG):
         text = tomli_w.dumps(config).encode()
         file.write_bytes(tomli_w.dumps(changed(config, rng)).encode() if rng.random() < 0.7 else garbled(text, rng))
-        refusals.append(refused_or_read(lambda: build_all(tmp_path)))
+        refusals.append(refused_or_read(lambda: use_all(tmp_path)))
         refusals.append(refused_or_read(lambda: defaults(file)))
     assert sum(said is not None for said in refusals) > PER_CONFIG / 2
     assert not marker.exists()
@@ -190,8 +199,8 @@ def test_what_is_wrong_in_a_config_is_said_with_its_place(tmp_path, section, nam
 
 
 def test_a_setting_that_is_missing_is_named(tmp_path):
-    config = configs(tmp_path / "marker")["program"]
-    del config["problem"]["command"]
+    config = configs(tmp_path / "marker")["unfolded"]
+    config["problem"] = {"name": "program"}
     (tmp_path / "config.toml").write_text(tomli_w.dumps(config))
     with pytest.raises(ValueError, match=r"\[problem\]: program lacks command; pass text"):
         defaults(tmp_path / "config.toml")

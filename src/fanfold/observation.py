@@ -148,11 +148,9 @@ class Estimate:
 
         Raises:
             ValueError: If numbers do not fit into it.
-        real = dtype.to_real()
-        dtype = real.to_complex() if self.x.is_complex() else real  # places are real where y is not
-        dtype = (
-            dtype.to_real().to_complex() if self.x.is_complex() else dtype.to_real()
-        )  # places are real where y is not
+        """
+        if not self.x.is_complex():
+            dtype = dtype.to_real()  # places are real where y is not
         if self.x.dtype == dtype:
             return self
         x, var = self.x.to(dtype), None if self.var is None else self.var.to(dtype.to_real())

@@ -173,7 +173,8 @@ def defaults_of(file: Path, *, allow_program: bool = False) -> dict[str, Any]:
         check_known(settings, known, "training has no setting {!r} here; it has {}.")
         checked = vars(made(Training, settings, "training"))
         defaults: dict[str, Any] = {"training": TrainingFlags(**{name: checked[name] for name in settings})}
-    commands = needs_of(config.get("problem", {})).commands
+    with within(f"{file}, [problem]"):
+        commands = needs_of(config.get("problem", {})).commands
     if commands and not allow_program and not is_sealed(file.parent, file.read_bytes()):
         raise ValueError(
             f"{file} was not made on this machine and would start a program: {commands[0]!r}. Read the command, and if "

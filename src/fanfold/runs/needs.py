@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from fanfold import problems
 from fanfold.core.abilities import offers
+from fanfold.core.settings import check_names
 from fanfold.problems.protocols import ReadsFiles, StartsPrograms
 from fanfold.runs.recipe import GIVEN
 
@@ -44,6 +45,8 @@ def needs_of(described: Mapping[str, Any]) -> Needs:
         if GIVEN in part:
             given.append(str(part[GIVEN]))
         kind = problems.REGISTRY.get(str(part.get("name")))
+        if kind is not None:  # one that lacks a setting is named before it is looked at
+            check_names(kind, {name: value for name, value in part.items() if name != "name"}, str(part["name"]))
         try:
             files += kind.files_of(part) if offers(kind, ReadsFiles) else []
             commands += kind.commands_of(part) if offers(kind, StartsPrograms) else []
