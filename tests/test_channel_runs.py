@@ -120,7 +120,7 @@ def test_the_command_line_trains_evaluates_applies_and_reports(tmp_path, capsys,
     assert rows["network"] < rows["least squares, linear"] - 1
     assert cli.run(["report", "run", "--samples", "100"]) == 0
     page = (tmp_path / "run/report.html").read_text()
-    assert page.count("<section>") == 5
+    assert page.count("<section>") == 6  # one more says what was run
     assert "Error against SNR" in page
     assert cli.run(["runs", "."]) == 0
     assert "beam-mixer" in capsys.readouterr().out

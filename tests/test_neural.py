@@ -328,7 +328,7 @@ def test_the_command_line_trains_evaluates_applies_and_reports(tmp_path, capsys,
     assert cli.run(["apply", "run", "y.npy", "--coverage", "0.9", "--overwrite"]) == 0
     assert (np.load("x_hat_high.npy") - np.load("x_hat_low.npy") < wide).all()
     assert cli.run(["report", "run", "--samples", "200"]) == 0
-    assert (tmp_path / "run/report.html").read_text().count("<section>") == 4
+    assert (tmp_path / "run/report.html").read_text().count("<section>") == 5  # one more says what was run
     assert cli.run(["runs", "."]) == 0
     assert "neural" in capsys.readouterr().out
     assert cli.run(["train", "linear-gaussian", "neural", "--config", "run/config.toml", "--run-dir", "again"]) == 0
