@@ -161,25 +161,22 @@ class Run:
     @property
     def sealed(self) -> bool:
         """Whether the run was made on this machine, by its seal."""
-        return origin.is_sealed(self.path, read_regular(self.path / folders.CONFIG))
+        return origin.made_in(self.path, read_regular(self.path / folders.CONFIG)) is not None
 
     def problem(self, *, allow_program: bool = False) -> Problem:
         """The problem that the run trains on; its files are read, and what is drawn from it may start its program.
 
         Args:
-            allow_program: Whether a program may be started although the run was not made on this machine.
+            allow_program: Whether a program may be started although the run was not made here, in this folder.
 
         Raises:
             ValueError: If what it draws from was stored, and is not there or not what it was; if it is of a class of
-                the user's own and not handed in; if it starts a program and was not made on this machine.
+                the user's own and not handed in; if it starts a program and was not made here.
         """
         described = self.section("problem")
         commands = needs_of(described).commands
-        if commands and not allow_program and "problem" not in self.handed_in and not self.sealed:
-            raise ValueError(
-                f"{self.path} was not made on this machine and would start a program: {commands[0]!r}. Read the "
-                "command, and if you trust it, allow it: --allow-program, or allow_program=True."
-            )
+        if commands and not allow_program and "problem" not in self.handed_in:
+            origin.check_command(self.path, read_regular(self.path / folders.CONFIG), commands[0], self.path)
         try:
             with within(f"{self.path / folders.CONFIG}, [problem]"):
                 problem = recipe.build_problem(described, self.handed_in)

@@ -185,12 +185,12 @@ def resume(
     Args:
         run_dir: The run directory.
         on_event: Called with each event.
-        allow_program: Whether the run's program may be started although the run was not made on this machine.
+        allow_program: Whether the run's program may be started although the run was not made here, in this folder.
         **handed_in: What was made of classes or functions of your own: `problem`, `network`, `algorithm`, `loss`.
 
     Raises:
         ValueError: If the run is damaged or another process trains it, its data are missing or not what they were,
-            something is not handed in, or it starts a program and was not made on this machine.
+            something is not handed in, or it starts a program and was not made here.
     """
     run = Run.open(run_dir, **handed_in)
     if "training" not in run.config:
