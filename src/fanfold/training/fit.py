@@ -21,6 +21,7 @@ from fanfold.runs.directory import Run
 from fanfold.runs.draws import drawn, has_draws, write_draws
 from fanfold.runs.environment import environment
 from fanfold.runs.folders import check_free, discard_unused
+from fanfold.runs.log import forget_after
 from fanfold.runs.needs import needs_of
 from fanfold.runs.outline import Outline, outline_of
 from fanfold.training.events import Event, Finished, Started, Validated
@@ -104,7 +105,7 @@ def fit_events(
         if resume:
             trainer.resume()
             if run:
-                run.forget_after(trainer.step if trainer.restored else None)
+                forget_after(run.path, trainer.step if trainer.restored else None)
         for event in trainer.events():
             if run and not isinstance(event, Started):
                 kind = type(event).__name__.lower()
