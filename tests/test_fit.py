@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import math
 import os
 import signal
 import subprocess
@@ -20,6 +21,7 @@ from fanfold.core.machine import World, sensible_threads
 from fanfold.observation import Estimate, Observation
 from fanfold.runs.directory import Run
 from fanfold.runs.keep import load
+from fanfold.runs.log import append_event, read_events
 from fanfold.training.events import Finished, Started, Stepped, Validated
 from fanfold.training.fit import fit_events
 from fanfold.training.schedule import stages
@@ -102,6 +104,24 @@ def test_a_run_can_be_loaded_and_gives_the_same_estimates(tmp_path):
     assert facts["packages"]["torch"] == torch.__version__
 
 
+def test_metrics_are_strict_json_also_without_a_number(tmp_path):
+    append_event(tmp_path, {"event": "validated", "step": 0, "nmse_db": math.nan, "loss": None})
+    append_event(
+        tmp_path, {"event": "stepped", "step": 1, "loss": math.inf, "gradient_norm": 1.0, "lr": 0.1, "skipped": True}
+    )
+
+    def refuse(word: str):
+        raise AssertionError(word)
+
+    for line in (tmp_path / "metrics.jsonl").read_text().splitlines():
+        json.loads(line, parse_constant=refuse)
+    validated, stepped = read_events(tmp_path)
+    assert math.isnan(validated["nmse_db"])
+    assert validated["loss"] is None
+    assert math.isnan(stepped["loss"])
+    assert stepped["skipped"] is True
+
+
 def test_nothing_in_a_run_directory_is_pickled(tmp_path):
     ff.fit(network(), problem(), run_dir=tmp_path / "run", **SHORT)
     names = sorted(p.name for p in (tmp_path / "run").iterdir())
@@ -112,10 +132,14 @@ def test_nothing_in_a_run_directory_is_pickled(tmp_path):
         "environment.json",
         "metrics.jsonl",
         "operator.safetensors",
+        "usual.json",
         "weights.safetensors",
     ]
     for path in (tmp_path / "run").iterdir():
         content = path.read_bytes()
+        if path.suffix == ".safetensors":  # the length of a header of JSON, which may be any number, and the header
+            content = content[8:]
+            assert content.startswith(b"{")
         assert not content.startswith((b"PK", b"\x80"))  # zip archives of torch.save, pickle protocols 2 and up
 
 

@@ -303,7 +303,7 @@ def test_intervals_are_calibrated_once_and_kept_in_the_run(tmp_path):
     first = apply_to_file(run, tmp_path / "y.npy", tmp_path / "a.npy", coverage=0.9)
     file = tmp_path / "run/intervals-each-0.9.json"
     written = file.read_bytes()
-    again = apply_to_file(run, tmp_path / "y.npy", tmp_path / "a.npy", coverage=0.9)
+    again = apply_to_file(run, tmp_path / "y.npy", tmp_path / "a.npy", coverage=0.9, overwrite=True)
     assert file.read_bytes() == written
     assert all(torch.equal(first[path], again[path]) for path in first)
     assert run.kept("intervals-each-0.9")["coverage"] == 0.9

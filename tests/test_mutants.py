@@ -17,6 +17,8 @@ import scipy.io
 import tomli_w
 import torch
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 import fanfold as ff
 from fanfold.cli.main import run as command
@@ -161,6 +163,53 @@ def test_networks_of_changed_configs(tmp_path, kind):
     for _ in range(PER_DATA // 4):
         file.write_text(tomli_w.dumps(changed(config, rng, SMALL)))
         refused_or_read(lambda: ff.load(tmp_path / "run"))
+
+
+def with_facts(file: Path, change) -> None:
+    """Let the facts beside the tensors of a file be others, with a checksum that holds."""
+    tensors = load_file(file)
+    with safe_open(file, "pt") as opened:
+        facts = json.loads(opened.metadata()["fanfold"])
+    save_file(tensors, file, {"fanfold": json.dumps(change(facts) | {"sha256": facts["sha256"]})})
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """A run with all files that a run can have, and measurements beside it."""
+    folder = tmp_path_factory.mktemp("trained")
+    problem = ff.problems.LinearGaussian(n=2, m=3)
+    ff.fit(ff.neural(problem, width=4), problem, run_dir=folder / "run", steps=2, batch=4, threads=1)
+    np.save(folder / "y.npy", np.ones((2, 3), np.float32))
+    assert command(applied(folder)) == 0
+    return folder
+
+
+def applied(folder: Path) -> list[str]:
+    words = ["apply", str(folder / "run"), str(folder / "y.npy"), "--out", str(folder / "x.npy"), "--overwrite"]
+    return [*words, "--coverage", "0.5"]
+
+
+@pytest.mark.parametrize(
+    "name", ["environment.json", "usual.json", "intervals-each-0.5.json", "metrics.jsonl", "checkpoint.safetensors"]
+)
+def test_what_a_run_keeps_beside_its_config(trained, name, capsys):
+    folder, file, rng = trained, trained / "run" / name, random.Random(name)
+    content = file.read_bytes()
+    verbs = [["runs", str(folder)], applied(folder), ["resume", str(folder / "run")]]
+    for _ in range(PER_DATA // 4):
+        if name.endswith("safetensors"):
+            with_facts(file, lambda facts: changed(facts, rng, SMALL))
+        else:
+            lines = [json.loads(line) for line in content.splitlines() if name.endswith("jsonl")]
+            lines = lines or [json.loads(content)]
+            k = rng.randrange(len(lines))
+            lines[k] = changed(lines[k], rng) | {key: lines[k][key] for key in ("weights",) if key in lines[k]}
+            file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        for words in verbs if name != "intervals-each-0.5.json" else verbs[1:2]:
+            code, said = command(words), capsys.readouterr().err
+            assert code in (0, 2), said
+            assert "fault of fanfold" not in said
+        file.write_bytes(content)
 
 
 def defaults(file: Path) -> None:

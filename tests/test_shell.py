@@ -226,7 +226,7 @@ def test_json_is_strict_in_every_verb(monkeypatch, capsys, verb, value):
 
 
 def test_a_run_that_reached_no_number_is_listed(at, tmp_path, capsys):
-    metrics = {"event": "validated", "step": 2, "nmse_db": float("nan")}
+    metrics = {"event": "validated", "step": 2, "nmse_db": None}
     (tmp_path / "r").mkdir()
     (tmp_path / "r/config.toml").write_bytes((at / RUN / "config.toml").read_bytes())
     (tmp_path / "r/metrics.jsonl").write_text(json.dumps(metrics) + "\n")

@@ -8,7 +8,7 @@ import stat
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -345,7 +345,7 @@ def test_a_program_from_elsewhere_starts_only_if_that_is_allowed(programmed, tmp
     for words in (["resume", str(programmed)], with_config):
         assert cli.run(words) == 2
         said = capsys.readouterr().err
-        assert "was not made on this machine and would start a program" in said
+        assert "was not made on this machine, and would start a program" in said
         assert "mark.py" in said
         assert "--allow-program" in said
     assert starts(tmp_path) == count
@@ -355,6 +355,30 @@ def test_a_program_from_elsewhere_starts_only_if_that_is_allowed(programmed, tmp
     assert cli.run([*with_config, "--allow-program"]) == 0
     assert starts(tmp_path) > count
     ff.resume(programmed, allow_program=True)
+
+
+def test_a_command_starts_nothing_else_in_another_folder(tmp_path, monkeypatch, capsys):
+    mine, theirs = tmp_path / "mine", tmp_path / "theirs"
+    mine.mkdir()
+    monkeypatch.chdir(mine)
+    (mine / "solver.py").write_text("import sys\nprint(*sys.argv[1:])\n")
+    problem = Program(f"{shlex.quote(sys.executable)} -I -S solver.py {{x}}", Box((0.0,), (1.0,)), shape=(1,))
+    ff.fit(small_neural(problem), problem, run_dir="run", simulations=20, steps=2, batch=8, threads=1)
+    shutil.copytree(mine, theirs)
+    (theirs / "solver.py").write_text(f"open({str(theirs / 'ran')!r}, 'w')\nprint(0.5)\n")
+    monkeypatch.chdir(theirs)
+    with_config = ["train", "program", "neural", "--config", "run/config.toml", "--run-dir", "again"]
+    for words in (["resume", "run"], ["resume", str(mine / "run")], with_config):
+        assert cli.run(words) == 2
+        assert f"was made in {mine} and not in this folder, and would start" in capsys.readouterr().err
+    assert not (theirs / "ran").exists()
+    assert cli.run(["resume", "run", "--allow-program"]) == 0
+    assert (theirs / "ran").exists()
+    monkeypatch.chdir(mine)
+    assert cli.run(["resume", "run"]) == 0
+    (mine / "run/sealed").write_bytes((mine / "run/sealed").read_bytes().replace(b"mine", b"theirs"))
+    monkeypatch.chdir(theirs)
+    assert cli.run(["resume", str(mine / "run")]) == 2  # nobody moves a seal
 
 
 def test_a_seal_cannot_be_made_by_who_sends_the_run(programmed, tmp_path, monkeypatch):
@@ -407,7 +431,8 @@ NAMES = {
 def test_every_text_among_the_settings_of_a_problem_is_judged(name):
     for field in set(paths_of(REGISTRY[name])) - NAMES.get(name, set()):
         value = ["/etc/passwd.npy"] if field in ("pictures",) else "/etc/passwd.npy"
-        needs = needs_of({"name": name, "path": "p", "geometry": "g", "command": "c"} | {field: value})
+        needed = {f.name: "p" for f in fields(REGISTRY[name]) if MISSING is f.default is f.default_factory}
+        needs = needs_of({"name": name} | needed | {field: value})
         assert "/etc/passwd.npy" in needs.files + needs.commands
 
 

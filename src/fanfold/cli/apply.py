@@ -14,16 +14,18 @@ from fanfold.cli.outputs import check_file
 from fanfold.core.abilities import ability
 from fanfold.core.array_files import array_of
 from fanfold.core.csv_files import read_csv, write_csv
+from fanfold.core.data_files import understanding
 from fanfold.core.files import whole
 from fanfold.core.streams import Stream
 from fanfold.estimators.base import Layered, MeasuresNoise, Restrainable
-from fanfold.guard import Conformal, UsualRange, conformal
+from fanfold.guard import Conformal, Interval, UsualRange, conformal
 from fanfold.observation import Observation
 from fanfold.problems.draws import draw
 from fanfold.problems.protocols import noise_var_of
 from fanfold.runs.directory import Run
 from fanfold.runs.outline import Outline
 from fanfold.runs.usual import NAME as USUAL
+from fanfold.runs.usual import checked_usual
 
 CALIBRATION_DRAWS = 10_000  # of an interval, where draws are to be had
 
@@ -76,13 +78,13 @@ def apply_to_file(
     obs = _observe(y, net, outline, noise_var)
     estimate = net(obs)
     if on_remark is not None and (usual := run.kept(USUAL)) is not None:
-        for sentence in UsualRange(net, usual).remarks(obs, estimate):
+        for sentence in UsualRange(net, checked_usual(usual, run.file_of(USUAL))).remarks(obs, estimate):
             on_remark(sentence)
     files = {out: estimate.x}
     if ability(net, Layered) is None and estimate.var is not None:
         files[_beside(out, "var")] = estimate.var
     if coverage is not None:
-        interval = calibrated(run, net, coverage, strength, joint=joint)(obs)
+        interval = interval_around(run, net, obs, coverage, strength, joint=joint)
         if interval.low is None or interval.high is None:
             files[_beside(out, "radius")] = interval.radius
         else:
@@ -93,16 +95,23 @@ def apply_to_file(
     return files
 
 
-def calibrated(run: Run, net: nn.Module, coverage: float, strength: float, *, joint: bool) -> Conformal:
-    """Intervals around a run's network: those that the run keeps, else calibrated on held-out draws and kept."""
+def interval_around(
+    run: Run, net: nn.Module, obs: Observation, coverage: float, strength: float, *, joint: bool
+) -> Interval:
+    """Intervals around the estimates of a run: as the run keeps them, else calibrated on held-out draws and kept.
+
+    Raises:
+        ValueError: If those that are kept are damaged, or there are too few draws.
+    """
     kind = "joint" if joint else "each"
     name = f"intervals-{kind}-{coverage:g}" + ("" if strength == 1 else f"-strength-{strength:g}")
     if (data := run.kept(name)) is not None:
-        return Conformal.from_dict(net, data)
+        with understanding(run.file_of(name), "calibrated intervals", "remove it, and they are calibrated anew."):
+            return Conformal.from_dict(net, data)(obs)
     draws = draw(run.draws().held_out(), CALIBRATION_DRAWS, run.environment["seed"], Stream.VALIDATION, 1)
     intervals = conformal(net, draws, coverage, kind)
     run.keep(name, intervals.as_dict())
-    return intervals
+    return intervals(obs)
 
 
 def _observe(y: Path, net: nn.Module, outline: Outline, noise_var: float | None) -> Observation:

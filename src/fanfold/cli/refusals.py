@@ -17,6 +17,7 @@ LISTED = 12  # flags that fit into a sentence
 BORDER = "│ "  # with and without UTF-8
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 TYRO_SAYS = re.compile(r"input length|Could not|no type matching|.*does not match choices")
+TOO_LARGE = ("allocate", "out of memory", "Storage size calculation overflowed", "represented as a SymInt")  # torch's
 OPTION = re.compile(r"^[│| ]*(?:-\w, )?(--[a-z][\w.-]*)(?:, (--[\w.-]+))?(?= |$)", re.MULTILINE)
 
 
@@ -52,7 +53,7 @@ def refusal_of(error: BaseException, command: str) -> Refusal:
             return Refusal(WRONG, f"a number that was given is too large or too small to compute with ({error}).")
         case MemoryError():
             return Refusal(FAILED, _memory(str(error)))
-        case RuntimeError() if "allocate" in str(error) or "out of memory" in str(error):
+        case RuntimeError() if any(words in str(error) for words in TOO_LARGE):
             return Refusal(FAILED, _memory(str(error)))
     cause = f"{type(error).__name__}: {error}".split("\n", 1)[0]
     return Refusal(FAILED, f"this is a fault of fanfold ({cause}); --debug shows where. Please report it.")
@@ -105,15 +106,15 @@ class PrintedRefusal:
 
     def owners_of(self, flag: str) -> list[str]:
         """The subcommands that have a flag, where the one that was chosen has it not."""
-        rows, owners = [row.strip() for rows in self.blocks[1:] for row in rows], list[str]()
-        for row in rows[next((i for i, row in enumerate(rows) if row.split(" ")[0] == flag), len(rows)) + 1 :]:
-            if row.startswith("--"):
-                break
-            if place := re.fullmatch(r"in fanfold \S+ (\S+) --help", row):
-                owners.append(place[1])
-            elif row == "[...]":
-                owners.append("others")
-        return owners
+        owners, listed = set[str](), False
+        for row in (row.strip() for rows in self.blocks[1:] for row in rows):
+            if row.startswith("--"):  # each kind of value of a flag has rows of its own
+                listed = row.split(" ")[0] == flag
+            elif listed and (place := re.fullmatch(r"in fanfold \S+ (\S+) --help", row)):
+                owners.add(place[1])
+            elif listed and row == "[...]":
+                owners.add("others")
+        return sorted(owners, key=lambda owner: (owner == "others", owner))
 
 
 def sentence_of(printed: str, args: Sequence[str], flags_of: Callable[[], str]) -> str:

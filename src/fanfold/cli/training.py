@@ -35,7 +35,7 @@ from fanfold.problems.protocols import GuessedPrior, likelihood_of, prior_of
 from fanfold.runs import recipe
 from fanfold.runs.folders import check_schema, claimed, discard_unused
 from fanfold.runs.needs import needs_of
-from fanfold.runs.origin import is_sealed
+from fanfold.runs.origin import check_command
 from fanfold.training.fit import fit
 from fanfold.training.fit import resume as resume_run
 from fanfold.training.settings import Training
@@ -70,7 +70,7 @@ def train_verb(args: Sequence[str], config: Path | None) -> Callable[..., Result
             training: How to train.
             run_dir: Where config, metrics, checkpoints and weights go; runs/PROBLEM-NETWORK-N if not given.
             device: "cpu" or "cuda".
-            allow_program: Start the program that a --config names, although it was not made on this machine.
+            allow_program: Start the program that a --config names, although it was not made here.
         """
         return _train(problem, network, asdict(training), run_dir, device, prior_given=prior_given)
 
@@ -161,8 +161,7 @@ def defaults_of(file: Path, *, allow_program: bool = False) -> dict[str, Any]:
     """Problem, network and training of a config, such as a run directory's.
 
     Raises:
-        ValueError: If it cannot be read or holds something unknown, or names a program and was not made on this
-            machine.
+        ValueError: If it cannot be read or holds something unknown, or names a program and was not made here.
     """
     config = toml_table(file, f"there is no config {file}; a run directory's config.toml is one.")
     check_known(config, SECTIONS, "the config has [{}]; it takes {}.")
@@ -175,11 +174,8 @@ def defaults_of(file: Path, *, allow_program: bool = False) -> dict[str, Any]:
         defaults: dict[str, Any] = {"training": TrainingFlags(**{name: checked[name] for name in settings})}
     with within(f"{file}, [problem]"):
         commands = needs_of(config.get("problem", {})).commands
-    if commands and not allow_program and not is_sealed(file.parent, file.read_bytes()):
-        raise ValueError(
-            f"{file} was not made on this machine and would start a program: {commands[0]!r}. Read the command, and if "
-            f"you trust it, allow it: {ALLOW}"
-        )
+    if commands and not allow_program:
+        check_command(file.parent, file.read_bytes(), commands[0], file)
     if "problem" in config:
         with within(f"{file}, [problem]"):
             defaults["problem"] = recipe.build_problem(config["problem"])
@@ -194,7 +190,7 @@ def resume(run: RunPath, allow_program: bool = False) -> Result:
 
     Args:
         run: The run directory.
-        allow_program: Start the program of a run that was not made on this machine.
+        allow_program: Start the program of a run that was not made on this machine, in this folder.
     """
     with resumable(lambda: _goes_on(run)), watching(str(run)) as watch:
         resume_run(run, on_event=watch, allow_program=allow_program)

@@ -33,8 +33,8 @@ from fanfold.core.suggest import did_you_mean
 from fanfold.estimators.base import Restrainable, Settings, fingerprint_of
 from fanfold.linops import LinearOperator
 from fanfold.problems import Problem
-from fanfold.runs import draws, folders, origin, recipe
-from fanfold.runs.environment import data_hash
+from fanfold.runs import draws, folders, log, origin, recipe
+from fanfold.runs.environment import data_hash, read_environment
 from fanfold.runs.needs import needs_of, refuse_missing
 from fanfold.runs.operators import read_operator, write_operator
 from fanfold.runs.outline import Outline
@@ -126,10 +126,7 @@ class Run:
         Raises:
             ValueError: If it is damaged.
         """
-        environment = folders.read_json(self.path / folders.ENVIRONMENT, read_regular(self.path / folders.ENVIRONMENT))
-        if "seed" not in environment:
-            raise ValueError(f"{self.path / folders.ENVIRONMENT} is damaged: it says no seed.")
-        return environment
+        return read_environment(self.path / folders.ENVIRONMENT)
 
     def metrics(self) -> list[dict[str, Any]]:
         """The logged events, in order; a last line cut short by a crash is left out.
@@ -137,7 +134,7 @@ class Run:
         Raises:
             ValueError: If a whole line is damaged.
         """
-        return folders.read_events(self.path / folders.METRICS)
+        return log.read_events(self.path)
 
     @property
     def advice(self) -> str | None:
@@ -147,39 +144,27 @@ class Run:
 
     def log(self, event: Mapping[str, Any]) -> None:
         """Append one line to the metrics."""
-        with (self.path / folders.METRICS).open("a") as file:
-            file.write(json.dumps(dict(event)) + "\n")
-
-    def forget_after(self, step: int | None) -> None:
-        """Drop the metrics of steps that a resumed run takes again, and of its end; all of them for None."""
-        ends = ("finished", "failures")
-        kept = [m for m in self.metrics() if step is not None and m["step"] <= step and m["event"] not in ends]
-        write_whole(
-            self.path / folders.METRICS, "".join(json.dumps(line) + "\n" for line in kept).encode(), follow=False
-        )
+        log.append_event(self.path, event)
 
     @property
     def sealed(self) -> bool:
         """Whether the run was made on this machine, by its seal."""
-        return origin.is_sealed(self.path, read_regular(self.path / folders.CONFIG))
+        return origin.made_in(self.path, read_regular(self.path / folders.CONFIG)) is not None
 
     def problem(self, *, allow_program: bool = False) -> Problem:
         """The problem that the run trains on; its files are read, and what is drawn from it may start its program.
 
         Args:
-            allow_program: Whether a program may be started although the run was not made on this machine.
+            allow_program: Whether a program may be started although the run was not made here, in this folder.
 
         Raises:
             ValueError: If what it draws from was stored, and is not there or not what it was; if it is of a class of
-                the user's own and not handed in; if it starts a program and was not made on this machine.
+                the user's own and not handed in; if it starts a program and was not made here.
         """
         described = self.section("problem")
         commands = needs_of(described).commands
-        if commands and not allow_program and "problem" not in self.handed_in and not self.sealed:
-            raise ValueError(
-                f"{self.path} was not made on this machine and would start a program: {commands[0]!r}. Read the "
-                "command, and if you trust it, allow it: --allow-program, or allow_program=True."
-            )
+        if commands and not allow_program and "problem" not in self.handed_in:
+            origin.check_command(self.path, read_regular(self.path / folders.CONFIG), commands[0], self.path)
         try:
             with within(f"{self.path / folders.CONFIG}, [problem]"):
                 problem = recipe.build_problem(described, self.handed_in)
@@ -293,13 +278,16 @@ class Run:
 
     def keep(self, name: str, data: Mapping[str, Any]) -> None:
         """Keep plain data about the trained network, such as calibrated intervals."""
-        write_whole(
-            self.path / f"{name}.json", json.dumps({"weights": self.weights_hash()} | dict(data)).encode(), follow=False
-        )
+        content = json.dumps({"weights": self.weights_hash()} | dict(data)).encode()
+        write_whole(self.file_of(name), content, follow=False)
+
+    def file_of(self, name: str) -> Path:
+        """Where `keep` keeps something."""
+        return self.path / f"{name}.json"
 
     def kept(self, name: str) -> dict[str, Any] | None:
         """What `keep` kept, if there is some and it is about the weights that are there now."""
-        file = self.path / f"{name}.json"
+        file = self.file_of(name)
         data = folders.read_json(file, read_regular(file)) if os.path.lexists(file) else {}
         return data if data.get("weights") == self.weights_hash() else None
 

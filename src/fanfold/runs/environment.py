@@ -2,14 +2,29 @@
 
 import os
 import platform
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from fanfold.core.abilities import ability
+from fanfold.core.files import read_regular
 from fanfold.problems import Problem
 from fanfold.problems.protocols import Fingerprinted
+from fanfold.runs.folders import checked, read_json
+
+KINDS: Mapping[str, Any] = {
+    "operator": str | None,
+    "data": str | None,
+    "folder": str | None,
+    "seed": int,
+    "device": str | None,
+    "threads": int | None,
+    "processes": int | None,
+    "packages": Mapping[str, str | None] | None,
+}
 
 
 def environment(seed: int, problem: Problem, device: torch.device, threads: int, processes: int = 1) -> dict[str, Any]:
@@ -26,6 +41,16 @@ def environment(seed: int, problem: Problem, device: torch.device, threads: int,
         "python": platform.python_version(),
         "packages": packages(),
     }
+
+
+def read_environment(file: Path) -> dict[str, Any]:
+    """What `environment` gave, as a run directory keeps it; what it does not say is left out.
+
+    Raises:
+        ValueError: If it is damaged.
+    """
+    facts = checked(file, read_json(file, read_regular(file)), KINDS)
+    return {name: value for name, value in facts.items() if value is not None}
 
 
 def data_hash(problem: object) -> str | None:

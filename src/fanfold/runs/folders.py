@@ -8,13 +8,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from fanfold.core.annotations import MisfitError, fitting, shown
 from fanfold.core.commands import command
 from fanfold.core.data_files import toml_table
-from fanfold.core.files import LOCK, check_plain, is_regular, read_regular, writer_of
+from fanfold.core.files import LOCK, check_plain, is_regular, writer_of
 from fanfold.runs import operators, origin
 
 SCHEMA = 3  # of config.toml; 1 had no number, and sections of other names; 2 had no outline
-CONFIG, ENVIRONMENT, METRICS = "config.toml", "environment.json", "metrics.jsonl"
+CONFIG, ENVIRONMENT = "config.toml", "environment.json"
 BEFORE_CONFIG = (ENVIRONMENT, operators.FILE, origin.FILE)  # what a run that was killed while it was made consists of
 
 
@@ -61,20 +62,6 @@ def read_toml(file: Path) -> dict[str, Any]:
     return toml_table(file)
 
 
-def read_events(file: Path) -> list[dict[str, Any]]:
-    """The events in a file of JSON lines, in order; a last line cut short by a crash is left out.
-
-    Raises:
-        ValueError: If a whole line is damaged.
-    """
-    lines = read_regular(file).splitlines(keepends=True) if os.path.lexists(file) else []
-    events = [read_json(file, line) for line in lines if line.endswith(b"\n")]
-    for event in events:
-        if not {"event", "step"} <= event.keys():
-            raise ValueError(f"{file} is damaged: a line has no event or no step.")
-    return events
-
-
 def read_json(file: Path, content: bytes) -> dict[str, Any]:
     """A JSON object.
 
@@ -88,6 +75,22 @@ def read_json(file: Path, content: bytes) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise ValueError(f"{file} is damaged: {str(data)[:40]} is no object.")
     return data
+
+
+def checked(file: Path, data: Mapping[str, Any], kinds: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a JSON object, each as its annotation has it; one that is absent is None.
+
+    Raises:
+        ValueError: Names the first field that is something else.
+    """
+    fields = dict(data)
+    for name, kind in kinds.items():
+        try:
+            fields[name] = fitting(data.get(name), kind)
+        except MisfitError:
+            said = f"{name} is {str(data[name])[:40]!r}" if name in data else f"it says no {name}"
+            raise ValueError(f"{file} is damaged: {said}, which is {shown(kind)}; restore it from a copy.") from None
+    return fields
 
 
 def check_schema(config: Mapping[str, Any], source: Path) -> None:

@@ -1,7 +1,9 @@
-"""Whether a run was made on this machine: a seal over its config, by a key that never leaves the machine.
+"""Whether a run was made on this machine, and in which folder: a seal over both, by a key that stays here.
 
 The key is 32 random bytes in `fanfold/seal.key` of the user's state directory, `XDG_STATE_HOME` or `~/.local/state`,
-which the user alone can read. Whoever sends a run cannot seal its config, nor another one.
+which the user alone can read. Whoever sends a run cannot seal its config, nor another one. A command may name files
+from the folder where one is, so that the same one may start something else in another folder: the seal says in which
+folder the run was made.
 """
 
 import hashlib
@@ -17,18 +19,42 @@ KEY_BYTES = 32
 
 
 def seal(folder: Path, config: bytes) -> None:
-    """Seal the config of a run directory as made here; where this machine keeps no key, it stays without a seal."""
-    key = _key()
+    """Seal the config of a run directory as made here, in the present folder, if this machine can keep a key."""
+    key, place = _key(), os.getcwdb()
     if key is not None:
-        write_whole(folder / FILE, _code(key, config).encode(), follow=False)
+        write_whole(folder / FILE, _code(key, config, place) + b" " + place, follow=False)
 
 
-def is_sealed(folder: Path, config: bytes) -> bool:
-    """Whether a config was sealed on this machine, by this user."""
+def made_in(folder: Path, config: bytes) -> Path | None:
+    """The folder in which this user was, on this machine, when a run with this config was made; None of other runs."""
     if not is_regular(folder / FILE):
-        return False
-    key = _key()
-    return key is not None and hmac.compare_digest(_code(key, config).encode(), read_regular(folder / FILE))
+        return None
+    key, (code, _, place) = _key(), read_regular(folder / FILE).partition(b" ")
+    if key is None or not hmac.compare_digest(_code(key, config, place), code):
+        return None
+    return Path(os.fsdecode(place))
+
+
+def check_command(folder: Path, config: bytes, command: str, what: Path) -> None:
+    """Refuse to start a program that a run or its config names, unless the run was made here, in the present folder.
+
+    Args:
+        folder: The run directory, with the seal.
+        config: What the config holds.
+        command: The command that would be started.
+        what: The run or the config, as the user knows it.
+
+    Raises:
+        ValueError: Shows the command, and says how to allow it.
+    """
+    place = made_in(folder, config)
+    if place is not None and place == Path.cwd():
+        return
+    strange = "was not made on this machine" if place is None else f"was made in {place} and not in this folder"
+    raise ValueError(
+        f"{what} {strange}, and would start a program: {command!r}. Read the command, and if you trust it, and the "
+        "files that it names, allow it: --allow-program, or allow_program=True."
+    )
 
 
 def key_file() -> Path:
@@ -38,8 +64,9 @@ def key_file() -> Path:
     return base / "fanfold" / "seal.key"
 
 
-def _code(key: bytes, config: bytes) -> str:
-    return hmac.new(key, b"fanfold run\0" + config, hashlib.sha256).hexdigest()
+def _code(key: bytes, config: bytes, place: bytes) -> bytes:
+    message = b"fanfold run\0" + hashlib.sha256(config).digest() + place
+    return hmac.new(key, message, hashlib.sha256).hexdigest().encode()
 
 
 def _key() -> bytes | None:

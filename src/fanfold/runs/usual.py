@@ -1,6 +1,7 @@
 """What measurements and estimates are like at the end of a training, as quantiles over held-out draws."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from fanfold.core.abilities import ability
 from fanfold.core.units import power
 from fanfold.estimators.base import ScaleAware
 from fanfold.observation import Estimate, Observation
+from fanfold.runs.folders import checked
 
 NAME = "usual"  # of the file in a run directory
 QUANTILES = (0.01, 0.5, 0.99)
@@ -28,6 +30,15 @@ def usual_of(net: nn.Module, obs: Observation) -> dict[str, Any]:
     known = finite if draws >= LEAST_DRAWS else {}
     quantiles = {name: torch.quantile(values, levels).tolist() for name, values in known.items()}
     return {"draws": draws, "levels": list(QUANTILES), "quantiles": quantiles}
+
+
+def checked_usual(data: Mapping[str, Any], file: Path) -> dict[str, Any]:
+    """What `usual_of` gave, as a run directory keeps it.
+
+    Raises:
+        ValueError: If it is damaged.
+    """
+    return checked(file, data, {"draws": int, "quantiles": Mapping[str, tuple[float, float, float]]})
 
 
 def numbers_of(net: nn.Module, obs: Observation, estimate: Estimate) -> Mapping[str, Tensor]:

@@ -21,6 +21,7 @@ from fanfold.runs.directory import Run
 from fanfold.runs.draws import drawn, has_draws, write_draws
 from fanfold.runs.environment import environment
 from fanfold.runs.folders import check_free, discard_unused
+from fanfold.runs.log import forget_after
 from fanfold.runs.needs import needs_of
 from fanfold.runs.outline import Outline, outline_of
 from fanfold.training.events import Event, Finished, Started, Validated
@@ -104,7 +105,7 @@ def fit_events(
         if resume:
             trainer.resume()
             if run:
-                run.forget_after(trainer.step if trainer.restored else None)
+                forget_after(run.path, trainer.step if trainer.restored else None)
         for event in trainer.events():
             if run and not isinstance(event, Started):
                 kind = type(event).__name__.lower()
@@ -185,12 +186,12 @@ def resume(
     Args:
         run_dir: The run directory.
         on_event: Called with each event.
-        allow_program: Whether the run's program may be started although the run was not made on this machine.
+        allow_program: Whether the run's program may be started although the run was not made here, in this folder.
         **handed_in: What was made of classes or functions of your own: `problem`, `network`, `algorithm`, `loss`.
 
     Raises:
         ValueError: If the run is damaged or another process trains it, its data are missing or not what they were,
-            something is not handed in, or it starts a program and was not made on this machine.
+            something is not handed in, or it starts a program and was not made here.
     """
     run = Run.open(run_dir, **handed_in)
     if "training" not in run.config:

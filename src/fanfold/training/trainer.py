@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from fanfold.core.abilities import ability, require
+from fanfold.core.data_files import understanding
 from fanfold.core.machine import World
 from fanfold.core.streams import Stream
 from fanfold.estimators.base import Grouped, Layered, Lessons, Preparable, SelfTaught, fingerprint_of
@@ -19,13 +20,13 @@ from fanfold.observation import Observation
 from fanfold.problems import Problem
 from fanfold.problems.draws import Pool, draw
 from fanfold.problems.protocols import KeepsValidation, SaysReading, Stored
-from fanfold.runs.weights import check_operator, facts_of, load_parameters, parameters_of, read_tensors, write_tensors
+from fanfold.runs.weights import facts_of, load_parameters, parameters_of, write_tensors
+from fanfold.training import checkpoint
 from fanfold.training.events import Ending, Event, Finished, Started, Stepped, Validated, advice_on
 from fanfold.training.objective import LossTerms, Objective
 from fanfold.training.schedule import Stage, stages
 from fanfold.training.settings import Training
 
-CHECKPOINT = "checkpoint.safetensors"
 PREPARATION_DRAWS = 4000  # draws that an estimator is standardised with
 SKIPS_TO_DIVERGE = 100  # steps in a row whose loss or gradient is not finite
 
@@ -249,7 +250,7 @@ class Trainer:
             "best_step": self.best_step,
             "operator": fingerprint_of(self.estimator),
         }
-        write_tensors(self.path / CHECKPOINT, tensors, facts)
+        write_tensors(self.path / checkpoint.FILE, tensors, facts)
 
     def _save_weights(self) -> None:
         if self.path is not None and self.world.leads:
@@ -263,30 +264,20 @@ class Trainer:
             ValueError: If the checkpoint is damaged or of another network.
         """
         assert self.path is not None
-        file = self.path / CHECKPOINT
+        file = self.path / checkpoint.FILE
         if not os.path.lexists(file):
             return
-        tensors, facts = read_tensors(file, "Bring it back, or train anew.")
-        check_operator(facts, fingerprint_of(self.estimator), self.path)
-        parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimiser": {}, "lessons": {}}
-        for name, t in tensors.items():
-            part, _, rest = name.partition("/")
-            parts[part][rest] = t
-        load_parameters(self.estimator, parts["best"])
-        self.best = copies(parameters_of(self.estimator))
-        load_parameters(self.estimator, parts["model"])
+        saved = checkpoint.read_checkpoint(file, fingerprint_of(self.estimator))
+        with understanding(file, "a checkpoint of this training", checkpoint.REMEDY):
+            load_parameters(self.estimator, saved.best)
+            self.best = copies(parameters_of(self.estimator))
+            load_parameters(self.estimator, saved.model)
+            for name in (*checkpoint.COUNTS, "best_nmse_db", "best_score"):
+                setattr(self, name, saved.facts[name])
+            if self.lessons is not None:
+                self.lessons.restore(self.step, saved.lessons)
+            self.optimiser.load_state_dict(self.optimiser.state_dict() | {"state": saved.optimiser})
         self.restored = True
-        self.step, self.skipped, self.stale = facts["step"], facts["skipped"], facts["stale"]
-        self.skips_in_a_row = facts["skips_in_a_row"]
-        self.best_nmse_db, self.best_score = facts["best_nmse_db"], facts["best_score"]
-        self.best_step = facts["best_step"]
-        if self.lessons is not None:
-            self.lessons.restore(self.step, parts["lessons"])
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, t in parts["optimiser"].items():
-            index, key = name.split("/")
-            state.setdefault(int(index), {})[key] = t
-        self.optimiser.load_state_dict(self.optimiser.state_dict() | {"state": state})
 
 
 def copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
