@@ -9,10 +9,10 @@ from torch import Tensor
 from fanfold.algorithms.base import POSITIVE, UNIT, Algorithm, Nominal, Theta, positive, settings_of
 from fanfold.core.units import power
 from fanfold.linops import LinearOperator, covariance_inverse
+from fanfold.linops.seen import UNINFORMED
 from fanfold.observation import Estimate
 from fanfold.priors import Constellation, Prior
 
-UNINFORMED = 1e7  # largest variance of a cavity, relative to the power of x
 MAX_MATRIX_ENTRIES = 2**24  # of the m x m matrices of a batch that are formed at a time
 
 

@@ -50,6 +50,11 @@ def gaussian_log_prob(x: Tensor, var: Variance) -> Tensor:
     return -0.5 * power(x) / var - 0.5 * torch.log(2 * math.pi * var)
 
 
+def over_entries(values: Tensor) -> Tensor:
+    """The mean over all entries, `(..., 1)`."""
+    return values.mean(-1, keepdim=True)
+
+
 def in_single(method: Method) -> Method:
     """A method of r and v that computes half precision in single, and returns what came."""
 
@@ -145,7 +150,15 @@ class Prior(Checked, ABC):
                 itself if None.
         """
 
-    def refit(self, r: Signal, v: Variance, given: Any, nominal: Any, trust: Variance) -> dict[str, Tensor]:
+    def refit(
+        self,
+        r: Signal,
+        v: Variance,
+        given: Any,
+        nominal: Any,
+        trust: Variance,
+        mean: Callable[[Tensor], Tensor] = over_entries,
+    ) -> dict[str, Tensor]:
         """The learnable settings that each sample makes likely: a step of expectation maximisation.
 
         Args:
@@ -154,6 +167,7 @@ class Prior(Checked, ABC):
             given: The settings so far, as for `posterior`.
             nominal: The settings that are expected, likewise.
             trust: The weight of `nominal` against the sample's own entries: 1 counts as much as all of them.
+            mean: The mean over the entries that tell something, `(..., n)` -> `(..., 1)`; over all if not given.
 
         Returns:
             The settings by name, `(..., 1)` each.
