@@ -197,12 +197,16 @@ class Unfolded(nn.Module):
     def admitted(self, obs: Observation) -> Observation:
         """The observation in the precision in which layers compute, once its operator is known to be the network's.
 
+        Of an operator in another precision the network's own is taken, in whose precision layers then compute.
+
         Raises:
             ValueError: If the operator is another, or zero.
         """
         A = operator_of(obs)
         if A is not self._bound:
             self._bound = bound_to(A, self._bound)
+        if A.dtype != self._bound.dtype:
+            obs = Observation.unchecked(obs.y, self._bound.wide, obs.noise_var).in_precision(self._bound.wide.dtype)
         numbers_alone = len([*self.parameters()]) == len(self.deviations)  # networks inside have their own precision
         return admitted(self.algorithm, obs, in_double=numbers_alone)
 
