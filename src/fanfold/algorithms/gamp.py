@@ -57,7 +57,9 @@ class GAMP(Algorithm):
         if obs.noise_var is None and self.likelihood.uses_noise_var:
             raise ValueError("GAMP needs the noise variance; pass Observation(y, A, noise_var).")
         if obs.A.m == 1:
-            raise ValueError("GAMP counts on many measurements and there is one; take EP, or OAMP where noise is Gaussian.")
+            raise ValueError(
+                "GAMP counts on many measurements and there is one; take EP, or OAMP where noise is Gaussian."
+            )
         self.likelihood.check(obs.y)
         zero = obs.y.new_zeros((*obs.y.shape[:-1], obs.A.n))
         level = zero.real[..., :1]
