@@ -11,6 +11,7 @@ from jaxtyping import Float, Inexact
 from torch import Tensor
 
 from fanfold.core.domain import Domain
+from fanfold.core.precision import at_least_single
 from fanfold.core.settings import Checked
 from fanfold.core.units import power
 
@@ -18,8 +19,6 @@ Signal = Inexact[Tensor, "*batch"]
 Variance = float | Float[Tensor, "..."]
 Method = TypeVar("Method", bound=Callable[..., Any])
 
-
-HALF = (torch.float16, torch.bfloat16, torch.complex32)
 SATURATED = 1e4  # of an exponent: it decides between two components for good, in every precision
 
 
@@ -60,10 +59,10 @@ def in_single(method: Method) -> Method:
 
     @wraps(method)
     def wide(self: "Prior", r: Tensor, v: Variance, *given: Any, **more: Any) -> Any:
-        if r.dtype not in HALF:
+        single = at_least_single(r.dtype)
+        if r.dtype == single:
             return method(self, r, v, *given, **more)
-        level = v.float() if isinstance(v, Tensor) else v
-        answer = method(self, r.to(torch.complex64 if r.is_complex() else torch.float32), level, *given, **more)
+        answer = method(self, r.to(single), v.float() if isinstance(v, Tensor) else v, *given, **more)
         parts = answer if isinstance(answer, tuple) else (answer,)
         parts = tuple(a.to(r.dtype if a.is_complex() else r.real.dtype) for a in parts)
         return parts if isinstance(answer, tuple) else parts[0]

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from fanfold.core.precision import double
 from fanfold.priors.base import Prior, in_single
 
 
@@ -33,7 +34,7 @@ class GaussianField(Prior):
         if covariance.shape != (n, n) or mean.shape != (n,):
             shapes = f"{tuple(covariance.shape)} and {tuple(mean.shape)}"
             raise ValueError(f"covariance and mean have shapes {shapes}; pass (n, n) and (n,).")
-        precise = torch.promote_types(covariance.dtype, torch.float64)
+        precise = double(covariance.dtype)
         values, vectors = torch.linalg.eigh(covariance.to(precise))
         least = torch.finfo(covariance.dtype).eps * values.amax(-1)
         self.mean, self.values = mean, values.clamp_min(least).to(covariance.dtype.to_real())
@@ -68,7 +69,7 @@ class GaussianField(Prior):
 
     def _beside_coloured(self, r: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """The posterior where each entry has its own noise variance, `(..., n)`: `W = C (C + diag(v))⁻¹`."""
-        precise = torch.promote_types(self.vectors.dtype, torch.float64)
+        precise = double(self.vectors.dtype)
         vectors, v = self.vectors.to(precise), v.double()
         C = (vectors * self.values.double()) @ vectors.mH
         unit = (C.diagonal().real + v).rsqrt()  # variances may lie far apart
