@@ -357,6 +357,16 @@ def test_a_scale_that_single_precision_cannot_hold_is_said_or_computed(name, dty
             assert error < 1e-3
 
 
+@each_field
+@every
+def test_a_scale_that_no_precision_holds_is_refused(name, dtype):
+    A, x, _ = drawn(12, 20, dtype)
+    for size in (1e100, 1e-100):
+        for y, matrix in ((x @ A.mT * size, A), (x @ A.mT * size, A * size)):
+            with pytest.raises(ValueError, match=r"cannot hold; pass y and A in other units"):
+                ff.iterate(make(name), 2)(Observation(y, Dense(matrix), 0.0))
+
+
 def test_a_noise_variance_keeps_its_digits():
     obs = Observation(torch.ones(2, 3, dtype=torch.float64), None, 1e-3)
     assert obs.noise_var is not None

@@ -62,9 +62,10 @@ def admitted(algorithm: Algorithm, obs: Observation, *, in_double: bool = True) 
         in_double: Whether double precision may take the place of single.
 
     Raises:
-        ValueError: If there is no operator, or it maps everything to zero.
+        ValueError: If there is no operator, it maps everything to zero, or no precision holds what is computed.
     """
     A = operator_of(obs)
+    obs.check_size()
     if not in_double:
         return obs.in_precision(at_least_single(obs.y.dtype))
     dtype = obs.working_dtype()
