@@ -126,16 +126,20 @@ class Observation:
     def check_size(self) -> None:
         """Refuse measurements, or an operator, in double precision whose fourth powers that does not hold.
 
+        Measurements that are next to nothing are taken as silence.
+
         Raises:
             ValueError: If there are such.
         """
         A = self.A
         if torch.compiler.is_compiling() or self.y.dtype != double(self.y.dtype):
             return
-        if _extreme(self.y, MOST) or (A is not None and A.once("beyond", lambda: _extreme(A.probed(), MOST))):
+        if bool((self.y.detach().abs() > MOST).any()) or (
+            A is not None and A.once("beyond", lambda: _extreme(A.probed(), MOST))
+        ):
             raise ValueError(
-                f"y or A has entries beyond {MOST:.0e}, or below {1 / MOST:.0e}, whose fourth powers {self.y.dtype} "
-                "cannot hold; pass y and A in other units."
+                f"y has entries beyond {MOST:.0e}, or A such or none beyond {1 / MOST:.0e}, whose fourth powers "
+                f"{self.y.dtype} cannot hold; pass y and A in other units."
             )
 
     def __getitem__(self, rows: slice | Tensor) -> "Observation":
