@@ -95,7 +95,8 @@ def test_posterior_is_right_at_every_scale(prior, v, dtype):
         for half, full in zip((mean, var), prior.posterior(r.to(torch.complex128), seen.double()), strict=True):
             torch.testing.assert_close(half, full.to(half.dtype), rtol=1e-6, atol=0)
         return
-    for a, m, s in zip(r, mean, var, strict=True):
+    every = 2 if isinstance(prior, Laplace) and dtype.is_complex else 1  # whose integrals take a second each
+    for a, m, s in list(zip(r, mean, var, strict=True))[::every]:
         wanted = posterior(prior, exact(a.item()), mp.mpf(seen.item()), dtype.is_complex, levels)
         agrees(prior, a.item(), seen.item(), m, s, wanted)
 

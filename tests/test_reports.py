@@ -53,6 +53,18 @@ def test_a_page_shows_what_was_learned_and_a_validation_curve(page):
     ]  # fmt: skip
 
 
+def test_verdicts_stand_in_the_column_of_verdicts_alone(page, tmp_path):
+    assert "FAIL" not in page
+    (steps,) = (t for t in tables(page) if "gradient_norm" in t[0])
+    assert [row["step"] for row in steps] == [1, 2, 3, 4]
+    assert {*steps[0]} == {"step", "loss", "gradient_norm", "lr"}
+    rows = Table([{"goal": "error", "pass": False, "judged": True}])
+    write_page(tmp_path / "page.html", "goals", "", [Section("goals", table=rows)], {})
+    text = (tmp_path / "page.html").read_text()
+    assert ">FAIL<" in text
+    assert ">yes<" in text
+
+
 def test_a_scene_is_shown_in_pictures(page):
     assert page.count("data:image/png;base64,") >= 5
     assert ">scene</b>" in page

@@ -10,6 +10,7 @@ from fanfold.core.precision import at_least_single, double
 from fanfold.linops import LinearOperator
 
 COMFORT = 2.0**24  # sizes up to which, and down to whose inverse, single precision holds fourth powers with ease
+MOST = 2.0**240  # likewise for double precision, beyond which there is none
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,25 @@ class Observation:
         extreme = _extreme(self.y) or (A is not None and A.once("extreme", lambda: _extreme(A.probed())))
         return double(dtype) if extreme else dtype
 
+    def check_size(self) -> None:
+        """Refuse measurements, or an operator, in double precision whose fourth powers that does not hold.
+
+        Measurements that are next to nothing are taken as silence.
+
+        Raises:
+            ValueError: If there are such.
+        """
+        A = self.A
+        if torch.compiler.is_compiling() or self.y.dtype != double(self.y.dtype):
+            return
+        if bool((self.y.detach().abs() > MOST).any()) or (
+            A is not None and A.once("beyond", lambda: _extreme(A.probed(), MOST))
+        ):
+            raise ValueError(
+                f"y has entries beyond {MOST:.0e}, or A such or none beyond {1 / MOST:.0e}, whose fourth powers "
+                f"{self.y.dtype} cannot hold; pass y and A in other units."
+            )
+
     def __getitem__(self, rows: slice | Tensor) -> "Observation":
         """The observation of some samples of a batch."""
         var = self.noise_var
@@ -172,10 +192,10 @@ def _refuse_overflow(what: str, wide: Tensor, narrow: Tensor) -> None:
         )
 
 
-def _extreme(rows: Tensor) -> bool:
-    """Whether the largest entry of a row is beyond what single precision is comfortable with, or short of it."""
+def _extreme(rows: Tensor, comfort: float = COMFORT) -> bool:
+    """Whether the largest entry of a row is beyond what a precision is comfortable with, or short of its inverse."""
     largest = rows.detach().abs().amax(-1)
-    return bool(((largest > COMFORT) | ((largest < 1 / COMFORT) & (largest > 0))).any())
+    return bool(((largest > comfort) | ((largest < 1 / comfort) & (largest > 0))).any())
 
 
 def check_finite(name: str, values: Tensor) -> None:

@@ -8,6 +8,7 @@ from torch.nn.functional import linear
 
 from fanfold.algorithms.base import FREE, POSITIVE, Algorithm, Nominal, positive
 from fanfold.algorithms.lista_cpss import State, select, selected
+from fanfold.core.precision import double
 from fanfold.linops import LinearOperator
 from fanfold.observation import Estimate
 
@@ -19,7 +20,7 @@ def analytic_matrix(A: LinearOperator) -> Tensor:
     """
 
     def closed_form() -> Tensor:
-        matrix = A.matrix().to(torch.promote_types(A.dtype, torch.float64))
+        matrix = A.matrix().to(double(A.dtype))
         inverse, seen = torch.linalg.pinv(matrix), A.seen()
         diagonal = seen.only((inverse * matrix.mT).sum(-1), 1)
         return seen.only((inverse / diagonal[:, None]).mT, 0).mT.to(A.dtype)

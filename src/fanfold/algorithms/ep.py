@@ -7,12 +7,13 @@ import torch
 from torch import Tensor
 
 from fanfold.algorithms.base import POSITIVE, UNIT, Algorithm, Nominal, Theta, positive, settings_of
+from fanfold.core.precision import double
 from fanfold.core.units import power
 from fanfold.linops import LinearOperator, covariance_inverse
+from fanfold.linops.seen import UNINFORMED
 from fanfold.observation import Estimate
 from fanfold.priors import Constellation, Prior
 
-UNINFORMED = 1e7  # largest variance of a cavity, relative to the power of x
 MAX_MATRIX_ENTRIES = 2**24  # of the m x m matrices of a batch that are formed at a time
 
 
@@ -71,7 +72,7 @@ class EP(Algorithm):
         return State(x=x, var=x.real, gamma=self._double(x), lam=lam, noise_var=noise_var)
 
     def _double(self, a):
-        return a.to(torch.promote_types(a.dtype, torch.float64))
+        return a.to(double(a.dtype))
 
     def _noise_known(self, obs):
         return obs.noise_var is not None and self.noise == "given"

@@ -27,7 +27,8 @@ class State(NamedTuple):
 class GAMP(Algorithm):
     """Generalised AMP for `y ~ p(y | A x)`, entry by entry, with iid A: any prior, any likelihood.
 
-    With Gaussian noise it is AMP. Like AMP it diverges where A is far from iid, which damping delays.
+    With Gaussian noise it is AMP. Like AMP it diverges where A is far from iid, which damping delays. Its variances are
+    means over measurements, so that it counts on many, and refuses a single one.
 
     Example:
         >>> import fanfold as ff, torch
@@ -55,6 +56,10 @@ class GAMP(Algorithm):
     def start(self, obs):
         if obs.noise_var is None and self.likelihood.uses_noise_var:
             raise ValueError("GAMP needs the noise variance; pass Observation(y, A, noise_var).")
+        if obs.A.m == 1:
+            raise ValueError(
+                "GAMP counts on many measurements and there is one; take EP, or OAMP where noise is Gaussian."
+            )
         self.likelihood.check(obs.y)
         zero = obs.y.new_zeros((*obs.y.shape[:-1], obs.A.n))
         level = zero.real[..., :1]

@@ -56,10 +56,10 @@ class OAMP(Algorithm):
     spread: float = 0.03  # relative variance of the error variance over samples; the larger, the more residuals say
     trust: float = 0.1  # weight of the given settings against a sample's own, where they are estimated
 
+    by_svd = True
+
     def __post_init__(self):
         positive(damping=self.damping, spread=self.spread, trust=self.trust)
-
-    by_svd = True
 
     @property
     def nominals(self):
@@ -107,7 +107,7 @@ class OAMP(Algorithm):
         left = (1 - d * w).square().sum(-1, keepdim=True) + (n - d.shape[-1])
         shown, r = v, s.r + V @ (w * e)
         v = theta.v_linear * (v * left + sigma2 * w.square().sum(-1, keepdim=True)) / n
-        fitted = self._fit(r, v, s, theta) if self.settings == "estimated" else {}
+        fitted = self._fit(r, v, seen, s, theta) if self.settings == "estimated" else {}
         x, var, beta = self.denoise(r, v, seen, Theta(**fitted) if fitted else theta, theta)
         message, v = seen.only((x - beta * r) / (1 - beta), x), theta.v_denoised * v * beta / (1 - beta)
         damping = theta.damping * share
@@ -120,8 +120,8 @@ class OAMP(Algorithm):
         x, var = self.prior.posterior(r, seen.noise(v, self.prior.power), given)
         return x, var, (seen.mean(var) / v).clamp(1e-6, 1 - 1e-6)
 
-    def _fit(self, r, v, s, theta):
-        return self.prior.refit(r, v, Theta(**s.fitted) if s.fitted else theta, theta, theta.trust)
+    def _fit(self, r, v, seen, s, theta):
+        return self.prior.refit(r, v, Theta(**s.fitted) if s.fitted else theta, theta, theta.trust, seen.mean)
 
     def read(self, s):
         return Estimate(s.x, s.var)

@@ -32,7 +32,9 @@ class TISTA(Algorithm):
     """Pseudo-inverse steps `r = x + gamma A⁺ (y - A x)`, then posterior means under a prior; the paper learns gamma.
 
     Untrained, gamma is `n / k` for A of rank k, which makes r unbiased. The variance of the error is read off the
-    residual, less what the noise puts there (nothing if it is unknown).
+    residual, less what the noise puts there (nothing if it is unknown). The residual does not see errors in the null
+    space of A: next to no noise, some samples rest at a wrong point with a variance far too small. Take OAMP there,
+    whose messages are orthogonal to their errors.
 
     Example:
         >>> import fanfold as ff, torch

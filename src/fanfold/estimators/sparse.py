@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
+from fanfold.core.precision import double
 from fanfold.core.settings import Checked
 from fanfold.linops import refuse_zero
 from fanfold.measurements import in_working_precision, takes_measurements
@@ -46,7 +47,7 @@ class BySample(Checked, ABC):
                 f"{type(self).__name__} takes one matrix for all samples; call it once for each of {obs.A}."
             )
         refuse_zero(obs.A)
-        wide = torch.promote_types(obs.y.dtype, torch.float64)
+        wide = double(obs.y.dtype)
         A = np.asfortranarray(obs.A.matrix().to(wide).resolve_conj().cpu().numpy())
         ys = obs.y.to(wide).reshape(-1, obs.A.m).cpu().numpy()
         noise = torch.zeros(1) if obs.noise_var is None else obs.noise_var

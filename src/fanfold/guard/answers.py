@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from fanfold.core.precision import at_least_single
 from fanfold.core.streams import Stream
 from fanfold.core.units import power
 from fanfold.observation import Estimate, Estimator, Observation, check_finite
@@ -47,7 +48,7 @@ def part(estimate: Estimate, rows: slice) -> Estimate:
 
 def widened(a: Tensor) -> Tensor:
     """Half precision in single precision, which quantiles and sums need; anything else as it is."""
-    return a.to(torch.promote_types(a.dtype, torch.float32))
+    return a.to(at_least_single(a.dtype))
 
 
 def deviation(estimate: Estimate) -> Tensor:

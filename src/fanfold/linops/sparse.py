@@ -103,7 +103,10 @@ def from_scipy(operator: Any, dtype: torch.dtype | None = None) -> LinearOperato
     except NotImplementedError as error:
         raise ValueError("this LinearOperator of scipy has no adjoint; give it one, rmatvec=...") from error
     native = torch.as_tensor(np.zeros(0, operator.dtype)).dtype
-    forward, back = (lambda rows: operator.matmat(rows.T).T), (lambda rows: operator.rmatmat(rows.T).T)
+    forward, back = (
+        lambda rows, product=product: product(np.atleast_2d(rows).T).T
+        for product in (operator.matmat, operator.rmatmat)
+    )
     return from_functions(forward, back, operator.shape, dtype or _floating(native))
 
 

@@ -11,6 +11,7 @@ from jaxtyping import Float, Inexact
 from torch import Tensor
 
 from fanfold.core.domain import Domain
+from fanfold.core.precision import at_least_single
 from fanfold.core.settings import Checked
 from fanfold.core.units import power
 
@@ -18,8 +19,6 @@ Signal = Inexact[Tensor, "*batch"]
 Variance = float | Float[Tensor, "..."]
 Method = TypeVar("Method", bound=Callable[..., Any])
 
-
-HALF = (torch.float16, torch.bfloat16, torch.complex32)
 SATURATED = 1e4  # of an exponent: it decides between two components for good, in every precision
 
 
@@ -50,15 +49,20 @@ def gaussian_log_prob(x: Tensor, var: Variance) -> Tensor:
     return -0.5 * power(x) / var - 0.5 * torch.log(2 * math.pi * var)
 
 
+def over_entries(values: Tensor) -> Tensor:
+    """The mean over all entries, `(..., 1)`."""
+    return values.mean(-1, keepdim=True)
+
+
 def in_single(method: Method) -> Method:
     """A method of r and v that computes half precision in single, and returns what came."""
 
     @wraps(method)
     def wide(self: "Prior", r: Tensor, v: Variance, *given: Any, **more: Any) -> Any:
-        if r.dtype not in HALF:
+        single = at_least_single(r.dtype)
+        if r.dtype == single:
             return method(self, r, v, *given, **more)
-        level = v.float() if isinstance(v, Tensor) else v
-        answer = method(self, r.to(torch.complex64 if r.is_complex() else torch.float32), level, *given, **more)
+        answer = method(self, r.to(single), v.float() if isinstance(v, Tensor) else v, *given, **more)
         parts = answer if isinstance(answer, tuple) else (answer,)
         parts = tuple(a.to(r.dtype if a.is_complex() else r.real.dtype) for a in parts)
         return parts if isinstance(answer, tuple) else parts[0]
@@ -145,7 +149,15 @@ class Prior(Checked, ABC):
                 itself if None.
         """
 
-    def refit(self, r: Signal, v: Variance, given: Any, nominal: Any, trust: Variance) -> dict[str, Tensor]:
+    def refit(
+        self,
+        r: Signal,
+        v: Variance,
+        given: Any,
+        nominal: Any,
+        trust: Variance,
+        mean: Callable[[Tensor], Tensor] = over_entries,
+    ) -> dict[str, Tensor]:
         """The learnable settings that each sample makes likely: a step of expectation maximisation.
 
         Args:
@@ -154,6 +166,7 @@ class Prior(Checked, ABC):
             given: The settings so far, as for `posterior`.
             nominal: The settings that are expected, likewise.
             trust: The weight of `nominal` against the sample's own entries: 1 counts as much as all of them.
+            mean: The mean over the entries that tell something, `(..., n)` -> `(..., 1)`; over all if not given.
 
         Returns:
             The settings by name, `(..., 1)` each.

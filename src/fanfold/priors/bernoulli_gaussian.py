@@ -11,7 +11,17 @@ from torch import Tensor
 from fanfold.core.domain import POSITIVE, UNIT
 from fanfold.core.noise import circular
 from fanfold.core.units import power
-from fanfold.priors.base import Prior, Signal, Variance, capped_power, gaussian_log_prob, in_single, log_odds, raised
+from fanfold.priors.base import (
+    Prior,
+    Signal,
+    Variance,
+    capped_power,
+    gaussian_log_prob,
+    in_single,
+    log_odds,
+    over_entries,
+    raised,
+)
 
 
 @dataclass(frozen=True)
@@ -59,12 +69,11 @@ class BernoulliGaussian(Prior):
         gain, active = var / (var + v), self._activity(r, p, var, v)
         return r * (active * gain), active * (gain * v + (1 - active) * capped_power(r, var, v) * gain**2)
 
-    def refit(
-        self, r, v, given, nominal, trust
-    ):  # Vila & Schniter (2013), eqs. 19 and 36; a conjugate prior adds `trust`
+    # Vila & Schniter (2013), eqs. 19 and 36; a conjugate prior adds `trust`
+    def refit(self, r, v, given, nominal, trust, mean=over_entries):
         p, var, v = self._tensors(r, v, given)
         gain, active = var / (var + v), self._activity(r, p, var, v)
-        count, energy = (a.mean(-1, keepdim=True) for a in (active, active * (gain * v + power(r) * gain**2)))
+        count, energy = (mean(a) for a in (active, active * (gain * v + power(r) * gain**2)))
         known = trust * nominal.p
         return {"p": (count + known) / (1 + trust), "var": (energy + known * nominal.var) / (count + known)}
 

@@ -7,7 +7,7 @@ import torch
 from fanfold.core.domain import POSITIVE
 from fanfold.core.noise import circular
 from fanfold.core.units import power
-from fanfold.priors.base import Prior, gaussian_log_prob, in_single
+from fanfold.priors.base import Prior, gaussian_log_prob, in_single, over_entries
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Gaussian(Prior):
         gain = var / (var + v)
         return r * gain, gain * v * torch.ones_like(r.real)
 
-    def refit(self, r, v, given, nominal, trust):
-        mean, var = self.posterior(r, v, given)
-        energy = (power(mean) + var).mean(-1, keepdim=True)
+    def refit(self, r, v, given, nominal, trust, mean=over_entries):
+        x, var = self.posterior(r, v, given)
+        energy = mean(power(x) + var)
         return {"var": (energy + trust * nominal.var) / (1 + trust)}

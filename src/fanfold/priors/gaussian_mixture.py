@@ -9,7 +9,7 @@ from torch import Tensor
 from fanfold.core.domain import FREE, POSITIVE
 from fanfold.core.noise import circular
 from fanfold.core.units import power
-from fanfold.priors.base import Prior, Variance, gaussian_log_prob, in_single
+from fanfold.priors.base import Prior, Variance, gaussian_log_prob, in_single, over_entries
 
 
 @dataclass(frozen=True)
@@ -86,16 +86,22 @@ class GaussianMixture(Prior):
         between = power(apart).clamp_max(torch.finfo(share.dtype).max)  # where it has no share, it may overflow
         return x, (share * (var + between)).sum(-1)
 
-    def refit(self, r, v, given, nominal, trust):  # of each component; a conjugate prior adds `trust`
-        share, mean, var, *_ = self._parts(r, v, given)
+    # of each component; a conjugate prior adds `trust`
+    def refit(self, r, v, given, nominal, trust, mean=over_entries):
+        share, centres, var, *_ = self._parts(r, v, given)
+
+        def average(values: Tensor) -> Tensor:
+            """The means of each component, `(..., n, K)` -> `(..., K)`."""
+            return torch.cat([mean(of_component) for of_component in values.unbind(-1)], -1)
+
         weights, means, variances = self._tensors(r, nominal)
         known = trust * (weights / weights.sum(-1, keepdim=True)).squeeze(-2)
-        count = share.mean(-2) + known
+        count = average(share) + known
         means, variances, centre = means.squeeze(-2), variances.squeeze(-2), means
         if not self.centred:
-            means = ((share * mean).mean(-2) + known * means) / count
+            means = (average(share * centres) + known * means) / count
             centre = means.unsqueeze(-2)
-        energy = (share * (var + power(mean - centre))).mean(-2) + known * variances
+        energy = average(share * (var + power(centres - centre))) + known * variances
         fitted = {"weights": count / (1 + trust), "variances": energy / count}
         return fitted if self.centred else fitted | {"means": means}
 

@@ -43,6 +43,11 @@ def sections_of(
     return _verdict(table), sections
 
 
+def of_batches(steps: Sequence[dict[str, Any]]) -> Table:
+    """What was logged of steps that were taken, without what is the same for all of them."""
+    return Table([{name: m[name] for name in ("step", "loss", "gradient_norm", "lr")} for m in steps])
+
+
 def learning_sections(metrics: Sequence[dict[str, Any]], text: str = LOSS_UNITS) -> list[Section]:
     """Losses while training, of batches and of held-out draws; NMSEs where the network has no losses of its own.
 
@@ -60,7 +65,7 @@ def learning_sections(metrics: Sequence[dict[str, Any]], text: str = LOSS_UNITS)
         Series("held out", [m["step"] for m in held_out], [m[measure] for m in held_out], "learned"),
     ]
     chart = line_chart(series, "step", "loss" if judged else "NMSE in dB")
-    return [Section("Learning curve", text if judged else "", [chart], details=Table(thinned))]
+    return [Section("Learning curve", text if judged else "", [chart], details=of_batches(thinned))]
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ from typing import Any
 from fanfold.core.files import write_whole
 from fanfold.core.table import Table, plain
 
+VERDICT = "pass"  # the column of a table whose values are shown as PASS and FAIL
 STYLE = """
 :root { color-scheme: light; --ink: #1c2733; --quiet: #5b6875; --line: #e4e8ec; --accent: #c2410c; }
 * { box-sizing: border-box; }
@@ -86,12 +87,14 @@ def _section(section: Section, index: int) -> str:
 
 def _table(table: Table) -> str:
     head = "".join(f"<th>{html.escape(c)}</th>" for c in table.columns)
-    rows = "".join("<tr>" + "".join(_cell(row[c]) for c in table.columns) + "</tr>" for row in table)
+    rows = "".join("<tr>" + "".join(_cell(c, row[c]) for c in table.columns) + "</tr>" for row in table)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
 
 
-def _cell(value: Any) -> str:
+def _cell(column: str, value: Any) -> str:
     if isinstance(value, bool):
+        if column != VERDICT:
+            return f"<td>{'yes' if value else 'no'}</td>"
         return f'<td class="{"pass" if value else "fail"}">{"PASS" if value else "FAIL"}</td>'
     text = "" if value is None else _number(value) if isinstance(value, float) else str(value)
     return f"<td>{html.escape(text)}</td>"

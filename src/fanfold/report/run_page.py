@@ -19,7 +19,7 @@ from fanfold.problems.draws import draw
 from fanfold.problems.protocols import FromStock
 from fanfold.report import channel_page as channel_page  # registers its kind of problem
 from fanfold.report.learned import learned_sections
-from fanfold.report.neural_page import sections_of
+from fanfold.report.neural_page import of_batches, sections_of
 from fanfold.report.page import Section, filled, write_page
 from fanfold.report.plots import Series, line_chart
 from fanfold.report.run_facts import draws_in_words, what_was_run
@@ -101,7 +101,7 @@ def _learning(metrics: Sequence[dict[str, Any]], unit: str) -> list[Section]:
     judged_alike = not unit or all(m["loss"] is not None for m in validated)
     charts = [line_chart([batches, held_out] if judged_alike else [batches], "step", unit or LOSS)]
     charts += [] if judged_alike else [line_chart([held_out], "step", "NMSE in dB")]
-    thinned = Table(steps[:: max(1, len(steps) // 200)])
+    thinned = of_batches(steps[:: max(1, len(steps) // 200)])
     text = "The weights that were kept are those of the best validation, on draws that were not trained on."
     return [Section("Learning curve", text, charts, details=thinned)]
 

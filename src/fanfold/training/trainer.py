@@ -124,7 +124,7 @@ class Trainer:
                 reason = self._ending()
         load_parameters(self.estimator, self.best)
         self._save_weights()
-        loss = self.best_score if self.objective.self_judged else None
+        loss = self.best_score if self.objective.scored_by_loss else None
         advice = advice_on(reason, self.step, self.skipped, self.best_step, judged=math.isfinite(self.best_score))
         seconds = time.perf_counter() - began
         yield Finished(self.step, reason, self.best_nmse_db, self.skipped, seconds, loss, self.best_step, advice)

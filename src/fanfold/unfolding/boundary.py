@@ -29,6 +29,26 @@ def operator_of(carrier: HasOperator) -> LinearOperator:
     return carrier.A
 
 
+def bound_to(A: LinearOperator, bound: LinearOperator) -> LinearOperator:
+    """The object that a network goes on to take for its operator, of two that are the same one.
+
+    Operators in different precisions are the same where they are in the lower one; the network keeps its own then.
+
+    Raises:
+        ValueError: If they differ, with both hashes.
+    """
+    if A.fingerprint() == bound.fingerprint():
+        return A
+    if A.dtype.is_complex == bound.dtype.is_complex and A.shape == bound.shape:
+        lower = max(A.dtype, bound.dtype, key=lambda dtype: torch.finfo(dtype).eps)
+        if A.in_precision(lower).fingerprint() == bound.in_precision(lower).fingerprint():
+            return bound
+    raise ValueError(
+        f"the network belongs to another operator: it was unfolded for A with hash {bound.fingerprint()[:12]} and "
+        f"got {A} with hash {A.fingerprint()[:12]}. Use that A, or unfold and train for this one."
+    )
+
+
 def admitted(algorithm: Algorithm, obs: Observation, *, in_double: bool = True) -> Observation:
     """The observation in the precision in which the steps of the algorithm compute; estimates are then brought back.
 
@@ -42,9 +62,10 @@ def admitted(algorithm: Algorithm, obs: Observation, *, in_double: bool = True) 
         in_double: Whether double precision may take the place of single.
 
     Raises:
-        ValueError: If there is no operator, or it maps everything to zero.
+        ValueError: If there is no operator, it maps everything to zero, or no precision holds what is computed.
     """
     A = operator_of(obs)
+    obs.check_size()
     if not in_double:
         return obs.in_precision(at_least_single(obs.y.dtype))
     dtype = obs.working_dtype()

@@ -17,7 +17,7 @@ from fanfold.core.settings import Checked, checks_arguments
 from fanfold.linops import LinearOperator
 from fanfold.measurements import takes_measurements
 from fanfold.observation import Estimate, Observation
-from fanfold.unfolding.boundary import HasOperator, admitted, operator_of
+from fanfold.unfolding.boundary import HasOperator, admitted, bound_to, operator_of
 from fanfold.unfolding.learn import lookup, zero_deviation
 from fanfold.unfolding.loops import checkpointed, iterates, last
 
@@ -197,12 +197,16 @@ class Unfolded(nn.Module):
     def admitted(self, obs: Observation) -> Observation:
         """The observation in the precision in which layers compute, once its operator is known to be the network's.
 
+        Of an operator in another precision the network's own is taken, in whose precision layers then compute.
+
         Raises:
             ValueError: If the operator is another, or zero.
         """
         A = operator_of(obs)
         if A is not self._bound:
-            self._check_bound(A)
+            self._bound = bound_to(A, self._bound)
+        if A.dtype != self._bound.dtype:
+            obs = Observation.unchecked(obs.y, self._bound.wide, obs.noise_var).in_precision(self._bound.wide.dtype)
         numbers_alone = len([*self.parameters()]) == len(self.deviations)  # networks inside have their own precision
         return admitted(self.algorithm, obs, in_double=numbers_alone)
 
@@ -256,14 +260,6 @@ class Unfolded(nn.Module):
         d = d.to(v.dtype if d.is_complex() else v.dtype.to_real())
         values = self.algorithm.nominals[name].domain.deviate(v, d).unbind(0)
         return list(values) * (self.layers if len(values) == 1 else 1)
-
-    def _check_bound(self, A: LinearOperator) -> None:
-        if A.fingerprint() != self.fingerprint:
-            raise ValueError(
-                f"the network belongs to another operator: it was unfolded for A with hash {self.fingerprint[:12]} and "
-                f"got {A} with hash {A.fingerprint()[:12]}. Use that A, or unfold and train for this one."
-            )
-        self._bound = A
 
     def _apply(self, fn, recurse=True):
         self._kept = None  # parameters move to another device or precision

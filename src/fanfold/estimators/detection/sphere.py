@@ -71,7 +71,9 @@ class SphereDecoder:
             ValueError: If the operator is unknown or zero, has fewer measurements than unknowns, or does not see one.
         """
         if obs.A is None or obs.A.m < obs.A.n:
-            raise ValueError(f"sphere decoding needs at least as many measurements as unknowns, not {obs.A}.")
+            raise ValueError(
+                f"sphere decoding needs an operator with at least as many measurements as unknowns, not {obs.A}."
+            )
         refuse_zero(obs.A)
         refuse_unseen(obs.A, "sphere decoding")
         y = obs.y.reshape(-1, obs.A.m)
