@@ -47,7 +47,7 @@ MAKE: Mapping[str, Callable[[Made], LinearOperator]] = {
     "Diagonal": lambda made: Diagonal(made.parts[0]),
     "Kronecker": lambda made: Kronecker(*made.parts),
     "Mask": lambda made: Mask(made.parts[0], made.n, made.dtype),
-    "Sparse": lambda made: Sparse(torch.sparse_coo_tensor(*made.parts, (made.m, made.n), check_invariants=True)),
+    "Sparse": lambda made: Sparse(_coordinates(*made.parts, (made.m, made.n))),
     "Wavelet": lambda made: Wavelet(_extent(made.parts[0]), *made.parts[1:], dtype=made.dtype),
 }
 
@@ -117,6 +117,10 @@ def _made(data: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> LinearOpera
         else:
             parts.append(tensors[str(part["tensor"])] if "tensor" in part else part["plain"])
     return MAKE[data["kind"]](Made(parts, int(data["m"]), int(data["n"]), dtype_named(data["dtype"])))
+
+
+def _coordinates(indices: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
+    return torch.sparse_coo_tensor(indices, values, shape, check_invariants=True)  # or bad indices end the process
 
 
 def _extent(sizes: Sequence[int]) -> tuple[int, ...]:
