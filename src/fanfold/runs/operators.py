@@ -47,7 +47,7 @@ MAKE: Mapping[str, Callable[[Made], LinearOperator]] = {
     "Diagonal": lambda made: Diagonal(made.parts[0]),
     "Kronecker": lambda made: Kronecker(*made.parts),
     "Mask": lambda made: Mask(made.parts[0], made.n, made.dtype),
-    "Sparse": lambda made: Sparse(_coordinates(*made.parts, (made.m, made.n))),
+    "Sparse": lambda made: Sparse(_coordinates(made.parts[0], made.parts[1], (made.m, made.n))),
     "Wavelet": lambda made: Wavelet(_extent(made.parts[0]), *made.parts[1:], dtype=made.dtype),
 }
 
