@@ -212,6 +212,19 @@ def test_what_a_run_keeps_beside_its_config(trained, name, capsys):
         file.write_bytes(content)
 
 
+@pytest.mark.parametrize("sizes", [{"members": 2**40}, {"width": 2**20}, {"members": 3000}])
+def test_a_network_is_built_no_larger_than_its_weights(trained, sizes):
+    file = trained / "run" / "config.toml"
+    content = file.read_bytes()
+    config = tomllib.loads(content.decode())
+    file.write_text(tomli_w.dumps(config | {"network": config["network"] | sizes}))
+    try:
+        with pytest.raises(ValueError, match="do not fit the network: it has far more than their"):
+            ff.load(trained / "run")
+    finally:
+        file.write_bytes(content)
+
+
 def defaults(file: Path) -> None:
     from fanfold.cli.training import defaults_of
 

@@ -33,6 +33,7 @@ from fanfold.linops import (
     Kronecker,
     LinearOperator,
     Mask,
+    Sparse,
     Wavelet,
 )
 from fanfold.linops.base import Adjoint
@@ -86,6 +87,7 @@ OPERATORS: dict[str, LinearOperator] = {
     "adjoint": Dense(random(3, 5)).H,
     "dct": DCT((4, 2)),
     "wavelet": Wavelet((4, 8), "haar", 2, torch.float64),
+    "sparse": Sparse((random(3, 5) * (random(3, 5) > 0)).to_sparse()),
     "composed": Dense(random(3, 8)) @ DCT((4, 2)).H,
     "born": Born(random(2, 3), random(3, 3) + 1, torch.tensor([20.0, 21.0]), random(4, 3) + 5),
 }
@@ -111,7 +113,7 @@ def test_every_operator_of_the_library_is_kept_with_its_structure():
     assert {type(A) for A in OPERATORS.values()} >= {Adjoint, Compose, Born}
 
 
-NO_KIND = ("SVD", "Basis", "LinearOperator", "Foreign")  # abstract ones, and functions of the user's, kept as a matrix
+NO_KIND = ("SVD", "Basis", "Seen", "LinearOperator", "Foreign")  # no operators, or functions, kept as a matrix
 
 
 # Data that are no longer there
@@ -476,7 +478,8 @@ def test_no_path_of_a_config_from_elsewhere_is_followed(tmp_path, another_machin
     for section in sections:
         rewrite(tmp_path / "run", problem=section)
         ff.load(tmp_path / "run")
-        assert cli.run(["apply", str(tmp_path / "run"), str(tmp_path / "y.npy"), "--coverage", "0.5"]) == 0
+        words = ["apply", str(tmp_path / "run"), str(tmp_path / "y.npy"), "--coverage", "0.5", "--overwrite"]
+        assert cli.run(words) == 0
         assert isinstance(Run.open(tmp_path / "run").draws(), RunDraws)
         for kept in (tmp_path / "run").glob("intervals*"):
             kept.unlink()
@@ -698,10 +701,12 @@ class Hopeless(nn.Module):
 
 def test_a_run_that_diverged_takes_no_step_more(tmp_path):
     problem, options = SPARSE, QUICK | {"steps": 300, "validate_every": 30}
-    ff.fit(Hopeless(), problem, run_dir=tmp_path / "run", **options)
+    with pytest.warns(UserWarning, match="No step was taken"):
+        ff.fit(Hopeless(), problem, run_dir=tmp_path / "run", **options)
     assert Run.open(tmp_path / "run").metrics()[-1]["step"] == SKIPS_TO_DIVERGE
     before = (tmp_path / "run/metrics.jsonl").read_bytes()
-    ff.resume(tmp_path / "run", network=Hopeless())
+    with pytest.warns(UserWarning, match="No step was taken"):
+        ff.resume(tmp_path / "run", network=Hopeless())
     assert (tmp_path / "run/metrics.jsonl").read_bytes() == before
 
 

@@ -38,7 +38,7 @@ from fanfold.runs.environment import data_hash, read_environment
 from fanfold.runs.needs import needs_of, refuse_missing
 from fanfold.runs.operators import read_operator, write_operator
 from fanfold.runs.outline import Outline
-from fanfold.runs.weights import check_operator, checksum_of, load_parameters, read_tensors
+from fanfold.runs.weights import check_operator, checksum_of, load_parameters, no_larger_than, read_tensors
 
 
 class Run:
@@ -261,10 +261,10 @@ class Run:
         Raises:
             ValueError: If there are no weights yet, they are damaged, or belong to another operator.
         """
-        net = self.network()
-        tensors, facts = read_tensors(
-            self.path / "weights.safetensors", f"Train on with: {command('resume', self.path)}"
-        )
+        file = self.path / "weights.safetensors"
+        tensors, facts = read_tensors(file, f"Train on with: {command('resume', self.path)}")
+        with no_larger_than(tensors):
+            net = self.network()
         check_operator(facts, fingerprint_of(net), self.path)
         load_parameters(net, tensors)
         restrained, strength = ability(net, Restrainable), facts.get("strength")

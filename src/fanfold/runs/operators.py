@@ -8,7 +8,19 @@ import torch
 from torch import Tensor
 
 from fanfold.core.precision import dtype_named
-from fanfold.linops import DCT, Batched, Born, Compose, Dense, Diagonal, Kronecker, LinearOperator, Mask, Wavelet
+from fanfold.linops import (
+    DCT,
+    Batched,
+    Born,
+    Compose,
+    Dense,
+    Diagonal,
+    Kronecker,
+    LinearOperator,
+    Mask,
+    Sparse,
+    Wavelet,
+)
 from fanfold.runs.weights import read_tensors, write_tensors
 
 FILE = "operator.safetensors"
@@ -20,6 +32,7 @@ class Made(NamedTuple):
     """What an operator is made of again."""
 
     parts: list[Any]
+    m: int
     n: int
     dtype: torch.dtype
 
@@ -34,6 +47,7 @@ MAKE: Mapping[str, Callable[[Made], LinearOperator]] = {
     "Diagonal": lambda made: Diagonal(made.parts[0]),
     "Kronecker": lambda made: Kronecker(*made.parts),
     "Mask": lambda made: Mask(made.parts[0], made.n, made.dtype),
+    "Sparse": lambda made: Sparse(_coordinates(made.parts[0], made.parts[1], (made.m, made.n))),
     "Wavelet": lambda made: Wavelet(_extent(made.parts[0]), *made.parts[1:], dtype=made.dtype),
 }
 
@@ -85,7 +99,7 @@ def _described(A: LinearOperator, tensors: list[Tensor]) -> dict[str, Any]:
             tensors.append(part)
         else:
             described.append({"plain": part})
-    return {"kind": name, "parts": described, "n": A.n, "dtype": str(A.dtype).removeprefix("torch.")}
+    return {"kind": name, "parts": described, "m": A.m, "n": A.n, "dtype": str(A.dtype).removeprefix("torch.")}
 
 
 def _made(data: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> LinearOperator:
@@ -102,7 +116,11 @@ def _made(data: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> LinearOpera
             parts.append(_made(part["operator"], tensors))
         else:
             parts.append(tensors[str(part["tensor"])] if "tensor" in part else part["plain"])
-    return MAKE[data["kind"]](Made(parts, int(data["n"]), dtype_named(data["dtype"])))
+    return MAKE[data["kind"]](Made(parts, int(data["m"]), int(data["n"]), dtype_named(data["dtype"])))
+
+
+def _coordinates(indices: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
+    return torch.sparse_coo_tensor(indices, values, shape, check_invariants=True)  # or bad indices end the process
 
 
 def _extent(sizes: Sequence[int]) -> tuple[int, ...]:

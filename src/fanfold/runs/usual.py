@@ -64,7 +64,8 @@ def numbers_of(net: nn.Module, obs: Observation, estimate: Estimate) -> Mapping[
             numbers[f"the largest of {what}"] = size.amax(-1)
             if not x.is_complex():
                 numbers[f"the least of {what}"] = size.amin(-1)
-    if obs.A is not None and (obs.A.m, obs.A.n) == (obs.y.shape[-1], estimate.x.shape[-1]):
-        residual = power(obs.y - obs.A @ estimate.x).double().sum(-1).sqrt().reshape(-1)
+    A, real = obs.A, not estimate.x.is_complex()
+    if A is not None and (A.m, A.n) == (obs.y.shape[-1], estimate.x.shape[-1]) and (real or A.dtype.is_complex):
+        residual = power(obs.y - A @ estimate.x.to(A.dtype)).double().sum(-1).sqrt().reshape(-1)
         numbers[RESIDUAL] = residual / norm.clamp_min(tiny)
     return numbers

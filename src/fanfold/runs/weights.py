@@ -3,7 +3,9 @@
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,14 @@ import safetensors
 import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from fanfold.core.abilities import ability
 from fanfold.core.commands import command
 from fanfold.core.files import is_regular, write_whole
 from fanfold.estimators.base import Restrainable, fingerprint_of
+
+SLACK = 4  # times as many parameters as there are weights, of modules that are built and not kept
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
@@ -97,6 +102,32 @@ def check_operator(facts: Mapping[str, Any], fingerprint: str | None, path: Path
 def parameters_of(module: nn.Module) -> dict[str, Tensor]:
     """Parameters and buffers by name."""
     return dict(module.state_dict())
+
+
+@contextmanager
+def no_larger_than(tensors: Mapping[str, Tensor]) -> Iterator[None]:
+    """A block in which a network is built for these weights, and no larger one: what a config asks for may be endless.
+
+    Raises:
+        ValueError: If the network grows far beyond them.
+    """
+    thread = threading.get_ident()
+    most, entries = SLACK * len(tensors) + 1000, SLACK * sum(t.numel() for t in tensors.values()) + 2**20
+    registered = [0, 0]
+
+    def count(module: nn.Module, name: str, parameter: nn.Parameter) -> None:
+        if threading.get_ident() != thread:
+            return
+        registered[0] += 1
+        registered[1] += parameter.numel()
+        if registered[0] > most or registered[1] > entries:
+            raise ValueError(f"the weights do not fit the network: it has far more than their {len(tensors)} tensors.")
+
+    hook = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def load_parameters(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
