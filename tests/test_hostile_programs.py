@@ -416,7 +416,9 @@ import torch
 import fanfold as ff
 from fanfold.cli import main as cli
 from fanfold.cli import training
-signal.signal(signal.SIGINT, signal.default_int_handler)  # the tests themselves may be deaf to it
+signal.signal(signal.SIGINT, signal.default_int_handler)  # the tests themselves may be deaf to these
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGTERM, signal.SIG_DFL)
 for line in sys.stdin:
     case = json.loads(line)
     pid = os.fork()
