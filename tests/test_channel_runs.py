@@ -122,6 +122,7 @@ def test_the_command_line_trains_evaluates_applies_and_reports(tmp_path, capsys,
     page = (tmp_path / "run/report.html").read_text()
     assert page.count("<section>") == 6  # one more says what was run
     assert "Error against SNR" in page
+    assert "fanfold train ofdm-channel beam-mixer" in page  # what was run
     assert cli.run(["runs", "."]) == 0
     assert "beam-mixer" in capsys.readouterr().out
     assert cli.run(["train", "ofdm-channel", "beam-mixer", "--config", "run/config.toml", "--run-dir", "again"]) == 0

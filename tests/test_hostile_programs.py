@@ -545,7 +545,7 @@ def test_a_store_that_does_not_say_what_it_holds_is_refused(tmp_path, text):
     store = tmp_path / "store"
     ff.simulate(Simulator(Box(), lambda x, g: x), 20, store)
     (store / "problem.json").write_text(text)
-    with pytest.raises(ValueError, match=r"problem\.json is damaged"):
+    with pytest.raises(ValueError, match=r"problem\.json( cannot be read as JSON|: kind is| is .* no table)"):
         Simulations(str(store.rename(tmp_path / "elsewhere")))  # what was read before is kept
 
 
@@ -555,5 +555,5 @@ def test_a_store_with_pipes_for_files_is_refused(tmp_path, name):
     ff.simulate(Simulator(Box(), lambda x, g: x), 20, store)
     (store / name).unlink()
     os.mkfifo(store / name)
-    with pytest.raises(ValueError, match="holds no simulations"):
+    with pytest.raises(ValueError, match="is a pipe: data are read from regular files alone"):
         Simulations(str(store.rename(tmp_path / "elsewhere")))

@@ -36,7 +36,8 @@ def tables(page: str) -> list[list[dict]]:
 
 def test_a_page_says_what_was_run(page):
     facts = {row[""]: row["is"] for row in tables(page)[0]}
-    assert re.fullmatch(r"20\d\d-\d\d-\d\d \d\d:\d\d", facts["begun"])
+    assert re.fullmatch(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", facts["begun"])
+    assert facts["command"] == "from Python"
     assert facts["problem"].startswith("rf-imaging: ")
     assert facts["data"] == "drawn afresh; 16 unknowns, 9 measurements"
     assert "layers 3" in facts["network"]

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from fanfold.cli.refusals import DONE, FAILED, UNREAD, Refusal, one_line, refusal_of, sentence_of
-from fanfold.core.commands import command
+from fanfold.core.commands import TYPED, command
 from fanfold.core.suggest import did_you_mean
 from fanfold.core.table import plain
 
@@ -57,6 +57,7 @@ def main() -> None:
 def run(args: list[str]) -> int:
     """Run one command; its exit code. Whatever goes wrong becomes a sentence."""
     typed = command(*args)
+    before = TYPED.set(typed)
     args, as_json = _without(args, "--json")
     args, debug = _without(args, "--debug")
     try:
@@ -72,6 +73,8 @@ def run(args: list[str]) -> int:
         if debug:
             traceback.print_exc()
         return _complain(refusal_of(error, typed))
+    finally:
+        TYPED.reset(before)
 
 
 def _result(args: list[str]) -> dict[str, Any]:

@@ -2,7 +2,10 @@
 
 import os
 import shlex
+from contextvars import ContextVar
 from pathlib import Path
+
+TYPED: ContextVar[str | None] = ContextVar("typed", default=None)  # the command that runs; None in Python
 
 
 def command(*words: str | Path) -> str:

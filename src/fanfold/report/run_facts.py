@@ -1,7 +1,6 @@
 """What was run, in words: the problem with its size, the network, how it was trained, when, and on what."""
 
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any
 
 from torch import nn
@@ -16,10 +15,10 @@ from fanfold.runs.directory import Run
 
 def what_was_run(run: Run, problem: Problem, net: nn.Module) -> Section:
     """A table of the facts of a run."""
-    config = run.config
-    written = datetime.fromtimestamp((run.path / "config.toml").stat().st_mtime)
+    config, made = run.config, run.environment
     facts = {
-        "begun": written.strftime("%Y-%m-%d %H:%M"),
+        "begun": made.get("begun", "unknown"),
+        "command": made.get("command", "from Python"),
         "problem": in_words(config.get("problem", {})),
         "data": data_in_words(problem),
         "network": in_words(config.get("network", {})),

@@ -3,6 +3,7 @@
 import os
 import platform
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 
 from fanfold.core.abilities import ability
+from fanfold.core.commands import TYPED
 from fanfold.core.files import read_regular
 from fanfold.problems import Problem
 from fanfold.problems.protocols import Fingerprinted
@@ -19,6 +21,8 @@ KINDS: Mapping[str, Any] = {
     "operator": str | None,
     "data": str | None,
     "folder": str | None,
+    "begun": str | None,
+    "command": str | None,
     "seed": int,
     "device": str | None,
     "threads": int | None,
@@ -33,6 +37,8 @@ def environment(seed: int, problem: Problem, device: torch.device, threads: int,
         "operator": None if problem.A is None else problem.A.fingerprint(),
         "data": data_hash(problem),
         "folder": os.getcwd(),
+        "begun": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": TYPED.get(),
         "seed": seed,
         "device": str(device),
         "threads": threads,
