@@ -233,7 +233,7 @@ def test_a_file_that_changes_is_read_again(tmp_path):
 
 
 def test_a_missing_file_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"there is no file .*none\.npz; pass an \.npz file with arrays x and y"):
+    with pytest.raises(ValueError, match=r"there is no file .*none\.npz; pass an \.npz or \.csv file with arrays x and y"):
         Pairs(str(tmp_path / "none.npz"))
 
 
@@ -316,7 +316,7 @@ def test_a_broken_file_is_refused(tmp_path, spoil):
 
 def test_a_file_of_one_array_is_refused(tmp_path):
     np.save(tmp_path / "x.npy", np.ones((50, 6)))
-    with pytest.raises(ValueError, match=r"is no \.npz file"):
+    with pytest.raises(ValueError, match=r"is no \.npz or \.csv file"):
         Pairs(str(tmp_path / "x.npy"))
 
 

@@ -247,8 +247,9 @@ def test_an_interrupted_simulation_says_how_to_go_on(monkeypatch, tmp_path, caps
         raise KeyboardInterrupt
 
     monkeypatch.setattr("fanfold.training.simulate.completed", interrupt)
-    assert cli.run(["simulate", "modulation", "--count", "9", "--out", str(tmp_path / "store")]) == 1
-    assert "what was simulated is kept: the same command goes on" in capsys.readouterr().err
+    assert cli.run(["simulate", "modulation", "--count", "9", "--out", str(tmp_path / "store")]) == 130
+    said = capsys.readouterr().err
+    assert "what was simulated is kept; go on with: fanfold simulate modulation --count 9" in said
 
 
 # The whole: a program that fails in every way, killed in the middle, resumed, and trained on
