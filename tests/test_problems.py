@@ -233,7 +233,7 @@ def test_a_file_that_changes_is_read_again(tmp_path):
 
 
 def test_a_missing_file_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"there is no file .*none\.npz; pass an \.npz or \.csv file with arrays x and y"):
+    with pytest.raises(ValueError, match=r"there is no file .*none\.npz; pass an \.npz or \.csv file with arrays"):
         Pairs(str(tmp_path / "none.npz"))
 
 
