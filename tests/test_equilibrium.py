@@ -192,7 +192,7 @@ def test_it_says_how_many_iterations_a_slow_one_needs():
 
 def test_a_sample_without_a_fixed_point_leaves_the_gradients_of_the_others_alone():
     x, obs = observed("float64")
-    wild = ff.Observation(obs.y * torch.tensor([[1.0], [1.0], [1e200]], dtype=obs.y.dtype), obs.A, obs.noise_var)
+    wild = ff.Observation(obs.y * torch.tensor([[1.0], [1.0], [1e60]], dtype=obs.y.dtype), obs.A, obs.noise_var)
     net = ff.equilibrium(Squaring(), obs, {"gain": "tied vector"}, max_iterations=200)
     expected = loss_gradients(net, x[:2], obs[:2])["gain"]
     with pytest.warns(UserWarning, match="1 of 3 samples: it diverges"):
