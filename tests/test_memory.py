@@ -67,7 +67,10 @@ def training_peak(net, problem, samples: int = 64, latest: int = 2) -> int:
     return memory.peak
 
 
-@pytest.mark.parametrize("name", REGISTRY)
+LONG = ("ep", "gamp", "lvamp", "oamp-net2", "tista", "hyperlista")  # the loop is the same for all
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in LONG)) for n in REGISTRY])
 def test_200_layers_train_in_the_memory_of_15(name):
     problem, algorithm = ff.problems.CompressedSensing(n=100, m=50, snr_db=30), REGISTRY[name]()
     theta = algorithm.nominals
