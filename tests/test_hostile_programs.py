@@ -555,5 +555,5 @@ def test_a_store_with_pipes_for_files_is_refused(tmp_path, name):
     ff.simulate(Simulator(Box(), lambda x, g: x), 20, store)
     (store / name).unlink()
     os.mkfifo(store / name)
-    with pytest.raises(ValueError, match="is a pipe: data are read from regular files alone|holds no simulations"):
+    with pytest.raises(ValueError, match=r"is a pipe: data are read from regular files alone|holds no simulations"):
         Simulations(str(store.rename(tmp_path / "elsewhere")))
