@@ -549,11 +549,11 @@ def test_a_store_that_does_not_say_what_it_holds_is_refused(tmp_path, text):
         Simulations(str(store.rename(tmp_path / "elsewhere")))  # what was read before is kept
 
 
-@pytest.mark.parametrize("name", ["problem.json", "runs.bin"])
-def test_a_store_with_pipes_for_files_is_refused(tmp_path, name):
+@pytest.mark.parametrize(("name", "said"), [("problem.json", "is a pipe"), ("runs.bin", "holds no simulations")])
+def test_a_store_with_pipes_for_files_is_refused(tmp_path, name, said):
     store = tmp_path / "store"
     ff.simulate(Simulator(Box(), lambda x, g: x), 20, store)
     (store / name).unlink()
     os.mkfifo(store / name)
-    with pytest.raises(ValueError, match=r"is a pipe: data are read from regular files alone|holds no simulations"):
+    with pytest.raises(ValueError, match=said):
         Simulations(str(store.rename(tmp_path / "elsewhere")))
