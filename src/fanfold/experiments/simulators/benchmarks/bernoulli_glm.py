@@ -29,7 +29,7 @@ class BernoulliGLM(Described):
     bins: int = 100
     lags: int = 9
     seed: int = 0  # of the stimulus
-    points: int = 4096  # of the importance sampling
+    points: int = 8192  # of the importance sampling
     least: float = 200.0  # effective points, below which the posterior is NaN
 
     A = None
@@ -65,7 +65,7 @@ class BernoulliGLM(Described):
             penalty = torch.nn.functional.softplus(x @ V.mT).sum(-1)
             return (x @ y.unsqueeze(-1)).squeeze(-1) - penalty - 0.5 * (x @ precision * x).sum(-1)
 
-        mode, curvature = damped_newton(derivatives, torch.zeros_like(y))
+        mode, curvature = damped_newton(derivatives, V, torch.zeros_like(y))
         root = torch.linalg.inv(torch.linalg.cholesky(curvature)).mT
         return student_points(log_density, mode, root, self.points, dof=12.0)
 

@@ -26,13 +26,19 @@ class Weighed(NamedTuple):
         """The effective number of points, `(Σ w)² / Σ w²`, `(batch,)`."""
         return torch.exp(2 * self.log_weight.logsumexp(-1) - (2 * self.log_weight).logsumexp(-1))
 
-    def estimate(self, least: float) -> Estimate:
-        """Mean and variance, `(batch, d)`; NaN where the effective number of points is below `least`."""
+    def estimate(self, least: float, inner: Tensor | None = None) -> Estimate:
+        """Mean and variance, `(batch, d)`; NaN where the effective number of points is below `least`.
+
+        Args:
+            least: How many points must carry the weight.
+            inner: Variances `(batch, points, d)` of parameters about those points; none if None.
+        """
         weight = torch.softmax(self.log_weight, -1).unsqueeze(-2)  # (batch, 1, points)
-        mean = (weight @ self.x).squeeze(-2)
-        var = (weight @ (self.x - mean.unsqueeze(-2)).square()).squeeze(-2)
+        mean = weight @ self.x
+        squares = (self.x - mean).square()
+        var = (weight @ (squares if inner is None else squares + inner)).squeeze(-2)
         few = (~(self.size() >= least)).unsqueeze(-1)
-        return Estimate(mean.masked_fill(few, torch.nan), var.masked_fill(few, torch.nan))
+        return Estimate(mean.squeeze(-2).masked_fill(few, torch.nan), var.masked_fill(few, torch.nan))
 
     def gaussian(self) -> tuple[Tensor, Tensor]:
         """The mean `(batch, d)` and a root of the covariance `(batch, d, d)`, of full rank whatever the points."""
@@ -110,21 +116,24 @@ def sobol(d: int, count: int, seed: int) -> Tensor:
 
 
 def damped_newton(
-    derivatives: Callable[[Tensor], tuple[Tensor, Tensor]], start: Tensor, steps: int = 40
+    derivatives: Callable[[Tensor], tuple[Tensor, Tensor]], design: Tensor, start: Tensor, steps: int = 50
 ) -> tuple[Tensor, Tensor]:
-    """The peak of a concave function and its curvature there. Nesterov (2004), section 4.1.5.
+    """The peak of a generalised linear model's log posterior and the curvature there.
+
+    Steps are cut so that no linear predictor moves by more than 1, over which `exp` and the logistic function change by
+    a bounded factor: Sun & Tran-Dinh (2019), section 4, with such generalised self-concordance.
 
     Args:
         derivatives: The gradient `(batch, d)` and minus the Hessian `(batch, d, d)` at `(batch, d)`.
+        design: The matrix of the linear predictor, `(rows, d)`.
         start: Where to begin, `(batch, d)`.
-        steps: Number of steps `1 / (1 + λ)` long, where λ is Newton's decrement.
+        steps: Number of steps.
     """
     x = start
     for _ in range(steps):
         gradient, curvature = derivatives(x)
         step = torch.linalg.solve(curvature, gradient)
-        decrement = (gradient * step).sum(-1, keepdim=True).clamp_min(0.0).sqrt()
-        x = x + step / (1 + decrement)
+        x = x + step / (step @ design.mT).abs().amax(-1, keepdim=True).clamp_min(1.0)
     return x, derivatives(x)[1]
 
 

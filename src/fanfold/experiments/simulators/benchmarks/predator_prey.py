@@ -16,6 +16,7 @@ START = (30.0, 1.0)
 LEAST = 1e-30  # a population that single precision holds
 STARTS = 2048  # draws of the prior among which searches begin
 AT_ONCE = 16_384  # solutions that are computed together, to stay within the cache
+STEPS = 14  # of a search
 DIFFERENCE = 1e-5  # of logs, for derivatives
 
 
@@ -39,7 +40,7 @@ class PredatorPrey(Described):
     days: int = 20
     times: int = 10
     steps_a_day: int = 10
-    points: int = 1024  # of the importance sampling
+    points: int = 2048  # of the importance sampling
     searches: int = 3  # for the mode
     least: float = 100.0  # effective points, below which the posterior is NaN
 
@@ -115,7 +116,7 @@ class PredatorPrey(Described):
         z = x[best]  # (batch, searches, 4)
         r = self.residuals(z, log_y)
         damping = torch.full((*z.shape[:-1], 1, 1), 1e-2, dtype=z.dtype)
-        for _ in range(25):
+        for _ in range(STEPS):
             J = self._slopes(z, r, log_y)
             H = J.mT @ J
             step = torch.linalg.solve(
@@ -143,7 +144,7 @@ class PredatorPrey(Described):
             logs = self.weighed(y)
             return Weighed(logs.x.exp(), logs.log_weight).estimate(self.least)
 
-        return in_parts(moments, obs, 100)
+        return in_parts(moments, obs, 50)
 
 
 @lru_cache(maxsize=2)

@@ -13,8 +13,8 @@ from fanfold.observation import Estimate, Observation
 from fanfold.problems.base import Described
 
 BOUND = 3.0
-FEW, MANY = 3, 10  # nodes over x1, to see where the mass is and for the moments
-REACH = 18.0  # nats below the peak at which mass is left out
+FEW, MANY = (6, 6.0), (16, 13.0)  # nodes over x1 and their reach in nats, to see the mass and for the moments
+LOST = 1e-290  # a probability that counts as none
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class SeveralModes(Described):
     points: int = 4
     keep: int = 128  # cells that are halved in a round, to see where the mass is
     rounds: int = 4
-    samples: int = 4096  # of the importance sampling
+    samples: int = 8192  # of the importance sampling
     least: float = 200.0  # effective points, below which the posterior is NaN
 
     A = None
@@ -64,21 +64,23 @@ class SeveralModes(Described):
         high = torch.tensor([math.log(BOUND), math.log(BOUND), BOUND], dtype=torch.float64)
         # standard deviations far below those of the points are ruled out: exp(-n s² / 2 σ²)
         least = data.scatter.diagonal(dim1=-2, dim2=-1).clamp_min(1e-24).log() / 4 - 1.5
-        low = torch.cat([least.minimum(high[:2] - 1), -BOUND * torch.ones(len(y), 1, dtype=torch.float64)], -1)
+        low = torch.cat([least.minimum(high[:2] - 1), least.new_full((len(y), 1), -BOUND)], -1).unsqueeze(1)
+
+        def bounded(z: Tensor) -> tuple[Tensor, Tensor]:
+            outside = ((z > high) | (z < low)).any(-1)
+            z = torch.where(outside.unsqueeze(-1), high, z)
+            return z, data.log_density(z).masked_fill(outside, -torch.inf)
 
         def log_density(z: Tensor) -> Tensor:
-            outside = ((z > high) | (z[..., 2:] < -BOUND)).any(-1)
-            z = torch.where(outside.unsqueeze(-1), high, z)
-            inside = data.log_density(z) + data.within(z, FEW).log_mass.logsumexp(-1)
-            return inside.masked_fill(outside, -torch.inf)
+            z, log_p = bounded(z)
+            return log_p + data.within(z, *FEW).log_mass.logsumexp(-1)
 
-        cells = halved_cells(log_density, low.unsqueeze(1), high, (10, 10, 10), self.keep, self.rounds)
-        centre, root = cells.gaussian()
-        drawn = student_points(log_density, centre, root, self.samples, dof=5.0)
-        z = torch.where(drawn.log_weight.isfinite().unsqueeze(-1), drawn.x, high)
-        many = data.within(z, MANY)
-        log_weight = drawn.log_weight - data.within(z, FEW).log_mass.logsumexp(-1)
-        weight = torch.softmax((log_weight.unsqueeze(-1) + many.log_mass).flatten(1), -1).unflatten(1, (-1, MANY))
+        cells = halved_cells(log_density, low, high, (10, 10, 10), self.keep, self.rounds)
+        proposed = student_points(lambda z: z[..., 0] * 0, *cells.gaussian(), self.samples, dof=4.0)
+        z, log_p = bounded(proposed.x)
+        many = data.within(z, *MANY)
+        log_weight = (log_p + proposed.log_weight).unsqueeze(-1) + many.log_mass
+        weight = torch.softmax(log_weight.flatten(1), -1).unflatten(1, (len(z[0]), -1))
 
         def average(values: Tensor) -> Tensor:
             return (weight * values).sum((-2, -1))
@@ -124,14 +126,17 @@ class _Points(NamedTuple):
         log_det = 4 * z[..., :2].sum(-1) + rest.log()
         return z[..., :2].sum(-1) - 0.5 * (self.count - 1) * log_det - 0.5 * misfit
 
-    def within(self, z: Tensor, nodes: int) -> _Within:
-        """The law of `(x1, x2)` within the bounds at z `(batch, n, 3)`: `N(mean, Σ / count)`, cut off."""
+    def within(self, z: Tensor, nodes: int, nats: float) -> _Within:
+        """The law of `(x1, x2)` within the bounds at z `(batch, n, 3)`: `N(mean, Σ / count)`, cut off.
+
+        x1 is taken at Gauss's nodes, down to so many nats below its peak.
+        """
         rho, sd = torch.tanh(z[..., 2:]), torch.exp(2 * z[..., :2]) / self.count**0.5
         m1, m2 = (self.mean[:, i, None, None] for i in (0, 1))
         s1, s2 = sd[..., :1], sd[..., 1:]
         low, high = (-BOUND - m1) / s1, (BOUND - m1) / s1
         peak = low.clamp_min(0.0) + high.clamp_max(0.0)
-        reach = 2 * REACH / (peak.abs() + (peak.square() + 2 * REACH).sqrt())
+        reach = 2 * nats / (peak.abs() + (peak.square() + 2 * nats).sqrt())
         low, high = torch.maximum(low, peak - reach), torch.minimum(high, peak + reach)
         u, w = (torch.from_numpy(part) for part in np.polynomial.legendre.leggauss(nodes))
         t = (low + high) / 2 + (high - low) / 2 * u
@@ -140,8 +145,10 @@ class _Points(NamedTuple):
         a, b = (-BOUND - centre) / scale, (BOUND - centre) / scale
         sign = torch.where(a + b > 0, -1.0, 1.0)  # towards the lower tail, where differences keep their digits
         a, b = torch.where(sign < 0, -b, a), torch.where(sign < 0, -a, b)
-        mass = (torch.special.ndtr(b) - torch.special.ndtr(a)).clamp_min(1e-300)
+        mass = (torch.special.ndtr(b) - torch.special.ndtr(a)).clamp_min(LOST)
+        lost = mass <= LOST  # far from the bounds, where no mass is: any finite moments do
         at_a, at_b = (torch.exp(-0.5 * c.square()) / (2 * math.pi) ** 0.5 / mass for c in (a, b))
+        at_a, at_b = at_a.masked_fill(lost, 0.0), at_b.masked_fill(lost, 0.0)
         shift = at_a - at_b
         var = (1 + a * at_a - b * at_b - shift.square()).clamp(0.0, 1.0)
         log_mass = mass.log() - 0.5 * t.square() + (w * (high - low) / 2).log()
