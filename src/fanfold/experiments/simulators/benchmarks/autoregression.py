@@ -1,4 +1,4 @@
-"""An autoregressive series of first order. Box, Jenkins & Reinsel (2008), section 7.2 and appendix A7.4."""
+"""An autoregressive series of first order. Box, Jenkins & Reinsel (2008), chapter 7."""
 
 import math
 from dataclasses import dataclass

@@ -121,7 +121,7 @@ def damped_newton(
     """The peak of a generalised linear model's log posterior and the curvature there.
 
     Steps are cut so that no linear predictor moves by more than 1, over which `exp` and the logistic function change by
-    a bounded factor: Sun & Tran-Dinh (2019), section 4, with such generalised self-concordance.
+    a bounded factor: the damping of Sun & Tran-Dinh (2019) for such functions, in its simplest form.
 
     Args:
         derivatives: The gradient `(batch, d)` and minus the Hessian `(batch, d, d)` at `(batch, d)`.

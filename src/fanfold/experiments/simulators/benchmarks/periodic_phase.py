@@ -1,4 +1,4 @@
-"""A sinusoid in noise and two readings of its phase. Kay (1993), example 15.13; Mardia & Jupp (2000), section 3.5.4."""
+"""A sinusoid in noise and two readings of its phase. Kay (1993), example 3.14; Mardia & Jupp (2000), section 3.5.4."""
 
 import math
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Simple likelihood, complex posterior. Papamakarios, Sterratt & Murray (2019), appendix A.1."""
+"""Simple likelihood, complex posterior. Papamakarios, Sterratt & Murray (2019), section 5."""
 
 import math
 from dataclasses import dataclass
@@ -60,7 +60,7 @@ class SeveralModes(Described):
         return in_parts(self._moments, obs, 8)
 
     def _moments(self, y: Tensor) -> Estimate:
-        data = _Points.of(y.unflatten(-1, (self.points, 2)))
+        data = _Points.seen(y.unflatten(-1, (self.points, 2)))
         high = torch.tensor([math.log(BOUND), math.log(BOUND), BOUND], dtype=torch.float64)
         # standard deviations far below those of the points are ruled out: exp(-n s² / 2 σ²)
         least = data.scatter.diagonal(dim1=-2, dim2=-1).clamp_min(1e-24).log() / 4 - 1.5
@@ -76,7 +76,7 @@ class SeveralModes(Described):
             return log_p + data.within(z, *FEW).log_mass.logsumexp(-1)
 
         cells = halved_cells(log_density, low, high, (10, 10, 10), self.keep, self.rounds)
-        proposed = student_points(lambda z: z[..., 0] * 0, *cells.gaussian(), self.samples, dof=4.0)
+        proposed = student_points(lambda z: torch.zeros_like(z[..., 0]), *cells.gaussian(), self.samples, dof=4.0)
         z, log_p = bounded(proposed.x)
         many = data.within(z, *MANY)
         log_weight = (log_p + proposed.log_weight).unsqueeze(-1) + many.log_mass
@@ -112,7 +112,7 @@ class _Points(NamedTuple):
     count: int
 
     @classmethod
-    def of(cls, points: Tensor) -> "_Points":
+    def seen(cls, points: Tensor) -> "_Points":
         centred = points - points.mean(-2, keepdim=True)
         return cls(points.mean(-2), centred.mT @ centred, points.shape[-2])
 

@@ -1,4 +1,4 @@
-"""A source located by received powers under log-normal shadowing. Patwari et al. (2005), section II.B."""
+"""A source located by received powers under log-normal shadowing. Patwari et al. (2005)."""
 
 from dataclasses import dataclass
 
