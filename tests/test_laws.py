@@ -70,7 +70,7 @@ def test_fixed_point_is_the_lasso(kind, dtype):
     from laws import observed
 
     _, obs = observed(dtype)
-    x = iterate(kind(0.1), 20_000 if kind is not FISTA else 4000)(obs).x
+    x = iterate(kind(0.1), 10_000 if kind is not FISTA else 4000)(obs).x
     slope = obs.A.H @ (obs.y - obs.A @ x)
     active = x != 0
     assert active.any()
