@@ -100,9 +100,12 @@ def check_gradients_are_finite_and_right(algorithm: Algorithm, dtype: str) -> No
 
 
 def check_it_traces(algorithm: Algorithm, dtype: str) -> None:
-    """`torch.export` gives a program with the same output to rounding, classical and unfolded."""
+    """`torch.export` gives a program with the same output to rounding, classical and unfolded.
+
+    Two layers: each is traced anew, which takes its time, and the second is as every later one; exports are deeper.
+    """
     _, obs = observed(dtype)
-    for estimator in (iterate(algorithm, LAYERS), moved(algorithm, obs)):
+    for estimator in (iterate(algorithm, 2), moved(algorithm, obs, 2)):
         module = FromMeasurements(estimator, obs)
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -145,6 +148,8 @@ def check_copies_are_alike(algorithm: Algorithm, dtype: str) -> None:
 
 
 LAWS = {name.removeprefix("check_"): law for name, law in sorted(globals().items()) if name.startswith("check_")}
+# a graph is the same in single and in double precision, and takes long to trace
+LAWS_IN_DTYPES = [(n, d) for n in LAWS for d in DTYPES if n != "it_traces" or d in ("float32", "complex64")]
 
 
 def moved(algorithm: Algorithm, obs: Observation, layers: int = LAYERS):

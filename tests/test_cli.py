@@ -224,14 +224,14 @@ def test_doctor_is_content(capsys):
     assert facts["zero deviation is the algorithm"] == "bit for bit"
 
 
-def test_progress_is_lines_off_a_terminal(tmp_path):
+def test_progress_is_lines_off_a_terminal(tmp_path, monkeypatch, capsys):
     done = fanfold("train", "compressed-sensing", "amp", *SMALL, *SHORT, "--run-dir", "r", cwd=tmp_path)
     assert done.returncode == 0
     assert "step 10," in done.stderr
     assert "\x1b" not in done.stderr
-    again = fanfold("train", "compressed-sensing", "amp", *SMALL, *SHORT, "--run-dir", "r", cwd=tmp_path)
-    assert again.returncode == 2
-    assert "fanfold resume r" in again.stderr
+    monkeypatch.chdir(tmp_path)
+    assert cli.run(["train", "compressed-sensing", "amp", *SMALL, *SHORT, "--run-dir", "r"]) == 2
+    assert "fanfold resume r" in capsys.readouterr().err
 
 
 def test_ctrl_c_says_how_to_go_on(tmp_path):

@@ -14,8 +14,12 @@ import torch
 
 import fanfold as ff
 from fanfold import estimators
+from fanfold.cli import apply
 from fanfold.cli import main as cli
+from fanfold.deploy import cost
+from fanfold.runs import draws
 from fanfold.runs.directory import Run
+from fanfold.training import trainer
 from fanfold.training.trainer import Trainer
 
 SPARSE = ["compressed-sensing", "--n", "20", "--m", "12"]
@@ -23,7 +27,17 @@ IMAGING = ["rf-imaging", "--scene", "6", "6", "--elements", "5", "5"]
 CHANNELS = ["ofdm-channel", "--pilots", "comb-4"]
 WORDS = {  # row: problem and network as the shell takes them
     "unfolded": [*SPARSE, "ista", "--layers", "2", "--learn", "step=per-layer"],
-    "equilibrium": [*SPARSE, "ista", "--lam", "1.0", "--equilibrium", "--learn", "threshold=tied"],
+    "equilibrium": [
+        *SPARSE,
+        "--dtype",
+        "complex64",
+        "ista",
+        "--lam",
+        "1.0",
+        "--equilibrium",
+        "--learn",
+        "threshold=tied",
+    ],
     "hybrid-oamp": [*IMAGING, "hybrid-oamp", "--layers", "2", "--width", "4"],
     "hybrid-ep": [*IMAGING, "hybrid-ep", "--layers", "2", "--width", "4"],
     "threshold-map-fista": [*IMAGING, "threshold-map-fista", "--layers", "2", "--width", "4"],
@@ -54,6 +68,8 @@ WORDS = {  # row: problem and network as the shell takes them
         "flow-posterior",
         "--transforms",
         "2",
+        "--draws",
+        "8",
         "--width",
         "8",
     ],
@@ -65,6 +81,11 @@ WORDS = {  # row: problem and network as the shell takes them
     "adapted": ["few-channels", "--count", "20", "adapted"],
 }
 TIMED = ("beam-mixer", "learned-filters", "grid-cnn", "beam-delay-admm", "beam-delay-oamp")  # reports that say times
+FEWER = (  # draws, as no number is judged but for its being the same again
+    (apply, "CALIBRATION_DRAWS", 500),
+    (trainer, "PREPARATION_DRAWS", 500),
+    (draws, "MOST_DRAWS", 100),
+)
 HOW = ["--steps", "6", "--batch", "4", "--validate-every", "2", "--validation-samples", "4", "--threads", "1"]
 
 
@@ -105,6 +126,10 @@ def test_a_row_trains_is_killed_resumes_and_serves_every_verb(row, tmp_path, mon
     if row == "flow-posterior":
         pytest.importorskip("zuko")
     monkeypatch.chdir(tmp_path)
+    for module, name, count in FEWER:
+        monkeypatch.setattr(module, name, count)
+    if row in TIMED[1:]:  # one page exports what it times, which takes seconds each; the others are without a runtime
+        monkeypatch.setattr(cost, "runtime_installed", lambda: False)
     path = tmp_path / "run"
     killed_while_training(WORDS[row], path)
     assert not (path / "weights.safetensors").exists()
@@ -121,8 +146,8 @@ def test_a_row_trains_is_killed_resumes_and_serves_every_verb(row, tmp_path, mon
     x_hat = torch.from_numpy(np.load("x_hat.npy"))
     assert torch.isfinite(torch.view_as_real(x_hat) if x_hat.is_complex() else x_hat).all()
     assert list(path.glob("intervals-each-0.9.json"))
-    run("report", str(path), "--samples", "20")
-    assert (path / "report.html").is_file()
+    if row not in TIMED:  # whose pages are no two alike: theirs is written where the run travels to
+        run("report", str(path), "--samples", "20")
     net = ff.load(path)
     ff.save(net, "saved", problem)
     assert torch.equal(ff.load("saved")(obs).x, net(obs).x)
@@ -132,7 +157,7 @@ def test_a_row_trains_is_killed_resumes_and_serves_every_verb(row, tmp_path, mon
 def travels(path, tmp_path, row, noise, monkeypatch, here, there) -> None:
     """A run in another folder, with no other to go back to, gives the same bits; even if its problem cannot be had."""
     before = {file.name: file.read_bytes() for file in Path().glob("x_hat*.npy")}
-    page = numbers_of(path / "report.html")
+    page = None if row in TIMED else numbers_of(path / "report.html")
     moved = tmp_path / "elsewhere" / path.name
     moved.parent.mkdir()
     path.rename(moved)
@@ -145,8 +170,9 @@ def travels(path, tmp_path, row, noise, monkeypatch, here, there) -> None:
     assert {name: Path(name).read_bytes() for name in before} == before
     assert {file.name: file.read_bytes() for file in moved.glob("intervals-*.json")} == kept
     run("report", str(moved), "--samples", "20")
-    if row not in TIMED:
-        assert numbers_of(moved / "report.html") == page
+    again = numbers_of(moved / "report.html")
+    if page is not None:
+        assert again == page
     without_problem(moved / "config.toml")
     assert torch.equal(there(moved), here())
     for file in Path().glob("x_hat*.npy"):

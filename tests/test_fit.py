@@ -287,7 +287,7 @@ TRAIN = """
 """
 
 
-def test_a_full_disk_leaves_the_last_checkpoint_whole(tmp_path):
+def test_a_full_disk_leaves_the_last_checkpoint_whole(tmp_path, monkeypatch):
     """The limit on file size stands in for the disk: the same failed write, in the same place."""
     body = textwrap.dedent(TRAIN) % 40
     limited = script(
@@ -308,8 +308,8 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(tmp_path):
     assert "cannot write" in done.stderr
     assert "unharmed" in done.stderr
     resumed = ff.resume(tmp_path / "run")
-    script(tmp_path, body.replace('"run"', '"whole"'))
-    subprocess.run([sys.executable, tmp_path / "script.py"], cwd=tmp_path, check=True)
+    monkeypatch.chdir(tmp_path)
+    exec(body.replace('"run"', '"whole"'), {"ff": ff})
     assert same_parameters(resumed, load(tmp_path / "whole"))
     hidden = [file.name for file in (tmp_path / "run").glob(".*")]
     assert hidden == [".lock"]  # no half-written file is left
@@ -334,13 +334,14 @@ def test_ctrl_c_leaves_a_run_that_resumes_to_the_same_numbers(tmp_path):
     assert same_parameters(resumed, whole)
 
 
-def test_two_processes_give_the_loss_curve_of_one_with_twice_the_batch(tmp_path):
+def test_two_processes_give_the_loss_curve_of_one_with_twice_the_batch(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     body = """
         problem = ff.problems.CompressedSensing(n=40, m=20, snr_db=30, dtype="float64")
         net = ff.unfold(ff.algorithms.LISTA(), problem, 4, {"W1": "per-layer", "threshold": "per-layer"})
         ff.fit(net, problem, run_dir="%s", steps=25, batch=%d, validate_every=10, validation_samples=50)
     """
-    subprocess.run([sys.executable, script(tmp_path, body % ("one", 16))], cwd=tmp_path, check=True)
+    exec(textwrap.dedent(body) % ("one", 16), {"ff": ff})
     env = os.environ | {"OMP_NUM_THREADS": "1"}
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-addr=127.0.0.1",
                 f"--master-port={29500 + os.getpid() % 2000}"]  # fmt: skip

@@ -32,13 +32,12 @@ from fanfold.training.events import Finished, Stepped
 from fanfold.training.fit import fit_events
 from fanfold.training.settings import Training
 from fanfold.unfolding.unfold import Unfolded, iterate
-from laws import DTYPES, LAWS, assert_close, observed
+from laws import DTYPES, LAWS, LAWS_IN_DTYPES, assert_close, observed
 
 OTHER_SETTINGS = [ALISTA(p=0.02), ALISTAAT(ridge=0.0), HyperLISTA(c1=1.0, c3=0.05)]
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("law", LAWS)
+@pytest.mark.parametrize(("law", "dtype"), LAWS_IN_DTYPES)
 @pytest.mark.parametrize("algorithm", OTHER_SETTINGS, ids=str)
 def test_law_with_other_settings(algorithm, law, dtype):
     LAWS[law](algorithm, dtype)

@@ -67,7 +67,7 @@ def training_peak(net, problem, samples: int = 64, latest: int = 2) -> int:
     return memory.peak
 
 
-LONG = ("ep", "gamp", "lvamp", "oamp-net2", "tista", "hyperlista")  # the loop is the same for all
+LONG = ("ep", "gamp", "lvamp", "oamp", "oamp-net2", "tista", "hyperlista")  # the loop is the same for all
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in LONG)) for n in REGISTRY])

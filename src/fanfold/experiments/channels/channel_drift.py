@@ -51,9 +51,10 @@ class Size:
     tests: int
     net: MixerSettings | None = None  # the default ones
     batch: int = 64
+    labels: Sequence[bool] = (True, False)  # whether the new channels are known, or their pilots alone
 
 
-QUICK = Size(True, 0, 150, 250, {100: 400}, (10.0,), 120, MixerSettings(8, 8, 1, 8, 24, 40), batch=32)
+QUICK = Size(True, 0, 150, 160, {100: 400}, (10.0,), 120, MixerSettings(8, 8, 1, 8, 24, 40), 32, (True,))
 FULL = Size(False, 6000, 1000, 8000, {10: 100, 100: 1500, 1000: 1500}, (0.0, 10.0, 20.0), 600)
 
 
@@ -160,7 +161,7 @@ def measure(drifted: Drifted, ground: Ground, size: Size, seed: int, watch: Watc
     for origin, place in ground.drifts:
         problem = problems[place]
         moved: dict[str, Estimator] = {"LMMSE": Wiener.of(problem, filters[origin]), SPECIALIST: nets[origin]}
-        for (count, steps), labels in itertools.product(size.adapting.items(), (True, False)):
+        for (count, steps), labels in itertools.product(size.adapting.items(), size.labels):
             few = FewChannels(problem, count, labels, seed)
             moved[adapted_name(count, labels=labels)] = adapt(nets[origin], few, steps, watch)
         judge(drifted, origin, problem, place, moved, size, seed)
@@ -274,7 +275,7 @@ def sections(d: Drifted, pairs: Sequence[tuple[str, str]], size: Size) -> list[S
                 [d.nmse(origin, place, adapted_name(count, labels=labels), 10.0) for count in counts],
                 "learned",
             )
-            for labels in (True, False)
+            for labels in size.labels
         ]
         levels = (
             ("as it came", d.nmse(origin, place, SPECIALIST, 10.0), "classical"),

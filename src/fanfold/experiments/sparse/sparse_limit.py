@@ -194,12 +194,12 @@ def time_facts(trainings: Sequence[Cost], single: Cost, thousand: Cost) -> dict[
     }
 
 
-def layer_curves(trained: Sequence[Trained], seed: int, samples: int) -> Section:
-    """The error of every layer, all methods, with the limit."""
+def layer_curves(trained: Sequence[Trained], seed: int, samples: int, *, quick: bool) -> Section:
+    """The error of every layer, all methods, with the limit; quick shows OAMP alone of the tuned classical peers."""
     on = trained[0].problem
     methods: dict[str, Estimator] = {UNTRAINED: iterate(OAMP(WRONG), 16)}
     methods |= {f"{UNFOLDED}, T = {t.net.layers}": t.net for t in trained}
-    peers = classical_peers(on, 16, seed)
+    peers = {"OAMP, true prior": iterate(OAMP(on.prior), 16)} if quick else classical_peers(on, 16, seed)
     table = evaluate(methods | peers, on, samples=samples, seed=seed)
     limit = bayes_limit(on)
     assert limit is not None
@@ -262,7 +262,7 @@ def study(*, quick: bool, seed: int, watch: Watcher) -> Study:
         time.perf_counter() - began,
         goals,
         [
-            layer_curves(first, seed, 200 if quick else 1000),
+            layer_curves(first, seed, 200 if quick else 1000, quick=quick),
             Section(
                 "One network for all sparsities and SNRs",
                 "Trained once over p of 0.05 to 0.15 and 10 to 40 dB; beside it OAMP of that depth that is told both.",
