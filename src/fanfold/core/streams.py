@@ -1,5 +1,7 @@
 """Numbered streams of random draws: what is drawn for one purpose never meets what is drawn for another."""
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from enum import IntEnum
 
 import numpy as np
@@ -24,6 +26,7 @@ class Stream(IntEnum):
     PROBES = 6  # directions along which a divergence is measured
     SIMULATION = 7  # kept in stores
     POSTERIOR = 8  # samples of a learned posterior
+    DROPOUT = 9  # what a step of a training leaves out of a network
 
 
 def generator_of(*numbers: int) -> torch.Generator:
@@ -36,3 +39,11 @@ def generator_of(*numbers: int) -> torch.Generator:
         raise ValueError(f"a seed of draws is {min(numbers)}; pass one from 0 on.")
     state = np.random.SeedSequence([int(number) for number in numbers]).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(state >> np.uint64(1)))
+
+
+@contextmanager
+def chance_of(*numbers: int) -> Generator[None]:
+    """A block in which torch's global generator, which dropout draws from, has a seed made of several numbers."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(generator_of(*numbers).initial_seed())
+        yield

@@ -64,6 +64,55 @@ class WithTrainingDefaults(Protocol):
         ...
 
 
+@runtime_checkable
+class FollowsBudget(Protocol):
+    """An estimator that takes the size which suits the number of draws that there are to learn from."""
+
+    def follow(self, simulations: int) -> Mapping[str, Any]:
+        """Take that size, untrained, and say the fields of `Training` that suit it; 0 is fresh draws at every step."""
+        ...
+
+
+class LeftOut(NamedTuple):
+    """What members say of the samples that each of them left out."""
+
+    scores: Tensor  # (members,) mean loss of each on its fold
+    x: Tensor  # (judged, n) the estimates
+    judged: Tensor  # (samples,) whether a sample was left out by some member
+
+
+@runtime_checkable
+class CrossValidated(Protocol):
+    """An estimator of members that leave out some draws each: all draws train, all judge.
+
+    Each member has best weights of its own. Which draws it leaves out is told by their numbers, in `losses` too.
+    """
+
+    def left_out(self, obs: Observation, x: Tensor) -> LeftOut:
+        """The scores of the members on what they left out, and what they say of it."""
+        ...
+
+    def adopt(self, best: Mapping[str, Tensor], weights: Mapping[str, Tensor], which: Tensor) -> None:
+        """Copy the weights of some members, `which` of `(members,)`, into the best ones, in place."""
+        ...
+
+
+class Conclusion(NamedTuple):
+    """What an estimator has come to after the last step: the error of its estimates in dB, and a sentence on it."""
+
+    nmse_db: float
+    sentence: str
+
+
+@runtime_checkable
+class Concluding(Protocol):
+    """An estimator that learns something in closed form after the last step."""
+
+    def conclude(self, x: Tensor, obs: Observation) -> Conclusion:
+        """Learn from the pairs that it was trained on."""
+        ...
+
+
 Draws = Callable[[int, int], tuple[Tensor, Observation]]  # how many, and the number of the draw -> x and obs
 
 

@@ -2,13 +2,24 @@
 
 from fanfold.networks.context_cnn import ContextCNN
 from fanfold.networks.deep_set import DeepSet
+from fanfold.networks.members import SideBySide, StackedMLP
 from fanfold.networks.pooled_cnn import PooledCNN
 from fanfold.networks.residual_cnn import ResidualCNN
 from fanfold.networks.residual_mlp import ResidualMLP
 from fanfold.networks.spectrum import SpectrumCNN
 from fanfold.networks.unet import UNet
 
-__all__ = ["ContextCNN", "DeepSet", "PooledCNN", "ResidualCNN", "ResidualMLP", "SpectrumCNN", "UNet"]
+__all__ = [
+    "ContextCNN",
+    "DeepSet",
+    "PooledCNN",
+    "ResidualCNN",
+    "ResidualMLP",
+    "SideBySide",
+    "SpectrumCNN",
+    "StackedMLP",
+    "UNet",
+]
 
 
 def __dir__() -> list[str]:

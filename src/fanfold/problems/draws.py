@@ -24,6 +24,7 @@ class Pool:
         problem: Where the pairs come from; of stored ones none is taken twice.
         count: How many pairs.
         seed: Seed of the draws and of the order.
+        all_train: Whether all pairs are trained on and all are held out: for what leaves some out itself.
 
     Raises:
         ValueError: If the count is below 20, or fewer pairs are stored.
@@ -36,11 +37,13 @@ class Pool:
         (torch.Size([32, 1]), torch.Size([20, 1]))
     """
 
-    def __init__(self, problem: Problem, count: int, seed: int):
+    def __init__(self, problem: Problem, count: int, seed: int, *, all_train: bool = False):
         if count < 20:
             raise ValueError(f"simulations is {count}; pass at least 20, a tenth of them is held out.")
         self.x, self.obs = _pairs_of(problem, count, seed)
-        self.seed, self.train = seed, count - min(max(2, count // 10), MOST_HELD_OUT)
+        held_out = min(max(2, count // 10), MOST_HELD_OUT)
+        self.seed, self.train = seed, count if all_train else count - held_out
+        self.first_held_out = max(0, count - MOST_HELD_OUT) if all_train else self.train
         self._order: tuple[int, Tensor] | None = None
 
     def batch(self, size: int, step: int) -> tuple[Tensor, Observation]:
@@ -55,7 +58,7 @@ class Pool:
 
     def part(self, *, held_out: bool) -> tuple[Tensor, Observation]:
         """All pairs to train on, or those held out."""
-        rows = slice(self.train, None) if held_out else slice(0, self.train)
+        rows = slice(self.first_held_out, None) if held_out else slice(0, self.train)
         return self.x[rows], self.obs[rows]
 
 

@@ -5,6 +5,7 @@ registered nowhere, and generic code asks these protocols alone. A class whose s
 `SometimesPosterior`.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -246,6 +247,24 @@ class Limited(Protocol):
 
     @property
     def limits(self) -> tuple[tuple[float, float], ...]: ...
+
+
+@runtime_checkable
+class WithParameters(Protocol):
+    """A simulator that says what its parameters are drawn from."""
+
+    @property
+    def prior(self) -> Any: ...
+
+
+def limits_of(problem: object, x: Tensor) -> tuple[tuple[float, float], ...]:
+    """The least and the largest value of each parameter of x `(..., d)`: of all numbers where none is known."""
+    count = x.shape[-1] * (2 if x.is_complex() else 1)
+    source = problem.prior if offers(problem, WithParameters) else None
+    for thing in (problem, source):
+        if offers(thing, Limited) and len(thing.limits) == count and not x.is_complex():
+            return tuple((float(low), float(high)) for low, high in thing.limits)
+    return ((-math.inf, math.inf),) * count
 
 
 @runtime_checkable

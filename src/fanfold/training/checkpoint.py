@@ -23,10 +23,12 @@ class Checkpoint(NamedTuple):
         best: The best weights.
         optimiser: The state of the optimiser, by parameter and name.
         lessons: The state of a course of lessons.
+        mean: The running mean of the weights.
+        scores: The best scores of the members of a cross-validated estimator.
 
     Example:
         >>> from fanfold.training.checkpoint import Checkpoint
-        >>> Checkpoint({"step": 3}, {}, {}, {}, {}).facts["step"]
+        >>> Checkpoint({"step": 3}, {}, {}, {}, {}, {}, {}).facts["step"]
         3
     """
 
@@ -35,6 +37,8 @@ class Checkpoint(NamedTuple):
     best: dict[str, Tensor]
     optimiser: dict[int, dict[str, Tensor]]
     lessons: dict[str, Tensor]
+    mean: dict[str, Tensor]
+    scores: dict[str, Tensor]
 
 
 def read_checkpoint(file: Path, operator: str | None) -> Checkpoint:
@@ -50,7 +54,7 @@ def read_checkpoint(file: Path, operator: str | None) -> Checkpoint:
     tensors, facts = read_tensors(file, REMEDY.capitalize())
     check_operator(facts, operator, file.parent)
     facts = checked(file, facts, dict.fromkeys(COUNTS, int) | {"best_score": float})
-    checkpoint = Checkpoint(facts, {}, {}, {}, {})
+    checkpoint = Checkpoint(facts, {}, {}, {}, {}, {}, {})
     with understanding(file, "a checkpoint", REMEDY):
         facts["best_nmse_db"] = float(facts["best_nmse_db"])  # NaN where a loss chooses the best
         for name, t in tensors.items():
@@ -62,6 +66,10 @@ def read_checkpoint(file: Path, operator: str | None) -> Checkpoint:
                     checkpoint.best[rest] = t
                 case "lessons":
                     checkpoint.lessons[rest] = t
+                case "mean":
+                    checkpoint.mean[rest] = t
+                case "scores":
+                    checkpoint.scores[rest] = t
                 case "optimiser":
                     index, key = rest.split("/")
                     checkpoint.optimiser.setdefault(int(index), {})[key] = t

@@ -47,7 +47,8 @@ class Validated:
 class Finished:
     """Training ends: "steps" were taken, "patience" ran out, or it "diverged" (100 skipped steps in a row).
 
-    The weights that are kept are those of `best_step`. Where training came to little, `advice` says so and what to try.
+    The weights that are kept are those of `best_step`. Where training came to little, `advice` says so and what to try;
+    `verdict` is what an estimator says that learned something in closed form at the end.
     """
 
     step: int
@@ -58,6 +59,7 @@ class Finished:
     loss: float | None = None
     best_step: int = 0
     advice: str | None = None
+    verdict: str | None = None
 
 
 Event = Started | Stepped | Validated | Finished
@@ -68,7 +70,7 @@ def summary(finished: Finished) -> str:
     skipped = f", {finished.skipped} non-finite steps skipped" if finished.skipped else ""
     loss = "" if finished.loss is None else f"loss {finished.loss:.4f}, "
     line = f"{loss}{finished.nmse_db:.2f} dB on held-out draws after {finished.step} steps ({finished.reason}){skipped}"
-    return line if finished.advice is None else f"{line}. {finished.advice}"
+    return ". ".join([line, *(text for text in (finished.verdict, finished.advice) if text is not None)])
 
 
 def advice_on(reason: Ending, step: int, skipped: int, best_step: int, *, judged: bool) -> str | None:

@@ -13,7 +13,7 @@ from torch import nn
 from fanfold.core.abilities import ability
 from fanfold.core.files import sole_writer
 from fanfold.core.machine import World, join_world, sensible_threads, threads
-from fanfold.estimators.base import WithTrainingDefaults, device_of
+from fanfold.estimators.base import FollowsBudget, WithTrainingDefaults, device_of
 from fanfold.problems import Problem
 from fanfold.problems.protocols import Counted, Stored
 from fanfold.runs import recipe, usual
@@ -64,8 +64,12 @@ def fit(
         >>> ff.fit(net, problem, steps=2).layers
         3
     """
-    informed = ability(estimator, WithTrainingDefaults)
+    informed, follower = ability(estimator, WithTrainingDefaults), ability(estimator, FollowsBudget)
     defaults = {} if informed is None else informed.training_defaults
+    if follower is not None and not resume:
+        stored = ability(problem, Stored)
+        every = 0 if stored is None else len(stored.every()[0])
+        defaults = follower.follow(options.get("simulations") or every)
     for event in fit_events(estimator, problem, training_for(defaults, options), run_dir, resume=resume):
         if on_event:
             on_event(event)

@@ -28,6 +28,8 @@ class Training(Checked):
         loss_layers: The loss is summed over that many last layers.
         clip: Largest norm of the gradient.
         weight_decay: Pull of the deviations towards zero, the algorithm.
+        averaging: Weight, in [0, 1), of the past in a running mean of the weights, which is then what is judged and
+            kept (Polyak & Juditsky, 1992); 0 takes the weights as they are.
         validate_every: Steps between validations, each of which saves a checkpoint.
         validation_samples: Held-out draws.
         simulations: Draw so many pairs once, a tenth of them held out; 0 draws fresh ones each step.
@@ -55,6 +57,7 @@ class Training(Checked):
     loss_layers: int = 1
     clip: float = 1.0
     weight_decay: float = 0.0
+    averaging: float = 0.0
     validate_every: int = 50
     validation_samples: int = 500
     simulations: int = 0
@@ -79,6 +82,8 @@ class Training(Checked):
                 raise ValueError(f"{name} is {value}; pass a positive, finite number.")
         if min(self.weight_decay, self.patience, self.threads, self.simulations) < 0:
             raise ValueError("weight_decay, patience, threads and simulations are not negative.")
+        if not 0 <= self.averaging < 1:
+            raise ValueError(f"averaging is {self.averaging}; pass a number from 0 to below 1, such as 0.99.")
 
 
 class TrainingOptions(TypedDict, total=False):
@@ -93,6 +98,7 @@ class TrainingOptions(TypedDict, total=False):
     loss_layers: int
     clip: float
     weight_decay: float
+    averaging: float
     validate_every: int
     validation_samples: int
     simulations: int

@@ -4,30 +4,42 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from fanfold.core.abilities import ability, require
+from fanfold.core.abilities import ability, offers, require
 from fanfold.core.data_files import understanding
 from fanfold.core.machine import World
-from fanfold.core.streams import Stream
-from fanfold.estimators.base import Grouped, Layered, Lessons, Preparable, SelfTaught, fingerprint_of
+from fanfold.core.streams import Stream, chance_of
+from fanfold.estimators.base import (
+    Concluding,
+    Conclusion,
+    CrossValidated,
+    Grouped,
+    Layered,
+    Lessons,
+    Preparable,
+    SelfTaught,
+    fingerprint_of,
+)
 from fanfold.observation import Observation
 from fanfold.problems import Problem
 from fanfold.problems.draws import Pool, draw
 from fanfold.problems.protocols import KeepsValidation, SaysReading, Stored
 from fanfold.runs.weights import facts_of, load_parameters, parameters_of, write_tensors
 from fanfold.training import checkpoint
+from fanfold.training.best import Best, RunningMean
 from fanfold.training.events import Ending, Event, Finished, Started, Stepped, Validated, advice_on
 from fanfold.training.objective import LossTerms, Objective
 from fanfold.training.schedule import Stage, stages
 from fanfold.training.settings import Training
 
 PREPARATION_DRAWS = 4000  # draws that an estimator is standardised with
+CONCLUSION_DRAWS = 10_000  # likewise, for what it learns at the end
 SKIPS_TO_DIVERGE = 100  # steps in a row whose loss or gradient is not finite
 
 
@@ -49,11 +61,10 @@ class Trainer:
         network = ability(estimator, Layered)
         if training.schedule == "layer-by-layer":
             require(estimator, Layered, "schedule='layer-by-layer'", "Take end-to-end.")
-        self.step = self.skipped = self.skips_in_a_row = self.stale = 0
+        self.step = self.skipped = self.skips_in_a_row = 0
         self.restored = False
         self.prepared_with: tuple[Tensor, Observation] | None = None  # draws to learn from in closed form
-        self.best, self.best_nmse_db, self.best_score = copies(parameters_of(estimator)), math.inf, math.inf
-        self.best_step = 0
+        self.best, self.mean = Best(estimator, self.objective), RunningMean(estimator, training.averaging)
         self.pool = self._pool()
         self.lessons = self._lessons()
         terms = () if self.lessons is None else self.lessons.terms
@@ -72,7 +83,8 @@ class Trainer:
         stored = ability(self.problem, Stored)
         if not count and self.objective.self_judged and stored is not None:
             count = len(stored.every()[0])
-        return Pool(self.problem, count, self.training.seed) if count else None
+        crossed = offers(self.estimator, CrossValidated)
+        return Pool(self.problem, count, self.training.seed, all_train=crossed) if count else None
 
     def _lessons(self) -> Lessons | None:
         """The course that the estimator is taught by, where the schedule is that.
@@ -106,7 +118,8 @@ class Trainer:
         yield Started(self.step, self.training.steps, parameters, self.training.threads, self.world.size, reading)
         if not self.restored:
             self._prepare()
-            self.best = copies(parameters_of(self.estimator))  # no less than this comes back, whatever happens
+            self.best.begin()
+            self.mean.begin()
             yield self._validate(None)  # so that what comes back is never worse than what came in
             self.prepared_with = None
             self._save_checkpoint()
@@ -122,12 +135,28 @@ class Trainer:
                     yield self._validate(stage)
                     self._save_checkpoint()
                 reason = self._ending()
-        load_parameters(self.estimator, self.best)
+        best = self.best
+        load_parameters(self.estimator, best.weights)
+        conclusion = self._conclude()
         self._save_weights()
-        loss = self.best_score if self.objective.scored_by_loss else None
-        advice = advice_on(reason, self.step, self.skipped, self.best_step, judged=math.isfinite(self.best_score))
+        loss = best.score if self.objective.scored_by_loss else None
+        advice = advice_on(reason, self.step, self.skipped, best.step, judged=math.isfinite(best.score))
+        verdict = None if conclusion is None else conclusion.sentence
         seconds = time.perf_counter() - began
-        yield Finished(self.step, reason, self.best_nmse_db, self.skipped, seconds, loss, self.best_step, advice)
+        yield Finished(self.step, reason, best.nmse_db, self.skipped, seconds, loss, best.step, advice, verdict)
+
+    def _conclude(self) -> Conclusion | None:
+        """Let an estimator that learns something in closed form at the end do so, from the pairs it was trained on."""
+        learner = ability(self.estimator, Concluding)
+        if learner is None:
+            return None
+        if self.pool:
+            x, obs = self.pool.part(held_out=False)
+        else:
+            x, obs = draw(self.problem, CONCLUSION_DRAWS, self.training.seed, Stream.PREPARATION, 1)
+        conclusion = learner.conclude(x.to(self.device), obs.to(self.device))
+        self.best.nmse_db = conclusion.nmse_db
+        return conclusion
 
     @torch.no_grad()
     def _begin(self, stage: Stage) -> None:
@@ -140,7 +169,7 @@ class Trainer:
     def _ending(self) -> Ending:
         if self.skips_in_a_row >= SKIPS_TO_DIVERGE:
             return "diverged"
-        return "patience" if 0 < self.training.patience <= self.stale else "steps"
+        return "patience" if 0 < self.training.patience <= self.best.stale else "steps"
 
     def _prepare(self) -> None:
         """Let an estimator that learns something in closed form do so, from the pairs that it may train on."""
@@ -175,7 +204,8 @@ class Trainer:
     def _step(self, stage: Stage) -> Stepped:
         training, rate = self.training, stage.rate(self.step)
         self.optimiser.zero_grad(set_to_none=True)
-        loss = self._loss(stage)
+        with chance_of(training.seed, Stream.DROPOUT, self.step):
+            loss = self._loss(stage)
         loss.backward()
         if stage.newest_only:
             self._freeze_before(stage.depth)
@@ -192,6 +222,7 @@ class Trainer:
             with torch.no_grad():  # weight decay moves what has no gradient too
                 for p, kept in frozen:
                     p[: len(kept)] = kept
+            self.mean.add(self.step)
         self.step += 1
         return Stepped(self.step, value, gradient_norm, training.lr * rate, skip)
 
@@ -220,22 +251,19 @@ class Trainer:
     def _validate(self, stage: Stage | None) -> Validated:
         """Judge the network as it is; what counts is a whole one, untrained or in the last stages of a schedule."""
         x, obs = self.validation
-        depth, final = stage.depth if stage else 0, self.stages[-1]
-        value, loss = self.objective.held_out(obs, x, depth)
-        score = value if loss is None else loss
+        final = self.stages[-1]
         whole = stage is None or (stage.depth, stage.term) == (final.depth, final.term)
-        better = whole and score < self.best_score
-        if better:
-            self.best = copies(parameters_of(self.estimator))
-            self.best_nmse_db, self.best_score, self.best_step = value, score, self.step
-        self.stale = 0 if better or not whole else self.stale + 1
-        return Validated(self.step, depth, value, better, loss)
+        with self.mean.in_place():
+            return self.best.judge(x, obs, self.step, stage.depth if stage else 0, whole=whole)
 
     def _save_checkpoint(self) -> None:
         if self.path is None or not self.world.leads:
             return
         tensors = {f"model/{k}": t for k, t in parameters_of(self.estimator).items()}
-        tensors |= {f"best/{k}": t for k, t in self.best.items()}
+        tensors |= {f"best/{k}": t for k, t in self.best.weights.items()}
+        tensors |= {f"mean/{k}": t for k, t in self.mean.weights.items()}
+        if self.best.scores is not None:
+            tensors["scores/best"] = self.best.scores
         for index, state in self.optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser/{index}/{k}": t for k, t in state.items()}
         if self.lessons is not None:
@@ -244,17 +272,17 @@ class Trainer:
             "step": self.step,
             "skipped": self.skipped,
             "skips_in_a_row": self.skips_in_a_row,
-            "stale": self.stale,
-            "best_nmse_db": self.best_nmse_db,
-            "best_score": self.best_score,
-            "best_step": self.best_step,
+            "stale": self.best.stale,
+            "best_nmse_db": self.best.nmse_db,
+            "best_score": self.best.score,
+            "best_step": self.best.step,
             "operator": fingerprint_of(self.estimator),
         }
         write_tensors(self.path / checkpoint.FILE, tensors, facts)
 
     def _save_weights(self) -> None:
         if self.path is not None and self.world.leads:
-            metadata = facts_of(self.estimator) | {"nmse_db": self.best_nmse_db}
+            metadata = facts_of(self.estimator) | {"nmse_db": self.best.nmse_db}
             write_tensors(self.path / "weights.safetensors", parameters_of(self.estimator), metadata)
 
     def resume(self) -> None:
@@ -270,16 +298,17 @@ class Trainer:
         saved = checkpoint.read_checkpoint(file, fingerprint_of(self.estimator))
         with understanding(file, "a checkpoint of this training", checkpoint.REMEDY):
             load_parameters(self.estimator, saved.best)
-            self.best = copies(parameters_of(self.estimator))
+            self.best.begin()
             load_parameters(self.estimator, saved.model)
-            for name in (*checkpoint.COUNTS, "best_nmse_db", "best_score"):
-                setattr(self, name, saved.facts[name])
+            if saved.mean.keys() != self.mean.weights.keys():
+                raise ValueError("it has the mean of other weights")
+            self.mean.weights, self.best.scores = saved.mean, saved.scores.get("best")
+            facts = saved.facts
+            self.step, self.skipped = facts["step"], facts["skipped"]
+            self.skips_in_a_row, self.best.stale = facts["skips_in_a_row"], facts["stale"]
+            self.best.nmse_db, self.best.score = facts["best_nmse_db"], facts["best_score"]
+            self.best.step = facts["best_step"]
             if self.lessons is not None:
                 self.lessons.restore(self.step, saved.lessons)
             self.optimiser.load_state_dict(self.optimiser.state_dict() | {"state": saved.optimiser})
         self.restored = True
-
-
-def copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors as they are now."""
-    return {name: t.detach().clone() for name, t in tensors.items()}

@@ -8,11 +8,15 @@ from torch import Tensor, nn
 
 from fanfold.core.units import power
 from fanfold.observation import Observation
-from fanfold.problems.kinds import AXES
+from fanfold.problems.kinds import AXES, Kind
 
 CHANNEL = {"vector": -1, "sequence": -2, "image": -3, "set": -1}  # the axis of what is standardised apart
 
 CONSTANT = 1e-12  # standard deviation over the mean of what only rounding changes
+HEAVY = 1.9  # times the range of nine tenths is that of 99 in 100: 1.57 for a Gaussian, 2.3 for Laplace's law
+SKEWED = 8.0  # times the median, that a positive channel goes up to before its logarithm is taken
+LEAST_SHARE = 1e-3  # of the smallest positive value, below which a logarithm does not look
+MOST_VALUES = 100_000  # of a channel that tell its law
 FARTHEST = 1e4  # standard deviations from the training that a network tells apart; beyond, all is as far
 LARGEST_LINEAR_PART = 4096  # features; beyond, the linear part would cost more than the network
 MOST_DRAWS, MOST_ENTRIES = 200_000, 100_000_000  # that a linear part is fitted to; a gigabyte in double precision
@@ -36,8 +40,14 @@ class Features(nn.Module):
 
     mean: Tensor
     scale: Tensor
+    logged: Tensor
+    bent: Tensor
+    offset: Tensor
+    floor: Tensor
+    middle: Tensor
+    unit: Tensor
 
-    def __init__(self, obs: Observation, kind: str):
+    def __init__(self, obs: Observation, kind: Kind):
         super().__init__()
         if kind not in AXES:
             raise ValueError(f"unknown kind of observation {kind!r}; it is one of {', '.join(AXES)}.")
@@ -52,10 +62,16 @@ class Features(nn.Module):
         along[CHANNEL[kind]] = shape[CHANNEL[kind]]
         self.register_buffer("mean", torch.zeros(along, dtype=obs.y.real.dtype))
         self.register_buffer("scale", torch.ones(along, dtype=obs.y.real.dtype))
+        for name in ("logged", "bent"):  # whether a channel is taken as its logarithm, and as an inverse sine then
+            self.register_buffer(name, torch.zeros(along, dtype=torch.bool))
+        for name in ("offset", "floor", "middle", "unit"):
+            self.register_buffer(name, torch.full(along, float(name == "unit"), dtype=obs.y.real.dtype))
 
     def prepare(self, obs: Observation) -> None:
         """Mean and scale of each feature or channel, from data; what never changes is left at scale 1."""
-        z = self._raw(obs).double().flatten(0, -1 - AXES[self.kind])
+        raw = self._raw(obs).flatten(0, -1 - AXES[self.kind])
+        self._choose_laws(raw.movedim(CHANNEL[self.kind], 0).flatten(1).double())
+        z = self._spread(raw).double()
         axes = [axis for axis in range(z.ndim) if axis != z.ndim + CHANNEL[self.kind]]
         mean, scale = z.mean(axes, keepdim=True), z.std(axes, keepdim=True)
         changes = scale > CONSTANT * mean.abs()
@@ -71,10 +87,34 @@ class Features(nn.Module):
 
     def forward(self, obs: Observation) -> Tensor:
         """`(batch, *shape)`; leading axes of y, if several, become one."""
-        z = (self._raw(obs) - self.mean) / self.scale
+        z = (self._spread(self._raw(obs)) - self.mean) / self.scale
         largest = torch.finfo(z.dtype).max ** 0.5  # so that sums of products stay numbers
         z = z.clamp(-largest, largest)
         return z.flatten(0, -1 - AXES[self.kind]) if z.ndim > AXES[self.kind] else z.unsqueeze(0)
+
+    def _choose_laws(self, values: Tensor) -> None:
+        """Which channels `(channels, values)` are taken as their logarithm, and which as an inverse sine of that."""
+        values = values[:, torch.linspace(0, values.shape[1] - 1, min(values.shape[1], MOST_VALUES)).long()]
+        smallest = torch.where(values > 0, values, torch.inf).amin(1)
+        _, low, middle, high, most = _quantiles(values)
+        skewed = (values.amin(1) >= 0) & (most > SKEWED * middle) & torch.isfinite(smallest)
+        skewed &= high - low > CONSTANT * middle  # what hardly ever changes has no law to tell
+        offset = torch.where(skewed & (values.amin(1) == 0), smallest / 2, 0.0)  # counts have zeros
+        floor = torch.where(skewed, LEAST_SHARE * smallest, 0.0)
+        logarithm = (values + offset[:, None]).clamp_min(floor[:, None]).log()
+        least, low, middle, high, most = _quantiles(torch.where(skewed[:, None], logarithm, values))
+        unit = (high - low) / (2 * 1.645)  # the standard deviation, were they Gaussian
+        heavy = (unit > CONSTANT * middle.abs()) & (most - least > HEAVY * (high - low))
+        chosen = {"logged": skewed, "bent": heavy, "offset": offset, "floor": floor}
+        chosen |= {"middle": middle, "unit": torch.where(heavy, unit, 1.0)}
+        for name, value in chosen.items():
+            buffer = self.get_buffer(name)
+            buffer.copy_(value.reshape(buffer.shape))
+
+    def _spread(self, raw: Tensor) -> Tensor:
+        """The channels, those of heavy tails or many decades on a scale on which they are spread evenly; invertible."""
+        z = torch.where(self.logged, (raw + self.offset).maximum(self.floor).log(), raw)
+        return torch.where(self.bent, torch.asinh((z - self.middle) / self.unit), z)
 
     @staticmethod
     def seen(z: Tensor) -> Tensor:
@@ -121,6 +161,13 @@ class Features(nn.Module):
         return torch.cat([z, level.expand(one)], axis)
 
 
+def _quantiles(values: Tensor) -> tuple[Tensor, ...]:
+    """Of each row, the values below which lie .5, 5, 50, 95 and 99.5 in 100."""
+    ordered = values.sort(1).values
+    places = (torch.tensor([0.005, 0.05, 0.5, 0.95, 0.995], dtype=torch.float64) * (values.shape[1] - 1)).round()
+    return ordered[:, places.long().to(values.device)].unbind(1)
+
+
 def linear_features(features: Features) -> int:
     """How many features a linear part takes: none of a set, whose order means nothing, nor of a large picture."""
     count = torch.Size(features.shape).numel()
@@ -134,6 +181,7 @@ class LinearFit(NamedTuple):
     W: Tensor  # (d, m)
     var: Tensor  # (d,) of the errors of samples left out, and no less than 1e-12 of that of x itself
     error: Tensor  # (samples, d) of the samples that it was fitted to
+    left_out: Tensor  # (samples, d) of each sample, fitted to all others
 
 
 def fit_linear(z: Tensor | None, x: Tensor) -> LinearFit:
@@ -153,9 +201,10 @@ def fit_linear(z: Tensor | None, x: Tensor) -> LinearFit:
         where = int(constant.nonzero()[0])
         raise ValueError(f"parameter {where} has the same value in all {len(x)} draws; leave it out of x.")
     if z is None:
-        return LinearFit(mean, x.new_zeros(x.shape[-1], 0), prior_var, error)
-    W, var = ridge(z - z.mean(0), error)
-    return LinearFit(mean - W @ z.mean(0), W, torch.maximum(var, 1e-12 * prior_var), error - (z - z.mean(0)) @ W.mT)
+        return LinearFit(mean, x.new_zeros(x.shape[-1], 0), prior_var, error, error)
+    W, left_out = ridge(z - z.mean(0), error)
+    var = torch.maximum(left_out.square().mean(0), 1e-12 * prior_var)
+    return LinearFit(mean - W @ z.mean(0), W, var, error - (z - z.mean(0)) @ W.mT, left_out)
 
 
 def ridge(z: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -168,7 +217,7 @@ def ridge(z: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         x: `(samples, d)`.
 
     Returns:
-        The map `(d, m)` and the variance `(d,)` of the errors of samples left out.
+        The map `(d, m)` and the error `(samples, d)` of each sample where it is left out.
     """
     count = len(z)
     values, V = torch.linalg.eigh(z.mT @ z / count)
@@ -176,7 +225,7 @@ def ridge(z: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     turned, target = z @ V, V.mT @ (z.mT @ x) / count
     floor = values[-1]
     if not floor > 0:  # features that never change tell nothing
-        return torch.zeros(x.shape[-1], z.shape[-1], dtype=z.dtype, device=z.device), power(x).mean(0)
+        return torch.zeros(x.shape[-1], z.shape[-1], dtype=z.dtype, device=z.device), x
     best: tuple[float, Tensor, Tensor] | None = None
     for weight in torch.logspace(-12, 1, 27, dtype=z.dtype):
         shrunk = 1 / (values + weight * floor)
@@ -184,10 +233,10 @@ def ridge(z: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         if leverage.max() >= 1 - 1e-9:  # a sample that alone decides its own estimate tells nothing
             continue
         W = (V * shrunk) @ target
-        var = power((x - z @ W) / (1 - leverage)).mean(0)
-        score = torch.log(var.clamp_min(torch.finfo(z.dtype).tiny)).sum().item()
+        left_out = (x - z @ W) / (1 - leverage)
+        score = torch.log(power(left_out).mean(0).clamp_min(torch.finfo(z.dtype).tiny)).sum().item()
         if best is None or score < best[0]:
-            best = (score, W.mT, var)
+            best = (score, W.mT, left_out)
     if best is None:
-        return torch.zeros(x.shape[-1], z.shape[-1], dtype=z.dtype, device=z.device), power(x).mean(0)
+        return torch.zeros(x.shape[-1], z.shape[-1], dtype=z.dtype, device=z.device), x
     return best[1], best[2]

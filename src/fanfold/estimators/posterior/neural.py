@@ -6,21 +6,24 @@ the mean of networks that differ in their start (Lakshminarayanan, Pritzel & Blu
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from fanfold.core.settings import Checked, checks_arguments
+from fanfold.estimators.posterior.ensemble import Ensemble
 from fanfold.estimators.posterior.features import Features, fit_linear, linear_features, rows_to_fit
 from fanfold.estimators.posterior.heads import Head, Loss, LossName, QuantileHead, head_for
+from fanfold.estimators.posterior.plan import Plan
 from fanfold.measurements import takes_measurements
 from fanfold.networks import DeepSet, PooledCNN, ResidualMLP
 from fanfold.observation import Estimate, Estimator, Observation
 from fanfold.problems.base import Problem
-from fanfold.problems.protocols import kind_of
+from fanfold.problems.protocols import kind_of, limits_of
 
+SIZES = frozenset(field.name for field in fields(Plan))
 NetworkFactory = Callable[[tuple[int, ...], int, int], nn.Module]  # shape of the features, outputs, seed
 
 
@@ -36,16 +39,18 @@ class NeuralSettings(Checked):
     """
 
     loss: LossName | Loss = "squared-error"  # For the mean, median, quantiles, mean and variance, or class.
-    members: int = 1  # Networks whose estimates are averaged.
+    members: int | None = None  # Networks that are averaged; cross-validated and weighed ones if not given.
     levels: tuple[float, ...] = (0.05, 0.5, 0.95)  # Levels of the quantiles, for pinball.
     width: int | None = None  # Width of the network; a sensible one if not given.
     network_seed: int = 0  # Seed of the starting weights.
     network: NetworkFactory | None = None  # In Python: what makes another network than the usual one.
+    folds: int | None = None  # Folds, each left out by a network of each kind; as many as the draws allow.
+    depth: int | None = None  # Layers of the cross-validated networks; as many as the draws allow.
+    dropout: float | None = None  # Share of entries that a training step leaves out of them; as the draws want it.
 
-    def build(self, problem: Problem) -> "Neural":
+    def build(self, problem: Problem) -> "Neural | Ensemble":
         """The untrained estimator."""
-        sizes = {"members": self.members, "levels": self.levels, "width": self.width}
-        return neural(problem, self.loss, network=self.network, seed=self.network_seed, **sizes)
+        return _built(self, problem)
 
 
 @checks_arguments
@@ -53,21 +58,25 @@ def neural(
     problem: Problem,
     loss: LossName | Loss = "squared-error",
     *,
-    members: int = 1,
+    members: int | None = None,
     levels: Sequence[float] = (0.05, 0.5, 0.95),
     width: int | None = None,
     network: NetworkFactory | None = None,
     seed: int = 0,
-) -> "Neural":
+) -> "Neural | Ensemble":
     """An untrained estimator for any problem that can be drawn from; `fit` trains it.
+
+    Where no more is said than the loss, "squared-error" or "gaussian", it is an `Ensemble`: sizes and training follow
+    the number of draws, and errors on draws left out decide between closed forms and networks.
 
     Args:
         problem: Two draws tell the shapes; its `kind` ("vector" if it has none) chooses the network: a residual
-            perceptron, a 1-D or 2-D CNN, or a set network.
+            perceptron, a 1-D or 2-D CNN, or a set network. Limits of its parameters bound the estimates.
         loss: "squared-error" (posterior mean), "absolute" (median), "pinball" (quantiles), "gaussian" (mean and
             variance), "cross-entropy" (class posterior, x one-hot), or a function of x_hat and x `(batch, d)` that
             gives `(batch,)`, in units of the linear estimator's error.
-        members: Networks whose estimates are averaged.
+        members: Networks whose estimates are averaged, all trained on the same draws; None for an `Ensemble` where the
+            loss allows it, else one.
         levels: Levels of the quantiles, for "pinball".
         width: Width of the network; a sensible one if None.
         network: Makes another network from the shape of the features, the number of outputs and a seed; what it
@@ -83,18 +92,28 @@ def neural(
         >>> ff.neural(problem, "gaussian").origin[0]
         'best linear estimator'
     """
+    return _built(NeuralSettings(loss, members, tuple(levels), width, seed, network), problem)
+
+
+def _built(settings: NeuralSettings, problem: Problem) -> "Neural | Ensemble":
     x, obs = problem.sample(2, torch.Generator().manual_seed(0))
-    if members < 1:
+    features, loss, members = Features(obs, kind_of(problem)), settings.loss, settings.members
+    if members is not None and members < 1:
         raise ValueError(f"members is {members}; pass at least 1.")
-    features = Features(obs, kind_of(problem))
-    net: Neural
+    net: Neural | Ensemble
+    if members is None and settings.network is None and (loss == "squared-error" or loss == "gaussian"):
+        said = {name: size for name, size in vars(settings).items() if name in SIZES and size is not None}
+        net = Ensemble(features, x, limits_of(problem, x), said, loss, settings.network_seed)
+        net.described = lambda plan: replace(settings, **vars(plan))
+        return net
+    parts = {"members": members or 1, "width": settings.width, "network": settings.network}
     if loss == "cross-entropy":
         _check_one_hot(x)
-        net = ClassPosterior(features, x, members=members, width=width, network=network, seed=seed)
+        net = ClassPosterior(features, x, seed=settings.network_seed, **parts)
     else:
-        head = head_for(loss, levels)
-        net = Regression(features, x, head, members=members, width=width, network=network, seed=seed)
-    net.settings = NeuralSettings(loss, members, tuple(levels), width, seed, network)
+        head = head_for(loss, settings.levels)
+        net = Regression(features, x, head, seed=settings.network_seed, **parts)
+    net.settings = settings
     return net
 
 
@@ -110,7 +129,7 @@ class Neural(nn.Module):
 
     Example:
         >>> import fanfold as ff
-        >>> isinstance(ff.neural(ff.problems.LinearGaussian()), ff.estimators.Neural)
+        >>> isinstance(ff.neural(ff.problems.LinearGaussian(), members=2), ff.estimators.Neural)
         True
     """
 

@@ -50,6 +50,11 @@ class Box(Parameters):
             if not -math.inf < low < high < math.inf:
                 raise ValueError(f"parameter {i} is to lie between {low} and {high}; pass low < high, both finite.")
 
+    @property
+    def limits(self) -> tuple[tuple[float, float], ...]:
+        """The bounds of each parameter."""
+        return tuple(zip(self.low, self.high))
+
     def __call__(self, n: int, generator: torch.Generator) -> Tensor:
         low, high = (torch.tensor(bound, dtype=torch.float64) for bound in (self.low, self.high))
         return low + (high - low) * torch.rand(n, len(low), generator=generator, dtype=torch.float64)

@@ -1,0 +1,108 @@
+"""Estimators that are fitted in closed form: the best linear one, and the best polynomial of third or second degree."""
+
+import itertools
+import math
+
+import torch
+from torch import Tensor, nn
+
+from fanfold.estimators.posterior.features import Features, LinearFit, fit_linear, linear_features, rows_to_fit
+
+MOST_MONOMIALS = 600
+MOST_ROWS = 20_000  # that a polynomial is fitted to
+
+
+class LinearForm(nn.Module):
+    """`x = centre + W z`, the best linear estimator from data.
+
+    Args:
+        features: What it sees.
+        d: The number of parameters.
+
+    Example:
+        >>> import torch, fanfold as ff
+        >>> from fanfold.estimators.posterior.closed_forms import LinearForm
+        >>> from fanfold.estimators.posterior.features import Features
+        >>> LinearForm(Features(ff.Observation(torch.ones(2, 3)), "vector"), d=4)(torch.ones(5, 3)).shape
+        torch.Size([5, 4])
+    """
+
+    W: Tensor
+    centre: Tensor
+
+    def __init__(self, features: Features, d: int):
+        super().__init__()
+        self.register_buffer("W", torch.zeros(d, linear_features(features)))
+        self.register_buffer("centre", torch.zeros(d))
+
+    @property
+    def rows(self) -> int:
+        """The number of draws that it is fitted to at most."""
+        return rows_to_fit(self.W.shape[-1])
+
+    def fit(self, z: Tensor, x: Tensor) -> LinearFit:
+        """Fit to features `(samples, ...)` and parameters `(samples, d)`."""
+        fit = fit_linear(z.flatten(1).double() if self.W.shape[-1] else None, x.double())
+        self.W.copy_(fit.W)
+        self.centre.copy_(fit.centre)
+        return fit
+
+    def forward(self, z: Tensor) -> Tensor:
+        """`(batch, ...)` -> `(batch, d)`."""
+        return self.centre + z.flatten(1) @ self.W.mT if self.W.shape[-1] else self.centre.expand(len(z), -1)
+
+
+class PolynomialForm(nn.Module):
+    """A polynomial of the features of third degree, or of second where there are many; it is none of a set or picture.
+
+    Beyond the range of the training it goes on as at its edge, where a cubic would run away.
+
+    Args:
+        features: What it sees.
+        d: The number of parameters.
+
+    Example:
+        >>> import torch, fanfold as ff
+        >>> from fanfold.estimators.posterior.closed_forms import PolynomialForm
+        >>> from fanfold.estimators.posterior.features import Features
+        >>> PolynomialForm(Features(ff.Observation(torch.ones(2, 3)), "vector"), d=4).degree
+        3
+    """
+
+    W: Tensor
+    centre: Tensor
+    reach: Tensor
+    terms: Tensor
+
+    def __init__(self, features: Features, d: int):
+        super().__init__()
+        m = features.shape[0] if features.kind == "vector" else 0
+        fits = [degree for degree in (3, 2) if m and math.comb(m + degree, degree) - 1 <= MOST_MONOMIALS]
+        self.degree = fits[0] if fits else 0
+        # entry m stands for one, so that lower degrees are products with it
+        products = itertools.combinations_with_replacement(range(m + 1), self.degree) if self.degree else []
+        terms = [product for product in products if product[0] != m]
+        self.register_buffer("terms", torch.tensor(terms, dtype=torch.int64).reshape(len(terms), self.degree).mT)
+        self.register_buffer("W", torch.zeros(d, len(terms)))
+        self.register_buffer("centre", torch.zeros(d))
+        self.register_buffer("reach", torch.ones(m))
+
+    def fit(self, z: Tensor, x: Tensor) -> Tensor:
+        """Fit to features `(samples, m)` and parameters; returns the errors `(samples, d)` of draws left out."""
+        z, x = z[:MOST_ROWS], x[:MOST_ROWS]
+        self.reach.copy_(z.abs().amax(0))
+        fit = fit_linear(self._monomials(z).double(), x.double())
+        self.W.copy_(fit.W)
+        self.centre.copy_(fit.centre)
+        return fit.left_out
+
+    def forward(self, z: Tensor) -> Tensor:
+        """`(batch, m)` -> `(batch, d)`."""
+        return self.centre + self._monomials(z) @ self.W.mT
+
+    def _monomials(self, z: Tensor) -> Tensor:
+        z = torch.cat([z.clamp(-self.reach, self.reach), torch.ones_like(z[:, :1])], 1)
+        product = z[:, self.terms[0]]
+        for factors in self.terms[1:]:
+            product = product * z[:, factors]
+        return product

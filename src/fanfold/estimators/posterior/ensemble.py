@@ -1,0 +1,317 @@
+"""The default end-to-end estimator: cross-validated networks beside closed forms, weighed by errors on left-out draws.
+
+Squared error gives the posterior mean, a Gaussian likelihood mean and variance (Nix & Weigend, 1994); members differ in
+their start and in the fold that they leave out (Krogh & Vedelsby, 1995).
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from fanfold.core.units import nmse_db
+from fanfold.estimators.base import Conclusion, LeftOut, Settings
+from fanfold.estimators.posterior.closed_forms import LinearForm, PolynomialForm
+from fanfold.estimators.posterior.features import Features
+from fanfold.estimators.posterior.folds import fold_of
+from fanfold.estimators.posterior.heads import GaussianHead, squared_error
+from fanfold.estimators.posterior.plan import Plan, plan_for
+from fanfold.estimators.posterior.scales import Limits, ParameterScales
+from fanfold.estimators.posterior.stacking import partition
+from fanfold.measurements import takes_measurements
+from fanfold.networks import DeepSet, PooledCNN, SideBySide, StackedMLP
+from fanfold.observation import Estimate, Estimator, Observation
+
+ROWS_AT_ONCE, MOST_ROWS = 5000, 20_000  # that are judged together, and in all
+MOST_SURPRISE = 25.0  # square of an error over its variance, beyond which it tells no more
+LITTLE = 0.01  # of the linear estimator's error, that must be gained to be worth a word
+
+
+class Ensemble(nn.Module):
+    """`x = Σ w_c x_c(y)` over closed forms and networks, with weights from draws that each had not seen.
+
+    Made by `ff.neural`. Squared-error networks learn a deviation from the best linear estimator; heteroscedastic ones a
+    Gaussian on an unbounded scale of each parameter. The estimate lies within the limits of the prior. Not
+    scale-equivariant: features are standardised by what the training data were.
+
+    Args:
+        features: What the networks see of an observation.
+        x: Parameters as they are drawn, `(..., n)`.
+        limits: The least and the largest value of each parameter.
+        said: The sizes that the user asks for, by name; others follow the number of draws.
+        loss: "squared-error" for both kinds of networks, "gaussian" for the heteroscedastic ones alone.
+        seed: The seed of the starting weights.
+
+    Attributes:
+        strength: In [0, 1], scales the deviation from the best linear estimator.
+
+    Example:
+        >>> import fanfold as ff
+        >>> ff.neural(ff.problems.LinearGaussian(n=2, m=3)).sources
+        ('linear', 'polynomial', 'squared-error networks', 'heteroscedastic networks')
+    """
+
+    scale_equivariant: ClassVar[bool] = False
+    described: Callable[[Plan], Settings] | None = None  # the settings that build it with a plan
+    shares: Tensor
+    spread: Tensor
+    unit: Tensor
+    free_unit: Tensor
+
+    def __init__(
+        self,
+        features: Features,
+        x: Tensor,
+        limits: Limits,
+        said: Mapping[str, Any],
+        loss: Literal["squared-error", "gaussian"],
+        seed: int,
+    ):
+        super().__init__()
+        self.features, self.said, self.loss, self.seed, self.strength = features, said, loss, seed, 1.0
+        self.complex = x.is_complex()
+        self.d = x.shape[-1] * (2 if self.complex else 1)
+        self.scales = ParameterScales(limits)
+        self.linear, self.free_linear = LinearForm(features, self.d), LinearForm(features, self.d)
+        self.polynomial = PolynomialForm(features, self.d)
+        self.sources = self._sources()
+        shares = torch.zeros(len(self.sources), self.d)
+        shares[0] = 1.0
+        self.register_buffer("shares", shares)
+        self.register_buffer("spread", torch.ones(self.d))  # of the variance that networks claim
+        self.register_buffer("unit", torch.ones(self.d))  # the linear estimator's error
+        self.register_buffer("free_unit", torch.ones(self.d))  # the same on the unbounded scale
+        self.resize(replace(plan_for(0, features.kind)[0], **said))
+        self.to(features.mean.dtype)
+
+    def resize(self, plan: Plan) -> None:
+        """Take networks of other sizes, untrained."""
+        self.plan = plan
+        kinds = 2 if self.loss == "squared-error" else 1
+        self.members = _members(self.features, kinds * plan.folds, 2 * self.d, plan, self.seed)
+        self.members.to(self.features.mean.dtype)
+
+    @property
+    def settings(self) -> Settings | None:
+        """What builds it again, with the sizes that it has taken."""
+        return None if self.described is None else self.described(self.plan)
+
+    def follow(self, simulations: int) -> Mapping[str, Any]:
+        """Take the size for a number of draws, but for what the user said."""
+        plan, training = plan_for(simulations, self.features.kind)
+        self.resize(replace(plan, **self.said))
+        return training
+
+    @property
+    def origin(self) -> tuple[str, Estimator]:
+        """The best linear estimator, which training started from."""
+        return "best linear estimator", self.linear_part
+
+    @property
+    def training_defaults(self) -> Mapping[str, Any]:
+        """As for fresh draws at every step."""
+        return plan_for(0, self.features.kind)[1]
+
+    def prepare(self, x: Tensor, obs: Observation) -> None:
+        """Standardise from data and fit the closed forms, in double precision; training calls it once."""
+        x = self._real(x)
+        self.features.prepare(obs)
+        self.scales.prepare(x)
+        rows = slice(min(self.linear.rows, MOST_ROWS))
+        z = self.features(obs[rows])
+        self.unit.copy_(self.linear.fit(z, x[rows]).var.sqrt())
+        self.free_unit.copy_(self.free_linear.fit(z, self.scales.free(x[rows])).var.sqrt())
+        if self.polynomial.degree:
+            self.polynomial.fit(z, x[rows])
+
+    @takes_measurements
+    def forward(self, obs: Observation) -> Estimate:
+        """Mean and variance of the posterior, `(..., n)`."""
+        leading, z = self.features.leading(obs), self.features(obs)
+        x, var = self._weighed(z, *self._of_networks(z))
+        return Estimate(self._signal(x, leading), self._variance(self.spread * var, leading))
+
+    def linear_part(self, obs: Observation) -> Estimate:
+        """The best linear estimator that training started from, with the variance of its error."""
+        leading = self.features.leading(obs)
+        x = self.linear(self.features(obs))
+        return Estimate(self._signal(x, leading), self._variance(self.unit.square().expand(x.shape), leading))
+
+    @torch.no_grad()
+    def sample(self, obs: Observation, count: int, generator: torch.Generator) -> Tensor:
+        """Draws `(count, ..., n)` from the mixture of the heteroscedastic networks' Gaussians, within the limits.
+
+        They are moved and scaled to the mean and the variance that `forward` gives, on the unbounded scale.
+        """
+        leading, z = self.features.leading(obs), self.features(obs)
+        mean, var = self._gaussians(z)
+        which = torch.randint(len(mean), (count, len(z)), generator=generator)
+        at = torch.arange(len(z))
+        noise = torch.randn(count, len(z), self.d, generator=generator).to(mean)
+        u = mean[which, at] + (self.spread * var[which, at]).sqrt() * noise
+        return self._signal(self.scales.back(u), (count, *leading))
+
+    # Training
+
+    def losses(self, obs: Observation, x: Tensor) -> Tensor:
+        """The mean loss over the members that do not leave a sample out, `(batch,)`."""
+        x = self._real(x)
+        z = self.features(obs)
+        raw = self.members.noisy(self.features.seen(z)).unflatten(-1, (2, self.d))
+        return (self._member_losses(z, x, raw) * ~self._leaves_out(x, obs)).mean(0)
+
+    @torch.no_grad()
+    def left_out(self, obs: Observation, x: Tensor) -> LeftOut:
+        """The loss of each member on its fold, and what members say of the samples that they left out."""
+        x = self._real(x)
+        leaves = self._leaves_out(x, obs)
+        losses, means = [], []
+        for rows in _blocks(x):
+            z = self.features(obs[rows])
+            losses.append(self._member_losses(z, x[rows], self._raw(z)))
+            means.append(self._of_networks(z, leaves[:, rows])[0][0])
+        scores = (torch.cat(losses, 1) * leaves).sum(1) / leaves.sum(1).clamp_min(1)
+        judged = leaves.any(0)
+        return LeftOut(scores, self._signal(torch.cat(means)[judged], (-1,)), judged)
+
+    def adopt(self, best: Mapping[str, Tensor], weights: Mapping[str, Tensor], which: Tensor) -> None:
+        """Copy the weights of the members `which` into the best ones, in place."""
+        into, those = (_of_members(tensors) for tensors in (best, weights))
+        self.members.take(into, those, which)
+
+    @torch.no_grad()
+    def conclude(self, x: Tensor, obs: Observation) -> Conclusion:
+        """Weigh closed forms and networks by their errors on the samples that each left out."""
+        rows = slice(min(self.linear.rows, MOST_ROWS))
+        truth, obs = self._real(x)[rows], obs[rows]
+        leaves = self._leaves_out(truth, obs)
+        parts = [self._of_networks(self.features(obs[r]), leaves[:, r]) for r in _blocks(truth)]
+        z, means, var = self.features(obs), torch.cat([m for m, _ in parts], 1), torch.cat([v for _, v in parts])
+        estimates = [*means.double()]
+        if "polynomial" in self.sources:
+            estimates.insert(0, truth - self.polynomial.fit(z, truth))
+        linear = truth - self.linear.fit(z, truth).left_out
+        if "linear" in self.sources:
+            estimates.insert(0, linear)
+        judged = leaves.any(0)
+        each, truth = torch.stack([e.double() for e in estimates])[:, judged], truth[judged].double()
+        self.shares.copy_(partition(each, truth))
+        x_hat = self.scales.within((self.shares.unsqueeze(1) * each).sum(0).to(self.unit))
+        error = (x_hat - truth).square()
+        self.spread.copy_((error / var[judged].clamp_min(1e-30)).clamp_max(MOST_SURPRISE).mean(0).clamp(0.1, 10.0))
+        prior = truth.var(0)
+        risks = ((each - truth).square().mean(1) / prior).mean(-1).tolist()
+        base = ((linear[judged] - truth).square().mean(0) / prior).mean().item()
+        sentence = _verdict(self.sources, risks, (error.mean(0) / prior).mean().item(), base, len(x))
+        return Conclusion(nmse_db(x_hat, truth.to(x_hat.dtype)), sentence)
+
+    # Parts
+
+    def _sources(self) -> tuple[str, ...]:
+        """What is weighed, by name."""
+        if self.loss == "gaussian":
+            return ("heteroscedastic networks",)
+        polynomial = ("polynomial",) if self.polynomial.degree else ()
+        return ("linear", *polynomial, "squared-error networks", "heteroscedastic networks")
+
+    @property
+    def _kinds(self) -> int:
+        return 2 if self.loss == "squared-error" else 1
+
+    def _leaves_out(self, x: Tensor, obs: Observation) -> Tensor:
+        """Whether each member leaves out each sample, `(members, samples)`."""
+        folds = torch.arange(self.plan.folds, device=x.device).repeat(self._kinds)
+        return fold_of(x, obs.y, self.plan.parts) == folds[:, None]
+
+    def _raw(self, z: Tensor) -> Tensor:
+        """What the members say, `(members, batch, 2, d)`: those of squared error first."""
+        return (self.strength * self.members(self.features.seen(z))).unflatten(-1, (2, self.d))
+
+    def _member_losses(self, z: Tensor, x: Tensor, raw: Tensor) -> Tensor:
+        """The loss of each member, `(members, batch)`, from what they say, `(members, batch, 2, d)`."""
+        folds = self.plan.folds
+        free = (self.scales.free(x) - self.free_linear(z)) / self.free_unit
+        gaussian = GaussianHead().losses(raw[-folds:], free.expand(folds, *free.shape))
+        if self._kinds == 1:
+            return gaussian
+        square = squared_error(raw[:folds, :, 0], (x - self.linear(z)) / self.unit)
+        return torch.cat([square, gaussian])
+
+    def _gaussians(self, z: Tensor, raw: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Mean and variance on the unbounded scale of each heteroscedastic member, `(folds, batch, d)`."""
+        raw = self._raw(z) if raw is None else raw
+        deviation, var = GaussianHead().estimate(raw[-self.plan.folds :])
+        assert var is not None
+        return self.free_linear(z) + self.free_unit * deviation, self.free_unit.square() * var
+
+    def _of_networks(self, z: Tensor, leaves: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """What each kind of networks says, `(kinds, batch, d)`, and the variance `(batch, d)` of the second kind.
+
+        With `leaves` only the members that leave a sample out are asked, with zeros where there is none.
+        """
+        raw, folds = self._raw(z), self.plan.folds
+        share = torch.full((folds, 1, 1), 1 / folds, dtype=raw.dtype, device=raw.device)
+        if leaves is not None:
+            share = leaves[:folds].to(raw.dtype).unsqueeze(-1)
+        mean, var = self.scales.moments(*self._gaussians(z, raw))
+        middle = (share * mean).sum(0)
+        var = (share * (var + (mean - middle).square())).sum(0)
+        if self._kinds == 1:
+            return middle[None], var
+        square = (share * (self.linear(z) + self.unit * raw[:folds, :, 0])).sum(0)
+        return torch.stack([square, middle]), var
+
+    def _weighed(self, z: Tensor, means: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
+        linear = self.linear(z)
+        each = [*means]
+        if "polynomial" in self.sources:
+            each.insert(0, self.polynomial(z))
+        if "linear" in self.sources:
+            each.insert(0, linear)
+        x = (self.shares.unsqueeze(1) * torch.stack(each)).sum(0)
+        return self.scales.within(linear + self.strength * (x - linear)), var
+
+    def _real(self, x: Tensor) -> Tensor:
+        return torch.cat([x.real, x.imag], -1) if self.complex else x
+
+    def _signal(self, x: Tensor, leading: tuple[int, ...]) -> Tensor:
+        x = torch.complex(*x.chunk(2, -1)) if self.complex else x
+        return x.reshape(*leading, x.shape[-1])
+
+    def _variance(self, var: Tensor, leading: tuple[int, ...]) -> Tensor:
+        if self.complex:
+            of_real, of_imaginary = var.chunk(2, -1)
+            var = of_real + of_imaginary
+        return var.reshape(*leading, var.shape[-1])
+
+
+def _of_members(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    prefix = "members."
+    return {name.removeprefix(prefix): t for name, t in weights.items() if name.startswith(prefix)}
+
+
+def _blocks(x: Tensor) -> tuple[Tensor, ...]:
+    return torch.arange(len(x), device=x.device).split(ROWS_AT_ONCE)
+
+
+def _members(features: Features, count: int, outputs: int, plan: Plan, seed: int) -> StackedMLP | SideBySide:
+    shape = features.shape
+    if features.kind == "vector":
+        return StackedMLP(count, shape[0], outputs, plan.width, plan.depth, seed, plan.dropout)
+    if features.kind == "set":
+        return SideBySide(count, lambda each: DeepSet(shape[-1], outputs, width=plan.width, seed=each), seed)
+    return SideBySide(count, lambda each: PooledCNN(shape, outputs, width=plan.width, seed=each), seed)
+
+
+def _verdict(sources: tuple[str, ...], risks: list[float], together: float, linear: float, count: int) -> str:
+    """What the weighing gave, in a sentence."""
+    scores = ", ".join(f"{source} {risk:.3g}" for source, risk in zip(sources, risks))
+    text = f"Squared errors on draws left out, over the prior's variance: {scores}; weighed together {together:.3g}."
+    if together > (1 - LITTLE) * linear:
+        return (
+            f"The estimate is no better than the best linear one, {linear:.3g}: in {count} draws nothing shows that is "
+            f"not linear in y. {text}"
+        )
+    return text

@@ -1,0 +1,62 @@
+"""How large an ensemble is and how it is trained, by the number of draws that there are to learn from."""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+from fanfold.core.settings import Checked
+from fanfold.problems.kinds import Kind
+
+FEWEST = 3000  # draws, up to which networks leave entries out to learn less by heart
+FEW = 30_000  # draws, up to which every one of five folds is left out once
+LONE_FOLDS = 10  # of which one is left out, where there are more draws
+WIDTHS: dict[Kind, int] = {"vector": 128, "set": 96, "sequence": 24, "image": 24}  # of a network for many draws
+
+
+@dataclass(frozen=True)
+class Plan(Checked):
+    """The sizes of an ensemble.
+
+    Raises:
+        ValueError: If one is not positive, or the dropout is no share.
+
+    Example:
+        >>> from fanfold.estimators.posterior.plan import Plan
+        >>> Plan(folds=1).parts
+        10
+    """
+
+    folds: int = 5  # networks of each kind, each of which leaves one fold out
+    width: int = 64
+    depth: int = 5
+    dropout: float = 0.0  # share of entries that a step leaves out
+
+    def __post_init__(self):
+        if min(self.folds, self.width, self.depth) < 1 or not 0 <= self.dropout < 1:
+            raise ValueError(f"{self}: pass positive sizes, and a dropout from 0 to below 1.")
+
+    @property
+    def parts(self) -> int:
+        """The number of folds that draws are parted into."""
+        return LONE_FOLDS if self.folds == 1 else self.folds
+
+
+def plan_for(simulations: int, kind: Kind) -> tuple[Plan, dict[str, Any]]:
+    """The sizes, and the fields of `Training`, for a number of draws; 0 stands for fresh draws at every step.
+
+    Few draws want many passes with a strong pull towards the linear estimator, many want steps and width. Networks on
+    sequences, pictures and sets cost more than they gain by a fold each.
+    """
+    training: dict[str, Any] = {"lr": 4e-3, "averaging": 0.99, "clip": 10.0, "validation_samples": 10_000}
+    if simulations == 0 or simulations > FEW:
+        plan = Plan(folds=1, width=WIDTHS[kind])
+        return plan, training | {"steps": 1900, "batch": 512, "weight_decay": 0.05, "validate_every": 200}
+    few = simulations <= FEWEST
+    plan = Plan(dropout=0.2 if few else 0.0)
+    steps = round(min(3000, max(500, 1500 * math.sqrt(simulations / 1000))))
+    training |= {"steps": steps, "batch": 128 if few else 256, "weight_decay": 0.4}
+    training |= {"validate_every": 50 if few else 100}
+    if kind != "vector":
+        plan = replace(plan, folds=1, width=WIDTHS[kind])
+        training |= {"steps": min(1000, steps)}
+    return plan, training

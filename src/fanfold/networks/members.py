@@ -1,0 +1,109 @@
+"""Several networks of one form side by side, each with weights of its own, at the cost of few large products."""
+
+import itertools
+import math
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class StackedMLP(nn.Module):
+    """Residual perceptrons, z ← z + W₂ σ(W₁ z), whose weights are stacked in front. He, Zhang, Ren & Sun (2016), eq. 1.
+
+    Args:
+        members: The number of perceptrons.
+        inputs: The number of entries of a vector.
+        outputs: The number of entries of each result.
+        width: The number of entries between.
+        depth: The number of residual layers, z ← z + σ(W z).
+        seed: The seed of the starting weights.
+        dropout: The share of entries between that `noisy` leaves out (Srivastava et al., 2014).
+
+    Example:
+        >>> import torch
+        >>> from fanfold.networks import StackedMLP
+        >>> StackedMLP(members=5, inputs=8, outputs=3)(torch.ones(7, 8)).shape
+        torch.Size([5, 7, 3])
+    """
+
+    def __init__(
+        self,
+        members: int,
+        inputs: int,
+        outputs: int,
+        width: int = 64,
+        depth: int = 5,
+        seed: int = 0,
+        dropout: float = 0.0,
+    ):
+        super().__init__()
+        self.dropout = dropout
+        if min(members, inputs, outputs, width, depth) < 1:
+            raise ValueError(f"{members} perceptrons {inputs} -> {width} x {depth} -> {outputs}; pass positive sizes.")
+        generator = torch.Generator().manual_seed(seed)
+        sizes = [inputs] + [width] * (depth + 1)
+        drawn = [
+            math.sqrt(2 / before) * torch.randn(members, before, after, generator=generator)
+            for before, after in itertools.pairwise(sizes)
+        ]
+        self.weights = nn.ParameterList([*drawn, torch.zeros(members, width, outputs)])
+        self.biases = nn.ParameterList([torch.zeros(members, 1, w.shape[-1]) for w in self.weights])
+
+    def forward(self, z: Tensor) -> Tensor:
+        """`(batch, inputs)` -> `(members, batch, outputs)`, all zero before training."""
+        return self._through(z, 0.0)
+
+    def noisy(self, z: Tensor) -> Tensor:
+        """As it is trained, with entries left out by chance, from torch's global generator."""
+        return self._through(z, self.dropout)
+
+    def _through(self, z: Tensor, dropout: float) -> Tensor:
+        first, *between, last = zip(self.weights, self.biases)
+        z = functional.silu(z @ first[0] + first[1])
+        for weight, bias in between:
+            step = functional.silu(z @ weight + bias)
+            z = z + (functional.dropout(step, dropout) if dropout else step)
+        return z @ last[0] + last[1]
+
+    @staticmethod
+    def take(into: Mapping[str, Tensor], weights: Mapping[str, Tensor], which: Tensor) -> None:
+        """Copy the weights of some members, `which` of `(members,)`, in place."""
+        for name, weight in weights.items():
+            into[name][which] = weight[which]
+
+
+class SideBySide(nn.Module):
+    """Networks of any form side by side.
+
+    Args:
+        members: The number of networks.
+        make: What makes one of a seed.
+        seed: The seed of the first; those of the others stay apart from the seeds of its parts.
+
+    Example:
+        >>> import torch
+        >>> from fanfold.networks import DeepSet, SideBySide
+        >>> SideBySide(2, lambda seed: DeepSet(4, 3, seed=seed))(torch.ones(7, 100, 4)).shape
+        torch.Size([2, 7, 3])
+    """
+
+    def __init__(self, members: int, make: Callable[[int], nn.Module], seed: int = 0):
+        super().__init__()
+        self.each = nn.ModuleList(make(seed + 1000 * i) for i in range(members))
+
+    def forward(self, z: Tensor) -> Tensor:
+        """`(batch, ...)` -> `(members, batch, outputs)`."""
+        return torch.stack([member(z) for member in self.each])
+
+    def noisy(self, z: Tensor) -> Tensor:
+        """As it is trained: nothing is left out."""
+        return self(z)
+
+    @staticmethod
+    def take(into: Mapping[str, Tensor], weights: Mapping[str, Tensor], which: Tensor) -> None:
+        """Copy the weights of some members, `which` of `(members,)`, in place."""
+        for name, weight in weights.items():
+            if which[int(name.split(".")[1])]:
+                into[name].copy_(weight)

@@ -1,0 +1,117 @@
+"""The best weights of a training, and the running mean of the weights that may stand in for them."""
+
+import math
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from fanfold.core.abilities import ability
+from fanfold.core.units import nmse_db
+from fanfold.estimators.base import CrossValidated
+from fanfold.observation import Observation
+from fanfold.runs.weights import load_parameters, parameters_of
+from fanfold.training.events import Validated
+from fanfold.training.objective import Objective
+
+SHORT = 10  # steps whose mean has no lag
+
+
+class Best:
+    """The weights of least error on held-out draws; of a cross-validated estimator, those of each member.
+
+    Args:
+        estimator: The estimator, as it is before training.
+        objective: What judges it.
+    """
+
+    def __init__(self, estimator: nn.Module, objective: Objective):
+        self.estimator, self.objective = estimator, objective
+        self.crossed = ability(estimator, CrossValidated)
+        self.weights = copies(parameters_of(estimator))
+        self.scores: Tensor | None = None  # of the members
+        self.nmse_db = self.score = math.inf
+        self.step = self.stale = 0
+
+    def begin(self) -> None:
+        """Take the weights as they are: no less than these come back, whatever happens."""
+        self.weights = copies(parameters_of(self.estimator))
+
+    def judge(self, x: Tensor, obs: Observation, step: int, depth: int, *, whole: bool) -> Validated:
+        """Judge the estimator as it is on held-out draws.
+
+        Args:
+            x: What was to be estimated.
+            obs: What it is estimated from.
+            step: The step of the training.
+            depth: The layers that a network is cut to; 0 for all.
+            whole: Whether it may be the best: a network that is cut, or midway in a course, is not.
+        """
+        if self.crossed is not None:
+            return self._judge_members(self.crossed, x, obs, step)
+        value, loss = self.objective.held_out(obs, x, depth)
+        score = value if loss is None else loss
+        better = whole and score < self.score
+        if better:
+            self.begin()
+            self.nmse_db, self.score, self.step = value, score, step
+        self.stale = 0 if better or not whole else self.stale + 1
+        return Validated(step, depth, value, better, loss)
+
+    def _judge_members(self, crossed: CrossValidated, x: Tensor, obs: Observation, step: int) -> Validated:
+        left_out = crossed.left_out(obs, x)
+        scores = left_out.scores.nan_to_num(nan=math.inf)
+        before = torch.full_like(scores, math.inf) if self.scores is None else self.scores
+        which = scores < before
+        crossed.adopt(self.weights, parameters_of(self.estimator), which)
+        self.scores = torch.minimum(scores, before)
+        value, better = nmse_db(left_out.x, x[left_out.judged]), bool(which.any())
+        if better:
+            self.nmse_db, self.score, self.step = value, self.scores.mean().item(), step
+        self.stale = 0 if better else self.stale + 1
+        return Validated(step, 0, value, better, scores.mean().item())
+
+
+class RunningMean:
+    """A running mean of an estimator's weights. Polyak & Juditsky (1992), with weights that fall exponentially.
+
+    Args:
+        estimator: The estimator.
+        decay: The weight of the past; 0 keeps no mean.
+    """
+
+    def __init__(self, estimator: nn.Module, decay: float):
+        self.estimator, self.decay = estimator, decay
+        self.weights = copies(dict(estimator.named_parameters())) if decay else {}
+
+    def begin(self) -> None:
+        """Start from the weights as they are."""
+        now = dict(self.estimator.named_parameters())
+        self.weights = copies({name: now[name] for name in self.weights})
+
+    def add(self, step: int) -> None:
+        """Take in the weights after a step."""
+        now = dict(self.estimator.named_parameters())
+        share = max(1 - self.decay, SHORT / (step + SHORT + 1))
+        for name, mean in self.weights.items():
+            mean.lerp_(now[name].detach(), share)
+
+    @contextmanager
+    def in_place(self) -> Generator[None]:
+        """A block in which the estimator has the mean for its weights, where there is one."""
+        if not self.weights:
+            yield
+            return
+        everything = parameters_of(self.estimator)
+        live = copies({name: everything[name] for name in self.weights})
+        load_parameters(self.estimator, everything | self.weights)
+        try:
+            yield
+        finally:
+            load_parameters(self.estimator, parameters_of(self.estimator) | live)
+
+
+def copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors as they are now."""
+    return {name: t.detach().clone() for name, t in tensors.items()}
