@@ -88,17 +88,17 @@ def judged(answer: Answer, exact: Reference) -> dict[str, Any]:
 
 def default_call(problem: Benchmark, count: int, seed: int, seconds: float, obs: Observation) -> Answer:
     """The default call and nothing else; `seconds` is not for it."""
-    return trained_by_us(ff.neural(problem, seed=seed), problem, count, seed, obs)
+    return ours(lambda: ff.fit(ff.neural(problem, seed=seed), problem, simulations=count, seed=seed, threads=1), obs)
 
 
-def trained_by_us(net: Any, problem: Benchmark, count: int, seed: int, obs: Observation, **settings: Any) -> Answer:
-    """Train, and time one answer of ONNX Runtime, as it would be deployed."""
+def ours(train: Callable[[], Any], obs: Observation) -> Answer:
+    """Train an estimator of fanfold, and time one answer in ONNX Runtime, as it would be deployed."""
     import onnxruntime
 
     began = time.process_time()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        net = ff.fit(net, problem, simulations=count, seed=seed, threads=1, **settings)
+        net = train()
     seconds = time.process_time() - began
     with torch.no_grad():
         estimate = net(obs)
@@ -146,9 +146,9 @@ def npe(problem: Benchmark, count: int, seed: int, seconds: float, obs: Observat
     mean, var, kept = _moments(posterior, prior, obs.y, x.double().mean(0))
     times = []
     for y in obs.y[:6].split(1):
-        began = time.perf_counter()
+        asked = time.perf_counter()
         _drawn(posterior, y)
-        times.append(1e3 * (time.perf_counter() - began))
+        times.append(1e3 * (time.perf_counter() - asked))
     notes |= {"milliseconds": statistics.median(times[1:]), "within": (kept / SAMPLES).clamp_max(1).mean().item()}
     return Answer(mean, var, var / (kept - 1).clamp_min(1), spent, notes)
 
