@@ -43,6 +43,8 @@ RESULTS = [
     "Interval",
     "Band",
     "SBC",
+    "TARP",
+    "LC2ST",
     "View",
     "CalibratedVariance",
     "ChannelCovariance",
