@@ -45,6 +45,7 @@ RESULTS = [
     "SBC",
     "TARP",
     "LC2ST",
+    "Predictive",
     "View",
     "CalibratedVariance",
     "ChannelCovariance",

@@ -18,6 +18,7 @@ from fanfold.evaluation.scores import (
 from fanfold.guard.calibrated_variance import CalibratedVariance, calibrate_variance
 from fanfold.guard.conformal import Conformal, conformal
 from fanfold.guard.lc2st import LC2ST, lc2st
+from fanfold.guard.predictive import Predictive, predictive
 from fanfold.guard.sbc import SBC, Sampler, sbc, tarp
 from fanfold.guard.sure import Risk, sure
 from fanfold.guard.tarp import TARP
@@ -31,6 +32,7 @@ __all__ = [
     "Conformal",
     "Histogram",
     "Interval",
+    "Predictive",
     "Risk",
     "Sampler",
     "Share",
@@ -48,6 +50,7 @@ __all__ = [
     "mean_normalised_square",
     "normalised_square",
     "pit",
+    "predictive",
     "sbc",
     "sure",
     "tarp",
