@@ -150,7 +150,7 @@ def apply(
 
 
 def report(run: RunPath, out: Path | None = None, samples: int = 1000, overwrite: bool = False) -> Result:
-    """Write the page of a run: learning curve, error of every layer, peers and limits.
+    """Write the page of a run: learning curve, error, peers and limits, and checks of a posterior.
 
     Args:
         run: Its run directory.
@@ -161,6 +161,6 @@ def report(run: RunPath, out: Path | None = None, samples: int = 1000, overwrite
     stored = Run.open(run)
     path = out or stored.path / "report.html"
     check_file(path, overwrite=overwrite or out is None)
-    write_run_page(stored, path, samples)
+    write_run_page(stored, path, samples, note)
     note(f"open {path}")
     return {"report": str(path)}
