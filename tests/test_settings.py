@@ -46,6 +46,8 @@ RESULTS = [
     "TARP",
     "LC2ST",
     "Predictive",
+    "LearningCurve",
+    "BudgetTrained",
     "View",
     "CalibratedVariance",
     "ChannelCovariance",
