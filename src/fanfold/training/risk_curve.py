@@ -83,6 +83,8 @@ class LearningCurve:
             return begin + "more of them gain less than 1 %."
         if not self.tells:
             return begin + "the curve does not tell how many more it takes for an excess of 1 %."
+        if self.more_high <= 0:
+            return begin + "likely less than 1 % already."
         if self.more_low <= 0:
             return f"{begin}none, or up to about {_round(self.more_high)} more for an excess of 1 %."
         return (
