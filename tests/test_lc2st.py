@@ -39,11 +39,11 @@ def at(*places):
 
 
 def test_the_exact_posterior_is_refused_as_often_as_chance_says():
-    trials = [lc2st(Posterior(), PROBLEM, at(-1.0, 1.0), samples=300, nulls=60, seed=s) for s in range(6)]
+    trials = [lc2st(Posterior(), PROBLEM, at(-1.0, 1.0), samples=300, nulls=60, seed=s) for s in range(5)]
     p = torch.stack([result.p_values for result in trials])
-    # 12 p-values, each exact by itself: four below 0.05 come by chance once in five hundred times
+    # ten p-values, each exact by itself: four below 0.05 come by chance once in a thousand times
     assert (p <= 0.05).sum() <= 3
-    assert 0.2 < p.mean() < 0.8  # of uniform ones 0.5, within 3.6 / √(12 · 12)
+    assert 0.2 < p.mean() < 0.8  # of uniform ones 0.5, within 3.3 / √(12 · 10)
     assert p.min() >= 1 / 61
 
 
@@ -57,9 +57,9 @@ def test_a_posterior_that_is_wrong_everywhere_is_refused_everywhere(wrong):
 
 def test_a_local_fault_is_seen_where_it_is():
     moved = Posterior(shift=0.5)
-    p = torch.stack([lc2st(moved, PROBLEM, at(-1.2, -0.9, 0.9, 1.2), nulls=99, seed=s).p_values for s in range(3)])
+    p = torch.stack([lc2st(moved, PROBLEM, at(-1.2, -0.9, 0.9, 1.2), nulls=99, seed=s).p_values for s in range(2)])
     assert (p[:, 2:] <= 0.05).all()
-    assert (p[:, :2] <= 0.05).sum() <= 2  # of six
+    assert (p[:, :2] <= 0.05).sum() <= 1  # of four
     assert p[:, :2].median() > 0.1
 
 
