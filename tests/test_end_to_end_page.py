@@ -10,7 +10,11 @@ def test_the_blocks_run_and_the_limits_are_in_order(capsys):
     names: dict = {}
     for block in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL):
         exec(block, names)
-    assert capsys.readouterr().out.strip() == "torch.Size([5, 1])"
+    said, *table, last = capsys.readouterr().out.strip().splitlines()
+    assert f"print(local.sentence)  # {said}" in PAGE
+    assert [line.split()[0] for line in table] == ["simulations", "100", "200", "400", "800"]
+    assert last == "torch.Size([5, 1])"
+    assert (names["again"].p_values > 0.01).all()
     problem, rows = names["problem"], {row["estimator"]: row for row in names["table"]}
     mse = (
         10 ** (rows["maximum likelihood"]["nmse_db"] / 10)

@@ -54,10 +54,11 @@ class Offset:
         return torch.ones(1, 1, dtype=torch.float64)
 
     def sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Observation]:
-        x = torch.randn(n, 1, generator=generator)
-        return x, Observation(
-            self.mean(x) + VAR**0.5 * torch.randn(n, self.n, generator=generator), None, torch.tensor(VAR)
-        )
+        return self.sample_at(torch.randn(n, 1, generator=generator), generator)
+
+    def sample_at(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Observation]:
+        noise = VAR**0.5 * torch.randn(len(x), self.n, generator=generator)
+        return x, Observation(self.mean(x) + noise, None, torch.tensor(VAR))
 
     sample_all = distinct = sample
 

@@ -49,6 +49,7 @@ if _TYPE_CHECKING:
     from fanfold.observation import Estimate, Observation
     from fanfold.runs.keep import load, save
     from fanfold.training.fit import fit, fit_events, resume
+    from fanfold.training.learning_curve import learning_curve
     from fanfold.training.settings import Training
     from fanfold.training.simulate import simulate
     from fanfold.unfolding.equilibrium import equilibrium
@@ -69,6 +70,7 @@ _HOME = {
     "fit": "training.fit",
     "fit_events": "training.fit",
     "iterate": "unfolding.unfold",
+    "learning_curve": "training.learning_curve",
     "load": "runs.keep",
     "neural": "estimators",
     "resume": "training.fit",
@@ -80,9 +82,9 @@ _HOME = {
 
 __all__ = [
     "LMMSE", "Estimate", "Observation", "Training", "adapters", "algorithms", "bounds", "certify", "deploy", "dot_test",
-    "equilibrium", "estimators", "evaluate", "fit", "fit_events", "guard", "iterate", "likelihoods", "linops", "load",
-    "neural", "noise", "penalties", "priors", "problems", "propagation", "resume", "save", "shrinkage", "simulate",
-    "unfold", "unfolding", "units", "watch",
+    "equilibrium", "estimators", "evaluate", "fit", "fit_events", "guard", "iterate", "learning_curve", "likelihoods",
+    "linops", "load", "neural", "noise", "penalties", "priors", "problems", "propagation", "resume", "save",
+    "shrinkage", "simulate", "unfold", "unfolding", "units", "watch",
 ]  # fmt: skip
 
 

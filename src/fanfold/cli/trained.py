@@ -1,5 +1,6 @@
 """The verbs that use trained runs: runs, evaluate, apply, report."""
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,9 +15,14 @@ from fanfold.core.files import is_regular
 from fanfold.core.table import Table
 from fanfold.evaluation.evaluate import evaluate as evaluate_estimators
 from fanfold.evaluation.peers import peers_of
-from fanfold.problems.protocols import FromStock
+from fanfold.problems.protocols import FromStock, Stored
 from fanfold.report.run_page import write_run_page
+from fanfold.report.simulations import KEPT
+from fanfold.runs import recipe
 from fanfold.runs.directory import Run
+from fanfold.training.learning_curve import BudgetTrained
+from fanfold.training.learning_curve import learning_curve as curve_of_trainings
+from fanfold.training.settings import TrainingOptions, training_for
 
 DEFAULT = Path("runs")  # where train puts runs
 COLUMNS = ("run", "problem", "network", "layers", "step", "of", "nmse_db", "done", "note")
@@ -70,6 +76,7 @@ def evaluate(
     layers: bool = False,
     out: Path | None = None,
     overwrite: bool = False,
+    learning_curve: bool = False,
 ) -> Result:
     """Error of a trained run on fresh draws, against its untrained self and its peers, with the limits.
 
@@ -81,10 +88,13 @@ def evaluate(
         layers: A row for each layer.
         out: A .csv or .json file for the table.
         overwrite: Replace that file if it exists.
+        learning_curve: Also train anew on parts of the pairs, and say what more simulations would gain; the run's page
+            shows it from then on.
     """
     if out is not None:
         check_file(out, overwrite=overwrite, suffixes=(".csv", ".json"))
     stored = Run.open(run)
+    options = _options_of(stored) if learning_curve else {}
     net, problem = stored.estimator(), stored.draws()
     if (stocked := ability(problem, FromStock)) is not None:
         note(f"judged on {stocked.stock}")
@@ -96,7 +106,32 @@ def evaluate(
         (table.to_json if out.suffix.lower() == ".json" else table.to_csv)(out)
         note(f"written: {out}")
     show(table)
-    return {"rows": table.rows}
+    if not learning_curve:
+        return {"rows": table.rows}
+    curve = curve_of_trainings(stored.settings(), stored.problem(), on_event=_say_trained, **options)
+    stored.keep(KEPT, curve.as_dict())
+    show(curve.table)
+    note(curve.sentence)
+    return {"rows": table.rows, "learning_curve": curve.as_dict()}
+
+
+def _options_of(run: Run) -> TrainingOptions:
+    """How a run was trained, where that was on so many pairs.
+
+    Raises:
+        ValueError: If it was on fresh draws, of which there are as many as anyone wants, or the run was not trained.
+    """
+    options = training_for({}, recipe.build_training(run.section("training"), run.handed_in))
+    if not options.simulations and ability(run.problem(), Stored) is None:
+        raise ValueError(
+            f"{run.path} was trained on fresh draws, without end; a learning curve is of a number of them: train with "
+            "--simulations, such as 10000."
+        )
+    return TrainingOptions(**{field.name: vars(options)[field.name] for field in dataclasses.fields(options)})
+
+
+def _say_trained(event: BudgetTrained) -> None:
+    note(f"{event.done} of {event.total} trainings, {event.count} simulations: risk {event.risk:.4f}")
 
 
 def apply(
@@ -150,7 +185,7 @@ def apply(
 
 
 def report(run: RunPath, out: Path | None = None, samples: int = 1000, overwrite: bool = False) -> Result:
-    """Write the page of a run: learning curve, error of every layer, peers and limits.
+    """Write the page of a run: learning curve, error, peers and limits, and checks of a posterior.
 
     Args:
         run: Its run directory.
@@ -161,6 +196,6 @@ def report(run: RunPath, out: Path | None = None, samples: int = 1000, overwrite
     stored = Run.open(run)
     path = out or stored.path / "report.html"
     check_file(path, overwrite=overwrite or out is None)
-    write_run_page(stored, path, samples)
+    write_run_page(stored, path, samples, note)
     note(f"open {path}")
     return {"report": str(path)}

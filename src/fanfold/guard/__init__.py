@@ -17,16 +17,22 @@ from fanfold.evaluation.scores import (
 )
 from fanfold.guard.calibrated_variance import CalibratedVariance, calibrate_variance
 from fanfold.guard.conformal import Conformal, conformal
-from fanfold.guard.sbc import SBC, Sampler, sbc
+from fanfold.guard.lc2st import LC2ST, lc2st
+from fanfold.guard.predictive import Predictive, predictive
+from fanfold.guard.sbc import SBC, Sampler, sbc, tarp
 from fanfold.guard.sure import Risk, sure
+from fanfold.guard.tarp import TARP
 from fanfold.guard.unlike import TrainingGuard, UsualRange
 
 __all__ = [
+    "LC2ST",
     "SBC",
+    "TARP",
     "CalibratedVariance",
     "Conformal",
     "Histogram",
     "Interval",
+    "Predictive",
     "Risk",
     "Sampler",
     "Share",
@@ -40,11 +46,14 @@ __all__ = [
     "error_by_variance",
     "gaussian_crps",
     "interval_score",
+    "lc2st",
     "mean_normalised_square",
     "normalised_square",
     "pit",
+    "predictive",
     "sbc",
     "sure",
+    "tarp",
     "uniform_histogram",
 ]
 

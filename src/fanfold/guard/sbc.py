@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from scipy.stats import binom, chisquare, kstest
+from scipy.stats import binom, chisquare
 from torch import Tensor
 
 from fanfold.core.streams import Stream, generator_of
 from fanfold.evaluation.scores import Histogram
 from fanfold.guard.answers import Pairs, calibration_draws
+from fanfold.guard.tarp import TARP
 from fanfold.observation import Observation, check_finite
 from fanfold.problems import Problem
 
@@ -69,7 +70,12 @@ class SBC:
     @property
     def joint_p_value(self) -> float:
         """The p-value of the Kolmogorov-Smirnov test that `nearer` is uniform."""
-        return float(kstest(self.nearer.numpy(), "uniform").pvalue)
+        return self.tarp.p_value
+
+    @property
+    def tarp(self) -> TARP:
+        """The coverage of regions around random points, from the same draws."""
+        return TARP(self.nearer)
 
     def histogram(self, entry: int, bins: int = 20) -> Histogram:
         """The ranks of one entry, in bins of as equal a width as whole ranks allow.
@@ -87,7 +93,42 @@ class SBC:
 
     def expected_coverage(self, levels: Tensor) -> Tensor:
         """How often regions of each level around random points hold the truth (TARP): the levels, if all is right."""
-        return (self.nearer[:, None] <= levels).double().mean(0)
+        return self.tarp.expected_coverage(levels)
+
+    @property
+    def sentence(self) -> str:
+        """The verdict in words."""
+        p, said = self.p_value, f"p = {self.p_value:.2g}, {len(self.ranks)} draws"
+        if p >= 0.01:
+            return f"The ranks of the truth among draws of the posterior are uniform ({said})."
+        worst = int(self.p_values.argmin())
+        return f"The ranks of the truth are not uniform, least of all those of entry {worst}: it is wrong ({said})."
+
+
+def tarp(
+    sampler: Sampler,
+    problem: Problem | Pairs,
+    *,
+    samples: int = 1000,
+    draws: int = 99,
+    batch: int = 1000,
+    seed: int = 0,
+) -> TARP:
+    """Coverage of regions around random points, of all entries of the parameters at once.
+
+    The points are other draws of the prior. Arguments and errors are those of `sbc`, which gives the same as its
+    `tarp`.
+
+    Example:
+        >>> import fanfold as ff, torch
+        >>> class StandardGaussian:  # where y says nothing, the posterior is the prior
+        ...     def sample(self, obs, count, generator):
+        ...         return torch.randn(count, len(obs.y), 2, generator=generator)
+        >>> x, obs = torch.randn(500, 2, generator=torch.Generator().manual_seed(0)), ff.Observation(torch.ones(500, 1))
+        >>> ff.guard.tarp(StandardGaussian(), (x, obs)).p_value > 0.01
+        True
+    """
+    return sbc(sampler, problem, samples=samples, draws=draws, batch=batch, seed=seed).tarp
 
 
 def sbc(

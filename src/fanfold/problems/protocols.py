@@ -187,6 +187,18 @@ class DrawsAll(Protocol):
 
 
 @runtime_checkable
+class DrawsAt(Protocol):
+    """A problem that draws observations at given parameters, those that `sample` gives; nuisance is drawn afresh."""
+
+    def sample_at(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Observation]:
+        """An observation of each of x `(samples, n)`, with the x whose runs succeeded; `Counted` ones count the others.
+
+        Raises:
+            ValueError: If none succeeds.
+        """
+
+
+@runtime_checkable
 class KnownLikelihood(Named, Protocol):
     """A problem that knows `p(y|x)` up to nothing: a density, not merely the shape of one."""
 

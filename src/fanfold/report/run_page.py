@@ -22,15 +22,23 @@ from fanfold.report.learned import learned_sections
 from fanfold.report.neural_page import of_batches, sections_of
 from fanfold.report.page import Section, filled, write_page
 from fanfold.report.plots import Series, line_chart
+from fanfold.report.posterior_checks import Say, posterior_sections
 from fanfold.report.run_facts import draws_in_words, what_was_run
 from fanfold.report.scenes import scene_sections
+from fanfold.report.simulations import simulation_sections
 from fanfold.runs.directory import Run
 
 LOSS = "NMSE in dB, summed over the loss's layers"
 
 
-def write_run_page(run: Run, path: Path, samples: int) -> Path:
+def write_run_page(run: Run, path: Path, samples: int, say: Say = lambda line: None) -> Path:
     """Measure the trained network on fresh draws and write its page.
+
+    Args:
+        run: The run.
+        path: The page's file.
+        samples: Draws to measure on.
+        say: Called with a line before what takes seconds.
 
     Raises:
         ValueError: If the run has no weights yet.
@@ -42,9 +50,10 @@ def write_run_page(run: Run, path: Path, samples: int) -> Path:
         verdict, sections = layered_sections(problem, network, run.metrics(), samples, unit)
     else:
         verdict, sections = sections_of(problem, net, run.metrics(), samples)
+        sections += posterior_sections(net, problem, say)
     if (advice := run.advice) is not None:
         verdict = f"{advice} {verdict[:1].upper()}{verdict[1:]}"
-    sections = [what_was_run(run, problem, net), *sections]
+    sections = [what_was_run(run, problem, net), *sections, *simulation_sections(run)]
     return write_page(path, f"fanfold run {run.path.name}", verdict, sections, _facts(run, problem))
 
 

@@ -5,7 +5,9 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
+from fanfold.core.noise import circular
 from fanfold.core.units import from_db
+from fanfold.linops import LinearOperator
 from fanfold.observation import Observation
 from fanfold.priors.base import gaussian_log_prob
 from fanfold.problems.base import Described
@@ -32,6 +34,11 @@ class WhiteGaussian(Described, ABC):
         """The signal-to-noise ratio in dB."""
 
     @property
+    @abstractmethod
+    def A(self) -> LinearOperator | None:  # noqa: N802
+        """The operator that observations carry, if any."""
+
+    @property
     def noise_var(self) -> float:
         """`E|w|²`."""
         return 1 / from_db(self.snr_db)
@@ -53,6 +60,12 @@ class WhiteGaussian(Described, ABC):
     def sample_all(self, n: int, generator: torch.Generator) -> tuple[Tensor, Observation]:
         """The same as `sample`: there are no nuisance parameters."""
         return self.sample(n, generator)
+
+    def sample_at(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Observation]:
+        """The given parameters and a measurement of each."""
+        mean = self.mean(x)
+        y = mean + circular(tuple(mean.shape), generator, mean.dtype, self.noise_var)
+        return x, Observation(y, self.A, torch.tensor(self.noise_var))
 
     @abstractmethod
     def mean(self, x: Tensor) -> Tensor:

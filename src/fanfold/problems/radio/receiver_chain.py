@@ -71,10 +71,17 @@ class ReceiverChain(Described):
         dtype = torch.complex64 if self.dtype == "complex64" else torch.complex128
         h = circular((n, 1), generator, dtype)
         omega = circular((n, 1), generator, dtype.to_real())
+        return self.sample_at(torch.cat([h.real, h.imag, omega], -1), generator)
+
+    def sample_at(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Observation]:
+        """The given parameters and a block of each."""
+        dtype = torch.complex64 if self.dtype == "complex64" else torch.complex128
+        x = x.to(dtype.to_real())
+        h, omega, n = torch.complex(x[:, :1], x[:, 1:2]), x[:, 2:], len(x)
         w = circular((n, self.pilots), generator, dtype, self.noise_var)
         walk = circular((n, self.pilots), generator, dtype.to_real(), self.linewidth).cumsum(-1)
         received = torch.polar(torch.ones_like(walk), walk) * (self.clean(h, omega) + w)
-        return torch.cat([h.real, h.imag, omega], -1), Observation(self.converted(self.amplified(received)))
+        return x, Observation(self.converted(self.amplified(received)))
 
     def clean(self, h: Tensor, omega: Tensor) -> Tensor:
         """The signal of a perfect receiver, `h s_t exp(j ω t)`; channel and offset `(..., 1)` -> `(..., pilots)`."""

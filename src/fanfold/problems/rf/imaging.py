@@ -114,7 +114,13 @@ class RFImaging(Described):
             phases = circular(reflectivity.shape if self.speckle else (n, 1, 1), generator, torch.complex64, 1.0)
             phases = phases if self.speckle else phases / phases.abs().clamp_min(1e-12)
             x = (reflectivity.sqrt() * phases).flatten(1).to(dtype)
-        y = self.true_A @ x + circular((n, self.A.m), generator, dtype, self.noise_var)
+        return self.sample_at(x, generator)
+
+    def sample_at(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Observation]:
+        """The given scenes and an observation of each."""
+        dtype = dtype_named(self.dtype)
+        x = x.to(dtype)
+        y = self.true_A @ x + circular((len(x), self.A.m), generator, dtype, self.noise_var)
         return x, Observation(y, self.A, torch.tensor(self.noise_var, dtype=dtype.to_real()))
 
 

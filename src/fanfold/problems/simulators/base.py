@@ -140,6 +140,22 @@ class Numbered(Described, ABC):
             raise ValueError(f"draw {index} of seed {self.seed} fails, {outcome.failure}: {outcome.detail}")
         return stacked([outcome])
 
+    def _kept(self, outcomes: Sequence[Outcome]) -> tuple[Tensor, Observation]:
+        """What succeeded of runs at given parameters; the others are counted.
+
+        Raises:
+            ValueError: If none did.
+        """
+        outcomes = [of_shape(outcome, self.expected_shape()) for outcome in outcomes]
+        self._failures.update(o.failure for o in outcomes if o.failure)
+        good = [o for o in outcomes if o.y is not None]
+        if not good:
+            last = outcomes[-1]
+            raise ValueError(
+                f"all {len(outcomes)} runs at given parameters failed, the last: {last.failure}, {last.detail}."
+            )
+        return stacked(good)
+
     def sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Observation]:
         """`n` pairs whose runs succeeded: x `(n, d)` and their observation.
 
@@ -159,6 +175,17 @@ class Numbered(Described, ABC):
                 if tried >= TRIAL_RUNS and not good:
                     raise ValueError(refusal(outcomes))
         return stacked(good)
+
+
+def as_parameters(x: Tensor, dtype: Precision) -> np.ndarray:
+    """Given parameters as a simulator takes them, `(samples, d)`.
+
+    Raises:
+        ValueError: If they are anything else than real, finite numbers of that shape.
+    """
+    if x.ndim != 2 or x.numel() == 0 or x.is_complex() or not torch.isfinite(x).all():
+        raise ValueError(f"x is {x.dtype} of shape {tuple(x.shape)}; pass real, finite parameters (samples, d).")
+    return x.detach().to(dtype_named(dtype)).numpy()
 
 
 def seeds_of(seed: int, index: int) -> tuple[int, int]:

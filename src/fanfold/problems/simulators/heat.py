@@ -64,9 +64,13 @@ class Heat(Described):
 
     def sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Observation]:
         """`n` plates: log conductivities `(n, across²)` and temperatures `(n, 3 * sensors)`."""
-        plate, dtype = assembled(self.cells), dtype_named(self.dtype)
         x = self.contrast * torch.randn(n, self.across**2, generator=generator, dtype=torch.float64)
-        log_k = torch.from_numpy(self.conductivities(x.numpy(), plate))
+        return self.sample_at(x, generator)
+
+    def sample_at(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Observation]:
+        """The given log conductivities and the temperatures of a plate of each, of a grain of its own."""
+        plate, dtype = assembled(self.cells), dtype_named(self.dtype)
+        log_k = torch.from_numpy(self.conductivities(x.double().numpy(), plate))
         log_k = log_k + self.grain * torch.randn(log_k.shape, generator=generator, dtype=torch.float64)
         u = torch.from_numpy(plate.temperatures(log_k.exp().numpy())[:, self.places(plate)])
         y = u + self.noise_var**0.5 * torch.randn(u.shape, generator=generator, dtype=torch.float64)

@@ -12,9 +12,12 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
+import torch
+from torch import Tensor
 
+from fanfold.observation import Observation
 from fanfold.problems.simulators.answer import understood
-from fanfold.problems.simulators.base import Numbered, parameters_of, seeds_of
+from fanfold.problems.simulators.base import Numbered, as_parameters, parameters_of, seeds_of
 from fanfold.problems.simulators.outcome import Failure, Outcome, judge, one_line
 from fanfold.problems.simulators.parameters import Box, Parameters
 from fanfold.problems.simulators.supervised import Supervisor, Supervisors, one_supervisor
@@ -109,7 +112,25 @@ class Program(Numbered):
 
     def _outcome(self, seed: int, index: int, supervisor: Supervisor) -> Outcome:
         for_x, for_y = seeds_of(seed, index)
-        x = parameters_of(self.prior, 1, for_x, self.dtype)[0]
+        return self._at(index, parameters_of(self.prior, 1, for_x, self.dtype)[0], for_y, supervisor)
+
+    def sample_at(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Observation]:
+        """Those of the given parameters `(samples, d)` whose runs succeeded, and their observation.
+
+        Raises:
+            ValueError: If all runs fail.
+        """
+        seed, rows = int(torch.randint(2**62, (), generator=generator)), as_parameters(x, self.dtype)
+
+        def run(index: int) -> Outcome:
+            with one_supervisor() as supervisor:
+                return self._at(index, rows[index], seeds_of(seed, index)[1], supervisor)
+
+        with self.executor(self.workers) as pool:
+            return self._kept([job.result() for job in [pool.submit(run, index) for index in range(len(rows))]])
+
+    def _at(self, index: int, x: np.ndarray, for_y: int, supervisor: Supervisor) -> Outcome:
+        """One run at given parameters, with its further tries."""
         outcome = self._run(index, x, for_y, supervisor)
         for _ in range(self.retries):
             if outcome.y is not None:

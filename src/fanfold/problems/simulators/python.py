@@ -14,7 +14,15 @@ from torch import Tensor
 
 from fanfold.core.settings import WANTED
 from fanfold.observation import Observation
-from fanfold.problems.simulators.base import TRIAL_RUNS, Numbered, grouped, parameters_of, refusal, seeds_of
+from fanfold.problems.simulators.base import (
+    TRIAL_RUNS,
+    Numbered,
+    as_parameters,
+    grouped,
+    parameters_of,
+    refusal,
+    seeds_of,
+)
 from fanfold.problems.simulators.outcome import Outcome, judge, numbers, one_line
 
 Sampler = Callable[[int, torch.Generator], Tensor]
@@ -53,7 +61,19 @@ class Simulator(Numbered):
 
     def _outcome(self, seed: int, index: int) -> Outcome:
         for_x, for_y = seeds_of(seed, index)
-        x = parameters_of(self.prior, 1, for_x, self.dtype)[0]
+        return self._at(index, parameters_of(self.prior, 1, for_x, self.dtype)[0], for_y)
+
+    def sample_at(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Observation]:
+        """Those of the given parameters `(samples, d)` whose runs succeeded, and their observation.
+
+        Raises:
+            ValueError: If all runs fail.
+        """
+        seed, rows = int(torch.randint(2**62, (), generator=generator)), as_parameters(x, self.dtype)
+        return self._kept([self._at(i, row, seeds_of(seed, i)[1]) for i, row in enumerate(rows)])
+
+    def _at(self, index: int, x: np.ndarray, for_y: int) -> Outcome:
+        """One run at given parameters."""
         try:
             y = self.simulate(torch.from_numpy(x.copy()), torch.Generator().manual_seed(for_y))
         except (Exception, SystemExit) as error:
@@ -120,10 +140,22 @@ class BatchSimulator(Numbered):
         x, y = (np.concatenate(arrays) for arrays in zip(*parts))
         return torch.from_numpy(x), Observation(torch.from_numpy(y))
 
+    def sample_at(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Observation]:
+        """Those of the given parameters `(samples, d)` whose runs succeeded, and their observation.
+
+        Raises:
+            ValueError: If all runs fail.
+        """
+        rows, for_y = as_parameters(x, self.dtype), int(torch.randint(2**62, (), generator=generator))
+        return self._kept(self._at(0, rows, for_y))
+
     def _chunk(self, seed: int, number: int) -> list[Outcome]:
         """All draws of a chunk."""
         first, (for_x, for_y) = number * self.chunk, seeds_of(seed, number)
-        x = parameters_of(self.prior, self.chunk, for_x, self.dtype)
+        return self._at(first, parameters_of(self.prior, self.chunk, for_x, self.dtype), for_y)
+
+    def _at(self, first: int, x: np.ndarray, for_y: int) -> list[Outcome]:
+        """Runs at given parameters, all at once; the first has this number."""
         try:
             y = self._answers(x, for_y)
         except (Exception, SystemExit) as error:

@@ -82,7 +82,10 @@ class Clustered(Described):
 
     def sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Observation]:
         """`n` signals of shape `(n, unknowns)` and their observation."""
-        A = self.A
-        x = self.chain.sample((n, self.n), generator, A.dtype)
-        y = A @ x + circular((n, self.m), generator, A.dtype, self.noise_var)
+        return self.sample_at(self.chain.sample((n, self.n), generator, self.A.dtype), generator)
+
+    def sample_at(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Observation]:
+        """The given signals and an observation of each."""
+        A, x = self.A, x.to(self.A.dtype)
+        y = A @ x + circular((len(x), self.m), generator, A.dtype, self.noise_var)
         return x, Observation(y, A, torch.tensor(self.noise_var, dtype=A.dtype.to_real()))

@@ -63,9 +63,12 @@ class ExactlySparse(Described):
 
     def sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Observation]:
         """`n` signals of shape `(n, unknowns)` and their observation."""
-        A = self.A
         where = torch.rand(n, self.n, generator=generator).topk(self.nonzeros).indices  # every set equally likely
-        values = circular((n, self.nonzeros), generator, A.dtype)
-        x = values.new_zeros(n, self.n).scatter(-1, where, values)
-        y = A @ x + circular((n, self.m), generator, A.dtype, self.noise_var)
+        values = circular((n, self.nonzeros), generator, self.A.dtype)
+        return self.sample_at(values.new_zeros(n, self.n).scatter(-1, where, values), generator)
+
+    def sample_at(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Observation]:
+        """The given signals and an observation of each."""
+        A, x = self.A, x.to(self.A.dtype)
+        y = A @ x + circular((len(x), self.m), generator, A.dtype, self.noise_var)
         return x, Observation(y, A, torch.tensor(self.noise_var, dtype=A.dtype.to_real()))

@@ -39,10 +39,9 @@ class GeneralizedLinear(CompressedSensing):
             )
         CompressedSensing(self.n, min(self.m, self.n), self.sparsity, condition_number=self.condition_number)  # checks
 
-    def sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Observation]:
-        """`n` signals of shape `(n, unknowns)` and their observation."""
-        A = self.A
-        x = self.prior.sample((n, self.n), generator, A.dtype)
+    def sample_at(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Observation]:
+        """The given signals and an observation of each."""
+        A, x = self.A, x.to(self.A.dtype)
         y = self.likelihood.sample(A @ x, generator, self.noise_var)
         noise_var = torch.tensor(self.noise_var, dtype=A.dtype.to_real()) if self.likelihood.uses_noise_var else None
         return x, Observation(y, A, noise_var)

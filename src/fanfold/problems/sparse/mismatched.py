@@ -56,7 +56,13 @@ class Mismatched(Nested):
 
     def sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Observation]:
         """`n` signals and their observation by `A + E`, carrying A."""
-        x, obs = self.problem.sample(n, generator)
+        return self._by_true(*self.problem.sample(n, generator))
+
+    def sample_at(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Observation]:
+        """The given signals and an observation of each by `A + E`, carrying A."""
+        return self._by_true(*self.problem.sample_at(x, generator))
+
+    def _by_true(self, x: Tensor, obs: Observation) -> tuple[Tensor, Observation]:
         noise = obs.y - self.A @ x
         return x, Observation(obs.y if self.error == 0 else self.true_A @ x + noise, self.A, obs.noise_var)
 
