@@ -213,8 +213,8 @@ def ridge(z: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     Allen (1974), "PRESS": the error of a sample that is left out is its residual over `1 - leverage`.
 
     Args:
-        z: `(samples, m)`.
-        x: `(samples, d)`.
+        z: `(samples, m)`, of zero mean over these very samples.
+        x: `(samples, d)`, likewise.
 
     Returns:
         The map `(d, m)` and the error `(samples, d)` of each sample where it is left out.
@@ -229,7 +229,7 @@ def ridge(z: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     best: tuple[float, Tensor, Tensor] | None = None
     for weight in torch.logspace(-12, 1, 27, dtype=z.dtype):
         shrunk = 1 / (values + weight * floor)
-        leverage = (turned.square() * shrunk).sum(-1, keepdim=True) / count
+        leverage = ((turned.square() * shrunk).sum(-1, keepdim=True) + 1) / count  # the mean has a share too
         if leverage.max() >= 1 - 1e-9:  # a sample that alone decides its own estimate tells nothing
             continue
         W = (V * shrunk) @ target
