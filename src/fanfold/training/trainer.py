@@ -1,4 +1,4 @@
-"""The state of a training and its steps."""
+"""The state of a training and its steps, in one file, as all of the state is kept and brought back together."""
 
 import math
 import os
@@ -151,10 +151,7 @@ class Trainer:
         learner = ability(self.estimator, Concluding)
         if learner is None:
             return None
-        if self.pool:
-            x, obs = self.pool.part(held_out=False)
-        else:
-            x, obs = draw(self.problem, CONCLUSION_DRAWS, self.training.seed, Stream.PREPARATION, 1)
+        x, obs = self._all_draws(CONCLUSION_DRAWS, 1)
         conclusion = learner.conclude(x.to(self.device), obs.to(self.device))
         self.best.nmse_db = conclusion.nmse_db
         return conclusion
@@ -177,15 +174,18 @@ class Trainer:
         learner = ability(self.estimator, Preparable)
         if learner is None:
             return
-        if self.pool:
-            x, obs = self.pool.part(held_out=False)
-        else:
-            x, obs = draw(self.problem, PREPARATION_DRAWS, self.training.seed, Stream.PREPARATION, 0)
+        x, obs = self._all_draws(PREPARATION_DRAWS, 0)
         self.prepared_with = x, obs
         with torch.no_grad():
             learner.prepare(x.to(self.device), obs.to(self.device))
         if self.world.size > 1:  # eigenvectors of another machine may have another sign
             load_parameters(self.estimator, self.world.of_first(parameters_of(self.estimator)))
+
+    def _all_draws(self, count: int, index: int) -> tuple[Tensor, Observation]:
+        """All pairs that may be trained on, or so many fresh ones."""
+        if self.pool:
+            return self.pool.part(held_out=False)
+        return draw(self.problem, count, self.training.seed, Stream.PREPARATION, index)
 
     def _draw(self, count: int, index: int) -> tuple[Tensor, Observation]:
         """So many draws to train on, of all processes together; this process gets its share of them."""

@@ -1,5 +1,6 @@
 """The default end-to-end estimator: cross-validated networks beside closed forms, weighed by errors on left-out draws.
 
+It is one long file, since what trains, what is left out and what is said are views of the same few products.
 Squared error gives the posterior mean, a Gaussian likelihood mean and variance (Nix & Weigend, 1994); members differ in
 their start and in the fold that they leave out (Krogh & Vedelsby, 1995).
 """
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from fanfold.core.units import nmse_db
 from fanfold.estimators.base import Conclusion, LeftOut, Settings
 from fanfold.estimators.posterior.closed_forms import LinearForm, PolynomialForm
+from fanfold.estimators.posterior.entries import Entries
 from fanfold.estimators.posterior.features import Features
 from fanfold.estimators.posterior.folds import fold_of
 from fanfold.estimators.posterior.heads import GaussianHead, squared_error
@@ -73,8 +75,8 @@ class Ensemble(nn.Module):
     ):
         super().__init__()
         self.features, self.said, self.loss, self.seed, self.strength = features, said, loss, seed, 1.0
-        self.complex = x.is_complex()
-        self.d = x.shape[-1] * (2 if self.complex else 1)
+        self.entries = Entries(x.is_complex())
+        self.d = self.entries.count(x)
         self.scales = ParameterScales(limits)
         self.linear, self.free_linear = LinearForm(features, self.d), LinearForm(features, self.d)
         self.polynomial = PolynomialForm(features, self.d)
@@ -123,7 +125,7 @@ class Ensemble(nn.Module):
 
     def prepare(self, x: Tensor, obs: Observation) -> None:
         """Standardise from data and fit the closed forms, in double precision; training calls it once."""
-        x = self._real(x)
+        x = self.entries.real(x)
         self.features.prepare(obs)
         self.scales.prepare(x)
         rows = slice(min(self.linear.rows, MOST_ROWS))
@@ -137,14 +139,17 @@ class Ensemble(nn.Module):
     def forward(self, obs: Observation) -> Estimate:
         """Mean and variance of the posterior, `(..., n)`."""
         leading, z = self.features.leading(obs), self.features(obs)
-        x, var = self._weighed(z, *self._of_networks(z, self._bases(z)))
-        return Estimate(self._signal(x, leading), self._variance(self.spread * var, leading))
+        means, var = self._of_networks(z, self._bases(z))
+        x = self._weighed(z, means)
+        return Estimate(self.entries.signal(x, leading), self.entries.variance(self.spread * var, leading))
 
     def linear_part(self, obs: Observation) -> Estimate:
         """The best linear estimator that training started from, with the variance of its error."""
         leading = self.features.leading(obs)
         x = self.linear(self.features(obs))
-        return Estimate(self._signal(x, leading), self._variance(self.unit.square().expand(x.shape), leading))
+        return Estimate(
+            self.entries.signal(x, leading), self.entries.variance(self.unit.square().expand(x.shape), leading)
+        )
 
     @torch.no_grad()
     def sample(self, obs: Observation, count: int, generator: torch.Generator) -> Tensor:
@@ -158,13 +163,13 @@ class Ensemble(nn.Module):
         at = torch.arange(len(z))
         noise = torch.randn(count, len(z), self.d, generator=generator).to(mean)
         u = mean[which, at] + (self.spread * var[which, at]).sqrt() * noise
-        return self._signal(self.scales.back(u), (count, *leading))
+        return self.entries.signal(self.scales.back(u), (count, *leading))
 
     # Training
 
     def losses(self, obs: Observation, x: Tensor) -> Tensor:
         """The mean loss over the members that do not leave a sample out, `(batch,)`."""
-        x = self._real(x)
+        x = self.entries.real(x)
         z = self.features(obs)
         seen = self.features.seen(z)
         raw = torch.cat([kind.noisy(seen) for kind in self._networks]).unflatten(-1, (2, self.d))
@@ -173,7 +178,7 @@ class Ensemble(nn.Module):
     @torch.no_grad()
     def left_out(self, obs: Observation, x: Tensor) -> LeftOut:
         """The loss of each member on its fold, and what members say of the samples that they left out."""
-        x = self._real(x)
+        x = self.entries.real(x)
         leaves = self._leaves_out(x, obs)
         losses, means = [], []
         for rows in _blocks(x):
@@ -182,7 +187,7 @@ class Ensemble(nn.Module):
             means.append(self._of_networks(z, self._bases(z), leaves[:, rows])[0][0])
         scores = (torch.cat(losses, 1) * leaves).sum(1) / leaves.sum(1).clamp_min(1)
         judged = leaves.any(0)
-        return LeftOut(scores, self._signal(torch.cat(means)[judged], (-1,)), judged)
+        return LeftOut(scores, self.entries.signal(torch.cat(means)[judged], (-1,)), judged)
 
     def adopt(self, best: Mapping[str, Tensor], weights: Mapping[str, Tensor], which: Tensor) -> None:
         """Copy the weights of the members `which` into the best ones, in place."""
@@ -193,7 +198,7 @@ class Ensemble(nn.Module):
     def conclude(self, x: Tensor, obs: Observation) -> Conclusion:
         """Weigh closed forms and networks by their errors on the samples that each left out."""
         rows = slice(min(self.linear.rows, MOST_ROWS))
-        truth, obs = self._real(x)[rows], obs[rows]
+        truth, obs = self.entries.real(x)[rows], obs[rows]
         leaves = self._leaves_out(truth, obs)
         z = self.features(obs)
         # linear estimators too are those of all other samples: what they learned of a sample by heart is not in them
@@ -202,15 +207,12 @@ class Ensemble(nn.Module):
         bases = linear.to(z), (free - self.free_linear.fit(z, free).left_out).to(z)
         parts = [self._of_networks(z[r], (bases[0][r], bases[1][r]), leaves[:, r]) for r in _blocks(truth)]
         means, var = torch.cat([m for m, _ in parts], 1), torch.cat([v for _, v in parts])
-        estimates = [*means.double()]
-        if "polynomial" in self.sources:
-            estimates.insert(0, truth - self.polynomial.fit(z, truth))
-        if "linear" in self.sources:
-            estimates.insert(0, linear)
+        polynomial = truth - self.polynomial.fit(z, truth) if "polynomial" in self.sources else None
         judged = leaves.any(0)
-        each, truth = torch.stack([e.double() for e in estimates])[:, judged], truth[judged].double()
-        # of a positive parameter, which may span decades, errors count by what is known of them
-        precision = torch.where(self.scales.kind == POSITIVE, 1 / var[judged].clamp_min(TINY), 1.0)
+        each = self._all_sources(linear, polynomial, means)[:, judged].double()
+        truth = truth[judged].double()
+        # of a positive parameter, which may span decades, the largest draws would decide alone
+        precision = torch.where(self.scales.kind == POSITIVE, var[judged].clamp_min(TINY).rsqrt(), 1.0)
         self.shares.copy_(partition(each, truth, precision))
         x_hat = self.scales.within((self.shares.unsqueeze(1) * each).sum(0).to(self.unit))
         error = (x_hat - truth).square()
@@ -288,28 +290,17 @@ class Ensemble(nn.Module):
         square = (share * (bases[0] + self.unit * raw[:folds, :, 0])).sum(0)
         return torch.stack([square, middle]), var
 
-    def _weighed(self, z: Tensor, means: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
-        linear = self.linear(z)
-        each = [*means]
-        if "polynomial" in self.sources:
-            each.insert(0, self.polynomial(z))
-        if "linear" in self.sources:
-            each.insert(0, linear)
-        x = (self.shares.unsqueeze(1) * torch.stack(each)).sum(0)
-        return self.scales.within(linear + self.strength * (x - linear)), var
+    def _weighed(self, z: Tensor, means: Tensor) -> Tensor:
+        """All sources by their shares."""
+        linear, polynomial = self.linear(z), self.polynomial(z) if "polynomial" in self.sources else None
+        x = (self.shares.unsqueeze(1) * self._all_sources(linear, polynomial, means)).sum(0)
+        return self.scales.within(linear + self.strength * (x - linear))
 
-    def _real(self, x: Tensor) -> Tensor:
-        return torch.cat([x.real, x.imag], -1) if self.complex else x
-
-    def _signal(self, x: Tensor, leading: tuple[int, ...]) -> Tensor:
-        x = torch.complex(*x.chunk(2, -1)) if self.complex else x
-        return x.reshape(*leading, x.shape[-1])
-
-    def _variance(self, var: Tensor, leading: tuple[int, ...]) -> Tensor:
-        if self.complex:
-            of_real, of_imaginary = var.chunk(2, -1)
-            var = of_real + of_imaginary
-        return var.reshape(*leading, var.shape[-1])
+    def _all_sources(self, linear: Tensor, polynomial: Tensor | None, means: Tensor) -> Tensor:
+        """What is weighed, `(sources, batch, d)`."""
+        if self.loss == "gaussian":
+            return means
+        return torch.stack([linear, *([] if polynomial is None else [polynomial]), *means])
 
 
 def _within(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
