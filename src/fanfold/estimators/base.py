@@ -121,7 +121,7 @@ class Region(NamedTuple):
 
 
 @runtime_checkable
-class ForOneObservation(Protocol):
+class TrainedInRounds(Protocol):
     """An estimator for one observation, which is trained in rounds of simulations whose region shrinks around it.
 
     Attributes:

@@ -13,7 +13,7 @@ from torch import nn
 from fanfold.core.abilities import ability, offers
 from fanfold.core.files import sole_writer
 from fanfold.core.machine import World, join_world, sensible_threads, threads
-from fanfold.estimators.base import FollowsBudget, ForOneObservation, WithTrainingDefaults, device_of
+from fanfold.estimators.base import FollowsBudget, TrainedInRounds, WithTrainingDefaults, device_of
 from fanfold.problems import Problem
 from fanfold.problems.protocols import Counted, Stored
 from fanfold.runs import recipe, usual
@@ -68,7 +68,7 @@ def fit(
         >>> ff.fit(net, problem, steps=2).layers
         3
     """
-    rounds = ability(estimator, ForOneObservation)
+    rounds = ability(estimator, TrainedInRounds)
     if rounds is None and store is not None:
         raise ValueError(
             "store is for the simulations of rounds, and this estimator is trained at once; simulate ahead with "
@@ -100,7 +100,7 @@ def _events(
 
 
 def _rounds(
-    estimator: ForOneObservation,
+    estimator: TrainedInRounds,
     problem: Problem,
     run_dir: str | Path | None,
     options: TrainingOptions,
@@ -134,7 +134,7 @@ def fit_events(
     resume: bool = False,
 ) -> Iterator[Event]:
     """The training beneath `fit`, one event at a time; an event that is not asked for does not happen."""
-    if offers(estimator, ForOneObservation):
+    if offers(estimator, TrainedInRounds):
         raise ValueError("the estimator is trained in rounds, each a training: ff.fit(net, problem, on_event=...).")
     if not any(p.requires_grad for p in estimator.parameters()):
         raise ValueError(

@@ -25,7 +25,7 @@ from fanfold.core.data_files import json_object
 from fanfold.core.files import check_same, sole_writer, write_whole
 from fanfold.core.settings import checked_value
 from fanfold.core.streams import Stream, generator_of
-from fanfold.estimators.base import ForOneObservation, Region
+from fanfold.estimators.base import Region, TrainedInRounds
 from fanfold.observation import Observation
 from fanfold.problems import Problem
 from fanfold.problems.base import Described
@@ -73,7 +73,7 @@ class Gathered(Described):
 
 
 def round_events(
-    estimator: ForOneObservation,
+    estimator: TrainedInRounds,
     problem: Problem,
     *,
     simulations: int,
@@ -139,7 +139,7 @@ def _counts(simulations: int, rounds: int) -> list[int]:
     return [simulations - each * (rounds - 1)] + [each] * (rounds - 1)
 
 
-def _identity(estimator: ForOneObservation, problem: Problem, counts: list[int], seed: int) -> dict[str, Any]:
+def _identity(estimator: TrainedInRounds, problem: Problem, counts: list[int], seed: int) -> dict[str, Any]:
     """What decides a sequence, but for how its networks are trained."""
     y = estimator.observed
     numbers = (torch.view_as_real(y) if y.is_complex() else y).flatten().tolist()
