@@ -119,6 +119,17 @@ def test_an_interrupted_sequence_goes_on_where_it_was(tmp_path):
         ff.fit(ff.neural(SIMULATOR, observed=OBS.y[0] + 1), SIMULATOR, simulations=300, store=tmp_path / "broken")
 
 
+def test_training_again_begins_with_the_prior():
+    options = SHORT | {"steps": 1}
+    net = ff.neural(SIMULATOR, width=16, observed=OBS.y[0], rounds=2)
+    boxes = []
+    for _ in range(2):
+        events = []
+        ff.fit(net, SIMULATOR, simulations=60, on_event=events.append, **options)
+        boxes.append([(event.low, event.high) for event in events if isinstance(event, RoundStarted)])
+    assert boxes[0] == boxes[1]
+
+
 def test_an_observation_unlike_the_draws_is_warned_of(nearer):
     net, _ = nearer
     with warnings.catch_warnings():

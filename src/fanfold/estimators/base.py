@@ -136,8 +136,8 @@ class TrainedInRounds(Protocol):
         ...
 
     @property
-    def region(self) -> Region:
-        """Where the parameters of the next simulations lie."""
+    def everywhere(self) -> Region:
+        """Where the parameters lie by the prior."""
         ...
 
     def renewed(self) -> nn.Module:
@@ -145,7 +145,7 @@ class TrainedInRounds(Protocol):
         ...
 
     def narrowed(self, generator: torch.Generator) -> Region:
-        """The part of the region that holds the posterior at the observation, by what the last round learned."""
+        """The part of the last round's region that holds the posterior at the observation, by what it learned."""
         ...
 
     def settle(self, region: Region, obs: Observation) -> None:

@@ -106,7 +106,7 @@ def round_events(
     x, y, share = torch.empty(0), torch.empty(0), 1.0
     with history.held():
         for number, count in enumerate(counts):
-            region = estimator.region if number == 0 else history.region(number)
+            region = estimator.everywhere if number == 0 else history.region(number)
             if region is None:
                 region = estimator.narrowed(generator_of(seed, Stream.POSTERIOR, number))
                 history.add(region)

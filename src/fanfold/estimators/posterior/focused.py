@@ -59,12 +59,12 @@ class Focused(nn.Module):
 
     def __init__(self, make: Callable[[], Ensemble], observed: Observation, limits: Limits, rounds: int):
         super().__init__()
-        self.rounds, self._make, self.net = rounds, make, make()
-        low, high = torch.tensor(limits, dtype=torch.float64).mT.contiguous()
+        self.rounds, self._make, self._limits, self.net = rounds, make, limits, make()
+        low, high = self.everywhere
         y = _real(observed.y)
         self.register_buffer("observed", observed.y)
-        self.register_buffer("low", low)
-        self.register_buffer("high", high)
+        self.register_buffer("low", low.clone())
+        self.register_buffer("high", high.clone())
         self.register_buffer("least", torch.full_like(y[0], -torch.inf))  # entry by entry, of the draws in the box
         self.register_buffer("most", torch.full_like(y[0], torch.inf))
 
@@ -87,11 +87,6 @@ class Focused(nn.Module):
     def strength(self, strength: float) -> None:
         self.net.strength = strength
 
-    @property
-    def region(self) -> Region:
-        """The box."""
-        return Region(self.low, self.high)
-
     @takes_measurements
     def forward(self, obs: Observation) -> Estimate:
         """Mean and variance of the posterior, `(..., n)`."""
@@ -104,6 +99,12 @@ class Focused(nn.Module):
         return self.net.sample(obs, count, generator)
 
     # Rounds
+
+    @property
+    def everywhere(self) -> Region:
+        """The limits of the prior, which the first round draws from."""
+        low, high = torch.tensor(self._limits, dtype=torch.float64).mT
+        return Region(low, high)
 
     def renewed(self) -> Ensemble:
         """The ensemble that a round trains, untrained."""
@@ -130,7 +131,7 @@ class Focused(nn.Module):
         low = torch.where(bounded & (low - scales.low < span), self.low, torch.maximum(low, self.low))
         high = torch.where(bounded & (scales.high - high < span), self.high, torch.minimum(high, self.high))
         apart = low < high
-        return Region(torch.where(apart, low, self.low), torch.where(apart, high, self.high))
+        return Region(torch.where(apart, low, self.low).cpu(), torch.where(apart, high, self.high).cpu())
 
     def settle(self, region: Region, obs: Observation) -> None:
         """Take the box of a round, and the range of y that its draws give."""
