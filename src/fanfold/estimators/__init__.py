@@ -20,9 +20,11 @@ from fanfold.estimators.imaging.threshold_maps import ThresholdMapFISTA, Thresho
 from fanfold.estimators.linear.image import WhiteLMMSE, back_projection
 from fanfold.estimators.linear.lmmse import LMMSE
 from fanfold.estimators.ofdm.resource_grid import GridEstimator
+from fanfold.estimators.posterior.ensemble import Ensemble
 from fanfold.estimators.posterior.flow_posterior import FlowPosterior, FlowPosteriorSettings
+from fanfold.estimators.posterior.lone import Neural
 from fanfold.estimators.posterior.maximum_likelihood import MaximumAPosteriori, MaximumLikelihood
-from fanfold.estimators.posterior.neural import Neural, NeuralSettings, neural
+from fanfold.estimators.posterior.neural import NeuralSettings, neural
 from fanfold.estimators.sparse import MCP, OMP, DebiasedLasso, Lasso
 from fanfold.unfolding.equilibrium import EquilibriumSettings
 from fanfold.unfolding.unfold import UnfoldedSettings
@@ -54,6 +56,7 @@ __all__ = [
     "BackProjectionUNet",
     "BackProjectionUNetSettings",
     "DebiasedLasso",
+    "Ensemble",
     "EquilibriumSettings",
     "FlowPosterior",
     "FlowPosteriorSettings",

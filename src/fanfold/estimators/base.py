@@ -50,7 +50,7 @@ class Grouped(Protocol):
     """An estimator whose quantities learn at rates of their own."""
 
     def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
-        """Parameter groups for an optimiser, each with its learning rate."""
+        """Parameter groups for an optimiser: `params`, `lr` and, if need be, `decay_scale`, of the weight decay."""
         ...
 
 

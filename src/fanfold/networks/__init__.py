@@ -2,7 +2,7 @@
 
 from fanfold.networks.context_cnn import ContextCNN
 from fanfold.networks.deep_set import DeepSet
-from fanfold.networks.members import SideBySide, StackedMLP
+from fanfold.networks.members import Members, SideBySide, StackedMLP
 from fanfold.networks.pooled_cnn import PooledCNN
 from fanfold.networks.residual_cnn import ResidualCNN
 from fanfold.networks.residual_mlp import ResidualMLP
@@ -12,6 +12,7 @@ from fanfold.networks.unet import UNet
 __all__ = [
     "ContextCNN",
     "DeepSet",
+    "Members",
     "PooledCNN",
     "ResidualCNN",
     "ResidualMLP",

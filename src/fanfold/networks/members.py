@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 
 import torch
@@ -9,7 +10,26 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 
-class StackedMLP(nn.Module):
+class Members(nn.Module, ABC):
+    """Networks side by side, whose weights can be taken over one by one.
+
+    Example:
+        >>> from fanfold.networks import Members, StackedMLP
+        >>> issubclass(StackedMLP, Members)
+        True
+    """
+
+    @abstractmethod
+    def noisy(self, z: Tensor) -> Tensor:
+        """What they say as they are trained, with entries left out by chance from torch's global generator, if any."""
+
+    @staticmethod
+    @abstractmethod
+    def take(into: Mapping[str, Tensor], weights: Mapping[str, Tensor], which: Tensor) -> None:
+        """Copy the weights of some members, `which` of `(members,)`, in place."""
+
+
+class StackedMLP(Members):
     """Residual perceptrons, z ← z + W₂ σ(W₁ z), whose weights are stacked in front. He, Zhang, Ren & Sun (2016), eq. 1.
 
     Args:
@@ -56,7 +76,6 @@ class StackedMLP(nn.Module):
         return self._through(z, 0.0)
 
     def noisy(self, z: Tensor) -> Tensor:
-        """As it is trained, with entries left out by chance, from torch's global generator."""
         return self._through(z, self.dropout)
 
     def _through(self, z: Tensor, dropout: float) -> Tensor:
@@ -69,12 +88,11 @@ class StackedMLP(nn.Module):
 
     @staticmethod
     def take(into: Mapping[str, Tensor], weights: Mapping[str, Tensor], which: Tensor) -> None:
-        """Copy the weights of some members, `which` of `(members,)`, in place."""
         for name, weight in weights.items():
             into[name][which] = weight[which]
 
 
-class SideBySide(nn.Module):
+class SideBySide(Members):
     """Networks of any form side by side.
 
     Args:
@@ -98,12 +116,10 @@ class SideBySide(nn.Module):
         return torch.stack([member(z) for member in self.each])
 
     def noisy(self, z: Tensor) -> Tensor:
-        """As it is trained: nothing is left out."""
         return self(z)
 
     @staticmethod
     def take(into: Mapping[str, Tensor], weights: Mapping[str, Tensor], which: Tensor) -> None:
-        """Copy the weights of some members, `which` of `(members,)`, in place."""
         for name, weight in weights.items():
             if which[int(name.split(".")[1])]:
                 into[name].copy_(weight)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +38,22 @@ class Best:
     def begin(self) -> None:
         """Take the weights as they are: no less than these come back, whatever happens."""
         self.weights = copies(parameters_of(self.estimator))
+
+    def facts(self) -> dict[str, float]:
+        """What a checkpoint holds of it beside the weights and the scores."""
+        return {
+            "stale": self.stale,
+            "best_nmse_db": self.nmse_db,
+            "best_score": self.score,
+            "best_step": self.step,
+        }
+
+    def restore(self, weights: Mapping[str, Tensor], scores: Tensor | None, facts: Mapping[str, Any]) -> None:
+        """Go back to what a checkpoint holds; the estimator has these weights then."""
+        load_parameters(self.estimator, weights)
+        self.begin()
+        self.scores, self.stale, self.step = scores, facts["stale"], facts["best_step"]
+        self.nmse_db, self.score = facts["best_nmse_db"], facts["best_score"]
 
     def judge(self, x: Tensor, obs: Observation, step: int, depth: int, *, whole: bool) -> Validated:
         """Judge the estimator as it is on held-out draws.
@@ -73,7 +90,7 @@ class Best:
         return Validated(step, 0, value, better, scores.mean().item())
 
 
-class RunningMean:
+class MeanWeights:
     """A running mean of an estimator's weights. Polyak & Juditsky (1992), with weights that fall exponentially.
 
     Args:

@@ -1,4 +1,4 @@
-"""The state of a training and its steps."""
+"""The state of a training and its steps, in one file, as all of the state is kept and brought back together."""
 
 import math
 import os
@@ -6,6 +6,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +33,7 @@ from fanfold.problems.draws import Pool, draw
 from fanfold.problems.protocols import KeepsValidation, SaysReading, Stored
 from fanfold.runs.weights import facts_of, load_parameters, parameters_of, write_tensors
 from fanfold.training import checkpoint
-from fanfold.training.best import Best, RunningMean
+from fanfold.training.best import Best, MeanWeights
 from fanfold.training.events import Ending, Event, Finished, Started, Stepped, Validated, advice_on
 from fanfold.training.objective import LossTerms, Objective
 from fanfold.training.schedule import Stage, stages
@@ -64,7 +65,7 @@ class Trainer:
         self.step = self.skipped = self.skips_in_a_row = 0
         self.restored = False
         self.prepared_with: tuple[Tensor, Observation] | None = None  # draws to learn from in closed form
-        self.best, self.mean = Best(estimator, self.objective), RunningMean(estimator, training.averaging)
+        self.best, self.mean = Best(estimator, self.objective), MeanWeights(estimator, training.averaging)
         self.pool = self._pool()
         self.lessons = self._lessons()
         terms = () if self.lessons is None else self.lessons.terms
@@ -150,10 +151,7 @@ class Trainer:
         learner = ability(self.estimator, Concluding)
         if learner is None:
             return None
-        if self.pool:
-            x, obs = self.pool.part(held_out=False)
-        else:
-            x, obs = draw(self.problem, CONCLUSION_DRAWS, self.training.seed, Stream.PREPARATION, 1)
+        x, obs = self._all_draws(CONCLUSION_DRAWS, 1)
         conclusion = learner.conclude(x.to(self.device), obs.to(self.device))
         self.best.nmse_db = conclusion.nmse_db
         return conclusion
@@ -176,15 +174,18 @@ class Trainer:
         learner = ability(self.estimator, Preparable)
         if learner is None:
             return
-        if self.pool:
-            x, obs = self.pool.part(held_out=False)
-        else:
-            x, obs = draw(self.problem, PREPARATION_DRAWS, self.training.seed, Stream.PREPARATION, 0)
+        x, obs = self._all_draws(PREPARATION_DRAWS, 0)
         self.prepared_with = x, obs
         with torch.no_grad():
             learner.prepare(x.to(self.device), obs.to(self.device))
         if self.world.size > 1:  # eigenvectors of another machine may have another sign
             load_parameters(self.estimator, self.world.of_first(parameters_of(self.estimator)))
+
+    def _all_draws(self, count: int, index: int) -> tuple[Tensor, Observation]:
+        """All pairs that may be trained on, or so many fresh ones."""
+        if self.pool:
+            return self.pool.part(held_out=False)
+        return draw(self.problem, count, self.training.seed, Stream.PREPARATION, index)
 
     def _draw(self, count: int, index: int) -> tuple[Tensor, Observation]:
         """So many draws to train on, of all processes together; this process gets its share of them."""
@@ -241,10 +242,12 @@ class Trainer:
     def _new_optimiser(self) -> torch.optim.Optimizer:
         lr, estimator = self.training.lr, self.estimator
         grouped = ability(estimator, Grouped)
-        alike = [{"params": [*estimator.parameters()], "lr": lr}]
+        alike: list[dict[str, Any]] = [{"params": [*estimator.parameters()], "lr": lr}]
         groups = alike if grouped is None else grouped.parameter_groups(lr)
         for group in groups:
             group["full_lr"] = group["lr"]
+            scale: float = group.pop("decay_scale", 1.0)
+            group["weight_decay"] = self.training.weight_decay * scale
         return torch.optim.AdamW(groups, weight_decay=self.training.weight_decay)
 
     @torch.no_grad()
@@ -272,12 +275,8 @@ class Trainer:
             "step": self.step,
             "skipped": self.skipped,
             "skips_in_a_row": self.skips_in_a_row,
-            "stale": self.best.stale,
-            "best_nmse_db": self.best.nmse_db,
-            "best_score": self.best.score,
-            "best_step": self.best.step,
             "operator": fingerprint_of(self.estimator),
-        }
+        } | self.best.facts()
         write_tensors(self.path / checkpoint.FILE, tensors, facts)
 
     def _save_weights(self) -> None:
@@ -297,17 +296,13 @@ class Trainer:
             return
         saved = checkpoint.read_checkpoint(file, fingerprint_of(self.estimator))
         with understanding(file, "a checkpoint of this training", checkpoint.REMEDY):
-            load_parameters(self.estimator, saved.best)
-            self.best.begin()
-            load_parameters(self.estimator, saved.model)
             if saved.mean.keys() != self.mean.weights.keys():
                 raise ValueError("it has the mean of other weights")
-            self.mean.weights, self.best.scores = saved.mean, saved.scores.get("best")
-            facts = saved.facts
-            self.step, self.skipped = facts["step"], facts["skipped"]
-            self.skips_in_a_row, self.best.stale = facts["skips_in_a_row"], facts["stale"]
-            self.best.nmse_db, self.best.score = facts["best_nmse_db"], facts["best_score"]
-            self.best.step = facts["best_step"]
+            self.mean.weights = saved.mean
+            self.best.restore(saved.best, saved.scores.get("best"), saved.facts)
+            load_parameters(self.estimator, saved.model)
+            self.step, self.skipped = saved.facts["step"], saved.facts["skipped"]
+            self.skips_in_a_row = saved.facts["skips_in_a_row"]
             if self.lessons is not None:
                 self.lessons.restore(self.step, saved.lessons)
             self.optimiser.load_state_dict(self.optimiser.state_dict() | {"state": saved.optimiser})

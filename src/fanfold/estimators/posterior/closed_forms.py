@@ -55,7 +55,8 @@ class LinearForm(nn.Module):
 class PolynomialForm(nn.Module):
     """A polynomial of the features of third degree, or of second where there are many; it is none of a set or picture.
 
-    Beyond the range of the training it goes on as at its edge, where a cubic would run away.
+    Of twofold features it takes the first half. Beyond the range of the training it goes on as at its edge, where a
+    cubic would run away.
 
     Args:
         features: What it sees.
@@ -76,7 +77,7 @@ class PolynomialForm(nn.Module):
 
     def __init__(self, features: Features, d: int):
         super().__init__()
-        m = features.shape[0] if features.kind == "vector" else 0
+        m = features.shape[0] // (2 if features.twofold else 1) if features.kind == "vector" else 0
         fits = [degree for degree in (3, 2) if m and math.comb(m + degree, degree) - 1 <= MOST_MONOMIALS]
         self.degree = fits[0] if fits else 0
         # entry m stands for one, so that lower degrees are products with it
@@ -90,7 +91,7 @@ class PolynomialForm(nn.Module):
     def fit(self, z: Tensor, x: Tensor) -> Tensor:
         """Fit to features `(samples, m)` and parameters; returns the errors `(samples, d)` of draws left out."""
         z, x = z[:MOST_ROWS], x[:MOST_ROWS]
-        self.reach.copy_(z.abs().amax(0))
+        self.reach.copy_(z[:, : len(self.reach)].abs().amax(0))
         fit = fit_linear(self._monomials(z).double(), x.double())
         self.W.copy_(fit.W)
         self.centre.copy_(fit.centre)
@@ -101,7 +102,7 @@ class PolynomialForm(nn.Module):
         return self.centre + self._monomials(z) @ self.W.mT
 
     def _monomials(self, z: Tensor) -> Tensor:
-        z = torch.cat([z.clamp(-self.reach, self.reach), torch.ones_like(z[:, :1])], 1)
+        z = torch.cat([z[:, : len(self.reach)].clamp(-self.reach, self.reach), torch.ones_like(z[:, :1])], 1)
         product = z[:, self.terms[0]]
         for factors in self.terms[1:]:
             product = product * z[:, factors]

@@ -1,12 +1,13 @@
 """The default end-to-end estimator: cross-validated networks beside closed forms, weighed by errors on left-out draws.
 
+It is one long file, since what trains, what is left out and what is said are views of the same few products.
 Squared error gives the posterior mean, a Gaussian likelihood mean and variance (Nix & Weigend, 1994); members differ in
 their start and in the fold that they leave out (Krogh & Vedelsby, 1995).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,19 +15,22 @@ from torch import Tensor, nn
 from fanfold.core.units import nmse_db
 from fanfold.estimators.base import Conclusion, LeftOut, Settings
 from fanfold.estimators.posterior.closed_forms import LinearForm, PolynomialForm
+from fanfold.estimators.posterior.entries import Entries
 from fanfold.estimators.posterior.features import Features
 from fanfold.estimators.posterior.folds import fold_of
 from fanfold.estimators.posterior.heads import GaussianHead, squared_error
-from fanfold.estimators.posterior.plan import Plan, plan_for
-from fanfold.estimators.posterior.scales import Limits, ParameterScales
-from fanfold.estimators.posterior.stacking import partition
+from fanfold.estimators.posterior.plan import Plan, networks_of, plan_for
+from fanfold.estimators.posterior.scales import POSITIVE, Limits, ParameterScales
+from fanfold.estimators.posterior.stacking import partition, verdict
 from fanfold.measurements import takes_measurements
-from fanfold.networks import DeepSet, PooledCNN, SideBySide, StackedMLP
+from fanfold.networks import Members
 from fanfold.observation import Estimate, Estimator, Observation
 
 ROWS_AT_ONCE, MOST_ROWS = 5000, 20_000  # that are judged together, and in all
 MOST_SURPRISE = 25.0  # square of an error over its variance, beyond which it tells no more
-LITTLE = 0.01  # of the linear estimator's error, that must be gained to be worth a word
+GAUSSIAN_DECAY = 0.25  # of the weight decay
+KINDS_APART = 500_000  # of their seeds
+TINY = 1e-30  # of a variance
 
 
 class Ensemble(nn.Module):
@@ -71,8 +75,8 @@ class Ensemble(nn.Module):
     ):
         super().__init__()
         self.features, self.said, self.loss, self.seed, self.strength = features, said, loss, seed, 1.0
-        self.complex = x.is_complex()
-        self.d = x.shape[-1] * (2 if self.complex else 1)
+        self.entries = Entries(x.is_complex())
+        self.d = self.entries.count(x)
         self.scales = ParameterScales(limits)
         self.linear, self.free_linear = LinearForm(features, self.d), LinearForm(features, self.d)
         self.polynomial = PolynomialForm(features, self.d)
@@ -89,9 +93,14 @@ class Ensemble(nn.Module):
     def resize(self, plan: Plan) -> None:
         """Take networks of other sizes, untrained."""
         self.plan = plan
-        kinds = 2 if self.loss == "squared-error" else 1
-        self.members = _members(self.features, kinds * plan.folds, 2 * self.d, plan, self.seed)
-        self.members.to(self.features.mean.dtype)
+        kinds = [networks_of(self.features, 2 * self.d, plan, self.seed + KINDS_APART * i) for i in range(self._kinds)]
+        self.members = nn.ModuleList(kinds).to(self.features.mean.dtype)
+
+    def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
+        """Networks that say a variance are pulled less towards the linear estimator: they weigh what noise drowns."""
+        scales = {"squared-error networks": 1.0, "heteroscedastic networks": GAUSSIAN_DECAY}
+        kinds = zip(self.sources[-self._kinds :], self.members)
+        return [{"params": [*m.parameters()], "lr": lr, "decay_scale": scales[kind]} for kind, m in kinds]
 
     @property
     def settings(self) -> Settings | None:
@@ -116,7 +125,7 @@ class Ensemble(nn.Module):
 
     def prepare(self, x: Tensor, obs: Observation) -> None:
         """Standardise from data and fit the closed forms, in double precision; training calls it once."""
-        x = self._real(x)
+        x = self.entries.real(x)
         self.features.prepare(obs)
         self.scales.prepare(x)
         rows = slice(min(self.linear.rows, MOST_ROWS))
@@ -130,14 +139,17 @@ class Ensemble(nn.Module):
     def forward(self, obs: Observation) -> Estimate:
         """Mean and variance of the posterior, `(..., n)`."""
         leading, z = self.features.leading(obs), self.features(obs)
-        x, var = self._weighed(z, *self._of_networks(z))
-        return Estimate(self._signal(x, leading), self._variance(self.spread * var, leading))
+        means, var = self._of_networks(z, self._bases(z))
+        x = self._weighed(z, means)
+        return Estimate(self.entries.signal(x, leading), self.entries.variance(self.spread * var, leading))
 
     def linear_part(self, obs: Observation) -> Estimate:
         """The best linear estimator that training started from, with the variance of its error."""
         leading = self.features.leading(obs)
         x = self.linear(self.features(obs))
-        return Estimate(self._signal(x, leading), self._variance(self.unit.square().expand(x.shape), leading))
+        return Estimate(
+            self.entries.signal(x, leading), self.entries.variance(self.unit.square().expand(x.shape), leading)
+        )
 
     @torch.no_grad()
     def sample(self, obs: Observation, count: int, generator: torch.Generator) -> Tensor:
@@ -146,65 +158,69 @@ class Ensemble(nn.Module):
         They are moved and scaled to the mean and the variance that `forward` gives, on the unbounded scale.
         """
         leading, z = self.features.leading(obs), self.features(obs)
-        mean, var = self._gaussians(z)
+        mean, var = self._gaussians(self._raw(z), self.free_linear(z))
         which = torch.randint(len(mean), (count, len(z)), generator=generator)
         at = torch.arange(len(z))
         noise = torch.randn(count, len(z), self.d, generator=generator).to(mean)
         u = mean[which, at] + (self.spread * var[which, at]).sqrt() * noise
-        return self._signal(self.scales.back(u), (count, *leading))
+        return self.entries.signal(self.scales.back(u), (count, *leading))
 
     # Training
 
     def losses(self, obs: Observation, x: Tensor) -> Tensor:
         """The mean loss over the members that do not leave a sample out, `(batch,)`."""
-        x = self._real(x)
+        x = self.entries.real(x)
         z = self.features(obs)
-        raw = self.members.noisy(self.features.seen(z)).unflatten(-1, (2, self.d))
+        seen = self.features.seen(z)
+        raw = torch.cat([kind.noisy(seen) for kind in self._networks]).unflatten(-1, (2, self.d))
         return (self._member_losses(z, x, raw) * ~self._leaves_out(x, obs)).mean(0)
 
     @torch.no_grad()
     def left_out(self, obs: Observation, x: Tensor) -> LeftOut:
         """The loss of each member on its fold, and what members say of the samples that they left out."""
-        x = self._real(x)
+        x = self.entries.real(x)
         leaves = self._leaves_out(x, obs)
         losses, means = [], []
         for rows in _blocks(x):
             z = self.features(obs[rows])
             losses.append(self._member_losses(z, x[rows], self._raw(z)))
-            means.append(self._of_networks(z, leaves[:, rows])[0][0])
+            means.append(self._of_networks(z, self._bases(z), leaves[:, rows])[0][0])
         scores = (torch.cat(losses, 1) * leaves).sum(1) / leaves.sum(1).clamp_min(1)
         judged = leaves.any(0)
-        return LeftOut(scores, self._signal(torch.cat(means)[judged], (-1,)), judged)
+        return LeftOut(scores, self.entries.signal(torch.cat(means)[judged], (-1,)), judged)
 
     def adopt(self, best: Mapping[str, Tensor], weights: Mapping[str, Tensor], which: Tensor) -> None:
         """Copy the weights of the members `which` into the best ones, in place."""
-        into, those = (_of_members(tensors) for tensors in (best, weights))
-        self.members.take(into, those, which)
+        for i, (kind, chosen) in enumerate(zip(self._networks, which.split(self.plan.folds))):
+            kind.take(*(_within(tensors, f"members.{i}.") for tensors in (best, weights)), which=chosen)
 
     @torch.no_grad()
     def conclude(self, x: Tensor, obs: Observation) -> Conclusion:
         """Weigh closed forms and networks by their errors on the samples that each left out."""
         rows = slice(min(self.linear.rows, MOST_ROWS))
-        truth, obs = self._real(x)[rows], obs[rows]
+        truth, obs = self.entries.real(x)[rows], obs[rows]
         leaves = self._leaves_out(truth, obs)
-        parts = [self._of_networks(self.features(obs[r]), leaves[:, r]) for r in _blocks(truth)]
-        z, means, var = self.features(obs), torch.cat([m for m, _ in parts], 1), torch.cat([v for _, v in parts])
-        estimates = [*means.double()]
-        if "polynomial" in self.sources:
-            estimates.insert(0, truth - self.polynomial.fit(z, truth))
+        z = self.features(obs)
+        # linear estimators too are those of all other samples: what they learned of a sample by heart is not in them
+        free = self.scales.free(truth)
         linear = truth - self.linear.fit(z, truth).left_out
-        if "linear" in self.sources:
-            estimates.insert(0, linear)
+        bases = linear.to(z), (free - self.free_linear.fit(z, free).left_out).to(z)
+        parts = [self._of_networks(z[r], (bases[0][r], bases[1][r]), leaves[:, r]) for r in _blocks(truth)]
+        means, var = torch.cat([m for m, _ in parts], 1), torch.cat([v for _, v in parts])
+        polynomial = truth - self.polynomial.fit(z, truth) if "polynomial" in self.sources else None
         judged = leaves.any(0)
-        each, truth = torch.stack([e.double() for e in estimates])[:, judged], truth[judged].double()
-        self.shares.copy_(partition(each, truth))
+        each = self._all_sources(linear, polynomial, means)[:, judged].double()
+        truth = truth[judged].double()
+        # of a positive parameter, which may span decades, the largest draws would decide alone
+        precision = torch.where(self.scales.kind == POSITIVE, var[judged].clamp_min(TINY).rsqrt(), 1.0)
+        self.shares.copy_(partition(each, truth, precision))
         x_hat = self.scales.within((self.shares.unsqueeze(1) * each).sum(0).to(self.unit))
         error = (x_hat - truth).square()
-        self.spread.copy_((error / var[judged].clamp_min(1e-30)).clamp_max(MOST_SURPRISE).mean(0).clamp(0.1, 10.0))
+        self.spread.copy_((error / var[judged].clamp_min(TINY)).clamp_max(MOST_SURPRISE).mean(0).clamp(0.1, 10.0))
         prior = truth.var(0)
         risks = ((each - truth).square().mean(1) / prior).mean(-1).tolist()
         base = ((linear[judged] - truth).square().mean(0) / prior).mean().item()
-        sentence = _verdict(self.sources, risks, (error.mean(0) / prior).mean().item(), base, len(x))
+        sentence = verdict(self.sources, risks, (error.mean(0) / prior).mean().item(), base, len(x))
         return Conclusion(nmse_db(x_hat, truth.to(x_hat.dtype)), sentence)
 
     # Parts
@@ -217,6 +233,10 @@ class Ensemble(nn.Module):
         return ("linear", *polynomial, "squared-error networks", "heteroscedastic networks")
 
     @property
+    def _networks(self) -> Iterable[Members]:
+        return cast("Iterable[Members]", self.members)
+
+    @property
     def _kinds(self) -> int:
         return 2 if self.loss == "squared-error" else 1
 
@@ -227,7 +247,9 @@ class Ensemble(nn.Module):
 
     def _raw(self, z: Tensor) -> Tensor:
         """What the members say, `(members, batch, 2, d)`: those of squared error first."""
-        return (self.strength * self.members(self.features.seen(z))).unflatten(-1, (2, self.d))
+        seen = self.features.seen(z)
+        raw = torch.cat([kind(seen) for kind in self._networks])
+        return (self.strength * raw).unflatten(-1, (2, self.d))
 
     def _member_losses(self, z: Tensor, x: Tensor, raw: Tensor) -> Tensor:
         """The loss of each member, `(members, batch)`, from what they say, `(members, batch, 2, d)`."""
@@ -239,14 +261,19 @@ class Ensemble(nn.Module):
         square = squared_error(raw[:folds, :, 0], (x - self.linear(z)) / self.unit)
         return torch.cat([square, gaussian])
 
-    def _gaussians(self, z: Tensor, raw: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def _bases(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """What the networks' estimates deviate from, on the parameters' own scale and on the unbounded one."""
+        return self.linear(z), self.free_linear(z)
+
+    def _gaussians(self, raw: Tensor, base: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance on the unbounded scale of each heteroscedastic member, `(folds, batch, d)`."""
-        raw = self._raw(z) if raw is None else raw
         deviation, var = GaussianHead().estimate(raw[-self.plan.folds :])
         assert var is not None
-        return self.free_linear(z) + self.free_unit * deviation, self.free_unit.square() * var
+        return base + self.free_unit * deviation, self.free_unit.square() * var
 
-    def _of_networks(self, z: Tensor, leaves: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def _of_networks(
+        self, z: Tensor, bases: tuple[Tensor, Tensor], leaves: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """What each kind of networks says, `(kinds, batch, d)`, and the variance `(batch, d)` of the second kind.
 
         With `leaves` only the members that leave a sample out are asked, with zeros where there is none.
@@ -255,63 +282,30 @@ class Ensemble(nn.Module):
         share = torch.full((folds, 1, 1), 1 / folds, dtype=raw.dtype, device=raw.device)
         if leaves is not None:
             share = leaves[:folds].to(raw.dtype).unsqueeze(-1)
-        mean, var = self.scales.moments(*self._gaussians(z, raw))
+        mean, var = self.scales.moments(*self._gaussians(raw, bases[1]))
         middle = (share * mean).sum(0)
         var = (share * (var + (mean - middle).square())).sum(0)
         if self._kinds == 1:
             return middle[None], var
-        square = (share * (self.linear(z) + self.unit * raw[:folds, :, 0])).sum(0)
+        square = (share * (bases[0] + self.unit * raw[:folds, :, 0])).sum(0)
         return torch.stack([square, middle]), var
 
-    def _weighed(self, z: Tensor, means: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
-        linear = self.linear(z)
-        each = [*means]
-        if "polynomial" in self.sources:
-            each.insert(0, self.polynomial(z))
-        if "linear" in self.sources:
-            each.insert(0, linear)
-        x = (self.shares.unsqueeze(1) * torch.stack(each)).sum(0)
-        return self.scales.within(linear + self.strength * (x - linear)), var
+    def _weighed(self, z: Tensor, means: Tensor) -> Tensor:
+        """All sources by their shares."""
+        linear, polynomial = self.linear(z), self.polynomial(z) if "polynomial" in self.sources else None
+        x = (self.shares.unsqueeze(1) * self._all_sources(linear, polynomial, means)).sum(0)
+        return self.scales.within(linear + self.strength * (x - linear))
 
-    def _real(self, x: Tensor) -> Tensor:
-        return torch.cat([x.real, x.imag], -1) if self.complex else x
-
-    def _signal(self, x: Tensor, leading: tuple[int, ...]) -> Tensor:
-        x = torch.complex(*x.chunk(2, -1)) if self.complex else x
-        return x.reshape(*leading, x.shape[-1])
-
-    def _variance(self, var: Tensor, leading: tuple[int, ...]) -> Tensor:
-        if self.complex:
-            of_real, of_imaginary = var.chunk(2, -1)
-            var = of_real + of_imaginary
-        return var.reshape(*leading, var.shape[-1])
+    def _all_sources(self, linear: Tensor, polynomial: Tensor | None, means: Tensor) -> Tensor:
+        """What is weighed, `(sources, batch, d)`."""
+        if self.loss == "gaussian":
+            return means
+        return torch.stack([linear, *([] if polynomial is None else [polynomial]), *means])
 
 
-def _of_members(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    prefix = "members."
+def _within(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): t for name, t in weights.items() if name.startswith(prefix)}
 
 
 def _blocks(x: Tensor) -> tuple[Tensor, ...]:
     return torch.arange(len(x), device=x.device).split(ROWS_AT_ONCE)
-
-
-def _members(features: Features, count: int, outputs: int, plan: Plan, seed: int) -> StackedMLP | SideBySide:
-    shape = features.shape
-    if features.kind == "vector":
-        return StackedMLP(count, shape[0], outputs, plan.width, plan.depth, seed, plan.dropout)
-    if features.kind == "set":
-        return SideBySide(count, lambda each: DeepSet(shape[-1], outputs, width=plan.width, seed=each), seed)
-    return SideBySide(count, lambda each: PooledCNN(shape, outputs, width=plan.width, seed=each), seed)
-
-
-def _verdict(sources: tuple[str, ...], risks: list[float], together: float, linear: float, count: int) -> str:
-    """What the weighing gave, in a sentence."""
-    scores = ", ".join(f"{source} {risk:.3g}" for source, risk in zip(sources, risks))
-    text = f"Squared errors on draws left out, over the prior's variance: {scores}; weighed together {together:.3g}."
-    if together > (1 - LITTLE) * linear:
-        return (
-            f"The estimate is no better than the best linear one, {linear:.3g}: in {count} draws nothing shows that is "
-            f"not linear in y. {text}"
-        )
-    return text

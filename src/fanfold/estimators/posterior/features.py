@@ -17,6 +17,7 @@ HEAVY = 1.9  # times the range of nine tenths is that of 99 in 100: 1.57 for a G
 SKEWED = 8.0  # times the median, that a positive channel goes up to before its logarithm is taken
 LEAST_SHARE = 1e-3  # of the smallest positive value, below which a logarithm does not look
 MOST_VALUES = 100_000  # of a channel that tell its law
+FAR_PLAIN = 10.0  # standard deviations that are told apart of what also goes in as a logarithm
 FARTHEST = 1e4  # standard deviations from the training that a network tells apart; beyond, all is as far
 LARGEST_LINEAR_PART = 4096  # features; beyond, the linear part would cost more than the network
 MOST_DRAWS, MOST_ENTRIES = 200_000, 100_000_000  # that a linear part is fitted to; a gigabyte in double precision
@@ -36,6 +37,8 @@ class Features(nn.Module):
         obs: Any observation of the problem.
         kind: "vector" `(..., m)`, "sequence" `(..., channels, length)`, "image" `(..., channels, h, w)` or
             "set" `(..., count, features)`.
+        twofold: Whether a vector has behind its features as many more, which are those that a logarithm was taken of,
+            as they were before, and zero elsewhere: what is large is told apart by these, what is small by those.
     """
 
     mean: Tensor
@@ -46,8 +49,10 @@ class Features(nn.Module):
     floor: Tensor
     middle: Tensor
     unit: Tensor
+    plain_mean: Tensor
+    plain_scale: Tensor
 
-    def __init__(self, obs: Observation, kind: Kind):
+    def __init__(self, obs: Observation, kind: Kind, *, twofold: bool = False):
         super().__init__()
         if kind not in AXES:
             raise ValueError(f"unknown kind of observation {kind!r}; it is one of {', '.join(AXES)}.")
@@ -57,15 +62,17 @@ class Features(nn.Module):
         self.single, self.complex = tuple(obs.y.shape[-AXES[kind] :]), obs.y.is_complex()
         self.dtype = obs.y.real.dtype
         shape = self._raw(obs).shape[-AXES[kind] :]
-        self.shape = tuple(shape)
+        self.twofold = twofold and kind == "vector"
+        self.shape = (2 * shape[0],) if self.twofold else tuple(shape)
         along = [1] * len(shape)
         along[CHANNEL[kind]] = shape[CHANNEL[kind]]
         self.register_buffer("mean", torch.zeros(along, dtype=obs.y.real.dtype))
         self.register_buffer("scale", torch.ones(along, dtype=obs.y.real.dtype))
         for name in ("logged", "bent"):  # whether a channel is taken as its logarithm, and as an inverse sine then
             self.register_buffer(name, torch.zeros(along, dtype=torch.bool))
-        for name in ("offset", "floor", "middle", "unit"):
-            self.register_buffer(name, torch.full(along, float(name == "unit"), dtype=obs.y.real.dtype))
+        for name in ("offset", "floor", "middle", "unit", "plain_mean", "plain_scale"):
+            start = float(name in ("unit", "plain_scale"))
+            self.register_buffer(name, torch.full(along, start, dtype=obs.y.real.dtype))
 
     def prepare(self, obs: Observation) -> None:
         """Mean and scale of each feature or channel, from data; what never changes is left at scale 1."""
@@ -82,6 +89,9 @@ class Features(nn.Module):
                 stacklevel=2,
             )
         scale = torch.where(changes, scale, 1.0)
+        if self.twofold:
+            self.plain_mean.copy_(raw.double().mean(0))
+            self.plain_scale.copy_(torch.where(self.logged, raw.double().std(0), 1.0))
         self.mean.copy_(mean[0])
         self.scale.copy_(scale[0])
 
@@ -90,6 +100,9 @@ class Features(nn.Module):
         z = (self._spread(self._raw(obs)) - self.mean) / self.scale
         largest = torch.finfo(z.dtype).max ** 0.5  # so that sums of products stay numbers
         z = z.clamp(-largest, largest)
+        if self.twofold:
+            plain = (self._raw(obs) - self.plain_mean) / self.plain_scale
+            z = torch.cat([z, torch.where(self.logged, plain.clamp(-FAR_PLAIN, FAR_PLAIN), 0.0)], -1)
         return z.flatten(0, -1 - AXES[self.kind]) if z.ndim > AXES[self.kind] else z.unsqueeze(0)
 
     def _choose_laws(self, values: Tensor) -> None:
@@ -213,8 +226,8 @@ def ridge(z: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     Allen (1974), "PRESS": the error of a sample that is left out is its residual over `1 - leverage`.
 
     Args:
-        z: `(samples, m)`.
-        x: `(samples, d)`.
+        z: `(samples, m)`, of zero mean over these very samples.
+        x: `(samples, d)`, likewise.
 
     Returns:
         The map `(d, m)` and the error `(samples, d)` of each sample where it is left out.
@@ -229,7 +242,7 @@ def ridge(z: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     best: tuple[float, Tensor, Tensor] | None = None
     for weight in torch.logspace(-12, 1, 27, dtype=z.dtype):
         shrunk = 1 / (values + weight * floor)
-        leverage = (turned.square() * shrunk).sum(-1, keepdim=True) / count
+        leverage = ((turned.square() * shrunk).sum(-1, keepdim=True) + 1) / count  # the mean has a share too
         if leverage.max() >= 1 - 1e-9:  # a sample that alone decides its own estimate tells nothing
             continue
         W = (V * shrunk) @ target

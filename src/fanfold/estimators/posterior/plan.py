@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fanfold.core.settings import Checked
+from fanfold.estimators.posterior.features import Features
+from fanfold.networks import DeepSet, Members, PooledCNN, SideBySide, StackedMLP
 from fanfold.problems.kinds import Kind
 
 FEWEST = 3000  # draws, up to which networks leave entries out to learn less by heart
@@ -52,11 +54,21 @@ def plan_for(simulations: int, kind: Kind) -> tuple[Plan, dict[str, Any]]:
         plan = Plan(folds=1, width=WIDTHS[kind])
         return plan, training | {"steps": 1900, "batch": 512, "weight_decay": 0.05, "validate_every": 200}
     few = simulations <= FEWEST
-    plan = Plan(dropout=0.2 if few else 0.0)
-    steps = round(min(3000, max(500, 1500 * math.sqrt(simulations / 1000))))
+    plan = Plan(dropout=0.2) if few else Plan(width=96)
+    steps = round(min(2000, max(500, 1500 * math.sqrt(simulations / 1000))))
     training |= {"steps": steps, "batch": 128 if few else 256, "weight_decay": 0.4}
     training |= {"validate_every": 50 if few else 100}
     if kind != "vector":
         plan = replace(plan, folds=1, width=WIDTHS[kind])
         training |= {"steps": min(1000, steps)}
     return plan, training
+
+
+def networks_of(features: Features, outputs: int, plan: Plan, seed: int) -> Members:
+    """Untrained networks side by side, one for each fold, of the form that suits the kind of an observation."""
+    shape, count = features.shape, plan.folds
+    if features.kind == "vector":
+        return StackedMLP(count, shape[0], outputs, plan.width, plan.depth, seed, plan.dropout)
+    if features.kind == "set":
+        return SideBySide(count, lambda each: DeepSet(shape[-1], outputs, width=plan.width, seed=each), seed)
+    return SideBySide(count, lambda each: PooledCNN(shape, outputs, width=plan.width, seed=each), seed)

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 REAL, POSITIVE, BOUNDED = 0.0, 1.0, 2.0
 NODES = 20
 EDGE = 1e-6  # of the range of a bounded parameter, nearer to whose ends none is told apart
+MOST_SPREAD = 2.0  # variances of the draws, that the variance of an estimate may be
+MARGIN = 0.25  # of the range of the draws, that an estimate may lie beyond it
 LARGEST = 60.0  # of a logarithm of mean or variance, which single precision still holds
 SKEWED = 3.0  # largest over median of a positive parameter, relative to that of its inverse, that asks for a logarithm
 
@@ -36,6 +38,9 @@ class ParameterScales(nn.Module):
     """
 
     kind: Tensor
+    least: Tensor
+    most: Tensor
+    prior_var: Tensor
     low: Tensor
     high: Tensor
     nodes: Tensor
@@ -50,6 +55,9 @@ class ParameterScales(nn.Module):
         finite = [[b if math.isfinite(b) else 0.0 for b in bounds] for bounds in zip(*limits)]
         nodes, weights = np.polynomial.hermite_e.hermegauss(NODES)
         self.register_buffer("kind", torch.tensor(kinds))
+        self.register_buffer("least", torch.full((len(kinds),), -torch.inf))  # that was learned of, on that scale
+        self.register_buffer("most", torch.full((len(kinds),), torch.inf))
+        self.register_buffer("prior_var", torch.full((len(kinds),), torch.inf))
         self.register_buffer("low", torch.tensor(finite[0]))
         self.register_buffer("high", torch.tensor(finite[1]))
         self.register_buffer("nodes", torch.tensor(nodes, dtype=torch.float32))
@@ -62,6 +70,11 @@ class ParameterScales(nn.Module):
         skewed = (least > 0) & (most / median > SKEWED * median / least.clamp_min(torch.finfo(x.dtype).tiny) ** 0.5)
         skewed |= (least > 0) & (most > 30 * median)
         self.kind.copy_(torch.where(skewed & (self.kind == REAL), POSITIVE, self.kind))
+        u = self.free(x)
+        margin = MARGIN * (u.amax(0) - u.amin(0))
+        self.least.copy_(u.amin(0) - margin)
+        self.most.copy_(u.amax(0) + margin)
+        self.prior_var.copy_(MOST_SPREAD * u.double().var(0))
 
     def free(self, x: Tensor) -> Tensor:
         """Parameters `(..., d)` on their unbounded scale."""
@@ -78,7 +91,12 @@ class ParameterScales(nn.Module):
         return torch.where(self.kind == REAL, u, torch.where(self.kind == POSITIVE, positive, bounded))
 
     def moments(self, mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and variance of the parameters, of Gaussians on their unbounded scale; all `(..., d)`."""
+        """Mean and variance of the parameters, of Gaussians on their unbounded scale; all `(..., d)`.
+
+        A Gaussian that reaches far beyond what was learned of, where a logarithm would run away, is drawn back to it.
+        """
+        mean = torch.minimum(torch.maximum(mean, self.least), self.most)
+        var = torch.minimum(var, self.prior_var)
         log_mean = (mean + var / 2).clamp(-LARGEST / 2, LARGEST / 2)
         log_normal = log_mean.exp()
         log_normal_var = log_normal.square() * torch.expm1(var.clamp_max(LARGEST / 2))
