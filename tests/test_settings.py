@@ -36,6 +36,7 @@ RESULTS = [
     "DrawsKept",
     "DrawingFinished",
     "Started",
+    "RoundStarted",
     "Stepped",
     "Validated",
     "Finished",

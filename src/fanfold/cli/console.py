@@ -11,7 +11,7 @@ from fanfold.core.commands import printable
 from fanfold.core.events import DrawingEvent, DrawingFinished, DrawingStarted, DrawsKept
 from fanfold.core.table import Table
 from fanfold.evaluation.link import SlotsSent
-from fanfold.training.events import Event, Finished, Started, Stepped, Validated, summary
+from fanfold.training.events import Event, Finished, RoundStarted, Started, Stepped, Validated, summary
 
 
 class Plain(Console):
@@ -52,6 +52,11 @@ class Watch:
                 if event.reading:
                     self._say(event.reading)
                 self._begin(f"{event.parameters} parameters, {event.threads} threads")
+            case RoundStarted():
+                self._say(
+                    f"round {event.number} of {event.rounds}: {event.made} new simulations, {event.kept} in a box that "
+                    f"holds {event.share:.3g} of the prior"
+                )
             case Stepped():
                 self.progress.update(self.task, completed=event.step)
             case Validated():

@@ -27,6 +27,7 @@ class Stream(IntEnum):
     SIMULATION = 7  # kept in stores
     POSTERIOR = 8  # samples of a learned posterior
     DROPOUT = 9  # what a step of a training leaves out of a network
+    ROUNDS = 10  # of simulations near one observation, those after the first
 
 
 def generator_of(*numbers: int) -> torch.Generator:

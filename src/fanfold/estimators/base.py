@@ -113,6 +113,46 @@ class Concluding(Protocol):
         ...
 
 
+class Region(NamedTuple):
+    """A box of parameters, `(n,)` each; infinite where nothing bounds them."""
+
+    low: Tensor
+    high: Tensor
+
+
+@runtime_checkable
+class TrainedInRounds(Protocol):
+    """An estimator for one observation, which is trained in rounds of simulations whose region shrinks around it.
+
+    Attributes:
+        rounds: How many there are.
+    """
+
+    rounds: int
+
+    @property
+    def observed(self) -> Tensor:
+        """The measurements that it is for, `(1, ...)`."""
+        ...
+
+    @property
+    def everywhere(self) -> Region:
+        """Where the parameters lie by the prior."""
+        ...
+
+    def renewed(self) -> nn.Module:
+        """What a round trains: a part of this estimator, untrained anew."""
+        ...
+
+    def narrowed(self, generator: torch.Generator) -> Region:
+        """The part of the last round's region that holds the posterior at the observation, by what it learned."""
+        ...
+
+    def settle(self, region: Region, obs: Observation) -> None:
+        """Take the region of a round, and what its draws give; the observations outside their range are warned of."""
+        ...
+
+
 Draws = Callable[[int, int], tuple[Tensor, Observation]]  # how many, and the number of the draw -> x and obs
 
 

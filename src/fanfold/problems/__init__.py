@@ -18,7 +18,7 @@ from fanfold.problems.radio.ofdm_channel import OFDMChannel
 from fanfold.problems.radio.receiver_chain import ReceiverChain
 from fanfold.problems.rf.imaging import RFImaging
 from fanfold.problems.rf.user_array import RFGeometry
-from fanfold.problems.simulators import BatchSimulator, Box, Independent, Program, Simulations, Simulator
+from fanfold.problems.simulators import BatchSimulator, Box, Independent, Program, Simulations, Simulator, Truncated
 from fanfold.problems.simulators.heat import Heat
 from fanfold.problems.sparse.clustered import Clustered
 from fanfold.problems.sparse.compressed_sensing import CompressedSensing
@@ -54,7 +54,11 @@ REGISTRY: dict[str, type] = {
     "tone": Tone,
     "varied": Varied,
 }
-PARTS: dict[str, type] = {"box": Box, "independent": Independent}  # of problems: where parameters come from
+PARTS: dict[str, type] = {
+    "box": Box,
+    "independent": Independent,
+    "truncated": Truncated,
+}  # of problems: where parameters come from
 
 __all__ = [
     "PARTS",
@@ -87,6 +91,7 @@ __all__ = [
     "Simulator",
     "TimeDelay",
     "Tone",
+    "Truncated",
     "Varied",
 ]
 

@@ -269,6 +269,15 @@ class WithParameters(Protocol):
     def prior(self) -> Any: ...
 
 
+@runtime_checkable
+class Restrictable(Protocol):
+    """A problem whose parameters can be drawn from its prior given that they lie in a box."""
+
+    def restricted(self, low: Sequence[float], high: Sequence[float], /) -> Problem:
+        """The same problem, with each parameter between its bounds; infinite ones restrict nothing."""
+        ...
+
+
 def limits_of(problem: object, x: Tensor) -> tuple[tuple[float, float], ...]:
     """The least and the largest value of each parameter of x `(..., d)`: of all numbers where none is known."""
     count = x.shape[-1] * (2 if x.is_complex() else 1)

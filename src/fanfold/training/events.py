@@ -62,7 +62,26 @@ class Finished:
     verdict: str | None = None
 
 
-Event = Started | Stepped | Validated | Finished
+@dataclass(frozen=True)
+class RoundStarted:
+    """A round of simulations near one observation is drawn, and its training begins.
+
+    `made` are new, `thrown_away` those that a problem without a prior of its own drew outside the box; the round trains
+    on `kept`, among them what earlier rounds drew inside. `share` is the part of the prior that the box holds, as
+    counted on the draws; `low` and `high` are the box.
+    """
+
+    number: int
+    rounds: int
+    made: int
+    kept: int
+    share: float
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    thrown_away: int = 0
+
+
+Event = Started | Stepped | Validated | Finished | RoundStarted
 
 
 def summary(finished: Finished) -> str:

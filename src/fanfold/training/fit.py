@@ -10,10 +10,10 @@ from typing import Any, TypeVar, Unpack
 
 from torch import nn
 
-from fanfold.core.abilities import ability
+from fanfold.core.abilities import ability, offers
 from fanfold.core.files import sole_writer
 from fanfold.core.machine import World, join_world, sensible_threads, threads
-from fanfold.estimators.base import FollowsBudget, WithTrainingDefaults, device_of
+from fanfold.estimators.base import FollowsBudget, TrainedInRounds, WithTrainingDefaults, device_of
 from fanfold.problems import Problem
 from fanfold.problems.protocols import Counted, Stored
 from fanfold.runs import recipe, usual
@@ -25,6 +25,7 @@ from fanfold.runs.log import forget_after
 from fanfold.runs.needs import needs_of
 from fanfold.runs.outline import Outline, outline_of
 from fanfold.training.events import Event, Finished, Started, Validated
+from fanfold.training.rounds import round_events
 from fanfold.training.settings import Training, TrainingOptions, training_for
 from fanfold.training.trainer import Trainer
 
@@ -37,6 +38,7 @@ def fit(
     *,
     run_dir: str | Path | None = None,
     resume: bool = False,
+    store: str | Path | None = None,
     on_event: Callable[[Event], None] | None = None,
     **options: Unpack[TrainingOptions],
 ) -> Net:
@@ -47,6 +49,8 @@ def fit(
         problem: Where draws come from.
         run_dir: Directory to keep config, metrics, checkpoints and weights in; nothing is written if None.
         resume: Go on from the checkpoint in `run_dir`, to the same numbers as without the break.
+        store: Folder to keep the simulations of rounds in, of an estimator that is trained in rounds; called again with
+            the same, it goes on where it stopped.
         on_event: Called with each event, the last of which says if training came to little; without it that is a
             warning.
         **options: Fields of `Training`, such as `steps`, or a `loss` of your own; what is not given, or None, is as in
@@ -64,18 +68,61 @@ def fit(
         >>> ff.fit(net, problem, steps=2).layers
         3
     """
+    rounds = ability(estimator, TrainedInRounds)
+    if rounds is None and store is not None:
+        raise ValueError(
+            "store is for the simulations of rounds, and this estimator is trained at once; simulate ahead with "
+            "ff.simulate(problem, count, store), and train on what it returns."
+        )
+    if rounds is None:
+        events = _events(estimator, problem, run_dir, options, resume=resume)
+    else:
+        events = _rounds(rounds, problem, run_dir, options, resume=resume, store=store)
+    for event in events:
+        if on_event:
+            on_event(event)
+        elif isinstance(event, Finished) and event.advice is not None:
+            warnings.warn(event.advice, stacklevel=2)
+    return estimator
+
+
+def _events(
+    estimator: nn.Module, problem: Problem, run_dir: str | Path | None, options: TrainingOptions, *, resume: bool
+) -> Iterator[Event]:
+    """The events of a training with the settings that suit the estimator, but for what the user says."""
     informed, follower = ability(estimator, WithTrainingDefaults), ability(estimator, FollowsBudget)
     defaults = {} if informed is None else informed.training_defaults
     if follower is not None and not resume:
         stored = ability(problem, Stored)
         every = 0 if stored is None else len(stored.every()[0])
         defaults = follower.follow(options.get("simulations") or every)
-    for event in fit_events(estimator, problem, training_for(defaults, options), run_dir, resume=resume):
-        if on_event:
-            on_event(event)
-        elif isinstance(event, Finished) and event.advice is not None:
-            warnings.warn(event.advice, stacklevel=2)
-    return estimator
+    return fit_events(estimator, problem, training_for(defaults, options), run_dir, resume=resume)
+
+
+def _rounds(
+    estimator: TrainedInRounds,
+    problem: Problem,
+    run_dir: str | Path | None,
+    options: TrainingOptions,
+    *,
+    resume: bool,
+    store: str | Path | None,
+) -> Iterator[Event]:
+    """The events of rounds of simulations near one observation."""
+    if run_dir is not None or resume:
+        raise ValueError(
+            "rounds near one observation keep no run directory: pass store=folder, with which fit goes on after a "
+            "break, and keep the network with ff.save(net, path, problem)."
+        )
+    each: TrainingOptions = {**options, "simulations": 0}
+    return round_events(
+        estimator,
+        problem,
+        simulations=training_for({}, options).simulations,
+        seed=training_for({}, options).seed,
+        store=None if store is None else Path(store),
+        train=lambda net, draws: _events(net, draws, None, each, resume=False),
+    )
 
 
 def fit_events(
@@ -87,6 +134,8 @@ def fit_events(
     resume: bool = False,
 ) -> Iterator[Event]:
     """The training beneath `fit`, one event at a time; an event that is not asked for does not happen."""
+    if offers(estimator, TrainedInRounds):
+        raise ValueError("the estimator is trained in rounds, each a training: ff.fit(net, problem, on_event=...).")
     if not any(p.requires_grad for p in estimator.parameters()):
         raise ValueError(
             "nothing to learn: the estimator has no parameters. Name quantities in unfold(..., learn=...)."

@@ -8,9 +8,12 @@ import torch
 from fanfold.core.settings import Checked, checks_arguments
 from fanfold.estimators.posterior.ensemble import Ensemble
 from fanfold.estimators.posterior.features import Features
+from fanfold.estimators.posterior.focused import Focused, numbers_of_one, observation_of
 from fanfold.estimators.posterior.heads import Loss, LossName, head_for
 from fanfold.estimators.posterior.lone import ClassPosterior, NetworkFactory, Neural, Regression, check_one_hot
 from fanfold.estimators.posterior.plan import Plan
+from fanfold.measurements import Measurements
+from fanfold.observation import Observation
 from fanfold.problems.base import Problem
 from fanfold.problems.protocols import kind_of, limits_of
 
@@ -37,8 +40,10 @@ class NeuralSettings(Checked):
     folds: int | None = None  # Folds, each left out by a network of each kind; as many as the draws allow.
     depth: int | None = None  # Layers of the cross-validated networks; as many as the draws allow.
     dropout: float | None = None  # Share of entries that a training step leaves out of them; as the draws want it.
+    observed: tuple[float, ...] | None = None  # In Python: the one observation that rounds of simulations are for.
+    rounds: int | None = None  # In Python: how many of them; three.
 
-    def build(self, problem: Problem) -> "Neural | Ensemble":
+    def build(self, problem: Problem) -> "Neural | Ensemble | Focused":
         """The untrained estimator."""
         return _built(self, problem)
 
@@ -53,7 +58,9 @@ def neural(
     width: int | None = None,
     network: NetworkFactory | None = None,
     seed: int = 0,
-) -> "Neural | Ensemble":
+    observed: Measurements | None = None,
+    rounds: int | None = None,
+) -> "Neural | Ensemble | Focused":
     """An untrained estimator for any problem that can be drawn from; `fit` trains it.
 
     Where no more is said than the loss, "squared-error" or "gaussian", it is an `Ensemble`: sizes and training follow
@@ -72,6 +79,9 @@ def neural(
         network: Makes another network from the shape of the features, the number of outputs and a seed; what it
             returns is added to the linear estimate and should start near zero.
         seed: Seed of the starting weights.
+        observed: One observation, of the shape of one sample: simulations then come in rounds, each nearer to what can
+            have given it. None for an estimator of any observation.
+        rounds: The number of rounds; three if None.
 
     Raises:
         ValueError: If a setting is unknown or the problem's draws do not fit it.
@@ -82,21 +92,39 @@ def neural(
         >>> ff.neural(problem, "gaussian").origin[0]
         'best linear estimator'
     """
-    return _built(NeuralSettings(loss, members, tuple(levels), width, seed, network), problem)
+    numbers = None if observed is None else numbers_of_one(observed, problem)
+    settings = NeuralSettings(loss, members, tuple(levels), width, seed, network, observed=numbers, rounds=rounds)
+    return _built(settings, problem)
 
 
-def _built(settings: NeuralSettings, problem: Problem) -> "Neural | Ensemble":
+def _built(settings: NeuralSettings, problem: Problem) -> "Neural | Ensemble | Focused":
     x, obs = problem.sample(2, torch.Generator().manual_seed(0))
     kind, loss, members = kind_of(problem), settings.loss, settings.members
     if members is not None and members < 1:
         raise ValueError(f"members is {members}; pass at least 1.")
-    net: Neural | Ensemble
+    if settings.observed is None and settings.rounds is not None:
+        raise ValueError(f"rounds is {settings.rounds} without an observation to come nearer to; pass observed=y.")
     if members is None and settings.network is None and (loss == "squared-error" or loss == "gaussian"):
         said = {name: size for name, size in vars(settings).items() if name in SIZES and size is not None}
-        features = Features(obs, kind, twofold=True)
-        net = Ensemble(features, x, limits_of(problem, x), said, loss, settings.network_seed)
-        net.described = lambda plan: replace(settings, **vars(plan))
-        return net
+        limits = limits_of(problem, x)
+
+        def ensemble(obs: Observation) -> Ensemble:
+            features = Features(obs, kind, twofold=True)
+            net = Ensemble(features, x, limits, said, loss, settings.network_seed)
+            net.described = lambda plan: replace(settings, **vars(plan))
+            return net
+
+        if settings.observed is None:
+            return ensemble(obs)
+        observation = observation_of(settings.observed, x, obs)
+        rounds = 3 if settings.rounds is None else settings.rounds
+        of_y = Observation(obs.y)  # without the noise variance, which is the same in all draws
+        return Focused(lambda: ensemble(of_y), observation, limits, rounds)
+    if settings.observed is not None:
+        raise ValueError(
+            "observed needs the default estimator: leave members and network out, and take squared-error or gaussian."
+        )
+    net: Neural
     features = Features(obs, kind)
     parts = {"members": members or 1, "width": settings.width, "network": settings.network}
     if loss == "cross-entropy":

@@ -8,8 +8,8 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from fanfold.observation import Observation
 from fanfold.problems.simulators.answer import understood
 from fanfold.problems.simulators.base import Numbered, as_parameters, parameters_of, seeds_of
 from fanfold.problems.simulators.outcome import Failure, Outcome, judge, one_line
-from fanfold.problems.simulators.parameters import Box, Parameters
+from fanfold.problems.simulators.parameters import Bounds, Box, Parameters
 from fanfold.problems.simulators.supervised import Supervisor, Supervisors, one_supervisor
 from fanfold.problems.simulators.supervisor import Ending
 
@@ -73,6 +73,10 @@ class Program(Numbered):
     def commands_of(settings: Mapping[str, Any]) -> Sequence[str]:
         """The command."""
         return [settings["command"]]
+
+    def restricted(self, low: Bounds, high: Bounds) -> Self:
+        """The same program with parameters from its prior given that each lies between its bounds."""
+        return replace(self, prior=self.prior.between(low, high))
 
     def identity(self) -> dict[str, Any]:
         return {

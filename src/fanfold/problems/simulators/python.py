@@ -3,10 +3,10 @@
 import hashlib
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import partial
 from types import CodeType
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -24,8 +24,8 @@ from fanfold.problems.simulators.base import (
     seeds_of,
 )
 from fanfold.problems.simulators.outcome import Outcome, judge, numbers, one_line
+from fanfold.problems.simulators.parameters import Bounds, Sampler, between
 
-Sampler = Callable[[int, torch.Generator], Tensor]
 PRIOR = {WANTED: "pass Box(low, high), Independent(prior, count), or a function (n, generator) -> (n, d)"}
 
 
@@ -52,6 +52,10 @@ class Simulator(Numbered):
 
     prior: Sampler = field(metadata=PRIOR)
     simulate: Callable[[Tensor, torch.Generator], Any]
+
+    def restricted(self, low: Bounds, high: Bounds) -> Self:
+        """The same simulator with parameters from its prior given that each lies between its bounds."""
+        return replace(self, prior=between(self.prior, low, high))
 
     def identity(self) -> dict[str, Any]:
         return python_identity(self)
@@ -113,6 +117,10 @@ class BatchSimulator(Numbered):
         super().__post_init__()
         if self.chunk < 1:
             raise ValueError(f"chunk is {self.chunk}; pass a positive number of draws.")
+
+    def restricted(self, low: Bounds, high: Bounds) -> Self:
+        """The same simulator with parameters from its prior given that each lies between its bounds."""
+        return replace(self, prior=between(self.prior, low, high))
 
     def identity(self) -> dict[str, Any]:
         return python_identity(self)
@@ -195,12 +203,16 @@ def python_identity(simulator: Simulator | BatchSimulator) -> dict[str, Any]:
 
 
 def code_identity(thing: Any) -> str:
-    """A function by its name and a hash of its source, or a frozen dataclass by its fields.
+    """A function by its name and a hash of its source, or a frozen dataclass by its fields, functions among them alike.
 
     What a function calls, or finds outside itself, is not seen.
     """
     if is_dataclass(thing) and not isinstance(thing, type):
-        return repr(thing)
+        held = {f.name: vars(thing).get(f.name) for f in fields(thing)}
+        if not any(inspect.isroutine(value) or isinstance(value, partial) for value in held.values()):
+            return repr(thing)
+        inner = (f"{name}={code_identity(v) if callable(v) else repr(v)}" for name, v in held.items())
+        return f"{type(thing).__qualname__}({', '.join(inner)})"  # the repr of a function is its address
     if isinstance(thing, partial):
         return f"{code_identity(thing.func)} with {thing.args!r} {thing.keywords!r}"
     code = thing if inspect.isroutine(thing) or isinstance(thing, type) else type(thing)

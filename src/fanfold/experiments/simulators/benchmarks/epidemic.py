@@ -1,13 +1,15 @@
 """An epidemic of susceptible, infected and recovered. Kermack & McKendrick (1927); Lueckmann et al. (2021), T.9."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Self
 
 import torch
 from torch import Tensor
 
-from fanfold.experiments.simulators.benchmarks.moments import Weighed, halved_cells, in_parts
+from fanfold.experiments.simulators.benchmarks.moments import Box, Weighed, cut_normal, halved_cells, in_parts
 from fanfold.observation import Estimate, Observation
 from fanfold.problems.base import Described
 
@@ -41,6 +43,7 @@ class Epidemic(Described):
     keep: int = 64  # cells that are halved in a round
     rounds: int = 4
     least: float = 20.0  # effective points, below which the posterior is NaN
+    box: Box | None = None  # within which the parameters are drawn; everywhere if not given
 
     A = None
     names = ("beta", "gamma")
@@ -48,11 +51,18 @@ class Epidemic(Described):
 
     def sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Observation]:
         """`n` draws: x `(n, 2)` and y `(n, counts)`."""
-        white = torch.randn(n, 2, generator=generator, dtype=torch.float64)
-        logs = white.new_tensor(MEANS) + white.new_tensor(SPREADS) * white
+        if self.box is None:
+            white = torch.randn(n, 2, generator=generator, dtype=torch.float64)
+            logs = white.new_tensor(MEANS) + white.new_tensor(SPREADS) * white
+        else:
+            logs = cut_normal(n, self.box, MEANS, SPREADS, generator)
         count = torch.full((n, self.counts), float(self.tested), dtype=torch.float64)
         y = torch.binomial(count, self.infected(logs), generator=generator)
         return logs.exp().float(), Observation(y.float())
+
+    def restricted(self, low: Sequence[float], high: Sequence[float]) -> Self:
+        """The same problem with each parameter between its bounds; `posterior` stays that of the whole prior."""
+        return replace(self, box=tuple(zip(low, high, strict=True)))
 
     def infected(self, logs: Tensor) -> Tensor:
         """The share of infected when they are counted, `(n, 2)` logs of the rates -> `(n, counts)`."""

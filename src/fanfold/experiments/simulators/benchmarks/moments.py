@@ -4,7 +4,7 @@ Robert & Casella (2004), sections 3.3 and 4.2 (effective size); the points are S
 that the same observation always has the same posterior.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import scipy.special
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fanfold.observation import Estimate, Observation
 
+Box = tuple[tuple[float, float], ...]  # the least and the largest value of each parameter
 LogDensity = Callable[[Tensor], Tensor]  # of points `(batch, points, d)`, up to a constant: `(batch, points)`
 
 
@@ -142,3 +143,25 @@ def in_parts(moments: Callable[[Tensor], Estimate], obs: Observation, most: int)
     parts = [moments(y) for y in obs.y.double().split(most)]
     var = [part.var for part in parts if part.var is not None]
     return Estimate(torch.cat([part.x for part in parts]), torch.cat(var))
+
+
+def cut_normal(
+    n: int, box: Box, means: Sequence[float], spreads: Sequence[float], generator: torch.Generator
+) -> Tensor:
+    """Draws `(n, d)` of independent Gaussians given that their exponentials lie in a box; by inversion, double.
+
+    Args:
+        n: How many.
+        box: The least and the largest exponential of each, infinite where nothing bounds it.
+        means: The mean of each Gaussian.
+        spreads: Its standard deviation.
+        generator: Where chance comes from.
+    """
+    mean, spread = (torch.tensor(values, dtype=torch.float64) for values in (means, spreads))
+    low, high = ((torch.tensor(ends, dtype=torch.float64).clamp_min(0).log() - mean) / spread for ends in zip(*box))
+    upper = low + high > 0  # of the two tails the one that keeps its digits
+    low, high = torch.where(upper, -high, low), torch.where(upper, -low, high)
+    least, most = torch.special.ndtr(low), torch.special.ndtr(high)
+    u = least + (most - least) * torch.rand(n, len(mean), generator=generator, dtype=torch.float64)
+    z = torch.minimum(torch.maximum(torch.special.ndtri(u), low), high)
+    return mean + spread * torch.where(upper, -z, z)

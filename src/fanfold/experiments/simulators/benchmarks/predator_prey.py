@@ -1,13 +1,15 @@
 """Predators and prey. Lotka (1920) and Volterra (1926); Lueckmann et al. (2021), T.10."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Self
 
 import torch
 from torch import Tensor
 
-from fanfold.experiments.simulators.benchmarks.moments import Weighed, in_parts, sobol, student_points
+from fanfold.experiments.simulators.benchmarks.moments import Box, Weighed, cut_normal, in_parts, sobol, student_points
 from fanfold.observation import Estimate, Observation
 from fanfold.problems.base import Described
 
@@ -43,6 +45,7 @@ class PredatorPrey(Described):
     points: int = 2048  # of the importance sampling
     searches: int = 3  # for the mode
     least: float = 100.0  # effective points, below which the posterior is NaN
+    box: Box | None = None  # within which the parameters are drawn; everywhere if not given
 
     A = None
     names = ("alpha", "beta", "gamma", "delta")
@@ -53,12 +56,19 @@ class PredatorPrey(Described):
         x, log_y = (torch.empty(n, d, dtype=torch.float64) for d in (4, 2 * self.times))
         missing = torch.arange(n)
         while len(missing):
-            white = torch.randn(len(missing), 4, generator=generator, dtype=torch.float64)
-            x[missing] = white.new_tensor(MEANS) + SPREAD * white
+            if self.box is None:
+                white = torch.randn(len(missing), 4, generator=generator, dtype=torch.float64)
+                x[missing] = white.new_tensor(MEANS) + SPREAD * white
+            else:
+                x[missing] = cut_normal(len(missing), self.box, MEANS, (SPREAD,) * 4, generator)
             noise = torch.randn(len(missing), 2 * self.times, generator=generator, dtype=torch.float64)
             log_y[missing] = self.log_populations(x[missing]) + self.noise * noise
             missing = missing[~(log_y[missing].abs() < -math.log(LEAST)).all(-1)]
         return x.exp().float(), Observation(log_y.exp().float())
+
+    def restricted(self, low: Sequence[float], high: Sequence[float]) -> Self:
+        """The same problem with each parameter between its bounds; `posterior` stays that of the whole prior."""
+        return replace(self, box=tuple(zip(low, high, strict=True)))
 
     def log_populations(self, logs: Tensor) -> Tensor:
         """Logs of both populations when they are seen, `(n, 4)` logs of the parameters -> `(n, 2 times)`."""
