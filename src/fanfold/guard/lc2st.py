@@ -144,7 +144,7 @@ def lc2st(
         for part in (slice(i, i + batch) for i in range(0, len(x), batch))
     ]
     rows = torch.cat(parts, 1)
-    v, at = shown(seen), shown(obs)
+    v, at = shown.numbers(seen), shown.numbers(obs)
     features = learned_features(rows[:, :first], v[:first], seed)
     evaluated = standardised(sampler, obs, EVALUATED, generator_of(seed, Stream.POSTERIOR, 0))
     if (certain := (evaluated == evaluated[0]).all(-1).all(0)).any():
@@ -256,8 +256,8 @@ class Shown:
             spread = (z @ project).std(0)
             self.project = project / torch.where(spread > 0, spread, 1.0)
 
-    def __call__(self, obs: Observation) -> Tensor:
-        """The numbers, `(samples, numbers)`."""
+    def numbers(self, obs: Observation) -> Tensor:
+        """What is shown, `(samples, numbers)`."""
         z = self._near(obs)
         return z if self.project is None else (z @ self.project).clamp(-FAR, FAR)
 

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from fanfold.core.units import nmse_db
 from fanfold.estimators.base import Conclusion, LeftOut, Settings
 from fanfold.estimators.posterior.closed_forms import LinearForm, PolynomialForm
-from fanfold.estimators.posterior.entries import Entries
 from fanfold.estimators.posterior.features import Features
 from fanfold.estimators.posterior.folds import fold_of
 from fanfold.estimators.posterior.heads import GaussianHead, squared_error
 from fanfold.estimators.posterior.plan import Plan, networks_of, plan_for
+from fanfold.estimators.posterior.real_parts import RealParts
 from fanfold.estimators.posterior.scales import POSITIVE, Limits, ParameterScales
 from fanfold.estimators.posterior.stacking import Weighing, verdict
 from fanfold.measurements import takes_measurements
@@ -81,8 +81,8 @@ class Ensemble(nn.Module):
     ):
         super().__init__()
         self.features, self.said, self.loss, self.seed, self.strength = features, said, loss, seed, 1.0
-        self.entries = Entries(x.is_complex())
-        self.d = self.entries.count(x)
+        self.parts = RealParts(x.is_complex())
+        self.d = self.parts.count(x)
         self.scales = ParameterScales(limits)
         self.linear, self.free_linear = LinearForm(features, self.d), LinearForm(features, self.d)
         self.polynomial = PolynomialForm(features, self.d)
@@ -129,7 +129,7 @@ class Ensemble(nn.Module):
 
     def prepare(self, x: Tensor, obs: Observation) -> None:
         """Standardise from data and fit the closed forms, in double precision; training calls it once."""
-        x = self.entries.real(x)
+        x = self.parts.real(x)
         self.features.prepare(obs)
         self.scales.prepare(x)
         rows = slice(min(self.linear.rows, MOST_ROWS))
@@ -145,15 +145,13 @@ class Ensemble(nn.Module):
         leading, z = self.features.leading(obs), self.features(obs)
         means, var = self._of_networks(z, self._bases(z))
         x = self._weighed(z, means, var)
-        return Estimate(self.entries.signal(x, leading), self.entries.variance(self.spread * var, leading))
+        return Estimate(self.parts.signal(x, leading), self.parts.variance(self.spread * var, leading))
 
     def linear_part(self, obs: Observation) -> Estimate:
         """The best linear estimator that training started from, with the variance of its error."""
         leading = self.features.leading(obs)
         x = self.linear(self.features(obs))
-        return Estimate(
-            self.entries.signal(x, leading), self.entries.variance(self.unit.square().expand(x.shape), leading)
-        )
+        return Estimate(self.parts.signal(x, leading), self.parts.variance(self.unit.square().expand(x.shape), leading))
 
     @torch.no_grad()
     def sample(self, obs: Observation, count: int, generator: torch.Generator) -> Tensor:
@@ -167,13 +165,13 @@ class Ensemble(nn.Module):
         at = torch.arange(len(z))
         noise = torch.randn(count, len(z), self.d, generator=generator).to(mean)
         u = mean[which, at] + (self.spread * var[which, at]).sqrt() * noise
-        return self.entries.signal(self.scales.back(u), (count, *leading))
+        return self.parts.signal(self.scales.back(u), (count, *leading))
 
     # Training
 
     def losses(self, obs: Observation, x: Tensor) -> Tensor:
         """The mean loss over the members that do not leave a sample out, `(batch,)`."""
-        x = self.entries.real(x)
+        x = self.parts.real(x)
         z = self.features(obs)
         seen = self.features.seen(z)
         raw = torch.cat([kind.noisy(seen) for kind in self._networks]).unflatten(-1, (2, self.d))
@@ -182,7 +180,7 @@ class Ensemble(nn.Module):
     @torch.no_grad()
     def left_out(self, obs: Observation, x: Tensor) -> LeftOut:
         """The loss of each member on its fold, and what members say of the samples that they left out."""
-        x = self.entries.real(x)
+        x = self.parts.real(x)
         leaves = self._leaves_out(x, obs)
         losses, means = [], []
         for rows in _blocks(x):
@@ -191,7 +189,7 @@ class Ensemble(nn.Module):
             means.append(self._of_networks(z, self._bases(z), leaves[:, rows])[0][0])
         scores = (torch.cat(losses, 1) * leaves).sum(1) / leaves.sum(1).clamp_min(1)
         judged = leaves.any(0)
-        return LeftOut(scores, self.entries.signal(torch.cat(means)[judged], (-1,)), judged)
+        return LeftOut(scores, self.parts.signal(torch.cat(means)[judged], (-1,)), judged)
 
     def adopt(self, best: Mapping[str, Tensor], weights: Mapping[str, Tensor], which: Tensor) -> None:
         """Copy the weights of the members `which` into the best ones, in place."""
@@ -202,7 +200,7 @@ class Ensemble(nn.Module):
     def conclude(self, x: Tensor, obs: Observation) -> Conclusion:
         """Weigh closed forms and networks by their errors on the samples that each left out."""
         rows = slice(min(self.linear.rows, MOST_ROWS))
-        truth, obs = self.entries.real(x)[rows], obs[rows]
+        truth, obs = self.parts.real(x)[rows], obs[rows]
         leaves = self._leaves_out(truth, obs)
         z = self.features(obs)
         # linear estimators too are those of all other samples: what they learned of a sample by heart is not in them

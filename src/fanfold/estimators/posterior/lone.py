@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from fanfold.estimators.base import Settings
-from fanfold.estimators.posterior.entries import Entries
 from fanfold.estimators.posterior.features import Features, fit_linear, linear_features, rows_to_fit
 from fanfold.estimators.posterior.heads import Head, QuantileHead
+from fanfold.estimators.posterior.real_parts import RealParts
 from fanfold.measurements import takes_measurements
 from fanfold.networks import DeepSet, PooledCNN, ResidualMLP
 from fanfold.observation import Estimate, Estimator, Observation
@@ -88,10 +88,10 @@ class Regression(Neural):
     scale: Tensor
 
     def __init__(self, features: Features, x: Tensor, head: Head, **network: Any):
-        entries = Entries(x.is_complex())
-        d = entries.count(x)
+        parts = RealParts(x.is_complex())
+        d = parts.count(x)
         super().__init__(features, head.size * d, **network)
-        self.entries = entries
+        self.parts = parts
         self.head, self.strength = head, 1.0
         count = linear_features(features)
         for name, start in (("linear", torch.zeros(d, count)), ("centre", torch.zeros(d)), ("scale", torch.ones(d))):
@@ -108,7 +108,7 @@ class Regression(Neural):
         x, obs = x[:rows], obs[:rows]
         self.features.prepare(obs)
         z = self.features(obs).flatten(1).double() if self.linear.shape[-1] else None
-        fit = fit_linear(z, self.entries.real(x).double())
+        fit = fit_linear(z, self.parts.real(x).double())
         self.linear.copy_(fit.W)
         self.centre.copy_(fit.centre)
         self.scale.copy_(fit.var.sqrt())
@@ -121,28 +121,28 @@ class Regression(Neural):
         means, variances = self.head.estimate(self._split(self.strength * self.raw(z)))
         x = self._base(z) + self.scale * means.mean(0)
         if variances is None:
-            return Estimate(self.entries.signal(x, leading))
+            return Estimate(self.parts.signal(x, leading))
         var = variances.mean(0) + means.var(0, correction=0)
-        return Estimate(self.entries.signal(x, leading), self.entries.variance(self.scale.square() * var, leading))
+        return Estimate(self.parts.signal(x, leading), self.parts.variance(self.scale.square() * var, leading))
 
     def linear_part(self, obs: Observation) -> Estimate:
         """The best linear estimator that training started from, with the variance of its error."""
         leading = self.features.leading(obs)
         x = self._base(self.features(obs))
         return Estimate(
-            self.entries.signal(x, leading), self.entries.variance(self.scale.square().expand(x.shape), leading)
+            self.parts.signal(x, leading), self.parts.variance(self.scale.square().expand(x.shape), leading)
         )
 
     def losses(self, obs: Observation, x: Tensor) -> Tensor:
         """The loss of each sample, mean over the members, `(batch,)`."""
         z = self.features(obs)
-        target = (self.entries.real(x) - self._base(z)) / self.scale
+        target = (self.parts.real(x) - self._base(z)) / self.scale
         return self.head.losses(self._split(self.raw(z)), target.expand(len(self.members), *target.shape)).mean(0)
 
     def held_out_losses(self, obs: Observation, x: Tensor) -> Tensor:
         """The loss of what the members say together, `(batch,)`: what decides which weights are the best."""
         z = self.features(obs)
-        return self.head.held_out(self._split(self.raw(z)), (self.entries.real(x) - self._base(z)) / self.scale)
+        return self.head.held_out(self._split(self.raw(z)), (self.parts.real(x) - self._base(z)) / self.scale)
 
     def quantiles(self, obs: Observation) -> Tensor:
         """The quantiles of a network with the "pinball" loss, `(..., levels, n)`, in rising order.
@@ -150,7 +150,7 @@ class Regression(Neural):
         Raises:
             ValueError: If the network has another loss or x is complex, which has no order.
         """
-        if not isinstance(self.head, QuantileHead) or self.entries.complex:
+        if not isinstance(self.head, QuantileHead) or self.parts.complex:
             raise ValueError("quantiles need a network with loss='pinball' on real parameters.")
         leading, z = self.features.leading(obs), self.features(obs)
         deviation = self.head.quantiles(self._split(self.strength * self.raw(z))).mean(0)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-class Entries(NamedTuple):
+class RealParts(NamedTuple):
     """How parameters `(..., n)` and real numbers `(batch, d)` go into each other.
 
     Attributes:
@@ -14,8 +14,8 @@ class Entries(NamedTuple):
 
     Example:
         >>> import torch
-        >>> from fanfold.estimators.posterior.entries import Entries
-        >>> Entries(complex=True).real(torch.ones(5, 3, dtype=torch.complex64)).shape
+        >>> from fanfold.estimators.posterior.real_parts import RealParts
+        >>> RealParts(complex=True).real(torch.ones(5, 3, dtype=torch.complex64)).shape
         torch.Size([5, 6])
     """
 
