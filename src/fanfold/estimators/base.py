@@ -1,7 +1,7 @@
 """What an estimator can do beyond estimating: each ability is a protocol, and generic code asks these alone.
 
 An estimator has an ability by having its members; none needs a base class. What can be trained and kept has `Settings`,
-a frozen dataclass that builds it, and a row in `fanfold.estimators.REGISTRY`.
+a frozen dataclass that builds it, and a row in `fanfold.estimators.REGISTRY`. One file holds all, to be seen together.
 """
 
 from collections.abc import Callable, Mapping, Sequence

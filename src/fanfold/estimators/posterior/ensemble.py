@@ -7,7 +7,7 @@ their start and in the fold that they leave out (Krogh & Vedelsby, 1995).
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,7 @@ from fanfold.estimators.posterior.folds import fold_of
 from fanfold.estimators.posterior.heads import GaussianHead, squared_error
 from fanfold.estimators.posterior.plan import Plan, networks_of, plan_for
 from fanfold.estimators.posterior.scales import POSITIVE, Limits, ParameterScales
-from fanfold.estimators.posterior.stacking import partition, verdict
+from fanfold.estimators.posterior.stacking import Weighing, verdict
 from fanfold.measurements import takes_measurements
 from fanfold.networks import Members
 from fanfold.observation import Estimate, Estimator, Observation
@@ -31,6 +31,13 @@ MOST_SURPRISE = 25.0  # square of an error over its variance, beyond which it te
 GAUSSIAN_DECAY = 0.25  # of the weight decay
 KINDS_APART = 500_000  # of their seeds
 TINY = 1e-30  # of a variance
+
+
+class Bases(NamedTuple):
+    """The linear estimates that networks deviate from, `(batch, d)`, on the parameters' scale and the unbounded one."""
+
+    mean: Tensor
+    free: Tensor
 
 
 class Ensemble(nn.Module):
@@ -59,7 +66,6 @@ class Ensemble(nn.Module):
 
     scale_equivariant: ClassVar[bool] = False
     described: Callable[[Plan], Settings] | None = None  # the settings that build it with a plan
-    shares: Tensor
     spread: Tensor
     unit: Tensor
     free_unit: Tensor
@@ -81,9 +87,7 @@ class Ensemble(nn.Module):
         self.linear, self.free_linear = LinearForm(features, self.d), LinearForm(features, self.d)
         self.polynomial = PolynomialForm(features, self.d)
         self.sources = self._sources()
-        shares = torch.zeros(len(self.sources), self.d)
-        shares[0] = 1.0
-        self.register_buffer("shares", shares)
+        self.weighing = Weighing(len(self.sources), self.d)
         self.register_buffer("spread", torch.ones(self.d))  # of the variance that networks claim
         self.register_buffer("unit", torch.ones(self.d))  # the linear estimator's error
         self.register_buffer("free_unit", torch.ones(self.d))  # the same on the unbounded scale
@@ -140,7 +144,7 @@ class Ensemble(nn.Module):
         """Mean and variance of the posterior, `(..., n)`."""
         leading, z = self.features.leading(obs), self.features(obs)
         means, var = self._of_networks(z, self._bases(z))
-        x = self._weighed(z, means)
+        x = self._weighed(z, means, var)
         return Estimate(self.entries.signal(x, leading), self.entries.variance(self.spread * var, leading))
 
     def linear_part(self, obs: Observation) -> Estimate:
@@ -204,19 +208,18 @@ class Ensemble(nn.Module):
         # linear estimators too are those of all other samples: what they learned of a sample by heart is not in them
         free = self.scales.free(truth)
         linear = truth - self.linear.fit(z, truth).left_out
-        bases = linear.to(z), (free - self.free_linear.fit(z, free).left_out).to(z)
-        parts = [self._of_networks(z[r], (bases[0][r], bases[1][r]), leaves[:, r]) for r in _blocks(truth)]
+        free = free - self.free_linear.fit(z, free).left_out
+        parts = [self._of_networks(z[r], Bases(linear[r].to(z), free[r].to(z)), leaves[:, r]) for r in _blocks(truth)]
         means, var = torch.cat([m for m, _ in parts], 1), torch.cat([v for _, v in parts])
         polynomial = truth - self.polynomial.fit(z, truth) if "polynomial" in self.sources else None
         judged = leaves.any(0)
         each = self._all_sources(linear, polynomial, means)[:, judged].double()
         truth = truth[judged].double()
-        # of a positive parameter, which may span decades, the largest draws would decide alone
-        precision = torch.where(self.scales.kind == POSITIVE, var[judged].clamp_min(TINY).rsqrt(), 1.0)
-        self.shares.copy_(partition(each, truth, precision))
-        x_hat = self.scales.within((self.shares.unsqueeze(1) * each).sum(0).to(self.unit))
+        var = var[judged].clamp_min(TINY)
+        self.weighing.fit(each, truth, var, decades=self.scales.kind == POSITIVE)
+        x_hat = self.scales.within(self.weighing(each.to(self.unit), var))
         error = (x_hat - truth).square()
-        self.spread.copy_((error / var[judged].clamp_min(TINY)).clamp_max(MOST_SURPRISE).mean(0).clamp(0.1, 10.0))
+        self.spread.copy_((error / var).clamp_max(MOST_SURPRISE).mean(0).clamp(0.1, 10.0))
         prior = truth.var(0)
         risks = ((each - truth).square().mean(1) / prior).mean(-1).tolist()
         base = ((linear[judged] - truth).square().mean(0) / prior).mean().item()
@@ -254,16 +257,16 @@ class Ensemble(nn.Module):
     def _member_losses(self, z: Tensor, x: Tensor, raw: Tensor) -> Tensor:
         """The loss of each member, `(members, batch)`, from what they say, `(members, batch, 2, d)`."""
         folds = self.plan.folds
-        free = (self.scales.free(x) - self.free_linear(z)) / self.free_unit
+        base = self._bases(z)
+        free = (self.scales.free(x) - base.free) / self.free_unit
         gaussian = GaussianHead().losses(raw[-folds:], free.expand(folds, *free.shape))
         if self._kinds == 1:
             return gaussian
-        square = squared_error(raw[:folds, :, 0], (x - self.linear(z)) / self.unit)
+        square = squared_error(raw[:folds, :, 0], (x - base.mean) / self.unit)
         return torch.cat([square, gaussian])
 
-    def _bases(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """What the networks' estimates deviate from, on the parameters' own scale and on the unbounded one."""
-        return self.linear(z), self.free_linear(z)
+    def _bases(self, z: Tensor) -> Bases:
+        return Bases(self.linear(z), self.free_linear(z))
 
     def _gaussians(self, raw: Tensor, base: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance on the unbounded scale of each heteroscedastic member, `(folds, batch, d)`."""
@@ -271,9 +274,7 @@ class Ensemble(nn.Module):
         assert var is not None
         return base + self.free_unit * deviation, self.free_unit.square() * var
 
-    def _of_networks(
-        self, z: Tensor, bases: tuple[Tensor, Tensor], leaves: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def _of_networks(self, z: Tensor, base: Bases, leaves: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """What each kind of networks says, `(kinds, batch, d)`, and the variance `(batch, d)` of the second kind.
 
         With `leaves` only the members that leave a sample out are asked, with zeros where there is none.
@@ -282,18 +283,18 @@ class Ensemble(nn.Module):
         share = torch.full((folds, 1, 1), 1 / folds, dtype=raw.dtype, device=raw.device)
         if leaves is not None:
             share = leaves[:folds].to(raw.dtype).unsqueeze(-1)
-        mean, var = self.scales.moments(*self._gaussians(raw, bases[1]))
+        mean, var = self.scales.moments(*self._gaussians(raw, base.free))
         middle = (share * mean).sum(0)
         var = (share * (var + (mean - middle).square())).sum(0)
         if self._kinds == 1:
             return middle[None], var
-        square = (share * (bases[0] + self.unit * raw[:folds, :, 0])).sum(0)
+        square = (share * (base.mean + self.unit * raw[:folds, :, 0])).sum(0)
         return torch.stack([square, middle]), var
 
-    def _weighed(self, z: Tensor, means: Tensor) -> Tensor:
+    def _weighed(self, z: Tensor, means: Tensor, var: Tensor) -> Tensor:
         """All sources by their shares."""
         linear, polynomial = self.linear(z), self.polynomial(z) if "polynomial" in self.sources else None
-        x = (self.shares.unsqueeze(1) * self._all_sources(linear, polynomial, means)).sum(0)
+        x = self.weighing(self._all_sources(linear, polynomial, means), var)
         return self.scales.within(linear + self.strength * (x - linear))
 
     def _all_sources(self, linear: Tensor, polynomial: Tensor | None, means: Tensor) -> Tensor:

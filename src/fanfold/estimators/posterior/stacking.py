@@ -3,9 +3,64 @@
 import itertools
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+GROUPS = (0.5, 0.8, 0.95)  # shares of the draws between groups
+LEAST_TO_GROUP = 800  # draws
 LITTLE = 0.01  # of the linear estimator's error, that must be gained to be worth a word
+
+
+class Weighing(nn.Module):
+    """Several estimates as one, with shares that minimise the error; before it is fitted the first one alone.
+
+    Where a parameter spans decades there are groups of draws by the variance that is claimed, with shares of their own:
+    of all together the largest draws would decide alone which estimate is the best.
+
+    Args:
+        count: The number of estimates.
+        d: The number of parameters.
+
+    Example:
+        >>> import torch
+        >>> from fanfold.estimators.posterior.stacking import Weighing
+        >>> Weighing(count=3, d=2)(torch.ones(3, 5, 2), var=torch.ones(5, 2)).shape
+        torch.Size([5, 2])
+    """
+
+    shares: Tensor  # (groups, estimates, d)
+    edges: Tensor  # (groups - 1, d) of variances, between groups
+
+    def __init__(self, count: int, d: int):
+        super().__init__()
+        shares = torch.zeros(len(GROUPS) + 1, count, d)
+        shares[:, 0] = 1.0
+        self.register_buffer("shares", shares)
+        self.register_buffer("edges", torch.full((len(GROUPS), d), torch.inf))
+
+    def fit(self, each: Tensor, x: Tensor, var: Tensor, decades: Tensor) -> None:
+        """Take shares and edges from draws.
+
+        Args:
+            each: What each estimator says of draws that it has not seen, `(estimates, samples, d)`.
+            x: The truth, `(samples, d)`.
+            var: The variance that is claimed, `(samples, d)`.
+            decades: Which parameters span decades, `(d,)`.
+        """
+        places = (torch.tensor(GROUPS, device=var.device) * (len(var) - 1)).long()
+        grouped = decades if len(var) >= LEAST_TO_GROUP else torch.zeros_like(decades)
+        self.edges.copy_(torch.where(grouped, var.sort(0).values[places], torch.inf))
+        for group, share in zip(self._groups(var), self.shares):
+            share.copy_(partition(each, x, group))
+
+    def forward(self, each: Tensor, var: Tensor) -> Tensor:
+        """`(estimates, batch, d)` and the variance `(batch, d)` -> `(batch, d)`."""
+        shares = (self.shares.unsqueeze(2) * self._groups(var).unsqueeze(1)).sum(0)
+        return (shares * each).sum(0)
+
+    def _groups(self, var: Tensor) -> Tensor:
+        """Which group each variance `(batch, d)` belongs to, as ones and zeros, `(groups, batch, d)`."""
+        beyond = (var > self.edges.unsqueeze(1)).to(var.dtype)
+        return torch.cat([torch.ones_like(beyond[:1]), beyond]) - torch.cat([beyond, torch.zeros_like(beyond[:1])])
 
 
 def partition(estimates: Tensor, x: Tensor, precision: Tensor) -> Tensor:

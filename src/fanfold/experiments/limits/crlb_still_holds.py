@@ -94,7 +94,7 @@ def measure(size: Size, seed: int, watch: Watcher) -> SeedScores:
         estimators = {MLE: peak, MAP: MaximumAPosteriori.of(tone), SHRUNK: Shrunk(peak, tone, seed), NETWORK: network}
         outcome.scores.extend(judge("tone", estimators, tone, size.draws, seed))
         outcome.splits.extend(split(estimators, tone, size.points, size.repeats, seed))
-        learned = neural(linear, width=32, seed=seed)
+        learned = neural(linear, members=1, width=32, seed=seed)
         show = watch(f"{NETWORK}, linear model at {snr_db:g} dB")
         fit(learned, linear, steps=size.linear_steps, validate_every=size.linear_steps, on_event=show, **settings)
         shrunk = Shrunk(least_squares, linear, seed)

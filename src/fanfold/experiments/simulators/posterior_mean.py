@@ -60,7 +60,7 @@ def train(name: str, simulations: int, seed: int, watch: Watcher) -> Trained:
     """Train on so many simulations and measure on fresh ones."""
     problem = PROBLEMS[name]
     loss: LossName = "cross-entropy" if name == CLASSES else "squared-error"
-    net = neural(problem, loss, seed=seed)
+    net = neural(problem, loss, members=1, seed=seed)
     show, steps = watch(f"{name}, {simulations:,} simulations"), STEPS[simulations]
 
     def run() -> None:
