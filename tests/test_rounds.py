@@ -50,7 +50,7 @@ def posterior():
 def trained(rounds, simulations, **options):
     events = []
     net = ff.neural(SIMULATOR, width=16, observed=OBS.y[0], rounds=rounds)
-    ff.fit(net, SIMULATOR, simulations=simulations, on_event=events.append, **SHORT, **options)
+    ff.fit(net, SIMULATOR, simulations=simulations, on_event=events.append, **SHORT | options)
     return net, [event for event in events if isinstance(event, RoundStarted)]
 
 
@@ -98,7 +98,8 @@ def test_without_an_observation_nothing_changes():
 
 
 def test_an_interrupted_sequence_goes_on_where_it_was(tmp_path):
-    whole, rounds = trained(3, 300, store=tmp_path / "whole")
+    few = SHORT | {"steps": 20}
+    whole, rounds = trained(3, 300, store=tmp_path / "whole", **few)
 
     def stop(event):
         if isinstance(event, RoundStarted) and event.number == 3:
@@ -106,9 +107,9 @@ def test_an_interrupted_sequence_goes_on_where_it_was(tmp_path):
 
     net = ff.neural(SIMULATOR, width=16, observed=OBS.y[0])
     with pytest.raises(KeyboardInterrupt):
-        ff.fit(net, SIMULATOR, simulations=300, store=tmp_path / "broken", on_event=stop, **SHORT)
+        ff.fit(net, SIMULATOR, simulations=300, store=tmp_path / "broken", on_event=stop, **few)
     simulated = [file.read_bytes() for file in sorted((tmp_path / "broken").rglob("runs.bin"))]
-    again, others = trained(3, 300, store=tmp_path / "broken")
+    again, others = trained(3, 300, store=tmp_path / "broken", **few)
     assert others == rounds
     assert torch.equal(again(OBS).x, whole(OBS).x)
     assert simulated == [file.read_bytes() for file in sorted((tmp_path / "broken").rglob("runs.bin"))]
@@ -119,6 +120,7 @@ def test_an_interrupted_sequence_goes_on_where_it_was(tmp_path):
         ff.fit(ff.neural(SIMULATOR, observed=OBS.y[0] + 1), SIMULATOR, simulations=300, store=tmp_path / "broken")
 
 
+@pytest.mark.filterwarnings("ignore:The box of the last round")
 def test_training_again_begins_with_the_prior():
     options = SHORT | {"steps": 1}
     net = ff.neural(SIMULATOR, width=16, observed=OBS.y[0], rounds=2)
@@ -128,6 +130,13 @@ def test_training_again_begins_with_the_prior():
         ff.fit(net, SIMULATOR, simulations=60, on_event=events.append, **options)
         boxes.append([(event.low, event.high) for event in events if isinstance(event, RoundStarted)])
     assert boxes[0] == boxes[1]
+
+
+def test_rounds_that_gained_little_say_so():
+    blind = replace(SIMULATOR, simulate=lambda x, generator: torch.randn(len(x), 3, generator=generator))
+    net = ff.neural(blind, width=16, observed=OBS.y[0], rounds=2)
+    with pytest.warns(UserWarning, match="last round still holds .* % of the prior: rounds gained little"):
+        ff.fit(net, blind, simulations=200, **SHORT | {"steps": 10})
 
 
 def test_an_observation_unlike_the_draws_is_warned_of(nearer):

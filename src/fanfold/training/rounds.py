@@ -9,6 +9,7 @@ store/round-2       the simulations of a round
 """
 
 import json
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -40,6 +41,7 @@ FILE = "rounds.json"
 FEWEST = 20  # simulations of a round
 MOST_THROWN_AWAY = 1000  # draws outside the box for each one that is wanted, of a problem without a prior of its own
 MOST_AT_ONCE = 10_000  # of these
+LITTLE_NARROWED = 0.3  # of the prior, that the last box still holds
 
 Train = Callable[[nn.Module, Problem], Iterator[Event]]  # a network and the draws that it is trained on
 
@@ -124,6 +126,13 @@ def round_events(
             if history.region(number + 1) is None:  # else this round came to its end before
                 yield from train(estimator.renewed(), Gathered(x, y, kind_of(problem)))
             estimator.settle(region, Observation(y))
+    if len(counts) > 1 and share > LITTLE_NARROWED:
+        warnings.warn(
+            f"The box of the last round still holds {100 * share:.0f} % of the prior: rounds gained little over one "
+            "training on all, as the observation tells little, or the networks have not seen enough like it. Pass more "
+            "simulations, or more rounds.",
+            stacklevel=4,
+        )
 
 
 def _counts(simulations: int, rounds: int) -> list[int]:
