@@ -81,6 +81,14 @@ def test_moments_of_a_gaussian_on_a_scale_are_those_of_its_draws():
     assert ((x_var - draws.var(0)).abs() < 5 * (fourth / 400_000).sqrt() + 1e-4).all()
 
 
+def test_moments_are_numbers_however_wild_the_gaussian():
+    scales = ParameterScales([(-math.inf, math.inf), (0.0, math.inf), (-2.0, 5.0)])
+    for mean, var in itertools.product((-1e4, 0.0, 1e4), (0.0, 1.0, 1e6)):
+        for moment in scales.moments(torch.full((1, 3), mean), torch.full((1, 3), var)):
+            assert torch.isfinite(moment).all()
+            assert (0 * moment == 0).all()  # as members that are not asked have a share of zero
+
+
 def test_a_skewed_positive_parameter_is_learned_by_its_logarithm():
     scales = ParameterScales([(-math.inf, math.inf)] * 3)
     z = torch.randn(1000, 1, generator=rng(0))

@@ -16,7 +16,8 @@ NODES = 20
 EDGE = 1e-6  # of the range of a bounded parameter, nearer to whose ends none is told apart
 MOST_SPREAD = 2.0  # variances of the draws, that the variance of an estimate may be
 MARGIN = 0.25  # of the range of the draws, that an estimate may lie beyond it
-LARGEST = 60.0  # of a logarithm of mean or variance, which single precision still holds
+LARGEST = 60.0  # of a logarithm, whose exponential single precision holds
+LARGEST_MEAN, LARGEST_LOG_VAR = 33.0, 20.0  # likewise, with the variance of that log-normal
 SKEWED = 3.0  # largest over median of a positive parameter, relative to that of its inverse, that asks for a logarithm
 
 Limits = Sequence[tuple[float, float]]
@@ -97,9 +98,9 @@ class ParameterScales(nn.Module):
         """
         mean = torch.minimum(torch.maximum(mean, self.least), self.most)
         var = torch.minimum(var, self.prior_var)
-        log_mean = (mean + var / 2).clamp(-LARGEST / 2, LARGEST / 2)
+        log_mean = (mean + var / 2).clamp(-LARGEST_MEAN, LARGEST_MEAN)
         log_normal = log_mean.exp()
-        log_normal_var = log_normal.square() * torch.expm1(var.clamp_max(LARGEST / 2))
+        log_normal_var = log_normal.square() * torch.expm1(var.clamp_max(LARGEST_LOG_VAR))
         at = torch.sigmoid(mean.unsqueeze(-1) + var.sqrt().unsqueeze(-1) * self.nodes)
         share = (at * self.weights).sum(-1)
         share_var = ((at - share.unsqueeze(-1)).square() * self.weights).sum(-1)
