@@ -41,7 +41,11 @@ def lead(bound: torch.Tensor, error: torch.Tensor) -> float:
     return (gain.mean() / gain.std() * len(gain) ** 0.5).item()
 
 
-def networks(problem, make: Callable = neural, **settings) -> Estimators:
+def lone(problem):
+    return neural(problem, members=1)
+
+
+def networks(problem, make: Callable = lone, **settings) -> Estimators:
     """One that is only standardised, which is the best linear estimator or a filter bank, and one trained briefly."""
     untrained, trained = make(problem), make(problem)
     fit(untrained, problem, steps=1, lr=1e-12, validation_samples=10, threads=1)

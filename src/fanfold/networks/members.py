@@ -1,13 +1,14 @@
 """Several networks of one form side by side, each with weights of its own, at the cost of few large products."""
 
 import itertools
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from fanfold.networks.layers import started
 
 
 class Members(nn.Module, ABC):
@@ -27,6 +28,37 @@ class Members(nn.Module, ABC):
     @abstractmethod
     def take(into: Mapping[str, Tensor], weights: Mapping[str, Tensor], which: Tensor) -> None:
         """Copy the weights of some members, `which` of `(members,)`, in place."""
+
+
+class StackedLinear(nn.Module):
+    """Layers of a matrix and a bias side by side, not started.
+
+    Args:
+        members: The number of layers.
+        inputs: The number of entries that go in.
+        outputs: The number of entries that come out.
+        device: Where the weights are; "meta" for their shapes alone.
+
+    Example:
+        >>> import torch
+        >>> from fanfold.networks.members import StackedLinear
+        >>> StackedLinear(3, 4, 2)(torch.ones(7, 4)).shape
+        torch.Size([3, 7, 2])
+    """
+
+    def __init__(self, members: int, inputs: int, outputs: int, device: torch.device | str | None = None):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(members, inputs, outputs, device=device))
+        self.bias = nn.Parameter(torch.empty(members, 1, outputs, device=device))
+
+    def forward(self, z: Tensor) -> Tensor:
+        """`(batch, inputs)` or `(members, batch, inputs)` -> `(members, batch, outputs)`."""
+        return z @ self.weight + self.bias
+
+
+def _stacked(members: int, inputs: int, outputs: int, generator: torch.Generator | None) -> nn.Module:
+    """Layers whose weights come from a generator; at zero without one."""
+    return started(nn.utils.skip_init(StackedLinear, members, inputs, outputs), inputs, generator)
 
 
 class StackedMLP(Members):
@@ -64,12 +96,8 @@ class StackedMLP(Members):
             raise ValueError(f"{members} perceptrons {inputs} -> {width} x {depth} -> {outputs}; pass positive sizes.")
         generator = torch.Generator().manual_seed(seed)
         sizes = [inputs] + [width] * (depth + 1)
-        drawn = [
-            math.sqrt(2 / before) * torch.randn(members, before, after, generator=generator)
-            for before, after in itertools.pairwise(sizes)
-        ]
-        self.weights = nn.ParameterList([*drawn, torch.zeros(members, width, outputs)])
-        self.biases = nn.ParameterList([torch.zeros(members, 1, w.shape[-1]) for w in self.weights])
+        between = [_stacked(members, *pair, generator) for pair in itertools.pairwise(sizes)]
+        self.layers = nn.ModuleList([*between, _stacked(members, width, outputs, None)])
 
     def forward(self, z: Tensor) -> Tensor:
         """`(batch, inputs)` -> `(members, batch, outputs)`, all zero before training."""
@@ -79,12 +107,12 @@ class StackedMLP(Members):
         return self._through(z, self.dropout)
 
     def _through(self, z: Tensor, dropout: float) -> Tensor:
-        first, *between, last = zip(self.weights, self.biases)
-        z = functional.silu(z @ first[0] + first[1])
-        for weight, bias in between:
-            step = functional.silu(z @ weight + bias)
+        first, *between, last = self.layers
+        z = functional.silu(first(z))
+        for layer in between:
+            step = functional.silu(layer(z))
             z = z + (functional.dropout(step, dropout) if dropout else step)
-        return z @ last[0] + last[1]
+        return last(z)
 
     @staticmethod
     def take(into: Mapping[str, Tensor], weights: Mapping[str, Tensor], which: Tensor) -> None:
