@@ -232,7 +232,7 @@ def test_a_loss_of_the_users_own():
 @pytest.mark.parametrize("kind", ["vector", "sequence", "image", "set"])
 def test_every_kind_of_observation_learns(kind, dtype, known_noise):
     problem = Measured(kind, dtype, known_noise)
-    net = ff.neural(problem, "gaussian")
+    net = ff.neural(problem, "gaussian", width=16)
     ff.fit(net, problem, steps=60, batch=128, validation_samples=500, threads=1)
     x, obs = problem.sample(400, rng(3))
     with torch.no_grad():
