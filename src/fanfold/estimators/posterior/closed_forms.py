@@ -13,7 +13,7 @@ MOST_ROWS = 20_000  # that a polynomial is fitted to
 
 
 class LinearForm(nn.Module):
-    """`x = centre + W z`, the best linear estimator from data.
+    """`x = centre + W z`, the best linear estimator from data. Of twofold features it takes the first half.
 
     Args:
         features: What it sees.
@@ -42,14 +42,20 @@ class LinearForm(nn.Module):
 
     def fit(self, z: Tensor, x: Tensor) -> LinearFit:
         """Fit to features `(samples, ...)` and parameters `(samples, d)`."""
-        fit = fit_linear(z.flatten(1).double() if self.W.shape[-1] else None, x.double())
+        fit = self.fitted(z, x)
         self.W.copy_(fit.W)
         self.centre.copy_(fit.centre)
         return fit
 
+    def fitted(self, z: Tensor, x: Tensor) -> LinearFit:
+        """What `fit` would make of these, without a change."""
+        count = self.W.shape[-1]
+        return fit_linear(z.flatten(1)[:, :count].double() if count else None, x.double())
+
     def forward(self, z: Tensor) -> Tensor:
         """`(batch, ...)` -> `(batch, d)`."""
-        return self.centre + z.flatten(1) @ self.W.mT if self.W.shape[-1] else self.centre.expand(len(z), -1)
+        count = self.W.shape[-1]
+        return self.centre + z.flatten(1)[:, :count] @ self.W.mT if count else self.centre.expand(len(z), -1)
 
 
 class PolynomialForm(nn.Module):

@@ -20,7 +20,7 @@ from fanfold.estimators.posterior.folds import fold_of
 from fanfold.estimators.posterior.heads import GaussianHead, squared_error
 from fanfold.estimators.posterior.plan import Plan, networks_of, plan_for
 from fanfold.estimators.posterior.real_parts import RealParts
-from fanfold.estimators.posterior.scales import POSITIVE, Limits, ParameterScales
+from fanfold.estimators.posterior.scales import POSITIVE, REAL, Limits, ParameterScales
 from fanfold.estimators.posterior.stacking import Weighing, verdict
 from fanfold.measurements import takes_measurements
 from fanfold.networks import Members
@@ -135,7 +135,11 @@ class Ensemble(nn.Module):
         rows = slice(min(self.linear.rows, MOST_ROWS))
         z = self.features(obs[rows])
         self.unit.copy_(self.linear.fit(z, x[rows]).var.sqrt())
-        self.free_unit.copy_(self.free_linear.fit(z, self.scales.free(x[rows])).var.sqrt())
+        if self._has_free:
+            self.free_unit.copy_(self.free_linear.fit(z, self.scales.free(x[rows])).var.sqrt())
+        else:
+            self.free_unit.copy_(self.unit)
+            self.free_linear.load_state_dict(self.linear.state_dict())
         if self.polynomial.degree:
             self.polynomial.fit(z, x[rows])
 
@@ -205,8 +209,8 @@ class Ensemble(nn.Module):
         z = self.features(obs)
         # linear estimators too are those of all other samples: what they learned of a sample by heart is not in them
         free = self.scales.free(truth)
-        linear = truth - self.linear.fit(z, truth).left_out
-        free = free - self.free_linear.fit(z, free).left_out
+        linear = truth - self.linear.fitted(z, truth).left_out
+        free = free - self.free_linear.fitted(z, free).left_out if self._has_free else linear
         parts = [self._of_networks(z[r], Bases(linear[r].to(z), free[r].to(z)), leaves[:, r]) for r in _blocks(truth)]
         means, var = torch.cat([m for m, _ in parts], 1), torch.cat([v for _, v in parts])
         polynomial = truth - self.polynomial.fit(z, truth) if "polynomial" in self.sources else None
@@ -262,6 +266,11 @@ class Ensemble(nn.Module):
             return gaussian
         square = squared_error(raw[:folds, :, 0], (x - base.mean) / self.unit)
         return torch.cat([square, gaussian])
+
+    @property
+    def _has_free(self) -> bool:
+        """Whether the unbounded scale of some parameter is another than its own."""
+        return bool((self.scales.kind != REAL).any())
 
     def _bases(self, z: Tensor) -> Bases:
         return Bases(self.linear(z), self.free_linear(z))

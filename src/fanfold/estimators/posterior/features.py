@@ -182,8 +182,8 @@ def _quantiles(values: Tensor) -> tuple[Tensor, ...]:
 
 
 def linear_features(features: Features) -> int:
-    """How many features a linear part takes: none of a set, whose order means nothing, nor of a large picture."""
-    count = torch.Size(features.shape).numel()
+    """How many features, the first ones, a linear part takes: none of a set, whose order means nothing, nor of many."""
+    count = torch.Size(features.shape).numel() // (2 if features.twofold else 1)
     return 0 if features.kind == "set" or count > LARGEST_LINEAR_PART else count
 
 
