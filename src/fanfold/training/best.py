@@ -78,7 +78,7 @@ class Best:
 
     def _judge_members(self, crossed: CrossValidated, x: Tensor, obs: Observation, step: int) -> Validated:
         left_out = crossed.left_out(obs, x)
-        scores = left_out.scores.nan_to_num(nan=math.inf)
+        scores = left_out.scores.nan_to_num(nan=math.inf, posinf=math.inf)
         before = torch.full_like(scores, math.inf) if self.scores is None else self.scores
         which = scores < before
         crossed.adopt(self.weights, parameters_of(self.estimator), which)

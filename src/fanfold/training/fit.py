@@ -92,7 +92,7 @@ def _events(
     """The events of a training with the settings that suit the estimator, but for what the user says."""
     informed, follower = ability(estimator, WithTrainingDefaults), ability(estimator, FollowsBudget)
     defaults = {} if informed is None else informed.training_defaults
-    if follower is not None and not resume:
+    if follower is not None:
         stored = ability(problem, Stored)
         every = 0 if stored is None else len(stored.every()[0])
         defaults = follower.follow(options.get("simulations") or every)

@@ -298,8 +298,9 @@ class Trainer:
         with understanding(file, "a checkpoint of this training", checkpoint.REMEDY):
             if saved.mean.keys() != self.mean.weights.keys():
                 raise ValueError("it has the mean of other weights")
-            self.mean.weights = saved.mean
-            self.best.restore(saved.best, saved.scores.get("best"), saved.facts)
+            self.mean.weights = {name: t.to(self.device) for name, t in saved.mean.items()}
+            scores = {name: t.to(self.device) for name, t in saved.scores.items()}
+            self.best.restore(saved.best, scores.get("best"), saved.facts)
             load_parameters(self.estimator, saved.model)
             self.step, self.skipped = saved.facts["step"], saved.facts["skipped"]
             self.skips_in_a_row = saved.facts["skips_in_a_row"]

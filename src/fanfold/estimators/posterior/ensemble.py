@@ -30,7 +30,7 @@ ROWS_AT_ONCE, MOST_ROWS = 5000, 20_000  # that are judged together, and in all
 MOST_SURPRISE = 25.0  # square of an error over its variance, beyond which it tells no more
 GAUSSIAN_DECAY = 0.25  # of the weight decay
 KINDS_APART = 500_000  # of their seeds
-TINY = 1e-30  # of a variance
+LEAST_VAR = 1e-12  # of the prior's, that is taken for a variance
 
 
 class Bases(NamedTuple):
@@ -98,7 +98,7 @@ class Ensemble(nn.Module):
         """Take networks of other sizes, untrained."""
         self.plan = plan
         kinds = [networks_of(self.features, 2 * self.d, plan, self.seed + KINDS_APART * i) for i in range(self._kinds)]
-        self.members = nn.ModuleList(kinds).to(self.features.mean.dtype)
+        self.members = nn.ModuleList(kinds).to(self.features.mean)  # its device too
 
     def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
         """Networks that say a variance are pulled less towards the linear estimator: they weigh what noise drowns."""
@@ -114,7 +114,9 @@ class Ensemble(nn.Module):
     def follow(self, simulations: int) -> Mapping[str, Any]:
         """Take the size for a number of draws, but for what the user said."""
         plan, training = plan_for(simulations, self.features.kind)
-        self.resize(replace(plan, **self.said))
+        plan = replace(plan, **self.said)
+        if plan != self.plan:  # else what it has learned stays
+            self.resize(plan)
         return training
 
     @property
@@ -149,7 +151,9 @@ class Ensemble(nn.Module):
         leading, z = self.features.leading(obs), self.features(obs)
         means, var = self._of_networks(z, self._bases(z))
         x = self._weighed(z, means, var)
-        return Estimate(self.parts.signal(x, leading), self.parts.variance(self.spread * var, leading))
+        return Estimate(
+            self.parts.signal(x, leading), self.parts.variance(self.scales.capped(self.spread * var), leading)
+        )
 
     def linear_part(self, obs: Observation) -> Estimate:
         """The best linear estimator that training started from, with the variance of its error."""
@@ -159,12 +163,13 @@ class Ensemble(nn.Module):
 
     @torch.no_grad()
     def sample(self, obs: Observation, count: int, generator: torch.Generator) -> Tensor:
-        """Draws `(count, ..., n)` from the mixture of the heteroscedastic networks' Gaussians, within the limits.
+        """Draws `(count, ..., n)` from the mixture of the heteroscedastic networks' Gaussians on the unbounded scale.
 
-        They are moved and scaled to the mean and the variance that `forward` gives, on the unbounded scale.
+        They lie within the limits. Their mean is that of these networks, which `forward` weighs among others.
         """
         leading, z = self.features.leading(obs), self.features(obs)
         mean, var = self._gaussians(self._raw(z), self.free_linear(z))
+        mean, var = self.scales.near(mean), torch.minimum(var, self.scales.most_var)
         which = torch.randint(len(mean), (count, len(z)), generator=generator)
         at = torch.arange(len(z))
         noise = torch.randn(count, len(z), self.d, generator=generator).to(mean)
@@ -185,7 +190,7 @@ class Ensemble(nn.Module):
     def left_out(self, obs: Observation, x: Tensor) -> LeftOut:
         """The loss of each member on its fold, and what members say of the samples that they left out."""
         x = self.parts.real(x)
-        leaves = self._leaves_out(x, obs)
+        leaves = self._judges(x, obs)
         losses, means = [], []
         for rows in _blocks(x):
             z = self.features(obs[rows])
@@ -205,7 +210,7 @@ class Ensemble(nn.Module):
         """Weigh closed forms and networks by their errors on the samples that each left out."""
         rows = slice(min(self.linear.rows, MOST_ROWS))
         truth, obs = self.parts.real(x)[rows], obs[rows]
-        leaves = self._leaves_out(truth, obs)
+        leaves = self._judges(truth, obs)
         z = self.features(obs)
         # linear estimators too are those of all other samples: what they learned of a sample by heart is not in them
         free = self.scales.free(truth)
@@ -217,7 +222,7 @@ class Ensemble(nn.Module):
         judged = leaves.any(0)
         each = self._all_sources(linear, polynomial, means)[:, judged].double()
         truth = truth[judged].double()
-        var = var[judged].clamp_min(TINY)
+        var = torch.maximum(var[judged], LEAST_VAR * truth.var(0)).to(var)
         self.weighing.fit(each, truth, var, decades=self.scales.kind == POSITIVE)
         x_hat = self.scales.within(self.weighing(each.to(self.unit), var))
         error = (x_hat - truth).square()
@@ -249,6 +254,11 @@ class Ensemble(nn.Module):
         """Whether each member leaves out each sample, `(members, samples)`."""
         folds = torch.arange(self.plan.folds, device=x.device).repeat(self._kinds)
         return fold_of(x, obs.y, self.plan.parts) == folds[:, None]
+
+    def _judges(self, x: Tensor, obs: Observation) -> Tensor:
+        """Whether each member is judged by each sample: by all where it left out none, as may be of few draws."""
+        leaves = self._leaves_out(x, obs)
+        return leaves | ~leaves.any(1, keepdim=True)
 
     def _raw(self, z: Tensor) -> Tensor:
         """What the members say, `(members, batch, 2, d)`: those of squared error first."""
@@ -290,6 +300,7 @@ class Ensemble(nn.Module):
         share = torch.full((folds, 1, 1), 1 / folds, dtype=raw.dtype, device=raw.device)
         if leaves is not None:
             share = leaves[:folds].to(raw.dtype).unsqueeze(-1)
+            share = share / share.sum(0).clamp_min(1)
         mean, var = self.scales.moments(*self._gaussians(raw, base.free))
         middle = (share * mean).sum(0)
         var = (share * (var + (mean - middle).square())).sum(0)

@@ -77,7 +77,7 @@ class Features(nn.Module):
     def prepare(self, obs: Observation) -> None:
         """Mean and scale of each feature or channel, from data; what never changes is left at scale 1."""
         raw = self._raw(obs).flatten(0, -1 - AXES[self.kind])
-        self._choose_laws(raw.movedim(CHANNEL[self.kind], 0).flatten(1).double())
+        self._choose_laws(raw.movedim(CHANNEL[self.kind], 0).flatten(1))
         z = self._spread(raw).double()
         axes = [axis for axis in range(z.ndim) if axis != z.ndim + CHANNEL[self.kind]]
         mean, scale = z.mean(axes, keepdim=True), z.std(axes, keepdim=True)
@@ -107,7 +107,10 @@ class Features(nn.Module):
 
     def _choose_laws(self, values: Tensor) -> None:
         """Which channels `(channels, values)` are taken as their logarithm, and which as an inverse sine of that."""
-        values = values[:, torch.linspace(0, values.shape[1] - 1, min(values.shape[1], MOST_VALUES)).long()]
+        count = min(values.shape[1], MOST_VALUES)
+        values = values[
+            :, torch.arange(count, device=values.device) * (values.shape[1] - 1) // max(1, count - 1)
+        ].double()
         smallest = torch.where(values > 0, values, torch.inf).amin(1)
         _, low, middle, high, most = _quantiles(values)
         skewed = (values.amin(1) >= 0) & (most > SKEWED * middle) & torch.isfinite(smallest)
@@ -126,7 +129,9 @@ class Features(nn.Module):
 
     def _spread(self, raw: Tensor) -> Tensor:
         """The channels, those of heavy tails or many decades on a scale on which they are spread evenly; invertible."""
-        z = torch.where(self.logged, (raw + self.offset).maximum(self.floor).log(), raw)
+        # what no logarithm is taken of is one there, as the gradient of a logarithm of zero would be no number
+        logarithm = torch.where(self.logged, raw + self.offset, 1.0).maximum(self.floor).log()
+        z = torch.where(self.logged, logarithm, raw)
         return torch.where(self.bent, torch.asinh((z - self.middle) / self.unit), z)
 
     @staticmethod

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 
 import torch
 
@@ -97,6 +98,11 @@ def neural(
     return _built(settings, problem)
 
 
+def _sized(settings: NeuralSettings, plan: Plan) -> NeuralSettings:
+    """The settings with the sizes that an ensemble has taken."""
+    return replace(settings, **vars(plan))
+
+
 def _built(settings: NeuralSettings, problem: Problem) -> "Neural | Ensemble | Focused":
     x, obs = problem.sample(2, torch.Generator().manual_seed(0))
     kind, loss, members = kind_of(problem), settings.loss, settings.members
@@ -111,7 +117,7 @@ def _built(settings: NeuralSettings, problem: Problem) -> "Neural | Ensemble | F
         def ensemble(obs: Observation) -> Ensemble:
             features = Features(obs, kind, twofold=True)
             net = Ensemble(features, x, limits, said, loss, settings.network_seed)
-            net.described = lambda plan: replace(settings, **vars(plan))
+            net.described = partial(_sized, settings)
             return net
 
         if settings.observed is None:

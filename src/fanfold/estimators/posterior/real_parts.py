@@ -26,8 +26,10 @@ class RealParts(NamedTuple):
         return x.shape[-1] * (2 if self.complex else 1)
 
     def real(self, x: Tensor) -> Tensor:
-        """`(..., n)` -> `(..., d)`."""
-        return torch.cat([x.real, x.imag], -1) if self.complex else x
+        """`(..., n)` -> `(..., d)`; whole numbers become floating ones."""
+        if self.complex:
+            return torch.cat([x.real, x.imag], -1)
+        return x if x.is_floating_point() else x.to(torch.get_default_dtype())
 
     def signal(self, x: Tensor, leading: tuple[int, ...]) -> Tensor:
         """`(batch, d)` -> `(*leading, n)`."""
