@@ -329,6 +329,9 @@ def test_whatever_has_parameters_is_built_by_a_row():
     ]
     assert not [type(module) for module in without if any(p.requires_grad for p in module.parameters())]
     built = {type(module) for name in CASES for module in made(name).modules()}
+    near = ff.neural(LINEAR, observed=drawn("neural")[1].y[0])  # the row "neural" with one more setting
+    assert type(near.settings) is estimators.REGISTRY["neural"]
+    built |= {type(module) for module in near.modules()}
     shown = built | {type(module) for module in without}
     bases = {base for kind in shown for base in kind.__mro__[1:]}
     assert not {kind.__name__ for kind in estimating() - shown - bases}

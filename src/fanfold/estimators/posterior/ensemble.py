@@ -219,15 +219,14 @@ class Ensemble(nn.Module):
         parts = [self._of_networks(z[r], Bases(linear[r].to(z), free[r].to(z)), leaves[:, r]) for r in _blocks(truth)]
         means, var = torch.cat([m for m, _ in parts], 1), torch.cat([v for _, v in parts])
         polynomial = truth - self.polynomial.fit(z, truth) if "polynomial" in self.sources else None
-        judged = leaves.any(0)
+        judged, prior = leaves.any(0), truth.double().var(0)
         each = self._all_sources(linear, polynomial, means)[:, judged].double()
         truth = truth[judged].double()
-        var = torch.maximum(var[judged], LEAST_VAR * truth.var(0)).to(var)
+        var = torch.maximum(var[judged], LEAST_VAR * prior).to(var)
         self.weighing.fit(each, truth, var, decades=self.scales.kind == POSITIVE)
         x_hat = self.scales.within(self.weighing(each.to(self.unit), var))
         error = (x_hat - truth).square()
         self.spread.copy_((error / var).clamp_max(MOST_SURPRISE).mean(0).clamp(0.1, 10.0))
-        prior = truth.var(0)
         risks = ((each - truth).square().mean(1) / prior).mean(-1).tolist()
         base = ((linear[judged] - truth).square().mean(0) / prior).mean().item()
         sentence = verdict(self.sources, risks, (error.mean(0) / prior).mean().item(), base, len(x))
