@@ -21,7 +21,7 @@ from fanfold.problems.draws import Pool, draw
 from fanfold.runs import recipe
 from fanfold.training.events import Finished, Validated
 
-UNTRAINED = {"steps": 1, "lr": 1e-30}  # prepared from data, and not moved
+UNTRAINED = {"steps": 1, "lr": 1e-30, "validation_samples": 500}  # prepared from data, and not moved
 
 
 def rng(seed: int) -> torch.Generator:
@@ -53,7 +53,7 @@ class Measured(Described):
 @pytest.mark.parametrize("dtype", ["float32", "float64", "complex64", "complex128"])
 def test_zero_deviation_is_the_best_linear_estimator(dtype):
     problem = Measured(dtype=dtype)
-    net = ff.fit(ff.neural(problem), problem, **UNTRAINED)
+    net = ff.fit(ff.neural(problem, width=8), problem, **UNTRAINED)
     x, obs = problem.sample(2000, rng(1))
     centred = obs.y - obs.y.mean(0)
     W = torch.linalg.lstsq(centred, x - x.mean(0)).solution  # of the test draws themselves: no linear map does better
@@ -77,7 +77,7 @@ def test_every_kind_has_the_same_linear_part(kind):
             x, obs = super().sample(n, generator)
             return x, Observation(obs.y + torch.linspace(0, 10, 64).reshape(obs.y.shape[1:]))
 
-    nets = [ff.fit(ff.neural(p), p, **UNTRAINED) for p in (Tilted("vector"), Tilted(kind))]
+    nets = [ff.fit(ff.neural(p, width=8), p, **UNTRAINED) for p in (Tilted("vector"), Tilted(kind))]
     y = Tilted("vector").sample(50, rng(0))[1].y
     shaped = y.reshape(50, *Tilted(kind).sample(1, rng(0))[1].y.shape[1:])
     a, b = (net.linear_part(Observation(z)).x for net, z in zip(nets, (y, shaped)))
@@ -92,7 +92,7 @@ def test_measurements_in_another_precision_and_tiny_units_will_do():
             x, obs = super().sample(n, generator)
             return x, Observation(1e-13 * obs.y)
 
-    net, plain = (ff.fit(ff.neural(p), p, **UNTRAINED) for p in (Tiny(), Measured()))
+    net, plain = (ff.fit(ff.neural(p, width=8), p, **UNTRAINED) for p in (Tiny(), Measured()))
     _, obs = Measured().sample(5, rng(0))
     assert torch.allclose(net(Observation(1e-13 * obs.y.double())).x, plain(obs).x, atol=1e-3)
 
@@ -157,7 +157,7 @@ def trained():
 
 def test_squared_error_gives_the_posterior_mean():
     problem = MixtureSignal()
-    net = ff.neural(problem)
+    net = ff.neural(problem, width=64)
     ff.fit(net, problem, steps=500, threads=1)
     assert excess(net, problem) < 0.03 < 0.1 < excess(net.linear_part, problem)
 
@@ -250,7 +250,7 @@ def test_every_kind_of_observation_learns(kind, dtype, known_noise):
 
 def test_a_set_has_no_order():
     problem = Measured("set")
-    net = ff.fit(ff.neural(problem), problem, steps=20, threads=1, validation_samples=500)
+    net = ff.fit(ff.neural(problem, width=16), problem, steps=20, threads=1, validation_samples=500)
     _, obs = problem.sample(10, rng(0))
     turned = Observation(obs.y[:, torch.randperm(32, generator=rng(1))])
     with torch.no_grad():
