@@ -103,7 +103,7 @@ def test_a_skewed_positive_parameter_is_learned_by_its_logarithm():
 
 
 def laws(y: torch.Tensor) -> Features:
-    features = Features(Observation(y[:2]), "vector")
+    features = Features(Observation(y[:2]), "vector", adaptive=True)
     features.prepare(Observation(y))
     return features
 
@@ -130,7 +130,7 @@ def test_light_tails_are_left_as_they_are():
     assert not (features.logged | features.bent).any()
     for name in ("linear Gaussian", "Bernoulli GLM"):
         _, obs = BENCHMARKS[name].sample(2000, rng(0))
-        features = Features(obs[:2], "vector")
+        features = Features(obs[:2], "vector", adaptive=True)
         features.prepare(obs)
         assert not (features.logged | features.bent).any()
 

@@ -37,8 +37,9 @@ class Features(nn.Module):
         obs: Any observation of the problem.
         kind: "vector" `(..., m)`, "sequence" `(..., channels, length)`, "image" `(..., channels, h, w)` or
             "set" `(..., count, features)`.
-        twofold: Whether a vector has behind its features as many more, which are those that a logarithm was taken of,
-            as they were before, and zero elsewhere: what is large is told apart by these, what is small by those.
+        adaptive: Whether channels of many decades are taken as their logarithms, and heavy tails as inverse sines. A
+            vector then has twice as many features: behind them are those that a logarithm was taken of, as they were
+            before, and zero for the others. Logarithms tell small values apart, the second half large ones.
     """
 
     mean: Tensor
@@ -52,7 +53,7 @@ class Features(nn.Module):
     plain_mean: Tensor
     plain_scale: Tensor
 
-    def __init__(self, obs: Observation, kind: Kind, *, twofold: bool = False):
+    def __init__(self, obs: Observation, kind: Kind, *, adaptive: bool = False):
         super().__init__()
         if kind not in AXES:
             raise ValueError(f"unknown kind of observation {kind!r}; it is one of {', '.join(AXES)}.")
@@ -62,7 +63,7 @@ class Features(nn.Module):
         self.single, self.complex = tuple(obs.y.shape[-AXES[kind] :]), obs.y.is_complex()
         self.dtype = obs.y.real.dtype
         shape = self._raw(obs).shape[-AXES[kind] :]
-        self.twofold = twofold and kind == "vector"
+        self.adaptive, self.twofold = adaptive, adaptive and kind == "vector"
         self.shape = (2 * shape[0],) if self.twofold else tuple(shape)
         along = [1] * len(shape)
         along[CHANNEL[kind]] = shape[CHANNEL[kind]]
@@ -77,7 +78,8 @@ class Features(nn.Module):
     def prepare(self, obs: Observation) -> None:
         """Mean and scale of each feature or channel, from data; what never changes is left at scale 1."""
         raw = self._raw(obs).flatten(0, -1 - AXES[self.kind])
-        self._choose_laws(raw.movedim(CHANNEL[self.kind], 0).flatten(1))
+        if self.adaptive:
+            self._choose_laws(raw.movedim(CHANNEL[self.kind], 0).flatten(1))
         z = self._spread(raw).double()
         axes = [axis for axis in range(z.ndim) if axis != z.ndim + CHANNEL[self.kind]]
         mean, scale = z.mean(axes, keepdim=True), z.std(axes, keepdim=True)

@@ -115,7 +115,7 @@ def _built(settings: NeuralSettings, problem: Problem) -> "Neural | Ensemble | F
         limits = limits_of(problem, x)
 
         def ensemble(obs: Observation) -> Ensemble:
-            features = Features(obs, kind, twofold=True)
+            features = Features(obs, kind, adaptive=True)
             net = Ensemble(features, x, limits, said, loss, settings.network_seed)
             net.described = partial(_sized, settings)
             return net
