@@ -213,6 +213,7 @@ RARE = (
     posing.ChannelProblem,
     posing.WithScene,
     posing.KnownWaveform,
+    posing.Restrictable,
 )
 
 
@@ -220,6 +221,7 @@ class Strange(Offset):
     """Has what an offset has not, by name."""
 
     likelihood = layout = mask = scene = None
+    restricted = Offset.shifted
     window, resolution, gain, has_posterior = (0.0, 1.0), 0.1, "known", False
 
     def covariance(self, x: Tensor) -> Tensor:

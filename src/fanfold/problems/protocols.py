@@ -262,14 +262,6 @@ class Limited(Protocol):
 
 
 @runtime_checkable
-class WithParameters(Protocol):
-    """A simulator that says what its parameters are drawn from."""
-
-    @property
-    def prior(self) -> Any: ...
-
-
-@runtime_checkable
 class Restrictable(Protocol):
     """A problem whose parameters can be drawn from its prior given that they lie in a box."""
 
@@ -281,7 +273,7 @@ class Restrictable(Protocol):
 def limits_of(problem: object, x: Tensor) -> tuple[tuple[float, float], ...]:
     """The least and the largest value of each parameter of x `(..., d)`: of all numbers where none is known."""
     count = x.shape[-1] * (2 if x.is_complex() else 1)
-    source = problem.prior if offers(problem, WithParameters) else None
+    source = problem.prior if offers(problem, KnownPrior) else None
     for thing in (problem, source):
         if offers(thing, Limited) and len(thing.limits) == count and not x.is_complex():
             return tuple((float(low), float(high)) for low, high in thing.limits)
