@@ -60,7 +60,6 @@ class ParameterScales(nn.Module):
             kinds.append(BOUNDED if both else POSITIVE if math.isfinite(low) else REAL)
         finite = [[b if math.isfinite(b) else 0.0 for b in bounds] for bounds in zip(*limits)]
         nodes, weights = np.polynomial.hermite_e.hermegauss(NODES)
-        self.bounded = BOUNDED in kinds
         columns = {
             "kind": kinds,
             "low": finite[0],
@@ -128,8 +127,6 @@ class ParameterScales(nn.Module):
         positive = self.kind == POSITIVE
         x = torch.where(positive, log_normal, mean)
         x_var = torch.where(positive, torch.minimum(log_normal_var, self.largest_var), var)
-        if not self.bounded:
-            return x, x_var
         at = torch.sigmoid(mean.unsqueeze(-1) + var.sqrt().unsqueeze(-1) * self.nodes)
         share = (at * self.weights).sum(-1)
         share_var = ((at - share.unsqueeze(-1)).square() * self.weights).sum(-1)
