@@ -89,7 +89,8 @@ def summary(finished: Finished) -> str:
     skipped = f", {finished.skipped} non-finite steps skipped" if finished.skipped else ""
     loss = "" if finished.loss is None else f"loss {finished.loss:.4f}, "
     line = f"{loss}{finished.nmse_db:.2f} dB on held-out draws after {finished.step} steps ({finished.reason}){skipped}"
-    return ". ".join([line, *(text for text in (finished.verdict, finished.advice) if text is not None)])
+    verdict = None if finished.verdict is None else finished.verdict.removesuffix(".")
+    return ". ".join(text for text in (line, verdict, finished.advice) if text is not None)
 
 
 def advice_on(reason: Ending, step: int, skipped: int, best_step: int, *, judged: bool) -> str | None:
