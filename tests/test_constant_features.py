@@ -101,5 +101,5 @@ def test_a_spread_far_below_the_estimate_is_not_rounded_away():
     net.prepare(*problem.sample(4000, torch.Generator().manual_seed(0)))
     _, obs = problem.sample(5, torch.Generator().manual_seed(1))
     near = net(obs).var
-    net.centre += 1e8
+    net.linear.centre += 1e8
     assert torch.equal(net(obs).var, near)

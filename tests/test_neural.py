@@ -296,9 +296,9 @@ def test_stored_pairs_are_held_out_from_those_to_train_on(tmp_path):
     pairs = Pairs(str(tmp_path / "pairs.npz"))
     net = ff.neural(pairs, members=1)
     net.prepare(*Pool(pairs, 160, 0).part(held_out=False))  # four fifths of 200; the others are for tests
-    W, scale = net.linear.clone(), net.scale.clone()
+    W, scale = net.linear.W.clone(), net.scale.clone()
     ff.fit(net, pairs, steps=1, lr=1e-30, threads=1)
-    assert torch.equal(net.linear, W)
+    assert torch.equal(net.linear.W, W)
     assert torch.equal(net.scale, scale)
 
 
@@ -337,7 +337,9 @@ def test_the_command_line_trains_evaluates_applies_and_reports(tmp_path, capsys,
     assert cli.run(["apply", "run", "y.npy", "--coverage", "0.9", "--overwrite"]) == 0
     assert (np.load("x_hat_high.npy") - np.load("x_hat_low.npy") < wide).all()
     assert cli.run(["report", "run", "--samples", "200"]) == 0
-    assert (tmp_path / "run/report.html").read_text().count("<section>") == 9  # what was run, and four on the posterior
+    page = (tmp_path / "run/report.html").read_text()
+    assert page.count("<section>") == 9  # what was run, and four on the posterior
+    assert "Squared errors on draws left out" in page  # what training came to
     assert cli.run(["runs", "."]) == 0
     assert "neural" in capsys.readouterr().out
     assert cli.run(["train", "linear-gaussian", "neural", "--config", "run/config.toml", "--run-dir", "again"]) == 0

@@ -44,7 +44,8 @@ def generator_of(*numbers: int) -> torch.Generator:
 
 @contextmanager
 def chance_of(*numbers: int) -> Generator[None]:
-    """A block in which torch's global generator, which dropout draws from, has a seed made of several numbers."""
-    with torch.random.fork_rng(devices=[]):
+    """A block in which torch's global generators, which dropout draws from, have a seed made of several numbers."""
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices=devices):
         torch.manual_seed(generator_of(*numbers).initial_seed())
         yield

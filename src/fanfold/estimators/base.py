@@ -73,6 +73,16 @@ class FollowsBudget(Protocol):
         ...
 
 
+@runtime_checkable
+class LearnsByChance(Protocol):
+    """An estimator whose losses leave entries out by chance, from torch's global generator."""
+
+    @property
+    def by_chance(self) -> bool:
+        """Whether they do."""
+        ...
+
+
 class LeftOut(NamedTuple):
     """What members say of the samples that each of them left out."""
 

@@ -57,6 +57,8 @@ def learning_sections(metrics: Sequence[dict[str, Any]], text: str = LOSS_UNITS)
     held_out = [m for m in metrics if m["event"] == "validated"]
     if not steps:
         return []
+    verdicts = [m["verdict"] for m in metrics if m["event"] == "finished" and m.get("verdict")]
+    text = "\n".join([*verdicts[-1:], text])
     thinned = steps[:: max(1, len(steps) // 200)]
     judged = all(m["loss"] is not None for m in held_out)
     factor, measure = (1, "loss") if judged else (10, "nmse_db")

@@ -293,8 +293,7 @@ class Run:
         return data if data.get("weights") == self.weights_hash() else None
 
     def _check_operator(self, A: LinearOperator | None) -> None:
-        expected = self.environment.get("operator")
-        if A is not None and expected != A.fingerprint():
+        if A is not None and (expected := self.environment.get("operator")) != A.fingerprint():
             raise ValueError(
                 f"{self.path} was trained for the operator with hash {str(expected)[:12]} and this one has "
                 f"{A.fingerprint()[:12]}: a network loaded against another A is garbage. Was the data file changed?"

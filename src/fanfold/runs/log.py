@@ -18,7 +18,7 @@ NUMBERS = (float, float | None)
 FURTHER: Mapping[str, Mapping[str, Any]] = {  # event: what a line of it holds besides
     "stepped": {"loss": float, "gradient_norm": float, "lr": float, "skipped": bool},
     "validated": {"nmse_db": float, "loss": float | None},
-    "finished": {"nmse_db": float, "loss": float | None, "advice": str | None},
+    "finished": {"nmse_db": float, "loss": float | None, "advice": str | None, "verdict": str | None},
     "failures": {"failed": Mapping[str, int]},
 }
 

@@ -5,6 +5,7 @@ import os
 import time
 import warnings
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from fanfold.estimators.base import (
     CrossValidated,
     Grouped,
     Layered,
+    LearnsByChance,
     Lessons,
     Preparable,
     SelfTaught,
@@ -66,6 +68,8 @@ class Trainer:
         self.restored = False
         self.prepared_with: tuple[Tensor, Observation] | None = None  # draws to learn from in closed form
         self.best, self.mean = Best(estimator, self.objective), MeanWeights(estimator, training.averaging)
+        learner = ability(estimator, LearnsByChance)
+        self.by_chance = learner is not None and learner.by_chance
         self.pool = self._pool()
         self.lessons = self._lessons()
         terms = () if self.lessons is None else self.lessons.terms
@@ -153,6 +157,7 @@ class Trainer:
             return None
         x, obs = self._all_draws(CONCLUSION_DRAWS, 1)
         conclusion = learner.conclude(x.to(self.device), obs.to(self.device))
+        self._agree()
         self.best.nmse_db = conclusion.nmse_db
         return conclusion
 
@@ -178,7 +183,11 @@ class Trainer:
         self.prepared_with = x, obs
         with torch.no_grad():
             learner.prepare(x.to(self.device), obs.to(self.device))
-        if self.world.size > 1:  # eigenvectors of another machine may have another sign
+        self._agree()
+
+    def _agree(self) -> None:
+        """Take what the first process learned in closed form: eigenvectors of another machine may differ in sign."""
+        if self.world.size > 1:
             load_parameters(self.estimator, self.world.of_first(parameters_of(self.estimator)))
 
     def _all_draws(self, count: int, index: int) -> tuple[Tensor, Observation]:
@@ -205,7 +214,7 @@ class Trainer:
     def _step(self, stage: Stage) -> Stepped:
         training, rate = self.training, stage.rate(self.step)
         self.optimiser.zero_grad(set_to_none=True)
-        with chance_of(training.seed, Stream.DROPOUT, self.step):
+        with chance_of(training.seed, Stream.DROPOUT, self.step) if self.by_chance else nullcontext():
             loss = self._loss(stage)
         loss.backward()
         if stage.newest_only:

@@ -58,8 +58,17 @@ class LinearForm(nn.Module):
         return self.centre + z.flatten(1)[:, :count] @ self.W.mT if count else self.centre.expand(len(z), -1)
 
 
+def degree_of(features: Features) -> int:
+    """The degree of a polynomial of a vector: three, or two where there are many features; 0 where there are too many.
+
+    It is 0 of a set, a sequence or a picture too.
+    """
+    m = linear_features(features) if features.kind == "vector" else 0
+    return next((d for d in (3, 2) if m and math.comb(m + d, d) - 1 <= MOST_MONOMIALS), 0)
+
+
 class PolynomialForm(nn.Module):
-    """A polynomial of the features of third degree, or of second where there are many; it is none of a set or picture.
+    """A polynomial of the features of a vector, of the degree that `degree_of` says.
 
     Of twofold features it takes the first half. Beyond the range of the training it goes on as at its edge, where a
     cubic would run away.
@@ -67,6 +76,9 @@ class PolynomialForm(nn.Module):
     Args:
         features: What it sees.
         d: The number of parameters.
+
+    Raises:
+        ValueError: If there are too many features.
 
     Example:
         >>> import torch, fanfold as ff
@@ -83,13 +95,13 @@ class PolynomialForm(nn.Module):
 
     def __init__(self, features: Features, d: int):
         super().__init__()
-        m = features.shape[0] // (2 if features.twofold else 1) if features.kind == "vector" else 0
-        fits = [degree for degree in (3, 2) if m and math.comb(m + degree, degree) - 1 <= MOST_MONOMIALS]
-        self.degree = fits[0] if fits else 0
+        m, self.degree = linear_features(features), degree_of(features)
+        if not self.degree:
+            raise ValueError(f"a polynomial of {features.shape} features has too many terms; take the linear form.")
         # entry m stands for one, so that lower degrees are products with it
-        products = itertools.combinations_with_replacement(range(m + 1), self.degree) if self.degree else []
+        products = itertools.combinations_with_replacement(range(m + 1), self.degree)
         terms = [product for product in products if product[0] != m]
-        self.register_buffer("terms", torch.tensor(terms, dtype=torch.int64).reshape(len(terms), self.degree).mT)
+        self.register_buffer("terms", torch.tensor(terms).mT)
         self.register_buffer("W", torch.zeros(d, len(terms)))
         self.register_buffer("centre", torch.zeros(d))
         self.register_buffer("reach", torch.ones(m))

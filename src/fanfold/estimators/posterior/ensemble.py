@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from fanfold.core.units import nmse_db
 from fanfold.estimators.base import Conclusion, LeftOut, Settings
-from fanfold.estimators.posterior.closed_forms import LinearForm, PolynomialForm
+from fanfold.estimators.posterior.closed_forms import LinearForm, PolynomialForm, degree_of
 from fanfold.estimators.posterior.features import Features
 from fanfold.estimators.posterior.folds import fold_of
 from fanfold.estimators.posterior.heads import GaussianHead, squared_error
@@ -51,7 +51,7 @@ class Ensemble(nn.Module):
         features: What the networks see of an observation.
         x: Parameters as they are drawn, `(..., n)`.
         limits: The least and the largest value of each parameter.
-        said: The sizes that the user asks for, by name; others follow the number of draws.
+        sizes: The sizes that the user asks for, by name; others follow the number of draws.
         loss: "squared-error" for both kinds of networks, "gaussian" for the heteroscedastic ones alone.
         seed: The seed of the starting weights.
 
@@ -75,23 +75,23 @@ class Ensemble(nn.Module):
         features: Features,
         x: Tensor,
         limits: Limits,
-        said: Mapping[str, Any],
+        sizes: Mapping[str, Any],
         loss: Literal["squared-error", "gaussian"],
         seed: int,
     ):
         super().__init__()
-        self.features, self.said, self.loss, self.seed, self.strength = features, said, loss, seed, 1.0
-        self.parts = RealParts(x.is_complex())
-        self.d = self.parts.count(x)
+        self.features, self.sizes, self.loss, self.seed, self.strength = features, sizes, loss, seed, 1.0
+        self.real_parts = RealParts(x.is_complex())
+        self.d = self.real_parts.count(x)
         self.scales = ParameterScales(limits)
         self.linear, self.free_linear = LinearForm(features, self.d), LinearForm(features, self.d)
-        self.polynomial = PolynomialForm(features, self.d)
+        self.polynomial = PolynomialForm(features, self.d) if loss == "squared-error" and degree_of(features) else None
         self.sources = self._sources()
         self.weighing = Weighing(len(self.sources), self.d)
         self.register_buffer("spread", torch.ones(self.d))  # of the variance that networks claim
         self.register_buffer("unit", torch.ones(self.d))  # the linear estimator's error
         self.register_buffer("free_unit", torch.ones(self.d))  # the same on the unbounded scale
-        self.resize(replace(plan_for(0, features.kind)[0], **said))
+        self.resize(replace(plan_for(0, features.kind)[0], **sizes))
         self.to(features.mean.dtype)
 
     def resize(self, plan: Plan) -> None:
@@ -114,10 +114,15 @@ class Ensemble(nn.Module):
     def follow(self, simulations: int) -> Mapping[str, Any]:
         """Take the size for a number of draws, but for what the user said."""
         plan, training = plan_for(simulations, self.features.kind)
-        plan = replace(plan, **self.said)
+        plan = replace(plan, **self.sizes)
         if plan != self.plan:  # else what it has learned stays
             self.resize(plan)
         return training
+
+    @property
+    def by_chance(self) -> bool:
+        """Whether training leaves entries out by chance."""
+        return self.plan.dropout > 0
 
     @property
     def origin(self) -> tuple[str, Estimator]:
@@ -131,7 +136,7 @@ class Ensemble(nn.Module):
 
     def prepare(self, x: Tensor, obs: Observation) -> None:
         """Standardise from data and fit the closed forms, in double precision; training calls it once."""
-        x = self.parts.real(x)
+        x = self.real_parts.real(x)
         self.features.prepare(obs)
         self.scales.prepare(x)
         rows = slice(min(self.linear.rows, MOST_ROWS))
@@ -142,24 +147,29 @@ class Ensemble(nn.Module):
         else:
             self.free_unit.copy_(self.unit)
             self.free_linear.load_state_dict(self.linear.state_dict())
-        if self.polynomial.degree:
+        if self.polynomial is not None:
             self.polynomial.fit(z, x[rows])
 
     @takes_measurements
     def forward(self, obs: Observation) -> Estimate:
         """Mean and variance of the posterior, `(..., n)`."""
         leading, z = self.features.leading(obs), self.features(obs)
-        means, var = self._of_networks(z, self._bases(z))
-        x = self._weighed(z, means, var)
+        base = self._bases(z)
+        means, var = self._of_networks(self._raw(z), base)
+        polynomial = None if self.polynomial is None else self.polynomial(z)
+        x = self.weighing(self._all_sources(base.mean, polynomial, means), var)
+        x = self.scales.within(base.mean + self.strength * (x - base.mean))
         return Estimate(
-            self.parts.signal(x, leading), self.parts.variance(self.scales.capped(self.spread * var), leading)
+            self.real_parts.signal(x, leading), self.real_parts.variance(self.scales.capped(self.spread * var), leading)
         )
 
     def linear_part(self, obs: Observation) -> Estimate:
         """The best linear estimator that training started from, with the variance of its error."""
         leading = self.features.leading(obs)
         x = self.linear(self.features(obs))
-        return Estimate(self.parts.signal(x, leading), self.parts.variance(self.unit.square().expand(x.shape), leading))
+        return Estimate(
+            self.real_parts.signal(x, leading), self.real_parts.variance(self.unit.square().expand(x.shape), leading)
+        )
 
     @torch.no_grad()
     def sample(self, obs: Observation, count: int, generator: torch.Generator) -> Tensor:
@@ -174,31 +184,33 @@ class Ensemble(nn.Module):
         at = torch.arange(len(z))
         noise = torch.randn(count, len(z), self.d, generator=generator).to(mean)
         u = mean[which, at] + (self.spread * var[which, at]).sqrt() * noise
-        return self.parts.signal(self.scales.back(u), (count, *leading))
+        return self.real_parts.signal(self.scales.back(u), (count, *leading))
 
     # Training
 
     def losses(self, obs: Observation, x: Tensor) -> Tensor:
         """The mean loss over the members that do not leave a sample out, `(batch,)`."""
-        x = self.parts.real(x)
+        x = self.real_parts.real(x)
         z = self.features(obs)
         seen = self.features.seen(z)
         raw = torch.cat([kind.noisy(seen) for kind in self._networks]).unflatten(-1, (2, self.d))
-        return (self._member_losses(z, x, raw) * ~self._leaves_out(x, obs)).mean(0)
+        taught = ~self._leaves_out(x, obs)
+        return (self._member_losses(raw, self._bases(z), x) * taught).sum(0) / taught.sum(0).clamp_min(1)
 
     @torch.no_grad()
     def left_out(self, obs: Observation, x: Tensor) -> LeftOut:
         """The loss of each member on its fold, and what members say of the samples that they left out."""
-        x = self.parts.real(x)
+        x = self.real_parts.real(x)
         leaves = self._judges(x, obs)
         losses, means = [], []
         for rows in _blocks(x):
             z = self.features(obs[rows])
-            losses.append(self._member_losses(z, x[rows], self._raw(z)))
-            means.append(self._of_networks(z, self._bases(z), leaves[:, rows])[0][0])
+            raw, base = self._raw(z), self._bases(z)
+            losses.append(self._member_losses(raw, base, x[rows]))
+            means.append(self._of_networks(raw, base, leaves[:, rows])[0][0])
         scores = (torch.cat(losses, 1) * leaves).sum(1) / leaves.sum(1).clamp_min(1)
         judged = leaves.any(0)
-        return LeftOut(scores, self.parts.signal(torch.cat(means)[judged], (-1,)), judged)
+        return LeftOut(scores, self.real_parts.signal(torch.cat(means)[judged], (-1,)), judged)
 
     def adopt(self, best: Mapping[str, Tensor], weights: Mapping[str, Tensor], which: Tensor) -> None:
         """Copy the weights of the members `which` into the best ones, in place."""
@@ -209,16 +221,19 @@ class Ensemble(nn.Module):
     def conclude(self, x: Tensor, obs: Observation) -> Conclusion:
         """Weigh closed forms and networks by their errors on the samples that each left out."""
         rows = slice(min(self.linear.rows, MOST_ROWS))
-        truth, obs = self.parts.real(x)[rows], obs[rows]
+        truth, obs = self.real_parts.real(x)[rows], obs[rows]
         leaves = self._judges(truth, obs)
         z = self.features(obs)
         # linear estimators too are those of all other samples: what they learned of a sample by heart is not in them
         free = self.scales.free(truth)
         linear = truth - self.linear.fitted(z, truth).left_out
         free = free - self.free_linear.fitted(z, free).left_out if self._has_free else linear
-        parts = [self._of_networks(z[r], Bases(linear[r].to(z), free[r].to(z)), leaves[:, r]) for r in _blocks(truth)]
+        parts = [
+            self._of_networks(self._raw(z[r]), Bases(linear[r].to(z), free[r].to(z)), leaves[:, r])
+            for r in _blocks(truth)
+        ]
         means, var = torch.cat([m for m, _ in parts], 1), torch.cat([v for _, v in parts])
-        polynomial = truth - self.polynomial.fit(z, truth) if "polynomial" in self.sources else None
+        polynomial = None if self.polynomial is None else truth - self.polynomial.fit(z, truth)
         judged, prior = leaves.any(0), truth.double().var(0)
         each = self._all_sources(linear, polynomial, means)[:, judged].double()
         truth = truth[judged].double()
@@ -238,7 +253,7 @@ class Ensemble(nn.Module):
         """What is weighed, by name."""
         if self.loss == "gaussian":
             return ("heteroscedastic networks",)
-        polynomial = ("polynomial",) if self.polynomial.degree else ()
+        polynomial = () if self.polynomial is None else ("polynomial",)
         return ("linear", *polynomial, "squared-error networks", "heteroscedastic networks")
 
     @property
@@ -265,10 +280,9 @@ class Ensemble(nn.Module):
         raw = torch.cat([kind(seen) for kind in self._networks])
         return (self.strength * raw).unflatten(-1, (2, self.d))
 
-    def _member_losses(self, z: Tensor, x: Tensor, raw: Tensor) -> Tensor:
+    def _member_losses(self, raw: Tensor, base: Bases, x: Tensor) -> Tensor:
         """The loss of each member, `(members, batch)`, from what they say, `(members, batch, 2, d)`."""
         folds = self.plan.folds
-        base = self._bases(z)
         free = (self.scales.free(x) - base.free) / self.free_unit
         gaussian = GaussianHead().losses(raw[-folds:], free.expand(folds, *free.shape))
         if self._kinds == 1:
@@ -290,12 +304,12 @@ class Ensemble(nn.Module):
         assert var is not None
         return base + self.free_unit * deviation, self.free_unit.square() * var
 
-    def _of_networks(self, z: Tensor, base: Bases, leaves: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def _of_networks(self, raw: Tensor, base: Bases, leaves: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """What each kind of networks says, `(kinds, batch, d)`, and the variance `(batch, d)` of the second kind.
 
         With `leaves` only the members that leave a sample out are asked, with zeros where there is none.
         """
-        raw, folds = self._raw(z), self.plan.folds
+        folds = self.plan.folds
         share = torch.full((folds, 1, 1), 1 / folds, dtype=raw.dtype, device=raw.device)
         if leaves is not None:
             share = leaves[:folds].to(raw.dtype).unsqueeze(-1)
@@ -307,12 +321,6 @@ class Ensemble(nn.Module):
             return middle[None], var
         square = (share * (base.mean + self.unit * raw[:folds, :, 0])).sum(0)
         return torch.stack([square, middle]), var
-
-    def _weighed(self, z: Tensor, means: Tensor, var: Tensor) -> Tensor:
-        """All sources by their shares."""
-        linear, polynomial = self.linear(z), self.polynomial(z) if "polynomial" in self.sources else None
-        x = self.weighing(self._all_sources(linear, polynomial, means), var)
-        return self.scales.within(linear + self.strength * (x - linear))
 
     def _all_sources(self, linear: Tensor, polynomial: Tensor | None, means: Tensor) -> Tensor:
         """What is weighed, `(sources, batch, d)`."""

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from fanfold.core.settings import Checked, checks_arguments
-from fanfold.estimators.posterior.features import Features, fit_linear, linear_features, rows_to_fit
+from fanfold.estimators.posterior.closed_forms import LinearForm
+from fanfold.estimators.posterior.features import Features
+from fanfold.estimators.posterior.real_parts import RealParts
 from fanfold.measurements import takes_measurements
 from fanfold.networks import DeepSet, PooledCNN
 from fanfold.observation import Estimate, Observation
@@ -87,25 +89,19 @@ class FlowPosterior(nn.Module):
         "validation_samples": 500,
     }
 
-    linear: Tensor
-    centre: Tensor
     factor: Tensor
 
     def __init__(self, features: Features, x: Tensor, settings: FlowPosteriorSettings):
         super().__init__()
         self.features, self.settings = features, settings
-        self.complex, self.draws, self.seed = x.is_complex(), settings.draws, settings.network_seed
-        d = x.shape[-1] * (2 if self.complex else 1)
+        self.real_parts, self.draws, self.seed = RealParts(x.is_complex()), settings.draws, settings.network_seed
+        d = self.real_parts.count(x)
         shape, context = features.shape, settings.context
         self.embedding = self._make_embedding(shape, context, self.seed)
         summary = math.prod(shape) if features.kind == "vector" else context
         self.flow = make_flow(settings.flow, d, summary, settings.transforms, settings.width, self.seed)
-        for name, start in (
-            ("linear", torch.zeros(d, linear_features(features))),
-            ("centre", torch.zeros(d)),
-            ("factor", torch.eye(d)),
-        ):
-            self.register_buffer(name, start)
+        self.linear = LinearForm(features, d)
+        self.register_buffer("factor", torch.eye(d))
         self.to(self.features.mean.dtype)
 
     @classmethod
@@ -147,23 +143,20 @@ class FlowPosterior(nn.Module):
 
     def prepare(self, x: Tensor, obs: Observation) -> None:
         """Standardise y, and x by the linear estimator and its error's covariance; training calls it once."""
-        rows = rows_to_fit(self.linear.shape[-1])
+        rows = self.linear.rows
         x, obs = x[:rows], obs[:rows]
         self.features.prepare(obs)
-        z = self.features(obs).flatten(1).double() if self.linear.shape[-1] else None
-        fit = fit_linear(z, self._real(x).double())
+        fit = self.linear.fit(self.features(obs), self.real_parts.real(x))
         scale, error = fit.var.sqrt(), fit.error  # of samples left out: those fitted err less
         turned = error / error.square().mean(0).sqrt().clamp_min(torch.finfo(error.dtype).tiny)
         correlation = turned.mT @ turned / len(error)
         loading = 1e-6 * torch.eye(len(scale), dtype=error.dtype, device=error.device)
-        self.linear.copy_(fit.W)
-        self.centre.copy_(fit.centre)
         self.factor.copy_(scale[:, None] * torch.linalg.cholesky(correlation + loading))
 
     def log_prob(self, obs: Observation, x: Tensor) -> Tensor:
         """`log q(x|y)` of x `(..., n)`, a density over real numbers: `(...)`."""
         leading, (base, context) = self.features.leading(obs), self._given(obs)
-        x = self._real(x).reshape(len(base), -1)
+        x = self.real_parts.real(x).reshape(len(base), -1)
         whitened = torch.linalg.solve_triangular(self.factor, (x - base).mT, upper=False).mT
         log_q = self.flow(context).log_prob(whitened) - self.factor.diagonal().log().sum()
         return log_q.reshape(leading)
@@ -178,7 +171,7 @@ class FlowPosterior(nn.Module):
         leading, (base, context) = self.features.leading(obs), self._given(obs)
         z = torch.randn(count, *base.shape, generator=generator, dtype=base.dtype, device=generator.device)
         x = self._push(z.to(base.device), base, context)
-        return self._signal(x).reshape(count, *leading, -1)
+        return self.real_parts.signal(x, (count, *leading))
 
     @takes_measurements
     def forward(self, obs: Observation) -> Estimate:
@@ -193,30 +186,19 @@ class FlowPosterior(nn.Module):
         z = torch.cat([half, -half])[:, None].to(base).expand(-1, len(base), -1)
         error = self._push(z, torch.zeros_like(base), context)  # without the base, beside which little may be rounding
         var = error.var(0, correction=0)
-        if self.complex:
-            of_real, of_imaginary = var.chunk(2, -1)
-            var = of_real + of_imaginary
-        return Estimate(self._signal(base + error.mean(0)).reshape(*leading, -1), var.reshape(*leading, -1))
+        mean = self.real_parts.signal(base + error.mean(0), leading)
+        return Estimate(mean, self.real_parts.variance(var, leading))
 
     def _given(self, obs: Observation) -> tuple[Tensor, Tensor]:
         """The linear estimate and what the flow sees of the observation, one row a sample."""
         z = self.features(obs)
-        base = self.centre.expand(len(z), -1)
-        if self.linear.shape[-1]:
-            base = base + z.flatten(1) @ self.linear.mT
-        return base, self.embedding(self.features.seen(z))
+        return self.linear(z), self.embedding(self.features.seen(z))
 
     def _push(self, z: Tensor, base: Tensor, context: Tensor) -> Tensor:
         """Base draws `(count, batch, d)` through the flow, so many at a time."""
         inverse = self.flow(context).transform.inv
         block = max(1, ROWS_AT_ONCE // len(base))
         return torch.cat([base + inverse(part) @ self.factor.mT for part in z.split(block)])
-
-    def _real(self, x: Tensor) -> Tensor:
-        return torch.cat([x.real, x.imag], -1) if self.complex else x
-
-    def _signal(self, x: Tensor) -> Tensor:
-        return torch.complex(*x.chunk(2, -1)) if self.complex else x
 
 
 def make_flow(kind: Flow, features: int, context: int, transforms: int, width: int, seed: int) -> nn.Module:

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from fanfold.estimators.base import Settings
-from fanfold.estimators.posterior.features import Features, fit_linear, linear_features, rows_to_fit
+from fanfold.estimators.posterior.closed_forms import LinearForm
+from fanfold.estimators.posterior.features import Features
 from fanfold.estimators.posterior.heads import Head, QuantileHead
 from fanfold.estimators.posterior.real_parts import RealParts
 from fanfold.measurements import takes_measurements
@@ -83,19 +84,16 @@ class Regression(Neural):
         strength: In [0, 1], scales what the network says: 0 is the best linear estimator.
     """
 
-    linear: Tensor
-    centre: Tensor
     scale: Tensor
 
     def __init__(self, features: Features, x: Tensor, head: Head, **network: Any):
         parts = RealParts(x.is_complex())
         d = parts.count(x)
         super().__init__(features, head.size * d, **network)
-        self.parts = parts
+        self.real_parts = parts
         self.head, self.strength = head, 1.0
-        count = linear_features(features)
-        for name, start in (("linear", torch.zeros(d, count)), ("centre", torch.zeros(d)), ("scale", torch.ones(d))):
-            self.register_buffer(name, start.to(features.mean.dtype))
+        self.linear = LinearForm(features, d).to(features.mean.dtype)
+        self.register_buffer("scale", torch.ones(d, dtype=features.mean.dtype))
 
     @property
     def origin(self) -> tuple[str, Estimator]:
@@ -104,14 +102,10 @@ class Regression(Neural):
 
     def prepare(self, x: Tensor, obs: Observation) -> None:
         """Standardise from data and fit the linear estimator, in double precision; training calls it once."""
-        rows = rows_to_fit(self.linear.shape[-1])
+        rows = self.linear.rows
         x, obs = x[:rows], obs[:rows]
         self.features.prepare(obs)
-        z = self.features(obs).flatten(1).double() if self.linear.shape[-1] else None
-        fit = fit_linear(z, self.parts.real(x).double())
-        self.linear.copy_(fit.W)
-        self.centre.copy_(fit.centre)
-        self.scale.copy_(fit.var.sqrt())
+        self.scale.copy_(self.linear.fit(self.features(obs), self.real_parts.real(x)).var.sqrt())
 
     @takes_measurements
     def forward(self, obs: Observation) -> Estimate:
@@ -119,30 +113,32 @@ class Regression(Neural):
         leading = self.features.leading(obs)
         z = self.features(obs)
         means, variances = self.head.estimate(self._split(self.strength * self.raw(z)))
-        x = self._base(z) + self.scale * means.mean(0)
+        x = self.linear(z) + self.scale * means.mean(0)
         if variances is None:
-            return Estimate(self.parts.signal(x, leading))
+            return Estimate(self.real_parts.signal(x, leading))
         var = variances.mean(0) + means.var(0, correction=0)
-        return Estimate(self.parts.signal(x, leading), self.parts.variance(self.scale.square() * var, leading))
+        return Estimate(
+            self.real_parts.signal(x, leading), self.real_parts.variance(self.scale.square() * var, leading)
+        )
 
     def linear_part(self, obs: Observation) -> Estimate:
         """The best linear estimator that training started from, with the variance of its error."""
         leading = self.features.leading(obs)
-        x = self._base(self.features(obs))
+        x = self.linear(self.features(obs))
         return Estimate(
-            self.parts.signal(x, leading), self.parts.variance(self.scale.square().expand(x.shape), leading)
+            self.real_parts.signal(x, leading), self.real_parts.variance(self.scale.square().expand(x.shape), leading)
         )
 
     def losses(self, obs: Observation, x: Tensor) -> Tensor:
         """The loss of each sample, mean over the members, `(batch,)`."""
         z = self.features(obs)
-        target = (self.parts.real(x) - self._base(z)) / self.scale
+        target = (self.real_parts.real(x) - self.linear(z)) / self.scale
         return self.head.losses(self._split(self.raw(z)), target.expand(len(self.members), *target.shape)).mean(0)
 
     def held_out_losses(self, obs: Observation, x: Tensor) -> Tensor:
         """The loss of what the members say together, `(batch,)`: what decides which weights are the best."""
         z = self.features(obs)
-        return self.head.held_out(self._split(self.raw(z)), (self.parts.real(x) - self._base(z)) / self.scale)
+        return self.head.held_out(self._split(self.raw(z)), (self.real_parts.real(x) - self.linear(z)) / self.scale)
 
     def quantiles(self, obs: Observation) -> Tensor:
         """The quantiles of a network with the "pinball" loss, `(..., levels, n)`, in rising order.
@@ -150,15 +146,12 @@ class Regression(Neural):
         Raises:
             ValueError: If the network has another loss or x is complex, which has no order.
         """
-        if not isinstance(self.head, QuantileHead) or self.parts.complex:
+        if not isinstance(self.head, QuantileHead) or self.real_parts.complex:
             raise ValueError("quantiles need a network with loss='pinball' on real parameters.")
         leading, z = self.features.leading(obs), self.features(obs)
         deviation = self.head.quantiles(self._split(self.strength * self.raw(z))).mean(0)
-        q = self._base(z).unsqueeze(-2) + self.scale * deviation
+        q = self.linear(z).unsqueeze(-2) + self.scale * deviation
         return q.reshape(*leading, *q.shape[-2:])
-
-    def _base(self, z: Tensor) -> Tensor:
-        return self.centre + z.flatten(1) @ self.linear.mT if self.linear.shape[-1] else self.centre.expand(len(z), -1)
 
     def _split(self, raw: Tensor) -> Tensor:
         return raw.unflatten(-1, (self.head.size, -1))

@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields, replace
 from functools import partial
 
 import torch
+from torch import Tensor
 
 from fanfold.core.settings import Checked, checks_arguments
 from fanfold.estimators.posterior.ensemble import Ensemble
@@ -13,9 +14,11 @@ from fanfold.estimators.posterior.focused import Focused, numbers_of_one, observ
 from fanfold.estimators.posterior.heads import Loss, LossName, head_for
 from fanfold.estimators.posterior.lone import ClassPosterior, NetworkFactory, Neural, Regression, check_one_hot
 from fanfold.estimators.posterior.plan import Plan
+from fanfold.estimators.posterior.scales import Limits
 from fanfold.measurements import Measurements
 from fanfold.observation import Observation
 from fanfold.problems.base import Problem
+from fanfold.problems.kinds import Kind
 from fanfold.problems.protocols import kind_of, limits_of
 
 SIZES = frozenset(field.name for field in fields(Plan))
@@ -103,6 +106,14 @@ def _sized(settings: NeuralSettings, plan: Plan) -> NeuralSettings:
     return replace(settings, **vars(plan))
 
 
+def _ensemble(settings: NeuralSettings, kind: Kind, x: Tensor, limits: Limits, obs: Observation) -> Ensemble:
+    assert settings.loss == "squared-error" or settings.loss == "gaussian"
+    sizes = {name: size for name, size in vars(settings).items() if name in SIZES and size is not None}
+    net = Ensemble(Features(obs, kind, adaptive=True), x, limits, sizes, settings.loss, settings.network_seed)
+    net.described = partial(_sized, settings)
+    return net
+
+
 def _built(settings: NeuralSettings, problem: Problem) -> "Neural | Ensemble | Focused":
     x, obs = problem.sample(2, torch.Generator().manual_seed(0))
     kind, loss, members = kind_of(problem), settings.loss, settings.members
@@ -111,21 +122,14 @@ def _built(settings: NeuralSettings, problem: Problem) -> "Neural | Ensemble | F
     if settings.observed is None and settings.rounds is not None:
         raise ValueError(f"rounds is {settings.rounds} without an observation to come nearer to; pass observed=y.")
     if members is None and settings.network is None and (loss == "squared-error" or loss == "gaussian"):
-        said = {name: size for name, size in vars(settings).items() if name in SIZES and size is not None}
         limits = limits_of(problem, x)
-
-        def ensemble(obs: Observation) -> Ensemble:
-            features = Features(obs, kind, adaptive=True)
-            net = Ensemble(features, x, limits, said, loss, settings.network_seed)
-            net.described = partial(_sized, settings)
-            return net
-
+        make = partial(_ensemble, settings, kind, x, limits)
         if settings.observed is None:
-            return ensemble(obs)
+            return make(obs)
         observation = observation_of(settings.observed, x, obs)
         rounds = 3 if settings.rounds is None else settings.rounds
         of_y = Observation(obs.y)  # without the noise variance, which is the same in all draws
-        return Focused(lambda: ensemble(of_y), observation, limits, rounds)
+        return Focused(partial(make, of_y), observation, limits, rounds)
     if settings.observed is not None:
         raise ValueError(
             "observed needs the default estimator: leave members and network out, and take squared-error or gaussian."
