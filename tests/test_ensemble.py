@@ -177,7 +177,7 @@ def test_sizes_and_training_follow_the_number_of_draws():
     assert many == plan_for(0, "vector")
     net = ff.neural(LinearGaussian(), width=16)
     net.follow(1000)
-    assert net.plan == Plan(5, 16, 5, 0.2)  # what is said is kept
+    assert net.plan == Plan(5, 16, 5, 0.2, 3)  # what is said is kept
     assert net.settings.folds == 5
 
 

@@ -24,6 +24,10 @@ class Members(nn.Module, ABC):
     def noisy(self, z: Tensor) -> Tensor:
         """What they say as they are trained, with entries left out by chance from torch's global generator, if any."""
 
+    @abstractmethod
+    def apart(self, z: Tensor) -> Tensor:
+        """What each says of an input of its own, `(members, batch, ...)` -> `(members, batch, outputs)`."""
+
     @staticmethod
     @abstractmethod
     def take(into: Mapping[str, Tensor], weights: Mapping[str, Tensor], which: Tensor) -> None:
@@ -53,7 +57,7 @@ class StackedLinear(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """`(batch, inputs)` or `(members, batch, inputs)` -> `(members, batch, outputs)`."""
-        return z @ self.weight + self.bias
+        return torch.baddbmm(self.bias, z.expand(len(self.weight), *z.shape[-2:]), self.weight)
 
 
 def _stacked(members: int, inputs: int, outputs: int, generator: torch.Generator | None) -> nn.Module:
@@ -106,6 +110,9 @@ class StackedMLP(Members):
     def noisy(self, z: Tensor) -> Tensor:
         return self._through(z, self.dropout)
 
+    def apart(self, z: Tensor) -> Tensor:
+        return self(z)
+
     def _through(self, z: Tensor, dropout: float) -> Tensor:
         first, *between, last = self.layers
         z = functional.silu(first(z))
@@ -145,6 +152,9 @@ class SideBySide(Members):
 
     def noisy(self, z: Tensor) -> Tensor:
         return self(z)
+
+    def apart(self, z: Tensor) -> Tensor:
+        return torch.stack([member(part) for member, part in zip(self.each, z, strict=True)])
 
     @staticmethod
     def take(into: Mapping[str, Tensor], weights: Mapping[str, Tensor], which: Tensor) -> None:

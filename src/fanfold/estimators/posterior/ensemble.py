@@ -5,9 +5,10 @@ Squared error gives the posterior mean, a Gaussian likelihood mean and variance 
 their start and in the fold that they leave out (Krogh & Vedelsby, 1995).
 """
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Any, ClassVar, Literal, NamedTuple, cast
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,37 +16,34 @@ from torch import Tensor, nn
 from fanfold.core.units import nmse_db
 from fanfold.estimators.base import Conclusion, LeftOut, Settings
 from fanfold.estimators.posterior.closed_forms import LinearForm, PolynomialForm, degree_of
+from fanfold.estimators.posterior.emulator import MOST_FEATURES, Emulator, may_be_emulated
 from fanfold.estimators.posterior.features import Features
 from fanfold.estimators.posterior.folds import fold_of
-from fanfold.estimators.posterior.heads import GaussianHead, squared_error
-from fanfold.estimators.posterior.plan import Plan, networks_of, plan_for
+from fanfold.estimators.posterior.heads import GaussianHead
+from fanfold.estimators.posterior.network_kinds import GAUSSIAN, KINDS_APART, Base, NetworkKinds, Raw
+from fanfold.estimators.posterior.plan import Plan, plan_for
 from fanfold.estimators.posterior.real_parts import RealParts
 from fanfold.estimators.posterior.scales import POSITIVE, REAL, Limits, ParameterScales
 from fanfold.estimators.posterior.stacking import Weighing, verdict
 from fanfold.measurements import takes_measurements
-from fanfold.networks import Members
 from fanfold.observation import Estimate, Estimator, Observation
 
 ROWS_AT_ONCE, MOST_ROWS = 5000, 20_000  # that are judged together, and in all
 MOST_SURPRISE = 25.0  # square of an error over its variance, beyond which it tells no more
-GAUSSIAN_DECAY = 0.25  # of the weight decay
-KINDS_APART = 500_000  # of their seeds
+NEGLIGIBLE = 2e-3  # of the error of all kinds of networks together, that a kind must save to be kept
+LESSONS = 3  # draws of an emulator, for each draw that is given
+LINEAR, POLYNOMIAL = "linear", "polynomial"
 LEAST_VAR = 1e-12  # of the prior's, that is taken for a variance
-
-
-class Bases(NamedTuple):
-    """The linear estimates that networks deviate from, `(batch, d)`, on the parameters' scale and the unbounded one."""
-
-    mean: Tensor
-    free: Tensor
 
 
 class Ensemble(nn.Module):
     """`x = Σ w_c x_c(y)` over closed forms and networks, with weights from draws that each had not seen.
 
     Made by `ff.neural`. Squared-error networks learn a deviation from the best linear estimator; heteroscedastic ones a
-    Gaussian on an unbounded scale of each parameter. The estimate lies within the limits of the prior. Not
-    scale-equivariant: features are standardised by what the training data were.
+    Gaussian on an unbounded scale of each parameter. Of few draws, vectors of few numbers, a model of y given x is
+    learned as well, and draws of its own teach further heteroscedastic networks. Kinds of networks that have no share
+    are not computed. The estimate lies within the limits of the prior. Not scale-equivariant: features are standardised
+    by what the training data were.
 
     Args:
         features: What the networks see of an observation.
@@ -69,6 +67,7 @@ class Ensemble(nn.Module):
     spread: Tensor
     unit: Tensor
     free_unit: Tensor
+    speaker: Tensor
 
     def __init__(
         self,
@@ -86,25 +85,31 @@ class Ensemble(nn.Module):
         self.scales = ParameterScales(limits)
         self.linear, self.free_linear = LinearForm(features, self.d), LinearForm(features, self.d)
         self.polynomial = PolynomialForm(features, self.d) if loss == "squared-error" and degree_of(features) else None
-        self.sources = self._sources()
-        self.weighing = Weighing(len(self.sources), self.d)
         self.register_buffer("spread", torch.ones(self.d))  # of the variance that networks claim
         self.register_buffer("unit", torch.ones(self.d))  # the linear estimator's error
         self.register_buffer("free_unit", torch.ones(self.d))  # the same on the unbounded scale
-        self.resize(replace(plan_for(0, features.kind)[0], **sizes))
+        self.resize(self._planned(0)[0])
         self.to(features.mean.dtype)
 
     def resize(self, plan: Plan) -> None:
         """Take networks of other sizes, untrained."""
         self.plan = plan
-        kinds = [networks_of(self.features, 2 * self.d, plan, self.seed + KINDS_APART * i) for i in range(self._kinds)]
-        self.members = nn.ModuleList(kinds).to(self.features.mean)  # its device too
+        self.networks = NetworkKinds(self.features, self.d, plan, self.loss, self.seed)
+        kinds, closed = tuple(self.networks.counts), [LINEAR, *([] if self.polynomial is None else [POLYNOMIAL])]
+        self.sources = (*(closed if self.loss == "squared-error" else []), *kinds)
+        self.weighing = Weighing(len(self.sources), self.d)
+        # behind the others however often sizes change: the order of parameters tells the rounding of their norm
+        seed = self.seed + KINDS_APART * len(kinds)
+        self.emulator = Emulator(self.features, self.d, plan.students, seed) if plan.students else None
+        speaker = torch.tensor([float(kind == GAUSSIAN) for kind in kinds])
+        self.register_buffer("speaker", speaker)  # the kind of networks that says the variance
+        self.asked = (GAUSSIAN,)
+        self.to(self.features.mean)  # its device too
 
     def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
         """Networks that say a variance are pulled less towards the linear estimator: they weigh what noise drowns."""
-        scales = {"squared-error networks": 1.0, "heteroscedastic networks": GAUSSIAN_DECAY}
-        kinds = zip(self.sources[-self._kinds :], self.members)
-        return [{"params": [*m.parameters()], "lr": lr, "decay_scale": scales[kind]} for kind, m in kinds]
+        model = [] if self.emulator is None else [self.emulator.parameter_group(lr)]
+        return [*self.networks.parameter_groups(lr), *model]
 
     @property
     def settings(self) -> Settings | None:
@@ -113,16 +118,15 @@ class Ensemble(nn.Module):
 
     def follow(self, simulations: int) -> Mapping[str, Any]:
         """Take the size for a number of draws, but for what the user said."""
-        plan, training = plan_for(simulations, self.features.kind)
-        plan = replace(plan, **self.sizes)
+        plan, training = self._planned(simulations)
         if plan != self.plan:  # else what it has learned stays
             self.resize(plan)
         return training
 
     @property
     def by_chance(self) -> bool:
-        """Whether training leaves entries out by chance."""
-        return self.plan.dropout > 0
+        """Whether training leaves entries out by chance, or draws what it learns of."""
+        return self.plan.dropout > 0 or self.plan.students > 0
 
     @property
     def origin(self) -> tuple[str, Estimator]:
@@ -149,13 +153,18 @@ class Ensemble(nn.Module):
             self.free_linear.load_state_dict(self.linear.state_dict())
         if self.polynomial is not None:
             self.polynomial.fit(z, x[rows])
+        if self.emulator is not None:
+            self.emulator.prepare(self.scales.free(x[rows]), z)
 
     @takes_measurements
     def forward(self, obs: Observation) -> Estimate:
         """Mean and variance of the posterior, `(..., n)`."""
+        if not torch.compiler.is_compiling():  # what is traced was called before
+            self.asked = self._asked()
         leading, z = self.features.leading(obs), self.features(obs)
-        base = self._bases(z)
-        means, var = self._of_networks(self._raw(z), base)
+        base = self._base(z)
+        means, variances = self.networks.moments(self._raw(z, self.asked), base)
+        var = self._spoken(variances)
         polynomial = None if self.polynomial is None else self.polynomial(z)
         x = self.weighing(self._all_sources(base.mean, polynomial, means), var)
         x = self.scales.within(base.mean + self.strength * (x - base.mean))
@@ -173,12 +182,13 @@ class Ensemble(nn.Module):
 
     @torch.no_grad()
     def sample(self, obs: Observation, count: int, generator: torch.Generator) -> Tensor:
-        """Draws `(count, ..., n)` from the mixture of the heteroscedastic networks' Gaussians on the unbounded scale.
+        """Draws `(count, ..., n)` from the mixture of the Gaussians, on the unbounded scale, that say the variance.
 
         They lie within the limits. Their mean is that of these networks, which `forward` weighs among others.
         """
         leading, z = self.features.leading(obs), self.features(obs)
-        mean, var = self._gaussians(self._raw(z), self.free_linear(z))
+        speaker = self.sources[-len(self.networks.counts) :][int(self.speaker.argmax())]
+        mean, var = self._base(z).gaussians(self._raw(z, (speaker,))[speaker])
         mean, var = self.scales.near(mean), torch.minimum(var, self.scales.most_var)
         which = torch.randint(len(mean), (count, len(z)), generator=generator)
         at = torch.arange(len(z))
@@ -192,10 +202,12 @@ class Ensemble(nn.Module):
         """The mean loss over the members that do not leave a sample out, `(batch,)`."""
         x = self.real_parts.real(x)
         z = self.features(obs)
-        seen = self.features.seen(z)
-        raw = torch.cat([kind.noisy(seen) for kind in self._networks]).unflatten(-1, (2, self.d))
         taught = ~self._leaves_out(x, obs)
-        return (self._member_losses(raw, self._bases(z), x) * taught).sum(0) / taught.sum(0).clamp_min(1)
+        raw = self.networks.noisy(self.features.seen(z))
+        losses = _mean_over(torch.cat(self.networks.losses(raw, self._base(z), x)), taught)
+        if self.emulator is None:
+            return losses
+        return losses + _mean_over(*self._lesson(self.emulator, z, x, taught[: self.plan.students]))
 
     @torch.no_grad()
     def left_out(self, obs: Observation, x: Tensor) -> LeftOut:
@@ -205,17 +217,23 @@ class Ensemble(nn.Module):
         losses, means = [], []
         for rows in _blocks(x):
             z = self.features(obs[rows])
-            raw, base = self._raw(z), self._bases(z)
-            losses.append(self._member_losses(raw, base, x[rows]))
-            means.append(self._of_networks(raw, base, leaves[:, rows])[0][0])
-        scores = (torch.cat(losses, 1) * leaves).sum(1) / leaves.sum(1).clamp_min(1)
+            raw, base = self._raw_left_out(z, leaves[:, rows]), self._base(z)
+            emulated = [] if self.emulator is None else [self.emulator.losses(self.scales.free(x[rows]), z)]
+            losses.append(torch.cat([*self.networks.losses(raw, base, x[rows]), *emulated]))
+            means.append(self.networks.moments(raw, base, leaves[:, rows])[0][0])
+        leaves = torch.cat([leaves, leaves[: self.plan.students]])  # the emulator's
+        scores = torch.where(leaves, torch.cat(losses, 1), 0.0).sum(1) / leaves.sum(1).clamp_min(1)
         judged = leaves.any(0)
         return LeftOut(scores, self.real_parts.signal(torch.cat(means)[judged], (-1,)), judged)
 
     def adopt(self, best: Mapping[str, Tensor], weights: Mapping[str, Tensor], which: Tensor) -> None:
         """Copy the weights of the members `which` into the best ones, in place."""
-        for i, (kind, chosen) in enumerate(zip(self._networks, which.split(self.plan.folds))):
-            kind.take(*(_within(tensors, f"members.{i}.") for tensors in (best, weights)), which=chosen)
+        modelled = self.plan.students if self.emulator is not None else 0
+        of_networks, of_emulator = which.split([len(which) - modelled, modelled])
+        self.networks.adopt(_within(best, "networks."), _within(weights, "networks."), of_networks)
+        if self.emulator is not None:
+            inner = "emulator.networks."
+            self.emulator.networks.take(_within(best, inner), _within(weights, inner), of_emulator)
 
     @torch.no_grad()
     def conclude(self, x: Tensor, obs: Observation) -> Conclusion:
@@ -229,104 +247,141 @@ class Ensemble(nn.Module):
         linear = truth - self.linear.fitted(z, truth).left_out
         free = free - self.free_linear.fitted(z, free).left_out if self._has_free else linear
         parts = [
-            self._of_networks(self._raw(z[r]), Bases(linear[r].to(z), free[r].to(z)), leaves[:, r])
+            self.networks.moments(
+                self._raw_left_out(z[r], leaves[:, r]), self._base(z[r], linear[r].to(z), free[r].to(z)), leaves[:, r]
+            )
             for r in _blocks(truth)
         ]
-        means, var = torch.cat([m for m, _ in parts], 1), torch.cat([v for _, v in parts])
+        means, variances = (torch.cat(each, 1) for each in zip(*parts))
         polynomial = None if self.polynomial is None else truth - self.polynomial.fit(z, truth)
-        judged, prior = leaves.any(0), truth.double().var(0)
+        # a sample counts that every kind of networks has a judge for
+        judged = torch.stack([part.any(0) for part in self.networks.by_kind(leaves)]).all(0)
+        prior = truth.double().var(0)
         each = self._all_sources(linear, polynomial, means)[:, judged].double()
-        truth = truth[judged].double()
-        var = torch.maximum(var[judged], LEAST_VAR * prior).to(var)
-        self.weighing.fit(each, truth, var, decades=self.scales.kind == POSITIVE)
-        x_hat = self.scales.within(self.weighing(each.to(self.unit), var))
+        truth, base = truth[judged].double(), linear[judged]
+        variances = torch.maximum(variances[:, judged], LEAST_VAR * prior).to(variances)
+        x_hat, var = self._weigh(each, truth, variances, prior)
         error = (x_hat - truth).square()
         self.spread.copy_((error / var).clamp_max(MOST_SURPRISE).mean(0).clamp(0.1, 10.0))
         risks = ((each - truth).square().mean(1) / prior).mean(-1).tolist()
-        base = ((linear[judged] - truth).square().mean(0) / prior).mean().item()
-        sentence = verdict(self.sources, risks, (error.mean(0) / prior).mean().item(), base, len(x))
+        linear_risk = ((base - truth).square().mean(0) / prior).mean().item()
+        sentence = verdict(self.sources, risks, (error.mean(0) / prior).mean().item(), linear_risk, len(x))
         return Conclusion(nmse_db(x_hat, truth.to(x_hat.dtype)), sentence)
 
     # Parts
 
-    def _sources(self) -> tuple[str, ...]:
-        """What is weighed, by name."""
-        if self.loss == "gaussian":
-            return ("heteroscedastic networks",)
-        polynomial = () if self.polynomial is None else ("polynomial",)
-        return ("linear", *polynomial, "squared-error networks", "heteroscedastic networks")
+    def _planned(self, simulations: int) -> tuple[Plan, dict[str, Any]]:
+        """The sizes and the training for a number of draws, with what the user said."""
+        plan, training = plan_for(simulations, self.features.kind)
+        if self.loss == "gaussian" or not may_be_emulated(self.features):
+            if self.sizes.get("students"):
+                raise ValueError(
+                    f"no emulator of y can teach {self.sizes['students']} networks: that takes the squared error, and "
+                    f"vectors of at most {MOST_FEATURES} real numbers; leave students out."
+                )
+            plan = replace(plan, students=0)
+        plan = replace(plan, students=min(plan.students, self.sizes.get("folds", plan.folds)))
+        return replace(plan, **self.sizes), training
 
-    @property
-    def _networks(self) -> Iterable[Members]:
-        return cast("Iterable[Members]", self.members)
+    def _asked(self) -> tuple[str, ...]:
+        """The kinds of networks that have a share in the estimate, or say its variance."""
+        kinds = self.networks.counts
+        shares = self.weighing.shares[:, -len(kinds) :].amax((0, 2))
+        return tuple(kind for kind, share in zip(kinds, (shares + self.speaker).tolist()) if share > 0)
 
-    @property
-    def _kinds(self) -> int:
-        return 2 if self.loss == "squared-error" else 1
+    def _spoken(self, variances: Tensor) -> Tensor:
+        """The variance `(batch, d)` of the kind that says it, of those of all kinds, `(kinds, batch, d)`."""
+        return (self.speaker[:, None, None] * variances).sum(0)
 
     def _leaves_out(self, x: Tensor, obs: Observation) -> Tensor:
-        """Whether each member leaves out each sample, `(members, samples)`."""
-        folds = torch.arange(self.plan.folds, device=x.device).repeat(self._kinds)
+        """Whether each member leaves out each sample, `(members, samples)`, but for those taught by an emulator."""
+        direct = len(self.networks.counts) - (self.plan.students > 0)
+        folds = torch.arange(self.plan.folds, device=x.device).repeat(direct)
         return fold_of(x, obs.y, self.plan.parts) == folds[:, None]
 
     def _judges(self, x: Tensor, obs: Observation) -> Tensor:
         """Whether each member is judged by each sample: by all where it left out none, as may be of few draws."""
         leaves = self._leaves_out(x, obs)
+        leaves = torch.cat([leaves, leaves[: self.plan.students]])
         return leaves | ~leaves.any(1, keepdim=True)
 
-    def _raw(self, z: Tensor) -> Tensor:
-        """What the members say, `(members, batch, 2, d)`: those of squared error first."""
-        seen = self.features.seen(z)
-        raw = torch.cat([kind(seen) for kind in self._networks])
-        return (self.strength * raw).unflatten(-1, (2, self.d))
+    def _raw(self, z: Tensor, kinds: Iterable[str]) -> Raw:
+        """What some kinds of networks say, `(members, batch, 2, d)` each."""
+        raw = self.networks(self.features.seen(z), kinds)
+        return {kind: self.strength * said for kind, said in raw.items()}
 
-    def _member_losses(self, raw: Tensor, base: Bases, x: Tensor) -> Tensor:
-        """The loss of each member, `(members, batch)`, from what they say, `(members, batch, 2, d)`."""
-        folds = self.plan.folds
-        free = (self.scales.free(x) - base.free) / self.free_unit
-        gaussian = GaussianHead().losses(raw[-folds:], free.expand(folds, *free.shape))
-        if self._kinds == 1:
-            return gaussian
-        square = squared_error(raw[:folds, :, 0], (x - base.mean) / self.unit)
-        return torch.cat([square, gaussian])
+    def _raw_left_out(self, z: Tensor, leaves: Tensor) -> Raw:
+        """What members say of the samples that they left out, `leaves` of `(members, batch)`; zeros of others."""
+        raw = self.networks.left_out(self.features.seen(z), leaves)
+        return {kind: self.strength * said for kind, said in raw.items()}
+
+    def _lesson(self, emulator: Emulator, z: Tensor, x: Tensor, taught: Tensor) -> tuple[Tensor, Tensor]:
+        """The losses of an emulator and of the networks that its draws teach, `(members, batch)`, and which count.
+
+        A network learns from the member of the emulator that leaves out the same fold: it never meets what is left out.
+        """
+        free = self.scales.free(x)
+        of_given = emulator.losses(free, z)
+        near, drawn = emulator.draws(free.repeat(LESSONS, 1))
+        drawn = self.features.completed(drawn)
+        base = self.free_linear(drawn.flatten(0, 1)).unflatten(0, drawn.shape[:2])
+        said = self.networks.taught(self.features.seen(drawn))
+        of_drawn = GaussianHead().losses(said, (near - base) / self.free_unit)
+        of_drawn = of_drawn.unflatten(1, (LESSONS, -1)).mean(1)
+        return torch.cat([of_given, of_drawn]), torch.cat([taught, taught])
 
     @property
     def _has_free(self) -> bool:
         """Whether the unbounded scale of some parameter is another than its own."""
         return bool((self.scales.kind != REAL).any())
 
-    def _bases(self, z: Tensor) -> Bases:
-        return Bases(self.linear(z), self.free_linear(z))
-
-    def _gaussians(self, raw: Tensor, base: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and variance on the unbounded scale of each heteroscedastic member, `(folds, batch, d)`."""
-        deviation, var = GaussianHead().estimate(raw[-self.plan.folds :])
-        assert var is not None
-        return base + self.free_unit * deviation, self.free_unit.square() * var
-
-    def _of_networks(self, raw: Tensor, base: Bases, leaves: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """What each kind of networks says, `(kinds, batch, d)`, and the variance `(batch, d)` of the second kind.
-
-        With `leaves` only the members that leave a sample out are asked, with zeros where there is none.
-        """
-        folds = self.plan.folds
-        share = torch.full((folds, 1, 1), 1 / folds, dtype=raw.dtype, device=raw.device)
-        if leaves is not None:
-            share = leaves[:folds].to(raw.dtype).unsqueeze(-1)
-            share = share / share.sum(0).clamp_min(1)
-        mean, var = self.scales.moments(*self._gaussians(raw, base.free))
-        middle = (share * mean).sum(0)
-        var = (share * (var + (mean - middle).square())).sum(0)
-        if self._kinds == 1:
-            return middle[None], var
-        square = (share * (base.mean + self.unit * raw[:folds, :, 0])).sum(0)
-        return torch.stack([square, middle]), var
+    def _base(self, z: Tensor, mean: Tensor | None = None, free: Tensor | None = None) -> Base:
+        """What networks deviate from, `(batch, d)` each: the linear estimates, if no others are given."""
+        mean = self.linear(z) if mean is None else mean
+        free = self.free_linear(z) if free is None else free
+        return Base(mean, free, self.unit, self.free_unit, self.scales)
 
     def _all_sources(self, linear: Tensor, polynomial: Tensor | None, means: Tensor) -> Tensor:
         """What is weighed, `(sources, batch, d)`."""
         if self.loss == "gaussian":
             return means
         return torch.stack([linear, *([] if polynomial is None else [polynomial]), *means])
+
+    def _weigh(self, each: Tensor, truth: Tensor, variances: Tensor, prior: Tensor) -> tuple[Tensor, Tensor]:
+        """Take the cheapest kinds of networks that are as good as all, and one of them that says the variance.
+
+        Args:
+            each: What is weighed, of samples that were left out, `(sources, samples, d)`.
+            truth: `(samples, d)`.
+            variances: What each kind of networks says, `(kinds, samples, d)`.
+            prior: The variance of the parameters, `(d,)`.
+
+        Returns:
+            What comes of it and the variance, `(samples, d)` each.
+        """
+        costs, speaking = self.networks.costs(), self.networks.speaking
+        closed, decades = len(self.sources) - len(costs), self.scales.kind == POSITIVE
+        squares = (each[closed:] - truth).square()
+        surprise = (squares / variances.clamp_min(torch.finfo(variances.dtype).tiny)).clamp_max(MOST_SURPRISE)
+        said = (surprise.mean(1).log() + variances.log().mean(1)).sum(-1).tolist()  # the best scale of each is taken
+
+        def weighed(kept: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+            speaker = min(speaking.intersection(kept), key=lambda i: said[i])
+            self.speaker.copy_(torch.arange(len(costs), device=truth.device) == speaker)
+            among = [*range(closed), *(closed + i for i in kept)]
+            self.weighing.fit(each, truth, variances[speaker], decades, among)
+            return self.scales.within(self.weighing(each.to(self.unit), variances[speaker])), variances[speaker]
+
+        groups = [g for n in range(1, len(costs) + 1) for g in itertools.combinations(range(len(costs)), n)]
+        groups = [group for group in groups if speaking.intersection(group)]
+        risks = {group: ((weighed(group)[0] - truth).square().mean(0) / prior).sum().item() for group in groups}
+        enough = [group for group, risk in risks.items() if risk <= (1 + NEGLIGIBLE) * min(risks.values())]
+        return weighed(min(enough, key=lambda group: sum(costs[i] for i in group)))
+
+
+def _mean_over(losses: Tensor, counted: Tensor) -> Tensor:
+    """The mean of losses `(members, batch)` over the members that count, and zero where none does: `(batch,)`."""
+    return (losses * counted).sum(0) / counted.sum(0).clamp_min(1)
 
 
 def _within(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -18,6 +18,7 @@ SKEWED = 8.0  # times the median, that a positive channel goes up to before its 
 LEAST_SHARE = 1e-3  # of the smallest positive value, below which a logarithm does not look
 MOST_VALUES = 100_000  # of a channel that tell its law
 FAR_PLAIN = 10.0  # standard deviations that are told apart of what also goes in as a logarithm
+LARGEST_LOG = 60.0  # whose exponential single precision holds
 FARTHEST = 1e4  # standard deviations from the training that a network tells apart; beyond, all is as far
 LARGEST_LINEAR_PART = 4096  # features; beyond, the linear part would cost more than the network
 MOST_DRAWS, MOST_ENTRIES = 200_000, 100_000_000  # that a linear part is fitted to; a gigabyte in double precision
@@ -106,6 +107,18 @@ class Features(nn.Module):
             plain = (self._raw(obs) - self.plain_mean) / self.plain_scale
             z = torch.cat([z, torch.where(self.logged, plain.clamp(-FAR_PLAIN, FAR_PLAIN), 0.0)], -1)
         return z.flatten(0, -1 - AXES[self.kind]) if z.ndim > AXES[self.kind] else z.unsqueeze(0)
+
+    def completed(self, z: Tensor) -> Tensor:
+        """Features of which the first half is given, `(..., m)`: of twofold ones the other half follows from it."""
+        if not self.twofold:
+            return z
+        spread = z * self.scale + self.mean
+        logarithm = torch.where(
+            self.bent, torch.sinh(spread.clamp(-FAR_PLAIN, FAR_PLAIN)) * self.unit + self.middle, spread
+        )
+        raw = logarithm.clamp_max(LARGEST_LOG).exp() - self.offset
+        plain = (raw - self.plain_mean) / self.plain_scale
+        return torch.cat([z, torch.where(self.logged, plain.clamp(-FAR_PLAIN, FAR_PLAIN), 0.0)], -1)
 
     def _choose_laws(self, values: Tensor) -> None:
         """Which channels `(channels, values)` are taken as their logarithm, and which as an inverse sine of that."""

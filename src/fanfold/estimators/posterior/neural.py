@@ -44,6 +44,7 @@ class NeuralSettings(Checked):
     folds: int | None = None  # Folds, each left out by a network of each kind; as many as the draws allow.
     depth: int | None = None  # Layers of the cross-validated networks; as many as the draws allow.
     dropout: float | None = None  # Share of entries that a training step leaves out of them; as the draws want it.
+    students: int | None = None  # Networks that a learned model of y given x teaches; as the draws want it.
     observed: tuple[float, ...] | None = None  # In Python: the one observation that rounds of simulations are for.
     rounds: int | None = None  # In Python: how many of them; three.
 

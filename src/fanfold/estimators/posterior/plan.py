@@ -20,7 +20,7 @@ class Plan(Checked):
     """The sizes of an ensemble.
 
     Raises:
-        ValueError: If one is not positive, or the dropout is no share.
+        ValueError: If a size is not positive, the dropout is no share, or students outnumber the folds.
 
     Example:
         >>> from fanfold.estimators.posterior.plan import Plan
@@ -32,10 +32,13 @@ class Plan(Checked):
     width: int = 64
     depth: int = 5
     dropout: float = 0.0  # share of entries that a step leaves out
+    students: int = 0  # networks that a model of y given x teaches, of the first folds
 
     def __post_init__(self):
         if min(self.folds, self.width, self.depth) < 1 or not 0 <= self.dropout < 1:
             raise ValueError(f"{self}: pass positive sizes, and a dropout from 0 to below 1.")
+        if not 0 <= self.students <= self.folds:
+            raise ValueError(f"{self.students} students of {self.folds} folds; pass 0 to as many as there are folds.")
 
     @property
     def parts(self) -> int:
@@ -54,12 +57,12 @@ def plan_for(simulations: int, kind: Kind) -> tuple[Plan, dict[str, Any]]:
         plan = Plan(folds=1, width=WIDTHS[kind])
         return plan, training | {"steps": 1900, "batch": 512, "weight_decay": 0.05, "validate_every": 200}
     few = simulations <= FEWEST
-    plan = Plan(dropout=0.2) if few else Plan(width=96)
+    plan = Plan(dropout=0.2, students=3) if few else Plan(width=96, students=2)
     steps = round(min(2000, max(500, 1500 * math.sqrt(simulations / 1000))))
     training |= {"steps": steps, "batch": 128 if few else 256, "weight_decay": 0.4}
     training |= {"validate_every": 50 if few else 100}
     if kind != "vector":
-        plan = replace(plan, folds=1, width=WIDTHS[kind])
+        plan = replace(plan, folds=1, width=WIDTHS[kind], students=0)
         training |= {"steps": min(1000, steps)}
     return plan, training
 
