@@ -299,6 +299,17 @@ def test_few_simulations_come_near_to_the_posterior_mean():
         assert excess(net.linear_part(obs).x) > 0.25
 
 
+def test_a_setting_of_something_else_is_refused():
+    sets = BENCHMARKS["mixture set"]
+    with pytest.raises(ValueError, match="depth is 3, of networks of vectors, and y is a set"):
+        ff.estimators.NeuralSettings(depth=3).build(sets)
+    with pytest.raises(ValueError, match=r"dropout is 0\.1"):
+        ff.estimators.NeuralSettings(dropout=0.1).build(sets)
+    with pytest.raises(ValueError, match="take loss='pinball'"):
+        ff.neural(LinearGaussian(), levels=(0.1, 0.9))
+    assert ff.neural(LinearGaussian(), "pinball", levels=(0.1, 0.9)) is not None
+
+
 # Hard data
 
 

@@ -22,6 +22,7 @@ from fanfold.problems.kinds import Kind
 from fanfold.problems.protocols import kind_of, limits_of
 
 SIZES = frozenset(field.name for field in fields(Plan))
+LEVELS = (0.05, 0.5, 0.95)  # of quantiles, where none are given
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class NeuralSettings(Checked):
 
     loss: LossName | Loss = "squared-error"  # For the mean, median, quantiles, mean and variance, or class.
     members: int | None = None  # Networks that are averaged; cross-validated and weighed ones if not given.
-    levels: tuple[float, ...] = (0.05, 0.5, 0.95)  # Levels of the quantiles, for pinball.
+    levels: tuple[float, ...] = LEVELS  # Levels of the quantiles, for pinball.
     width: int | None = None  # Width of the network; a sensible one if not given.
     network_seed: int = 0  # Seed of the starting weights.
     network: NetworkFactory | None = None  # In Python: what makes another network than the usual one.
@@ -59,7 +60,7 @@ def neural(
     loss: LossName | Loss = "squared-error",
     *,
     members: int | None = None,
-    levels: Sequence[float] = (0.05, 0.5, 0.95),
+    levels: Sequence[float] = LEVELS,
     width: int | None = None,
     network: NetworkFactory | None = None,
     seed: int = 0,
@@ -89,7 +90,7 @@ def neural(
         rounds: The number of rounds; three if None.
 
     Raises:
-        ValueError: If a setting is unknown or the problem's draws do not fit it.
+        ValueError: If a setting is unknown, or the problem's draws or other settings do not fit it.
 
     Example:
         >>> import fanfold as ff
@@ -110,6 +111,9 @@ def _sized(settings: NeuralSettings, plan: Plan) -> NeuralSettings:
 def _ensemble(settings: NeuralSettings, kind: Kind, x: Tensor, limits: Limits, obs: Observation) -> Ensemble:
     assert settings.loss == "squared-error" or settings.loss == "gaussian"
     sizes = {name: size for name, size in vars(settings).items() if name in SIZES and size is not None}
+    for name in ("depth", "dropout"):
+        if kind != "vector" and sizes.get(name, vars(Plan())[name]) != vars(Plan())[name]:
+            raise ValueError(f"{name} is {sizes[name]}, of networks of vectors, and y is a {kind}; leave it out.")
     net = Ensemble(Features(obs, kind, adaptive=True), x, limits, sizes, settings.loss, settings.network_seed)
     net.described = partial(_sized, settings)
     return net
@@ -118,6 +122,8 @@ def _ensemble(settings: NeuralSettings, kind: Kind, x: Tensor, limits: Limits, o
 def _built(settings: NeuralSettings, problem: Problem) -> "Neural | Ensemble | Focused":
     x, obs = problem.sample(2, torch.Generator().manual_seed(0))
     kind, loss, members = kind_of(problem), settings.loss, settings.members
+    if settings.levels != LEVELS and loss != "pinball":
+        raise ValueError(f"levels are {settings.levels}, of quantiles, and the loss is {loss!r}; take loss='pinball'.")
     if members is not None and members < 1:
         raise ValueError(f"members is {members}; pass at least 1.")
     if settings.observed is None and settings.rounds is not None:
