@@ -1,0 +1,270 @@
+"""An integer program as one portable pair of C files: C99, `<stdint.h>` alone, no allocation, one sample a call.
+
+Every operation is exact and defined by the standard: shifts of negative numbers are written as shifts of their
+complements, and no sum overflows, by the proof. The same program gives the same bytes.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from fanfold.core.files import write_whole
+from fanfold.deploy.integer.c_loops import Loops, groups_of
+from fanfold.deploy.integer.c_text import C_TYPES, constant, indented
+from fanfold.deploy.integer.files import fingerprint_of_program
+from fanfold.deploy.integer.golden import GoldenVectors, golden_vectors, hex_text
+from fanfold.deploy.integer.program import IntegerPort, IntegerProgram
+
+C_BYTES = {"int8": 1, "int16": 2, "int32": 4, "int48": 8}
+HELPERS = {
+    "down": """/* floor(x / 2^s): the complement of a negative number is shifted, which C defines. */
+static inline {t} down{bits}({t} x, int32_t s)
+{{
+    const {t} sign = -({t})(x < 0);
+    return ((x ^ sign) >> s) ^ sign;
+}}
+""",
+    "clamp": """static inline {t} clamp{bits}({t} x, {t} low, {t} high)
+{{
+    return x < low ? low : x > high ? high : x;
+}}
+""",
+}
+COUNT_REACHED = """/* How many of the rising edges a value reaches: the row of a bank of tables. */
+static inline int32_t count_reached(int64_t x, const int64_t *edges, int32_t count)
+{
+    int32_t row = 0;
+    for (int32_t k = 0; k < count; k++) row += x >= edges[k];
+    return row;
+}
+"""
+
+
+BYTES = """\
+/* Bytes are multiplied as unsigned by signed where a processor does that, and as words of 16 bits elsewhere and
+   by clang, which is faster so. The numbers are the same. */
+#if (defined(__AVX512VNNI__) || defined(__AVXVNNI__)) && !defined(__clang__)
+typedef uint8_t byte_t;
+#define BYTE_OFFSET 128
+#else
+typedef int16_t byte_t;
+#define BYTE_OFFSET 0
+#endif
+"""
+
+
+class IntegerC(NamedTuple):
+    """The text of a program's C files and of its golden vectors, by file name; made by `program_to_c`.
+
+    Example:
+        >>> from fanfold.deploy.integer import Draft, program_to_c
+        >>> draft = Draft("half")
+        >>> y = draft.input("y", (4,), "int8")
+        >>> draft.output(draft.rescale(y, 1, name="x_hat"), (4,))
+        >>> list(program_to_c(draft.finish()).files)
+        ['half.h', 'half.c', 'half_y.hex', 'half_x_hat.hex']
+    """
+
+    files: Mapping[str, str]
+    stack_bytes: int  # of the values, while the function runs
+
+    def write(self, folder: str | Path) -> list[Path]:
+        """Write the files to a folder, made if need be; returns their paths.
+
+        Raises:
+            OSError: If one cannot be written.
+        """
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        for name, text in self.files.items():
+            write_whole(Path(folder) / name, text.encode())
+        return [Path(folder) / name for name in self.files]
+
+
+def program_to_c(program: IntegerProgram, golden: GoldenVectors | None = None) -> IntegerC:
+    """The C files of a program: `NAME.h`, `NAME.c`, and a text of golden vectors for each port.
+
+    `NAME_run` computes one sample. With `-DNAME_SELF_TEST` (in capitals) the source has a `main` that replays the
+    golden vectors and returns 0 if all came out, else the number of the first vector that did not, counted from 1.
+
+    Args:
+        program: The program.
+        golden: The vectors to replay; drawn by `golden_vectors` if not given.
+    """
+    golden = golden or golden_vectors(program)
+    writer = _Writer(program)
+    ports = (*program.inputs, *program.outputs)
+    vectors = {**golden.inputs, **golden.outputs}
+    files = {f"{program.name}.h": _header(program, writer.stack_bytes), f"{program.name}.c": writer.source(golden)}
+    files |= {f"{program.name}_{port.name}.hex": hex_text(port, vectors[port.name]) for port in ports}
+    return IntegerC(files, writer.stack_bytes)
+
+
+def signature(program: IntegerProgram) -> str:
+    """The function of one sample, as C declares it."""
+    inputs = [f"const {C_TYPES[port.dtype]} in_{port.name}[{port.size}]" for port in program.inputs]
+    outputs = [f"{C_TYPES[port.dtype]} out_{port.name}[{port.size}]" for port in program.outputs]
+    return f"void {program.name}_run({', '.join([*inputs, *outputs])})"
+
+
+def _header(program: IntegerProgram, stack_bytes: int) -> str:
+    guard = program.name.upper()
+    ports = [_described(port, "in") for port in program.inputs] + [_described(port, "out") for port in program.outputs]
+    lines = [
+        f"/* {program.name}: one sample of an integer program of {len(program.operations)} operations.",
+        f"   SHA-256 of the program: {fingerprint_of_program(program)}",
+        "   A number of Qm.n is its integer times 2^-n. Arrays are row by row; iq is real part, imaginary part.",
+        "   Pointers may not overlap. No state: calls from several threads do not disturb each other.",
+        "",
+        *ports,
+        "*/",
+        f"#ifndef {guard}_H",
+        f"#define {guard}_H",
+        "",
+        "#include <stdint.h>",
+        "",
+        f"#define {guard}_STACK_BYTES {stack_bytes}",
+        f"#define {guard}_CONSTANT_BYTES {program.weight_bytes}",
+        "",
+        "#ifdef __cplusplus",
+        'extern "C" {',
+        "#endif",
+        "",
+        f"{signature(program)};",
+        "",
+        "#ifdef __cplusplus",
+        "}",
+        "#endif",
+        "",
+        "#endif",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _described(port: IntegerPort, direction: str) -> str:
+    shape = " x ".join(map(str, port.shape))
+    return f"   {direction}_{port.name}: {shape}, {port.dtype}, {port.q_format}, {port.layout}, unit {port.unit}"
+
+
+class _Writer:
+    """Writes the source; values share arrays where they are not needed at once."""
+
+    def __init__(self, program: IntegerProgram):
+        self.program, self.groups = program, groups_of(program)
+        self.places = {port.name: f"in_{port.name}" for port in program.inputs}
+        self.arrays: list[tuple[str, int]] = []  # type and entries
+        self.stored = self._stored()
+        self.loops = Loops(program, self.places.__getitem__)
+        self.body = self._body()
+        self.stack_bytes = sum(C_BYTES[t] * n for t, n in self.arrays) + self.loops.padded_bytes
+
+    def _stored(self) -> set[str]:
+        """The values that are needed beyond the loop that makes them."""
+        stored = {port.name for port in self.program.outputs}
+        for group in self.groups:
+            stored |= {name for op in group.operations for name in op.inputs} - {op.name for op in group.operations}
+        return stored | {group.operations[0].name for group in self.groups if len(group.operations) == 1}
+
+    def _body(self) -> list[str]:
+        last = self._last_uses()
+        free: list[int] = []
+        held: dict[str, int] = {}
+        lines: list[str] = []
+        for number, group in enumerate(self.groups):
+            for op in group.operations:
+                if op.name in self.stored:
+                    held[op.name] = self._array_for(op.name, free)
+                    self.places[op.name] = f"b{held[op.name]}"
+            lines.append(f"/* {', '.join(f'{op.name} ({op.kind})' for op in group.operations)} */")
+            lines += self.loops.lines(group, self.stored)
+            gone = [name for name in held if last[name] == number]
+            free += [held.pop(name) for name in gone]
+        return lines
+
+    def _last_uses(self) -> dict[str, int]:
+        """The number of the group that needs each value last; outputs are needed beyond all."""
+        last: dict[str, int] = {}
+        for number, group in enumerate(self.groups):
+            for op in group.operations:
+                last |= {op.name: number} | dict.fromkeys(op.inputs, number)
+        return last | {port.name: len(self.groups) for port in self.program.outputs}
+
+    def _array_for(self, name: str, free: list[int]) -> int:
+        dtype, size = self.program.dtypes[name], self.program.sizes[name]
+        fitting = [k for k in free if self.arrays[k][0] == dtype]
+        if not fitting:
+            self.arrays.append((dtype, size))
+            return len(self.arrays) - 1
+        best = max(fitting, key=lambda k: self.arrays[k][1])
+        free.remove(best)
+        self.arrays[best] = (dtype, max(size, self.arrays[best][1]))
+        return best
+
+    def source(self, golden: GoldenVectors) -> str:
+        """The text of the source file."""
+        program = self.program
+        outputs = [
+            f"for (i = 0; i < {port.size}; i++) out_{port.name}[i] = {self.loops.whole(port.name)}[i];"
+            for port in program.outputs
+        ]
+        arrays = [f"{C_TYPES[dtype]} b{k}[{entries}];" for k, (dtype, entries) in enumerate(self.arrays)]
+        ignored = [f"(void)in_{port.name};" for port in program.inputs]
+        body = indented([*arrays, "int32_t i;", *ignored, "", *self.body, "", *outputs])
+        parts = [
+            f"/* {program.name}: written by fanfold from an integer program; see {program.name}.h. */",
+            f'#include "{program.name}.h"',
+            "",
+            *self._helpers(),
+            *self.loops.constants,
+            signature(program),
+            "{",
+            *body,
+            "}",
+            "",
+            self._self_test(golden),
+        ]
+        return "\n".join(line.rstrip() for line in parts) + "\n"
+
+    def _helpers(self) -> list[str]:
+        helpers = [
+            HELPERS[name].format(t=f"int{bits}_t", bits=bits)
+            for name in HELPERS
+            for bits in (32, 64)
+            if f"{name}{bits}" in self.loops.needs
+        ]
+        named = {"count_reached": COUNT_REACHED, "bytes": BYTES}
+        return [*helpers, *(text for name, text in named.items() if name in self.loops.needs)]
+
+    def _self_test(self, golden: GoldenVectors) -> str:
+        program = self.program
+        count = len(next(iter(golden.outputs.values())))
+        given = {**golden.inputs, **golden.outputs}
+        arrays = [
+            constant(C_TYPES[port.dtype], f"golden_{port.name}", np.reshape(given[port.name], (count, port.size)))
+            for port in (*program.inputs, *program.outputs)
+        ]
+        outputs = [f"static {C_TYPES[port.dtype]} out_{port.name}[{port.size}];" for port in program.outputs]
+        arguments = [f"golden_{port.name}[k]" for port in program.inputs]
+        arguments += [f"out_{port.name}" for port in program.outputs]
+        compared = []
+        for port in program.outputs:
+            differs = f"out_{port.name}[i] != golden_{port.name}[k][i]"
+            compared.append(f"        for (i = 0; i < {port.size}; i++) if ({differs}) return k + 1;")
+        lines = [
+            f"#ifdef {program.name.upper()}_SELF_TEST",
+            *arrays,
+            *outputs,
+            "",
+            "int main(void)",
+            "{",
+            "    int32_t i;",
+            f"    for (int k = 0; k < {count}; k++) {{",
+            f"        {program.name}_run({', '.join(arguments)});",
+            *compared,
+            "    }",
+            "    return 0;",
+            "}",
+            "#endif",
+        ]
+        return "\n".join(lines)

@@ -1,0 +1,172 @@
+"""Writing an integer program: each value gets the narrowest type that is proved to hold it."""
+
+import itertools
+from dataclasses import replace
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+
+from fanfold.deploy.integer.intervals import Range
+from fanfold.deploy.integer.operations import (
+    BITS,
+    Add,
+    Bank,
+    Clamp,
+    Const,
+    Lookup,
+    MatMul,
+    Mul,
+    Operation,
+    Rescale,
+    Sub,
+    Transpose,
+)
+from fanfold.deploy.integer.program import IntegerPort, IntegerProgram, reaching, size_of
+from fanfold.deploy.integer.ranges import proved, range_of_type, refuse_unproved, unproved
+
+Numbers = int | list[int] | np.ndarray
+Op = TypeVar("Op", bound=Operation)
+
+
+class Draft:
+    """An integer program that is being written, one call an operation.
+
+    A value is its name, a text. Accumulators are int32 where that is proved to be enough and int48 elsewhere; all else
+    has the narrowest type that holds it. A method of the name of an operation appends it and returns its value; names
+    that are not given are numbers behind the kind.
+
+    Raises:
+        ValueError: By each method, if the operation does not fit, or not even int48 is proved to hold its value.
+
+    Example:
+        >>> import numpy as np
+        >>> from fanfold.deploy.integer import Draft
+        >>> draft = Draft("soft")
+        >>> y = draft.input("y", (4,), "int16", fraction=8)
+        >>> x = draft.sub(y, draft.clamp(y, -256, 256), name="x_hat")  # the soft threshold at 1
+        >>> draft.output(x, (4,), fraction=8)
+        >>> draft.finish().dtypes
+        {'y': 'int16', 'clamp0': 'int16', 'x_hat': 'int32'}
+    """
+
+    def __init__(self, name: str):
+        self.name = name
+        self.inputs: list[IntegerPort] = []
+        self.outputs: list[IntegerPort] = []
+        self.operations: list[Operation] = []
+        self.ranges: dict[str, Range] = {}
+        self.dtypes: dict[str, str] = {}
+        self.sizes: dict[str, int] = {}
+
+    def input(
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        dtype: Literal["int8", "int16", "int32"],
+        fraction: int = 0,
+        layout: Literal["real", "iq"] = "real",
+        unit: str = "1",
+    ) -> str:
+        """A port that goes in; the arguments are those of `IntegerPort`."""
+        port = IntegerPort(name, shape, dtype, fraction, layout, unit)
+        self.inputs.append(port)
+        self._note(name, port.size, dtype, range_of_type(dtype, port.size))
+        return name
+
+    def output(
+        self,
+        value: str,
+        shape: tuple[int, ...],
+        fraction: int = 0,
+        layout: Literal["real", "iq"] = "real",
+        unit: str = "1",
+    ) -> None:
+        """A port that shows a value; the arguments are those of `IntegerPort`."""
+        dtype: Any = self.dtypes[value]
+        self.outputs.append(IntegerPort(value, shape, dtype, fraction, layout, unit))
+
+    def finish(self) -> IntegerProgram:
+        """The program; operations that no output depends on are left out."""
+        needed = reaching(self.operations, self.outputs)
+        operations = tuple(op for op in self.operations if op.name in needed)
+        return IntegerProgram(self.name, tuple(self.inputs), operations, tuple(self.outputs))
+
+    def const(self, values: Numbers, name: str = "") -> str:
+        """Numbers of the program."""
+        return self._append(Const(name or self._next("const"), _vector(values), "int48"))
+
+    def matmul(self, source: str, weights: np.ndarray, outer: int = 1, inner: int = 1, name: str = "") -> str:
+        """The product with a matrix of int8 or int16, seen as `MatMul` says."""
+        return self._append(MatMul(name or self._next("matmul"), source, weights, outer, inner, "int48"))
+
+    def rescale(self, source: str, shift: Numbers, name: str = "") -> str:
+        """A product with `2^-shift`, rounded half up."""
+        return self._append(Rescale(name or self._next("rescale"), source, _vector(shift), "int48"))
+
+    def clamp(self, source: str, low: Numbers, high: Numbers, name: str = "") -> str:
+        """The entries, no lower than `low` and no higher than `high`."""
+        return self._append(Clamp(name or self._next("clamp"), source, _vector(low), _vector(high), "int48"))
+
+    def lookup(self, source: str, low: int, values: np.ndarray, name: str = "") -> str:
+        """The entries of a table whose first one is for `low`."""
+        return self._append(Lookup(name or self._next("lookup"), source, low, values, "int48"))
+
+    def bank(self, source: str, row: str, edges: Numbers, low: int, values: np.ndarray, name: str = "") -> str:
+        """The entries of one of several tables, which another value picks, as `Bank` says."""
+        return self._append(Bank(name or self._next("bank"), source, row, _vector(edges), low, values, "int48"))
+
+    def add(self, left: str, right: str, name: str = "") -> str:
+        """The sum of two values."""
+        return self._append(Add(name or self._next("add"), left, right, "int48"))
+
+    def sub(self, left: str, right: str, name: str = "") -> str:
+        """The difference of two values."""
+        return self._append(Sub(name or self._next("sub"), left, right, "int48"))
+
+    def mul(self, left: str, right: str, name: str = "") -> str:
+        """The product of two values, entry by entry."""
+        return self._append(Mul(name or self._next("mul"), left, right, "int48"))
+
+    def transpose(self, source: str, shape: tuple[int, ...], axes: tuple[int, ...], name: str = "") -> str:
+        """The entries with their axes in another order."""
+        op = Transpose(name or self._next("transpose"), source, shape, axes)
+        return self._keep(op, self.dtypes[source])
+
+    def _append(self, op: Any) -> str:
+        """Append an operation with the narrowest type that is proved to hold its value."""
+        self._check_sources(op)
+        size_of(op, self.sizes)
+        sources = [self.ranges[name] for name in op.inputs]
+        types = ("int32", "int48") if isinstance(op, MatMul) else tuple(BITS)
+        typed = [replace(op, dtype=dtype) for dtype in types]
+        rows = [proved(each, dtype, sources, self.dtypes)[0] for each, dtype in zip(typed, types)]
+        narrowest = next((k for k, row in enumerate(rows) if row.holds), None)
+        if narrowest is None:
+            raise unproved(rows[-1])
+        return self._keep(typed[narrowest], types[narrowest])
+
+    def _keep(self, op: Operation, dtype: str) -> str:
+        self._check_sources(op)
+        size = size_of(op, self.sizes)
+        row, result = proved(op, dtype, [self.ranges[name] for name in op.inputs], self.dtypes)
+        refuse_unproved(row)
+        self.operations.append(op)
+        self._note(op.name, size, dtype, result)
+        return op.name
+
+    def _check_sources(self, op: Operation) -> None:
+        if unknown := [name for name in op.inputs if name not in self.sizes]:
+            raise ValueError(f"{op.name} takes {unknown[0]}, which is none of {', '.join(list(self.sizes)[-8:])}.")
+
+    def _note(self, name: str, size: int, dtype: str, values: Range) -> None:
+        if name in self.sizes:
+            raise ValueError(f"{name} is there twice; each value needs a name of its own.")
+        self.sizes[name], self.dtypes[name], self.ranges[name] = size, dtype, values
+
+    def _next(self, kind: str) -> str:
+        return next(name for k in itertools.count() if (name := f"{kind}{k}") not in self.sizes)
+
+
+def _vector(values: Numbers) -> np.ndarray:
+    """One number or several, as an array of one axis."""
+    return np.atleast_1d(np.asarray(values))

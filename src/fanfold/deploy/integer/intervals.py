@@ -1,0 +1,179 @@
+"""Interval arithmetic of integer operations, entry by entry. Moore (1966), Interval Analysis, chapter 3.
+
+A product's partial sums are bounded in any order, by `Σ |w| max|x|`, since vector units add in an order of their own.
+"""
+
+from functools import singledispatch
+from typing import NamedTuple
+
+import numpy as np
+
+from fanfold.deploy.integer.operations import (
+    Add,
+    Bank,
+    Clamp,
+    Const,
+    Lookup,
+    MatMul,
+    Mul,
+    Operation,
+    Rescale,
+    Sub,
+    Transpose,
+)
+
+FLOAT64_EXACT = 1 << 53  # whole numbers up to here are exact in float64
+MOST_SHIFT = 47
+
+
+class Range(NamedTuple):
+    """The least and the greatest value of each entry, `(size,)` each.
+
+    Example:
+        >>> import numpy as np
+        >>> from fanfold.deploy.integer.intervals import Range
+        >>> Range(np.array([-4]), np.array([3])).magnitude
+        4
+    """
+
+    low: np.ndarray
+    high: np.ndarray
+
+    @property
+    def span(self) -> "Span":
+        """The least and the greatest value of all entries."""
+        return Span(int(self.low.min()), int(self.high.max()))
+
+    @property
+    def magnitude(self) -> int:
+        """The largest absolute value."""
+        return self.span.magnitude
+
+
+class Span(NamedTuple):
+    """The least and the greatest of some numbers.
+
+    Example:
+        >>> from fanfold.deploy.integer.intervals import Span
+        >>> Span(-128, 0).magnitude, Span(-128, 0).in_twos_complement
+        (128, 127)
+    """
+
+    low: int
+    high: int
+
+    @property
+    def magnitude(self) -> int:
+        """The largest absolute value."""
+        return max(-self.low, self.high)
+
+    @property
+    def in_twos_complement(self) -> int:
+        """The b-bit type that holds them all is that with `2^(b - 1) - 1` at least this."""
+        return max(self.high, -self.low - 1)
+
+
+NOTHING = Span(0, 0)  # beside the result
+
+
+@singledispatch
+def bounded(op: Operation, *sources: Range) -> tuple[Range, Span]:
+    """The range of a value, and the span of what is computed on the way to it."""
+    raise NotImplementedError(op.kind)
+
+
+@bounded.register
+def _(op: Const) -> tuple[Range, Span]:
+    return Range(op.values, op.values), NOTHING
+
+
+@bounded.register
+def _(op: MatMul, source: Range) -> tuple[Range, Span]:
+    # in float64, whose sums of so few products of at most 2^30 are exact
+    view = (op.outer, op.weights.shape[1], op.inner)
+    low, high = (end.reshape(view).astype(np.float64) for end in source)
+    positive, negative = np.maximum(op.weights, 0).astype(np.float64), np.minimum(op.weights, 0).astype(np.float64)
+    partial = (positive - negative) @ np.maximum(np.abs(low), np.abs(high))
+    ends = (positive @ low + negative @ high, positive @ high + negative @ low)
+    least, greatest = (end.astype(np.int64).ravel() for end in ends)
+    return Range(least, greatest), Span(-int(partial.max()), int(partial.max()))
+
+
+@bounded.register
+def _(op: Rescale, source: Range) -> tuple[Range, Span]:
+    if np.abs(op.shift).max() > MOST_SHIFT:
+        raise ValueError(f"{op.name} shifts by {np.abs(op.shift).max()} bits; pass at most {MOST_SHIFT}.")
+    longest = max(0, -int(op.shift.min()))
+    if source.magnitude << longest > FLOAT64_EXACT:
+        raise ValueError(f"{op.name} shifts {source.magnitude} by {longest} bits to the left, beyond 2^53.")
+    half = rounding(op.shift)
+    reached = Range(source.low + half, source.high + half)
+    return Range(rescaled(source.low, op.shift), rescaled(source.high, op.shift)), reached.span
+
+
+@bounded.register
+def _(op: Clamp, source: Range) -> tuple[Range, Span]:
+    if (op.low > op.high).any():
+        raise ValueError(f"{op.name} clamps from {op.low.max()} to {op.high.min()}; pass low <= high.")
+    low, high = (np.minimum(np.maximum(end, op.low), op.high) for end in source)
+    return Range(low, high), Range(op.low, op.high).span
+
+
+@bounded.register
+def _(op: Lookup, source: Range) -> tuple[Range, Span]:
+    return _looked_up(op, op.low, op.values, source), NOTHING
+
+
+@bounded.register
+def _(op: Bank, source: Range, row: Range) -> tuple[Range, Span]:
+    if not op.edges.size:
+        raise ValueError(f"{op.name} has no edges, so that nothing is picked; take a table, Lookup.")
+    if op.values.shape[0] != op.edges.size + 1 or (np.diff(op.edges) <= 0).any():
+        raise ValueError(f"{op.name} has {op.values.shape[0]} rows and edges {op.edges}; pass rows - 1 rising edges.")
+    return _looked_up(op, op.low, op.values, source), Range(op.edges, op.edges).span
+
+
+@bounded.register
+def _(op: Add, left: Range, right: Range) -> tuple[Range, Span]:
+    return Range(left.low + right.low, left.high + right.high), NOTHING
+
+
+@bounded.register
+def _(op: Sub, left: Range, right: Range) -> tuple[Range, Span]:
+    return Range(left.low - right.high, left.high - right.low), NOTHING
+
+
+@bounded.register
+def _(op: Mul, left: Range, right: Range) -> tuple[Range, Span]:
+    if left.magnitude * right.magnitude > FLOAT64_EXACT:
+        raise ValueError(f"{op.name} may reach {left.magnitude * right.magnitude}, beyond 2^53; rescale before.")
+    corners = np.stack(np.broadcast_arrays(*(a * b for a in left for b in right)))
+    return Range(corners.min(0), corners.max(0)), NOTHING
+
+
+@bounded.register
+def _(op: Transpose, source: Range) -> tuple[Range, Span]:
+    low, high = (end.reshape(op.shape).transpose(op.axes).ravel() for end in source)
+    return Range(low, high), NOTHING
+
+
+def _looked_up(op: Operation, low: int, values: np.ndarray, source: Range) -> Range:
+    first, last = int(source.low.min()) - low, int(source.high.max()) - low
+    entries = values.shape[-1]
+    if not 0 <= first <= last < entries:
+        raise ValueError(
+            f"{op.name} looks up {first + low} to {last + low} in a table for {low} to {low + entries - 1}; clamp what "
+            "goes in, or pass a longer table."
+        )
+    reached = values[..., first : last + 1]
+    return Range(np.full(source.low.size, reached.min()), np.full(source.low.size, reached.max()))
+
+
+def rounding(shift: np.ndarray) -> np.ndarray:
+    """The half that is added before a shift to the right: `1 << (s - 1)`, and 0 where nothing is shifted out."""
+    return np.where(shift > 0, 1 << np.maximum(shift - 1, 0), 0)
+
+
+def rescaled(x: np.ndarray, shift: np.ndarray) -> np.ndarray:
+    """`(x + (1 << (s - 1))) >> s`, and `x << -s` where s is not positive; whole numbers of 64 bits."""
+    return ((x + rounding(shift)) >> np.maximum(shift, 0)) << np.maximum(-shift, 0)

@@ -1,0 +1,180 @@
+"""The C of an integer program gives the player's bits: with every compiler, on every machine, and in wasm."""
+
+import ctypes
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+
+import fanfold as ff
+from fanfold.core.streams import generator_of
+from fanfold.deploy.codegen import compile_shared
+from fanfold.deploy.integer import (
+    CompiledProgram,
+    Draft,
+    IntegerEstimator,
+    IntegerProgram,
+    compiled,
+    golden_vectors,
+    hex_vectors,
+    load_program,
+    play,
+    program_to_c,
+    save_program,
+)
+from integer_programs import everything, integer_programs, random_inputs
+
+STRICT = ["-std=c99", "-pedantic", "-Wall", "-Wextra", "-Werror", "-DP_SELF_TEST"]
+SANITIZED = ["-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+
+
+def installed(*programs: str) -> pytest.MarkDecorator:
+    missing = [name for name in programs if shutil.which(name) is None]
+    return pytest.mark.skipif(bool(missing), reason=f"needs {', '.join(missing)}")
+
+
+def run(*command: str | Path, folder: Path) -> int:
+    done = subprocess.run(list(map(str, command)), cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+    complaints = [line for line in done.stderr.splitlines() if not line.startswith("qemu-x86_64: warning")]
+    assert not complaints, done.stderr[:2000]
+    return done.returncode
+
+
+def written(program: IntegerProgram, folder: Path, count: int = 24) -> Path:
+    """The C of a program with vectors that hold the ends of its ports."""
+    program_to_c(program, golden_vectors(program, random_inputs(program, count, 0))).write(folder)
+    return folder
+
+
+@installed("gcc")
+@settings(max_examples=12)
+@given(program=integer_programs())
+def test_any_program_in_c_is_the_player_and_clean_under_sanitizers(tmp_path_factory, program):
+    folder = written(program, tmp_path_factory.mktemp("c"))
+    assert run("gcc", *STRICT, *SANITIZED, "p.c", "-o", "p", folder=folder) == 0
+    assert run("./p", folder=folder) == 0
+
+
+BUILDS = {
+    "gcc": (["gcc", "-O3", "-march=native"], []),
+    "clang": (["clang", *SANITIZED], []),
+    "aarch64": (["aarch64-linux-gnu-gcc", "-O2", "-static"], ["qemu-aarch64"]),
+    "arm": (["arm-linux-gnueabihf-gcc", "-O2", "-static"], ["qemu-arm"]),
+    "avx2 without vnni": (["gcc", "-O3", "-mavx2", "-static"], ["qemu-x86_64", "-cpu", "Haswell"]),
+}
+
+
+@pytest.mark.parametrize("name", BUILDS)
+def test_a_program_of_all_operations_gives_its_vectors_on_every_machine(tmp_path, name):
+    build, start = BUILDS[name]
+    for tool in (build[0], *start[:1]):
+        if shutil.which(tool) is None:
+            pytest.skip(f"needs {tool}")
+    written(everything(), tmp_path)
+    assert run(*build, *STRICT, "p.c", "-o", "p", folder=tmp_path) == 0
+    assert run(*start, "./p", folder=tmp_path) == 0
+
+
+@installed("clang", "wasm-ld", "node")
+def test_wasm_needs_nothing_and_gives_the_vectors(tmp_path):
+    written(everything(), tmp_path)
+    linked = ["-nostdlib", "-ffreestanding", "-Wl,--no-entry", "-Wl,--export=main"]
+    assert run("clang", "--target=wasm32", "-O2", *linked, *STRICT, "p.c", "-o", "p.wasm", folder=tmp_path) == 0
+    script = (
+        "const module = new WebAssembly.Module(require('fs').readFileSync('p.wasm'));"
+        "if (WebAssembly.Module.imports(module).length) process.exit(99);"
+        "process.exit(new WebAssembly.Instance(module).exports.main(0, 0));"
+    )
+    assert run("node", "-e", script, folder=tmp_path) == 0
+
+
+@installed("gcc")
+def test_the_self_test_names_the_vector_that_does_not_come_out(tmp_path):
+    program = everything()
+    golden = golden_vectors(program, random_inputs(program, 8, 0))
+    golden.outputs["picked"][5, 3] ^= 1
+    program_to_c(program, golden).write(tmp_path)
+    assert run("gcc", *STRICT, "p.c", "-o", "p", folder=tmp_path) == 0
+    assert run("./p", folder=tmp_path) == 6
+
+
+def test_the_same_program_gives_the_same_bytes_and_its_header_says_what_its_ports_are(tmp_path):
+    draft = Draft("front_end")
+    y = draft.input("y", (16, 2), "int16", fraction=12, layout="iq", unit="V")
+    draft.output(draft.rescale(y, 4, name="x_hat"), (16, 2), fraction=8, layout="iq", unit="V")
+    program = draft.finish()
+    files = program_to_c(program).files
+    again = load_program(save_program(program, tmp_path / "p"))
+    assert program_to_c(again).files == files
+    assert "in_y: 16 x 2, int16, Q3.12, iq, unit V" in files["front_end.h"]
+    assert "out_x_hat: 16 x 2, int16, Q7.8, iq, unit V" in files["front_end.h"]
+    assert [line for line in files["front_end.c"].splitlines() if line.startswith("#include")] == [
+        '#include "front_end.h"'
+    ]
+    vectors = {
+        port.name: hex_vectors(port, files[f"front_end_{port.name}.hex"]) for port in (*again.inputs, *again.outputs)
+    }
+    assert np.array_equal(play(again, {"y": vectors["y"]})["x_hat"], vectors["x_hat"])
+
+
+def test_matrices_that_several_layers_share_are_written_once():
+    weights = np.eye(64, dtype=np.int8)
+    draft = Draft("p")
+    x = draft.input("y", (64,), "int8")
+    for layer in range(3):
+        x = draft.clamp(draft.matmul(x, weights), -127, 127, name=f"x{layer}")
+    draft.output(x, (64,))
+    program = draft.finish()
+    assert program_to_c(program).files["p.c"].count("int8_t w_") == 1
+    assert program.weight_bytes < 2 * weights.nbytes
+
+
+@installed("gcc")
+def test_a_compiled_program_is_an_estimator_as_the_played_one():
+    problem = ff.problems.CompressedSensing(n=40, m=20, snr_db=20.0)
+    draft = Draft("p")
+    y = draft.input("y", (20,), "int16", fraction=10)
+    r = draft.matmul(y, np.rint(problem.A.matrix().T.numpy() * 64).astype(np.int8))
+    draft.output(draft.rescale(draft.sub(r, draft.clamp(r, -5000, 5000)), 6, name="x_hat"), (40,), fraction=10)
+    program = draft.finish()
+    _, obs = problem.sample(500, generator_of(0))
+    fast, played = compiled(program), IntegerEstimator(program)
+    assert torch.equal(fast(obs).x, played(obs).x)
+    assert (fast(obs).x != 0).any()
+    assert torch.equal(fast(obs.y[0]).x, played(obs.y[0]).x)
+    assert len(ff.evaluate({"integer": fast}, problem, snr_db=[20])) == 1
+    with pytest.raises(ValueError, match="another program"):
+        CompiledProgram(program)(draft.finish(), {})
+
+
+@installed("gcc")
+def test_a_hundred_thousand_outputs_of_vector_code_are_the_player_s():
+    program = everything()
+    inputs = random_inputs(program, 700, 1)
+    wanted, outputs = play(program, inputs), CompiledProgram(program)(program, inputs)
+    assert sum(value.size for value in wanted.values()) > 100_000
+    assert all(np.array_equal(outputs[name], value) for name, value in wanted.items())
+
+
+def test_without_a_compiler_or_with_bad_sources_there_is_a_sentence(monkeypatch, tmp_path):
+    (tmp_path / "p.c").write_text("int p")
+    with pytest.raises(ValueError, match=r"does not compile p\.c"):
+        compile_shared([tmp_path / "p.c"])
+    monkeypatch.setenv("CC", "nobody-s-compiler")
+    with pytest.raises(ValueError, match="no C compiler"):
+        compile_shared([tmp_path / "p.c"])
+
+
+@installed("gcc")
+def test_a_library_is_compiled_once(tmp_path):
+    (tmp_path / "p.c").write_text("int p(void); int p(void) { return 5; }")
+    first = compile_shared([tmp_path / "p.c"], ["-O1"])
+    assert ctypes.CDLL(str(first)).p() == 5
+    before = os.stat(first).st_mtime_ns
+    assert compile_shared([tmp_path / "p.c"], ["-O1"]) == first
+    assert os.stat(first).st_mtime_ns == before

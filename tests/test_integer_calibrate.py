@@ -1,0 +1,81 @@
+"""A trained network becomes an integer program: it loses little, and less with every bit."""
+
+import numpy as np
+import pytest
+import torch
+
+import fanfold as ff
+from fanfold.core.streams import generator_of
+from fanfold.core.units import nmse_db
+from fanfold.deploy.integer import IntegerEstimator, compiled, to_integers, values_of
+
+PROBLEM = ff.problems.CompressedSensing(n=60, m=30, snr_db=30.0)
+LEARN = {
+    "lista-cp": (ff.algorithms.LISTACP(0.3), {"W": "per-layer", "threshold": "per-layer vector"}),
+    "alista": (ff.algorithms.ALISTA(), {"step": "per-layer", "threshold": "per-layer"}),
+}
+# dB; training with quantisation is to lose at most 0.3, 0.1 and 0.02
+LIMITS = {"w8a8": 0.5, "w8a12": 0.1, "w16a16": 0.02}
+
+
+@pytest.fixture(scope="module", params=LEARN)
+def net(request):
+    algorithm, learn = LEARN[request.param]
+    return ff.fit(ff.unfold(algorithm, PROBLEM, 5, learn), PROBLEM, steps=60, batch=64, seed=0)
+
+
+@pytest.fixture(scope="module")
+def observed():
+    return PROBLEM.sample(300, generator_of(1))[1]
+
+
+def test_a_network_loses_little_and_the_less_the_more_bits(net, observed):
+    x, obs = PROBLEM.sample(2000, generator_of(2))
+    with torch.no_grad():
+        floating = nmse_db(net(obs).x, x)
+    assert floating < -4  # it has learned something
+    distances = []
+    for widths, limit in LIMITS.items():
+        integer = IntegerEstimator(to_integers(net, observed, widths))
+        assert nmse_db(integer(obs).x, x) < floating + limit
+        distances.append(nmse_db(integer(observed).x, net(observed).x.detach()))  # where nothing saturates
+    assert distances[0] > distances[1]
+    assert distances[2] < distances[1] - 24  # four more bits of activations, and eight of weights, at 6 dB a bit
+
+
+def test_x_is_one_quantised_value_on_both_paths_and_stays_in_its_bits(net, observed):
+    for widths, bits in (("w8a8", 8), ("w8a12", 12), ("w16a16", 16)):
+        program = to_integers(net, observed, widths)
+        products = [op for op in program.operations if op.kind == "MATMUL"]
+        assert {op.weights.dtype.itemsize * 8 for op in products} == {8 if widths.startswith("w8") else 16}
+        taken = {op.source for op in products}
+        values = values_of(program, {"y": program.inputs[0].integers(observed.y.double().numpy())})
+        assert max(np.abs(values[name]).max() for name in taken) < 2 ** (bits - 1)
+        # what is shifted into the accumulator's scale is what A multiplies, or y
+        shifted = {op.source for op in program.operations if op.kind == "RESCALE"}
+        states = {op.source for op in products if op.weights.shape == PROBLEM.A.shape}
+        assert states <= shifted
+
+
+def test_weights_whose_pairs_fit_are_proved_to_and_cost_little(net, observed):
+    x, obs = PROBLEM.sample(2000, generator_of(2))
+    free, fitting = (to_integers(net, observed, "w8a8", pairs_fit=fit) for fit in (False, True))
+    products = [row for row in fitting.proof.rows if row.kind == "MATMUL"]
+    assert all(row.bytes_alone for row in products)
+    assert not all(row.bytes_alone for row in free.proof.rows if row.kind == "MATMUL")
+    assert nmse_db(IntegerEstimator(fitting)(obs).x, x) < nmse_db(IntegerEstimator(free)(obs).x, x) + 0.3
+
+
+def test_compiled_it_is_the_same(net, observed):
+    program = to_integers(net, observed, "w8a8", name="net")
+    assert torch.equal(compiled(program)(observed).x, IntegerEstimator(program)(observed).x)
+
+
+def test_what_has_no_integer_form_is_refused():
+    _, obs = PROBLEM.sample(10, generator_of(0))
+    for algorithm, said in (
+        (ff.algorithms.ISTA(), "ISTA has no integer form"),
+        (ff.algorithms.ALISTA(p=0.01), "selects"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            to_integers(ff.unfold(algorithm, PROBLEM, 2, {}), obs)
