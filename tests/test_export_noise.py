@@ -1,15 +1,15 @@
 """What differs from sample to sample is an input of an exported estimator, or it is refused: nothing is frozen."""
 
-import numpy as np
 import pytest
 import torch
 
 import fanfold as ff
 from fanfold.algorithms import ISTA, OAMP
 from fanfold.core.streams import generator_of
-from fanfold.deploy import FromMeasurements, to_onnx
+from fanfold.deploy import FromMeasurements, lowered, to_onnx
 from fanfold.linops import Batched
 from fanfold.observation import Observation
+from runtime import check_near, in_runtime, session_of
 
 SPARSE = ff.problems.CompressedSensing(n=20, m=12, snr_db=20.0)
 
@@ -35,18 +35,44 @@ MADE = {
 
 @pytest.mark.parametrize("name", MADE)
 def test_the_noise_variance_of_each_sample_is_an_input(name, tmp_path):
-    onnxruntime = pytest.importorskip("onnxruntime")
     estimator, example, other = MADE[name](SPARSE), varied(3, 0.0), varied(5, -10.0)
-    session = onnxruntime.InferenceSession(
-        to_onnx(estimator, example, tmp_path / "net.onnx"), providers=["CPUExecutionProvider"]
-    )
-    assert [node.name for node in session.get_inputs()] == ["y", "noise_var"]
+    path = to_onnx(estimator, example, tmp_path / "net.onnx")
+    assert [node.name for node in session_of(path).get_inputs()] == ["y", "noise_var"]
     for obs in (example, other, Observation(other.y, other.A, other.noise_var.flip(0))):
-        (x_hat,) = session.run(["x_hat"], {"y": obs.y.numpy(), "noise_var": obs.noise_var.numpy()})
         with torch.no_grad():
-            wanted = estimator(obs).x.numpy()
-        # sums of n products in another order
-        assert np.abs(x_hat - wanted).max() < 1e3 * np.finfo(np.float32).eps * np.abs(wanted).max()
+            check_near(in_runtime(path, obs)["x_hat"], estimator(obs).x)
+
+
+def test_a_file_for_a_varied_problem_froze_neither_batch_nor_noise_of_its_example(tmp_path):
+    problem = ff.problems.Varied(SPARSE, {"snr_db": (0.0, 40.0)})
+    _, example = problem.sample(4, generator_of(0))
+    estimator = ff.unfold(OAMP(), problem, 1, {"damping": "tied"})
+    path = to_onnx(estimator, example, tmp_path / "net.onnx")
+    _, other = problem.sample(9, generator_of(1))
+    with torch.no_grad():
+        said, wanted = in_runtime(path, other), estimator(other)
+        check_near(said["x_hat"], wanted.x)
+        check_near(said["var"], wanted.var)
+        frozen = estimator(Observation(other.y, other.A, example.noise_var[:1].expand(9, 1))).x
+    assert (said["x_hat"] - frozen).abs().max() > 0.01 * wanted.x.abs().max()
+
+
+def test_a_noise_variance_that_is_one_for_all_is_an_input_unless_it_is_fixed(tmp_path):
+    """A receiver's noise changes, whatever it was in training."""
+    _, obs = SPARSE.sample(4, generator_of(0))
+    estimator = ff.iterate(OAMP(), 1)
+    louder = Observation(obs.y, obs.A, 100 * obs.noise_var)
+    path = to_onnx(estimator, obs, tmp_path / "net.onnx")
+    for now in (obs, louder):
+        check_near(in_runtime(path, now)["x_hat"], estimator(now).x)
+    fixed = to_onnx(estimator, obs, tmp_path / "fixed.onnx", fixed_noise=True)
+    assert [node.name for node in session_of(fixed).get_inputs()] == ["y"]
+    check_near(in_runtime(fixed, louder)["x_hat"], estimator(obs).x)
+
+
+def test_what_takes_no_noise_variance_has_no_such_input():
+    _, obs = SPARSE.sample(4, generator_of(0))
+    assert [port.name for port in lowered(ff.iterate(ISTA(), 1), obs).inputs] == ["y"]
 
 
 def test_a_noise_variance_that_is_one_for_all_belongs_to_the_module():

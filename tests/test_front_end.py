@@ -5,7 +5,7 @@ import torch
 
 import fanfold as ff
 from fanfold.core.streams import generator_of
-from fanfold.estimators.base import MeasuresNoise, Paired
+from fanfold.estimators.base import MeasuresNoise
 from fanfold.estimators.ofdm import ADMMSettings, FilterSettings, MixerSettings
 from fanfold.estimators.ofdm.front_end import SMALLEST_NOISE_VAR, FrontEnd
 from fanfold.estimators.ofdm.pairs import as_pairs
@@ -72,8 +72,3 @@ def test_losses_take_observations_of_any_precision(settings, observed):
     net.prepare(x, obs)
     double = ff.Observation(obs.y.to(torch.complex128), None, obs.noise_var.double())
     assert torch.equal(net.losses(double, x), net.losses(obs, x))
-
-
-def test_what_has_complex_numbers_inside_does_not_compute_in_pairs():
-    paired = {name: isinstance(settings.build(CHANNELS), Paired) for name, settings in NETWORKS.items()}
-    assert paired == {"grid": True, "mixture": True, "unfolded": False}

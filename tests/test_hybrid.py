@@ -189,23 +189,6 @@ def test_unet_learns_from_a_linear_image_and_keeps_its_scale(image):
         torch.testing.assert_close(1e6 * scaled, net(obs).x, rtol=1e-3, atol=1e-4)  # single precision
 
 
-def test_hybrid_exports(tmp_path):
-    """As every algorithm: ONNX Runtime agrees to a thousand roundings of the largest entry."""
-    onnxruntime = pytest.importorskip("onnxruntime")
-    from fanfold.deploy import to_onnx
-
-    on = CompressedSensing(n=64, m=40)
-    _, obs = draws(on)
-    for correct in KINDS:
-        net = moved(HybridOAMP.of(on, OAMP(), 2, scene=(8, 8), correct=correct, width=4), 0.02)
-        path = to_onnx(net, obs, tmp_path / f"{correct}.onnx")
-        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-        (x_hat,) = session.run(None, {"y": obs.y.numpy()})
-        wanted = net(obs).x.detach()
-        error = (torch.as_tensor(x_hat) - wanted).abs().max() / wanted.abs().max()
-        assert error < 1e3 * torch.finfo(torch.float32).eps
-
-
 def test_modl_before_training_only_returns_to_the_measurements():
     """No CNN yet: the layers are `x + (AᴴA + λI)⁻¹ Aᴴ(y - Ax)`, here from the dense matrix, with λ in units of x."""
     on = imaging(dtype="complex128")

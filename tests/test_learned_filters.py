@@ -6,7 +6,6 @@ import pytest
 import torch
 
 import fanfold as ff
-from fanfold.deploy.export import to_onnx
 from fanfold.estimators.ofdm import FilterSettings, KroneckerGMM, LearnedFilters, Mixture
 from fanfold.training.events import Validated
 
@@ -130,21 +129,6 @@ def test_training_beats_the_mixture_and_its_variance_is_that_of_its_errors(mixtu
     each = ((estimate.x - x).abs().square() / estimate.var).mean(1)
     # five standard errors, and a tenth that a training of seconds may be off by
     assert (each.mean() - 1).abs() < 0.1 + 5 * each.std() / 300**0.5
-
-
-def test_it_runs_where_there_are_no_complex_numbers(mixture, drawn, tmp_path):
-    ort = pytest.importorskip("onnxruntime")
-    net = moved(LearnedFilters.of(CHANNELS, dataclasses.replace(SMALL, stages=1, depth=2), mixture=mixture))
-    _, obs = drawn
-    to_onnx(net, obs[:2], tmp_path / "net.onnx")
-    session = ort.InferenceSession(tmp_path / "net.onnx", providers=["CPUExecutionProvider"])
-    y = torch.view_as_real(obs.y.resolve_conj()).contiguous()  # another batch size
-    x, var = session.run(None, {"y": y.numpy(), "noise_var": obs.noise_var.numpy()})
-    with torch.no_grad():
-        here = net(obs)
-    # of single precision, through tens of products
-    torch.testing.assert_close(torch.view_as_complex(torch.from_numpy(x)), here.x, rtol=1e-3, atol=1e-4)
-    torch.testing.assert_close(torch.from_numpy(var), here.var, rtol=1e-3, atol=0)
 
 
 def test_pilots_of_another_grid_are_refused(shaken):

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 import fanfold as ff
-from fanfold.deploy import to_onnx
 from fanfold.estimators.ofdm import (
     ADMMSettings,
     BeamMixer,
@@ -207,21 +206,6 @@ def test_training_lowers_the_error(kind):
         on_event=lambda e: scores.append(e.nmse_db) if isinstance(e, Validated) else None,
     )
     assert scores[-1] < scores[0] - 0.1
-
-
-@pytest.mark.parametrize("kind", ["beam-mixer", "grid-cnn"])
-def test_it_runs_where_there_are_no_complex_numbers(kind, shaken, drawn, tmp_path):
-    ort = pytest.importorskip("onnxruntime")
-    _, (_, obs) = drawn
-    path = to_onnx(shaken[kind], obs[:2], tmp_path / "net.onnx")
-    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
-    y = torch.view_as_real(obs.y.resolve_conj())  # another batch size
-    x, var = session.run(None, {"y": y.contiguous().numpy(), "noise_var": obs.noise_var.numpy()})
-    with torch.no_grad():
-        here = shaken[kind](obs)
-    # of single precision, through tens of products taken in another order
-    torch.testing.assert_close(torch.view_as_complex(torch.from_numpy(x)), here.x, rtol=1e-3, atol=1e-4)
-    torch.testing.assert_close(torch.from_numpy(var), here.var, rtol=1e-3, atol=0)
 
 
 @networks

@@ -64,6 +64,18 @@ RESULTS = [
     "Unfolding",
     "UsualRange",
     "Seen",
+    "IntegerProgram",
+    "Operation",
+    "Const",
+    "MatMul",
+    "Rescale",
+    "Clamp",
+    "Lookup",
+    "Bank",
+    "Add",
+    "Sub",
+    "Mul",
+    "Transpose",
 ]
 
 

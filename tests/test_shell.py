@@ -104,6 +104,19 @@ MISTAKES = {  # a verb, then what is wrong with which words
         "folder": [RUN, "--out", "folder"],
         "markup": [RUN, "--out", f"{MARKUP}/x.html"],
     },
+    "time": {
+        "flag": [RUN, "--layrs"],
+        "value": [RUN, "--numerology", "7"],
+        "missing": ["nowhere"],
+        "markup": [RUN, "--backend", MARKUP],
+    },
+    "export": {
+        "flag": [RUN, "--layrs"],
+        "value": [RUN, "--to", "gausian"],
+        "missing": ["nowhere"],
+        "folder": [RUN, "--out", "file"],
+        "markup": [RUN, "--out", f"file/{MARKUP}"],
+    },
     "doctor": {"flag": ["--layrs"], "value": ["gausian"]},
 }
 CASES = [(verb, wrong, words) for verb, mistakes in MISTAKES.items() for wrong, words in mistakes.items()]

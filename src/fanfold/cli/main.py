@@ -30,8 +30,10 @@ VERBS = {  # verb: the module of fanfold.cli that holds it, and what it does
     "runs": ("trained", "List run directories."),
     "evaluate": ("trained", "Error of a trained run against its peers and limits, over conditions."),
     "apply": ("trained", "Use a trained run on your own measurements."),
+    "time": ("timing", "Time one call of a trained run in each backend, against a slot and this machine's floors."),
     "reproduce": ("studies", "Run a published experiment: goals, measured values, PASS or FAIL."),
     "report": ("trained", "Write the page of a run."),
+    "export": ("exporting", "Write a trained run for where there is no PyTorch: ONNX."),
     "doctor": ("installation", "Check the installation and the machine."),
 }
 ABOUT = "Learned estimators from measurement models. Every verb takes --json and, for the trace of an error, --debug."

@@ -1,19 +1,36 @@
 """From an estimator to what runs elsewhere: its export, and what one call of it costs."""
 
+from fanfold.deploy import integer
+from fanfold.deploy.codegen import CFiles, CompiledC, compile_shared, compiled, to_c, to_wasm
 from fanfold.deploy.cost import Latency, call_costs, latency_us, multiply_accumulates, stored_numbers
-from fanfold.deploy.export import FromMeasurements, FromPairs, to_onnx
+from fanfold.deploy.export import FromMeasurements, to_onnx
+from fanfold.deploy.latency import BackendLatency, Timing, slot_budget_us, time_backends
+from fanfold.deploy.lowering import Lowered, Port, lowered
 from fanfold.deploy.memory import PeakMemory
 
 __all__ = [
+    "BackendLatency",
+    "CFiles",
+    "CompiledC",
     "FromMeasurements",
-    "FromPairs",
     "Latency",
+    "Lowered",
     "PeakMemory",
+    "Port",
+    "Timing",
     "call_costs",
+    "compile_shared",
+    "compiled",
+    "integer",
     "latency_us",
+    "lowered",
     "multiply_accumulates",
+    "slot_budget_us",
     "stored_numbers",
+    "time_backends",
+    "to_c",
     "to_onnx",
+    "to_wasm",
 ]
 
 

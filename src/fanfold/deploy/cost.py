@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from fanfold.core.abilities import offers
-from fanfold.deploy.export import FromPairs, to_onnx
-from fanfold.estimators.base import Paired
+from fanfold.deploy.export import write_onnx
+from fanfold.deploy.lowering import lowered
 from fanfold.observation import Estimator, Observation
 
 REAL_PER_COMPLEX = 4  # multiply-accumulates
@@ -94,7 +93,7 @@ def call_costs(estimator: Estimator, obs: Observation) -> dict[str, float | None
     """The costs of a call with the first of these observations: trained and stored numbers, products, time.
 
     Numbers and multiply-accumulates are real; times are microseconds on one thread, and that of ONNX Runtime is None
-    where the estimator does not compute in pairs of reals or the runtime is not installed.
+    for what has learned nothing, or cannot be exported, and where the runtime is not installed.
 
     Example:
         >>> import fanfold as ff, torch
@@ -135,7 +134,8 @@ def runtime_installed() -> bool:
 def runtime_latency_us(estimator: Estimator, obs: Observation) -> float | None:
     """The median microseconds of a call in ONNX Runtime on one thread.
 
-    It is None for an estimator that has no form in pairs of reals, and where ONNX or its runtime is not installed.
+    It is None for an estimator that has learned nothing or cannot be exported, and where ONNX or its runtime is not
+    installed.
     """
     call = runtime_call(estimator, obs)
     return None if call is None else latency_us(call).median
@@ -144,18 +144,25 @@ def runtime_latency_us(estimator: Estimator, obs: Observation) -> float | None:
 def runtime_call(estimator: Estimator, obs: Observation) -> Callable[[], object] | None:
     """A call of an estimator in ONNX Runtime on one thread, with the first of these observations.
 
-    It is None for an estimator that has no form in pairs of reals, and where ONNX or its runtime is not installed.
+    It is None for an estimator that has learned nothing or cannot be exported, and where ONNX or its runtime is not
+    installed.
     """
-    if not offers(estimator, Paired) or not runtime_installed():
+    learned = isinstance(estimator, nn.Module) and any(True for _ in estimator.parameters())
+    if not learned or not runtime_installed():
         return None
     import onnxruntime
 
     obs = _first(obs)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    with tempfile.TemporaryDirectory() as folder:
-        two = Observation(obs.y.expand(2, -1), obs.A, obs.noise_var)  # a batch of one would be traced as such
-        path = to_onnx(estimator, two, Path(folder) / "estimator.onnx")
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    inputs = {node.name: t.numpy() for node, t in zip(session.get_inputs(), FromPairs(estimator, obs).arguments(obs))}
+    noise_var = obs.noise_var if obs.noise_var is None or not obs.noise_var.ndim else obs.noise_var.expand(2, 1)
+    two = Observation(obs.y.expand(2, -1), obs.A, noise_var)  # a batch of one would be traced as such
+    try:
+        low = lowered(estimator, two)
+        with tempfile.TemporaryDirectory() as folder:
+            path = write_onnx(low, Path(folder) / "estimator.onnx")
+            session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except ValueError:
+        return None
+    inputs = {port.name: t.numpy() for port, t in zip(low.inputs, low.arguments(obs), strict=True)}
     return lambda: session.run(None, inputs)

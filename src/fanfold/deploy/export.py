@@ -1,51 +1,19 @@
 """An estimator with its operator built in, as a plain module from y to x_hat, and as an ONNX file."""
 
+import json
 import logging
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fanfold.core.abilities import offers
 from fanfold.core.files import write_whole
-from fanfold.estimators.base import Paired
+from fanfold.deploy.lowering import Lowered, lowered
+from fanfold.deploy.lowering.ports import BATCH
 from fanfold.observation import Estimator, Observation
-
-
-class FromPairs(nn.Module):
-    """A module `(y, noise_var) -> (x_hat, var)` in pairs of reals, of an estimator that computes with them.
-
-    Args:
-        estimator: A module with `of_pairs(y (batch, m, 2), noise_var (batch, 1)) -> (x_hat (batch, n, 2), var)`.
-        example: An observation; where its noise variance is unknown, so it is to the exported network.
-
-    Example:
-        >>> import fanfold as ff, torch
-        >>> class Shrink(torch.nn.Module):
-        ...     def of_pairs(self, y, noise_var):
-        ...         return y / (1 + noise_var[..., None]), noise_var.expand(y.shape[:-1])
-        >>> obs = ff.Observation(torch.ones(5, 4, dtype=torch.complex64), None, torch.ones(1))
-        >>> module = ff.deploy.FromPairs(Shrink(), obs)
-        >>> module(*module.arguments(obs))[0].shape
-        torch.Size([5, 4, 2])
-    """
-
-    estimator: Paired
-
-    def __init__(self, estimator: Paired, example: Observation):
-        super().__init__()
-        self.estimator, self.known = estimator, example.noise_var is not None
-
-    def forward(self, y: Tensor, noise_var: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Estimates `(batch, n, 2)` and their error variances `(batch, n)` from measurements `(batch, m, 2)`."""
-        return self.estimator.of_pairs(y, noise_var)
-
-    def arguments(self, obs: Observation) -> tuple[Tensor, ...]:
-        """The arguments of `forward` for an observation of a batch."""
-        y = torch.view_as_real(obs.y.resolve_conj()).contiguous()
-        return (y, obs.noise_var.expand(len(y), 1).contiguous()) if obs.noise_var is not None else (y,)
 
 
 class FromMeasurements(nn.Module):
@@ -101,67 +69,90 @@ class FromMeasurements(nn.Module):
         return obs.y, obs.noise_var.expand(*obs.y.shape[:-1], 1).contiguous()
 
 
-def to_onnx(estimator: Estimator, example: Observation, path: str | Path) -> Path:
-    """Write an ONNX file with input `y` (batch, m) and output `x_hat` (batch, n), for any batch size.
+def to_onnx(estimator: Estimator, example: Observation, path: str | Path, *, fixed_noise: bool = False) -> Path:
+    """Write an estimator, with its operator, as an ONNX file for any batch size; the same bytes each time.
 
-    The operator is in the file, and so is a noise variance that is one number for all samples. Where the example has
-    one for each sample, the file has a second input `noise_var` (batch, 1).
-
-    Runtimes have no complex type. An estimator that computes complex numbers as pairs of reals has inputs `y`
-    (batch, m, 2) and, if the noise variance is known, `noise_var` (batch, 1), and a second output `var` (batch, n).
+    Runtimes have no complex type: what is complex is pairs of reals there, on a last axis `(..., 2)`. The input is `y`
+    and, where the estimator takes one, `noise_var` for each sample, `(batch, 1)`; outputs are `x_hat` and what else the
+    estimator says, the variance `var` and `quantiles`. The metadata of the file describe each of them, and the file
+    holds no path of the machine.
 
     Args:
-        estimator: A real-valued estimator, or one with a method `of_pairs` as in `FromPairs`.
+        estimator: Any estimator, real or complex, that `lowered` takes.
         example: An observation of at least two samples, its operator and noise variance.
         path: The path of the file, which is there whole or not at all.
+        fixed_noise: Whether a noise variance that is one number for all samples belongs to the file, as the operator
+            does, and is no input.
 
     Returns:
         The path of the file.
 
     Raises:
-        ValueError: If the estimator is complex and has no form in pairs of reals, the example is no batch of at least
-            two samples, or each of them has a matrix of its own.
+        ValueError: If `lowered` refuses the estimator or the example, or ONNX has no such operation.
+
+    Example:
+        >>> import fanfold as ff, tempfile, torch
+        >>> problem = ff.problems.CompressedSensing(n=20, m=10, dtype="complex64")
+        >>> x, obs = problem.sample(4, torch.Generator().manual_seed(0))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     ff.deploy.to_onnx(ff.iterate(ff.algorithms.ISTA(), 2), obs, folder + "/ista.onnx").name
+        'ista.onnx'
     """
-    if example.y.ndim < 2 or len(example.y) < 2:
-        raise ValueError(
-            f"the example's y has shape {tuple(example.y.shape)}; pass a batch of at least two samples, (batch, m), so "
-            "that the file takes batches of any size."
-        )
-    if example.y.is_complex():
-        if not offers(estimator, Paired):
-            raise ValueError("ONNX runtimes have no complex type; export a real estimator, or one with of_pairs.")
-        module = FromPairs(estimator, example)
-        arguments, outputs = module.arguments(example), ["x_hat", "var"]
-    else:
-        module = FromMeasurements(estimator, example)
-        arguments, outputs = module.arguments(example), ["x_hat"]
-    modes = {part: part.training for part in module.modules()}
-    try:
-        return _written(module.eval(), arguments, outputs, Path(path))
-    finally:  # the estimator is the user's own
-        for part, training in modes.items():
-            part.training = training
+    return write_onnx(lowered(estimator, example, fixed_noise=fixed_noise), Path(path))
 
 
-def _written(module: nn.Module, arguments: tuple[Tensor, ...], outputs: list[str], path: Path) -> Path:
+def write_onnx(low: Lowered, path: Path) -> Path:
+    """Write a lowered estimator as an ONNX file; see `to_onnx`."""
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it names every optional package that is missing
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # the exporter's notices about itself
-        program = torch.onnx.export(
-            module,
-            arguments,
-            input_names=["y", "noise_var"][: len(arguments)],
-            output_names=outputs,
-            dynamic_shapes=tuple({0: torch.export.Dim("batch")} for _ in arguments),
-            dynamo=True,
-            verbose=False,
-            custom_translation_table={torch.ops.aten.linalg_inv.default: _inverse()},
-        )
-    assert program is not None
-    for node in program.model.graph:
+        try:
+            written = torch.onnx.export(
+                low.program,
+                input_names=[port.name for port in low.inputs],
+                output_names=[port.name for port in low.outputs],
+                dynamo=True,
+                verbose=False,
+                custom_translation_table={torch.ops.aten.linalg_inv.default: _inverse()},
+            )
+        except torch.onnx.OnnxExporterError as error:
+            raise ValueError(f"ONNX has no form of this estimator: {_missing(error)}.") from error
+    assert written is not None
+    model = written.model
+    symbols = {str(dim.value) for value in model.graph.inputs for dim in value.shape or () if not isinstance(dim, int)}
+    ends = {value.name: value for value in (*model.graph.inputs, *model.graph.outputs)}
+    for node in model.graph.all_nodes():
         node.metadata_props.clear()  # stack traces with paths of the machine that exported
-    write_whole(path, program.model_proto.SerializeToString())
+        for value in node.outputs:
+            if ends.get(value.name, value) is not value:  # it would pass for the port
+                value.name = f"{value.name}_inside"
+            _name_batch(value, symbols)
+    for value in ends.values():
+        _name_batch(value, symbols)
+    for value in (*model.graph.inputs, *model.graph.outputs, *model.graph.initializers.values()):
+        value.metadata_props.clear()
+    model.graph.metadata_props.clear()
+    model.metadata_props.clear()
+    ports = (*low.inputs, *low.outputs)
+    model.metadata_props.update({port.name: port.described() for port in ports})
+    model.metadata_props["fanfold.ports"] = json.dumps([port._asdict() for port in ports], sort_keys=True)
+    model.producer_name, model.graph.name = "fanfold", "estimator"
+    write_whole(path, written.model_proto.SerializeToString(deterministic=True))
     return path
+
+
+def _name_batch(value: Any, symbols: set[str]) -> None:
+    """Call the axis of samples `batch`, for which the exporter has a symbol."""
+    for axis, dim in enumerate(value.shape or ()):
+        if not isinstance(dim, int) and str(dim.value) in symbols:
+            value.shape[axis] = BATCH
+
+
+def _missing(error: BaseException) -> str:
+    """What ONNX lacks: the first line of the first cause."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error).strip().splitlines()[0].rstrip(".")
 
 
 def _inverse() -> Callable:

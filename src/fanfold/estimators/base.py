@@ -298,20 +298,21 @@ class Bound(Protocol):
 
 
 @runtime_checkable
-class Paired(Protocol):
-    """An estimator of complex numbers that can compute in pairs of reals, for runtimes without a complex type."""
-
-    def of_pairs(self, y: Tensor, noise_var: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Y `(batch, m, 2)` and the noise variance `(batch, 1)` -> x `(batch, n, 2)` and its variance `(batch, n)`."""
-        ...
-
-
-@runtime_checkable
 class Quantiled(Protocol):
     """An estimator that knows quantiles of the posterior."""
 
     def quantiles(self, obs: Observation) -> Tensor:
         """`(..., levels, n)`, in rising order."""
+        ...
+
+
+@runtime_checkable
+class Classifying(Protocol):
+    """An estimator of a discrete parameter: what it says are probabilities of its classes."""
+
+    @property
+    def classes(self) -> int:
+        """How many there are."""
         ...
 
 

@@ -113,8 +113,9 @@ def _by_modes(factors: tuple[Tensor, ...], x: Tensor) -> Tensor:
     """The product, last factor first: each eats the last axis and leaves its own in front, so order comes back."""
     z = x.reshape(-1, x.shape[-1])
     for factor in reversed(factors):
-        each = factor.resolve_conj().expand(len(z), *factor.shape)  # where gradients flow, `@` would copy z to fold it
-        z = (each @ z.reshape(len(z), -1, factor.shape[1]).mT).reshape(len(z), -1)
+        count = z.shape[0]  # not len(z), which a trace would take for a constant
+        each = factor.resolve_conj().expand(count, *factor.shape)  # where gradients flow, `@` would copy z to fold it
+        z = (each @ z.reshape(count, -1, factor.shape[1]).mT).reshape(count, -1)
     return z.reshape(*x.shape[:-1], -1)
 
 

@@ -19,6 +19,7 @@ from fanfold.unfolding.boundary import HasOperator
 from fanfold.unfolding.unfold import Unfolded
 
 Gradient = Literal["implicit", "jacobian-free"]
+MOST_TRACED = 300  # iterations of a program for elsewhere
 
 
 @checks_arguments
@@ -100,7 +101,7 @@ class Equilibrium(Unfolded):
         self.tolerance, self.max_iterations, self.iterations = tolerance, max_iterations, 0
         self.gradient: Gradient = gradient
         self._warned: set[str] = set()
-        self._learns = False
+        self._learns = self._rests = False
 
     @property
     def settings(self) -> "EquilibriumSettings":
@@ -136,12 +137,16 @@ class Equilibrium(Unfolded):
         if not counters:
             return s
         rest = replaced(s, counters)
-        after = self.algorithm.step(rest, obs, theta)
-        return rest if (_change(rest, after, obs, {})[0] <= 10 * self.tolerance).all() else s
+        if not torch.compiler.is_compiling():  # which goes by the last call
+            after = self.algorithm.step(rest, obs, theta)
+            self._rests = bool((_change(rest, after, obs, {})[0] <= 10 * self.tolerance).all())
+        return rest if self._rests else s
 
     @torch.no_grad()
     def _settle(self, s: State, obs: Observation, theta: Theta) -> tuple[State, Tensor]:
         """The state one step before the last, and which samples have settled."""
+        if torch.compiler.is_compiling():
+            return self._settle_as_before(s, obs, theta), obs.y.real.new_ones(()) > 0
         changes, lengths, scales = [], [], {}
         change = obs.y.real.new_full((obs.y.shape[:-1].numel(),), math.inf)  # nothing has settled before the first step
         going = change > self.tolerance
@@ -160,6 +165,21 @@ class Equilibrium(Unfolded):
         if going.any():
             self._say(int(going.sum()), obs, *self._reason(changes, lengths, obs))
         return s, settled
+
+    def _settle_as_before(self, s: State, obs: Observation, theta: Theta) -> State:
+        """As many steps as the last call took: a program that is traced cannot see when numbers have settled.
+
+        Raises:
+            ValueError: If there was no call, or one of very many iterations.
+        """
+        if not 0 < self.iterations <= MOST_TRACED:
+            raise ValueError(
+                f"the last call of this equilibrium took {self.iterations} iterations, and a traced program has from 1 "
+                f"to {MOST_TRACED}; call it once, raise tolerance, or take so many layers with unfold."
+            )
+        for _ in range(self.iterations - 1):
+            s = self.algorithm.step(s, obs, theta)
+        return s
 
     def _say(self, count: int, obs: Observation, what: str, more: str) -> None:
         training = what in self._warned and self._learns

@@ -70,6 +70,8 @@ class LMMSE:
         refuse_zero(obs.A)
         if self.covariance.is_complex() and not obs.y.is_complex():
             raise ValueError("the covariance is complex and y is real; pass the covariance of the real signal.")
+        if torch.compiler.is_compiling():
+            return self._of_each(obs, obs.A, obs.noise_var)
         variances = obs.noise_var.unique()
         if len(variances) > 1:
             raise ValueError("LMMSE takes one noise_var for a batch; call it once for each variance.")
@@ -78,6 +80,19 @@ class LMMSE:
         residual = obs.y - obs.A @ mean
         x = mean + (Batched(W) @ residual if obs.A.varies else residual @ W.mT)
         return Estimate(x, var.expand(x.shape))
+
+    def _of_each(self, obs: Observation, A: LinearOperator, noise_var: Tensor) -> Estimate:
+        """The estimate for a noise variance of each sample, by the eigenvalues of `A C Aᴴ`: what exports trace."""
+        precise = double(A.dtype)
+        C, M = self.covariance.to(precise), A.matrix().to(precise)
+        values, U = torch.linalg.eigh(M @ C @ M.mH)
+        turned = C @ M.mH @ U
+        dtype, real = A.dtype, A.dtype.to_real()
+        gain = 1 / (values.clamp_min(0).to(real) + noise_var)
+        mean = self.mean.to(dtype)
+        x = mean + ((obs.y - A @ mean) @ U.conj().resolve_conj().to(dtype) * gain) @ turned.mT.to(dtype)
+        var = C.diagonal().real.to(real) - gain @ turned.abs().square().mT.to(real)
+        return Estimate(x, var.clamp_min(0).expand(x.shape))
 
     def _filter(self, A: LinearOperator, noise_var: float) -> tuple[Tensor, Tensor]:
         key = (A.fingerprint(), noise_var)

@@ -71,8 +71,7 @@ class BeamDelayNetwork(GridNetwork):
 
     The dictionary comes from the channels that training prepares with and is kept with the weights. Both turns deviate
     from it by matrices along each axis that are zero before training, when the estimate is that of the classical
-    algorithm. The algorithm sees a channel of unit power, and computes with complex numbers, so that the network does
-    not export.
+    algorithm. The algorithm sees a channel of unit power.
 
     Args:
         layout: Layout of the channels.
@@ -144,6 +143,8 @@ class BeamDelayNetwork(GridNetwork):
         return [(part, part._version) for part in (self.B, self.D)]
 
     def _dictionary_changed(self) -> bool:
+        if torch.compiler.is_compiling():  # a trace has stand-ins for buffers; the call before it has bound
+            return False
         pairs = zip(self._versions(), self._bound[0])
         return any(now is not then or version != before for (now, version), (then, before) in pairs)
 

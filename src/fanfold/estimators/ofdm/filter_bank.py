@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from fanfold.estimators.ofdm.front_end import FrontEnd, PairedNetwork
+from fanfold.estimators.ofdm.front_end import ChannelNetwork, FrontEnd
 from fanfold.estimators.ofdm.mixture import Mixture
 from fanfold.estimators.ofdm.pairs import from_left, from_right, pair_of
 
@@ -128,7 +128,7 @@ class FilterBank(nn.Module):
         return (from_left(self.back) @ (z * gains.unsqueeze(2)).flatten(2, 3)).unflatten(2, (2, -1))
 
 
-class MixtureNetwork(PairedNetwork):
+class MixtureNetwork(ChannelNetwork):
     """A channel network that starts from a Gaussian mixture.
 
     Args:

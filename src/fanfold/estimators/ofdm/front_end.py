@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from fanfold.estimators.ofdm.covariance import SMALLEST_OVER_NOISE, SMALLEST_SIGNAL_SHARE, check_pilots
 from fanfold.estimators.ofdm.noise_variance import NoiseVariance
 from fanfold.estimators.ofdm.pairs import as_pairs, packed
-from fanfold.estimators.ofdm.scale import at_any_scale, in_unit, over, unit_of
+from fanfold.estimators.ofdm.scale import at_any_scale, over, unit_of
 from fanfold.measurements import takes_measurements
 from fanfold.observation import Estimate, Observation
 
@@ -137,18 +137,6 @@ class ChannelNetwork(nn.Module):
         x_hat, var = self.at_unit_power(pilots)
         error = (x_hat - as_pairs(x) / pilots.scale.sqrt().unsqueeze(-1)).square().sum(-1)
         return error, var, pilots.noise_var
-
-
-class PairedNetwork(ChannelNetwork):
-    """A channel network that has no complex number inside, so that it exports."""
-
-    def of_pairs(self, y: Tensor, noise_var: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The estimate from y `(batch, m, 2)` and the noise variance `(batch, 1)`: `(batch, n, 2)` and `(batch, n)`."""
-        if not self.scale_equivariant:
-            return self.at_scale(y, noise_var)
-        unit = unit_of(y.flatten(1), noise_var)
-        x, var = self.at_scale(y / unit[..., None], None if noise_var is None else noise_var / unit / unit)
-        return x * unit[..., None], in_unit(var, unit)
 
 
 def estimate_of(x: Tensor, var: Tensor, obs: Observation) -> Estimate:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fanfold.core.units import power
 from fanfold.estimators.ofdm.covariance import check_channels
-from fanfold.estimators.ofdm.front_end import ChannelNetwork, FrontEnd, PairedNetwork, UnitPower
+from fanfold.estimators.ofdm.front_end import ChannelNetwork, FrontEnd, UnitPower
 from fanfold.estimators.ofdm.pairs import from_right, pair_of, paired, swapped
 from fanfold.estimators.ofdm.settings import ChannelNetworkSettings
 from fanfold.networks.layers import linear
@@ -126,7 +126,7 @@ class GridNetwork(ChannelNetwork):
         return (factor * self.expected(noise_var).unsqueeze(-1)).clamp_max(LARGEST_ERROR_VAR).flatten(1)
 
 
-class CorrectedLMMSE(GridNetwork, PairedNetwork):
+class CorrectedLMMSE(GridNetwork):
     """Separable LMMSE plus a correction that is zero before training."""
 
     @abstractmethod

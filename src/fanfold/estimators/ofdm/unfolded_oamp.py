@@ -4,6 +4,7 @@ How likely each coefficient is, and how strong, is learned for each layer.
 """
 
 import dataclasses
+import functools
 
 import torch
 from torch import Tensor
@@ -24,7 +25,7 @@ class UnevenPrior(BernoulliGaussian):
 
     factors: Tensor = dataclasses.field(default_factory=lambda: torch.ones(1), compare=False)
 
-    @property
+    @functools.cached_property  # so that no trace takes it for a value that may change
     def power(self) -> float:
         return self.p * self.var * self.factors.mean().item()
 

@@ -5,6 +5,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -180,10 +181,7 @@ class FlowPosterior(nn.Module):
         They come in pairs z and -z and have exactly the covariance I, so that a Gaussian posterior comes out exact.
         """
         leading, (base, context) = self.features.leading(obs), self._given(obs)
-        generator, d = torch.Generator().manual_seed(self.seed), base.shape[-1]
-        half = torch.randn(max(self.draws // 2, d), d, generator=generator, dtype=torch.float64)
-        half = torch.linalg.qr(half).Q * len(half) ** 0.5
-        z = torch.cat([half, -half])[:, None].to(base).expand(-1, len(base), -1)
+        z = _base_draws(self.seed, self.draws, base.shape[-1])[:, None].to(base).expand(-1, base.shape[0], -1)
         error = self._push(z, torch.zeros_like(base), context)  # without the base, beside which little may be rounding
         var = error.var(0, correction=0)
         mean = self.real_parts.signal(base + error.mean(0), leading)
@@ -197,8 +195,18 @@ class FlowPosterior(nn.Module):
     def _push(self, z: Tensor, base: Tensor, context: Tensor) -> Tensor:
         """Base draws `(count, batch, d)` through the flow, so many at a time."""
         inverse = self.flow(context).transform.inv
+        if torch.compiler.is_compiling():  # whoever runs the program says how many samples there are at once
+            return base + inverse(z) @ self.factor.mT
         block = max(1, ROWS_AT_ONCE // len(base))
         return torch.cat([base + inverse(part) @ self.factor.mT for part in z.split(block)])
+
+
+@lru_cache(maxsize=8)
+def _base_draws(seed: int, draws: int, d: int) -> Tensor:
+    """Draws `(draws, d)`, or more, in pairs z and -z, of covariance I."""
+    half = torch.randn(max(draws // 2, d), d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    half = torch.linalg.qr(half).Q * len(half) ** 0.5
+    return torch.cat([half, -half])
 
 
 def make_flow(kind: Flow, features: int, context: int, transforms: int, width: int, seed: int) -> nn.Module:

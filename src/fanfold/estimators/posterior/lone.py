@@ -166,6 +166,11 @@ class ClassPosterior(Neural):
         super().__init__(features, x.shape[-1], **network)
         self.register_buffer("log_share", features.mean.new_zeros(x.shape[-1]))
 
+    @property
+    def classes(self) -> int:
+        """How many there are."""
+        return self.log_share.shape[0]
+
     def prepare(self, x: Tensor, obs: Observation) -> None:
         """Standardise from data, and start from the classes' frequencies, each counted once more than seen."""
         check_one_hot(x)

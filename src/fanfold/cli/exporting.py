@@ -1,0 +1,48 @@
+"""The verb that takes trained runs elsewhere: export."""
+
+import hashlib
+import tempfile
+from pathlib import Path
+
+from fanfold.cli.console import note, show
+from fanfold.cli.flags import Result, RunPath
+from fanfold.cli.outputs import check_file, check_folder
+from fanfold.core.streams import Stream
+from fanfold.core.table import Table
+from fanfold.deploy.targets import target_of
+from fanfold.problems.draws import draw
+from fanfold.runs.directory import Run
+
+DRAWS = 16  # of the run's problem, which the estimator is traced with
+
+
+def export(run: RunPath, to: str = "onnx", out: Path | None = None, overwrite: bool = False) -> Result:
+    """Write a trained run for where there is no PyTorch, with its operator, for any number of samples.
+
+    Args:
+        run: Its run directory.
+        to: Where it goes: onnx, a file for ONNX Runtime and others, which says its inputs and outputs in its metadata.
+        out: The folder for the files; export in the run directory if not given.
+        overwrite: Replace files of the same names there.
+    """
+    write, stored = target_of(to), Run.open(run)
+    folder = out or stored.path / "export"
+    check_folder(folder)
+    net = stored.estimator()
+    example = draw(stored.draws().held_out(), DRAWS, stored.environment["seed"], Stream.VALIDATION, 0)[1]
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".unfinished-") as unfinished:
+        written = write(net, example, Path(unfinished))
+        places = [folder / file.relative_to(unfinished) for file in written]
+        for place in places:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            check_file(place, overwrite=overwrite or out is None)
+        for file, place in zip(written, places, strict=True):
+            file.replace(place)
+    rows = [
+        {"file": str(p), "bytes": p.stat().st_size, "sha256": hashlib.sha256(p.read_bytes()).hexdigest()}
+        for p in places
+    ]
+    show(Table([{"file": row["file"], "bytes": row["bytes"], "sha256": row["sha256"][:12]} for row in rows]))
+    note(f"exported to {to}; the same run gives the same bytes")
+    return {"to": to, "files": rows}

@@ -1,0 +1,245 @@
+"""An estimator with its operator built in as a traced program of real tensors, for runtimes without complex numbers."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._dynamo.exc import UserError
+from torch.export import Dim, ExportedProgram
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
+
+from fanfold.core.abilities import ability, offers
+from fanfold.deploy.lowering.ports import BATCH, Port
+from fanfold.deploy.lowering.real_form import RealForm
+from fanfold.estimators.base import Classifying, Quantiled
+from fanfold.observation import Estimate, Estimator, Observation
+
+TRACES = ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn")  # which hold paths of this machine
+
+
+class Lowered:
+    """A program of real tensors, and its ports; made by `lowered`.
+
+    Attributes:
+        program: Takes the inputs in the order of `inputs`, and gives a tuple in the order of `outputs`.
+        inputs: `y` and, where the estimator takes one, `noise_var`.
+        outputs: `x_hat`, then `var` and `quantiles` where the estimator says these.
+
+    Example:
+        >>> import fanfold as ff, torch
+        >>> x, obs = ff.problems.CompressedSensing(n=40, m=20).sample(8, torch.Generator().manual_seed(0))
+        >>> low = ff.deploy.lowered(ff.iterate(ff.algorithms.ISTA(), 2), obs)
+        >>> low(obs).x.shape, [port.name for port in low.inputs]
+        (torch.Size([8, 40]), ['y'])
+    """
+
+    def __init__(self, program: ExportedProgram, inputs: tuple[Port, ...], outputs: tuple[Port, ...]):
+        self.program, self.inputs, self.outputs = program, inputs, outputs
+        self._module: nn.Module | None = None
+
+    def arguments(self, obs: Observation) -> tuple[Tensor, ...]:
+        """The inputs for an observation, `(batch, m)` and its noise variances.
+
+        Raises:
+            ValueError: If the program takes a noise variance and the observation has none.
+        """
+        arguments = [_real(obs.y)]
+        if len(self.inputs) > 1:
+            if obs.noise_var is None:
+                raise ValueError("the program takes a noise variance for each sample; pass an observation with one.")
+            arguments.append(_each(obs))
+        return tuple(arguments)
+
+    def estimate(self, outputs: Any) -> Estimate:
+        """The outputs of the program, or of what was made of it, as an estimate."""
+        said = {port.name: torch.as_tensor(value) for port, value in zip(self.outputs, outputs, strict=True)}
+        x = said["x_hat"]
+        return Estimate(torch.view_as_complex(x.contiguous()) if self.outputs[0].pairs else x, said.get("var"))
+
+    def __call__(self, obs: Observation) -> Estimate:
+        """What the program says, computed by torch."""
+        if self._module is None:
+            self._module = self.program.module()
+        with torch.no_grad():
+            return self.estimate(self._module(*self.arguments(obs)))
+
+
+def lowered(
+    estimator: Estimator, example: Observation, *, batch: int | None = None, fixed_noise: bool = False
+) -> Lowered:
+    """An estimator as a program of real tensors alone: `torch.export`, then complex numbers as pairs `(..., 2)`.
+
+    The operator is in the program, and whatever depends on it and on the weights alone is computed once, before.
+
+    Args:
+        estimator: Any estimator; it is run in the mode for evaluation, and is left as it was.
+        example: An observation of at least two samples, `(batch, ...)`.
+        batch: How many samples the program takes; any number if None.
+        fixed_noise: Whether a noise variance that is one number for all samples belongs to the program, as the operator
+            does. Else it is an input for each sample, wherever the estimator takes one.
+
+    Returns:
+        The program, with its ports.
+
+    Raises:
+        ValueError: If the example is no batch of two or more, has a matrix for each sample, or is in half precision;
+            or the estimator cannot be traced, or has an operation that has no form in real numbers.
+
+    Example:
+        >>> import fanfold as ff, torch
+        >>> problem = ff.problems.CompressedSensing(n=40, m=20, dtype="complex64")
+        >>> x, obs = problem.sample(8, torch.Generator().manual_seed(0))
+        >>> ff.deploy.lowered(ff.iterate(ff.algorithms.OAMP(), 2), obs).inputs[0].shape
+        ('batch', 20, 2)
+    """
+    _check(example)
+    example = example[: batch or len(example.y)]
+    given = example.noise_var is not None and (example.noise_var.ndim > 0 or not fixed_noise)
+    with _evaluating(estimator), torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's notices about itself
+        says_quantiles = _says_quantiles(estimator, example)
+        module = _Ported(estimator, example, given=given, quantiles=says_quantiles)
+        arguments = (example.y.resolve_conj(), *([_each(example)] if given else ()))
+        said = module(*arguments)  # so that all that derives from the operator is there
+        traced = _traced(module, arguments, batch)
+        taken = _taken(traced)
+        form = RealForm(traced)
+        real = tuple(map(_real, arguments))
+        form(*real)
+        unused = real[1][:1] if given and not taken[1] else None
+        given = given and taken[1]
+        program = _traced(_Inputs(form, unused), real if given else real[:1], batch)
+    for node in program.graph.nodes:
+        for name in TRACES:
+            node.meta.pop(name, None)
+    units = _units(estimator)
+    inputs = [_port(name, t, units[name], batch) for name, t in zip(("y", "noise_var"), arguments)]
+    outputs = [_port(name, t, units[name], batch) for name, t in said.items()]
+    return Lowered(program, tuple(inputs if given else inputs[:1]), tuple(outputs))
+
+
+def _check(example: Observation) -> None:
+    if example.y.ndim < 2 or len(example.y) < 2:
+        raise ValueError(
+            f"the example's y has shape {tuple(example.y.shape)}; pass a batch of at least two samples, (batch, m), so "
+            "that the program takes batches of any size."
+        )
+    if example.A is not None and example.A.varies:
+        raise ValueError(
+            f"the example has a matrix for each sample, {example.A}, and the exported estimator would keep these; "
+            "export it for one matrix: linops.Dense."
+        )
+    if torch.finfo(example.y.dtype).bits < 32:
+        raise ValueError(f"the example is {example.y.dtype}; export in single or double precision.")
+
+
+class _Ported(nn.Module):
+    """An estimator from tensors to tensors."""
+
+    def __init__(self, estimator: Estimator, example: Observation, *, given: bool, quantiles: bool):
+        super().__init__()
+        self.estimator, self._A, self._quantiles = estimator, example.A, quantiles
+        self._noise_var = None if given else example.noise_var
+
+    def forward(self, y: Tensor, noise_var: Tensor | None = None) -> dict[str, Tensor]:
+        obs = Observation.unchecked(y, self._A, self._noise_var if noise_var is None else noise_var)
+        estimate = self.estimator(obs)
+        quantiled = ability(self.estimator, Quantiled) if self._quantiles else None
+        said = {"x_hat": estimate.x, "var": estimate.var}
+        said["quantiles"] = None if quantiled is None else quantiled.quantiles(obs)
+        return {name: value for name, value in said.items() if value is not None}
+
+
+class _Inputs(nn.Module):
+    """A real form with its inputs by name; a noise variance that changes nothing is none of them."""
+
+    def __init__(self, form: RealForm, unused: Tensor | None):
+        super().__init__()
+        self.form, self._unused = form, unused
+
+    def forward(self, y: Tensor, noise_var: Tensor | None = None) -> tuple[Tensor, ...]:
+        noise_var = self._unused if noise_var is None else noise_var
+        return self.form(y) if noise_var is None else self.form(y, noise_var)
+
+
+def _traced(module: nn.Module, arguments: tuple[Tensor, ...], batch: int | None) -> ExportedProgram:
+    """The program of a module.
+
+    Raises:
+        ValueError: If it depends on values, or on the number of samples; with torch's first line on that.
+    """
+    shapes = None if batch is not None else tuple({0: Dim(BATCH)} for _ in arguments)
+    try:
+        return torch.export.export(module, arguments, dynamic_shapes=shapes, strict=False)
+    except (UserError, GuardOnDataDependentSymNode) as error:
+        first = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"the estimator cannot be traced, as what it does depends on the values or the number of samples: {first}"
+        ) from error
+
+
+def _taken(program: ExportedProgram) -> list[bool]:
+    """Which inputs the outputs depend on."""
+    (output,) = program.graph.find_nodes(op="output")
+    needed, waiting = set(), list(output.all_input_nodes)
+    while waiting:
+        if (node := waiting.pop()) not in needed:
+            needed.add(node)
+            waiting.extend(node.all_input_nodes)
+    names = {node.name for node in needed}
+    return [name in names for name in program.graph_signature.user_inputs]
+
+
+def _says_quantiles(estimator: Estimator, example: Observation) -> bool:
+    if not offers(estimator, Quantiled):
+        return False
+    try:
+        estimator.quantiles(example)
+    except ValueError:  # a network with another loss
+        return False
+    return True
+
+
+def _real(t: Tensor) -> Tensor:
+    return torch.view_as_real(t.resolve_conj()).contiguous() if t.is_complex() else t.contiguous()
+
+
+def _each(obs: Observation) -> Tensor:
+    """A noise variance for each sample, `(batch, 1, ...)`, with as many axes as y."""
+    noise_var = torch.as_tensor(obs.noise_var)
+    if noise_var.ndim < obs.y.ndim and noise_var.numel() > 1:
+        return noise_var.expand(*obs.y.shape[:-1], 1).contiguous()
+    return noise_var.expand(len(obs.y), *(1,) * (obs.y.ndim - 1)).contiguous()
+
+
+def _port(name: str, t: Tensor, unit: str, batch: int | None) -> Port:
+    shape = (BATCH if batch is None else batch, *t.shape[1:], *([2] if t.is_complex() else []))
+    return Port(name, shape, str(t.dtype.to_real()).removeprefix("torch."), unit, t.is_complex())
+
+
+def _units(estimator: Estimator) -> dict[str, str]:
+    x = "probability of each class" if offers(estimator, Classifying) else "that of the unknowns"
+    return {
+        "y": "that of the measurements",
+        "noise_var": "square of y's, E|w|^2 of one measurement",
+        "x_hat": x,
+        "var": "square of x_hat's, E|x_hat - x|^2",
+        "quantiles": "that of x_hat, in rising order along the last axis but one",
+    }
+
+
+@contextmanager
+def _evaluating(estimator: Estimator) -> Iterator[None]:
+    """A block in which a module is in the mode for evaluation."""
+    parts = list(estimator.modules()) if isinstance(estimator, nn.Module) else []
+    modes = [part.training for part in parts]
+    try:
+        for part in parts:
+            part.training = False
+        yield
+    finally:
+        for part, training in zip(parts, modes, strict=True):
+            part.training = training

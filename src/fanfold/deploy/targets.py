@@ -1,0 +1,46 @@
+"""Where an estimator can go: a row for each target of `fanfold export`."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from fanfold.core.suggest import did_you_mean
+from fanfold.deploy.codegen import to_c, to_wasm
+from fanfold.deploy.export import to_onnx
+from fanfold.observation import Estimator, Observation
+
+Target = Callable[[Estimator, Observation, Path], list[Path]]  # estimator, example, folder -> the files it wrote there
+
+
+def _onnx(estimator: Estimator, example: Observation, folder: Path) -> list[Path]:
+    """An ONNX file with the noise variance as an input wherever the estimator takes one."""
+    return [to_onnx(estimator, example, folder / "estimator.onnx")]
+
+
+def _c(estimator: Estimator, example: Observation, folder: Path) -> list[Path]:
+    """A pair of C files for one sample, with its weights in the source, and golden vectors."""
+    return to_c(estimator, example, folder).paths
+
+
+def _wasm(estimator: Estimator, example: Observation, folder: Path) -> list[Path]:
+    """WebAssembly, a module that loads it, and the C that it is made of."""
+    return to_wasm(estimator, example, folder)
+
+
+TARGETS: dict[str, Target] = {"onnx": _onnx, "c": _c, "wasm": _wasm}
+
+
+def target_of(name: str) -> Target:
+    """The target of that name.
+
+    Raises:
+        ValueError: If there is none; the error lists those there are.
+
+    Example:
+        >>> from fanfold.deploy.targets import target_of
+        >>> target_of("onx")
+        Traceback (most recent call last):
+        ValueError: no target 'onx'; there are onnx, c, wasm. Did you mean 'onnx'?
+    """
+    if name not in TARGETS:
+        raise ValueError(f"no target {name!r}; there are {', '.join(TARGETS)}.{did_you_mean(name, TARGETS)}")
+    return TARGETS[name]
