@@ -117,6 +117,19 @@ MISTAKES = {  # a verb, then what is wrong with which words
         "folder": [RUN, "--out", "file"],
         "markup": [RUN, "--out", f"file/{MARKUP}"],
     },
+    "certify": {
+        "flag": [RUN, "--profle", "profile.toml"],
+        "value": [RUN, "--profile", "file"],
+        "missing": ["nowhere", "--profile", "profile.toml"],
+        "folder": [RUN, "--profile", "."],
+        "markup": [RUN, "--profile", f"{MARKUP}.toml"],
+    },
+    "verify": {
+        "flag": ["release", "--allow-programs"],
+        "missing": ["nowhere"],
+        "file": ["file"],
+        "markup": [MARKUP],
+    },
     "doctor": {"flag": ["--layrs"], "value": ["gausian"]},
 }
 CASES = [(verb, wrong, words) for verb, mistakes in MISTAKES.items() for wrong, words in mistakes.items()]

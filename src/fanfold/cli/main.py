@@ -34,6 +34,8 @@ VERBS = {  # verb: the module of fanfold.cli that holds it, and what it does
     "reproduce": ("studies", "Run a published experiment: goals, measured values, PASS or FAIL."),
     "report": ("trained", "Write the page of a run."),
     "export": ("exporting", "Write a trained run for where there is no PyTorch: ONNX."),
+    "certify": ("releasing", "Hold a trained run against a profile of limits, and bundle it as a release."),
+    "verify": ("releasing", "Check a release on this machine: hashes, certificate, golden vectors."),
     "doctor": ("installation", "Check the installation and the machine."),
 }
 ABOUT = "Learned estimators from measurement models. Every verb takes --json and, for the trace of an error, --debug."

@@ -7,6 +7,7 @@ from fanfold.deploy.export import FromMeasurements, to_onnx
 from fanfold.deploy.latency import BackendLatency, Timing, slot_budget_us, time_backends
 from fanfold.deploy.lowering import Lowered, Port, lowered
 from fanfold.deploy.memory import PeakMemory
+from fanfold.deploy.release import certify_release, read_profile, verify_bundle
 
 __all__ = [
     "BackendLatency",
@@ -19,18 +20,21 @@ __all__ = [
     "Port",
     "Timing",
     "call_costs",
+    "certify_release",
     "compile_shared",
     "compiled",
     "integer",
     "latency_us",
     "lowered",
     "multiply_accumulates",
+    "read_profile",
     "slot_budget_us",
     "stored_numbers",
     "time_backends",
     "to_c",
     "to_onnx",
     "to_wasm",
+    "verify_bundle",
 ]
 
 

@@ -189,7 +189,7 @@ def _timed(backend: str, estimator: Estimator, example: Observation, budget: flo
         return BackendLatency(backend, None, budget, note=f"{NOT_INSTALLED}: {', '.join(missing)}")
     if backend == "c":
         try:
-            return _in_c(compiled(estimator, example), example, budget, calls)
+            return time_c(compiled(estimator, example), example, budget, calls)
         except ValueError as error:
             return BackendLatency(backend, None, budget, note=str(error))
     try:
@@ -205,8 +205,8 @@ def _timed(backend: str, estimator: Estimator, example: Observation, budget: flo
     )
 
 
-def _in_c(network: CompiledC, example: Observation, budget: float, calls: int) -> BackendLatency:
-    """The times of the C program, taken in C, with its floors in turn."""
+def time_c(network: CompiledC, example: Observation, budget: float, calls: int) -> BackendLatency:
+    """The times of a C program, taken in C, with its floors in turn; see `time_backends`."""
     network.load(example)
     taken = measure_c(network, calls)
     program = network.files.program

@@ -65,7 +65,7 @@ def evaluate(
     check_metrics(measures, (*COLUMNS, *conditions))
     named = named_estimators(estimators)
     rows: list[dict[str, Any]] = []
-    for condition, variant, x, obs in _cases(problem, samples, seed, conditions):
+    for condition, variant, x, obs in cases(problem, samples, seed, conditions):
         limit, oracle = bayes_limit_of(variant, x, obs), support_oracle_error(variant, x, obs)
         limits = {"limit_db": _db_or_none(limit), "oracle_db": _db_or_none(oracle)}
         for name, estimator in named.items():
@@ -89,8 +89,8 @@ COLUMNS = (
 Case = tuple[dict[str, Any], Problem, Tensor, Observation]  # the condition, its problem, and pairs of it
 
 
-def _cases(problem: Problem, samples: int, seed: int, conditions: Mapping[str, Sequence[Any]]) -> Iterator[Case]:
-    """Pairs of every combination of conditions."""
+def cases(problem: Problem, samples: int, seed: int, conditions: Mapping[str, Sequence[Any]]) -> Iterator[Case]:
+    """Pairs of every combination of conditions, as `evaluate` judges on: each with its condition and its problem."""
     fixed = ability(problem, MaybeMeasured)
     sorted_by = conditions.get("snr_db", ()) if fixed is not None and fixed.measured else ()
     settings = {name: values for name, values in conditions.items() if not (sorted_by and name == "snr_db")}

@@ -54,7 +54,7 @@ def read_tensors(path: Path, remedy: str) -> tuple[dict[str, Tensor], dict[str, 
         if metadata.pop("sha256") != _checksum(tensors):
             raise ValueError("its checksum does not match")
         for name in metadata.pop("complex"):
-            tensors[name] = torch.view_as_complex(tensors[name])
+            tensors[name] = torch.view_as_complex(tensors[name]).data  # a view of pairs cannot be traced for export
         for name in metadata.pop("transposed"):
             tensors[name] = tensors[name].mT
         return tensors, metadata

@@ -1,0 +1,68 @@
+"""The verbs of releases: certify holds a trained run against a profile, verify checks a release on another machine."""
+
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from fanfold.cli.console import note, show
+from fanfold.cli.flags import Result, RunPath
+from fanfold.cli.outputs import check_folder
+from fanfold.core.table import Table
+from fanfold.deploy.release import certify_release, verify_bundle
+from fanfold.report.page import filled
+from fanfold.report.release_page import write_release_page
+from fanfold.runs.directory import Run
+
+
+def certify(
+    run: RunPath, profile: Path, against: Path | None = None, out: Path | None = None, overwrite: bool = False
+) -> Result:
+    """Measure a trained run against a profile and write its release, with the certificate; exit code 1 if it fails.
+
+    Args:
+        run: Its run directory.
+        profile: A TOML file with the declared domain and the limits.
+        against: The folder of the release before: what moved is said, and what got worse fails.
+        out: The folder for the release; release in the run directory if not given.
+        overwrite: Replace a release that is in the folder of --out.
+    """
+    stored = Run.open(run)
+    folder = out or stored.path / "release"
+    check_folder(folder.parent)
+    if out is not None and out.exists() and not overwrite:
+        raise ValueError(f"{out} exists; choose another folder, or replace the release in it with --overwrite.")
+    release = certify_release(stored, profile, folder, against=against, write_page=write_release_page, say=note)
+    certificate = release.certificate
+    show(filled(certificate.table))
+    for sentence in certificate.moved:
+        note(f"moved: {sentence}")
+    note(f"{certificate.verdict} Written: {folder}; open {folder / 'certificate.html'}")
+    return {
+        "folder": str(folder),
+        "passed": certificate.passed,
+        "verdict": certificate.verdict,
+        "results": certificate.table.rows,
+        "moved": list(certificate.moved),
+        "failed": not certificate.passed,
+    }
+
+
+def verify(
+    bundle: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="BUNDLE")], allow_program: bool = False
+) -> Result:
+    """Check a release on this machine: hashes, certificate, and golden vectors in torch, ONNX Runtime and C.
+
+    Args:
+        bundle: The folder of the release. Nothing of it is trusted: it is read, and none of its programs is started.
+        allow_program: Compile and run the C of the release as it is, where this fanfold would write another.
+    """
+    verification = verify_bundle(bundle, allow_program=allow_program)
+    show(Table(verification.table.rows))
+    note(f"{bundle}: {verification.verdict}")
+    return {
+        "passed": verification.passed,
+        "verdict": verification.verdict,
+        "checks": verification.table.rows,
+        "failed": not verification.passed,
+    }

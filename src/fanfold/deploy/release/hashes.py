@@ -1,0 +1,63 @@
+"""What a release is known by: SHA-256 of its parts and of the code that made it, and the machine that measured it."""
+
+import hashlib
+import os
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import fanfold
+from fanfold.core.files import read_regular
+from fanfold.runs.environment import packages
+
+
+def sha256_of(content: bytes) -> str:
+    """The SHA-256 of bytes, in hexadecimal digits."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def code_hash(package: Path | None = None) -> str:
+    """The SHA-256 of all Python sources of fanfold, by their names and contents in order.
+
+    Args:
+        package: The folder of the package; that of fanfold if None.
+
+    Example:
+        >>> from fanfold.deploy.release.hashes import code_hash
+        >>> len(code_hash())
+        64
+    """
+    folder = Path(fanfold.__file__).parent if package is None else package
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*.py"), key=lambda path: path.relative_to(folder).as_posix()):
+        content = read_regular(path)
+        digest.update(f"{path.relative_to(folder).as_posix()}\0{len(content)}\0".encode())
+        digest.update(content)
+    return digest.hexdigest()
+
+
+def host() -> dict[str, str | int | None]:
+    """The machine, by what its times depend on."""
+    return {
+        "machine": platform.machine(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "system": platform.system(),
+        "python": platform.python_version(),
+        **packages(),
+    }
+
+
+def same_host(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether times of two machines can be compared."""
+    return all(one.get(name) == other.get(name) for name in ("machine", "processor", "cores", "system"))
+
+
+def _processor() -> str:
+    """The name of the processor, where the system says it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")

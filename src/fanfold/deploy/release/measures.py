@@ -1,0 +1,121 @@
+"""What is measured of a release as a whole: the time of a call, the sizes of its files, and an integer program."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from fanfold.deploy.codegen import CompiledC
+from fanfold.deploy.latency import BackendLatency, one_core, time_backends, time_c
+from fanfold.deploy.release.against import LATENCY, difference
+from fanfold.deploy.release.bundle import C_SOURCE, ONNX, WEIGHTS
+from fanfold.deploy.release.cells import CellErrors
+from fanfold.deploy.release.profile import IntegerLimits, LatencyLimits, SizeLimits
+from fanfold.deploy.release.results import ReleaseResult
+from fanfold.observation import Estimator, Observation
+
+
+class ProvedBound(NamedTuple):
+    """What a range proof says of one operation of an integer program.
+
+    Example:
+        >>> from fanfold.deploy.release import ProvedBound
+        >>> ProvedBound("product 3", bound=8_000_000, limit=2**24).bound
+        8000000
+    """
+
+    operation: str
+    bound: int  # the largest magnitude that can occur
+    limit: int  # of what carries it
+
+
+class IntegerBuild(NamedTuple):
+    """An integer program that is released beside the float network, with what is known of it.
+
+    Attributes:
+        estimator: The program as an estimator.
+        proof: The bounds of its operations, proved from the weights.
+        write: Writes its files into a folder, and gives their paths.
+
+    Example:
+        >>> import fanfold as ff
+        >>> from fanfold.deploy.release import IntegerBuild
+        >>> IntegerBuild(ff.iterate(ff.algorithms.ISTA(), 2), (), lambda folder: []).proof
+        ()
+    """
+
+    estimator: Estimator
+    proof: Sequence[ProvedBound]
+    write: Callable[[Path], Sequence[Path]]
+
+
+def latency_result(
+    estimator: Estimator, example: Observation, limits: LatencyLimits, in_c: CompiledC | None = None
+) -> ReleaseResult:
+    """The time of a call: that of the middle round, with the fastest and the slowest round as its interval.
+
+    Args:
+        estimator: What is released.
+        example: Observations of it.
+        limits: The backend, the rounds and the limit.
+        in_c: The estimator in C, where it was compiled already.
+    """
+    what = f"{LATENCY}, {limits.quantile}, {limits.backend}"
+    times, floor = [], None
+    for row in _rounds(estimator, example, limits, in_c):
+        if row.timing is None:
+            return ReleaseResult(what, {}, "µs", None, limit=limits.limit_us, note=row.note)
+        times.append(row.timing.median if limits.quantile == "median" else row.timing.p99)
+        floor = row.floor_us
+    times.sort()
+    note = f"{limits.rounds} rounds of {limits.calls} calls, one core, one thread"
+    note += "" if floor is None else f"; this host takes {floor:.3g} µs for the bare work"
+    return ReleaseResult(what, {}, "µs", times[(len(times) - 1) // 2], times[0], times[-1], limits.limit_us, note=note)
+
+
+def _rounds(
+    estimator: Estimator, example: Observation, limits: LatencyLimits, in_c: CompiledC | None
+) -> Iterator[BackendLatency]:
+    for _ in range(limits.rounds):
+        if limits.backend == "c" and in_c is not None:
+            with one_core():
+                yield time_c(in_c, example, limits.limit_us, limits.calls)
+        else:
+            yield time_backends(estimator, example, [limits.backend], calls=limits.calls)[0]
+
+
+def size_results(folder: Path, limits: SizeLimits) -> Iterator[ReleaseResult]:
+    """The bytes of weights, ONNX and C of a release, those that it has."""
+    source = folder / C_SOURCE
+    files = {
+        "weights": ([folder / WEIGHTS], limits.weights),
+        "ONNX": ([folder / ONNX], limits.onnx),
+        "C": ([source, source.with_suffix(".h"), source.with_suffix(".weights")], limits.c),
+    }
+    for name, (paths, limit) in files.items():
+        sizes = [path.stat().st_size for path in paths if path.exists()]
+        if sizes or limit is not None:
+            size = float(sum(sizes)) if sizes else None
+            yield ReleaseResult(
+                f"size of {name}", {}, "bytes", size, limit=None if limit is None else float(limit),
+                note="" if sizes else "it was not exported",
+            )  # fmt: skip
+
+
+def integer_results(
+    build: IntegerBuild | None,
+    limits: IntegerLimits | None,
+    floats: Sequence[CellErrors],
+    integers: Sequence[CellErrors],
+) -> Iterator[ReleaseResult]:
+    """The loss of an integer program in each cell, on the same draws as the float network, and its range proof."""
+    limit = None if limits is None else limits.loss_db
+    if build is None:
+        if limit is not None:
+            yield ReleaseResult("loss by quantisation", {}, "dB", None, limit=limit, note="there is no integer program")
+        return
+    for old, new in zip(floats, integers, strict=True):
+        loss = difference(old, new)
+        yield loss._replace(what="loss by quantisation", limit=limit, sense="at most")
+    for row in build.proof:
+        note = "proved from the weights"
+        yield ReleaseResult(f"range of {row.operation}", {}, "", float(row.bound), limit=float(row.limit), note=note)
