@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
+from fanfold.core.files import write_whole
 from fanfold.core.table import Table
 from fanfold.deploy.codegen import compiled, to_c
 from fanfold.deploy.codegen.build import compile_c, find_compiler
@@ -196,7 +197,7 @@ def _self_tested(bundle: Bundle, compiler: str) -> BundleCheck:
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         for name in (entry for entry in bundle.entries if entry.startswith("c/")):
-            (place / Path(name).name).write_bytes(bundle.read(name))
+            write_whole(place / Path(name).name, bundle.read(name))
         compile_c([place / "estimator.c"], place / "self-test", SELF_TEST, compiler)
         weights = [str(file) for file in place.glob("*.weights")]
         done = subprocess.run([str(place / "self-test"), *weights], timeout=LONGEST_S, check=False, cwd=place)
