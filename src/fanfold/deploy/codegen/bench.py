@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fanfold.core.files import write_whole
 from fanfold.deploy.codegen.build import compile_shared
 from fanfold.deploy.codegen.compiled import CompiledC
 
@@ -113,7 +114,7 @@ def measure_c(network: CompiledC, calls: int) -> TakenInC:
     )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "bench.c"
-        path.write_text(text)
+        write_whole(path, text.encode())
         library = ctypes.CDLL(str(compile_shared([path])))
     given = (ctypes.c_void_p * len(pointers))(*(p.value for p in pointers))
     ranges, scratch = weight_ranges(network), np.full(PANEL, 0.5, np.float32)

@@ -89,10 +89,13 @@ def to_wasm(
     binary, module = files.source.with_suffix(".wasm"), files.source.with_suffix(".mjs")
     with tempfile.TemporaryDirectory() as place:
         build = Path(place)
-        (build / "math.h").write_text(_math_h())
-        (build / "string.h").write_text(STRING_H)
-        (build / "string.c").write_text(STRING_C)
-        (build / "ports.c").write_text(_ports(files))
+        for part, text in (
+            ("math.h", _math_h()),
+            ("string.h", STRING_H),
+            ("string.c", STRING_C),
+            ("ports.c", _ports(files)),
+        ):
+            write_whole(build / part, text.encode())
         sources = [files.source, build / "string.c", build / "ports.c"]
         command = [clang, "--target=wasm32", "-nostdlib", "-ffreestanding", "-O3", *STRICT, "-I", str(build)]
         command += ["-I", str(files.source.parent), *map(str, sources), "-Wl,--no-entry", "-Wl,--allow-undefined"]
