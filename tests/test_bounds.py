@@ -1,5 +1,6 @@
 """State evolution against numbers from the literature's fixed points, closed forms, and each other."""
 
+import itertools
 import math
 
 import pytest
@@ -110,7 +111,8 @@ def test_amp_for_gaussian_signals_ends_at_the_mmse_of_the_matrix(is_complex):
     b = 1 - noise_var - 1 / delta
     tau2 = (-b + math.sqrt(b * b + 4 * noise_var)) / 2
     assert errors[-1] == pytest.approx(tau2 / (1 + tau2), rel=1e-5)
-    assert errors == sorted(errors, reverse=True)  # the fixed point is approached from above
+    # the fixed point is approached from above; once there, the last digit goes to and fro
+    assert all(later <= earlier * (1 + 8e-15) for earlier, later in itertools.pairwise(errors))
 
 
 @pytest.mark.parametrize("per_sample", [False, True])
