@@ -154,7 +154,9 @@ def test_settings_build_an_equal_network(name):
 @every
 def test_a_network_with_the_same_weights_estimates_the_same(name):
     case, (_, obs) = CASES[name], drawn(name)
-    twin = case.settings.build(case.problem).requires_grad_(requires_grad=False)  # as that one: matmul sums in an order by it
+    twin = case.settings.build(case.problem).requires_grad_(
+        requires_grad=False
+    )  # as that one: matmul sums in an order by it
     twin.load_state_dict(made(name).state_dict())
     assert torch.equal(twin(obs).x, made(name)(obs).x)
 

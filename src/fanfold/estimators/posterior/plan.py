@@ -62,7 +62,7 @@ def plan_for(simulations: int, kind: Kind) -> tuple[Plan, dict[str, Any]]:
     training |= {"steps": steps, "batch": 128 if few else 256, "weight_decay": 0.4}
     training |= {"validate_every": 50 if few else 100}
     if kind != "vector":
-        plan = replace(plan, folds=1, width=WIDTHS[kind], students=0)
+        plan = replace(plan, folds=1, width=WIDTHS[kind], dropout=0.0, students=0)
         training |= {"steps": min(1000, steps)}
     return plan, training
 
