@@ -301,7 +301,7 @@ def test_few_simulations_come_near_to_the_posterior_mean():
 
 def test_a_setting_of_something_else_is_refused():
     sets = BENCHMARKS["mixture set"]
-    with pytest.raises(ValueError, match="depth is 3, of networks of vectors, and y is of the kind 'set'"):
+    with pytest.raises(ValueError, match="depth is 3, of networks of vectors, and y is of kind 'set'"):
         ff.estimators.NeuralSettings(depth=3).build(sets)
     with pytest.raises(ValueError, match=r"dropout is 0\.1"):
         ff.estimators.NeuralSettings(dropout=0.1).build(sets)

@@ -113,7 +113,9 @@ def _ensemble(settings: NeuralSettings, kind: Kind, x: Tensor, limits: Limits, o
     sizes = {name: size for name, size in vars(settings).items() if name in SIZES and size is not None}
     for name in ("depth", "dropout"):
         if kind != "vector" and sizes.get(name, vars(Plan())[name]) != vars(Plan())[name]:
-            raise ValueError(f"{name} is {sizes[name]}, of networks of vectors, and y is of the kind {kind!r}; leave it out.")
+            raise ValueError(
+                f"{name} is {sizes[name]}, of networks of vectors, and y is of kind {kind!r}; leave it out."
+            )
     net = Ensemble(Features(obs, kind, adaptive=True), x, limits, sizes, settings.loss, settings.network_seed)
     net.described = partial(_sized, settings)
     return net
