@@ -1,6 +1,6 @@
-"""From an estimator to what runs elsewhere: its export, and what one call of it costs."""
+"""From an estimator to what runs elsewhere: its export, and what a call costs. Programs of whole numbers: `integer`."""
 
-from fanfold.deploy import integer
+from fanfold.deploy import integer as integer
 from fanfold.deploy.codegen import CFiles, CompiledC, compile_shared, compiled, to_c, to_wasm
 from fanfold.deploy.cost import Latency, call_costs, latency_us, multiply_accumulates, stored_numbers
 from fanfold.deploy.export import FromMeasurements, to_onnx
@@ -23,7 +23,6 @@ __all__ = [
     "certify_release",
     "compile_shared",
     "compiled",
-    "integer",
     "latency_us",
     "lowered",
     "multiply_accumulates",
