@@ -99,21 +99,25 @@ def test_a_taught_network_never_meets_what_it_is_judged_by():
     assert max(moved) > 0
 
 
-def test_kinds_of_no_share_are_not_computed(tmp_path):
+def test_kinds_of_no_share_are_not_computed_and_not_exported(tmp_path):
     problem = MixtureSignal()
     net = ff.fit(ff.neural(problem, width=8), problem, **FEW_STEPS)
     _, obs = problem.sample(20, rng(1))
+    sizes = {}
     for keep in (SQUARED, TAUGHT):
         shares = net.weighing.shares.zero_()
         shares[:, net.sources.index(keep)] = 1.0
         net.speaker.zero_()[list(net.networks.counts).index(TAUGHT)] = 1.0
         before = net(obs)
         assert set(net.asked) == {keep, TAUGHT}
+        sizes[keep] = ff.deploy.to_onnx(net, obs, tmp_path / "net.onnx").stat().st_size
         with torch.no_grad():
             for p in net.networks.each[GAUSSIAN].parameters():
                 p.fill_(math.nan)
         assert torch.equal(net(obs).x, before.x)
         assert torch.equal(net(obs).var, before.var)
+    weights = dict(zip(net.networks.counts, net.networks.costs()))
+    assert sizes[SQUARED] - sizes[TAUGHT] > 4 * weights[SQUARED]  # bytes
 
 
 def test_only_what_earns_its_cost_is_kept():

@@ -10,7 +10,7 @@ import torch
 import fanfold as ff
 from fanfold.algorithms import ISTA
 from fanfold.cli import main as cli
-from fanfold.deploy import compiled, latency, slot_budget_us, time_backends
+from fanfold.deploy import backends, compiled, latency, slot_budget_us, time_backends
 from fanfold.deploy.codegen.bench import weight_ranges
 from fanfold.deploy.latency import Timing, one_core
 
@@ -33,8 +33,8 @@ def test_quantiles_are_those_of_the_calls():
 
 def test_each_backend_has_a_row_and_a_missing_one_says_so(monkeypatch):
     missing = {"openvino"}
-    find_spec = latency.find_spec
-    monkeypatch.setattr(latency, "find_spec", lambda name: None if name in missing else find_spec(name))
+    find_spec = backends.find_spec
+    monkeypatch.setattr(backends, "find_spec", lambda name: None if name in missing else find_spec(name))
     before = os.sched_getaffinity(0), torch.get_num_threads()
     rows = {row.backend: row for row in time_backends(NET, OBS, latency.BACKENDS, numerology=2, calls=30)}
     assert (os.sched_getaffinity(0), torch.get_num_threads()) == before

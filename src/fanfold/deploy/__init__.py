@@ -2,9 +2,9 @@
 
 from fanfold.deploy import integer as integer
 from fanfold.deploy.codegen import CFiles, CompiledC, compile_shared, compiled, to_c, to_wasm
-from fanfold.deploy.cost import Latency, call_costs, latency_us, multiply_accumulates, stored_numbers
+from fanfold.deploy.cost import Timing, call_costs, latency_us, multiply_accumulates, stored_numbers
 from fanfold.deploy.export import FromMeasurements, to_onnx
-from fanfold.deploy.latency import BackendLatency, Timing, slot_budget_us, time_backends
+from fanfold.deploy.latency import BackendLatency, slot_budget_us, time_backends
 from fanfold.deploy.lowering import Lowered, Port, lowered
 from fanfold.deploy.memory import PeakMemory
 from fanfold.deploy.release import certify_release, read_profile, verify_bundle
@@ -14,7 +14,6 @@ __all__ = [
     "CFiles",
     "CompiledC",
     "FromMeasurements",
-    "Latency",
     "Lowered",
     "PeakMemory",
     "Port",

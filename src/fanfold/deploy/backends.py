@@ -2,15 +2,16 @@
 
 import tempfile
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
-from fanfold.deploy.export import to_onnx
+from fanfold.deploy.export import write_onnx
 from fanfold.deploy.lowering import Lowered, lowered
 from fanfold.observation import Estimator, Observation
 
-NEEDS = {
+NEEDS: dict[str, tuple[str, ...]] = {  # packages of each backend
     "eager": (),
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
     "c": (),
@@ -18,13 +19,14 @@ NEEDS = {
 }
 
 
+def missing(backend: str) -> list[str]:
+    """The packages that a backend needs and that are not installed."""
+    return [name for name in NEEDS[backend] if find_spec(name) is None]
+
+
 def _eager(estimator: Estimator, example: Observation) -> Callable[[], object]:
     one = example[:1]
     return lambda: estimator(one)
-
-
-def _arguments(low: Lowered, example: Observation) -> dict[str, np.ndarray]:
-    return {port.name: t.numpy() for port, t in zip(low.inputs, low.arguments(example[:1]))}
 
 
 def _onnx(estimator: Estimator, example: Observation) -> Callable[[], object]:
@@ -32,29 +34,33 @@ def _onnx(estimator: Estimator, example: Observation) -> Callable[[], object]:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
+    low = lowered(estimator, example)
     with tempfile.TemporaryDirectory() as folder:
-        path = to_onnx(estimator, example, Path(folder) / "estimator.onnx")
+        path = write_onnx(low, Path(folder) / "estimator.onnx")
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    given = _arguments(lowered(estimator, example, batch=1), example)
-    inputs = {node.name: given[node.name] for node in session.get_inputs()}
+    inputs = _arguments(low, example)
     return lambda: session.run(None, inputs)
 
 
 def _openvino(estimator: Estimator, example: Observation) -> Callable[[], object]:
     import openvino  # pyrefly: ignore
 
+    low = lowered(estimator, example)
     with tempfile.TemporaryDirectory() as folder:
-        path = to_onnx(estimator, example, Path(folder) / "estimator.onnx")
+        path = write_onnx(low, Path(folder) / "estimator.onnx")
         core = openvino.Core()
         model = core.compile_model(
             str(path),
             "CPU",
             {"INFERENCE_NUM_THREADS": 1, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"},
         )
-    given = _arguments(lowered(estimator, example, batch=1), example)
-    request = model.create_infer_request()
-    inputs = {port.any_name: given[port.any_name] for port in model.inputs}
+    request, inputs = model.create_infer_request(), _arguments(low, example)
     return lambda: request.infer(inputs, share_inputs=True)
+
+
+def _arguments(low: Lowered, example: Observation) -> dict[str, np.ndarray]:
+    """The inputs of the first sample, by name."""
+    return {port.name: t.numpy() for port, t in zip(low.inputs, low.arguments(example[:1]), strict=True)}
 
 
 RUNNERS: dict[str, Callable[[Estimator, Observation], Callable[[], object]]] = {

@@ -1,38 +1,47 @@
 """The cost of one call: multiply-accumulates of its matrix products, numbers it stores, microseconds it takes."""
 
-import statistics
-import tempfile
 import time
-from collections.abc import Callable
-from importlib.util import find_spec
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from fanfold.deploy.export import write_onnx
-from fanfold.deploy.lowering import lowered
+from fanfold.deploy.backends import RUNNERS, missing
 from fanfold.observation import Estimator, Observation
 
 REAL_PER_COMPLEX = 4  # multiply-accumulates
 FIRST_FACTOR = {torch.ops.aten.mv: 0, torch.ops.aten.dot: 0, torch.ops.aten.addmv: 1}  # position among the arguments
 
 
-class Latency(NamedTuple):
-    """The time of repeated calls, in microseconds; made by `latency_us`.
+class Timing(NamedTuple):
+    """The time of repeated calls, in microseconds.
+
+    Attributes:
+        minimum, median, p99, p999: The fastest, and those that half, 99 % and 99.9 % of the calls do not exceed.
+        calls: How many there were.
 
     Example:
         >>> import fanfold as ff
-        >>> latency = ff.deploy.latency_us(lambda: sum(range(100)), calls=20)
-        >>> 0 < latency.median <= latency.p99
-        True
+        >>> ff.deploy.Timing.of([1.0] * 99 + [5.0]).median
+        1.0
     """
 
-    median: float  # half of the calls are faster
-    p99: float  # 99 of 100 calls are faster
+    minimum: float
+    median: float
+    p99: float
+    p999: float
+    calls: int
+
+    @classmethod
+    def of(cls, times_us: Sequence[float] | np.ndarray) -> "Timing":
+        """Of the times of calls."""
+        ordered = np.sort(np.asarray(times_us, float))
+        median, p99, p999 = (float(ordered[int(np.ceil(q * len(ordered))) - 1]) for q in (0.5, 0.99, 0.999))
+        return cls(float(ordered[0]), median, p99, p999, len(ordered))
 
 
 class _Count(TorchDispatchMode):
@@ -76,17 +85,29 @@ def stored_numbers(estimator: Estimator) -> int:
     return sum(t.numel() * (2 if t.is_complex() else 1) for t in tensors if t.is_floating_point() or t.is_complex())
 
 
-@torch.no_grad()
-def latency_us(call: Callable[[], object], calls: int = 200) -> Latency:
-    """The time of a call after a tenth as many to warm up, on as many threads as are set."""
+def timed_us(call: Callable[[], object], calls: int) -> list[float]:
+    """The microseconds of each call, after a tenth as many to warm up."""
     for _ in range(max(3, calls // 10)):
         call()
-    spent = []
+    times = []
     for _ in range(calls):
-        began = time.perf_counter()
+        began = time.perf_counter_ns()
         call()
-        spent.append(1e6 * (time.perf_counter() - began))
-    return Latency(statistics.median(spent), sorted(spent)[int(0.99 * (len(spent) - 1))])
+        times.append((time.perf_counter_ns() - began) / 1e3)
+    return times
+
+
+@torch.no_grad()
+def latency_us(call: Callable[[], object], calls: int = 200) -> Timing:
+    """The time of a call after a tenth as many to warm up, on as many threads as are set.
+
+    Example:
+        >>> import fanfold as ff
+        >>> latency = ff.deploy.latency_us(lambda: sum(range(100)), calls=20)
+        >>> 0 < latency.median <= latency.p99
+        True
+    """
+    return Timing.of(timed_us(call, calls))
 
 
 def call_costs(estimator: Estimator, obs: Observation) -> dict[str, float | None]:
@@ -128,7 +149,7 @@ def _first(obs: Observation) -> Observation:
 
 def runtime_installed() -> bool:
     """Whether ONNX, what writes it and its runtime are there: the extra `export`."""
-    return all(find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime"))
+    return not missing("onnx")
 
 
 def runtime_latency_us(estimator: Estimator, obs: Observation) -> float | None:
@@ -150,19 +171,10 @@ def runtime_call(estimator: Estimator, obs: Observation) -> Callable[[], object]
     learned = isinstance(estimator, nn.Module) and any(True for _ in estimator.parameters())
     if not learned or not runtime_installed():
         return None
-    import onnxruntime
-
     obs = _first(obs)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
     noise_var = obs.noise_var if obs.noise_var is None or not obs.noise_var.ndim else obs.noise_var.expand(2, 1)
-    two = Observation(obs.y.expand(2, -1), obs.A, noise_var)  # a batch of one would be traced as such
     try:
-        low = lowered(estimator, two)
-        with tempfile.TemporaryDirectory() as folder:
-            path = write_onnx(low, Path(folder) / "estimator.onnx")
-            session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        # a batch of one would be traced as such
+        return RUNNERS["onnx"](estimator, Observation(obs.y.expand(2, -1), obs.A, noise_var))
     except ValueError:
         return None
-    inputs = {port.name: t.numpy() for port, t in zip(low.inputs, low.arguments(obs), strict=True)}
-    return lambda: session.run(None, inputs)

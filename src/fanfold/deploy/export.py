@@ -1,4 +1,4 @@
-"""An estimator with its operator built in, as a plain module from y to x_hat, and as an ONNX file."""
+"""An estimator with its operator built in, as an ONNX file, and as a plain module from y to x_hat."""
 
 import json
 import logging
@@ -17,7 +17,7 @@ from fanfold.observation import Estimator, Observation
 
 
 class FromMeasurements(nn.Module):
-    """A module `y -> x_hat`, or `(y, noise_var) -> x_hat`, for one operator: what `torch.export` and ONNX take.
+    """A module `y -> x_hat`, or `(y, noise_var) -> x_hat`, for one operator: what `torch.export` takes.
 
     A noise variance that is one number for all samples belongs to the module, as the operator does. Where the example
     has one for each sample, `(batch, 1)`, it is an argument.

@@ -5,53 +5,23 @@ number of multiply-accumulates out of the first cache. A budget is a fifth of a 
 """
 
 import os
-import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from importlib.util import find_spec
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 
-from fanfold.deploy.backends import NEEDS, RUNNERS
+from fanfold.deploy.backends import NEEDS, RUNNERS, missing
 from fanfold.deploy.codegen.bench import measure_c
 from fanfold.deploy.codegen.compiled import CompiledC, compiled
-from fanfold.deploy.cost import multiply_accumulates, stored_numbers
+from fanfold.deploy.cost import Timing, multiply_accumulates, stored_numbers, timed_us
 from fanfold.observation import Estimator, Observation
 
 SLOT_US = 1000.0  # at numerology 0; each further one halves it
 SHARE = 0.2  # of a slot
 NUMEROLOGIES = (0, 1, 2, 3)
-BACKENDS = ("eager", "onnx", "c", "openvino")
+BACKENDS = tuple(NEEDS)
 NOT_INSTALLED = "not installed"
-
-
-class Timing(NamedTuple):
-    """The time of repeated calls, in microseconds.
-
-    Attributes:
-        minimum, median, p99, p999: The fastest, and those that half, 99 % and 99.9 % of the calls do not exceed.
-        calls: How many there were.
-
-    Example:
-        >>> import fanfold as ff
-        >>> ff.deploy.Timing.of([1.0] * 99 + [5.0]).median
-        1.0
-    """
-
-    minimum: float
-    median: float
-    p99: float
-    p999: float
-    calls: int
-
-    @classmethod
-    def of(cls, times_us: Sequence[float] | np.ndarray) -> "Timing":
-        """Of the times of calls."""
-        ordered = np.sort(np.asarray(times_us, float))
-        median, p99, p999 = (float(ordered[int(np.ceil(q * len(ordered))) - 1]) for q in (0.5, 0.99, 0.999))
-        return cls(float(ordered[0]), median, p99, p999, len(ordered))
 
 
 class BackendLatency(NamedTuple):
@@ -185,8 +155,8 @@ def time_backends(
 
 
 def _timed(backend: str, estimator: Estimator, example: Observation, budget: float, calls: int) -> BackendLatency:
-    if missing := [name for name in NEEDS[backend] if find_spec(name) is None]:
-        return BackendLatency(backend, None, budget, note=f"{NOT_INSTALLED}: {', '.join(missing)}")
+    if lacks := missing(backend):
+        return BackendLatency(backend, None, budget, note=f"{NOT_INSTALLED}: {', '.join(lacks)}")
     if backend == "c":
         try:
             return time_c(compiled(estimator, example), example, budget, calls)
@@ -221,18 +191,6 @@ def time_c(network: CompiledC, example: Observation, budget: float, calls: int) 
         workspace_bytes=program.workspace_bytes,
         stack_bytes=taken.stack_bytes,
     )
-
-
-def timed_us(call: Callable[[], object], calls: int) -> list[float]:
-    """The microseconds of each call, after a tenth as many to warm up."""
-    for _ in range(max(3, calls // 10)):
-        call()
-    times = []
-    for _ in range(calls):
-        began = time.perf_counter_ns()
-        call()
-        times.append((time.perf_counter_ns() - began) / 1e3)
-    return times
 
 
 @contextmanager

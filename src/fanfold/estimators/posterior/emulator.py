@@ -1,11 +1,13 @@
 """A model of measurements given parameters, learned beside the networks that it teaches with draws of its own."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fanfold.estimators.posterior.features import Features
+from fanfold.estimators.posterior.network_kinds import within
 from fanfold.networks import StackedMLP
 
 MOST_FEATURES = 32  # whose covariance is learned whole
@@ -67,7 +69,7 @@ class Emulator(nn.Module):
         self.to(dtype)
 
     def prepare(self, u: Tensor, z: Tensor) -> None:
-        """Learn the moments of parameters `(samples, d)` and the range of features `(samples, ...)`."""
+        """Learn the moments of parameters `(samples, d)` and the range of features `(samples, features)`."""
         u, z = u.double(), z[:, : self.m]
         covariance = torch.cov(u.mT).reshape(u.shape[1], -1)
         covariance = covariance + LOAD * covariance.diagonal().diag_embed()
@@ -81,8 +83,12 @@ class Emulator(nn.Module):
         """Its parameters, for an optimiser."""
         return {"params": [*self.parameters()], "lr": RATE * lr, "decay_scale": DECAY}
 
+    def adopt(self, best: Mapping[str, Tensor], weights: Mapping[str, Tensor], which: Tensor) -> None:
+        """Copy the weights of some members, `which` of `(members,)`, into the best ones, in place."""
+        self.networks.take(*(within(tensors, "networks.") for tensors in (best, weights)), which=which)
+
     def losses(self, u: Tensor, z: Tensor) -> Tensor:
-        """The negative log-likelihood of features `(batch, ...)` given parameters `(batch, d)`: `(members, batch)`.
+        """Minus log-likelihoods, `(members, batch)`, of features `(batch, features)` given parameters `(batch, d)`.
 
         The constant is left out.
         """

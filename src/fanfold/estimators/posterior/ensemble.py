@@ -20,7 +20,7 @@ from fanfold.estimators.posterior.emulator import MOST_FEATURES, Emulator, may_b
 from fanfold.estimators.posterior.features import Features
 from fanfold.estimators.posterior.folds import fold_of
 from fanfold.estimators.posterior.heads import GaussianHead
-from fanfold.estimators.posterior.network_kinds import GAUSSIAN, KINDS_APART, Base, NetworkKinds, Raw
+from fanfold.estimators.posterior.network_kinds import GAUSSIAN, KINDS_APART, Base, NetworkKinds, Raw, within
 from fanfold.estimators.posterior.plan import Plan, plan_for
 from fanfold.estimators.posterior.real_parts import RealParts
 from fanfold.estimators.posterior.scales import POSITIVE, REAL, Limits, ParameterScales
@@ -30,7 +30,7 @@ from fanfold.observation import Estimate, Estimator, Observation
 
 ROWS_AT_ONCE, MOST_ROWS = 5000, 20_000  # that are judged together, and in all
 MOST_SURPRISE = 25.0  # square of an error over its variance, beyond which it tells no more
-NEGLIGIBLE = 2e-3  # of the error of all kinds of networks together, that a kind must save to be kept
+NEGLIGIBLE = 2e-3  # of the least error that a choice of kinds gives, by which a cheaper one may be above it
 LESSONS = 3  # draws of an emulator, for each draw that is given
 LINEAR, POLYNOMIAL = "linear", "polynomial"
 LEAST_VAR = 1e-12  # of the prior's, that is taken for a variance
@@ -50,7 +50,7 @@ class Ensemble(nn.Module):
         x: Parameters as they are drawn, `(..., n)`.
         limits: The least and the largest value of each parameter.
         sizes: The sizes that the user asks for, by name; others follow the number of draws.
-        loss: "squared-error" for both kinds of networks, "gaussian" for the heteroscedastic ones alone.
+        loss: "squared-error" for all kinds of networks, "gaussian" for the heteroscedastic ones alone.
         seed: The seed of the starting weights.
 
     Attributes:
@@ -187,7 +187,7 @@ class Ensemble(nn.Module):
         They lie within the limits. Their mean is that of these networks, which `forward` weighs among others.
         """
         leading, z = self.features.leading(obs), self.features(obs)
-        speaker = self.sources[-len(self.networks.counts) :][int(self.speaker.argmax())]
+        speaker = list(self.networks.counts)[int(self.speaker.argmax())]
         mean, var = self._base(z).gaussians(self._raw(z, (speaker,))[speaker])
         mean, var = self.scales.near(mean), torch.minimum(var, self.scales.most_var)
         which = torch.randint(len(mean), (count, len(z)), generator=generator)
@@ -228,12 +228,11 @@ class Ensemble(nn.Module):
 
     def adopt(self, best: Mapping[str, Tensor], weights: Mapping[str, Tensor], which: Tensor) -> None:
         """Copy the weights of the members `which` into the best ones, in place."""
-        modelled = self.plan.students if self.emulator is not None else 0
-        of_networks, of_emulator = which.split([len(which) - modelled, modelled])
-        self.networks.adopt(_within(best, "networks."), _within(weights, "networks."), of_networks)
+        students = self.plan.students
+        of_networks, of_emulator = which.split([len(which) - students, students])
+        self.networks.adopt(within(best, "networks."), within(weights, "networks."), of_networks)
         if self.emulator is not None:
-            inner = "emulator.networks."
-            self.emulator.networks.take(_within(best, inner), _within(weights, inner), of_emulator)
+            self.emulator.adopt(within(best, "emulator."), within(weights, "emulator."), of_emulator)
 
     @torch.no_grad()
     def conclude(self, x: Tensor, obs: Observation) -> Conclusion:
@@ -382,10 +381,6 @@ class Ensemble(nn.Module):
 def _mean_over(losses: Tensor, counted: Tensor) -> Tensor:
     """The mean of losses `(members, batch)` over the members that count, and zero where none does: `(batch,)`."""
     return (losses * counted).sum(0) / counted.sum(0).clamp_min(1)
-
-
-def _within(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): t for name, t in weights.items() if name.startswith(prefix)}
 
 
 def _blocks(x: Tensor) -> tuple[Tensor, ...]:

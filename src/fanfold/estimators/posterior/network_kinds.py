@@ -159,11 +159,12 @@ class NetworkKinds(nn.Module):
     def adopt(self, best: Mapping[str, Tensor], weights: Mapping[str, Tensor], which: Tensor) -> None:
         """Copy the weights of some members, `which` of `(members,)`, into the best ones, in place."""
         for i, (networks, chosen) in enumerate(zip(self.each.values(), self.by_kind(which))):
-            networks.take(*(_within(tensors, f"members.{i}.") for tensors in (best, weights)), which=chosen)
+            networks.take(*(within(tensors, f"members.{i}.") for tensors in (best, weights)), which=chosen)
 
     def _pairs(self, said: Tensor) -> Tensor:
         return said.unflatten(-1, (2, self.d))
 
 
-def _within(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def within(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The weights of one part, by the names that they have there."""
     return {name.removeprefix(prefix): t for name, t in weights.items() if name.startswith(prefix)}

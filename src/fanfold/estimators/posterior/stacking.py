@@ -1,7 +1,6 @@
 """Weights of several estimators that add to one. Breiman (1996), "Stacked Regressions", section 3."""
 
 import itertools
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +37,7 @@ class Weighing(nn.Module):
         self.register_buffer("shares", shares)
         self.register_buffer("edges", torch.full((len(GROUPS), d), torch.inf))
 
-    def fit(self, each: Tensor, x: Tensor, var: Tensor, decades: Tensor, among: Sequence[int] | None = None) -> None:
+    def fit(self, each: Tensor, x: Tensor, var: Tensor, decades: Tensor, among: list[int]) -> None:
         """Take shares and edges from draws.
 
         Args:
@@ -46,15 +45,14 @@ class Weighing(nn.Module):
             x: The truth, `(samples, d)`.
             var: The variance that is claimed, `(samples, d)`.
             decades: Which parameters span decades, `(d,)`.
-            among: Which estimators may have a share; all if None.
+            among: Which estimators may have a share.
         """
-        among = range(len(each)) if among is None else among
         places = (torch.tensor(GROUPS, device=var.device) * (len(var) - 1)).long()
         grouped = decades if len(var) >= LEAST_TO_GROUP else torch.zeros_like(decades)
         self.edges.copy_(torch.where(grouped, var.sort(0).values[places], torch.inf))
         for group, share in zip(self._groups(var), self.shares):
             share.zero_()
-            share[list(among)] = partition(each[list(among)], x, group).to(share)
+            share[among] = partition(each[among], x, group).to(share)
 
     def forward(self, each: Tensor, var: Tensor) -> Tensor:
         """`(estimates, batch, d)` and the variance `(batch, d)` -> `(batch, d)`."""
