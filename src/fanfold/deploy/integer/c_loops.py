@@ -13,22 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fanfold.deploy.integer import operations as ops
 from fanfold.deploy.integer.c_text import C_TYPES, constant, indented, literal, narrowest
 from fanfold.deploy.integer.intervals import rounding
-from fanfold.deploy.integer.operations import (
-    Add,
-    Bank,
-    Clamp,
-    Const,
-    Lookup,
-    MatMul,
-    Mul,
-    Operation,
-    Rescale,
-    Sub,
-    Transpose,
-    content,
-)
 from fanfold.deploy.integer.program import IntegerProgram
 from fanfold.deploy.integer.ranges import BYTE
 
@@ -36,7 +23,7 @@ VECTOR_BYTES = 64  # of the widest vectors of today
 INT32 = (1 << 31) - 1
 OFFSET = 128  # makes a signed byte an unsigned one
 SYMBOLS = {"ADD": "+", "SUB": "-", "MUL": "*"}
-ENTRYWISE = (Rescale, Clamp, Lookup, Bank, Add, Sub, Mul)
+ENTRYWISE = (ops.Rescale, ops.Clamp, ops.Lookup, ops.Bank, ops.OfTwo)
 
 
 class Group(NamedTuple):
@@ -52,7 +39,7 @@ class Group(NamedTuple):
         [2]
     """
 
-    operations: tuple[Operation, ...]
+    operations: tuple[ops.Operation, ...]
     size: int
 
 
@@ -60,7 +47,7 @@ def groups_of(program: IntegerProgram) -> list[Group]:
     """The operations of a program in order, neighbours that are entry by entry and of one size together."""
     groups: list[Group] = []
     for op in program.operations:
-        if isinstance(op, Const):
+        if isinstance(op, ops.Const):
             continue
         size = program.sizes[op.name]
         last = groups[-1] if groups else None
@@ -96,15 +83,15 @@ class Loops:
         self.named: dict[tuple, str] = {}  # constants by their content
         self.needs: set[str] = set()  # names of helper functions
         self.padded_bytes = 0  # of the largest value that is copied and padded
-        self.numbers = {op.name: op for op in program.operations if isinstance(op, Const)}
+        self.numbers = {op.name: op for op in program.operations if isinstance(op, ops.Const)}
         self.arrays = {op.name: self._constant(f"k_{op.name}", op.values) for op in self.numbers.values()}
 
     def lines(self, group: Group, stored: set[str]) -> list[str]:
         """The loop of a group; of its values those are stored that are needed elsewhere."""
         first = group.operations[0]
-        if isinstance(first, MatMul):
+        if isinstance(first, ops.MatMul):
             return self._product(first)
-        if isinstance(first, Transpose):
+        if isinstance(first, ops.Transpose):
             return self._transposed(first)
         return self._entrywise(group, stored)
 
@@ -115,7 +102,7 @@ class Loops:
     def _constant(self, name: str, values: np.ndarray, ctype: str = "") -> str:
         """The name of a constant array of these numbers: an older one where they are the same."""
         ctype = ctype or narrowest(values)
-        key = (ctype, *content(values))
+        key = (ctype, *ops.content(values))
         if key not in self.named:
             self.named[key] = name
             self.constants.append(constant(ctype, name, values))
@@ -127,7 +114,7 @@ class Loops:
         within = {op.name for op in group.operations}
         before, body = [], []
         for op in group.operations:
-            if isinstance(op, Bank):
+            if isinstance(op, ops.Bank):
                 before += self._bank_row(op, group, within)
             wide = self._wide(op)
             ctype = "int64_t" if wide else "int32_t"
@@ -137,7 +124,7 @@ class Loops:
                 body.append(f"{self.place(op.name)}[i] = ({C_TYPES[self.program.dtypes[op.name]]})v_{op.name};")
         return [*before, f"for (i = 0; i < {group.size}; i++) {{", *indented(body), "}"]
 
-    def _wide(self, op: Operation) -> bool:
+    def _wide(self, op: ops.Operation) -> bool:
         """Whether it is computed in 64 bits."""
         return self.rows[op.name].limit > INT32
 
@@ -155,22 +142,22 @@ class Loops:
             return literal(int(values[0]), wide)
         return f"{self._constant(name, values)}[i]"
 
-    def _expression(self, op: Operation, wide: bool, sources: Sequence[str]) -> str:
+    def _expression(self, op: ops.Operation, wide: bool, sources: Sequence[str]) -> str:
         x = sources[0]
-        if isinstance(op, Rescale):
+        if isinstance(op, ops.Rescale):
             return self._rescaled(op, wide, x)
-        if isinstance(op, Clamp):
+        if isinstance(op, ops.Clamp):
             low, high = (self._numbers(f"{end}_{op.name}", vars(op)[end], wide) for end in ("low", "high"))
             self.needs.add(f"clamp{64 if wide else 32}")
             return f"clamp{64 if wide else 32}({x}, {low}, {high})"
-        if isinstance(op, Lookup):
+        if isinstance(op, ops.Lookup):
             return f"{self._constant(f't_{op.name}', op.values)}[{x} - {literal(op.low, wide)}]"
-        if isinstance(op, Bank):
+        if isinstance(op, ops.Bank):
             row = self._picked(op, wide, sources[1])
             return f"{self._constant(f't_{op.name}', op.values)}[{row}][{x} - {literal(op.low, wide)}]"
         return f"{x} {SYMBOLS[op.kind]} {sources[1]}"
 
-    def _rescaled(self, op: Rescale, wide: bool, x: str) -> str:
+    def _rescaled(self, op: ops.Rescale, wide: bool, x: str) -> str:
         bits, (right, left) = 64 if wide else 32, (np.maximum(op.shift, 0), np.maximum(-op.shift, 0))
         if right.any():
             self.needs.add(f"down{bits}")
@@ -180,25 +167,25 @@ class Loops:
             x = f"{x} * {self._numbers(f'left_{op.name}', 1 << left, wide)}"
         return x
 
-    def _bank_row(self, op: Bank, group: Group, within: set[str]) -> list[str]:
+    def _bank_row(self, op: ops.Bank, group: Group, within: set[str]) -> list[str]:
         """The row of a bank, where one value picks it for all entries."""
         if op.row in within or self.program.sizes[op.row] == group.size:
             return []
         picking = self._entry(op.row, True, group.size, within)
         return [f"const int32_t row_{op.name} = {self._row_of(op, picking)};"]
 
-    def _row_of(self, op: Bank, picking: str) -> str:
+    def _row_of(self, op: ops.Bank, picking: str) -> str:
         self.needs.add("count_reached")
         return f"count_reached({picking}, {self._constant(f'edges_{op.name}', op.edges, 'int64_t')}, {op.edges.size})"
 
-    def _picked(self, op: Bank, wide: bool, picking: str) -> str:
+    def _picked(self, op: ops.Bank, wide: bool, picking: str) -> str:
         if self.program.sizes[op.row] != self.program.sizes[op.name]:
             return f"row_{op.name}"
         return self._row_of(op, picking)
 
     # Transpositions and products
 
-    def _transposed(self, op: Transpose) -> list[str]:
+    def _transposed(self, op: ops.Transpose) -> list[str]:
         strides = [int(np.prod(op.shape[axis + 1 :], dtype=np.int64)) for axis in op.axes]
         indices = [f"a{k}" for k in range(len(strides))]
         sum_of = " + ".join(f"{index} * {stride}" for index, stride in zip(indices, strides))
@@ -207,7 +194,7 @@ class Loops:
             lines = [f"for (int32_t {index} = 0; {index} < {op.shape[axis]}; {index}++) {{", *indented(lines), "}"]
         return ["i = 0;", *lines]
 
-    def _product(self, op: MatMul) -> list[str]:
+    def _product(self, op: ops.MatMul) -> list[str]:
         weights = self._weights(op)
         if op.inner > 1:
             return self._along_rows(op, weights)
@@ -244,7 +231,7 @@ class Loops:
             lines = [f"for (int32_t o = 0; o < {op.outer}; o++) {{", *indented(lines), "}"]
         return ["{", *indented([*declared, "int32_t r;", *lines]), "}"]
 
-    def _row_sum(self, op: MatMul, weights: str, padded: int) -> list[str]:
+    def _row_sum(self, op: ops.MatMul, weights: str, padded: int) -> list[str]:
         term, in_block = (f"(int32_t){weights}[r][{at}] * (int32_t)x[{at}]" for at in ("i", "b + i"))
         if self.rows[op.name].bound <= INT32:
             return [f"for (i = 0; i < {padded}; i++) s += {term};"]
@@ -266,29 +253,29 @@ class Loops:
             "}",
         ]
 
-    def _halved(self, op: MatMul) -> bool:
+    def _halved(self, op: ops.MatMul) -> bool:
         """Whether a sum of 48 bits is two of 32, of the upper and the lower bytes of x: each is proved to fit."""
         largest = int(np.abs(op.weights.astype(np.int64)).sum(1).max())
         return self.rows[op.name].bound > INT32 and BYTE * largest <= INT32
 
-    def _of_bytes(self, op: MatMul) -> bool:
+    def _of_bytes(self, op: ops.MatMul) -> bool:
         """Whether bytes may be multiplied as unsigned times signed: neither sums nor the constant leave 32 bits."""
         largest = int(np.abs(op.weights.astype(np.int64)).sum(1).max())
         of_bytes = op.weights.dtype == np.int8 and self.program.dtypes[op.source] == "int8"
         return of_bytes and (OFFSET + BYTE) * largest <= INT32
 
-    def _padded(self, op: MatMul) -> int:
+    def _padded(self, op: ops.MatMul) -> int:
         columns, entry = op.weights.shape[1], 1 if self._of_bytes(op) else 2
         whole = VECTOR_BYTES // entry
         return columns if columns < whole else -(-columns // whole) * whole
 
-    def _weights(self, op: MatMul) -> str:
+    def _weights(self, op: ops.MatMul) -> str:
         columns = op.weights.shape[1]
         padded = self._padded(op) if op.inner == 1 else columns
         weights = np.pad(op.weights, ((0, 0), (0, padded - columns)))
         return self._constant(f"w_{op.name}", weights, C_TYPES[op.weights.dtype.name])
 
-    def _along_rows(self, op: MatMul, weights: str) -> list[str]:
+    def _along_rows(self, op: ops.MatMul, weights: str) -> list[str]:
         """The product along an axis that is not the last: whole rows of the value are added."""
         rows, columns = op.weights.shape
         x, out, ctype = self.whole(op.source), self.place(op.name), C_TYPES[op.dtype]
