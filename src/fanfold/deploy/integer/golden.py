@@ -49,8 +49,8 @@ def golden_vectors(
     if inputs is None:
         rng = np.random.default_rng(seed)
         inputs = {port.name: _drawn(port, count, rng) for port in program.inputs}
-    inputs = {port.name: np.asarray(inputs[port.name]) for port in program.inputs if port.name in inputs}
-    return GoldenVectors(inputs, play(program, inputs))
+    outputs = play(program, inputs)
+    return GoldenVectors({port.name: np.asarray(inputs[port.name]) for port in program.inputs}, outputs)
 
 
 def _drawn(port: IntegerPort, count: int, rng: np.random.Generator) -> np.ndarray:

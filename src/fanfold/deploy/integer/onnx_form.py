@@ -16,9 +16,9 @@ from fanfold.core.files import write_whole
 from fanfold.deploy.integer import operations as ops
 from fanfold.deploy.integer.intervals import rounding
 from fanfold.deploy.integer.program import IntegerPort, IntegerProgram
+from fanfold.deploy.integer.ranges import OFFSET
 
 OPSET = 17
-OFFSET = 128  # makes a signed byte an unsigned one
 IR_VERSION = 8  # what runtimes of 2022 read
 
 
