@@ -13,6 +13,7 @@ import numpy as np
 from fanfold.core.files import write_whole
 from fanfold.deploy.integer.c_loops import Loops, groups_of
 from fanfold.deploy.integer.c_text import C_TYPES, constant, indented
+from fanfold.deploy.integer.c_values import CValues
 from fanfold.deploy.integer.files import fingerprint_of_program
 from fanfold.deploy.integer.golden import GoldenVectors, golden_vectors, hex_text
 from fanfold.deploy.integer.program import IntegerPort, IntegerProgram
@@ -155,9 +156,10 @@ class _Writer:
         self.places = {port.name: f"in_{port.name}" for port in program.inputs}
         self.arrays: list[tuple[str, int]] = []  # type and entries
         self.stored = self._stored()
-        self.loops = Loops(program, self.places.__getitem__)
+        self.values = CValues(program, self.places.__getitem__)
+        self.loops = Loops(self.values)
         self.body = self._body()
-        self.stack_bytes = sum(C_BYTES[t] * n for t, n in self.arrays) + self.loops.padded_bytes
+        self.stack_bytes = sum(C_BYTES[t] * n for t, n in self.arrays) + self.loops.products.padded_bytes
 
     def _stored(self) -> set[str]:
         """The values that are needed beyond the loop that makes them."""
@@ -205,7 +207,7 @@ class _Writer:
         """The text of the source file."""
         program = self.program
         outputs = [
-            f"for (i = 0; i < {port.size}; i++) out_{port.name}[i] = {self.loops.whole(port.name)}[i];"
+            f"for (i = 0; i < {port.size}; i++) out_{port.name}[i] = {self.values.whole(port.name)}[i];"
             for port in program.outputs
         ]
         arrays = [f"{C_TYPES[dtype]} b{k}[{entries}];" for k, (dtype, entries) in enumerate(self.arrays)]
@@ -216,7 +218,7 @@ class _Writer:
             f'#include "{program.name}.h"',
             "",
             *self._helpers(),
-            *self.loops.constants,
+            *self.values.constants,
             signature(program),
             "{",
             *body,
@@ -231,10 +233,10 @@ class _Writer:
             HELPERS[name].format(t=f"int{bits}_t", bits=bits)
             for name in HELPERS
             for bits in (32, 64)
-            if f"{name}{bits}" in self.loops.needs
+            if f"{name}{bits}" in self.values.needs
         ]
         named = {"count_reached": COUNT_REACHED, "bytes": BYTES}
-        return [*helpers, *(text for name, text in named.items() if name in self.loops.needs)]
+        return [*helpers, *(text for name, text in named.items() if name in self.values.needs)]
 
     def _self_test(self, golden: GoldenVectors) -> str:
         program = self.program

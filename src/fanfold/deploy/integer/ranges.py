@@ -130,8 +130,9 @@ def proved(op: Operation, dtype: str, sources: list[Range], dtypes: Mapping[str,
     exact = max([result.magnitude, reached.magnitude, *(source.magnitude for source in sources)])
     carrier = "float32" if exact <= FLOAT32_EXACT else "float64"
     low, high = result.span
-    of_bytes = isinstance(op, MatMul) and op.weights.dtype == np.int8 and dtypes[op.source] == "int8"
-    pairs = neighbours(op.weights) if of_bytes else None
+    pairs = None
+    if isinstance(op, MatMul) and op.weights.dtype == np.int8 and dtypes[op.source] == "int8":
+        pairs = neighbours(op.weights)
     bound = max(result.span.in_twos_complement, reached.in_twos_complement)
     return RangeRow(op.name, op.kind, dtype, low, high, bound, highest(computed), carrier, pairs), result
 
