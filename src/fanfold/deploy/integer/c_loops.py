@@ -5,9 +5,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fanfold.deploy.generated import indented
 from fanfold.deploy.integer import operations as ops
 from fanfold.deploy.integer.c_products import INT32, Products
-from fanfold.deploy.integer.c_text import C_TYPES, indented, literal
+from fanfold.deploy.integer.c_text import C_TYPES, literal
 from fanfold.deploy.integer.c_values import CValues
 from fanfold.deploy.integer.intervals import rounding
 from fanfold.deploy.integer.program import IntegerProgram

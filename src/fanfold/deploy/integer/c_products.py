@@ -8,7 +8,8 @@ summed in 32 apart, or blocks are, as is proved to fit.
 
 import numpy as np
 
-from fanfold.deploy.integer.c_text import C_TYPES, indented
+from fanfold.deploy.generated import indented
+from fanfold.deploy.integer.c_text import C_TYPES
 from fanfold.deploy.integer.c_values import CValues
 from fanfold.deploy.integer.operations import MatMul, highest
 from fanfold.deploy.integer.ranges import BYTE, OFFSET

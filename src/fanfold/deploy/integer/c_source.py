@@ -11,8 +11,9 @@ from typing import NamedTuple
 import numpy as np
 
 from fanfold.core.files import write_whole
+from fanfold.deploy.generated import header_lines, indented
 from fanfold.deploy.integer.c_loops import Loops, groups_of
-from fanfold.deploy.integer.c_text import C_TYPES, constant, indented
+from fanfold.deploy.integer.c_text import C_TYPES, constant
 from fanfold.deploy.integer.c_values import CValues
 from fanfold.deploy.integer.files import fingerprint_of_program
 from fanfold.deploy.integer.golden import GoldenVectors, golden_vectors, hex_text
@@ -41,8 +42,6 @@ static inline int32_t count_reached(int64_t x, const int64_t *edges, int32_t cou
     return row;
 }
 """
-
-
 BYTES = """\
 /* Bytes are multiplied as unsigned by signed where a processor does that, and as words of 16 bits elsewhere and
    by clang, which is faster so. The numbers are the same. */
@@ -111,6 +110,7 @@ def signature(program: IntegerProgram) -> str:
 
 def _header(program: IntegerProgram, stack_bytes: int) -> str:
     guard = program.name.upper()
+    sizes = [f"#define {guard}_STACK_BYTES {stack_bytes}", f"#define {guard}_CONSTANT_BYTES {program.weight_bytes}"]
     ports = [_described(port, "in") for port in program.inputs] + [_described(port, "out") for port in program.outputs]
     lines = [
         f"/* {program.name}: one sample of an integer program of {len(program.operations)} operations.",
@@ -120,25 +120,7 @@ def _header(program: IntegerProgram, stack_bytes: int) -> str:
         "",
         *ports,
         "*/",
-        f"#ifndef {guard}_H",
-        f"#define {guard}_H",
-        "",
-        "#include <stdint.h>",
-        "",
-        f"#define {guard}_STACK_BYTES {stack_bytes}",
-        f"#define {guard}_CONSTANT_BYTES {program.weight_bytes}",
-        "",
-        "#ifdef __cplusplus",
-        'extern "C" {',
-        "#endif",
-        "",
-        f"{signature(program)};",
-        "",
-        "#ifdef __cplusplus",
-        "}",
-        "#endif",
-        "",
-        "#endif",
+        *header_lines(guard, sizes, signature(program)),
     ]
     return "\n".join(lines) + "\n"
 
