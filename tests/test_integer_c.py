@@ -1,7 +1,9 @@
 """The C of an integer program gives the player's bits: with every compiler, on every machine, and in wasm."""
 
 import ctypes
+import math
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -132,6 +134,15 @@ def test_matrices_that_several_layers_share_are_written_once():
     program = draft.finish()
     assert program_to_c(program).files["p.c"].count("int8_t w_") == 1
     assert program.weight_bytes < 2 * weights.nbytes
+
+
+def test_the_header_says_the_bytes_of_all_constant_arrays():
+    files = program_to_c(everything()).files
+    source = files["p.c"].partition("#ifdef P_SELF_TEST")[0]
+    arrays = re.findall(r"static const int(\d+)_t \w+((?:\[\d+\])+) =", source)
+    total = sum(int(bits) // 8 * math.prod(map(int, re.findall(r"\d+", axes))) for bits, axes in arrays)
+    assert total > 0
+    assert f"#define P_CONSTANT_BYTES {total}\n" in files["p.h"]
 
 
 @installed("gcc")

@@ -6,6 +6,7 @@ from fanfold.deploy.generated import in_lines
 from fanfold.deploy.integer.operations import lowest
 
 C_TYPES = {"int8": "int8_t", "int16": "int16_t", "int32": "int32_t", "int48": "int64_t"}
+BYTES = {"int8_t": 1, "int16_t": 2, "int32_t": 4, "int64_t": 8}
 WIDTH = 116  # of a line of numbers
 INT32_LOWEST = lowest("int32")
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from fanfold.deploy.integer.c_text import constant, narrowest
+from fanfold.deploy.integer.c_text import BYTES, constant, narrowest
 from fanfold.deploy.integer.operations import Const, content
 from fanfold.deploy.integer.program import IntegerProgram
 
@@ -18,6 +18,7 @@ class CValues:
 
     Attributes:
         constants: The text of the constant arrays, each once.
+        constant_bytes: The bytes of these arrays.
         needs: The names of helper functions.
 
     Example:
@@ -36,6 +37,7 @@ class CValues:
         self.program, self.place = program, place
         self.rows = {row.operation: row for row in program.proof.rows}
         self.constants: list[str] = []
+        self.constant_bytes = 0
         self.needs: set[str] = set()
         self._named: dict[tuple, str] = {}  # constants by their content
         numbers = [op for op in program.operations if isinstance(op, Const)]
@@ -52,4 +54,5 @@ class CValues:
         if key not in self._named:
             self._named[key] = name
             self.constants.append(constant(ctype, name, values))
+            self.constant_bytes += values.size * BYTES[ctype]
         return self._named[key]
