@@ -290,6 +290,8 @@ def test_golden_vectors_are_text_and_back():
     for port in (*program.inputs, *program.outputs):
         vectors = {**golden.inputs, **golden.outputs}[port.name]
         assert np.array_equal(hex_vectors(port, hex_text(port, vectors)), vectors)
+    with pytest.raises(ValueError, match="inputs are"):
+        golden_vectors(program, {**golden.inputs, "z": golden.inputs["y"]})
     with pytest.raises(ValueError, match="words of 8 bits"):
         hex_vectors(Y8, "00 ff 123")
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from fanfold.deploy.generated import indented
 from fanfold.deploy.integer import operations as ops
-from fanfold.deploy.integer.c_products import INT32, Products
+from fanfold.deploy.integer.c_products import INT32, ProductLoops
 from fanfold.deploy.integer.c_text import C_TYPES, literal
 from fanfold.deploy.integer.c_values import CValues
 from fanfold.deploy.integer.intervals import rounding
@@ -68,7 +68,7 @@ class Loops:
     """
 
     def __init__(self, values: CValues):
-        self.values, self.program, self.products = values, values.program, Products(values)
+        self.values, self.program, self.products = values, values.program, ProductLoops(values)
 
     def lines(self, group: Group, stored: set[str]) -> list[str]:
         """The loop of a group; of its values those are stored that are needed elsewhere."""

@@ -18,7 +18,7 @@ VECTOR_BYTES = 64  # of the widest vectors of today
 INT32 = highest("int32")
 
 
-class Products:
+class ProductLoops:
     """Writes the products of a program.
 
     Args:
@@ -30,12 +30,12 @@ class Products:
     Example:
         >>> import numpy as np
         >>> from fanfold.deploy.integer import Draft
-        >>> from fanfold.deploy.integer.c_products import Products
+        >>> from fanfold.deploy.integer.c_products import ProductLoops
         >>> from fanfold.deploy.integer.c_values import CValues
         >>> draft = Draft("sum")
         >>> draft.output(draft.matmul(draft.input("y", (2,), "int16"), np.ones((1, 2), np.int8), name="x_hat"), (1,))
         >>> program = draft.finish()
-        >>> products = Products(CValues(program, lambda name: name))
+        >>> products = ProductLoops(CValues(program, lambda name: name))
         >>> products.lines(program.operations[0])[1].strip(), products.padded_bytes
         ('int16_t x[2];', 4)
     """
