@@ -2,7 +2,7 @@
 
 import ctypes
 import json
-import shutil
+import os
 import subprocess
 from dataclasses import fields, replace
 from pathlib import Path
@@ -24,6 +24,7 @@ from fanfold.deploy.lowering import Port
 from fanfold.estimators.base import Preparable
 from fanfold.observation import Estimate, Observation
 from laws import moved, observed
+from machines import MACHINES, need
 from test_estimator_laws import CASES
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch's, on tracing
@@ -159,18 +160,10 @@ def operations(tmp_path_factory) -> Path:
     return written(Operations(), samples, tmp_path_factory.mktemp("operations"))
 
 
-MACHINES = [
-    ("gcc", ("-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover"), ()),
-    ("clang", ("-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"), ()),
-    ("aarch64-linux-gnu-gcc", ("-O2", "-static"), ("qemu-aarch64",)),
-    ("arm-linux-gnueabihf-gcc", ("-O2", "-static"), ("qemu-arm",)),
-]
-
-
-@pytest.mark.parametrize(("compiler", "flags", "player"), MACHINES, ids=[m[0] for m in MACHINES])
-def test_every_machine_says_what_torch_says(operations, compiler, flags, player):
-    if missing := [program for program in (compiler, *player) if shutil.which(program) is None]:
-        pytest.skip(f"{missing[0]} is not installed")
+@pytest.mark.parametrize("name", MACHINES)
+def test_every_machine_says_what_torch_says(operations, name):
+    compiler, flags, player = MACHINES[name]
+    need(compiler, *player[:1])
     replayed(operations, compiler, *flags, player=player)
 
 
@@ -262,8 +255,7 @@ console.log(JSON.stringify([...net.run(JSON.parse(readFileSync('inputs.json'))).
 
 
 def test_webassembly_says_what_torch_says(tmp_path):
-    if missing := [program for program in ("clang", "wasm-ld", "node") if shutil.which(program) is None]:
-        pytest.skip(f"{missing[0]} is not installed")
+    need("clang", "wasm-ld", "node")
     net, obs = in_single("neural")
     to_wasm(net, obs, tmp_path, name="net")
     inputs = {"y": obs.y[0].tolist(), "noise_var": obs.noise_var.reshape(-1)[:1].tolist()}
@@ -327,3 +319,15 @@ def test_a_missing_compiler_and_a_refused_source_are_sentences(tmp_path, monkeyp
     monkeypatch.delenv("CC", raising=False)
     with pytest.raises(ValueError, match="no C compiler: looked for gcc, clang, cc; install"):
         compile_shared([tmp_path / "bad.c"])
+    monkeypatch.setenv("CC", "nobody-s-compiler")
+    with pytest.raises(ValueError, match="no C compiler: looked for nobody-s-compiler; install"):
+        compile_shared([tmp_path / "bad.c"])
+
+
+def test_a_library_is_compiled_once(tmp_path):
+    (tmp_path / "p.c").write_text("int p(void); int p(void) { return 5; }")
+    first = compile_shared([tmp_path / "p.c"], QUICK, cache=tmp_path / "cache")
+    assert ctypes.CDLL(str(first)).p() == 5
+    before = os.stat(first).st_mtime_ns
+    assert compile_shared([tmp_path / "p.c"], QUICK, cache=tmp_path / "cache") == first
+    assert os.stat(first).st_mtime_ns == before

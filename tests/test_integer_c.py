@@ -1,8 +1,7 @@
 """The C of an integer program gives the player's bits: with every compiler, on every machine, and in wasm."""
 
-import ctypes
-import os
-import shutil
+import math
+import re
 import subprocess
 from pathlib import Path
 
@@ -13,7 +12,6 @@ from hypothesis import given, settings
 
 import fanfold as ff
 from fanfold.core.streams import generator_of
-from fanfold.deploy.codegen import compile_shared
 from fanfold.deploy.integer import (
     CompiledProgram,
     Draft,
@@ -28,14 +26,9 @@ from fanfold.deploy.integer import (
     save_program,
 )
 from integer_programs import everything, integer_programs, random_inputs
+from machines import MACHINES, SANITIZED, need
 
 STRICT = ["-std=c99", "-pedantic", "-Wall", "-Wextra", "-Werror", "-DP_SELF_TEST"]
-SANITIZED = ["-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-
-
-def installed(*programs: str) -> pytest.MarkDecorator:
-    missing = [name for name in programs if shutil.which(name) is None]
-    return pytest.mark.skipif(bool(missing), reason=f"needs {', '.join(missing)}")
 
 
 def run(*command: str | Path, folder: Path) -> int:
@@ -51,7 +44,6 @@ def written(program: IntegerProgram, folder: Path, count: int = 24) -> Path:
     return folder
 
 
-@installed("gcc")
 @settings(max_examples=12)
 @given(program=integer_programs())
 def test_any_program_in_c_is_the_player_and_clean_under_sanitizers(tmp_path_factory, program):
@@ -60,28 +52,17 @@ def test_any_program_in_c_is_the_player_and_clean_under_sanitizers(tmp_path_fact
     assert run("./p", folder=folder) == 0
 
 
-BUILDS = {
-    "gcc": (["gcc", "-O3", "-march=native"], []),
-    "clang": (["clang", *SANITIZED], []),
-    "aarch64": (["aarch64-linux-gnu-gcc", "-O2", "-static"], ["qemu-aarch64"]),
-    "arm": (["arm-linux-gnueabihf-gcc", "-O2", "-static"], ["qemu-arm"]),
-    "avx2 without vnni": (["gcc", "-O3", "-mavx2", "-static"], ["qemu-x86_64", "-cpu", "Haswell"]),
-}
-
-
-@pytest.mark.parametrize("name", BUILDS)
+@pytest.mark.parametrize("name", MACHINES)
 def test_a_program_of_all_operations_gives_its_vectors_on_every_machine(tmp_path, name):
-    build, start = BUILDS[name]
-    for tool in (build[0], *start[:1]):
-        if shutil.which(tool) is None:
-            pytest.skip(f"needs {tool}")
+    compiler, flags, player = MACHINES[name]
+    need(compiler, *player[:1])
     written(everything(), tmp_path)
-    assert run(*build, *STRICT, "p.c", "-o", "p", folder=tmp_path) == 0
-    assert run(*start, "./p", folder=tmp_path) == 0
+    assert run(compiler, *flags, *STRICT, "p.c", "-o", "p", folder=tmp_path) == 0
+    assert run(*player, "./p", folder=tmp_path) == 0
 
 
-@installed("clang", "wasm-ld", "node")
 def test_wasm_needs_nothing_and_gives_the_vectors(tmp_path):
+    need("clang", "wasm-ld", "node")
     written(everything(), tmp_path)
     linked = ["-nostdlib", "-ffreestanding", "-Wl,--no-entry", "-Wl,--export=main"]
     assert run("clang", "--target=wasm32", "-O2", *linked, *STRICT, "p.c", "-o", "p.wasm", folder=tmp_path) == 0
@@ -93,7 +74,6 @@ def test_wasm_needs_nothing_and_gives_the_vectors(tmp_path):
     assert run("node", "-e", script, folder=tmp_path) == 0
 
 
-@installed("gcc")
 def test_the_self_test_names_the_vector_that_does_not_come_out(tmp_path):
     program = everything()
     golden = golden_vectors(program, random_inputs(program, 8, 0))
@@ -134,7 +114,15 @@ def test_matrices_that_several_layers_share_are_written_once():
     assert program.weight_bytes < 2 * weights.nbytes
 
 
-@installed("gcc")
+def test_the_header_says_the_bytes_of_all_constant_arrays():
+    files = program_to_c(everything()).files
+    source = files["p.c"].partition("#ifdef P_SELF_TEST")[0]
+    arrays = re.findall(r"static const int(\d+)_t \w+((?:\[\d+\])+) =", source)
+    total = sum(int(bits) // 8 * math.prod(map(int, re.findall(r"\d+", axes))) for bits, axes in arrays)
+    assert total > 0
+    assert f"#define P_CONSTANT_BYTES {total}\n" in files["p.h"]
+
+
 def test_a_compiled_program_is_an_estimator_as_the_played_one():
     problem = ff.problems.CompressedSensing(n=40, m=20, snr_db=20.0)
     draft = Draft("p")
@@ -152,29 +140,9 @@ def test_a_compiled_program_is_an_estimator_as_the_played_one():
         CompiledProgram(program)(draft.finish(), {})
 
 
-@installed("gcc")
 def test_a_hundred_thousand_outputs_of_vector_code_are_the_player_s():
     program = everything()
     inputs = random_inputs(program, 700, 1)
     wanted, outputs = play(program, inputs), CompiledProgram(program)(program, inputs)
     assert sum(value.size for value in wanted.values()) > 100_000
     assert all(np.array_equal(outputs[name], value) for name, value in wanted.items())
-
-
-def test_without_a_compiler_or_with_bad_sources_there_is_a_sentence(monkeypatch, tmp_path):
-    (tmp_path / "p.c").write_text("int p")
-    with pytest.raises(ValueError, match=r"does not compile p\.c"):
-        compile_shared([tmp_path / "p.c"])
-    monkeypatch.setenv("CC", "nobody-s-compiler")
-    with pytest.raises(ValueError, match="no C compiler"):
-        compile_shared([tmp_path / "p.c"])
-
-
-@installed("gcc")
-def test_a_library_is_compiled_once(tmp_path):
-    (tmp_path / "p.c").write_text("int p(void); int p(void) { return 5; }")
-    first = compile_shared([tmp_path / "p.c"], ["-O1"])
-    assert ctypes.CDLL(str(first)).p() == 5
-    before = os.stat(first).st_mtime_ns
-    assert compile_shared([tmp_path / "p.c"], ["-O1"]) == first
-    assert os.stat(first).st_mtime_ns == before

@@ -66,6 +66,7 @@ RESULTS = [
     "Seen",
     "IntegerProgram",
     "Operation",
+    "OfTwo",
     "Const",
     "MatMul",
     "Rescale",

@@ -115,7 +115,7 @@ class Equilibrium(Unfolded):
     def trajectory(self, obs: Observation, depth: int | None = None, latest: int | None = None) -> list[Estimate]:
         """The estimate, as a network of one layer gives it."""
         dtype, obs = obs.y.dtype, self.admitted(obs)
-        (theta,), self._learns = self._thetas(obs), torch.is_grad_enabled()
+        (theta,), self._learns = self.thetas(obs), torch.is_grad_enabled()
         start = self.algorithm.start(obs)
         s, settled = self._settle(start, obs, detached(theta))
         s = self._at_rest(s, start, obs, theta)

@@ -185,7 +185,7 @@ class Unfolded(nn.Module):
     def trajectory(self, obs: Observation, depth: int | None = None, latest: int | None = None) -> list[Estimate]:
         """The estimate of every layer, or of the first `depth` layers; of these only the `latest` ones if so wished."""
         dtype, obs = obs.y.dtype, self.admitted(obs)
-        thetas = self._thetas(obs)[:depth]
+        thetas = self.thetas(obs)[:depth]
         skip = 0 if latest is None else max(0, len(thetas) - latest)
         if self.checkpoint and torch.is_grad_enabled() and not torch.compiler.is_compiling():
             estimates = checkpointed(self.algorithm, obs, thetas, skip)
@@ -237,7 +237,8 @@ class Unfolded(nn.Module):
         nominals = self.algorithm.nominals
         return [{"params": [d], "lr": lr * nominals[name].lr_scale} for name, d in self.deviations.items()]
 
-    def _thetas(self, obs: Observation) -> list[Theta]:
+    def thetas(self, obs: Observation) -> list[Theta]:
+        """The quantities of every layer for an observation that `admitted` gave, at the network's strength."""
         if torch.is_grad_enabled() or torch.compiler.is_compiling():
             return self._layer_thetas(obs)
         # Adding deviations to matrices is dear: without gradients what was added last is kept while nothing changes.

@@ -3,19 +3,18 @@
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import fx
 
-from fanfold.deploy.codegen.kernels import Number
 from fanfold.deploy.codegen.nests import Pending
 from fanfold.deploy.codegen.scalars import LARGER, LINES, POWERS, SMALLER, WHOLE, Line
-from fanfold.deploy.codegen.writer import Operand, Writer, row
+from fanfold.deploy.codegen.writer import Operand, Writer, name_of, row
 
 BELOW = "{0} < {1} ? {1} : {0}"  # bounds that are numbers are not NaN, and an entry that is stays
 ABOVE = "{0} > {1} ? {1} : {0}"
 
 
 def _plain(bound: Operand) -> bool:
-    return not isinstance(bound, Tensor | Number) and isinstance(bound, int | float)
+    return isinstance(bound, int | float)
 
 
 @row("clamp", "hardtanh")
@@ -41,7 +40,7 @@ def bounded(writer: Writer, node: fx.Node, args: tuple[Any, ...], kwargs: dict[s
 def summed(writer: Writer, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Pending:
     """A sum or a difference, of a multiple of the second operand."""
     out, alpha = node.meta["val"], kwargs.get("alpha", 1)
-    name = "sub" if "sub" in str(node.target) else "add"
+    name = name_of(node)
     line = LINES[name]
     if out.dtype == torch.bool:
         line = Line("{0} | {1}")

@@ -94,10 +94,19 @@ def compile_c(sources: Sequence[Path], out: Path, flags: Sequence[str], compiler
         ValueError: If it refuses them; with its first complaint.
     """
     command = [compiler, *STRICT, *flags, *map(str, sources), "-o", str(out), "-lm"]
+    run_compiler(command, f"{Path(compiler).name} does not compile {sources[0].name}")
+
+
+def run_compiler(command: Sequence[str], refusal: str) -> None:
+    """Run a command that compiles.
+
+    Raises:
+        ValueError: If it fails: the refusal and its first complaint.
+    """
     done = subprocess.run(command, capture_output=True, text=True, timeout=LONGEST_S, check=False)
     if done.returncode:
         complaint = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr[:300])
-        raise ValueError(f"{Path(compiler).name} does not compile {sources[0].name}: {complaint.strip()}")
+        raise ValueError(f"{refusal}: {complaint.strip()}")
 
 
 def _user_cache() -> Path:

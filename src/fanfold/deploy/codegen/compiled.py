@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from fanfold.deploy.codegen.build import FAST, compile_shared, stack_of
-from fanfold.deploy.codegen.kernels import C_TYPES
 from fanfold.deploy.codegen.to_c import CFiles, to_c
 from fanfold.estimators.base import fingerprint_of
 from fanfold.linops import LinearOperator
@@ -47,7 +46,7 @@ class CompiledC:
         program = files.program
         self._weights = _aligned(len(weights))
         self._weights[:] = np.frombuffer(weights, np.uint8)
-        bytes_ = sum((n + SLACK) * d.itemsize for d, n in program.workspace.items() if d in C_TYPES) + SLACK
+        bytes_ = sum((n + SLACK) * d.itemsize for d, n in program.workspace.items()) + SLACK
         self._work = _aligned(bytes_)
         self._ports = [np.zeros(m.size, np.float32) for m in (*program.inputs, *program.outputs)]
         buffers = [self._weights] * (files.weights is not None) + [*self._ports, self._work]

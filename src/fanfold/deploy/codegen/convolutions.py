@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from fanfold.deploy.codegen.kernels import Strided
-from fanfold.deploy.codegen.nests import loops
+from fanfold.deploy.codegen.kernels import Strided, dense_strides
+from fanfold.deploy.codegen.nests import loops, place
 from fanfold.deploy.codegen.tiles import Axis, product
-from fanfold.deploy.codegen.writer import Writer, dense_strides, place, row
+from fanfold.deploy.codegen.writer import Writer, row
 
 
 @row("convolution")

@@ -53,6 +53,26 @@ class Strided:
         return Strided(self.memory, tuple(shape), tuple(strides), self.offset if offset is None else offset)
 
 
+def dense_strides(shape: Sequence[int]) -> tuple[int, ...]:
+    """The strides of memory without gaps, row after row."""
+    strides, step = [], 1
+    for size in reversed(shape):
+        strides.append(step)
+        step *= size
+    return tuple(strides[::-1])
+
+
+def is_dense(view: Strided) -> bool:
+    """Whether entries follow each other without gaps."""
+    wanted = dense_strides(view.shape)
+    return all(n == 1 or s == w for n, s, w in zip(view.shape, view.strides, wanted))
+
+
+def broadcast_strides(view: Strided, ndim: int) -> tuple[int, ...]:
+    """The strides of a view in a tensor of so many axes that it is broadcast to."""
+    return (0,) * (ndim - len(view.shape)) + tuple(0 if n == 1 else s for n, s in zip(view.shape, view.strides))
+
+
 class Number(NamedTuple):
     """A number that is an argument of a call, not a part of its text, so that layers share their functions."""
 

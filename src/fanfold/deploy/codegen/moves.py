@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from fanfold.deploy.codegen.kernels import Memory, Strided
-from fanfold.deploy.codegen.nests import Pending, lean, loops
+from fanfold.deploy.codegen.kernels import Memory, Strided, broadcast_strides, dense_strides
+from fanfold.deploy.codegen.nests import Pending, lean, loops, place
 from fanfold.deploy.codegen.scalars import Line
-from fanfold.deploy.codegen.writer import Operand, Writer, dense_strides, name_of, place, row
+from fanfold.deploy.codegen.writer import Operand, Writer, name_of, row
 
 SAME_ORDER = ("view", "unsqueeze", "squeeze", "expand", "alias", "detach", "_unsafe_view", "reshape", "lift_fresh_copy")
 
@@ -163,9 +163,7 @@ def _picked_by_values(writer: Writer, node: fx.Node, view: Strided, indices: lis
     target, many = writer.new(out.shape, out.dtype), len(shape)
     lines, terms = [], [f"i{d} * {view.strides[d]}" for d in range(first)]
     for k, (d, table) in enumerate(zip(axes, tables)):
-        strides = (0,) * (many - len(table.shape)) + tuple(
-            0 if n == 1 else s for n, s in zip(table.shape, table.strides)
-        )
+        strides = broadcast_strides(table, many)
         at = " + ".join(f"i{first + g} * {s}" for g, s in enumerate(strides) if s) or "0"
         lines.append(f"const int64_t k{k} = r{k + 1}[{at}];")
         terms.append(f"(k{k} < 0 ? k{k} + {view.shape[d]} : k{k}) * {view.strides[d]}")

@@ -4,12 +4,13 @@ A nest is open while calls are added before it; what it reads is in memory alrea
 nest in another way than entry by entry closes it, and it is written where it then stands.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 
-from fanfold.deploy.codegen.kernels import C_TYPES, CallList, Memory, Number, Strided
+from fanfold.deploy.codegen.kernels import C_TYPES, CallList, Memory, Number, Strided, broadcast_strides, dense_strides
 
 
 @dataclass(eq=False)
@@ -35,9 +36,7 @@ def lean(shape: Sequence[int]) -> tuple[int, ...]:
 
 def aligned_strides(view: Strided, shape: Sequence[int]) -> tuple[int, ...]:
     """The strides of a view that is broadcast to a shape, for the lean shape."""
-    missing = len(shape) - len(view.shape)
-    strides = (0,) * missing + tuple(0 if size == 1 else s for size, s in zip(view.shape, view.strides))
-    return tuple(stride for stride, size in zip(strides, shape) if size != 1)
+    return tuple(stride for stride, size in zip(broadcast_strides(view, len(shape)), shape) if size != 1)
 
 
 @dataclass(frozen=True)
@@ -71,10 +70,10 @@ class Nest:
         strides = aligned_strides(view, shape)
         key = (view.memory, view.offset, strides)
         if key not in self._loads:
-            place = (view.memory, view.offset)
-            if place not in self._reads:
-                self._reads.append(place)
-            self._loads[key] = _Access(f"r{self._reads.index(place)}", strides, f"x{len(self._loads)}")
+            read = (view.memory, view.offset)
+            if read not in self._reads:
+                self._reads.append(read)
+            self._loads[key] = _Access(f"r{self._reads.index(read)}", strides, f"x{len(self._loads)}")
         return self._loads[key].name
 
     def number(self, value: Number) -> str:
@@ -103,11 +102,11 @@ class Nest:
             return
         order = self._order()
         sizes = [self.shape[d] for d in order]
-        dense = _dense(sizes)
+        dense = dense_strides(sizes)
         out_strides = [0] * len(self.shape)
         for d, stride in zip(order, dense):
             out_strides[d] = stride
-        size = _product(self.shape)
+        size = math.prod(self.shape)
         stores, writes = [], []
         for i, pending in enumerate(kept):
             memory = Memory("work", pending.dtype, size)
@@ -133,14 +132,14 @@ class Nest:
         kinds = [C_TYPES[memory.dtype] for memory, _ in self._reads]
         before, within, after = [], [], []
         for k, access in enumerate(accesses):
-            terms = [_term(f"i{g}", strides[k]) for g, (_, strides) in enumerate(groups) if strides[k]]
-            place = f"{access.pointer}[{' + '.join(terms) or '0'}]"
+            steps = [strides[k] for _, strides in groups]
+            entry = f"{access.pointer}[{place(steps)}]"
             if k >= len(self._loads):
-                after.append(f"{place} = {access.name};")
+                after.append(f"{entry} = {access.name};")
                 continue
             kind = kinds[int(access.pointer[1:])]
-            line = f"const {'int' if kind == 'unsigned char' else kind} {access.name} = {place};"
-            (within if terms else before).append(line)
+            line = f"const {'int' if kind == 'unsigned char' else kind} {access.name} = {entry};"
+            (within if any(steps) else before).append(line)
         return loops([size for size, _ in groups], [*within, *self._lines, *after], before)
 
 
@@ -157,8 +156,10 @@ def loops(sizes: Sequence[int], lines: Sequence[str], before: Sequence[str] = ()
     return "\n".join(out)
 
 
-def _term(index: str, stride: int) -> str:
-    return index if stride == 1 else f"{index} * {stride}"
+def place(strides: Iterable[int]) -> str:
+    """The index of an entry in loops over i0, i1 and so on."""
+    terms = [f"i{g}" if stride == 1 else f"i{g} * {stride}" for g, stride in enumerate(strides) if stride]
+    return " + ".join(terms) or "0"
 
 
 def merged(dims: list[tuple[int, tuple[int, ...]]]) -> list[tuple[int, tuple[int, ...]]]:
@@ -170,18 +171,3 @@ def merged(dims: list[tuple[int, tuple[int, ...]]]) -> list[tuple[int, tuple[int
         else:
             merged.append((size, strides))
     return merged
-
-
-def _dense(sizes: Sequence[int]) -> list[int]:
-    strides, step = [], 1
-    for size in reversed(sizes):
-        strides.append(step)
-        step *= size
-    return strides[::-1]
-
-
-def _product(sizes: Sequence[int]) -> int:
-    total = 1
-    for size in sizes:
-        total *= size
-    return total

@@ -11,8 +11,8 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
 from fanfold.deploy.codegen import arithmetic, convolutions, moves, norms, products, reductions, solves
-from fanfold.deploy.codegen.kernels import FIELDS, CallList, Memory, Strided, lay_out
-from fanfold.deploy.codegen.writer import Writer, dense_strides, is_dense, name_of
+from fanfold.deploy.codegen.kernels import FIELDS, CallList, Memory, Strided, dense_strides, is_dense, lay_out
+from fanfold.deploy.codegen.writer import Writer, short_name
 
 FAMILIES = (arithmetic, convolutions, moves, norms, products, reductions, solves)  # which enter their rows
 KEPT = (
@@ -134,11 +134,7 @@ def _decompositions() -> dict[Any, Any]:
     table = core_aten_decompositions()
     wanted = [getattr(torch.ops.aten, name) for name in FURTHER]
     table.update(get_decompositions(wanted))
-    return {target: how for target, how in table.items() if _short(target) not in KEPT}
-
-
-def _short(target: Any) -> str:
-    return str(target).split(".")[1] if "." in str(target) else str(target)
+    return {target: how for target, how in table.items() if short_name(target) not in KEPT}
 
 
 def reference(memory: Memory, offset: int, prefix: str) -> str:
@@ -150,6 +146,3 @@ def reference(memory: Memory, offset: int, prefix: str) -> str:
     else:
         base = memory.name
     return f"{base} + {offset}" if offset else base
-
-
-__all__ = ["CProgram", "name_of", "program_of", "reference"]

@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import fx
 
-from fanfold.deploy.codegen.kernels import Strided
-from fanfold.deploy.codegen.nests import Pending, loops, merged
+from fanfold.deploy.codegen.kernels import Strided, dense_strides
+from fanfold.deploy.codegen.nests import Pending, loops, merged, place
 from fanfold.deploy.codegen.scalars import LARGER, SMALLER, Line
-from fanfold.deploy.codegen.writer import Operand, Writer, cast, place, row
+from fanfold.deploy.codegen.writer import Operand, Writer, cast, name_of, row
 
 LANES = 16  # partial sums side by side, so that a compiler that keeps the order of sums has vectors to work with
 LONG = 64  # entries from which lanes are worth while
@@ -35,12 +35,7 @@ def reduced(writer: Writer, kind: str, value: Operand, axes: list[int], shape: A
     """A reduction over axes, into an output of that shape."""
     view = writer.view(value)
     out = writer.new(shape, dtype)
-    kept_dims = [(n, s) for d, (n, s) in enumerate(zip(view.shape, view.strides)) if d not in axes and n != 1]
-    steps, at = [], 1
-    for n, s in reversed(kept_dims):
-        steps.append((n, (s, at)))
-        at *= n
-    kept = merged(steps[::-1])
+    kept = _kept(view, axes)
     gone = merged([(n, (s,)) for d, (n, s) in enumerate(zip(view.shape, view.strides)) if d in axes and n != 1])
     gone.sort(key=lambda group: -group[1][0])
     start = place(s for _, (s, _) in kept)
@@ -52,6 +47,13 @@ def reduced(writer: Writer, kind: str, value: Operand, axes: list[int], shape: A
         lines = _plain(kind, gone, view, start, into, c_type, dtype)
     writer.calls.add(loops([n for n, _ in kept], lines), [view], [out])
     return out
+
+
+def _kept(view: Strided, axes: list[int]) -> list[tuple[int, tuple[int, ...]]]:
+    """The loops over all other axes, with their strides in the view and in a dense output."""
+    kept = [d for d, n in enumerate(view.shape) if d not in axes and n != 1]
+    dense = dense_strides([view.shape[d] for d in kept])
+    return merged([(view.shape[d], (view.strides[d], stride)) for d, stride in zip(kept, dense)])
 
 
 def _plain(kind: str, gone: list, view: Strided, start: str, into: str, c_type: str, dtype: torch.dtype) -> list[str]:
@@ -88,7 +90,7 @@ def reduction(writer: Writer, node: fx.Node, args: tuple[Any, ...], kwargs: dict
     """Sums, products and extremes over some axes."""
     out, value = node.meta["val"], args[0]
     axes = axes_of(args[1] if len(args) > 1 else kwargs.get("dim"), len(value.shape))
-    kind = str(node.target).split(".")[1]
+    kind = name_of(node)
     if out.dtype != value.dtype and kind in ("sum", "prod"):
         value = writer.let(Line("{0}"), [value], value.shape, out.dtype, 1)
     elif out.dtype == torch.bool and value.dtype != torch.bool:
@@ -119,7 +121,7 @@ def variance(writer: Writer, node: fx.Node, args: tuple[Any, ...], kwargs: dict[
     middle = writer.let(Line("{0} / {1}"), [total, float(count)], shape, out.dtype, 1)
     squares = writer.let(Line("({0} - {1}) * ({0} - {1})"), [view, writer.view(middle)], view.shape, out.dtype, 1)
     spread = reduced(writer, "sum", squares, axes, out.shape, out.dtype)
-    root = "sqrt{f}({0} / {1})" if "std" in str(node.target) else "{0} / {1}"
+    root = "sqrt{f}({0} / {1})" if name_of(node) == "std" else "{0} / {1}"
     return writer.let(
         Line(root),
         [spread, float(max(count - (1 if correction is None else correction), 0))],
@@ -132,7 +134,7 @@ def variance(writer: Writer, node: fx.Node, args: tuple[Any, ...], kwargs: dict[
 @row("argmax", "argmin", "max", "min")
 def extreme(writer: Writer, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Extremes along one axis and the first place of each, or of all entries."""
-    name, view = str(node.target).split(".")[1], writer.view(args[0])
+    name, view = name_of(node), writer.view(args[0])
     axis = args[1] if len(args) > 1 else kwargs.get("dim")
     if axis is None and not name.startswith("arg"):
         return reduced(writer, f"a{name}", view, axes_of(None, len(view.shape)), (), view.dtype)
@@ -142,12 +144,7 @@ def extreme(writer: Writer, node: fx.Node, args: tuple[Any, ...], kwargs: dict[s
     d = axis % max(1, len(view.shape))
     out = node.meta["val"] if name.startswith("arg") else node.meta["val"][1]
     values, places = writer.new(out.shape, view.dtype), writer.new(out.shape, torch.int64)
-    kept = [(n, s) for g, (n, s) in enumerate(zip(view.shape, view.strides)) if g != d]
-    steps, at = [], 1
-    for n, s in reversed(kept):
-        steps.append((n, (s, at)))
-        at *= n
-    groups = merged([step for step in steps[::-1] if step[0] != 1])
+    groups = _kept(view, [d])
     start, into = place(s for _, (s, _) in groups), place(s for _, (_, s) in groups)
     sign = ">" if "max" in name else "<"
     lines = [

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, fx
 
 from fanfold.deploy.codegen.kernels import Memory, Strided
-from fanfold.deploy.codegen.writer import Operand, Writer, row
+from fanfold.deploy.codegen.writer import Operand, Writer, name_of, row
 
 SOLVE = """\
     for (int s = 0; s < {batch}; s++) {{
@@ -133,9 +133,7 @@ def substituted(writer: Writer, node: fx.Node, args: tuple[Any, ...], kwargs: di
     Raises:
         ValueError: If the unknowns stand on the left.
     """
-    old = (
-        str(node.target).split(".")[1] == "triangular_solve"
-    )  # triangular_solve(right, matrix, upper, transpose, unit)
+    old = name_of(node) == "triangular_solve"  # triangular_solve(right, matrix, upper, transpose, unit)
     matrix, right = (args[1], args[0]) if old else (args[0], args[1])
     upper = (args[2] if len(args) > 2 else True) if old else kwargs["upper"]
     if (old and len(args) > 3 and args[3]) or not kwargs.get("left", True):

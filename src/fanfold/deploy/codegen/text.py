@@ -10,6 +10,7 @@ from torch import Tensor
 from fanfold.deploy.codegen.kernels import C_TYPES, FIELDS, Memory, Number
 from fanfold.deploy.codegen.program import CProgram, reference
 from fanfold.deploy.codegen.scalars import number
+from fanfold.deploy.generated import header_lines, in_lines
 from fanfold.deploy.lowering import Port
 
 IN_BLOB = 64  # entries from which a constant goes into the file of weights
@@ -48,9 +49,8 @@ static float erf_of(float x) {
     return p > 1.0f ? 1.0f : p < -1.0f ? -1.0f : p;
 }
 """
-TOLERANCE = (
-    1e3  # units of rounding of the largest entry: sums of n products in another order, functions of another libm
-)
+# units of rounding of the largest entry: sums of n products in another order, functions of another libm
+TOLERANCE = 1e3
 
 
 class Golden(NamedTuple):
@@ -119,21 +119,13 @@ def _header(program: CProgram, ports: Sequence[Port], name: str, weight_bytes: i
         lines.append(
             f" * Weights are the file {name}.weights, {weight_bytes} bytes of little-endian float, to be mapped."
         )
-    lines += [" */", f"#ifndef {upper}_H", f"#define {upper}_H", "", "#include <stdint.h>", ""]
-    lines += [f"#define {upper}_{m.name.upper()}_SIZE {m.size}" for m in (*program.inputs, *program.outputs)]
+    declared = [f"#define {upper}_{m.name.upper()}_SIZE {m.size}" for m in (*program.inputs, *program.outputs)]
     if weight_bytes:
-        lines.append(f"#define {upper}_WEIGHTS_SIZE {weight_bytes // 4}")
+        declared.append(f"#define {upper}_WEIGHTS_SIZE {weight_bytes // 4}")
     fields = [f"    {C_TYPES[d]} {FIELDS[d]}[{n}];" for d, n in program.workspace.items() if n]
-    lines += ["", "typedef struct {", *(fields or ["    float f[1];"]), f"}} {name}_workspace;", ""]
-    lines += [
-        "#ifdef __cplusplus",
-        'extern "C" {',
-        "#endif",
-        "",
-        _prototype(program, name, blob=bool(weight_bytes)) + ";",
-    ]
-    lines += ["", "#ifdef __cplusplus", "}", "#endif", "", "#endif", ""]
-    return "\n".join(lines)
+    declared += ["", "typedef struct {", *(fields or ["    float f[1];"]), f"}} {name}_workspace;"]
+    prototype = _prototype(program, name, blob=bool(weight_bytes))
+    return "\n".join([*lines, " */", *header_lines(upper, declared, prototype), ""])
 
 
 def _prototype(program: CProgram, name: str, *, blob: bool) -> str:
@@ -169,8 +161,7 @@ def _constant(constant: Memory, name: str) -> str:
         words = [f"{v:.8e}f" for v in values.tolist()]
     else:
         words = [number(v, constant.dtype) for v in values.tolist()]
-    lines = [", ".join(words[i : i + LINE]) for i in range(0, len(words), LINE)]
-    joined = ",\n    ".join(lines)
+    joined = ",\n    ".join(in_lines(words, LINE, ", "))
     return f"static const {constant.c_type} {name}_{constant.name}[{constant.size}] = {{\n    {joined}}};\n"
 
 
@@ -209,14 +200,13 @@ def _golden_text(golden: Golden) -> str:
         for name, values in vectors.items():
             for s, sample in enumerate(values):
                 lines.append(f"// {way} {name}, sample {s}, {sample.numel()} numbers")
-                words = _words(sample)
-                lines += [" ".join(words[i : i + LINE]) for i in range(0, len(words), LINE)]
+                lines += in_lines(_words(sample), LINE, " ")
     return "\n".join([*lines, ""])
 
 
 def _golden_array(name: str, values: Tensor) -> list[str]:
     words = [f"0x{word}u" for word in _words(values)]
-    joined = ",\n    ".join(", ".join(words[i : i + LINE]) for i in range(0, len(words), LINE))
+    joined = ",\n    ".join(in_lines(words, LINE, ", "))
     return [f"static const uint32_t golden_{name}[{len(words)}] = {{\n    {joined}}};", ""]
 
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from fanfold.deploy.codegen.kernels import Strided
-from fanfold.deploy.codegen.nests import loops
-from fanfold.deploy.codegen.writer import Writer, place
+from fanfold.deploy.codegen.nests import loops, merged, place
+from fanfold.deploy.codegen.writer import Writer
 
 WIDE = 128  # columns of a panel where there is one row: eight registers of AVX-512, twice eight of AVX
 NARROW = 32  # where there are more
@@ -105,15 +105,9 @@ def product(
 
 
 def _joined(axes: list[Axis]) -> list[Axis]:
-    joined: list[Axis] = []
-    for axis in axes:
-        if axis.count == 1:
-            continue
-        if joined and joined[-1].left == axis.left * axis.count and joined[-1].right == axis.right * axis.count:
-            joined[-1] = Axis(joined[-1].count * axis.count, axis.left, 0, axis.right)
-        else:
-            joined.append(axis)
-    return joined or [Axis(1, 1, 0, 0)]
+    """The loops over what is summed, neighbours joined where both factors go on as in one."""
+    joined = merged([(axis.count, (axis.left, axis.right)) for axis in axes if axis.count != 1])
+    return [Axis(count, left, 0, right) for count, (left, right) in joined] or [Axis(1, 1)]
 
 
 def _panels(

@@ -4,12 +4,11 @@ Roots and roundings are instructions of wasm. The other functions of <math.h> co
 single precision; `memcpy` and `memset` are two loops.
 """
 
-import subprocess
 import tempfile
 from pathlib import Path
 
 from fanfold.core.files import write_whole
-from fanfold.deploy.codegen.build import LONGEST_S, STRICT, find_compiler
+from fanfold.deploy.codegen.build import STRICT, find_compiler, run_compiler
 from fanfold.deploy.codegen.to_c import CFiles, to_c
 from fanfold.observation import Estimator, Observation
 
@@ -99,12 +98,8 @@ def to_wasm(
         sources = [files.source, build / "string.c", build / "ports.c"]
         command = [clang, "--target=wasm32", "-nostdlib", "-ffreestanding", "-O3", *STRICT, "-I", str(build)]
         command += ["-I", str(files.source.parent), *map(str, sources), "-Wl,--no-entry", "-Wl,--allow-undefined"]
-        done = subprocess.run(
-            [*command, "-o", str(build / "out.wasm")], capture_output=True, text=True, timeout=LONGEST_S, check=False
-        )
-        if done.returncode:
-            complaint = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr[:300])
-            raise ValueError(f"clang makes no WebAssembly of {files.source.name}: {complaint.strip()}")
+        command += ["-o", str(build / "out.wasm")]
+        run_compiler(command, f"clang makes no WebAssembly of {files.source.name}")
         write_whole(binary, (build / "out.wasm").read_bytes())
     write_whole(module, _module(files).encode())
     return [*files.paths, binary, module]

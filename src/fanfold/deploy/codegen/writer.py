@@ -11,8 +11,17 @@ import torch
 from torch import Tensor, fx
 from torch.utils._pytree import tree_leaves
 
-from fanfold.deploy.codegen.kernels import C_TYPES, CallList, Memory, Number, Strided
-from fanfold.deploy.codegen.nests import Nest, Pending, lean, loops, merged
+from fanfold.deploy.codegen.kernels import (
+    C_TYPES,
+    CallList,
+    Memory,
+    Number,
+    Strided,
+    broadcast_strides,
+    dense_strides,
+    is_dense,
+)
+from fanfold.deploy.codegen.nests import Nest, Pending, lean, loops, merged, place
 from fanfold.deploy.codegen.scalars import LINES, WHOLE, Line, number, suffix
 
 Operand = Tensor | Strided | Pending | float | int | bool
@@ -87,9 +96,7 @@ class Writer:
 
     def copy(self, source: Strided, target: Strided) -> None:
         """Write a view, broadcast if need be, into memory of the same shape."""
-        strides = (0,) * (len(target.shape) - len(source.shape)) + tuple(
-            0 if n == 1 else s for n, s in zip(source.shape, source.strides)
-        )
+        strides = broadcast_strides(source, len(target.shape))
         groups = merged([(n, (s, t)) for n, s, t in zip(target.shape, strides, target.strides) if n != 1])
         line = f"w0[{place(t for _, (_, t) in groups)}] = r0[{place(s for _, (s, _) in groups)}];"
         self.calls.add(loops([n for n, _ in groups], [line]), [source], [target])
@@ -176,9 +183,8 @@ class Writer:
         name = name_of(node)
         if name == "getitem":
             return args[0][args[1]]
-        inputs = fx.node.map_aggregate((args, kwargs), lambda a: isinstance(a, Strided | Pending))
-        tensors = [t for t in tree_leaves(inputs) if t is True]
-        if not tensors and "generator" not in str(node.target) and small(node):
+        constant = not any(isinstance(leaf, Strided | Pending) for leaf in tree_leaves((args, kwargs)))
+        if constant and "generator" not in str(node.target) and small(node):
             return node.target(*args, **kwargs)  # pyrefly: ignore
         if name in ROWS:
             return ROWS[name](self, node, args, kwargs)
@@ -201,8 +207,12 @@ class Writer:
 
 
 def name_of(node: fx.Node) -> str:
-    """The name of the operation, without namespace and overload."""
-    target = node.target
+    """The name of a node's operation, without namespace and overload."""
+    return short_name(node.target)
+
+
+def short_name(target: Any) -> str:
+    """The name of an operation, without namespace and overload."""
     if isinstance(target, torch._ops.OpOverload):
         return target._schema.name.partition("::")[2]
     return str(getattr(target, "__name__", target))
@@ -231,24 +241,3 @@ def cast(name: str, of: torch.dtype, to: torch.dtype) -> str:
     if of == to:
         return name
     return f"({name} != 0)" if to == torch.bool else f"({C_TYPES[to]}){name}"
-
-
-def dense_strides(shape: Sequence[int]) -> tuple[int, ...]:
-    """The strides of memory without gaps, row after row."""
-    strides, step = [], 1
-    for size in reversed(shape):
-        strides.append(step)
-        step *= size
-    return tuple(strides[::-1])
-
-
-def is_dense(view: Strided) -> bool:
-    """Whether entries follow each other without gaps."""
-    wanted = dense_strides(view.shape)
-    return all(n == 1 or s == w for n, s, w in zip(view.shape, view.strides, wanted))
-
-
-def place(strides: Iterable[int]) -> str:
-    """The index of an entry in loops over i0, i1 and so on."""
-    terms = [f"i{g}" if stride == 1 else f"i{g} * {stride}" for g, stride in enumerate(strides) if stride]
-    return " + ".join(terms) or "0"

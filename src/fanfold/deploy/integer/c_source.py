@@ -11,13 +11,14 @@ from typing import NamedTuple
 import numpy as np
 
 from fanfold.core.files import write_whole
+from fanfold.deploy.generated import header_lines, indented
 from fanfold.deploy.integer.c_loops import Loops, groups_of
-from fanfold.deploy.integer.c_text import C_TYPES, constant, indented
+from fanfold.deploy.integer.c_text import BYTES, C_TYPES, constant
+from fanfold.deploy.integer.c_values import CValues
 from fanfold.deploy.integer.files import fingerprint_of_program
 from fanfold.deploy.integer.golden import GoldenVectors, golden_vectors, hex_text
 from fanfold.deploy.integer.program import IntegerPort, IntegerProgram
 
-C_BYTES = {"int8": 1, "int16": 2, "int32": 4, "int48": 8}
 HELPERS = {
     "down": """/* floor(x / 2^s): the complement of a negative number is shifted, which C defines. */
 static inline {t} down{bits}({t} x, int32_t s)
@@ -40,9 +41,7 @@ static inline int32_t count_reached(int64_t x, const int64_t *edges, int32_t cou
     return row;
 }
 """
-
-
-BYTES = """\
+UNSIGNED_BYTES = """\
 /* Bytes are multiplied as unsigned by signed where a processor does that, and as words of 16 bits elsewhere and
    by clang, which is faster so. The numbers are the same. */
 #if (defined(__AVX512VNNI__) || defined(__AVXVNNI__)) && !defined(__clang__)
@@ -96,7 +95,7 @@ def program_to_c(program: IntegerProgram, golden: GoldenVectors | None = None) -
     writer = _Writer(program)
     ports = (*program.inputs, *program.outputs)
     vectors = {**golden.inputs, **golden.outputs}
-    files = {f"{program.name}.h": _header(program, writer.stack_bytes), f"{program.name}.c": writer.source(golden)}
+    files = {f"{program.name}.h": _header(program, writer), f"{program.name}.c": writer.source(golden)}
     files |= {f"{program.name}_{port.name}.hex": hex_text(port, vectors[port.name]) for port in ports}
     return IntegerC(files, writer.stack_bytes)
 
@@ -108,8 +107,12 @@ def signature(program: IntegerProgram) -> str:
     return f"void {program.name}_run({', '.join([*inputs, *outputs])})"
 
 
-def _header(program: IntegerProgram, stack_bytes: int) -> str:
+def _header(program: IntegerProgram, writer: "_Writer") -> str:
     guard = program.name.upper()
+    sizes = [
+        f"#define {guard}_STACK_BYTES {writer.stack_bytes}",
+        f"#define {guard}_CONSTANT_BYTES {writer.values.constant_bytes}",
+    ]
     ports = [_described(port, "in") for port in program.inputs] + [_described(port, "out") for port in program.outputs]
     lines = [
         f"/* {program.name}: one sample of an integer program of {len(program.operations)} operations.",
@@ -119,25 +122,7 @@ def _header(program: IntegerProgram, stack_bytes: int) -> str:
         "",
         *ports,
         "*/",
-        f"#ifndef {guard}_H",
-        f"#define {guard}_H",
-        "",
-        "#include <stdint.h>",
-        "",
-        f"#define {guard}_STACK_BYTES {stack_bytes}",
-        f"#define {guard}_CONSTANT_BYTES {program.weight_bytes}",
-        "",
-        "#ifdef __cplusplus",
-        'extern "C" {',
-        "#endif",
-        "",
-        f"{signature(program)};",
-        "",
-        "#ifdef __cplusplus",
-        "}",
-        "#endif",
-        "",
-        "#endif",
+        *header_lines(guard, sizes, signature(program)),
     ]
     return "\n".join(lines) + "\n"
 
@@ -155,9 +140,10 @@ class _Writer:
         self.places = {port.name: f"in_{port.name}" for port in program.inputs}
         self.arrays: list[tuple[str, int]] = []  # type and entries
         self.stored = self._stored()
-        self.loops = Loops(program, self.places.__getitem__)
+        self.values = CValues(program, self.places.__getitem__)
+        self.loops = Loops(self.values)
         self.body = self._body()
-        self.stack_bytes = sum(C_BYTES[t] * n for t, n in self.arrays) + self.loops.padded_bytes
+        self.stack_bytes = sum(BYTES[C_TYPES[t]] * n for t, n in self.arrays) + self.loops.products.padded_bytes
 
     def _stored(self) -> set[str]:
         """The values that are needed beyond the loop that makes them."""
@@ -205,7 +191,7 @@ class _Writer:
         """The text of the source file."""
         program = self.program
         outputs = [
-            f"for (i = 0; i < {port.size}; i++) out_{port.name}[i] = {self.loops.whole(port.name)}[i];"
+            f"for (i = 0; i < {port.size}; i++) out_{port.name}[i] = {self.values.whole(port.name)}[i];"
             for port in program.outputs
         ]
         arrays = [f"{C_TYPES[dtype]} b{k}[{entries}];" for k, (dtype, entries) in enumerate(self.arrays)]
@@ -216,7 +202,7 @@ class _Writer:
             f'#include "{program.name}.h"',
             "",
             *self._helpers(),
-            *self.loops.constants,
+            *self.values.constants,
             signature(program),
             "{",
             *body,
@@ -231,10 +217,10 @@ class _Writer:
             HELPERS[name].format(t=f"int{bits}_t", bits=bits)
             for name in HELPERS
             for bits in (32, 64)
-            if f"{name}{bits}" in self.loops.needs
+            if f"{name}{bits}" in self.values.needs
         ]
-        named = {"count_reached": COUNT_REACHED, "bytes": BYTES}
-        return [*helpers, *(text for name, text in named.items() if name in self.loops.needs)]
+        named = {"count_reached": COUNT_REACHED, "bytes": UNSIGNED_BYTES}
+        return [*helpers, *(text for name, text in named.items() if name in self.values.needs)]
 
     def _self_test(self, golden: GoldenVectors) -> str:
         program = self.program

@@ -2,9 +2,13 @@
 
 import numpy as np
 
+from fanfold.deploy.generated import in_lines
+from fanfold.deploy.integer.operations import lowest
+
 C_TYPES = {"int8": "int8_t", "int16": "int16_t", "int32": "int32_t", "int48": "int64_t"}
+BYTES = {"int8_t": 1, "int16_t": 2, "int32_t": 4, "int64_t": 8}
 WIDTH = 116  # of a line of numbers
-INT32_LOWEST = -(1 << 31)
+INT32_LOWEST = lowest("int32")
 
 
 def literal(value: int, wide: bool) -> str:
@@ -36,9 +40,4 @@ def _lines(row: np.ndarray, ctype: str) -> str:
     words = [literal(v, wide) if wide or v == INT32_LOWEST else str(v) for v in row.tolist()]
     longest = max(map(len, words)) + 1
     a_line = max(1, WIDTH // longest)
-    return ",\n".join(",".join(words[k : k + a_line]) for k in range(0, len(words), a_line))
-
-
-def indented(lines: list[str], depth: int = 1) -> list[str]:
-    """Lines, so many steps to the right."""
-    return ["    " * depth + line for line in lines]
+    return ",\n".join(in_lines(words, a_line, ","))

@@ -45,7 +45,7 @@ class SoftStep(NamedTuple):
         >>> from fanfold.deploy.integer.calibrate import soft_layers
         >>> problem = ff.problems.CompressedSensing(n=20, m=10)
         >>> net = ff.unfold(ff.algorithms.LISTACP(), problem, 3, {"threshold": "per-layer"})
-        >>> soft_layers(net.algorithm, net._thetas(ff.Observation(problem.A.matrix()[:, 0], problem.A)))[0].W.shape
+        >>> soft_layers(net.algorithm, net.thetas(ff.Observation(problem.A.matrix()[:, 0], problem.A)))[0].W.shape
         (20, 10)
     """
 
@@ -118,7 +118,7 @@ def to_integers(
     if obs.y.is_complex():
         raise ValueError("the network is complex; integer programs are made of real ones so far.")
     obs = net.admitted(obs)
-    layers = soft_layers(net.algorithm, net._thetas(obs))
+    layers = soft_layers(net.algorithm, net.thetas(obs))
     matrix, y = _array(net.operator.matrix()), _array(obs.y.reshape(-1, obs.y.shape[-1]))
     return _Calibration(matrix, y, *BITS_OF[widths], pairs_fit, name).program(layers)
 
@@ -206,7 +206,7 @@ class _Calibration:
         x = self._shifted(x, r.fraction)
         return Scaled(self.draft.add(r.value, x.value), r.integers + x.integers, r.fraction)
 
-    def _narrowed(self, x: Scaled, bits: int = 0, name: str = "") -> Scaled:
+    def _narrowed(self, x: Scaled, bits: int | None = None, name: str | None = None) -> Scaled:
         """The numbers in few bits, with the one fraction that loses least on the observations."""
         bits = bits or self.bits
         least, most = (end * ((1 << (bits - 1)) - 1) for end in (-1, 1))

@@ -2,30 +2,16 @@
 
 import itertools
 from dataclasses import replace
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 
+from fanfold.deploy.integer import operations as ops
 from fanfold.deploy.integer.intervals import Range
-from fanfold.deploy.integer.operations import (
-    BITS,
-    Add,
-    Bank,
-    Clamp,
-    Const,
-    Lookup,
-    MatMul,
-    Mul,
-    Operation,
-    Rescale,
-    Sub,
-    Transpose,
-)
 from fanfold.deploy.integer.program import IntegerPort, IntegerProgram, reaching, size_of
-from fanfold.deploy.integer.ranges import proved, range_of_type, refuse_unproved, unproved
+from fanfold.deploy.integer.ranges import RangeRow, proved, range_of_type, refuse_unproved
 
 Numbers = int | list[int] | np.ndarray
-Op = TypeVar("Op", bound=Operation)
 
 
 class Draft:
@@ -53,7 +39,7 @@ class Draft:
         self.name = name
         self.inputs: list[IntegerPort] = []
         self.outputs: list[IntegerPort] = []
-        self.operations: list[Operation] = []
+        self.operations: list[ops.Operation] = []
         self.ranges: dict[str, Range] = {}
         self.dtypes: dict[str, str] = {}
         self.sizes: dict[str, int] = {}
@@ -91,72 +77,71 @@ class Draft:
         operations = tuple(op for op in self.operations if op.name in needed)
         return IntegerProgram(self.name, tuple(self.inputs), operations, tuple(self.outputs))
 
-    def const(self, values: Numbers, name: str = "") -> str:
+    def const(self, values: Numbers, name: str | None = None) -> str:
         """Numbers of the program."""
-        return self._append(Const(name or self._next("const"), _vector(values), "int48"))
+        return self._append(ops.Const(name or self._next("const"), _vector(values), "int48"))
 
-    def matmul(self, source: str, weights: np.ndarray, outer: int = 1, inner: int = 1, name: str = "") -> str:
+    def matmul(self, source: str, weights: np.ndarray, outer: int = 1, inner: int = 1, name: str | None = None) -> str:
         """The product with a matrix of int8 or int16, seen as `MatMul` says."""
-        return self._append(MatMul(name or self._next("matmul"), source, weights, outer, inner, "int48"))
+        return self._append(ops.MatMul(name or self._next("matmul"), source, weights, outer, inner, "int48"))
 
-    def rescale(self, source: str, shift: Numbers, name: str = "") -> str:
+    def rescale(self, source: str, shift: Numbers, name: str | None = None) -> str:
         """A product with `2^-shift`, rounded half up."""
-        return self._append(Rescale(name or self._next("rescale"), source, _vector(shift), "int48"))
+        return self._append(ops.Rescale(name or self._next("rescale"), source, _vector(shift), "int48"))
 
-    def clamp(self, source: str, low: Numbers, high: Numbers, name: str = "") -> str:
+    def clamp(self, source: str, low: Numbers, high: Numbers, name: str | None = None) -> str:
         """The entries, no lower than `low` and no higher than `high`."""
-        return self._append(Clamp(name or self._next("clamp"), source, _vector(low), _vector(high), "int48"))
+        return self._append(ops.Clamp(name or self._next("clamp"), source, _vector(low), _vector(high), "int48"))
 
-    def lookup(self, source: str, low: int, values: np.ndarray, name: str = "") -> str:
+    def lookup(self, source: str, low: int, values: np.ndarray, name: str | None = None) -> str:
         """The entries of a table whose first one is for `low`."""
-        return self._append(Lookup(name or self._next("lookup"), source, low, values, "int48"))
+        return self._append(ops.Lookup(name or self._next("lookup"), source, low, values, "int48"))
 
-    def bank(self, source: str, row: str, edges: Numbers, low: int, values: np.ndarray, name: str = "") -> str:
+    def bank(self, source: str, row: str, edges: Numbers, low: int, values: np.ndarray, name: str | None = None) -> str:
         """The entries of one of several tables, which another value picks, as `Bank` says."""
-        return self._append(Bank(name or self._next("bank"), source, row, _vector(edges), low, values, "int48"))
+        return self._append(ops.Bank(name or self._next("bank"), source, row, _vector(edges), low, values, "int48"))
 
-    def add(self, left: str, right: str, name: str = "") -> str:
+    def add(self, left: str, right: str, name: str | None = None) -> str:
         """The sum of two values."""
-        return self._append(Add(name or self._next("add"), left, right, "int48"))
+        return self._append(ops.Add(name or self._next("add"), left, right, "int48"))
 
-    def sub(self, left: str, right: str, name: str = "") -> str:
+    def sub(self, left: str, right: str, name: str | None = None) -> str:
         """The difference of two values."""
-        return self._append(Sub(name or self._next("sub"), left, right, "int48"))
+        return self._append(ops.Sub(name or self._next("sub"), left, right, "int48"))
 
-    def mul(self, left: str, right: str, name: str = "") -> str:
+    def mul(self, left: str, right: str, name: str | None = None) -> str:
         """The product of two values, entry by entry."""
-        return self._append(Mul(name or self._next("mul"), left, right, "int48"))
+        return self._append(ops.Mul(name or self._next("mul"), left, right, "int48"))
 
-    def transpose(self, source: str, shape: tuple[int, ...], axes: tuple[int, ...], name: str = "") -> str:
+    def transpose(self, source: str, shape: tuple[int, ...], axes: tuple[int, ...], name: str | None = None) -> str:
         """The entries with their axes in another order."""
-        op = Transpose(name or self._next("transpose"), source, shape, axes)
-        return self._keep(op, self.dtypes[source])
+        return self._append(ops.Transpose(name or self._next("transpose"), source, shape, axes))
 
-    def _append(self, op: Any) -> str:
+    def _append(self, op: ops.Operation) -> str:
         """Append an operation with the narrowest type that is proved to hold its value."""
-        self._check_sources(op)
-        size_of(op, self.sizes)
-        sources = [self.ranges[name] for name in op.inputs]
-        types = ("int32", "int48") if isinstance(op, MatMul) else tuple(BITS)
-        typed = [replace(op, dtype=dtype) for dtype in types]
-        rows = [proved(each, dtype, sources, self.dtypes)[0] for each, dtype in zip(typed, types)]
-        narrowest = next((k for k, row in enumerate(rows) if row.holds), None)
-        if narrowest is None:
-            raise unproved(rows[-1])
-        return self._keep(typed[narrowest], types[narrowest])
-
-    def _keep(self, op: Operation, dtype: str) -> str:
-        self._check_sources(op)
-        size = size_of(op, self.sizes)
-        row, result = proved(op, dtype, [self.ranges[name] for name in op.inputs], self.dtypes)
-        refuse_unproved(row)
-        self.operations.append(op)
-        self._note(op.name, size, dtype, result)
-        return op.name
-
-    def _check_sources(self, op: Operation) -> None:
         if unknown := [name for name in op.inputs if name not in self.sizes]:
             raise ValueError(f"{op.name} takes {unknown[0]}, which is none of {', '.join(list(self.sizes)[-8:])}.")
+        size = size_of(op, self.sizes)
+        *narrow, widest = self._types(op)
+        for dtype in narrow:
+            row, result = self._proved(op, dtype)
+            if row.holds:
+                break
+        else:
+            dtype, (row, result) = widest, self._proved(op, widest)
+            refuse_unproved(row)
+        self._note(op.name, size, dtype, result)
+        self.operations.append(_of_type(op, dtype))
+        return op.name
+
+    def _proved(self, op: ops.Operation, dtype: str) -> tuple[RangeRow, Range]:
+        return proved(_of_type(op, dtype), dtype, [self.ranges[name] for name in op.inputs], self.dtypes)
+
+    def _types(self, op: ops.Operation) -> tuple[str, ...]:
+        """The types that its value may have, the narrowest first."""
+        if isinstance(op, ops.Transpose):
+            return (self.dtypes[op.source],)
+        return ("int32", "int48") if isinstance(op, ops.MatMul) else tuple(ops.BITS)
 
     def _note(self, name: str, size: int, dtype: str, values: Range) -> None:
         if name in self.sizes:
@@ -165,6 +150,11 @@ class Draft:
 
     def _next(self, kind: str) -> str:
         return next(name for k in itertools.count() if (name := f"{kind}{k}") not in self.sizes)
+
+
+def _of_type(op: Any, dtype: str) -> ops.Operation:
+    """The operation, its value of this type; a transposition keeps that of its source."""
+    return op if isinstance(op, ops.Transpose) else replace(op, dtype=dtype)
 
 
 def _vector(values: Numbers) -> np.ndarray:

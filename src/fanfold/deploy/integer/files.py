@@ -75,7 +75,7 @@ def load_program(path: str | Path) -> IntegerProgram:
     content = read_regular(Path(path))
     try:
         return program_from(content)
-    except (ValueError, TypeError, KeyError, OverflowError, RecursionError, safetensors.SafetensorError) as error:
+    except REFUSED as error:
         raise ValueError(f"{path} is no integer program: {error} Restore it from a copy, or make it anew.") from error
 
 

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fanfold.deploy.generated import in_lines
 from fanfold.deploy.integer.operations import BITS
 from fanfold.deploy.integer.player import play
 from fanfold.deploy.integer.program import IntegerPort, IntegerProgram
@@ -49,8 +50,8 @@ def golden_vectors(
     if inputs is None:
         rng = np.random.default_rng(seed)
         inputs = {port.name: _drawn(port, count, rng) for port in program.inputs}
-    inputs = {port.name: np.asarray(inputs[port.name]) for port in program.inputs if port.name in inputs}
-    return GoldenVectors(inputs, play(program, inputs))
+    outputs = play(program, inputs)
+    return GoldenVectors({port.name: np.asarray(inputs[port.name]) for port in program.inputs}, outputs)
 
 
 def _drawn(port: IntegerPort, count: int, rng: np.random.Generator) -> np.ndarray:
@@ -80,7 +81,7 @@ def hex_text(port: IntegerPort, vectors: np.ndarray) -> str:
     for i, vector in enumerate(vectors):
         lines.append(f"// vector {i}")
         words = [f"{int(value) & ((1 << bits) - 1):0{bits // 4}x}" for value in vector.ravel()]
-        lines += [" ".join(words[k : k + WORDS_A_LINE]) for k in range(0, len(words), WORDS_A_LINE)]
+        lines += in_lines(words, WORDS_A_LINE, " ")
     return "\n".join(lines) + "\n"
 
 

@@ -8,19 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fanfold.deploy.integer.operations import (
-    Add,
-    Bank,
-    Clamp,
-    Const,
-    Lookup,
-    MatMul,
-    Mul,
-    Operation,
-    Rescale,
-    Sub,
-    Transpose,
-)
+from fanfold.deploy.integer import operations as ops
 
 FLOAT64_EXACT = 1 << 53  # whole numbers up to here are exact in float64
 MOST_SHIFT = 47
@@ -77,18 +65,18 @@ NOTHING = Span(0, 0)  # beside the result
 
 
 @singledispatch
-def bounded(op: Operation, *sources: Range) -> tuple[Range, Span]:
+def bounded(op: ops.Operation, *sources: Range) -> tuple[Range, Span]:
     """The range of a value, and the span of what is computed on the way to it."""
-    raise NotImplementedError(op.kind)
+    raise NotImplementedError(f"{op.kind} has no range; register one in intervals.")
 
 
 @bounded.register
-def _(op: Const) -> tuple[Range, Span]:
+def _(op: ops.Const) -> tuple[Range, Span]:
     return Range(op.values, op.values), NOTHING
 
 
 @bounded.register
-def _(op: MatMul, source: Range) -> tuple[Range, Span]:
+def _(op: ops.MatMul, source: Range) -> tuple[Range, Span]:
     # in float64, whose sums of so few products of at most 2^30 are exact
     view = (op.outer, op.weights.shape[1], op.inner)
     low, high = (end.reshape(view).astype(np.float64) for end in source)
@@ -100,7 +88,7 @@ def _(op: MatMul, source: Range) -> tuple[Range, Span]:
 
 
 @bounded.register
-def _(op: Rescale, source: Range) -> tuple[Range, Span]:
+def _(op: ops.Rescale, source: Range) -> tuple[Range, Span]:
     if np.abs(op.shift).max() > MOST_SHIFT:
         raise ValueError(f"{op.name} shifts by {np.abs(op.shift).max()} bits; pass at most {MOST_SHIFT}.")
     longest = max(0, -int(op.shift.min()))
@@ -112,7 +100,7 @@ def _(op: Rescale, source: Range) -> tuple[Range, Span]:
 
 
 @bounded.register
-def _(op: Clamp, source: Range) -> tuple[Range, Span]:
+def _(op: ops.Clamp, source: Range) -> tuple[Range, Span]:
     if (op.low > op.high).any():
         raise ValueError(f"{op.name} clamps from {op.low.max()} to {op.high.min()}; pass low <= high.")
     low, high = (np.minimum(np.maximum(end, op.low), op.high) for end in source)
@@ -120,12 +108,12 @@ def _(op: Clamp, source: Range) -> tuple[Range, Span]:
 
 
 @bounded.register
-def _(op: Lookup, source: Range) -> tuple[Range, Span]:
+def _(op: ops.Lookup, source: Range) -> tuple[Range, Span]:
     return _looked_up(op, op.low, op.values, source), NOTHING
 
 
 @bounded.register
-def _(op: Bank, source: Range, row: Range) -> tuple[Range, Span]:
+def _(op: ops.Bank, source: Range, row: Range) -> tuple[Range, Span]:
     if not op.edges.size:
         raise ValueError(f"{op.name} has no edges, so that nothing is picked; take a table, Lookup.")
     if op.values.shape[0] != op.edges.size + 1 or (np.diff(op.edges) <= 0).any():
@@ -134,17 +122,17 @@ def _(op: Bank, source: Range, row: Range) -> tuple[Range, Span]:
 
 
 @bounded.register
-def _(op: Add, left: Range, right: Range) -> tuple[Range, Span]:
+def _(op: ops.Add, left: Range, right: Range) -> tuple[Range, Span]:
     return Range(left.low + right.low, left.high + right.high), NOTHING
 
 
 @bounded.register
-def _(op: Sub, left: Range, right: Range) -> tuple[Range, Span]:
+def _(op: ops.Sub, left: Range, right: Range) -> tuple[Range, Span]:
     return Range(left.low - right.high, left.high - right.low), NOTHING
 
 
 @bounded.register
-def _(op: Mul, left: Range, right: Range) -> tuple[Range, Span]:
+def _(op: ops.Mul, left: Range, right: Range) -> tuple[Range, Span]:
     if left.magnitude * right.magnitude > FLOAT64_EXACT:
         raise ValueError(f"{op.name} may reach {left.magnitude * right.magnitude}, beyond 2^53; rescale before.")
     corners = np.stack(np.broadcast_arrays(*(a * b for a in left for b in right)))
@@ -152,12 +140,12 @@ def _(op: Mul, left: Range, right: Range) -> tuple[Range, Span]:
 
 
 @bounded.register
-def _(op: Transpose, source: Range) -> tuple[Range, Span]:
+def _(op: ops.Transpose, source: Range) -> tuple[Range, Span]:
     low, high = (end.reshape(op.shape).transpose(op.axes).ravel() for end in source)
     return Range(low, high), NOTHING
 
 
-def _looked_up(op: Operation, low: int, values: np.ndarray, source: Range) -> Range:
+def _looked_up(op: ops.Operation, low: int, values: np.ndarray, source: Range) -> Range:
     first, last = int(source.low.min()) - low, int(source.high.max()) - low
     entries = values.shape[-1]
     if not 0 <= first <= last < entries:

@@ -13,25 +13,12 @@ from typing import Any
 import numpy as np
 
 from fanfold.core.files import write_whole
+from fanfold.deploy.integer import operations as ops
 from fanfold.deploy.integer.intervals import rounding
-from fanfold.deploy.integer.operations import (
-    Add,
-    Bank,
-    Clamp,
-    Const,
-    Lookup,
-    MatMul,
-    Mul,
-    Operation,
-    Rescale,
-    Sub,
-    Transpose,
-    content,
-)
 from fanfold.deploy.integer.program import IntegerPort, IntegerProgram
+from fanfold.deploy.integer.ranges import OFFSET
 
 OPSET = 17
-OFFSET = 128  # makes a signed byte an unsigned one
 IR_VERSION = 8  # what runtimes of 2022 read
 
 
@@ -125,10 +112,10 @@ class _Graph:
         from onnx import numpy_helper
 
         array = np.ascontiguousarray(values).astype(dtype)
-        if content(array) not in self.named:
-            self.named[content(array)] = f"c{len(self.numbers)}"
-            self.numbers.append(numpy_helper.from_array(array, self.named[content(array)]))
-        return self.named[content(array)]
+        if ops.content(array) not in self.named:
+            self.named[ops.content(array)] = f"c{len(self.numbers)}"
+            self.numbers.append(numpy_helper.from_array(array, self.named[ops.content(array)]))
+        return self.named[ops.content(array)]
 
     def source(self, name: str, dtype: str) -> str:
         """A value in a type."""
@@ -137,10 +124,10 @@ class _Graph:
             self.values[name, dtype] = cast
         return self.values[name, dtype]
 
-    def sources(self, op: Operation) -> list[str]:
+    def sources(self, op: ops.Operation) -> list[str]:
         return [self.source(name, self.carrier(op)) for name in op.inputs]
 
-    def carrier(self, op: Operation) -> str:
+    def carrier(self, op: ops.Operation) -> str:
         return self.rows[op.name].carrier
 
     def _keep(self, name: str, dtype: str, tensor: str) -> None:
@@ -157,15 +144,15 @@ class _Graph:
         self.node("Reshape", [whole, self.number([-1, *port.shape], "int64")], port.name)
 
     @singledispatchmethod
-    def add(self, op: Operation) -> None:
-        raise NotImplementedError(op.kind)
+    def add(self, op: ops.Operation) -> None:
+        raise NotImplementedError(f"{op.kind} has no nodes; register them in onnx_form.")
 
     @add.register
-    def _(self, op: Const) -> None:
+    def _(self, op: ops.Const) -> None:
         self._keep(op.name, self.carrier(op), self.number(op.values[None], self.carrier(op)))
 
     @add.register
-    def _(self, op: MatMul) -> None:
+    def _(self, op: ops.MatMul) -> None:
         rows, columns = op.weights.shape
         of_bytes = self.rows[op.name].bytes_alone
         dtype = "int8" if of_bytes else self.carrier(op)
@@ -187,7 +174,7 @@ class _Graph:
         return self.node("Cast", [above], to=_type("uint8")), [self.number(OFFSET, "uint8")]
 
     @add.register
-    def _(self, op: Rescale) -> None:
+    def _(self, op: ops.Rescale) -> None:
         (x,), dtype = self.sources(op), self.carrier(op)
         scaled = self.node("Mul", [x, self.number(np.ldexp(1.0, -op.shift), dtype)])
         if (op.shift > 0).any():
@@ -196,7 +183,7 @@ class _Graph:
         self._keep(op.name, dtype, scaled)
 
     @add.register
-    def _(self, op: Clamp) -> None:
+    def _(self, op: ops.Clamp) -> None:
         (x,), dtype = self.sources(op), self.carrier(op)
         if op.low.size == op.high.size == 1:
             ends = [self.number(end[0], dtype) for end in (op.low, op.high)]
@@ -205,11 +192,11 @@ class _Graph:
         return self._keep(op.name, dtype, self.node("Min", [above, self.number(op.high, dtype)]))
 
     @add.register
-    def _(self, op: Lookup) -> None:
+    def _(self, op: ops.Lookup) -> None:
         self._keep(op.name, self.carrier(op), self._gathered(op, op.values))
 
     @add.register
-    def _(self, op: Bank) -> None:
+    def _(self, op: ops.Bank) -> None:
         _, row = self.sources(op)
         dtype, entries = self.carrier(op), op.values.shape[1]
         compared = [self.node("Unsqueeze", [row, self.number([-1], "int64")]), self.number(op.edges, dtype)]
@@ -219,26 +206,26 @@ class _Graph:
         start = self.node("Mul", [count, self.number([entries], "int64")])
         self._keep(op.name, dtype, self._gathered(op, op.values.ravel(), start))
 
-    def _gathered(self, op: Lookup | Bank, values: np.ndarray, start: str = "") -> str:
+    def _gathered(self, op: ops.Lookup | ops.Bank, values: np.ndarray, start: str = "") -> str:
         index = self.node("Sub", [self.source(op.source, "int64"), self.number([op.low], "int64")])
         if start:
             index = self.node("Add", [index, start])
         return self.node("Gather", [self.number(values, self.carrier(op)), index])
 
     @add.register
-    def _(self, op: Add) -> None:
+    def _(self, op: ops.Add) -> None:
         self._keep(op.name, self.carrier(op), self.node("Add", self.sources(op)))
 
     @add.register
-    def _(self, op: Sub) -> None:
+    def _(self, op: ops.Sub) -> None:
         self._keep(op.name, self.carrier(op), self.node("Sub", self.sources(op)))
 
     @add.register
-    def _(self, op: Mul) -> None:
+    def _(self, op: ops.Mul) -> None:
         self._keep(op.name, self.carrier(op), self.node("Mul", self.sources(op)))
 
     @add.register
-    def _(self, op: Transpose) -> None:
+    def _(self, op: ops.Transpose) -> None:
         (x,) = self.sources(op)
         turned = self.node("Transpose", [self._reshape(x, *op.shape)], perm=[0, *(1 + axis for axis in op.axes)])
         self._keep(op.name, self.carrier(op), self._reshape(turned, self.program.sizes[op.name]))

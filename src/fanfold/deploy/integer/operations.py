@@ -1,4 +1,4 @@
-"""The operations of an integer program, a little over 300 lines: each says in a few what it computes.
+"""The operations of an integer program: each says in a few lines what it computes.
 
 They are a subset of TOSA's integer profile, on flat vectors of whole numbers. Each operation makes one value, a vector
 of so many entries of one type: int8, int16, int32 or int48. Accumulators are int32 or int48. There is one rounding
@@ -219,8 +219,26 @@ class Bank(Operation):
 
 
 @dataclass(frozen=True, eq=False)
-class Add(Operation):
-    """The sum of two values, the second of which may be one number for all entries.
+class OfTwo(Operation):
+    """An operation on two values entry by entry, the second of which may be one number for all entries.
+
+    Example:
+        >>> from fanfold.deploy.integer import Add, Mul
+        >>> from fanfold.deploy.integer.operations import OfTwo
+        >>> issubclass(Add, OfTwo), issubclass(Mul, OfTwo)
+        (True, True)
+    """
+
+    left: str
+    right: str
+    dtype: str
+
+    sources = ("left", "right")
+
+
+@dataclass(frozen=True, eq=False)
+class Add(OfTwo):
+    """The sum of two values.
 
     Example:
         >>> from fanfold.deploy.integer import Add
@@ -228,17 +246,12 @@ class Add(Operation):
         ('x', 'step')
     """
 
-    left: str
-    right: str
-    dtype: str
-
     kind = "ADD"
-    sources = ("left", "right")
 
 
 @dataclass(frozen=True, eq=False)
-class Sub(Operation):
-    """The difference of two values, the second of which may be one number for all entries.
+class Sub(OfTwo):
+    """The difference of two values.
 
     The soft threshold is one: `r - clamp(r, -t, t)`.
 
@@ -248,17 +261,12 @@ class Sub(Operation):
         ('r', 'kept')
     """
 
-    left: str
-    right: str
-    dtype: str
-
     kind = "SUB"
-    sources = ("left", "right")
 
 
 @dataclass(frozen=True, eq=False)
-class Mul(Operation):
-    """The product of two values entry by entry, the second of which may be one number for all entries.
+class Mul(OfTwo):
+    """The product of two values entry by entry.
 
     Example:
         >>> from fanfold.deploy.integer import Mul
@@ -266,12 +274,7 @@ class Mul(Operation):
         ('x', 'x')
     """
 
-    left: str
-    right: str
-    dtype: str
-
     kind = "MUL"
-    sources = ("left", "right")
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,20 +5,8 @@ from functools import singledispatch
 
 import numpy as np
 
+from fanfold.deploy.integer import operations as ops
 from fanfold.deploy.integer.intervals import rescaled
-from fanfold.deploy.integer.operations import (
-    Add,
-    Bank,
-    Clamp,
-    Const,
-    Lookup,
-    MatMul,
-    Mul,
-    Operation,
-    Rescale,
-    Sub,
-    Transpose,
-)
 from fanfold.deploy.integer.program import IntegerPort, IntegerProgram
 
 
@@ -84,18 +72,18 @@ def _checked(port: IntegerPort, value: np.ndarray) -> np.ndarray:
 
 
 @singledispatch
-def played(op: Operation, *sources: np.ndarray) -> np.ndarray:
+def played(op: ops.Operation, *sources: np.ndarray) -> np.ndarray:
     """The value of one operation, `(batch, size)` or what broadcasts to it, from those that go in."""
-    raise NotImplementedError(op.kind)
+    raise NotImplementedError(f"{op.kind} has no meaning; register one in the player.")
 
 
 @played.register
-def _(op: Const) -> np.ndarray:
+def _(op: ops.Const) -> np.ndarray:
     return op.values
 
 
 @played.register
-def _(op: MatMul, x: np.ndarray) -> np.ndarray:
+def _(op: ops.MatMul, x: np.ndarray) -> np.ndarray:
     # in float64, which is exact: every partial sum is proved to be within 2^47
     seen = x.reshape(len(x), op.outer, op.weights.shape[1], op.inner).astype(np.float64)
     product = (op.weights.astype(np.float64) @ seen).astype(np.int64)
@@ -103,41 +91,41 @@ def _(op: MatMul, x: np.ndarray) -> np.ndarray:
 
 
 @played.register
-def _(op: Rescale, x: np.ndarray) -> np.ndarray:
+def _(op: ops.Rescale, x: np.ndarray) -> np.ndarray:
     return rescaled(x, op.shift)
 
 
 @played.register
-def _(op: Clamp, x: np.ndarray) -> np.ndarray:
+def _(op: ops.Clamp, x: np.ndarray) -> np.ndarray:
     return np.minimum(np.maximum(x, op.low), op.high)
 
 
 @played.register
-def _(op: Lookup, x: np.ndarray) -> np.ndarray:
+def _(op: ops.Lookup, x: np.ndarray) -> np.ndarray:
     return op.values[x - op.low]
 
 
 @played.register
-def _(op: Bank, x: np.ndarray, row: np.ndarray) -> np.ndarray:
+def _(op: ops.Bank, x: np.ndarray, row: np.ndarray) -> np.ndarray:
     return op.values[np.searchsorted(op.edges, row, side="right"), x - op.low]
 
 
 @played.register
-def _(op: Add, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _(op: ops.Add, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return x + y
 
 
 @played.register
-def _(op: Sub, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _(op: ops.Sub, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return x - y
 
 
 @played.register
-def _(op: Mul, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _(op: ops.Mul, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return x * y
 
 
 @played.register
-def _(op: Transpose, x: np.ndarray) -> np.ndarray:
+def _(op: ops.Transpose, x: np.ndarray) -> np.ndarray:
     axes = (0, *(1 + axis for axis in op.axes))
     return x.reshape(len(x), *op.shape).transpose(axes).reshape(x.shape)

@@ -16,6 +16,7 @@ from fanfold.deploy.integer.operations import MatMul, Operation, highest, lowest
 FLOAT32_EXACT = 1 << 24  # whole numbers up to here are exact in float32
 PAIR_LIMIT = (1 << 15) - 1  # where 8-bit kernels add two products in int16
 BYTE = 255  # the most that an unsigned byte holds
+OFFSET = 128  # makes a signed byte an unsigned one
 
 
 class HasRange(Protocol):
@@ -48,7 +49,7 @@ class RangeRow(NamedTuple):
     bound: int  # of everything that is computed on the way, as the type must hold it: max(high, -low - 1)
     limit: int  # of the type that it is computed in
     carrier: str  # the float type that is exact here too: float32 or float64
-    pairs: int | None = None  # 255 (|w1| + |w2|) for neighbours, of a product of bytes
+    pairs: int | None = None  # 255 (|w1| + |w2|) for neighbours, of a product of bytes; None elsewhere
 
     @property
     def holds(self) -> bool:
@@ -83,18 +84,14 @@ def refuse_unproved(row: RangeRow) -> None:
     Raises:
         ValueError: With the name of the operation, the bound and the limit.
     """
-    if not row.holds:
-        raise unproved(row)
-
-
-def unproved(row: RangeRow) -> ValueError:
-    """The error of an operation that may overflow."""
+    if row.holds:
+        return
     if row.bound > row.limit:
-        return ValueError(
+        raise ValueError(
             f"{row.operation} ({row.kind}) may reach {row.bound} and is computed within {row.limit}; widen it to "
             "int48, or clamp or rescale what goes in."
         )
-    return ValueError(
+    raise ValueError(
         f"{row.operation} ({row.kind}) lies within {row.low} to {row.high}, which {row.dtype} does not hold "
         f"({lowest(row.dtype)} to {highest(row.dtype)}); clamp it before, or give it a wider type."
     )
@@ -132,9 +129,10 @@ def proved(op: Operation, dtype: str, sources: list[Range], dtypes: Mapping[str,
     computed = dtype if isinstance(op, MatMul) else "int48" if wide else "int32"
     exact = max([result.magnitude, reached.magnitude, *(source.magnitude for source in sources)])
     carrier = "float32" if exact <= FLOAT32_EXACT else "float64"
-    of_bytes = isinstance(op, MatMul) and op.weights.dtype == np.int8 and dtypes[op.source] == "int8"
     low, high = result.span
-    pairs = neighbours(op.weights) if isinstance(op, MatMul) and of_bytes else None
+    pairs = None
+    if isinstance(op, MatMul) and op.weights.dtype == np.int8 and dtypes[op.source] == "int8":
+        pairs = neighbours(op.weights)
     bound = max(result.span.in_twos_complement, reached.in_twos_complement)
     return RangeRow(op.name, op.kind, dtype, low, high, bound, highest(computed), carrier, pairs), result
 

@@ -10,19 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fanfold.deploy.integer.operations import (
-    Add,
-    Bank,
-    Clamp,
-    Const,
-    Lookup,
-    MatMul,
-    Mul,
-    Operation,
-    Rescale,
-    Sub,
-    Transpose,
-)
+from fanfold.deploy.integer import operations as ops
 from fanfold.deploy.integer.program import IntegerProgram
 
 CARRIERS = {"float32": torch.float32, "float64": torch.float64}
@@ -70,60 +58,60 @@ class TorchProgram(nn.Module):
 
 
 @singledispatch
-def computed(op: Operation, carrier: torch.dtype, arrays: list[Tensor], *sources: Tensor) -> Tensor:
+def computed(op: ops.Operation, carrier: torch.dtype, arrays: list[Tensor], *sources: Tensor) -> Tensor:
     """The value of one operation, `(batch, size)`, in the float type that carries it."""
-    raise NotImplementedError(op.kind)
+    raise NotImplementedError(f"{op.kind} has no form in PyTorch; register one in torch_form.")
 
 
 @computed.register
-def _(op: Const, carrier: torch.dtype, arrays: list[Tensor]) -> Tensor:
+def _(op: ops.Const, carrier: torch.dtype, arrays: list[Tensor]) -> Tensor:
     return arrays[0].to(carrier)[None]
 
 
 @computed.register
-def _(op: MatMul, carrier: torch.dtype, arrays: list[Tensor], x: Tensor) -> Tensor:
+def _(op: ops.MatMul, carrier: torch.dtype, arrays: list[Tensor], x: Tensor) -> Tensor:
     seen = x.reshape(len(x), op.outer, op.weights.shape[1], op.inner)
     return (arrays[0].to(carrier) @ seen).flatten(1)
 
 
 @computed.register
-def _(op: Rescale, carrier: torch.dtype, arrays: list[Tensor], x: Tensor) -> Tensor:
+def _(op: ops.Rescale, carrier: torch.dtype, arrays: list[Tensor], x: Tensor) -> Tensor:
     scaled = x * torch.from_numpy(np.ldexp(1.0, -op.shift)).to(x)
     return torch.where(arrays[0] > 0, torch.floor(scaled + 0.5), scaled)
 
 
 @computed.register
-def _(op: Clamp, carrier: torch.dtype, arrays: list[Tensor], x: Tensor) -> Tensor:
+def _(op: ops.Clamp, carrier: torch.dtype, arrays: list[Tensor], x: Tensor) -> Tensor:
     return torch.minimum(torch.maximum(x, arrays[0].to(carrier)), arrays[1].to(carrier))
 
 
 @computed.register
-def _(op: Lookup, carrier: torch.dtype, arrays: list[Tensor], x: Tensor) -> Tensor:
+def _(op: ops.Lookup, carrier: torch.dtype, arrays: list[Tensor], x: Tensor) -> Tensor:
     return arrays[0].to(carrier)[x.long() - op.low]
 
 
 @computed.register
-def _(op: Bank, carrier: torch.dtype, arrays: list[Tensor], x: Tensor, row: Tensor) -> Tensor:
+def _(op: ops.Bank, carrier: torch.dtype, arrays: list[Tensor], x: Tensor, row: Tensor) -> Tensor:
     edges, values = arrays
     picked = (row.long()[..., None] >= edges).sum(-1)
     return values.to(carrier)[picked, x.long() - op.low]
 
 
 @computed.register
-def _(op: Add, carrier: torch.dtype, arrays: list[Tensor], x: Tensor, y: Tensor) -> Tensor:
+def _(op: ops.Add, carrier: torch.dtype, arrays: list[Tensor], x: Tensor, y: Tensor) -> Tensor:
     return x + y
 
 
 @computed.register
-def _(op: Sub, carrier: torch.dtype, arrays: list[Tensor], x: Tensor, y: Tensor) -> Tensor:
+def _(op: ops.Sub, carrier: torch.dtype, arrays: list[Tensor], x: Tensor, y: Tensor) -> Tensor:
     return x - y
 
 
 @computed.register
-def _(op: Mul, carrier: torch.dtype, arrays: list[Tensor], x: Tensor, y: Tensor) -> Tensor:
+def _(op: ops.Mul, carrier: torch.dtype, arrays: list[Tensor], x: Tensor, y: Tensor) -> Tensor:
     return x * y
 
 
 @computed.register
-def _(op: Transpose, carrier: torch.dtype, arrays: list[Tensor], x: Tensor) -> Tensor:
+def _(op: ops.Transpose, carrier: torch.dtype, arrays: list[Tensor], x: Tensor) -> Tensor:
     return x.reshape(len(x), *op.shape).permute(0, *(1 + axis for axis in op.axes)).flatten(1)

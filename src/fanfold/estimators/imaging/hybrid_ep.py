@@ -162,7 +162,7 @@ class HybridEP(Unfolded):
             shown.append((r, v))
             return self.denoiser(prior, r, v, given, strength)
 
-        thetas = [Theta(**vars(theta) | {"maps": overheard}) for theta in self._thetas(obs)]
+        thetas = [Theta(**vars(theta) | {"maps": overheard}) for theta in self.thetas(obs)]
         last(iterates(self.algorithm, obs, thetas))
         means, variances = zip(*shown, strict=True)
         return torch.stack(means), torch.stack(variances)

@@ -1,0 +1,156 @@
+"""The loops of an integer program's matrix products in C.
+
+They go row by row with constant trip counts, rows padded with zeros to whole vectors, so that compilers make vector
+code of them: words of 16 bits as they are, and bytes, where a processor multiplies unsigned by signed ones, as the
+value plus 128, whose share a constant takes away again. Where sums need 48 bits, the upper and lower bytes of x are
+summed in 32 apart, or blocks are, as is proved to fit.
+"""
+
+import numpy as np
+
+from fanfold.deploy.generated import indented
+from fanfold.deploy.integer.c_text import C_TYPES
+from fanfold.deploy.integer.c_values import CValues
+from fanfold.deploy.integer.operations import MatMul, highest
+from fanfold.deploy.integer.ranges import BYTE, OFFSET
+
+VECTOR_BYTES = 64  # of the widest vectors of today
+INT32 = highest("int32")
+
+
+class ProductLoops:
+    """Writes the products of a program.
+
+    Args:
+        values: Where values and constants lie.
+
+    Attributes:
+        padded_bytes: Of the largest value that is copied and padded.
+
+    Example:
+        >>> import numpy as np
+        >>> from fanfold.deploy.integer import Draft
+        >>> from fanfold.deploy.integer.c_products import ProductLoops
+        >>> from fanfold.deploy.integer.c_values import CValues
+        >>> draft = Draft("sum")
+        >>> draft.output(draft.matmul(draft.input("y", (2,), "int16"), np.ones((1, 2), np.int8), name="x_hat"), (1,))
+        >>> program = draft.finish()
+        >>> products = ProductLoops(CValues(program, lambda name: name))
+        >>> products.lines(program.operations[0])[1].strip(), products.padded_bytes
+        ('int16_t x[2];', 4)
+    """
+
+    def __init__(self, values: CValues):
+        self.values, self.padded_bytes = values, 0
+
+    def lines(self, op: MatMul) -> list[str]:
+        """The loop of one product."""
+        weights = self._weights(op)
+        if op.inner > 1:
+            return self._along_rows(op, weights)
+        rows, columns = op.weights.shape
+        padded, of_bytes = self._padded(op), self._of_bytes(op)
+        self.padded_bytes = max(self.padded_bytes, padded * 2)
+        x, out = self.values.whole(op.source), self.values.place(op.name)
+        at = (f"o * {columns} + ", f"o * {rows} + ") if op.outer > 1 else ("", "")
+        value, shift, start = "int16_t", "", "0"
+        if of_bytes:
+            self.values.needs.add("bytes")
+            offsets = self.values.constant(f"offset_{op.name}", -OFFSET * op.weights.sum(1, dtype=np.int64), "int32_t")
+            value, shift, start = "byte_t", " + BYTE_OFFSET", f"BYTE_OFFSET ? {offsets}[r] : 0"
+        declared = [f"{value} x[{padded}];"]
+        filled = [
+            f"for (i = 0; i < {columns}; i++) x[i] = ({value})({x}[{at[0]}i]{shift});",
+            f"for (; i < {padded}; i++) x[i] = 0;",
+        ]
+        if self._halved(op):
+            self.padded_bytes = max(self.padded_bytes, padded * 4)
+            declared.append(f"{value} high[{padded}];")
+            filled.append(
+                f"for (i = 0; i < {padded}; i++) {{ high[i] = (int16_t)((x[i] - (x[i] & 255)) / 256); x[i] &= 255; }}"
+            )
+        lines = [
+            *filled,
+            f"for (r = 0; r < {rows}; r++) {{",
+            f"    {C_TYPES[op.dtype]} s = {start};",
+            *indented(self._row_sum(op, weights, padded)),
+            f"    {out}[{at[1]}r] = s;",
+            "}",
+        ]
+        if op.outer > 1:
+            lines = [f"for (int32_t o = 0; o < {op.outer}; o++) {{", *indented(lines), "}"]
+        return ["{", *indented([*declared, "int32_t r;", *lines]), "}"]
+
+    def _row_sum(self, op: MatMul, weights: str, padded: int) -> list[str]:
+        term, in_block = (f"(int32_t){weights}[r][{at}] * (int32_t)x[{at}]" for at in ("i", "b + i"))
+        if self.values.rows[op.name].bound <= INT32:
+            return [f"for (i = 0; i < {padded}; i++) s += {term};"]
+        if self._halved(op):
+            return [
+                "int32_t top = 0, low = 0;",
+                f"for (i = 0; i < {padded}; i++) top += (int32_t){weights}[r][i] * (int32_t)high[i];",
+                f"for (i = 0; i < {padded}; i++) low += {term};",
+                "s = (int64_t)top * 256 + low;",
+            ]
+        block = exact_block(op.weights, self.values.program.proof.ranges[op.source].magnitude, padded)
+        if block == 1:
+            return [f"for (i = 0; i < {padded}; i++) s += (int64_t)({term});"]
+        return [
+            f"for (int32_t b = 0; b < {padded}; b += {block}) {{",
+            "    int32_t part = 0;",
+            f"    for (i = 0; i < {block}; i++) part += {in_block};",
+            "    s += part;",
+            "}",
+        ]
+
+    def _halved(self, op: MatMul) -> bool:
+        """Whether a sum of 48 bits is two of 32, of the upper and the lower bytes of x: each is proved to fit."""
+        return self.values.rows[op.name].bound > INT32 and BYTE * largest_row(op.weights) <= INT32
+
+    def _of_bytes(self, op: MatMul) -> bool:
+        """Whether bytes may be multiplied as unsigned times signed: neither sums nor the constant leave 32 bits."""
+        return self.values.rows[op.name].pairs is not None and (OFFSET + BYTE) * largest_row(op.weights) <= INT32
+
+    def _padded(self, op: MatMul) -> int:
+        columns, entry = op.weights.shape[1], 1 if self._of_bytes(op) else 2
+        whole = VECTOR_BYTES // entry
+        return columns if columns < whole else -(-columns // whole) * whole
+
+    def _weights(self, op: MatMul) -> str:
+        columns = op.weights.shape[1]
+        padded = self._padded(op) if op.inner == 1 else columns
+        weights = np.pad(op.weights, ((0, 0), (0, padded - columns)))
+        return self.values.constant(f"w_{op.name}", weights, C_TYPES[op.weights.dtype.name])
+
+    def _along_rows(self, op: MatMul, weights: str) -> list[str]:
+        """The product along an axis that is not the last: whole rows of the value are added."""
+        rows, columns = op.weights.shape
+        x, out, ctype = self.values.whole(op.source), self.values.place(op.name), C_TYPES[op.dtype]
+        term = f"({ctype}){weights}[r][c] * ({ctype}){x}[(o * {columns} + c) * {op.inner} + i]"
+        return [
+            f"for (int32_t o = 0; o < {op.outer}; o++) {{",
+            f"    for (int32_t r = 0; r < {rows}; r++) {{",
+            f"        {ctype} *row = {out} + (o * {rows} + r) * {op.inner};",
+            f"        for (i = 0; i < {op.inner}; i++) row[i] = 0;",
+            f"        for (int32_t c = 0; c < {columns}; c++) {{",
+            f"            for (i = 0; i < {op.inner}; i++) row[i] += {term};",
+            "        }",
+            "    }",
+            "}",
+        ]
+
+
+def largest_row(weights: np.ndarray) -> int:
+    """The largest sum of absolute values in a row of weights."""
+    return int(np.abs(weights.astype(np.int64)).sum(1).max())
+
+
+def exact_block(weights: np.ndarray, magnitude: int, padded: int) -> int:
+    """The largest power of two, dividing the padded columns, of which so many terms are proved to fit 32 bits."""
+    size = np.pad(np.abs(weights.astype(np.int64)), ((0, 0), (0, padded - weights.shape[1])))
+    block = 1
+    while padded % (2 * block) == 0:
+        if int(size.reshape(len(size), -1, 2 * block).sum(-1).max()) * magnitude > INT32:
+            break
+        block *= 2
+    return block

@@ -1,0 +1,58 @@
+"""Where the values of an integer program lie in its C, and the constants and helpers that its loops share."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from fanfold.deploy.integer.c_text import BYTES, constant, narrowest
+from fanfold.deploy.integer.operations import Const, content
+from fanfold.deploy.integer.program import IntegerProgram
+
+
+class CValues:
+    """The C arrays of values and constants, and what the loops over them need beside them.
+
+    Args:
+        program: The program.
+        place: The C array in which a value lies.
+
+    Attributes:
+        constants: The text of the constant arrays, each once.
+        constant_bytes: The bytes of these arrays.
+        needs: The names of helper functions.
+
+    Example:
+        >>> import numpy as np
+        >>> from fanfold.deploy.integer import Draft
+        >>> from fanfold.deploy.integer.c_values import CValues
+        >>> draft = Draft("minus")
+        >>> y = draft.input("y", (2,), "int8")
+        >>> draft.output(draft.sub(y, y, name="x_hat"), (2,))
+        >>> values = CValues(draft.finish(), lambda name: name)
+        >>> values.constant("k", np.array([1, 2])), values.constant("again", np.array([1, 2])), len(values.constants)
+        ('k', 'k', 1)
+    """
+
+    def __init__(self, program: IntegerProgram, place: Callable[[str], str]):
+        self.program, self.place = program, place
+        self.rows = {row.operation: row for row in program.proof.rows}
+        self.constants: list[str] = []
+        self.constant_bytes = 0
+        self.needs: set[str] = set()
+        self._named: dict[tuple, str] = {}  # constants by their content
+        numbers = [op for op in program.operations if isinstance(op, Const)]
+        self._arrays = {op.name: self.constant(f"k_{op.name}", op.values) for op in numbers}
+
+    def whole(self, name: str) -> str:
+        """The C array of a value, or of a constant."""
+        return self._arrays.get(name) or self.place(name)
+
+    def constant(self, name: str, values: np.ndarray, ctype: str | None = None) -> str:
+        """The name of a constant array of these numbers: an older one where they are the same."""
+        ctype = ctype or narrowest(values)
+        key = (ctype, *content(values))
+        if key not in self._named:
+            self._named[key] = name
+            self.constants.append(constant(ctype, name, values))
+            self.constant_bytes += values.size * BYTES[ctype]
+        return self._named[key]
