@@ -26,6 +26,7 @@ from fanfold.deploy.release import (
     ReleaseVectors,
     certify_release,
     read_profile,
+    verify,
     verify_bundle,
 )
 from fanfold.deploy.release import bundle as layout
@@ -417,7 +418,7 @@ def test_an_onnx_file_of_another_network_is_refused(release, copy):
     assert "they differ by" in refused(copy)
 
 
-def test_c_of_a_bundle_is_compiled_only_where_that_is_allowed(release, copy):
+def test_c_of_a_bundle_is_compiled_only_where_that_is_allowed(release, copy, monkeypatch):
     shutil.copytree(release / "c", copy / "c")
     source = copy / layout.C_SOURCE
     source.write_text(source.read_text() + "/* written elsewhere */\n")
@@ -429,6 +430,10 @@ def test_c_of_a_bundle_is_compiled_only_where_that_is_allowed(release, copy):
     source.write_text(source.read_text().replace("return wrong;", "return wrong + 1;"))
     write_manifest(copy)
     assert "its own self-test fails" in verify_bundle(copy, allow_program=True).verdict
+    monkeypatch.setattr(verify, "LONGEST_S", 0.1)
+    source.write_text(source.read_text().replace("return wrong + 1;", "for (;;) {}"))
+    write_manifest(copy)
+    assert "did not end within 0.1 s" in verify_bundle(copy, allow_program=True).verdict
 
 
 def test_a_complex_operator_that_was_read_is_exported(tmp_path):

@@ -8,13 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fanfold.core.streams import Stream
 from fanfold.deploy.lowering import Lowered
 from fanfold.deploy.release.results import ReleaseResult
 from fanfold.linops import LinearOperator
 from fanfold.observation import Estimate, Estimator, Observation
 from fanfold.problems import Problem
-from fanfold.problems.draws import draw
+from fanfold.problems.draws import example_of
 from fanfold.runs.weights import read_tensors, write_tensors
 
 COUNT = 8  # samples
@@ -45,9 +44,9 @@ class ReleaseVectors(NamedTuple):
     var: Tensor | None
 
     @classmethod
-    def of(cls, problem: Problem, estimator: Estimator, seed: int = 0) -> "ReleaseVectors":
+    def of(cls, problem: Problem, estimator: Estimator) -> "ReleaseVectors":
         """Of held-out draws of a problem."""
-        _, obs = draw(problem.held_out(), COUNT, seed, Stream.VALIDATION, 0)
+        obs = example_of(problem, COUNT)
         with torch.no_grad():
             said = estimator(obs)
         return cls(obs.y, obs.noise_var, said.x, said.var)
