@@ -30,12 +30,13 @@ from fanfold.deploy.release import (
     verify_bundle,
 )
 from fanfold.deploy.release import bundle as layout
-from fanfold.deploy.release.against import difference, read_cells, write_cells
+from fanfold.deploy.release.against import WORSE, difference, read_cells, write_cells
 from fanfold.deploy.release.bundle import write_manifest
 from fanfold.deploy.release.documents import ALIGNED, TERMS
 from fanfold.deploy.release.golden import check_model
 from fanfold.deploy.release.hashes import code_hash
 from fanfold.deploy.release.measures import integer_results
+from fanfold.report.release_page import write_release_page
 from fanfold.runs.directory import Run
 from fanfold.runs.operators import read_operator, write_operator
 from fanfold.runs.weights import read_tensors, write_tensors
@@ -577,3 +578,15 @@ def test_the_two_certificates_are_two_words():
     """That of a release and that of convergence share no name and no module."""
     names = {*importlib.import_module("fanfold.deploy.release").__all__}
     assert not names & {*ff.bounds.__all__}
+
+
+def test_a_page_says_whether_it_was_held_against_an_earlier_release(tmp_path):
+    facts, words = {"certified": "today", "domain": {"snr_db": [20, 30]}}, {name: "x" for name in TERMS}
+    alone = ReleaseCertificate(words, facts, {}, {}, (ReleaseResult("size of C", {}, "bytes", 53284, limit=1_000_000),))
+    page = write_release_page(alone, tmp_path / "page.html").read_text()
+    assert "not held against an earlier one" in page
+    assert "53284" in page
+    assert "at most 1000000" in page
+    assert "snr_db 20 30" in page
+    same = alone._replace(results=(ReleaseResult(WORSE, {}, "dB", 0.0, 0.0, 0.0, 0.0, "not clearly above"),))
+    assert "<p>Nothing.</p>" in write_release_page(same, tmp_path / "page.html").read_text()

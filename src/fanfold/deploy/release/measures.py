@@ -67,7 +67,7 @@ def latency_result(
         times.append(row.timing.median if limits.quantile == "median" else row.timing.p99)
         floor = row.floor_us
     times.sort()
-    note = f"{limits.rounds} rounds of {limits.calls} calls, one core, one thread"
+    note = f"fastest to slowest of {limits.rounds} rounds of {limits.calls} calls, one core, one thread"
     note += "" if floor is None else f"; this host takes {floor:.3g} µs for the bare work"
     return ReleaseResult(what, {}, "µs", times[(len(times) - 1) // 2], times[0], times[-1], limits.limit_us, note=note)
 
@@ -94,11 +94,8 @@ def size_results(folder: Path, limits: SizeLimits) -> Iterator[ReleaseResult]:
     for name, (paths, limit) in files.items():
         sizes = [path.stat().st_size for path in paths if path.exists()]
         if sizes or limit is not None:
-            size = float(sum(sizes)) if sizes else None
-            yield ReleaseResult(
-                f"size of {name}", {}, "bytes", size, limit=None if limit is None else float(limit),
-                note="" if sizes else "it was not exported",
-            )  # fmt: skip
+            size, note = (sum(sizes), "") if sizes else (None, "it was not exported")
+            yield ReleaseResult(f"size of {name}", {}, "bytes", size, limit=limit, note=note)
 
 
 def integer_results(
@@ -118,4 +115,4 @@ def integer_results(
         yield loss._replace(what="loss by quantisation", limit=limit, sense="at most")
     for row in build.proof:
         note = "proved from the weights"
-        yield ReleaseResult(f"range of {row.operation}", {}, "", float(row.bound), limit=float(row.limit), note=note)
+        yield ReleaseResult(f"range of {row.operation}", {}, "", row.bound, limit=row.limit, note=note)
