@@ -16,11 +16,11 @@ from safetensors.torch import save
 import fanfold as ff
 from fanfold.cli import main as cli
 from fanfold.core.files import file_hash
+from fanfold.deploy.integer import Draft, RangeRow
 from fanfold.deploy.release import (
     CellErrors,
     IntegerBuild,
     IntegerLimits,
-    ProvedBound,
     ReleaseCertificate,
     ReleaseResult,
     ReleaseVectors,
@@ -553,7 +553,8 @@ def test_an_integer_program_is_held_against_loss_and_proof(run, tmp_path):
     def coarse(obs: ff.Observation) -> ff.Estimate:
         return ff.Estimate((net(obs).x * 2).round() / 2)
 
-    bounds = [ProvedBound("product 1", 2**20, 2**24), ProvedBound("product 2", 2**25, 2**24)]
+    fits = RangeRow("product 1", "matmul", "int32", 0, 1, bound=2**20, limit=2**24, carrier="float32")
+    bounds = [fits, fits._replace(operation="product 2", bound=2**25)]
     profile = written(tmp_path, BARE + "[integers]\nloss_db = 0.001\n")
     build = IntegerBuild(coarse, bounds, write)
     release = certify_release(Run(run), profile, tmp_path / "one", integer=build)
@@ -561,6 +562,11 @@ def test_an_integer_program_is_held_against_loss_and_proof(run, tmp_path):
         "loss by quantisation snr_db 20", "loss by quantisation snr_db 40", "range of product 2",
     ]  # fmt: skip
     assert (release.folder / "integer/program.bin").is_file()
+    draft = Draft("half")
+    y = draft.input("y", (2,), "int16", fraction=8)
+    draft.output(draft.rescale(y, 1, name="x_hat"), (2,), fraction=8)
+    files = IntegerBuild.of(draft.finish()).write(tmp_path)
+    assert [file.name for file in files][:3] == ["half.safetensors", "half.h", "half.c"]
     (missing,) = integer_results(None, IntegerLimits(), (), ())
     assert missing.passed is False
 
@@ -581,7 +587,7 @@ def test_the_two_certificates_are_two_words():
 
 
 def test_a_page_says_whether_it_was_held_against_an_earlier_release(tmp_path):
-    facts, words = {"certified": "today", "domain": {"snr_db": [20, 30]}}, {name: "x" for name in TERMS}
+    facts, words = {"certified": "today", "domain": {"snr_db": [20, 30]}}, dict.fromkeys(TERMS, "x")
     alone = ReleaseCertificate(words, facts, {}, {}, (ReleaseResult("size of C", {}, "bytes", 53284, limit=1_000_000),))
     page = write_release_page(alone, tmp_path / "page.html").read_text()
     assert "not held against an earlier one" in page

@@ -26,6 +26,7 @@ svg { width: 100%; height: auto; } .pictures { display: flex; flex-wrap: wrap; g
 table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums; }
 .scroll { overflow-x: auto; } th, td { text-align: right; padding: .25rem .7rem; border-bottom: 1px solid var(--line); }
 th:first-child, td:first-child, .text { text-align: left; }
+td:not(.text):not(:first-child) { white-space: nowrap; }
 .fail { color: #b91c1c; font-weight: 600; } .pass { color: #15803d; }
 details { margin: .6rem 0; } summary { cursor: pointer; color: var(--quiet); }
 """

@@ -18,6 +18,7 @@ from fanfold.runs.weights import read_tensors, write_tensors
 
 COUNT = 8  # samples
 TOLERANCE = 1e3  # units of rounding of the largest entry: products are summed in another order elsewhere
+UNIT = "of the largest entry"  # a deviation
 FORBIDDEN = ("Loop", "Scan", "If")  # operations by which a file could take as long as it likes
 DOMAINS = ("", "ai.onnx", "com.microsoft")
 
@@ -78,13 +79,13 @@ class ReleaseVectors(NamedTuple):
         pairs = [(said.x, self.x_hat)] + ([] if self.var is None else [(said.var, self.var)])
         if any(one is None or one.shape != other.shape for one, other in pairs):
             shapes = [None if one is None else tuple(one.shape) for one, _ in pairs]
-            return ReleaseResult(what, {}, "of the largest", None, limit=limit, note=f"it says {shapes} instead")
+            return ReleaseResult(what, {}, UNIT, None, limit=limit, note=f"it says {shapes} instead")
         ratios = [
             ((one - other).abs().max() / other.abs().max().clamp_min(torch.finfo(other.dtype).tiny)).item()
             for one, other in pairs
             if one is not None
         ]
-        return ReleaseResult(what, {}, "of the largest", max(ratios), limit=limit, note=f"{len(self.y)} golden vectors")
+        return ReleaseResult(what, {}, UNIT, max(ratios), limit=limit, note=f"{len(self.y)} golden vectors")
 
 
 def replay_torch(golden: ReleaseVectors, estimator: Estimator, A: LinearOperator | None) -> ReleaseResult:
@@ -103,7 +104,7 @@ def replay_onnx(golden: ReleaseVectors, low: Lowered, A: LinearOperator | None, 
     try:
         import onnxruntime
     except ImportError:
-        return ReleaseResult(what, {}, "of the largest", None, note="onnxruntime is not installed")
+        return ReleaseResult(what, {}, UNIT, None, note="onnxruntime is not installed")
     check_model(content)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
@@ -113,7 +114,7 @@ def replay_onnx(golden: ReleaseVectors, low: Lowered, A: LinearOperator | None, 
         names = [port.name for port in low.outputs]
         said = session.run(names, {node.name: given[node.name] for node in session.get_inputs()})
     except Exception as error:  # of many kinds, all of them the file's fault
-        return ReleaseResult(what, {}, "of the largest", None, limit=0.0, note=str(error).partition("\n")[0][:200])
+        return ReleaseResult(what, {}, UNIT, None, limit=0.0, note=str(error).partition("\n")[0][:200])
     return golden.held_against(low.estimate(_arrays(said)), what)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fanfold.deploy.codegen import CompiledC
+from fanfold.deploy.integer import IntegerEstimator, IntegerProgram, RangeRow, program_to_c, save_program
 from fanfold.deploy.latency import BackendLatency, one_core, time_backends, time_c
 from fanfold.deploy.release.against import LATENCY, difference
 from fanfold.deploy.release.bundle import C_SOURCE, ONNX, WEIGHTS
@@ -14,38 +15,41 @@ from fanfold.deploy.release.results import ReleaseResult
 from fanfold.observation import Estimator, Observation
 
 
-class ProvedBound(NamedTuple):
-    """What a range proof says of one operation of an integer program.
-
-    Example:
-        >>> from fanfold.deploy.release import ProvedBound
-        >>> ProvedBound("product 3", bound=8_000_000, limit=2**24).bound
-        8000000
-    """
-
-    operation: str
-    bound: int  # the largest magnitude that can occur
-    limit: int  # of what carries it
-
-
 class IntegerBuild(NamedTuple):
     """An integer program that is released beside the float network, with what is known of it.
 
     Attributes:
         estimator: The program as an estimator.
-        proof: The bounds of its operations, proved from the weights.
+        proof: What is proved of its operations.
         write: Writes its files into a folder, and gives their paths.
 
     Example:
-        >>> import fanfold as ff
+        >>> from fanfold.deploy.integer import Draft
         >>> from fanfold.deploy.release import IntegerBuild
-        >>> IntegerBuild(ff.iterate(ff.algorithms.ISTA(), 2), (), lambda folder: []).proof
-        ()
+        >>> draft = Draft("half")
+        >>> y = draft.input("y", (2,), "int16", fraction=8)
+        >>> draft.output(draft.rescale(y, 1, name="x_hat"), (2,), fraction=8)
+        >>> IntegerBuild.of(draft.finish()).proof[0].operation
+        'x_hat'
     """
 
     estimator: Estimator
-    proof: Sequence[ProvedBound]
+    proof: Sequence[RangeRow]
     write: Callable[[Path], Sequence[Path]]
+
+    @classmethod
+    def of(cls, program: IntegerProgram) -> "IntegerBuild":
+        """Of a program, which is kept as a file and as C.
+
+        Raises:
+            ValueError: If it has other ports than an estimator.
+        """
+
+        def write(folder: Path) -> list[Path]:
+            kept = save_program(program, folder / f"{program.name}.safetensors")
+            return [kept, *program_to_c(program).write(folder)]
+
+        return cls(IntegerEstimator(program), program.proof.rows, write)
 
 
 def latency_result(

@@ -75,7 +75,10 @@ def digits(value: float, count: int) -> str:
     return str(value) if isinstance(value, int) else f"{value:.{count}g}"
 
 
-INTERVALS = "Intervals are of 95 %, that of a latency from the fastest to the slowest round; the worse end has to meet the limit."
+INTERVALS = (
+    "Intervals are of 95 %, that of a latency from the fastest round to the slowest; "
+    "the worse end has to meet the limit."
+)
 KINDS: dict[str, Any] = {
     "what": str, "cell": Mapping[str, Any], "unit": str, "value": float | None, "low": float | None,
     "high": float | None, "limit": float | None, "sense": Sense, "note": str,
