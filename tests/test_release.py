@@ -460,6 +460,14 @@ def failures(certificate: ReleaseCertificate) -> list[str]:
     return [f"{r.what} {r.where}".strip() for r in certificate.results if r.passed is False]
 
 
+def test_a_cell_without_noise_is_known_again(run, tmp_path):
+    profile = written(tmp_path, BARE.replace("[20, 40]", "[inf]"))
+    first = certify_release(Run(run), profile, tmp_path / "one").folder
+    second = certify_release(Run(run), profile, tmp_path / "two", against=first).certificate
+    assert second.passed
+    assert second.moved == ()
+
+
 def test_the_same_run_gets_no_worse_and_nothing_moves(run, last, tmp_path):
     same = certify_release(Run(run), written(tmp_path, BARE), tmp_path / "two", against=last).certificate
     assert same.passed

@@ -122,9 +122,9 @@ def _moved(before: ReleaseCertificate, now: ReleaseCertificate) -> Iterator[str]
         for name in {**old, **new}:
             if old.get(name) != new.get(name) and name != "certified":
                 yield f"{name.replace('_', ' ')}: was {_short(old.get(name))} and is {_short(new.get(name))}"
-    known = {(r.what, r.where): r for r in before.results}
+    known = {(r.what, repr(plain(r.cell))): r for r in before.results}
     for result in now.results:
-        last = known.get((result.what, result.where))
+        last = known.get((result.what, repr(plain(result.cell))))
         place = f" at {result.where}" if result.cell else ""
         if last is None:
             yield f"{result.what}{place}: it was not measured before"
