@@ -158,8 +158,9 @@ def _exported(
             to_c(net, example, (place / layout.C_SOURCE).parent, weights=where_weights_go(net))
             in_c = compiled(net, example)
             results.append(golden.held_against(in_c(example), "golden vectors in C"))
-    except ValueError as error:
-        raise ValueError(f"{error} Leave that out of the profile's targets, to release without it.") from error
+    except (ValueError, ImportError) as error:
+        why = str(error).rstrip(".")
+        raise ValueError(f"{why}. Leave that out of the profile's targets, to release without it.") from error
     return results, in_c
 
 

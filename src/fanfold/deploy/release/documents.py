@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from fanfold.deploy.release.results import INTERVALS, ReleaseCertificate, ReleaseResult, digits
+from fanfold.runs.environment import packages
 
-LIBRARIES = ("fanfold", "torch", "numpy", "scipy", "safetensors")
 ALIGNED = "Words are aligned with 3GPP's life-cycle management of models (TR 38.843)."
 TERMS = {
     "functionality": "Functionality",
@@ -72,7 +72,7 @@ def bill_of_materials(certificate: ReleaseCertificate, files: Mapping[str, str])
     }
     libraries = [
         {"type": "library", "bom-ref": name, "name": name, "version": version, "purl": f"pkg:pypi/{name}@{version}"}
-        for name in LIBRARIES
+        for name in packages()
         if (version := str(certificate.host.get(name) or "").partition("+")[0])
     ]
     parts = [

@@ -112,7 +112,8 @@ def integer_results(
     limit = None if limits is None else limits.loss_db
     if build is None:
         if limit is not None:
-            yield ReleaseResult("loss by quantisation", {}, "dB", None, limit=limit, note="there is no integer program")
+            note = "there is no integer program; hand one over in Python, certify_release(..., integer=...)"
+            yield ReleaseResult("loss by quantisation", {}, "dB", None, limit=limit, note=note)
         return
     for old, new in zip(floats, integers, strict=True):
         loss = difference(old, new)
