@@ -16,25 +16,27 @@ from safetensors.torch import save
 import fanfold as ff
 from fanfold.cli import main as cli
 from fanfold.core.files import file_hash
+from fanfold.deploy.integer import Draft, RangeRow
 from fanfold.deploy.release import (
     CellErrors,
     IntegerBuild,
     IntegerLimits,
-    ProvedBound,
     ReleaseCertificate,
     ReleaseResult,
     ReleaseVectors,
     certify_release,
     read_profile,
+    verify,
     verify_bundle,
 )
 from fanfold.deploy.release import bundle as layout
-from fanfold.deploy.release.against import difference, read_cells, write_cells
+from fanfold.deploy.release.against import WORSE, difference, read_cells, write_cells
 from fanfold.deploy.release.bundle import write_manifest
 from fanfold.deploy.release.documents import ALIGNED, TERMS
 from fanfold.deploy.release.golden import check_model
 from fanfold.deploy.release.hashes import code_hash
 from fanfold.deploy.release.measures import integer_results
+from fanfold.report.release_page import write_release_page
 from fanfold.runs.directory import Run
 from fanfold.runs.operators import read_operator, write_operator
 from fanfold.runs.weights import read_tensors, write_tensors
@@ -417,7 +419,7 @@ def test_an_onnx_file_of_another_network_is_refused(release, copy):
     assert "they differ by" in refused(copy)
 
 
-def test_c_of_a_bundle_is_compiled_only_where_that_is_allowed(release, copy):
+def test_c_of_a_bundle_is_compiled_only_where_that_is_allowed(release, copy, monkeypatch):
     shutil.copytree(release / "c", copy / "c")
     source = copy / layout.C_SOURCE
     source.write_text(source.read_text() + "/* written elsewhere */\n")
@@ -429,6 +431,10 @@ def test_c_of_a_bundle_is_compiled_only_where_that_is_allowed(release, copy):
     source.write_text(source.read_text().replace("return wrong;", "return wrong + 1;"))
     write_manifest(copy)
     assert "its own self-test fails" in verify_bundle(copy, allow_program=True).verdict
+    monkeypatch.setattr(verify, "LONGEST_S", 0.1)
+    source.write_text(source.read_text().replace("return wrong + 1;", "for (;;) {}"))
+    write_manifest(copy)
+    assert "did not end within 0.1 s" in verify_bundle(copy, allow_program=True).verdict
 
 
 def test_a_complex_operator_that_was_read_is_exported(tmp_path):
@@ -452,6 +458,14 @@ def last(run, tmp_path_factory) -> Path:
 
 def failures(certificate: ReleaseCertificate) -> list[str]:
     return [f"{r.what} {r.where}".strip() for r in certificate.results if r.passed is False]
+
+
+def test_a_cell_without_noise_is_known_again(run, tmp_path):
+    profile = written(tmp_path, BARE.replace("[20, 40]", "[inf]"))
+    first = certify_release(Run(run), profile, tmp_path / "one").folder
+    second = certify_release(Run(run), profile, tmp_path / "two", against=first).certificate
+    assert second.passed
+    assert second.moved == ()
 
 
 def test_the_same_run_gets_no_worse_and_nothing_moves(run, last, tmp_path):
@@ -547,7 +561,8 @@ def test_an_integer_program_is_held_against_loss_and_proof(run, tmp_path):
     def coarse(obs: ff.Observation) -> ff.Estimate:
         return ff.Estimate((net(obs).x * 2).round() / 2)
 
-    bounds = [ProvedBound("product 1", 2**20, 2**24), ProvedBound("product 2", 2**25, 2**24)]
+    fits = RangeRow("product 1", "matmul", "int32", 0, 1, bound=2**20, limit=2**24, carrier="float32")
+    bounds = [fits, fits._replace(operation="product 2", bound=2**25)]
     profile = written(tmp_path, BARE + "[integers]\nloss_db = 0.001\n")
     build = IntegerBuild(coarse, bounds, write)
     release = certify_release(Run(run), profile, tmp_path / "one", integer=build)
@@ -555,6 +570,11 @@ def test_an_integer_program_is_held_against_loss_and_proof(run, tmp_path):
         "loss by quantisation snr_db 20", "loss by quantisation snr_db 40", "range of product 2",
     ]  # fmt: skip
     assert (release.folder / "integer/program.bin").is_file()
+    draft = Draft("half")
+    y = draft.input("y", (2,), "int16", fraction=8)
+    draft.output(draft.rescale(y, 1, name="x_hat"), (2,), fraction=8)
+    files = IntegerBuild.of(draft.finish()).write(tmp_path)
+    assert [file.name for file in files][:3] == ["half.safetensors", "half.h", "half.c"]
     (missing,) = integer_results(None, IntegerLimits(), (), ())
     assert missing.passed is False
 
@@ -572,3 +592,15 @@ def test_the_two_certificates_are_two_words():
     """That of a release and that of convergence share no name and no module."""
     names = {*importlib.import_module("fanfold.deploy.release").__all__}
     assert not names & {*ff.bounds.__all__}
+
+
+def test_a_page_says_whether_it_was_held_against_an_earlier_release(tmp_path):
+    facts, words = {"certified": "today", "domain": {"snr_db": [20, 30]}}, dict.fromkeys(TERMS, "x")
+    alone = ReleaseCertificate(words, facts, {}, {}, (ReleaseResult("size of C", {}, "bytes", 53284, limit=1_000_000),))
+    page = write_release_page(alone, tmp_path / "page.html").read_text()
+    assert "not held against an earlier one" in page
+    assert "53284" in page
+    assert "at most 1000000" in page
+    assert "snr_db 20 30" in page
+    same = alone._replace(results=(ReleaseResult(WORSE, {}, "dB", 0.0, 0.0, 0.0, 0.0, "not clearly above"),))
+    assert "<p>Nothing.</p>" in write_release_page(same, tmp_path / "page.html").read_text()

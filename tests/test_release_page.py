@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,8 +25,12 @@ PAGE = (ROOT / "docs/release.md").read_text()
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch's, on tracing
 
 
+def blocks_of(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
+
+
 def lines_of(language: str) -> list[str]:
-    return "".join(re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)).splitlines()
+    return "".join(blocks_of(language)).splitlines()
 
 
 def test_the_commands_of_the_page_run(tmp_path, monkeypatch, capfd):
@@ -39,9 +44,10 @@ def test_the_commands_of_the_page_run(tmp_path, monkeypatch, capfd):
     for verb, *words in lines:
         assert cli.run([verb, *words, *few.get(verb, "").split()]) == 0
 
-    problem = ff.problems.CompressedSensing(n=40, m=24, snr_db=30)
-    _, obs = problem.sample(5, torch.Generator().manual_seed(1))
-    obs.y.numpy().astype("<f4").tofile("y.f32")
+    measure, verify = blocks_of("python")
+    names: dict[str, Any] = {}
+    exec(measure, names)
+    obs = names["obs"]
     for line in lines_of("bash"):
         assert subprocess.run(line, shell=True, check=False).returncode == 0
     x_hat = np.fromfile("x_hat.f32", "<f4").reshape(5, 40)
@@ -57,7 +63,7 @@ def test_the_commands_of_the_page_run(tmp_path, monkeypatch, capfd):
     for name in ("onnx", "c"):  # what replays them was shown to run by the command
         shutil.rmtree(tmp_path / "releases/1" / name)
     ff.deploy.release.bundle.write_manifest(tmp_path / "releases/1")
-    exec("\n".join(lines_of("python")), {})
+    exec(verify, {})
     assert capfd.readouterr().out.endswith("verified\n")
     assert json.loads((tmp_path / "releases/1" / layout.CERTIFICATE).read_text())["passed"] is True
 

@@ -4,6 +4,7 @@
  *   cc -std=c99 -O3 -Ireceiver examples/receiver/main.c receiver/estimator.c -lm -o receive
  *   ./receive < y.f32 > x_hat.f32
  *
+ * It is for an estimator of y alone; one that takes the noise variance has it as the second argument of estimator_run.
  * The estimator allocates nothing: all memory is here, and its size is known when this is compiled.
  */
 #include <stdio.h>

@@ -1,27 +1,27 @@
 """The verb that takes trained runs elsewhere: export."""
 
-import hashlib
 import tempfile
 from pathlib import Path
 
 from fanfold.cli.console import note, show
 from fanfold.cli.flags import Result, RunPath
 from fanfold.cli.outputs import check_file, check_folder
-from fanfold.core.streams import Stream
+from fanfold.core.files import file_hash
 from fanfold.core.table import Table
 from fanfold.deploy.targets import target_of
-from fanfold.problems.draws import draw
+from fanfold.problems.draws import example_of
 from fanfold.runs.directory import Run
 
 DRAWS = 16  # of the run's problem, which the estimator is traced with
 
 
 def export(run: RunPath, to: str = "onnx", out: Path | None = None, overwrite: bool = False) -> Result:
-    """Write a trained run for where there is no PyTorch, with its operator, for any number of samples.
+    """Write a trained run, with its operator, for where there is no PyTorch: as ONNX, C or WebAssembly.
 
     Args:
         run: Its run directory.
-        to: Where it goes: onnx, a file for ONNX Runtime and others, which says its inputs and outputs in its metadata.
+        to: Where it goes: onnx, a file for any number of samples, whose metadata say its inputs and outputs; c, a
+            source and a header for one sample, with golden vectors; wasm, a module for browsers, made of that C.
         out: The folder for the files; export in the run directory if not given.
         overwrite: Replace files of the same names there.
     """
@@ -29,7 +29,7 @@ def export(run: RunPath, to: str = "onnx", out: Path | None = None, overwrite: b
     folder = out or stored.path / "export"
     check_folder(folder)
     net = stored.estimator()
-    example = draw(stored.draws().held_out(), DRAWS, stored.environment["seed"], Stream.VALIDATION, 0)[1]
+    example = example_of(stored.draws(), DRAWS)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".unfinished-") as unfinished:
         written = write(net, example, Path(unfinished))
@@ -39,10 +39,7 @@ def export(run: RunPath, to: str = "onnx", out: Path | None = None, overwrite: b
             check_file(place, overwrite=overwrite or out is None)
         for file, place in zip(written, places, strict=True):
             file.replace(place)
-    rows = [
-        {"file": str(p), "bytes": p.stat().st_size, "sha256": hashlib.sha256(p.read_bytes()).hexdigest()}
-        for p in places
-    ]
-    show(Table([{"file": row["file"], "bytes": row["bytes"], "sha256": row["sha256"][:12]} for row in rows]))
+    rows = [{"file": str(p), "bytes": p.stat().st_size, "sha256": file_hash(p)} for p in places]
+    show(Table([row | {"sha256": row["sha256"][:12]} for row in rows]))
     note(f"exported to {to}; the same run gives the same bytes")
     return {"to": to, "files": rows}

@@ -8,7 +8,6 @@ import tyro
 from fanfold.cli.console import note, show
 from fanfold.cli.flags import Result, RunPath
 from fanfold.cli.outputs import check_folder
-from fanfold.core.table import Table
 from fanfold.deploy.release import certify_release, verify_bundle
 from fanfold.report.page import filled
 from fanfold.report.release_page import write_release_page
@@ -58,7 +57,7 @@ def verify(
         allow_program: Compile and run the C of the release as it is, where this fanfold would write another.
     """
     verification = verify_bundle(bundle, allow_program=allow_program)
-    show(Table(verification.table.rows))
+    show(verification.table)
     note(f"{bundle}: {verification.verdict}")
     return {
         "passed": verification.passed,

@@ -1,18 +1,18 @@
 """The verb time: what one call of a trained run takes in each backend, against a slot and this machine's floors."""
 
-import platform
 from typing import Annotated
 
-import torch
 import tyro
 
 from fanfold.cli.console import note, show
 from fanfold.cli.flags import Result, RunPath
 from fanfold.core.table import Table
 from fanfold.deploy.latency import checked_backends, slot_budget_us, time_backends
+from fanfold.deploy.release.hashes import host
+from fanfold.problems.draws import example_of
 from fanfold.runs.directory import Run
 
-SEED = 0  # of the observations that are timed
+DRAWS = 2  # of the run's problem: one is timed, and tracing takes two
 SHOWN = ("backend", "min_us", "median_us", "p99_us", "p99.9_us", "within", "median_over_floor", "note")
 
 
@@ -34,7 +34,7 @@ def time(
     budget = slot_budget_us(numerology)
     stored = Run.open(run)
     net = stored.estimator()
-    _, example = stored.draws().held_out().sample(2, torch.Generator().manual_seed(SEED))
+    example = example_of(stored.draws(), DRAWS)
     rows = [latency.as_row() for latency in time_backends(net, example, names, numerology=numerology, calls=calls)]
     show(Table([{name: row[name] for name in SHOWN} for row in rows]))
     for row in rows:
@@ -46,5 +46,4 @@ def time(
                 f"stack {row['stack_bytes']}"
             )
     note(f"budget {budget:g} µs, a fifth of the slot at numerology {numerology}")
-    host = {"machine": platform.machine(), "system": platform.platform(), "threads": 1}
-    return {"rows": rows, "budget_us": budget, "numerology": numerology, "host": host}
+    return {"rows": rows, "budget_us": budget, "numerology": numerology, "host": host() | {"threads": 1}}

@@ -86,6 +86,7 @@ COLUMNS = (
     "estimator", "layer", "nmse_db", "low_db", "high_db", "median_db", "log_loss", "error_rate", "limit_db",
     "oracle_db", "samples", "measured_snr_db",
 )  # fmt: skip
+Z95 = 1.96  # standard deviations to either side of an interval of 95 %
 Case = tuple[dict[str, Any], Problem, Tensor, Observation]  # the condition, its problem, and pairs of it
 
 
@@ -107,17 +108,28 @@ def cases(problem: Problem, samples: int, seed: int, conditions: Mapping[str, Se
 
 def errors_db(x_hat: Tensor, x: Tensor) -> dict[str, float]:
     """NMSE in dB as a ratio of sums, its 95 % interval (delta method over samples) and the median over samples."""
-    error, signal = power(x_hat - x).double().sum(-1).flatten(), power(x).double().sum(-1).flatten()
-    ratio = (error.sum() / signal.sum()).item()
-    spread = (error - ratio * signal).std().item() / (len(error) ** 0.5 * signal.mean().item())
+    error, signal = energies(x_hat, x)
+    ratio, spread = ratio_of(error, signal)
     # a signal without a non-zero has no error of its own to divide
     median = (error / signal)[signal > 0].median().item()
     return {
         "nmse_db": db(ratio),
-        "low_db": db(max(ratio - 1.96 * spread, 0.0)),
-        "high_db": db(ratio + 1.96 * spread),
+        "low_db": db(max(ratio - Z95 * spread, 0.0)),
+        "high_db": db(ratio + Z95 * spread),
         "median_db": db(median),
     }
+
+
+def energies(x_hat: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Squared error and squared signal of each sample, `(..., n)` -> `(samples,)`, float64."""
+    return power(x_hat - x).double().sum(-1).flatten(), power(x).double().sum(-1).flatten()
+
+
+def ratio_of(part: Tensor, whole: Tensor) -> tuple[float, float]:
+    """A ratio of sums over samples, `(samples,)` both, and its standard error by the delta method."""
+    ratio = (part.sum() / whole.sum()).item()
+    spread = (part - ratio * whole).std().item() / (len(part) ** 0.5 * whole.mean().item())
+    return ratio, spread
 
 
 def class_errors(x_hat: Tensor, x: Tensor) -> dict[str, float]:

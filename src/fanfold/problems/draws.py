@@ -17,6 +17,11 @@ def draw(problem: Problem, count: int, seed: int, stream: int, index: int) -> tu
     return problem.sample(count, generator_of(seed, stream, index))
 
 
+def example_of(problem: Problem, count: int) -> Observation:
+    """Measurements that were not trained on, `y` `(count, ...)`, to trace, time or replay an estimator with."""
+    return draw(problem.held_out(), count, 0, Stream.VALIDATION, 0)[1]
+
+
 class Pool:
     """So many pairs of a problem, drawn once: a tenth, or 10 000, held out, the others in a new order each epoch.
 

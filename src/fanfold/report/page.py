@@ -10,6 +10,7 @@ from typing import Any
 from fanfold.core.files import write_whole
 from fanfold.core.table import Table, plain
 
+TEXT = ' class="text"'  # of columns with words, which are read from the left, as on a terminal
 VERDICT = "pass"  # the column of a table whose values are shown as PASS and FAIL
 STYLE = """
 :root { color-scheme: light; --ink: #1c2733; --quiet: #5b6875; --line: #e4e8ec; --accent: #c2410c; }
@@ -24,7 +25,8 @@ svg { width: 100%; height: auto; } .pictures { display: flex; flex-wrap: wrap; g
 .pictures img { width: 100%; display: block; }
 table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums; }
 .scroll { overflow-x: auto; } th, td { text-align: right; padding: .25rem .7rem; border-bottom: 1px solid var(--line); }
-th:first-child, td:first-child { text-align: left; }
+th:first-child, td:first-child, .text { text-align: left; }
+td:not(.text):not(:first-child) { white-space: nowrap; }
 .fail { color: #b91c1c; font-weight: 600; } .pass { color: #15803d; }
 details { margin: .6rem 0; } summary { cursor: pointer; color: var(--quiet); }
 """
@@ -86,18 +88,19 @@ def _section(section: Section, index: int) -> str:
 
 
 def _table(table: Table) -> str:
-    head = "".join(f"<th>{html.escape(c)}</th>" for c in table.columns)
-    rows = "".join("<tr>" + "".join(_cell(c, row[c]) for c in table.columns) + "</tr>" for row in table)
+    words = {c for c in table.columns[1:] if any(isinstance(row[c], str) for row in table)}
+    head = "".join(f"<th{TEXT if c in words else ''}>{html.escape(c)}</th>" for c in table.columns)
+    rows = "".join("<tr>" + "".join(_cell(c, row[c], c in words) for c in table.columns) + "</tr>" for row in table)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
 
 
-def _cell(column: str, value: Any) -> str:
+def _cell(column: str, value: Any, words: bool) -> str:
     if isinstance(value, bool):
         if column != VERDICT:
             return f"<td>{'yes' if value else 'no'}</td>"
         return f'<td class="{"pass" if value else "fail"}">{"PASS" if value else "FAIL"}</td>'
     text = "" if value is None else _number(value) if isinstance(value, float) else str(value)
-    return f"<td>{html.escape(text)}</td>"
+    return f"<td{TEXT if words else ''}>{html.escape(text)}</td>"
 
 
 def _number(value: float) -> str:

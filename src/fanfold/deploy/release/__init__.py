@@ -4,7 +4,7 @@ from fanfold.deploy.release.bundle import Bundle
 from fanfold.deploy.release.cells import CellErrors
 from fanfold.deploy.release.certify import Release, certify_release
 from fanfold.deploy.release.golden import ReleaseVectors
-from fanfold.deploy.release.measures import IntegerBuild, ProvedBound
+from fanfold.deploy.release.measures import IntegerBuild
 from fanfold.deploy.release.profile import (
     CellLimits,
     CoverageLimits,
@@ -30,7 +30,6 @@ __all__ = [
     "IntegerLimits",
     "LatencyLimits",
     "LifeCycle",
-    "ProvedBound",
     "Release",
     "ReleaseCertificate",
     "ReleaseProfile",

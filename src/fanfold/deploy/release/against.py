@@ -1,17 +1,19 @@
 """What moved since the last release, which cells got worse beyond their intervals, and whether a call got slower."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from fanfold.core.table import plain
 from fanfold.core.units import db
 from fanfold.deploy.release.bundle import CELLS, CERTIFICATE, Bundle
-from fanfold.deploy.release.cells import LEAST, Z95, CellErrors, ratio_of
+from fanfold.deploy.release.cells import LEAST, CellErrors
 from fanfold.deploy.release.hashes import same_host
 from fanfold.deploy.release.results import WORDS, ReleaseCertificate, ReleaseResult
+from fanfold.evaluation.evaluate import Z95, ratio_of
 from fanfold.runs.weights import read_tensors, write_tensors
 
 LATENCY, WORSE, SLOWER = "latency", "NMSE against the last release", "latency against the last release"
@@ -68,18 +70,13 @@ def compared(
 
 
 def _cells(old: Sequence[CellErrors], new: Sequence[CellErrors]) -> Iterator[ReleaseResult]:
-    present = [(plain_cell(errors.cell), errors) for errors in new]
+    present = [(plain(errors.cell), errors) for errors in new]  # as JSON gives it back
     for before in old:
-        now = [errors for cell, errors in present if cell == plain_cell(before.cell)]
+        now = [errors for cell, errors in present if cell == plain(before.cell)]
         if now:
             yield difference(before, now[0])
         else:
             yield ReleaseResult(WORSE, before.cell, "dB", None, limit=0.0, note="the cell is declared no more")
-
-
-def plain_cell(cell: Mapping[str, Any]) -> dict[str, Any]:
-    """A cell as JSON gives it back, in which tuples are lists."""
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in cell.items()}
 
 
 def difference(old: CellErrors, new: CellErrors) -> ReleaseResult:
@@ -125,9 +122,9 @@ def _moved(before: ReleaseCertificate, now: ReleaseCertificate) -> Iterator[str]
         for name in {**old, **new}:
             if old.get(name) != new.get(name) and name != "certified":
                 yield f"{name.replace('_', ' ')}: was {_short(old.get(name))} and is {_short(new.get(name))}"
-    known = {(r.what, r.where): r for r in before.results}
+    known = {(r.what, repr(plain(r.cell))): r for r in before.results}
     for result in now.results:
-        last = known.get((result.what, result.where))
+        last = known.get((result.what, repr(plain(result.cell))))
         place = f" at {result.where}" if result.cell else ""
         if last is None:
             yield f"{result.what}{place}: it was not measured before"

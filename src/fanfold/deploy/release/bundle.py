@@ -9,7 +9,7 @@ profile.toml            the profile that the release was held against
 run/                    config, operator and weights, as a run directory keeps them
 golden.safetensors      golden vectors
 cells.safetensors       errors of every draw in every cell
-onnx/, c/               the exported programs
+onnx/, c/, integer/     the exported programs
 
 To read it is to read these files and no others: nothing is unpacked or unpickled, no link is followed.
 """

@@ -8,18 +8,16 @@ import torch
 from torch import Tensor
 
 from fanfold.bounds import bayes_limit_of
-from fanfold.core.units import db, power
+from fanfold.core.units import db
 from fanfold.deploy.release.profile import CoverageLimits, ReleaseProfile
 from fanfold.deploy.release.results import ReleaseResult
-from fanfold.evaluation.evaluate import cases
+from fanfold.evaluation.evaluate import Z95, cases, energies, ratio_of
 from fanfold.evaluation.scores import coverage
 from fanfold.guard import Conformal, conformal
 from fanfold.observation import Estimator, Observation
 from fanfold.problems import Problem
 
 LEAST = 1e-30  # of a ratio in dB: -300 dB, far below the rounding of any number type
-Z95 = 1.96  # standard deviations
-CALIBRATION = 1  # added to the seed of the draws, so that intervals are calibrated on others
 
 
 class CellErrors(NamedTuple):
@@ -60,26 +58,12 @@ class MeasuredDomain(NamedTuple):
     cells: tuple[CellErrors, ...]
 
 
-def ratio_of(part: Tensor, whole: Tensor) -> tuple[float, float]:
-    """A ratio of sums over draws and its standard error, by the delta method."""
-    ratio = (part.sum() / whole.sum()).item()
-    spread = (part - ratio * whole).std().item() / (len(part) ** 0.5 * whole.mean().item())
-    return ratio, spread
-
-
 def in_db(ratio: float, spread: float) -> tuple[float | None, float | None, float | None]:
     """A ratio in dB with its 95 % interval; None for all where it is not finite."""
     if not math.isfinite(ratio + spread):
         return None, None, None
     value, low, high = (db(max(r, LEAST)) for r in (ratio, ratio - Z95 * spread, ratio + Z95 * spread))
     return value, low, high
-
-
-def energies(estimator: Estimator, x: Tensor, obs: Observation) -> tuple[Tensor, Tensor]:
-    """Squared error and squared signal of each draw, `(draws,)`."""
-    with torch.no_grad():
-        error = estimator(obs).x - x
-    return power(error).double().sum(-1).flatten(), power(x).double().sum(-1).flatten()
 
 
 @torch.no_grad()
@@ -99,7 +83,7 @@ def measure_cells(estimator: Estimator, problem: Problem, profile: ReleaseProfil
     cells: list[CellErrors] = []
     for cell, variant, x, obs in cases(problem, profile.samples, profile.seed, profile.domain):
         limits = profile.limits_of(cell)
-        errors = CellErrors(cell, *energies(estimator, x, obs))
+        errors = CellErrors(cell, *energies(estimator(obs).x, x))
         nmse = errors.nmse(limits.nmse_db)
         cells.append(errors)
         results += [nmse, _gap(nmse, bayes_limit_of(variant, x, obs), limits.gap_db)]
@@ -108,7 +92,7 @@ def measure_cells(estimator: Estimator, problem: Problem, profile: ReleaseProfil
 
 
 def _calibrated(estimator: Estimator, problem: Problem, limits: CoverageLimits, seed: int) -> Conformal:
-    return conformal(estimator, problem, limits.promised, samples=limits.draws, seed=seed + CALIBRATION)
+    return conformal(estimator, problem, limits.promised, samples=limits.draws, seed=seed)
 
 
 def _gap(nmse: ReleaseResult, bound: float | None, limit: float | None) -> ReleaseResult:

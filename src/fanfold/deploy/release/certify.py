@@ -103,9 +103,8 @@ def certify_release(
             say(f"timing {declared.latency.rounds} rounds of {declared.latency.calls} calls")
             results.append(latency_result(net, example, declared.latency, in_c))
         results += size_results(place, declared.sizes)
-        certificate = ReleaseCertificate(
-            vars(declared.life_cycle), _facts(run, declared, low), _hashes(run, place, problem), host(), tuple(results)
-        )
+        facts, hashes = _facts(run, declared, low), _hashes(run, net, problem, place)
+        certificate = ReleaseCertificate(vars(declared.life_cycle), facts, hashes, host(), tuple(results))
         if before is not None:
             slower = None if declared.latency is None else declared.latency.slower
             certificate = compared(before, certificate, measured.cells, slower)
@@ -159,8 +158,9 @@ def _exported(
             to_c(net, example, (place / layout.C_SOURCE).parent, weights=where_weights_go(net))
             in_c = compiled(net, example)
             results.append(golden.held_against(in_c(example), "golden vectors in C"))
-    except ValueError as error:
-        raise ValueError(f"{error} Leave that out of the profile's targets, to release without it.") from error
+    except (ValueError, ImportError) as error:
+        why = str(error).rstrip(".")
+        raise ValueError(f"{why}. Leave that out of the profile's targets, to release without it.") from error
     return results, in_c
 
 
@@ -185,11 +185,11 @@ def _facts(run: Run, declared: ReleaseProfile, low: Lowered) -> dict[str, Any]:
     })  # fmt: skip
 
 
-def _hashes(run: Run, place: Path, problem: object) -> dict[str, str | None]:
+def _hashes(run: Run, net: Estimator, problem: object, place: Path) -> dict[str, str | None]:
     return {
         "weights": file_hash(place / layout.WEIGHTS),
         "code": code_hash(),
-        "operator": run.environment.get("operator") or fingerprint_of(run.estimator()),
+        "operator": run.environment.get("operator") or fingerprint_of(net),
         "data": run.environment.get("data") or data_hash(problem),
         "config": file_hash(place / layout.CONFIG),
         "golden": file_hash(place / layout.GOLDEN),

@@ -8,9 +8,9 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from fanfold.deploy.release.results import ReleaseCertificate, ReleaseResult
+from fanfold.deploy.release.results import INTERVALS, ReleaseCertificate, ReleaseResult, digits
+from fanfold.runs.environment import packages
 
-LIBRARIES = ("fanfold", "torch", "numpy", "scipy", "safetensors")
 ALIGNED = "Words are aligned with 3GPP's life-cycle management of models (TR 38.843)."
 TERMS = {
     "functionality": "Functionality",
@@ -28,7 +28,7 @@ def model_card(certificate: ReleaseCertificate) -> str:
     lines += [f"- **{title}:** {_cell(certificate.life_cycle[name])}" for name, title in TERMS.items()]
     lines += ["", ALIGNED, "", "## What it is", ""]
     lines += [f"- {name.replace('_', ' ')}: {_cell(value)}" for name, value in certificate.facts.items()]
-    lines += ["", "## How good it is", "", "| what | cell | value | 95 % interval | limit | verdict |"]
+    lines += ["", "## How good it is", "", INTERVALS, "", "| what | cell | value | interval | limit | verdict |"]
     lines += ["|---|---|---|---|---|---|", *(_row(result) for result in certificate.results), ""]
     lines += ["## What moved since the last release", ""] * bool(certificate.moved)
     lines += [*(f"- {_cell(sentence)}" for sentence in certificate.moved), *[""] * bool(certificate.moved)]
@@ -40,7 +40,7 @@ def model_card(certificate: ReleaseCertificate) -> str:
 def _row(result: ReleaseResult) -> str:
     row = result.as_row()
     interval = "" if result.low is None or result.high is None else f"{result.low:.4g} … {result.high:.4g}"
-    value = row["note"] if result.value is None else f"{result.value:.4g} {result.unit}"
+    value = row["note"] if result.value is None else f"{digits(result.value, 4)} {result.unit}"
     cells = (result.what, result.where, value, interval, row["limit"] or "", row["verdict"])
     return f"| {' | '.join(map(_cell, cells))} |"
 
@@ -72,7 +72,7 @@ def bill_of_materials(certificate: ReleaseCertificate, files: Mapping[str, str])
     }
     libraries = [
         {"type": "library", "bom-ref": name, "name": name, "version": version, "purl": f"pkg:pypi/{name}@{version}"}
-        for name in LIBRARIES
+        for name in packages()
         if (version := str(certificate.host.get(name) or "").partition("+")[0])
     ]
     parts = [

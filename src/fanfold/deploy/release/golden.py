@@ -8,17 +8,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fanfold.core.streams import Stream
 from fanfold.deploy.lowering import Lowered
 from fanfold.deploy.release.results import ReleaseResult
 from fanfold.linops import LinearOperator
 from fanfold.observation import Estimate, Estimator, Observation
 from fanfold.problems import Problem
-from fanfold.problems.draws import draw
+from fanfold.problems.draws import example_of
 from fanfold.runs.weights import read_tensors, write_tensors
 
 COUNT = 8  # samples
 TOLERANCE = 1e3  # units of rounding of the largest entry: products are summed in another order elsewhere
+UNIT = "of the largest entry"  # a deviation
 FORBIDDEN = ("Loop", "Scan", "If")  # operations by which a file could take as long as it likes
 DOMAINS = ("", "ai.onnx", "com.microsoft")
 
@@ -45,9 +45,9 @@ class ReleaseVectors(NamedTuple):
     var: Tensor | None
 
     @classmethod
-    def of(cls, problem: Problem, estimator: Estimator, seed: int = 0) -> "ReleaseVectors":
+    def of(cls, problem: Problem, estimator: Estimator) -> "ReleaseVectors":
         """Of held-out draws of a problem."""
-        _, obs = draw(problem.held_out(), COUNT, seed, Stream.VALIDATION, 0)
+        obs = example_of(problem, COUNT)
         with torch.no_grad():
             said = estimator(obs)
         return cls(obs.y, obs.noise_var, said.x, said.var)
@@ -79,13 +79,13 @@ class ReleaseVectors(NamedTuple):
         pairs = [(said.x, self.x_hat)] + ([] if self.var is None else [(said.var, self.var)])
         if any(one is None or one.shape != other.shape for one, other in pairs):
             shapes = [None if one is None else tuple(one.shape) for one, _ in pairs]
-            return ReleaseResult(what, {}, "of the largest", None, limit=limit, note=f"it says {shapes} instead")
+            return ReleaseResult(what, {}, UNIT, None, limit=limit, note=f"it says {shapes} instead")
         ratios = [
             ((one - other).abs().max() / other.abs().max().clamp_min(torch.finfo(other.dtype).tiny)).item()
             for one, other in pairs
             if one is not None
         ]
-        return ReleaseResult(what, {}, "of the largest", max(ratios), limit=limit, note=f"{len(self.y)} golden vectors")
+        return ReleaseResult(what, {}, UNIT, max(ratios), limit=limit, note=f"{len(self.y)} golden vectors")
 
 
 def replay_torch(golden: ReleaseVectors, estimator: Estimator, A: LinearOperator | None) -> ReleaseResult:
@@ -104,7 +104,7 @@ def replay_onnx(golden: ReleaseVectors, low: Lowered, A: LinearOperator | None, 
     try:
         import onnxruntime
     except ImportError:
-        return ReleaseResult(what, {}, "of the largest", None, note="onnxruntime is not installed")
+        return ReleaseResult(what, {}, UNIT, None, note="onnxruntime is not installed")
     check_model(content)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
@@ -114,7 +114,7 @@ def replay_onnx(golden: ReleaseVectors, low: Lowered, A: LinearOperator | None, 
         names = [port.name for port in low.outputs]
         said = session.run(names, {node.name: given[node.name] for node in session.get_inputs()})
     except Exception as error:  # of many kinds, all of them the file's fault
-        return ReleaseResult(what, {}, "of the largest", None, limit=0.0, note=str(error).partition("\n")[0][:200])
+        return ReleaseResult(what, {}, UNIT, None, limit=0.0, note=str(error).partition("\n")[0][:200])
     return golden.held_against(low.estimate(_arrays(said)), what)
 
 

@@ -12,11 +12,6 @@ from fanfold.core.files import read_regular
 from fanfold.runs.environment import packages
 
 
-def sha256_of(content: bytes) -> str:
-    """The SHA-256 of bytes, in hexadecimal digits."""
-    return hashlib.sha256(content).hexdigest()
-
-
 def code_hash(package: Path | None = None) -> str:
     """The SHA-256 of all Python sources of fanfold, by their names and contents in order.
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fanfold.deploy.codegen import CompiledC
+from fanfold.deploy.integer import IntegerEstimator, IntegerProgram, RangeRow, program_to_c, save_program
 from fanfold.deploy.latency import BackendLatency, one_core, time_backends, time_c
 from fanfold.deploy.release.against import LATENCY, difference
 from fanfold.deploy.release.bundle import C_SOURCE, ONNX, WEIGHTS
@@ -14,38 +15,41 @@ from fanfold.deploy.release.results import ReleaseResult
 from fanfold.observation import Estimator, Observation
 
 
-class ProvedBound(NamedTuple):
-    """What a range proof says of one operation of an integer program.
-
-    Example:
-        >>> from fanfold.deploy.release import ProvedBound
-        >>> ProvedBound("product 3", bound=8_000_000, limit=2**24).bound
-        8000000
-    """
-
-    operation: str
-    bound: int  # the largest magnitude that can occur
-    limit: int  # of what carries it
-
-
 class IntegerBuild(NamedTuple):
     """An integer program that is released beside the float network, with what is known of it.
 
     Attributes:
         estimator: The program as an estimator.
-        proof: The bounds of its operations, proved from the weights.
+        proof: What is proved of its operations.
         write: Writes its files into a folder, and gives their paths.
 
     Example:
-        >>> import fanfold as ff
+        >>> from fanfold.deploy.integer import Draft
         >>> from fanfold.deploy.release import IntegerBuild
-        >>> IntegerBuild(ff.iterate(ff.algorithms.ISTA(), 2), (), lambda folder: []).proof
-        ()
+        >>> draft = Draft("half")
+        >>> y = draft.input("y", (2,), "int16", fraction=8)
+        >>> draft.output(draft.rescale(y, 1, name="x_hat"), (2,), fraction=8)
+        >>> IntegerBuild.of(draft.finish()).proof[0].operation
+        'x_hat'
     """
 
     estimator: Estimator
-    proof: Sequence[ProvedBound]
+    proof: Sequence[RangeRow]
     write: Callable[[Path], Sequence[Path]]
+
+    @classmethod
+    def of(cls, program: IntegerProgram) -> "IntegerBuild":
+        """Of a program, which is kept as a file and as C.
+
+        Raises:
+            ValueError: If it has other ports than an estimator.
+        """
+
+        def write(folder: Path) -> list[Path]:
+            kept = save_program(program, folder / f"{program.name}.safetensors")
+            return [kept, *program_to_c(program).write(folder)]
+
+        return cls(IntegerEstimator(program), program.proof.rows, write)
 
 
 def latency_result(
@@ -67,7 +71,7 @@ def latency_result(
         times.append(row.timing.median if limits.quantile == "median" else row.timing.p99)
         floor = row.floor_us
     times.sort()
-    note = f"{limits.rounds} rounds of {limits.calls} calls, one core, one thread"
+    note = f"fastest to slowest of {limits.rounds} rounds of {limits.calls} calls, one core, one thread"
     note += "" if floor is None else f"; this host takes {floor:.3g} µs for the bare work"
     return ReleaseResult(what, {}, "µs", times[(len(times) - 1) // 2], times[0], times[-1], limits.limit_us, note=note)
 
@@ -94,11 +98,8 @@ def size_results(folder: Path, limits: SizeLimits) -> Iterator[ReleaseResult]:
     for name, (paths, limit) in files.items():
         sizes = [path.stat().st_size for path in paths if path.exists()]
         if sizes or limit is not None:
-            size = float(sum(sizes)) if sizes else None
-            yield ReleaseResult(
-                f"size of {name}", {}, "bytes", size, limit=None if limit is None else float(limit),
-                note="" if sizes else "it was not exported",
-            )  # fmt: skip
+            size, note = (sum(sizes), "") if sizes else (None, "it was not exported")
+            yield ReleaseResult(f"size of {name}", {}, "bytes", size, limit=limit, note=note)
 
 
 def integer_results(
@@ -111,11 +112,12 @@ def integer_results(
     limit = None if limits is None else limits.loss_db
     if build is None:
         if limit is not None:
-            yield ReleaseResult("loss by quantisation", {}, "dB", None, limit=limit, note="there is no integer program")
+            note = "there is no integer program; hand one over in Python, certify_release(..., integer=...)"
+            yield ReleaseResult("loss by quantisation", {}, "dB", None, limit=limit, note=note)
         return
     for old, new in zip(floats, integers, strict=True):
         loss = difference(old, new)
         yield loss._replace(what="loss by quantisation", limit=limit, sense="at most")
     for row in build.proof:
         note = "proved from the weights"
-        yield ReleaseResult(f"range of {row.operation}", {}, "", float(row.bound), limit=float(row.limit), note=note)
+        yield ReleaseResult(f"range of {row.operation}", {}, "", row.bound, limit=row.limit, note=note)

@@ -110,8 +110,7 @@ class LatencyLimits(Checked):
     slower: float = 1.25  # times as long as the last release may take, on the same host
 
     def __post_init__(self):
-        if self.backend not in BACKENDS:
-            check_known([self.backend], BACKENDS, "no backend {!r}; there are {}.")
+        check_known([self.backend], BACKENDS, "no backend {!r}; there are {}.")
         if min(self.calls, self.rounds) < 1 or not 0 < self.limit_us < math.inf or self.slower < 1:
             raise ValueError(
                 f"calls is {self.calls}, rounds {self.rounds}, limit_us {self.limit_us} and slower {self.slower}; "
@@ -131,7 +130,7 @@ class SizeLimits(Checked):
 
     weights: int | None = None  # in safetensors
     onnx: int | None = None
-    c: int | None = None  # source and header together
+    c: int | None = None  # source, header and weights together
 
 
 @dataclass(frozen=True)

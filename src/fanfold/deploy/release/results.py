@@ -22,7 +22,7 @@ class ReleaseResult(NamedTuple):
         cell: Where: settings of the problem and their values; empty where it is of the release as a whole.
         unit: Of the value.
         value: What was measured; None where it could not be.
-        low, high: Its 95 % interval; None where it has none.
+        low, high: Its 95 % interval, or the fastest and the slowest round of a latency; None where it has none.
         limit: What it has to meet; None where nothing is asked.
         sense: Whether the limit is the most or the least that may be, which the worse end of the interval has to meet;
             or what the whole interval must not be above.
@@ -63,13 +63,22 @@ class ReleaseResult(NamedTuple):
 
     def as_row(self) -> dict[str, Any]:
         """The row of a table, with its verdict."""
-        limit = None if self.limit is None else f"{self.sense} {self.limit:g}"
+        limit = None if self.limit is None else f"{self.sense} {digits(self.limit, 6)}"
         return {
             "what": self.what, "cell": self.where, "unit": self.unit, "value": self.value, "low": self.low,
             "high": self.high, "limit": limit, "verdict": WORDS[self.passed], "note": self.note,
         }  # fmt: skip
 
 
+def digits(value: float, count: int) -> str:
+    """A number in so many digits; one that is whole by its type, such as bytes, in all of its."""
+    return str(value) if isinstance(value, int) else f"{value:.{count}g}"
+
+
+INTERVALS = (
+    "Intervals are of 95 %, that of a latency from the fastest round to the slowest; "
+    "the worse end has to meet the limit."
+)
 KINDS: dict[str, Any] = {
     "what": str, "cell": Mapping[str, Any], "unit": str, "value": float | None, "low": float | None,
     "high": float | None, "limit": float | None, "sense": Sense, "note": str,

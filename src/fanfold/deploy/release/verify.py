@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from fanfold.core.files import write_whole
+from fanfold.core.files import file_hash, write_whole
 from fanfold.core.table import Table
 from fanfold.deploy.codegen import compiled, to_c
 from fanfold.deploy.codegen.build import compile_c, find_compiler
@@ -22,7 +22,7 @@ from fanfold.deploy.release.against import read_certificate
 from fanfold.deploy.release.bundle import Bundle, check_bundle_folder
 from fanfold.deploy.release.certify import where_weights_go
 from fanfold.deploy.release.golden import ReleaseVectors, replay_onnx, replay_torch
-from fanfold.deploy.release.hashes import code_hash, sha256_of
+from fanfold.deploy.release.hashes import code_hash
 from fanfold.deploy.release.results import WORDS, ReleaseCertificate, ReleaseResult
 from fanfold.estimators.base import fingerprint_of
 from fanfold.linops import LinearOperator
@@ -32,7 +32,10 @@ from fanfold.runs.directory import Run
 SELF_TEST = ("-O2", "-DESTIMATOR_SELF_TEST")
 MOST_OF_A_KIND = 2**16  # layers, say, or units of one
 LONGEST_S = 60  # of the self-test of a bundle's own C
-REFUSED_BY = (ValueError, OSError, RuntimeError, ArithmeticError, LookupError, TypeError, MemoryError)
+REFUSED_BY = (
+    ValueError, OSError, RuntimeError, ArithmeticError, LookupError, TypeError, MemoryError,
+    subprocess.SubprocessError,  # of a compiler that does not end
+)  # fmt: skip
 
 
 class BundleCheck(NamedTuple):
@@ -182,7 +185,7 @@ def _in_c(
     with tempfile.TemporaryDirectory() as folder:
         files = to_c(net, obs, folder, weights=where_weights_go(net))
         names = [f"c/{path.name}" for path in files.paths]
-        fresh = [sha256_of(path.read_bytes()) for path in files.paths]
+        fresh = [file_hash(path) for path in files.paths]
     if fresh == [bundle.hash_of(name) for name in names]:
         yield BundleCheck("C source", True, "it is what this fanfold makes of the weights, byte for byte")
     elif allow_program:
@@ -200,6 +203,10 @@ def _self_tested(bundle: Bundle, compiler: str) -> BundleCheck:
             write_whole(place / Path(name).name, bundle.read(name))
         compile_c([place / "estimator.c"], place / "self-test", SELF_TEST, compiler)
         weights = [str(file) for file in place.glob("*.weights")]
-        done = subprocess.run([str(place / "self-test"), *weights], timeout=LONGEST_S, check=False, cwd=place)
+        words = [str(place / "self-test"), *weights]
+        try:
+            done = subprocess.run(words, stdout=subprocess.DEVNULL, timeout=LONGEST_S, check=False, cwd=place)
+        except subprocess.TimeoutExpired:
+            return BundleCheck("C source", False, f"its own self-test did not end within {LONGEST_S} s")
     note = "its own self-test " + ("agrees" if done.returncode == 0 else "fails")
     return BundleCheck("C source", done.returncode == 0, note)
