@@ -8,7 +8,7 @@ import torch
 
 from fanfold import iterate
 from fanfold.algorithms import REGISTRY
-from fanfold.deploy import to_onnx
+from fanfold.deploy import export, to_onnx
 from laws import moved, observed, small_problem
 from runtime import check_near, in_runtime, session_of
 
@@ -56,3 +56,11 @@ def test_the_metadata_describe_the_ports(tmp_path):
         assert described[node.name].startswith("float32 (batch x ")
     assert [name for name, port in ports.items() if port["pairs"]] == ["y", "x_hat"]
     assert "square of x_hat's" in ports["var"]["unit"]
+
+
+def test_without_onnx_the_sentence_names_the_extra(tmp_path, monkeypatch):
+    _, obs = observed("float32")
+    monkeypatch.setattr(export, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r"pip install 'fanfold\[export\]'"):
+        to_onnx(iterate(REGISTRY["ista"](), 1), obs, tmp_path / "network.onnx")
+    assert not list(tmp_path.iterdir())

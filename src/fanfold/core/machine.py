@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -54,6 +55,15 @@ class World:
             for t in copies.values():
                 dist.broadcast(torch.view_as_real(t) if t.is_complex() else t, 0)
         return copies
+
+
+@cache
+def processor_lines() -> tuple[str, ...]:
+    """What Linux says of the processors, in `/proc/cpuinfo`; nothing elsewhere."""
+    try:
+        return tuple(Path("/proc/cpuinfo").read_text().splitlines())
+    except OSError:
+        return ()
 
 
 def join_world(device: torch.device) -> World:

@@ -4,6 +4,7 @@ import json
 import logging
 import warnings
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,7 @@ def to_onnx(estimator: Estimator, example: Observation, path: str | Path, *, fix
 
     Raises:
         ValueError: If `lowered` refuses the estimator or the example, or ONNX has no such operation.
+        ImportError: If ONNX is not installed; names the extra.
 
     Example:
         >>> import fanfold as ff, tempfile, torch
@@ -103,6 +105,8 @@ def to_onnx(estimator: Estimator, example: Observation, path: str | Path, *, fix
 
 def write_onnx(low: Lowered, path: Path) -> Path:
     """Write a lowered estimator as an ONNX file; see `to_onnx`."""
+    if not all(map(find_spec, ("onnx", "onnxscript"))):
+        raise ImportError("ONNX files need onnx and onnxscript: pip install 'fanfold[export]'")
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it names every optional package that is missing
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # the exporter's notices about itself

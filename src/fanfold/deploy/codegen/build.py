@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fanfold.core.files import write_whole
+from fanfold.core.machine import processor_lines
 
 COMPILERS = ("gcc", "clang", "cc")
 STRICT = ("-std=c99", "-Wall", "-Wextra", "-Werror")
@@ -121,9 +122,5 @@ def _version(compiler: str) -> str:
 @functools.cache
 def _machine() -> str:
     """What the instructions that a compiler may use depend on."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    words = [line for line in lines if line.startswith(("flags", "Features", "model name"))]
+    words = [line for line in processor_lines() if line.startswith(("flags", "Features", "model name"))]
     return "\n".join([platform.machine(), *sorted(set(words))])

@@ -9,6 +9,7 @@ from typing import Any
 
 import fanfold
 from fanfold.core.files import read_regular
+from fanfold.core.machine import processor_lines
 from fanfold.runs.environment import packages
 
 
@@ -51,8 +52,5 @@ def same_host(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 def _processor() -> str:
     """The name of the processor, where the system says it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    names = (line.partition(":")[2].strip() for line in processor_lines() if line.startswith("model name"))
+    return next(names, platform.processor())
