@@ -177,6 +177,10 @@ OPERATIONS: dict[str, Callable] = {
     "shapes": lambda z: torch.cat([z, z.flip(-1)], -1).roll(1, -1)[..., 1:7].reshape(-1, 2, 3).mT.flatten(1),
     "picks": lambda z: torch.stack([z[:, [2, 0]], z[:, 1:3]], -1).sum(-1) + torch.nn.functional.pad(z, (0, 2))[:, :2],
     "products": lambda z: (z[:, None, :] @ z[:, :, None].conj())[..., 0] + torch.einsum("bi,bj->bij", z, z).sum(-1),
+    "vectors": lambda z: (z @ SQUARE) @ z[0] + z @ SQUARE[0] + (SQUARE @ z[0])[:4],
+    "layers": lambda z: (
+        nn.functional.linear(z, SQUARE, z[0]) + nn.functional.linear(z, z @ SQUARE, SQUARE[0, :4]).sum()
+    ),
     "constants": lambda z: z @ SQUARE + (SQUARE @ z.mT).mT + (z.real + 0j) @ SQUARE + z @ (SQUARE.real + 0j),
     "inverses": lambda z: torch.linalg.inv(torch.diag_embed(z) + 0.1)[:, 0],
     "solutions": lambda z: torch.linalg.solve(torch.diag_embed(z) + 0.1j, z),

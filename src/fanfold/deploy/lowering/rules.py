@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fanfold.core.complex_pairs import from_left, from_right
 from fanfold.deploy.lowering.pairs import ComplexParts
 
 aten = torch.ops.aten
@@ -59,8 +60,8 @@ def _of(value: Any, part: int) -> Any:
 
 
 for _target in (
-    *(aten.view.default, aten.reshape.default, aten._unsafe_view.default, aten.expand.default, aten.permute.default),
-    *(aten.transpose.int, aten.t.default, aten.select.int, aten.slice.Tensor, aten.unsqueeze.default),
+    *(aten.permute.default, aten.transpose.int, aten.t.default, aten.select.int, aten.slice.Tensor),
+    aten.unsqueeze.default,
     *(aten.squeeze.default, aten.squeeze.dim, aten.squeeze.dims, aten.clone.default, aten.alias.default),
     *(aten.contiguous.default, aten.detach.default, aten.detach_.default, aten.flatten.using_ints, aten.unflatten.int),
     *(aten.cat.default, aten.stack.default, aten.index.Tensor, aten.index_select.default, aten.gather.default),
@@ -321,30 +322,16 @@ def _(z, *args, **kwargs):
 # Products of matrices that both depend on the inputs; those with constant ones are in `lowering.products`
 
 
-@rule(aten.mm.default, aten.bmm.default, aten.matmul.default)
-def matrix_product(a, b):
-    """One real product: the left factor's parts stand beside each other, or above where the right one is real."""
-    if not isinstance(b, ComplexParts):
-        return a.each(lambda part: part @ b)
-    if not isinstance(a, ComplexParts):
-        product = a @ torch.cat([b.re, b.im], -1)
-    elif b.re.ndim < 2 or a.re.ndim < 2:
-        return ComplexParts(a.re @ b.re - a.im @ b.im, a.re @ b.im + a.im @ b.re)
-    else:
-        right = torch.cat([torch.cat([b.re, b.im], -1), torch.cat([-b.im, b.re], -1)], -2)
-        product = torch.cat([a.re, a.im], -1) @ right
-    width = b.re.shape[-1]
-    return ComplexParts(product[..., :width], product[..., width:])
-
-
 @rule(aten.mv.default, aten.dot.default)
-def _(a, b):
-    (a_re, a_im), (b_re, b_im) = _split(a), _split(b)
-    if b_im is None:
-        return ComplexParts(a_re @ b_re, a_im @ b_re)
-    if a_im is None:
-        return ComplexParts(a_re @ b_re, a_re @ b_im)
-    return ComplexParts(a_re @ b_re - a_im @ b_im, a_re @ b_im + a_im @ b_re)
+def matrix_product(a: ComplexParts, b: ComplexParts) -> ComplexParts:
+    """One real product of `(..., m, k)` and `(..., k, n)`, or four where either is a vector.
+
+    Both are complex: torch multiplies no real matrix with a complex one.
+    """
+    if b.re.ndim < 2 or a.re.ndim < 2:
+        return ComplexParts(a.re @ b.re - a.im @ b.im, a.re @ b.im + a.im @ b.re)
+    width, product = b.re.shape[-1], torch.cat([a.re, a.im], -1) @ from_right(b)
+    return ComplexParts(product[..., :width], product[..., width:])
 
 
 @rule(aten.addmm.default, aten.baddbmm.default)
@@ -352,14 +339,9 @@ def _(c, a, b, *, beta=1, alpha=1):
     return _sum(_product(parts(c), beta), parts(matrix_product(a, b)), alpha)
 
 
-def block(z: ComplexParts) -> Tensor:
-    """`[[re, -im], [im, re]]` `(..., 2a, 2b)` of z `(..., a, b)`: products and inverses of blocks are those of z."""
-    return torch.cat([torch.cat([z.re, -z.im], -1), torch.cat([z.im, z.re], -1)], -2)
-
-
 @rule(aten.linalg_inv.default)
 def _(z):
-    n, inverse = z.re.shape[-1], torch.linalg.inv(block(z))
+    n, inverse = z.re.shape[-1], torch.linalg.inv(from_left(z))
     return ComplexParts(inverse[..., :n, :n], inverse[..., n:, :n])
 
 
@@ -370,7 +352,7 @@ def _(A, b, *, left=True):
     A, b = parts(A), parts(b)
     vector = b.re.ndim == A.re.ndim - 1
     columns = b.each(lambda part: part.unsqueeze(-1)) if vector else b
-    solved = torch.linalg.inv(block(A)) @ torch.cat(list(columns), -2)
+    solved = torch.linalg.inv(from_left(A)) @ torch.cat(list(columns), -2)
     n = A.re.shape[-1]
     x = ComplexParts(solved[..., :n, :], solved[..., n:, :])
     return x.each(lambda part: part.squeeze(-1)) if vector else x
