@@ -169,6 +169,8 @@ def test_a_program_of_one_sample_has_a_batch_of_one():
 SQUARE = complex_signal(6, 6)
 OPERATIONS: dict[str, Callable] = {
     "quotients": lambda z: (2 + 1j) / z + z / (z.conj() + 2) - 1 / z + z / 3,
+    "real with complex numbers": lambda z: z.real * (2 + 0j) + z.real / (2 + 0j) + (2 + 0j) - z.real**1j,
+    "from real": lambda z: torch.rsub(z.real, 2 + 0j) + z,
     "powers": lambda z: z**2 + z**-1 + z.square() + z**3 + z**0.5 + z**1.5,
     "sizes": lambda z: z.abs() + z.angle() + torch.linalg.vector_norm(z, dim=-1, keepdim=True) + z.real * z.imag,
     "functions": lambda z: z.exp() + z.log() + z.sqrt() + z.sgn() + torch.polar(z.abs(), z.real),
@@ -213,6 +215,14 @@ def test_sizes_and_quotients_of_numbers_beyond_the_range_of_squares():
     traced = torch.export.export(Applied(lambda z: z.abs() + (z[:, :1] / z).real.nan_to_num(0)), (z,), strict=False)
     (said,) = RealForm(traced)(torch.view_as_real(z))
     torch.testing.assert_close(said, torch.tensor([[1.0, 5e30, 0.0]]))
+
+
+def test_roots_beside_the_negative_axis_keep_their_small_real_part():
+    z = torch.tensor([[-1 + 1e-4j, -1 - 1e-6j, -4, 0, 3 - 4j]], dtype=torch.complex64)
+    traced = torch.export.export(Applied(torch.sqrt), (z,), strict=False)
+    (said,) = RealForm(traced)(torch.view_as_real(z))
+    # a handful of roundings, of each part by itself
+    torch.testing.assert_close(said, torch.view_as_real(z.sqrt()), rtol=10 * torch.finfo(torch.float32).eps, atol=0)
 
 
 # Refusals

@@ -3,6 +3,7 @@
 What is linear over the reals is done to both parts; the rest is arithmetic: `(a + jb)(c + jd) = ac - bd + j(ad + bc)`.
 """
 
+import functools
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -216,6 +217,8 @@ def _split(value: Any) -> tuple[Any, Any]:
 def _product(a, b):
     """The product, which takes two real ones where one factor is real."""
     (a_re, a_im), (b_re, b_im) = _split(a), _split(b)
+    if a_im is None and b_im is None:
+        return ComplexParts.of_real(a_re * b_re)
     if b_im is None:
         return ComplexParts(a_re * b_re, a_im * b_re)
     if a_im is None:
@@ -237,7 +240,7 @@ def _quotient(a, b):
 
 
 @rule(aten.reciprocal.default)
-def _(z):
+def _reciprocal(z):
     return _quotient(torch.ones_like(z.re), z)
 
 
@@ -248,10 +251,13 @@ def _(z):
 
 @rule(aten.pow.Tensor_Scalar)
 def _(z, exponent):
-    if exponent in (-1, 0.5, 1, 2, 3):
-        simple = {-1: lambda: _quotient(torch.ones_like(z.re), z), 0.5: lambda: _root(z), 1: lambda: z}
-        cube = {2: lambda: _product(z, z), 3: lambda: _product(z, _product(z, z))}
-        return (simple | cube)[exponent]()
+    z = parts(z)
+    if exponent == -1:
+        return _reciprocal(z)
+    if exponent == 0.5:
+        return _root(z)
+    if exponent in (1, 2, 3):
+        return functools.reduce(_product, [z] * int(exponent))
     return _exponential(_product(_logarithm(z), exponent))
 
 
@@ -288,9 +294,11 @@ def _(z):
 
 @rule(aten.sqrt.default)
 def _root(z):
-    size = _size(z)
-    im = ((size - z.re).clamp_min(0) / 2).sqrt()
-    return ComplexParts(((size + z.re).clamp_min(0) / 2).sqrt(), torch.where(z.im < 0, -im, im))
+    """The root by its larger part, which no difference makes inexact: the product of both parts is `im / 2`."""
+    large = ((_size(z) + z.re.abs()) / 2).sqrt()
+    small = z.im.abs() / (2 * torch.where(large > 0, large, 1))
+    im = torch.where(z.re < 0, large, small)
+    return ComplexParts(torch.where(z.re < 0, small, large), torch.where(z.im < 0, -im, im))
 
 
 @rule(aten.isfinite.default)
@@ -304,14 +312,14 @@ def _(z):
 
 
 @rule(aten.eq.Tensor, aten.eq.Scalar)
-def _(a, b):
+def _equal(a, b):
     (a_re, a_im), (b_re, b_im) = _split(a), _split(b)
     return (a_re == b_re) & ((0 if a_im is None else a_im) == (0 if b_im is None else b_im))
 
 
 @rule(aten.ne.Tensor, aten.ne.Scalar)
 def _(a, b):
-    return ~RULES[aten.eq.Tensor](a, b)
+    return ~_equal(a, b)
 
 
 @rule(aten.linalg_vector_norm.default)
