@@ -136,6 +136,8 @@ def check_program(estimator, obs: Observation) -> None:
         with torch.no_grad():
             said, wanted = low(batch), estimator(batch)
         check_near(said.x, wanted.x)
+        if wanted.var is not None:
+            check_near(said.var, wanted.var)
 
 
 @pytest.mark.parametrize("operator", OPERATORS.values(), ids=OPERATORS)
@@ -154,6 +156,33 @@ def test_classical_estimators_become_real():
     check_program(ofdm.Wiener.of(CHANNELS, ofdm.ChannelCovariance.of(CHANNELS, 300)), obs)
     lmmse = ff.LMMSE(None, torch.eye(12, dtype=torch.complex64))
     check_program(lmmse, SPARSE.sample(4, generator_of(4))[1])
+
+
+def test_lmmse_of_measurements_that_repeat_needs_no_noise():
+    A = complex_signal(3, 8)
+    obs = of_complex_numbers(Dense(torch.cat([A, A])))
+    lmmse = ff.LMMSE(None, torch.eye(8, dtype=torch.complex64))
+    low = lowered(lmmse, obs)
+    for noise_var in (0.0, 0.02):
+        now = Observation(obs.y, obs.A, torch.tensor(noise_var))
+        check_near(low(now).x, lmmse(now).x)
+        check_near(low(now).var, lmmse(now).var)
+
+
+@pytest.mark.parametrize("shape", [(4, 2, 1), (1, 2, 1), (2, 1), ()])
+def test_noise_variances_of_several_axes(shape):
+    """Of samples that have several observations each."""
+    y, noise_var = torch.randn(4, 2, 6, generator=generator_of(5)), 0.1 + torch.rand(shape, generator=generator_of(6))
+    obs = Observation(y, Dense(complex_signal(6, 8).real), noise_var)
+    check_program(ff.iterate(OAMP(), 1), obs)
+
+
+def test_a_noise_variance_that_the_network_measures_is_no_input():
+    problem = dataclasses.replace(CHANNELS, known_noise=False)
+    net, (_, obs) = made(problem, MIXER), problem.sample(4, generator_of(4))
+    assert obs.noise_var is None
+    assert [port.name for port in lowered(net, obs).inputs] == ["y"]
+    check_program(net, obs)
 
 
 def test_a_program_of_one_sample_has_a_batch_of_one():

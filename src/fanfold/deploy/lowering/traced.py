@@ -12,8 +12,9 @@ from torch.export import Dim, ExportedProgram
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
 from fanfold.core.abilities import ability, offers
+from fanfold.core.complex_pairs import as_pairs
 from fanfold.deploy.lowering.ports import BATCH, Port
-from fanfold.deploy.lowering.real_form import RealForm
+from fanfold.deploy.lowering.real_form import RealForm, needed_by
 from fanfold.estimators.base import Classifying, Quantiled
 from fanfold.observation import Estimate, Estimator, Observation
 
@@ -184,12 +185,7 @@ def _traced(module: nn.Module, arguments: tuple[Tensor, ...], batch: int | None)
 def _taken(program: ExportedProgram) -> list[bool]:
     """Which inputs the outputs depend on."""
     (output,) = program.graph.find_nodes(op="output")
-    needed, waiting = set(), list(output.all_input_nodes)
-    while waiting:
-        if (node := waiting.pop()) not in needed:
-            needed.add(node)
-            waiting.extend(node.all_input_nodes)
-    names = {node.name for node in needed}
+    names = {node.name for node in needed_by(output.all_input_nodes)}
     return [name in names for name in program.graph_signature.user_inputs]
 
 
@@ -204,15 +200,14 @@ def _says_quantiles(estimator: Estimator, example: Observation) -> bool:
 
 
 def _real(t: Tensor) -> Tensor:
-    return torch.view_as_real(t.resolve_conj()).contiguous() if t.is_complex() else t.contiguous()
+    return (as_pairs(t) if t.is_complex() else t).contiguous()
 
 
 def _each(obs: Observation) -> Tensor:
-    """A noise variance for each sample, `(batch, 1, ...)`, with as many axes as y."""
+    """A noise variance for each sample, `(batch, ..., 1)`, with as many axes as y: 1 where it is the same along one."""
     noise_var = torch.as_tensor(obs.noise_var)
-    if noise_var.ndim < obs.y.ndim and noise_var.numel() > 1:
-        return noise_var.expand(*obs.y.shape[:-1], 1).contiguous()
-    return noise_var.expand(len(obs.y), *(1,) * (obs.y.ndim - 1)).contiguous()
+    noise_var = noise_var.reshape(*(1,) * (obs.y.ndim - noise_var.ndim), *noise_var.shape)
+    return noise_var.expand(len(obs.y), *noise_var.shape[1:]).contiguous()
 
 
 def _port(name: str, t: Tensor, unit: str, batch: int | None) -> Port:
