@@ -283,6 +283,22 @@ def test_what_cannot_leave_is_refused_by_name(estimator, sentence):
         lowered(estimator, obs)
 
 
+@pytest.mark.parametrize("batch", [0, 5])
+def test_a_batch_beyond_the_example_is_refused(batch):
+    with pytest.raises(ValueError, match=f"batch is {batch} and the example has 4 samples"):
+        lowered(ff.iterate(ISTA(), 1), SPARSE.sample(4, generator_of(0))[1], batch=batch)
+
+
+@pytest.mark.filterwarnings("ignore:ISTA has not reached")
+def test_an_equilibrium_of_very_many_iterations_is_refused():
+    problem, _ = ROWS["equilibrium"]
+    settings = estimators.EquilibriumSettings(ISTA(0.01), {"threshold": "tied"}, 1e-6, max_iterations=302)
+    with pytest.raises(
+        ValueError, match=r"took 302 iterations, and a traced program has from 1 to 300; .*raise tolerance"
+    ):
+        lowered(settings.build(problem), problem.sample(4, generator_of(2))[1])
+
+
 def test_half_precision_is_refused():
     with pytest.raises(ValueError, match="export in single or double precision"):
         lowered(by_values, Observation(torch.ones(3, 2, dtype=torch.float16)))

@@ -112,10 +112,7 @@ def _(keep: Keep, value: Any, shape: Any, **_: Any) -> Any:
             rows, columns = (size if asked == -1 else asked for size, asked in zip(z.shape[-2:], shape[1:]))
             if (rows, columns) == tuple(z.shape[-2:]):
                 return Spread(constant, shape)
-    value = opened(value, keep)
-    if isinstance(value, ComplexParts):
-        return value.each(lambda part: part.expand(shape))
-    return value.expand(shape)
+    return _of_each_part(opened(value, keep), lambda part: part.expand(shape))
 
 
 @_product(aten.view.default, aten._unsafe_view.default, aten.reshape.default)
@@ -124,19 +121,16 @@ def _(keep: Keep, value: Any, shape: Any) -> Any:
         if len(shape) == 3 and tuple(shape[1:]) == tuple(value.matrix.value.shape[-2:]):
             return value
         value = spread_out(value, keep)
-    else:
-        value = opened(value, keep)
-    if isinstance(value, ComplexParts):
-        return value.each(lambda part: part.reshape(shape))
-    return value.reshape(shape)
+    return _of_each_part(opened(value, keep), lambda part: part.reshape(shape))
 
 
 def spread_out(value: Spread, keep: Keep) -> Any:
     """A matrix for a batch, copied for each after all."""
-    matrix = opened(value.matrix, keep)
-    if isinstance(matrix, ComplexParts):
-        return matrix.each(lambda part: part.expand(value.shape))
-    return matrix.expand(value.shape)
+    return _of_each_part(opened(value.matrix, keep), lambda part: part.expand(value.shape))
+
+
+def _of_each_part(value: Any, linear: Callable[[Tensor], Tensor]) -> Any:
+    return value.each(linear) if isinstance(value, ComplexParts) else linear(value)
 
 
 # Fourier transforms, along one axis after the other

@@ -86,8 +86,8 @@ def lowered(
         The program, with its ports.
 
     Raises:
-        ValueError: If the example is no batch of two or more, has a matrix for each sample, or is in half precision;
-            or the estimator cannot be traced, or has an operation that has no form in real numbers.
+        ValueError: If the example is no batch of two or more, has fewer samples than `batch` or a matrix for each, or
+            is in half precision; or the estimator cannot be traced, or has an operation without a form in real numbers.
 
     Example:
         >>> import fanfold as ff, torch
@@ -96,7 +96,7 @@ def lowered(
         >>> ff.deploy.lowered(ff.iterate(ff.algorithms.OAMP(), 2), obs).inputs[0].shape
         ('batch', 20, 2)
     """
-    _check(example)
+    _check(example, batch)
     example = example[: batch or len(example.y)]
     given = example.noise_var is not None and (example.noise_var.ndim > 0 or not fixed_noise)
     with _evaluating(estimator), torch.no_grad(), warnings.catch_warnings():
@@ -122,11 +122,16 @@ def lowered(
     return Lowered(program, tuple(inputs if given else inputs[:1]), tuple(outputs))
 
 
-def _check(example: Observation) -> None:
+def _check(example: Observation, batch: int | None) -> None:
     if example.y.ndim < 2 or len(example.y) < 2:
         raise ValueError(
             f"the example's y has shape {tuple(example.y.shape)}; pass a batch of at least two samples, (batch, m), so "
             "that the program takes batches of any size."
+        )
+    if batch is not None and not 0 < batch <= len(example.y):
+        raise ValueError(
+            f"batch is {batch} and the example has {len(example.y)} samples; pass a batch from 1 to {len(example.y)}, "
+            "or a longer example."
         )
     if example.A is not None and example.A.varies:
         raise ValueError(
