@@ -4,11 +4,11 @@ import pytest
 import torch
 
 import fanfold as ff
+from fanfold.core.complex_pairs import as_pairs
 from fanfold.core.streams import generator_of
 from fanfold.estimators.base import MeasuresNoise
 from fanfold.estimators.ofdm import ADMMSettings, FilterSettings, MixerSettings
 from fanfold.estimators.ofdm.front_end import SMALLEST_NOISE_VAR, FrontEnd
-from fanfold.estimators.ofdm.pairs import as_pairs
 
 CHANNELS = ff.problems.OFDMChannel("kronecker:array=2x2x2,subcarriers=12,delay_spread_ns=300", "comb-2", (0.0, 20.0))
 NETWORKS = {

@@ -136,6 +136,8 @@ def check_program(estimator, obs: Observation) -> None:
         with torch.no_grad():
             said, wanted = low(batch), estimator(batch)
         check_near(said.x, wanted.x)
+        if wanted.var is not None:
+            check_near(said.var, wanted.var)
 
 
 @pytest.mark.parametrize("operator", OPERATORS.values(), ids=OPERATORS)
@@ -156,6 +158,33 @@ def test_classical_estimators_become_real():
     check_program(lmmse, SPARSE.sample(4, generator_of(4))[1])
 
 
+def test_lmmse_of_measurements_that_repeat_needs_no_noise():
+    A = complex_signal(3, 8)
+    obs = of_complex_numbers(Dense(torch.cat([A, A])))
+    lmmse = ff.LMMSE(None, torch.eye(8, dtype=torch.complex64))
+    low = lowered(lmmse, obs)
+    for noise_var in (0.0, 0.02):
+        now = Observation(obs.y, obs.A, torch.tensor(noise_var))
+        check_near(low(now).x, lmmse(now).x)
+        check_near(low(now).var, lmmse(now).var)
+
+
+@pytest.mark.parametrize("shape", [(4, 2, 1), (1, 2, 1), (2, 1), ()])
+def test_noise_variances_of_several_axes(shape):
+    """Of samples that have several observations each."""
+    y, noise_var = torch.randn(4, 2, 6, generator=generator_of(5)), 0.1 + torch.rand(shape, generator=generator_of(6))
+    obs = Observation(y, Dense(complex_signal(6, 8).real), noise_var)
+    check_program(ff.iterate(OAMP(), 1), obs)
+
+
+def test_a_noise_variance_that_the_network_measures_is_no_input():
+    problem = dataclasses.replace(CHANNELS, known_noise=False)
+    net, (_, obs) = made(problem, MIXER), problem.sample(4, generator_of(4))
+    assert obs.noise_var is None
+    assert [port.name for port in lowered(net, obs).inputs] == ["y"]
+    check_program(net, obs)
+
+
 def test_a_program_of_one_sample_has_a_batch_of_one():
     obs = of_complex_numbers(OPERATORS["dense"])
     low = lowered(ff.iterate(ISTA(0.01), 1), obs, batch=1)
@@ -169,6 +198,8 @@ def test_a_program_of_one_sample_has_a_batch_of_one():
 SQUARE = complex_signal(6, 6)
 OPERATIONS: dict[str, Callable] = {
     "quotients": lambda z: (2 + 1j) / z + z / (z.conj() + 2) - 1 / z + z / 3,
+    "real with complex numbers": lambda z: z.real * (2 + 0j) + z.real / (2 + 0j) + (2 + 0j) - z.real**1j,
+    "from real": lambda z: torch.rsub(z.real, 2 + 0j) + z,
     "powers": lambda z: z**2 + z**-1 + z.square() + z**3 + z**0.5 + z**1.5,
     "sizes": lambda z: z.abs() + z.angle() + torch.linalg.vector_norm(z, dim=-1, keepdim=True) + z.real * z.imag,
     "functions": lambda z: z.exp() + z.log() + z.sqrt() + z.sgn() + torch.polar(z.abs(), z.real),
@@ -177,6 +208,10 @@ OPERATIONS: dict[str, Callable] = {
     "shapes": lambda z: torch.cat([z, z.flip(-1)], -1).roll(1, -1)[..., 1:7].reshape(-1, 2, 3).mT.flatten(1),
     "picks": lambda z: torch.stack([z[:, [2, 0]], z[:, 1:3]], -1).sum(-1) + torch.nn.functional.pad(z, (0, 2))[:, :2],
     "products": lambda z: (z[:, None, :] @ z[:, :, None].conj())[..., 0] + torch.einsum("bi,bj->bij", z, z).sum(-1),
+    "vectors": lambda z: (z @ SQUARE) @ z[0] + z @ SQUARE[0] + (SQUARE @ z[0])[:4],
+    "layers": lambda z: (
+        nn.functional.linear(z, SQUARE, z[0]) + nn.functional.linear(z, z @ SQUARE, SQUARE[0, :4]).sum()
+    ),
     "constants": lambda z: z @ SQUARE + (SQUARE @ z.mT).mT + (z.real + 0j) @ SQUARE + z @ (SQUARE.real + 0j),
     "inverses": lambda z: torch.linalg.inv(torch.diag_embed(z) + 0.1)[:, 0],
     "solutions": lambda z: torch.linalg.solve(torch.diag_embed(z) + 0.1j, z),
@@ -211,6 +246,14 @@ def test_sizes_and_quotients_of_numbers_beyond_the_range_of_squares():
     torch.testing.assert_close(said, torch.tensor([[1.0, 5e30, 0.0]]))
 
 
+def test_roots_beside_the_negative_axis_keep_their_small_real_part():
+    z = torch.tensor([[-1 + 1e-4j, -1 - 1e-6j, -4, 0, 3 - 4j]], dtype=torch.complex64)
+    traced = torch.export.export(Applied(torch.sqrt), (z,), strict=False)
+    (said,) = RealForm(traced)(torch.view_as_real(z))
+    # a handful of roundings, of each part by itself
+    torch.testing.assert_close(said, torch.view_as_real(z.sqrt()), rtol=10 * torch.finfo(torch.float32).eps, atol=0)
+
+
 # Refusals
 
 
@@ -238,6 +281,22 @@ def test_what_cannot_leave_is_refused_by_name(estimator, sentence):
     _, obs = SPARSE.sample(4, generator_of(0))
     with pytest.raises(ValueError, match=sentence):
         lowered(estimator, obs)
+
+
+@pytest.mark.parametrize("batch", [0, 5])
+def test_a_batch_beyond_the_example_is_refused(batch):
+    with pytest.raises(ValueError, match=f"batch is {batch} and the example has 4 samples"):
+        lowered(ff.iterate(ISTA(), 1), SPARSE.sample(4, generator_of(0))[1], batch=batch)
+
+
+@pytest.mark.filterwarnings("ignore:ISTA has not reached")
+def test_an_equilibrium_of_very_many_iterations_is_refused():
+    problem, _ = ROWS["equilibrium"]
+    settings = estimators.EquilibriumSettings(ISTA(0.01), {"threshold": "tied"}, 1e-6, max_iterations=302)
+    with pytest.raises(
+        ValueError, match=r"took 302 iterations, and a traced program has from 1 to 300; .*raise tolerance"
+    ):
+        lowered(settings.build(problem), problem.sample(4, generator_of(2))[1])
 
 
 def test_half_precision_is_refused():

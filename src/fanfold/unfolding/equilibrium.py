@@ -19,7 +19,7 @@ from fanfold.unfolding.boundary import HasOperator
 from fanfold.unfolding.unfold import Unfolded
 
 Gradient = Literal["implicit", "jacobian-free"]
-MOST_TRACED = 300  # iterations of a program for elsewhere
+MOST_TRACED = 300  # iterations of a program for elsewhere, which has each written out and grows with them
 
 
 @checks_arguments

@@ -60,13 +60,3 @@ class Spread:
 
     def __init__(self, matrix: Constant, shape: Any):
         self.matrix, self.shape = matrix, tuple(shape)
-
-
-def from_right(M: Tensor) -> Tensor:
-    """The real matrix that right-multiplies rows `(re, im)` as M `(..., a, b)`, complex, does complex rows."""
-    return torch.cat([torch.cat([M.real, M.imag], -1), torch.cat([-M.imag, M.real], -1)], -2)
-
-
-def from_left(M: Tensor) -> Tensor:
-    """The real matrix that left-multiplies columns, reals over imaginaries, as M does complex columns."""
-    return torch.cat([torch.cat([M.real, -M.imag], -1), torch.cat([M.imag, M.real], -1)], -2)

@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fanfold.deploy.lowering.pairs import ComplexParts, Constant, Spread, from_left, from_right
-from fanfold.deploy.lowering.rules import matrix_product, parts
+from fanfold.core.complex_pairs import from_left, from_right
+from fanfold.deploy.lowering.pairs import ComplexParts, Constant, Spread
+from fanfold.deploy.lowering.rules import matrix_product
 
 aten = torch.ops.aten
-Keep = Callable[
-    [Callable[[], Tensor], str], Tensor
-]  # computes a constant once, under a tag, and gives what stands for it
+# computes a constant once, under a tag, and gives what stands for it
+Keep = Callable[[Callable[[], Tensor], str], Tensor]
 PRODUCTS: dict[Any, Callable[..., Any]] = {}  # operation: what takes `keep` before its arguments
 
 
@@ -49,11 +49,8 @@ def product(keep: Keep, a: Any, b: Any) -> Any:
         return _from_left(keep, left, opened(b, keep, "b"), one=isinstance(a, Spread))
     if right is not None:
         return _from_right(keep, opened(a, keep, "a"), right, one=isinstance(b, Spread))
-    return _of_both(opened(a, keep, "a"), opened(b, keep, "b"))
-
-
-def _of_both(a: Any, b: Any) -> Any:
-    return matrix_product(a, b) if isinstance(a, ComplexParts) or isinstance(b, ComplexParts) else a @ b
+    a, b = opened(a, keep, "a"), opened(b, keep, "b")
+    return matrix_product(a, b) if isinstance(a, ComplexParts) else a @ b
 
 
 def _matrix(value: Any) -> Tensor | None:
@@ -68,19 +65,9 @@ def _from_right(keep: Keep, a: Any, M: Tensor, *, one: bool = False, turned: boo
     def kept(real: Callable[[Tensor], Tensor]) -> Tensor:
         return keep(lambda: real(M.mT if turned else M.reshape(M.shape[-2:]) if one else M), "right")
 
-    b = M.shape[-2 if turned else -1]
     if not M.is_complex():
-        if not isinstance(a, ComplexParts):
-            return a @ kept(Tensor.contiguous)
-        if a.re.ndim > 2:
-            both, rows = torch.cat(list(a), -2) @ kept(Tensor.contiguous), a.re.shape[-2]
-            return ComplexParts(both[..., :rows, :], both[..., rows:, :])
-        both = torch.stack(list(a)) @ kept(Tensor.contiguous)
-        return ComplexParts(both[0], both[1])
-    if isinstance(a, ComplexParts):
-        both = torch.cat(list(a), -1) @ kept(from_right)
-    else:
-        both = a @ kept(lambda M: torch.cat([M.real, M.imag], -1))
+        return a @ kept(Tensor.contiguous)
+    b, both = M.shape[-2 if turned else -1], torch.cat(list(a), -1) @ kept(_block_from_right)
     return ComplexParts(both[..., :b], both[..., b:])
 
 
@@ -90,17 +77,17 @@ def _from_left(keep: Keep, M: Tensor, b: Any, *, one: bool = False) -> Any:
     def kept(real: Callable[[Tensor], Tensor]) -> Tensor:
         return keep(lambda: real(M.reshape(M.shape[-2:]) if one else M), "left")
 
-    m = M.shape[-2]
     if not M.is_complex():
-        if not isinstance(b, ComplexParts):
-            return kept(Tensor.contiguous) @ b
-        both, width = kept(Tensor.contiguous) @ torch.cat(list(b), -1), b.re.shape[-1]
-        return ComplexParts(both[..., :width], both[..., width:])
-    if isinstance(b, ComplexParts):
-        both = kept(from_left) @ torch.cat(list(b), -2)
-    else:
-        both = kept(lambda M: torch.cat([M.real, M.imag], -2)) @ b
+        return kept(Tensor.contiguous) @ b
+    if b.re.ndim == 1:
+        return _from_right(keep, b, M, one=one, turned=True)
+    m, both = M.shape[-2], kept(lambda M: from_left(ComplexParts.of_complex(M))) @ torch.cat(list(b), -2)
     return ComplexParts(both[..., :m, :], both[..., m:, :])
+
+
+def _block_from_right(M: Tensor) -> Tensor:
+    """The real matrix `(..., 2 a, 2 b)` of complex M `(..., a, b)`."""
+    return from_right(ComplexParts.of_complex(M))
 
 
 @_product(aten.linear.default)
@@ -109,11 +96,10 @@ def _(keep: Keep, x: Any, weight: Any, bias: Any = None) -> Any:
     if bias is None and isinstance(weight, Constant) and weight.value.is_complex():
         return _from_right(keep, x, weight.value, turned=True)
     weight, bias = opened(weight, keep, "weight"), opened(bias, keep, "bias")
-    if not any(isinstance(v, ComplexParts) for v in (x, weight, bias)):
+    if not isinstance(x, ComplexParts):
         return torch.nn.functional.linear(x, weight, bias)
-    turned = weight.each(lambda part: part.mT) if isinstance(weight, ComplexParts) else weight.mT
-    y = _of_both(x, turned)
-    return y if bias is None else ComplexParts(*(a + b for a, b in zip(parts(y), parts(bias), strict=True)))
+    y = matrix_product(x, weight.each(lambda part: part.mT))
+    return y if bias is None else ComplexParts(y.re + bias.re, y.im + bias.im)
 
 
 @_product(aten.expand.default)
@@ -126,10 +112,7 @@ def _(keep: Keep, value: Any, shape: Any, **_: Any) -> Any:
             rows, columns = (size if asked == -1 else asked for size, asked in zip(z.shape[-2:], shape[1:]))
             if (rows, columns) == tuple(z.shape[-2:]):
                 return Spread(constant, shape)
-    value = opened(value, keep)
-    if isinstance(value, ComplexParts):
-        return value.each(lambda part: part.expand(shape))
-    return value.expand(shape)
+    return _of_each_part(opened(value, keep), lambda part: part.expand(shape))
 
 
 @_product(aten.view.default, aten._unsafe_view.default, aten.reshape.default)
@@ -138,19 +121,16 @@ def _(keep: Keep, value: Any, shape: Any) -> Any:
         if len(shape) == 3 and tuple(shape[1:]) == tuple(value.matrix.value.shape[-2:]):
             return value
         value = spread_out(value, keep)
-    else:
-        value = opened(value, keep)
-    if isinstance(value, ComplexParts):
-        return value.each(lambda part: part.reshape(shape))
-    return value.reshape(shape)
+    return _of_each_part(opened(value, keep), lambda part: part.reshape(shape))
 
 
 def spread_out(value: Spread, keep: Keep) -> Any:
     """A matrix for a batch, copied for each after all."""
-    matrix = opened(value.matrix, keep)
-    if isinstance(matrix, ComplexParts):
-        return matrix.each(lambda part: part.expand(value.shape))
-    return matrix.expand(value.shape)
+    return _of_each_part(opened(value.matrix, keep), lambda part: part.expand(value.shape))
+
+
+def _of_each_part(value: Any, linear: Callable[[Tensor], Tensor]) -> Any:
+    return value.each(linear) if isinstance(value, ComplexParts) else linear(value)
 
 
 # Fourier transforms, along one axis after the other
@@ -158,7 +138,7 @@ def spread_out(value: Spread, keep: Keep) -> Any:
 
 @_product(aten._fft_c2c.default)
 def _(keep: Keep, z: Any, axes: Any, normalisation: int, forward: bool) -> ComplexParts:
-    z = parts(opened(z, keep))
+    z = opened(z, keep)
     for axis in axes:
         z = _transformed(keep, z, axis, normalisation, forward=forward)
     return z
@@ -201,7 +181,7 @@ def _transformed(keep: Keep, z: ComplexParts, axis: int, normalisation: int, *, 
 
     def matrix() -> Tensor:
         turned = torch.polar(torch.ones(n, n, dtype=torch.float64), (-1 if forward else 1) * _turns(n))
-        return from_right(_scale(n, normalisation) * turned).to(z.re.dtype)
+        return _block_from_right(_scale(n, normalisation) * turned).to(z.re.dtype)
 
     rows = torch.cat([part.movedim(axis, -1) for part in z], -1) @ keep(matrix, f"fourier{axis}")
     return ComplexParts(rows[..., :n].movedim(-1, axis), rows[..., n:].movedim(-1, axis))

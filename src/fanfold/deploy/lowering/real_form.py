@@ -1,8 +1,7 @@
 """A traced program run again with real tensors alone: what depends on no input is computed once and kept."""
 
 import math
-import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -71,12 +70,10 @@ class RealForm(nn.Module):
         program = without_rare_operations(program)
         _refuse_state(program)
         graph = program.graph
-        self._inputs = [
-            spec.arg.name for spec in program.graph_signature.input_specs if spec.kind is InputKind.USER_INPUT
-        ]
+        self._inputs = program.graph_signature.user_inputs
         (output,) = graph.find_nodes(op="output")
         self._outputs = list(output.args[0])
-        needed = _needed(self._outputs)
+        needed = needed_by(self._outputs)
         self._nodes = [node for node in graph.nodes if node in needed and node.op == "call_function"]
         _refuse_chance(self._nodes)
         self._complex = {node: _is_complex(node) for node in graph.nodes}
@@ -87,14 +84,15 @@ class RealForm(nn.Module):
     def _computed(self, program: ExportedProgram, needed: set[Node]) -> dict[Node, Any]:
         """The value of each node that depends on no input."""
         held = {**program.state_dict, **program.constants}
+        specs = program.graph_signature.input_specs
+        targets = {spec.arg.name: spec.target for spec in specs if spec.kind is not InputKind.USER_INPUT}
         values: dict[Node, Any] = {}
         for node in program.graph.nodes:
             if node not in needed:
                 continue
             if node.op == "placeholder":
-                spec = next(s for s in program.graph_signature.input_specs if s.arg.name == node.name)
-                if spec.kind is not InputKind.USER_INPUT and spec.target is not None:
-                    values[node] = held[spec.target]
+                if (target := targets.get(node.name)) is not None:
+                    values[node] = held[target]
             elif node.op == "call_function" and all(a in values for a in node.all_input_nodes):
                 args, kwargs = (map_arg(a, values.__getitem__) for a in (node.args, node.kwargs))
                 values[node] = node.target(*args, **kwargs)
@@ -142,7 +140,7 @@ class RealForm(nn.Module):
             return target(*args, **kwargs)
         if node.target not in RULES:
             raise ValueError(
-                f"{_name(node.target)} on complex numbers has no form in real ones here, so that this estimator cannot "
+                f"{node.target} on complex numbers has no form in real ones here, so that this estimator cannot "
                 "leave PyTorch; write the step without it, or export a real estimator."
             )
         return RULES[node.target](*args, **kwargs)
@@ -206,8 +204,8 @@ def _refuse_state(program: ExportedProgram) -> None:
         raise ValueError(f"the estimator changes {', '.join(map(str, changed))} as it runs; export one that does not.")
 
 
-def _needed(outputs: list[Any]) -> set[Node]:
-    """The nodes that outputs depend on."""
+def needed_by(outputs: Sequence[Any]) -> set[Node]:
+    """The nodes that outputs depend on, those among the outputs too."""
     needed: set[Node] = set()
     waiting = [node for node in outputs if isinstance(node, Node)]
     while waiting:
@@ -240,7 +238,7 @@ def _refuse_chance(nodes: list[Node]) -> None:
     drawn = [node for node in nodes if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())]
     if drawn:
         raise ValueError(
-            f"the estimator draws numbers at random as it runs, by {_name(drawn[0].target)}, which no program can "
+            f"the estimator draws numbers at random as it runs, by {drawn[0].target}, which no program can "
             "repeat; draw them once, before it is exported."
         )
 
@@ -259,7 +257,3 @@ def _opened_all(value: Any, keep: Any, tag: str = "") -> Any:
 
 def _same_bits(a: Tensor, b: Tensor) -> bool:
     return torch.equal(a.reshape(-1).view(torch.uint8), b.reshape(-1).view(torch.uint8))
-
-
-def _name(target: Any) -> str:
-    return target.__name__ if target.__module__ == operator.__name__ else str(target)

@@ -3,6 +3,7 @@
 What is linear over the reals is done to both parts; the rest is arithmetic: `(a + jb)(c + jd) = ac - bd + j(ad + bc)`.
 """
 
+import functools
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fanfold.core.complex_pairs import from_left, from_right
 from fanfold.deploy.lowering.pairs import ComplexParts
 
 aten = torch.ops.aten
@@ -59,8 +61,8 @@ def _of(value: Any, part: int) -> Any:
 
 
 for _target in (
-    *(aten.view.default, aten.reshape.default, aten._unsafe_view.default, aten.expand.default, aten.permute.default),
-    *(aten.transpose.int, aten.t.default, aten.select.int, aten.slice.Tensor, aten.unsqueeze.default),
+    *(aten.permute.default, aten.transpose.int, aten.t.default, aten.select.int, aten.slice.Tensor),
+    aten.unsqueeze.default,
     *(aten.squeeze.default, aten.squeeze.dim, aten.squeeze.dims, aten.clone.default, aten.alias.default),
     *(aten.contiguous.default, aten.detach.default, aten.detach_.default, aten.flatten.using_ints, aten.unflatten.int),
     *(aten.cat.default, aten.stack.default, aten.index.Tensor, aten.index_select.default, aten.gather.default),
@@ -215,6 +217,8 @@ def _split(value: Any) -> tuple[Any, Any]:
 def _product(a, b):
     """The product, which takes two real ones where one factor is real."""
     (a_re, a_im), (b_re, b_im) = _split(a), _split(b)
+    if a_im is None and b_im is None:
+        return ComplexParts.of_real(a_re * b_re)
     if b_im is None:
         return ComplexParts(a_re * b_re, a_im * b_re)
     if a_im is None:
@@ -236,7 +240,7 @@ def _quotient(a, b):
 
 
 @rule(aten.reciprocal.default)
-def _(z):
+def _reciprocal(z):
     return _quotient(torch.ones_like(z.re), z)
 
 
@@ -247,10 +251,13 @@ def _(z):
 
 @rule(aten.pow.Tensor_Scalar)
 def _(z, exponent):
-    if exponent in (-1, 0.5, 1, 2, 3):
-        simple = {-1: lambda: _quotient(torch.ones_like(z.re), z), 0.5: lambda: _root(z), 1: lambda: z}
-        cube = {2: lambda: _product(z, z), 3: lambda: _product(z, _product(z, z))}
-        return (simple | cube)[exponent]()
+    z = parts(z)
+    if exponent == -1:
+        return _reciprocal(z)
+    if exponent == 0.5:
+        return _root(z)
+    if exponent in (1, 2, 3):
+        return functools.reduce(_product, [z] * int(exponent))
     return _exponential(_product(_logarithm(z), exponent))
 
 
@@ -287,9 +294,11 @@ def _(z):
 
 @rule(aten.sqrt.default)
 def _root(z):
-    size = _size(z)
-    im = ((size - z.re).clamp_min(0) / 2).sqrt()
-    return ComplexParts(((size + z.re).clamp_min(0) / 2).sqrt(), torch.where(z.im < 0, -im, im))
+    """The root by its larger part, which no difference makes inexact: the product of both parts is `im / 2`."""
+    large = ((_size(z) + z.re.abs()) / 2).sqrt()
+    small = z.im.abs() / (2 * torch.where(large > 0, large, 1))
+    im = torch.where(z.re < 0, large, small)
+    return ComplexParts(torch.where(z.re < 0, small, large), torch.where(z.im < 0, -im, im))
 
 
 @rule(aten.isfinite.default)
@@ -303,14 +312,14 @@ def _(z):
 
 
 @rule(aten.eq.Tensor, aten.eq.Scalar)
-def _(a, b):
+def _equal(a, b):
     (a_re, a_im), (b_re, b_im) = _split(a), _split(b)
     return (a_re == b_re) & ((0 if a_im is None else a_im) == (0 if b_im is None else b_im))
 
 
 @rule(aten.ne.Tensor, aten.ne.Scalar)
 def _(a, b):
-    return ~RULES[aten.eq.Tensor](a, b)
+    return ~_equal(a, b)
 
 
 @rule(aten.linalg_vector_norm.default)
@@ -321,30 +330,16 @@ def _(z, *args, **kwargs):
 # Products of matrices that both depend on the inputs; those with constant ones are in `lowering.products`
 
 
-@rule(aten.mm.default, aten.bmm.default, aten.matmul.default)
-def matrix_product(a, b):
-    """One real product: the left factor's parts stand beside each other, or above where the right one is real."""
-    if not isinstance(b, ComplexParts):
-        return a.each(lambda part: part @ b)
-    if not isinstance(a, ComplexParts):
-        product = a @ torch.cat([b.re, b.im], -1)
-    elif b.re.ndim < 2 or a.re.ndim < 2:
-        return ComplexParts(a.re @ b.re - a.im @ b.im, a.re @ b.im + a.im @ b.re)
-    else:
-        right = torch.cat([torch.cat([b.re, b.im], -1), torch.cat([-b.im, b.re], -1)], -2)
-        product = torch.cat([a.re, a.im], -1) @ right
-    width = b.re.shape[-1]
-    return ComplexParts(product[..., :width], product[..., width:])
-
-
 @rule(aten.mv.default, aten.dot.default)
-def _(a, b):
-    (a_re, a_im), (b_re, b_im) = _split(a), _split(b)
-    if b_im is None:
-        return ComplexParts(a_re @ b_re, a_im @ b_re)
-    if a_im is None:
-        return ComplexParts(a_re @ b_re, a_re @ b_im)
-    return ComplexParts(a_re @ b_re - a_im @ b_im, a_re @ b_im + a_im @ b_re)
+def matrix_product(a: ComplexParts, b: ComplexParts) -> ComplexParts:
+    """One real product of `(..., m, k)` and `(..., k, n)`, or four where either is a vector.
+
+    Both are complex: torch multiplies no real matrix with a complex one.
+    """
+    if b.re.ndim < 2 or a.re.ndim < 2:
+        return ComplexParts(a.re @ b.re - a.im @ b.im, a.re @ b.im + a.im @ b.re)
+    width, product = b.re.shape[-1], torch.cat([a.re, a.im], -1) @ from_right(b)
+    return ComplexParts(product[..., :width], product[..., width:])
 
 
 @rule(aten.addmm.default, aten.baddbmm.default)
@@ -352,14 +347,9 @@ def _(c, a, b, *, beta=1, alpha=1):
     return _sum(_product(parts(c), beta), parts(matrix_product(a, b)), alpha)
 
 
-def block(z: ComplexParts) -> Tensor:
-    """`[[re, -im], [im, re]]` `(..., 2a, 2b)` of z `(..., a, b)`: products and inverses of blocks are those of z."""
-    return torch.cat([torch.cat([z.re, -z.im], -1), torch.cat([z.im, z.re], -1)], -2)
-
-
 @rule(aten.linalg_inv.default)
 def _(z):
-    n, inverse = z.re.shape[-1], torch.linalg.inv(block(z))
+    n, inverse = z.re.shape[-1], torch.linalg.inv(from_left(z))
     return ComplexParts(inverse[..., :n, :n], inverse[..., n:, :n])
 
 
@@ -370,7 +360,7 @@ def _(A, b, *, left=True):
     A, b = parts(A), parts(b)
     vector = b.re.ndim == A.re.ndim - 1
     columns = b.each(lambda part: part.unsqueeze(-1)) if vector else b
-    solved = torch.linalg.inv(block(A)) @ torch.cat(list(columns), -2)
+    solved = torch.linalg.inv(from_left(A)) @ torch.cat(list(columns), -2)
     n = A.re.shape[-1]
     x = ComplexParts(solved[..., :n, :], solved[..., n:, :])
     return x.each(lambda part: part.squeeze(-1)) if vector else x

@@ -12,8 +12,9 @@ from torch.export import Dim, ExportedProgram
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
 from fanfold.core.abilities import ability, offers
+from fanfold.core.complex_pairs import as_pairs
 from fanfold.deploy.lowering.ports import BATCH, Port
-from fanfold.deploy.lowering.real_form import RealForm
+from fanfold.deploy.lowering.real_form import RealForm, needed_by
 from fanfold.estimators.base import Classifying, Quantiled
 from fanfold.observation import Estimate, Estimator, Observation
 
@@ -85,8 +86,8 @@ def lowered(
         The program, with its ports.
 
     Raises:
-        ValueError: If the example is no batch of two or more, has a matrix for each sample, or is in half precision;
-            or the estimator cannot be traced, or has an operation that has no form in real numbers.
+        ValueError: If the example is no batch of two or more, has fewer samples than `batch` or a matrix for each, or
+            is in half precision; or the estimator cannot be traced, or has an operation without a form in real numbers.
 
     Example:
         >>> import fanfold as ff, torch
@@ -95,7 +96,7 @@ def lowered(
         >>> ff.deploy.lowered(ff.iterate(ff.algorithms.OAMP(), 2), obs).inputs[0].shape
         ('batch', 20, 2)
     """
-    _check(example)
+    _check(example, batch)
     example = example[: batch or len(example.y)]
     given = example.noise_var is not None and (example.noise_var.ndim > 0 or not fixed_noise)
     with _evaluating(estimator), torch.no_grad(), warnings.catch_warnings():
@@ -121,11 +122,16 @@ def lowered(
     return Lowered(program, tuple(inputs if given else inputs[:1]), tuple(outputs))
 
 
-def _check(example: Observation) -> None:
+def _check(example: Observation, batch: int | None) -> None:
     if example.y.ndim < 2 or len(example.y) < 2:
         raise ValueError(
             f"the example's y has shape {tuple(example.y.shape)}; pass a batch of at least two samples, (batch, m), so "
             "that the program takes batches of any size."
+        )
+    if batch is not None and not 0 < batch <= len(example.y):
+        raise ValueError(
+            f"batch is {batch} and the example has {len(example.y)} samples; pass a batch from 1 to {len(example.y)}, "
+            "or a longer example."
         )
     if example.A is not None and example.A.varies:
         raise ValueError(
@@ -184,12 +190,7 @@ def _traced(module: nn.Module, arguments: tuple[Tensor, ...], batch: int | None)
 def _taken(program: ExportedProgram) -> list[bool]:
     """Which inputs the outputs depend on."""
     (output,) = program.graph.find_nodes(op="output")
-    needed, waiting = set(), list(output.all_input_nodes)
-    while waiting:
-        if (node := waiting.pop()) not in needed:
-            needed.add(node)
-            waiting.extend(node.all_input_nodes)
-    names = {node.name for node in needed}
+    names = {node.name for node in needed_by(output.all_input_nodes)}
     return [name in names for name in program.graph_signature.user_inputs]
 
 
@@ -204,15 +205,14 @@ def _says_quantiles(estimator: Estimator, example: Observation) -> bool:
 
 
 def _real(t: Tensor) -> Tensor:
-    return torch.view_as_real(t.resolve_conj()).contiguous() if t.is_complex() else t.contiguous()
+    return (as_pairs(t) if t.is_complex() else t).contiguous()
 
 
 def _each(obs: Observation) -> Tensor:
-    """A noise variance for each sample, `(batch, 1, ...)`, with as many axes as y."""
+    """A noise variance for each sample, `(batch, ..., 1)`, with as many axes as y: 1 where it is the same along one."""
     noise_var = torch.as_tensor(obs.noise_var)
-    if noise_var.ndim < obs.y.ndim and noise_var.numel() > 1:
-        return noise_var.expand(*obs.y.shape[:-1], 1).contiguous()
-    return noise_var.expand(len(obs.y), *(1,) * (obs.y.ndim - 1)).contiguous()
+    noise_var = noise_var.reshape(*(1,) * (obs.y.ndim - noise_var.ndim), *noise_var.shape)
+    return noise_var.expand(len(obs.y), *noise_var.shape[1:]).contiguous()
 
 
 def _port(name: str, t: Tensor, unit: str, batch: int | None) -> Port:

@@ -82,13 +82,17 @@ class LMMSE:
         return Estimate(x, var.expand(x.shape))
 
     def _of_each(self, obs: Observation, A: LinearOperator, noise_var: Tensor) -> Estimate:
-        """The estimate for a noise variance of each sample, by the eigenvalues of `A C Aᴴ`: what exports trace."""
+        """The estimate for noise variances `(..., 1)` or one, by the eigenvalues of `A C Aᴴ`: what exports trace."""
         precise = double(A.dtype)
         C, M = self.covariance.to(precise), A.matrix().to(precise)
         values, U = torch.linalg.eigh(M @ C @ M.mH)
         turned = C @ M.mH @ U
+        seen = (
+            values > A.m * torch.finfo(precise).eps * values.amax()
+        )  # the rest is rounding, of measurements that repeat
+        values, turned = torch.where(seen, values, 1), turned * seen
         dtype, real = A.dtype, A.dtype.to_real()
-        gain = 1 / (values.clamp_min(0).to(real) + noise_var)
+        gain = 1 / (values.to(real) + noise_var)
         mean = self.mean.to(dtype)
         x = mean + ((obs.y - A @ mean) @ U.conj().resolve_conj().to(dtype) * gain) @ turned.mT.to(dtype)
         var = C.diagonal().real.to(real) - gain @ turned.abs().square().mT.to(real)

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from fanfold.algorithms import Algorithm
+from fanfold.core.complex_pairs import from_right, pair_of, swapped
 from fanfold.core.units import power
 from fanfold.estimators.ofdm.grid_network import GridNetwork
-from fanfold.estimators.ofdm.pairs import from_right, pair_of, swapped
 from fanfold.estimators.ofdm.settings import ChannelNetworkSettings, at_least
 from fanfold.linops import Kronecker
 from fanfold.observation import Observation

@@ -9,9 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from fanfold.core.complex_pairs import from_left, from_right, pair_of
 from fanfold.estimators.ofdm.front_end import ChannelNetwork, FrontEnd
 from fanfold.estimators.ofdm.mixture import Mixture
-from fanfold.estimators.ofdm.pairs import from_left, from_right, pair_of
 
 SMALLEST_PROBABILITY = 1e-12  # of a component: what is less counts for nothing, and subnormal numbers are slow
 

@@ -10,9 +10,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from fanfold.core.complex_pairs import as_pairs, packed
 from fanfold.estimators.ofdm.covariance import SMALLEST_OVER_NOISE, SMALLEST_SIGNAL_SHARE, check_pilots
 from fanfold.estimators.ofdm.noise_variance import NoiseVariance
-from fanfold.estimators.ofdm.pairs import as_pairs, packed
 from fanfold.estimators.ofdm.scale import at_any_scale, over, unit_of
 from fanfold.measurements import takes_measurements
 from fanfold.observation import Estimate, Observation

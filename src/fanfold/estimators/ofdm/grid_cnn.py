@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from fanfold.core.complex_pairs import from_right, pair_of, swapped
 from fanfold.estimators.ofdm.grid_network import LOG_POWER_SCALE, CorrectedLMMSE
-from fanfold.estimators.ofdm.pairs import from_right, pair_of, swapped
 from fanfold.estimators.ofdm.settings import ChannelNetworkSettings, at_least
 from fanfold.networks.layers import conv, zero_conv
 from fanfold.problems.protocols import ChannelProblem

@@ -10,10 +10,10 @@ from abc import abstractmethod
 import torch
 from torch import Tensor, nn
 
+from fanfold.core.complex_pairs import from_right, pair_of, paired, swapped
 from fanfold.core.units import power
 from fanfold.estimators.ofdm.covariance import check_channels
 from fanfold.estimators.ofdm.front_end import ChannelNetwork, FrontEnd, UnitPower
-from fanfold.estimators.ofdm.pairs import from_right, pair_of, paired, swapped
 from fanfold.estimators.ofdm.settings import ChannelNetworkSettings
 from fanfold.networks.layers import linear
 from fanfold.observation import Observation

@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
+from fanfold.core.complex_pairs import from_left
 from fanfold.estimators.ofdm.filter_bank import FilteredPilots, MixtureNetwork
 from fanfold.estimators.ofdm.front_end import UnitPower, estimate_of
 from fanfold.estimators.ofdm.mixture import Mixture
-from fanfold.estimators.ofdm.pairs import from_left
 from fanfold.estimators.ofdm.scale import at_any_scale
 from fanfold.measurements import takes_measurements
 from fanfold.observation import Estimate, Observation

@@ -11,13 +11,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from fanfold.core.complex_pairs import from_left, pair_of
 from fanfold.core.units import ordinary_binade, power
 from fanfold.estimators.ofdm.covariance import check_channels
 from fanfold.estimators.ofdm.filter_bank import MixtureNetwork
 from fanfold.estimators.ofdm.front_end import UnitPower
 from fanfold.estimators.ofdm.grid_network import LARGEST_ERROR_VAR
 from fanfold.estimators.ofdm.mixture import Mixture, expectation_maximisation
-from fanfold.estimators.ofdm.pairs import from_left, pair_of
 from fanfold.estimators.ofdm.settings import ChannelNetworkSettings, at_least
 from fanfold.networks.layers import conv, linear, zero_conv
 from fanfold.observation import Observation

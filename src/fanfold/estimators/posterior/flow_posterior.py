@@ -203,7 +203,7 @@ class FlowPosterior(nn.Module):
 
 @lru_cache(maxsize=8)
 def _base_draws(seed: int, draws: int, d: int) -> Tensor:
-    """Draws `(draws, d)`, or more, in pairs z and -z, of covariance I."""
+    """Draws `(draws, d)`, or more, in pairs z and -z, of covariance I; kept, so that no trace draws them."""
     half = torch.randn(max(draws // 2, d), d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     half = torch.linalg.qr(half).Q * len(half) ** 0.5
     return torch.cat([half, -half])

@@ -1,7 +1,7 @@
 """Complex matrices on real pairs, for runtimes that have no complex type: `(a + jb)(c + jd) = ac - bd + j(ad + bc)`.
 
 A packed vector `(..., 2 n)` has its n reals first and its n imaginaries after them; a pair of matrices is
-`(2, ..., a, b)`.
+`(2, ..., a, b)`, or two tensors `(..., a, b)`.
 """
 
 import torch
@@ -23,13 +23,13 @@ def paired(z: Tensor) -> Tensor:
     return z.unflatten(-1, (2, -1)).transpose(-1, -2)
 
 
-def from_right(M: Tensor) -> Tensor:
+def from_right(M: Tensor | tuple[Tensor, Tensor]) -> Tensor:
     """The real `(..., 2 a, 2 b)` that right-multiplies packed rows as complex M `(2, ..., a, b)` does complex rows."""
     re, im = M[0], M[1]
     return torch.cat([torch.cat([re, im], -1), torch.cat([-im, re], -1)], -2)
 
 
-def from_left(M: Tensor) -> Tensor:
+def from_left(M: Tensor | tuple[Tensor, Tensor]) -> Tensor:
     """The real `(..., 2 a, 2 b)` that left-multiplies columns, reals then imaginaries; its transpose is the adjoint."""
     re, im = M[0], M[1]
     return torch.cat([torch.cat([re, -im], -1), torch.cat([im, re], -1)], -2)
