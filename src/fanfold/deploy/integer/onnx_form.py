@@ -1,7 +1,9 @@
 """An integer program as an ONNX file, whose bits in a runtime are the player's.
 
-Products of bytes that no kernel saturates are `MatMulInteger`; all else is whole numbers in float32 or float64, as the
-proof says of each operation. A rescale is `Floor(x 2^-s + 1/2)` and never `QuantizeLinear`, whose ties go to even.
+Products of bytes that no kernel saturates are `MatMulInteger`; all else is in float32 or float64, as the proof says of
+each operation. A rescale is `Floor(x 2^-s + 1/2)` and never `QuantizeLinear`, whose ties go to even. Where a clamp
+follows and a product takes the value as unsigned bytes, the floor is that of the cast, since nothing is negative there.
+Bytes become numbers again by `DequantizeLinear`: ONNX Runtime leaves out a cast to bytes and back.
 """
 
 import json
@@ -15,6 +17,7 @@ import numpy as np
 from fanfold.core.files import write_whole
 from fanfold.deploy.integer import operations as ops
 from fanfold.deploy.integer.intervals import rounding
+from fanfold.deploy.integer.onnx_sums import ScaledSums
 from fanfold.deploy.integer.program import IntegerPort, IntegerProgram
 from fanfold.deploy.integer.ranges import OFFSET
 
@@ -55,13 +58,13 @@ def onnx_model(program: IntegerProgram) -> Any:
         from onnx import helper
     except ImportError as error:
         raise ImportError("ONNX files need onnx: pip install 'fanfold[export]'") from error
-    graph = _Graph(program)
+    nodes, numbers = _Graph(program).needed()
     inputs, outputs = (
         [helper.make_tensor_value_info(port.name, _type(port.dtype), ["batch", *port.shape]) for port in ports]
         for ports in (program.inputs, program.outputs)
     )
     model = helper.make_model(
-        helper.make_graph(graph.nodes, program.name, inputs, outputs, graph.numbers),
+        helper.make_graph(nodes, program.name, inputs, outputs, numbers),
         opset_imports=[helper.make_opsetid("", OPSET)],
         producer_name="fanfold",
         ir_version=IR_VERSION,
@@ -92,14 +95,33 @@ class _Graph:
         self.program, self.nodes, self.numbers = program, [], []
         self.named: dict[tuple, str] = {}  # numbers by their content
         self.rows = {row.operation: row for row in program.proof.rows}
+        self.operations = {op.name: op for op in program.operations}
+        self.ranges = dict(program.proof.ranges)
         self.values: dict[tuple[str, str], str] = {}  # value and type -> tensor
         self.types: dict[str, str] = {}  # the type that it was computed in
+        self.bytes: dict[str, str] = {}  # value -> tensor of bytes, 128 more
+        self.multiplied = {  # values that a product takes as bytes
+            op.source for op in program.operations if isinstance(op, ops.MatMul) and self.rows[op.name].bytes_alone
+        }
+        self.varying = {port.name for port in program.inputs}  # values that some input reaches
+        self.batch = self.ones = ""
+        self.sums = ScaledSums(self)
         for port in program.inputs:
-            self._keep(port.name, port.dtype, self._reshape(port.name, port.size))
+            self._keep(port.name, port.dtype, self._flat(port))
         for op in program.operations:
+            self.varying |= {op.name} if self.varying & set(op.inputs) else set()
             self.add(op)
         for port in program.outputs:
             self._output(port)
+
+    def needed(self) -> tuple[list[Any], list[Any]]:
+        """The nodes that outputs depend on, and the numbers that these take."""
+        wanted, nodes = {port.name for port in self.program.outputs}, []
+        for node in reversed(self.nodes):
+            if wanted & set(node.output):
+                wanted |= set(node.input)
+                nodes.append(node)
+        return nodes[::-1], [number for number in self.numbers if number.name in wanted]
 
     def node(self, kind: str, inputs: Sequence[str], output: str = "", **attributes: Any) -> str:
         from onnx import helper
@@ -108,20 +130,21 @@ class _Graph:
         self.nodes.append(helper.make_node(kind, list(inputs), [output], f"n{len(self.nodes)}", **attributes))
         return output
 
-    def number(self, values: Any, dtype: str) -> str:
+    def number(self, values: Any, dtype: str, *, alone: bool = False) -> str:
+        """The tensor of some numbers; equal ones are one tensor, unless it is to be read by one node alone."""
         from onnx import numpy_helper
 
-        array = np.ascontiguousarray(values).astype(dtype)
-        if ops.content(array) not in self.named:
-            self.named[ops.content(array)] = f"c{len(self.numbers)}"
-            self.numbers.append(numpy_helper.from_array(array, self.named[ops.content(array)]))
-        return self.named[ops.content(array)]
+        array = np.ascontiguousarray(values).astype(dtype).reshape(np.shape(values))
+        key = (*ops.content(array), len(self.numbers) if alone else -1)
+        if key not in self.named:
+            self.named[key] = f"c{len(self.numbers)}"
+            self.numbers.append(numpy_helper.from_array(array, self.named[key]))
+        return self.named[key]
 
     def source(self, name: str, dtype: str) -> str:
         """A value in a type."""
         if (name, dtype) not in self.values:
-            cast = self.node("Cast", [self.values[name, self.types[name]]], to=_type(dtype))
-            self.values[name, dtype] = cast
+            self.values[name, dtype] = self.cast(self.values[name, self.types[name]], dtype)
         return self.values[name, dtype]
 
     def sources(self, op: ops.Operation) -> list[str]:
@@ -130,17 +153,46 @@ class _Graph:
     def carrier(self, op: ops.Operation) -> str:
         return self.rows[op.name].carrier
 
+    def cast(self, tensor: str, dtype: str) -> str:
+        return self.node("Cast", [tensor], to=_type(dtype))
+
+    def product_of_bytes(self, name: str) -> str | None:
+        """The tensor of a value that is a product of bytes, a row of numbers, computed just like that."""
+        op = self.operations.get(name)
+        plain = isinstance(op, ops.MatMul) and op.outer == op.inner == 1 < len(op.weights)
+        return self.values[name, "int32"] if plain and self.rows[name].bytes_alone else None
+
+    def one(self) -> str:
+        """The number 1, which depends on the batch as far as a runtime can see beforehand."""
+        if not self.ones:
+            self.ones = self.cast(self.node("Equal", [self._batch_size(), self._batch_size()]), "float32")
+        return self.ones
+
+    def _batch_size(self) -> str:
+        if not self.batch:
+            shape = self.node("Shape", [self.program.inputs[0].name])
+            self.batch = self.node("Slice", [shape, *(self.number([n], "int64") for n in (0, 1))])
+        return self.batch
+
     def _keep(self, name: str, dtype: str, tensor: str) -> None:
         self.values[name, dtype], self.types[name] = tensor, dtype
+
+    def _keep_bytes(self, name: str, tensor: str) -> None:
+        self.bytes[name] = tensor
+        numbers = [self.number(1.0, "float32"), self.number(OFFSET, "uint8")]
+        self._keep(name, "float32", self.node("DequantizeLinear", [tensor, *numbers]))
 
     def _reshape(self, tensor: str, *shape: int) -> str:
         return self.node("Reshape", [tensor, self.number([-1, *shape], "int64")])
 
+    def _flat(self, port: IntegerPort) -> str:
+        return port.name if len(port.shape) == 1 else self._reshape(port.name, port.size)
+
     def _output(self, port: IntegerPort) -> None:
-        first = self.program.inputs[0].name
-        batch = self.node("Slice", [self.node("Shape", [first]), *(self.number([n], "int64") for n in (0, 1))])
-        shape = self.node("Concat", [batch, self.number([port.size], "int64")], axis=0)
-        whole = self.node("Expand", [self.source(port.name, port.dtype), shape])  # what no input reaches has no batch
+        whole = self.source(port.name, port.dtype)
+        if port.name not in self.varying:  # it has no batch yet
+            shape = self.node("Concat", [self._batch_size(), self.number([port.size], "int64")], axis=0)
+            whole = self.node("Expand", [whole, shape])
         self.node("Reshape", [whole, self.number([-1, *port.shape], "int64")], port.name)
 
     @singledispatchmethod
@@ -170,27 +222,45 @@ class _Graph:
 
     def _unsigned(self, name: str) -> tuple[str, list[str]]:
         """Bytes plus 128, and that zero point: ONNX Runtime multiplies unsigned ones 30 times faster than signed."""
-        above = self.node("Add", [self.source(name, "float32"), self.number(OFFSET, "float32")])
-        return self.node("Cast", [above], to=_type("uint8")), [self.number(OFFSET, "uint8")]
+        if name not in self.bytes:
+            above = self.node("Add", [self.source(name, "float32"), self.number(OFFSET, "float32")])
+            self.bytes[name] = self.cast(above, "uint8")
+        return self.bytes[name], [self.number(OFFSET, "uint8")]
 
     @add.register
     def _(self, op: ops.Rescale) -> None:
+        if sum_ := self.sums.write(op.source, np.ldexp(1.0, -op.shift), 0.5 if (op.shift > 0).any() else 0.0):
+            tensor, dtype = sum_
+            return self._keep(op.name, dtype, self.node("Floor", [tensor]) if (op.shift > 0).any() else tensor)
         (x,), dtype = self.sources(op), self.carrier(op)
         scaled = self.node("Mul", [x, self.number(np.ldexp(1.0, -op.shift), dtype)])
         if (op.shift > 0).any():
             half = self.number(np.ldexp(rounding(op.shift).astype(float), -op.shift), dtype)
             scaled = self.node("Floor", [self.node("Add", [scaled, half])])
-        self._keep(op.name, dtype, scaled)
+        return self._keep(op.name, dtype, scaled)
 
     @add.register
     def _(self, op: ops.Clamp) -> None:
+        source, before = op.source, self.operations.get(op.source)
+        factor, rounds = np.ones(1), isinstance(before, ops.Rescale)
+        if isinstance(before, ops.Rescale):
+            source, factor = before.source, np.ldexp(1.0, -before.shift)
+        as_bytes = op.name in self.multiplied
+        offset = OFFSET if as_bytes else 0
+        if sum_ := self.sums.write(source, factor, offset + (0.5 if rounds else 0.0)):
+            clipped, dtype = self._clipped(op, *sum_, offset), sum_[1]
+            if as_bytes:  # nothing is below 0, so that the cast rounds down
+                return self._keep_bytes(op.name, self.cast(clipped, "uint8"))
+            return self._keep(op.name, dtype, self.node("Floor", [clipped]) if rounds else clipped)
         (x,), dtype = self.sources(op), self.carrier(op)
-        if op.low.size == op.high.size == 1:
-            ends = [self.number(end[0], dtype) for end in (op.low, op.high)]
-            return self._keep(op.name, dtype, self.node("Clip", [x, *ends]))
-        above = self.node("Max", [x, self.number(op.low, dtype)])
-        return self._keep(op.name, dtype, self.node("Min", [above, self.number(op.high, dtype)]))
+        return self._keep(op.name, dtype, self._clipped(op, x, dtype, 0))
 
+    def _clipped(self, op: ops.Clamp, x: str, dtype: str, offset: int) -> str:
+        low, high = op.low + offset, op.high + offset
+        if low.size == high.size == 1:
+            return self.node("Clip", [x, *(self.number(end[0], dtype) for end in (low, high))])
+        above = self.node("Max", [x, self.number(low, dtype)])
+        return self.node("Min", [above, self.number(high, dtype)])
     @add.register
     def _(self, op: ops.Lookup) -> None:
         self._keep(op.name, self.carrier(op), self._gathered(op, op.values))
@@ -200,7 +270,7 @@ class _Graph:
         _, row = self.sources(op)
         dtype, entries = self.carrier(op), op.values.shape[1]
         compared = [self.node("Unsqueeze", [row, self.number([-1], "int64")]), self.number(op.edges, dtype)]
-        reached = self.node("Cast", [self.node("GreaterOrEqual", compared)], to=_type("int64"))
+        reached = self.cast(self.node("GreaterOrEqual", compared), "int64")
         axes = self.number([-1], "int64")
         count = self.node("ReduceSum", [reached, axes], keepdims=0)
         start = self.node("Mul", [count, self.number([entries], "int64")])
