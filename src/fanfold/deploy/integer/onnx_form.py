@@ -104,7 +104,7 @@ class _Graph:
             op.source for op in program.operations if isinstance(op, ops.MatMul) and self.rows[op.name].bytes_alone
         }
         self.varying = {port.name for port in program.inputs}  # values that some input reaches
-        self.batch = self.ones = ""
+        self.batch = ""
         self.sums = ScaledSums(self)
         for port in program.inputs:
             self._keep(port.name, port.dtype, self._flat(port))
@@ -130,16 +130,14 @@ class _Graph:
         self.nodes.append(helper.make_node(kind, list(inputs), [output], f"n{len(self.nodes)}", **attributes))
         return output
 
-    def number(self, values: Any, dtype: str, *, alone: bool = False) -> str:
-        """The tensor of some numbers; equal ones are one tensor, unless it is to be read by one node alone."""
+    def number(self, values: Any, dtype: str) -> str:
         from onnx import numpy_helper
 
         array = np.ascontiguousarray(values).astype(dtype).reshape(np.shape(values))
-        key = (*ops.content(array), len(self.numbers) if alone else -1)
-        if key not in self.named:
-            self.named[key] = f"c{len(self.numbers)}"
-            self.numbers.append(numpy_helper.from_array(array, self.named[key]))
-        return self.named[key]
+        if ops.content(array) not in self.named:
+            self.named[ops.content(array)] = f"c{len(self.numbers)}"
+            self.numbers.append(numpy_helper.from_array(array, self.named[ops.content(array)]))
+        return self.named[ops.content(array)]
 
     def source(self, name: str, dtype: str) -> str:
         """A value in a type."""
@@ -155,18 +153,6 @@ class _Graph:
 
     def cast(self, tensor: str, dtype: str) -> str:
         return self.node("Cast", [tensor], to=_type(dtype))
-
-    def product_of_bytes(self, name: str) -> str | None:
-        """The tensor of a value that is a product of bytes, a row of numbers, computed just like that."""
-        op = self.operations.get(name)
-        plain = isinstance(op, ops.MatMul) and op.outer == op.inner == 1 < len(op.weights)
-        return self.values[name, "int32"] if plain and self.rows[name].bytes_alone else None
-
-    def one(self) -> str:
-        """The number 1, which depends on the batch as far as a runtime can see beforehand."""
-        if not self.ones:
-            self.ones = self.cast(self.node("Equal", [self._batch_size(), self._batch_size()]), "float32")
-        return self.ones
 
     def _batch_size(self) -> str:
         if not self.batch:
@@ -261,6 +247,7 @@ class _Graph:
             return self.node("Clip", [x, *(self.number(end[0], dtype) for end in (low, high))])
         above = self.node("Max", [x, self.number(low, dtype)])
         return self.node("Min", [above, self.number(high, dtype)])
+
     @add.register
     def _(self, op: ops.Lookup) -> None:
         self._keep(op.name, self.carrier(op), self._gathered(op, op.values))
