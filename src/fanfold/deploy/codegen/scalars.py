@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import torch
 
-LARGER = "({0} > {1} || {0} != {0}) ? {0} : {1}"
-SMALLER = "({0} < {1} || {0} != {0}) ? {0} : {1}"
+LARGER = "(({0} > {1}) | ({0} != {0})) ? {0} : {1}"  # with || it would be a branch, and no vectors
+SMALLER = "(({0} < {1}) | ({0} != {0})) ? {0} : {1}"
 
 
 class Line(NamedTuple):
@@ -77,7 +77,7 @@ LINES = {
     "eq": Line("{0} == {1}", answers=True),
     "ne": Line("{0} != {1}", answers=True),
     "isnan": Line("{0} != {0}", answers=True),
-    "isinf": Line("{0} - {0} != 0 && {0} == {0}", answers=True),
+    "isinf": Line("({0} - {0} != 0) & ({0} == {0})", answers=True),
     "logical_and": Line("{0} && {1}", answers=True),
     "logical_or": Line("{0} || {1}", answers=True),
     "logical_xor": Line("!{0} != !{1}", answers=True),

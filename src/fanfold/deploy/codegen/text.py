@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fanfold.deploy.codegen.functions import functions_of
 from fanfold.deploy.codegen.kernels import C_TYPES, FIELDS, Memory, Number
 from fanfold.deploy.codegen.program import CProgram, reference
 from fanfold.deploy.codegen.scalars import number
@@ -33,21 +34,6 @@ typedef struct { double v[16]; } dlanes;
 #define CLEAR(sum) memset(&(sum), 0, sizeof(sum))
 #endif
 #define DADD(sum, x, y) ADD(sum, x, y)
-"""
-ERF = """\
-/* erf to 4 units of rounding, without branches, so that loops over it become vectors: x P(x^2) / Q(x^2) up to 4, fitted
-   by weighted least squares to the smallest largest relative error. */
-static float erf_of(float x) {
-    const float a = x > 4.0f ? 4.0f : x < -4.0f ? -4.0f : x, t = a * a;
-    float p = 1.986780944207567e-06f, q = 3.7420166336232796e-05f;
-    p = p * t + 0.0002845660492312163f, q = q * t + 0.001185573055408895f;
-    p = p * t + 0.00388335227034986f, q = q * t + 0.015207269228994846f;
-    p = p * t + 0.05310177430510521f, q = q * t + 0.11535008251667023f;
-    p = p * t + 0.19354526698589325f, q = q * t + 0.50485759973526f;
-    p = p * t + 1.1283791065216064f, q = q * t + 1.0f;
-    p = a * p / q;
-    return p > 1.0f ? 1.0f : p < -1.0f ? -1.0f : p;
-}
 """
 # units of rounding of the largest entry: sums of n products in another order, functions of another libm
 TOLERANCE = 1e3
@@ -83,8 +69,7 @@ def texts(program: CProgram, ports: Sequence[Port], golden: Golden, name: str, *
     source = [f'#include "{name}.h"', "", "#include <math.h>", "#include <string.h>", ""]
     if any("lanes " in body for _, body in program.calls.functions):
         source.append(VECTORS)
-    if any("erf_of(" in body for _, body in program.calls.functions):
-        source.append(ERF)
+    source += functions_of(body for _, body in program.calls.functions)
     source += [_constant(c, name) for c in program.calls.constants.values() if c not in offsets]
     for (signature, body), i in program.calls.functions.items():
         source += [f"static void k{i}({signature}) {{", body, "}", ""]

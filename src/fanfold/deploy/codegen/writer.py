@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, fx
 from torch.utils._pytree import tree_leaves
 
+from fanfold.deploy.codegen.functions import without_calls
 from fanfold.deploy.codegen.kernels import (
     C_TYPES,
     CallList,
@@ -129,7 +130,7 @@ class Writer:
             self._named(nest, operand, shape, torch.bool if line.chooses and not i else computing)
             for i, operand in enumerate(operands)
         ]
-        text = line.text.format(*names, f=suffix(computing)).replace("erff(", "erf_of(")  # which becomes vectors
+        text = without_calls(line.text.format(*names, f=suffix(computing)))
         return nest.let(text, dtype, shape, users)
 
     def _named(self, nest: Nest, operand: Operand, shape: Sequence[int], dtype: torch.dtype) -> str:
