@@ -17,7 +17,7 @@ from fanfold import estimators
 from fanfold.algorithms import REGISTRY
 from fanfold.core.abilities import ability
 from fanfold.deploy import compiled, to_c, to_wasm
-from fanfold.deploy.codegen.build import STRICT, compile_shared
+from fanfold.deploy.codegen.build import FAST, STRICT, compile_shared
 from fanfold.deploy.codegen.program import program_of
 from fanfold.deploy.codegen.text import Golden, texts
 from fanfold.deploy.lowering import Port
@@ -210,6 +210,32 @@ def test_the_error_function_is_within_four_units_of_rounding(tmp_path):
     wanted = torch.erf(y.double())[0].numpy()
     assert np.abs(said - wanted).max() < 4 * EPS
     assert (np.abs(said - wanted) <= 4 * EPS * np.abs(wanted)).all()
+
+
+class ExpAndLog(nn.Module):
+    def forward(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.exp(y), torch.log(y)
+
+
+@pytest.mark.parametrize("flags", [QUICK, FAST])
+def test_exp_and_log_are_within_one_unit_of_rounding_over_all_numbers(tmp_path, flags):
+    """Words over all of float: both signs, subnormals, overflow, infinities and NaN; and x near 1, where log is small."""
+    words = np.arange(0, 2**32, 65521, dtype=np.uint64).astype(np.uint32)
+    ends = np.array([0, 1, 0x7FFFFF, 0x800000, 0x7F7FFFFF, 0x7F800000, 0x7FC00000], np.uint32)
+    near = np.arange(0x3F7FF000, 0x3F801000, dtype=np.uint32)
+    y = np.concatenate([words, ends, ends | np.uint32(1 << 31), near]).view(np.float32)
+    source = written(ExpAndLog(), torch.zeros(2, y.size), tmp_path)
+    library = ctypes.CDLL(str(compile_shared([source], flags, cache=tmp_path / "cache")))
+    said, work = np.zeros((2, y.size), np.float32), np.zeros(64, np.uint8)
+    library.operations_run(*(ctypes.c_void_p(a.ctypes.data) for a in (y, *said, work)))
+    with np.errstate(all="ignore"):
+        for got, wanted in zip(said, (np.exp(y.astype(np.float64)), np.log(y.astype(np.float64))), strict=True):
+            rounded = wanted.astype(np.float32)
+            plain = np.isfinite(rounded) & np.isfinite(got)
+            assert np.array_equal(got[~plain], rounded[~plain], equal_nan=True)
+            unit = np.spacing(np.abs(rounded[plain])).astype(np.float64)
+            assert (np.abs(got[plain] - wanted[plain]) <= unit).all()
+            assert plain.sum() > 10_000
 
 
 # Files
