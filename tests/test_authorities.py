@@ -1,0 +1,124 @@
+"""Programs that others wrote say the same: OpenVINO, a second compiler of ONNX, and ONNX Runtime as it is and optimised.
+
+Each is skipped where it is not installed; `pip install 'fanfold[authorities]'` installs them.
+"""
+
+import ctypes
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+import fanfold as ff
+from fanfold.core.streams import generator_of
+from fanfold.deploy import time_backends
+from fanfold.deploy.export import write_onnx
+from fanfold.deploy.integer import IntegerProgram, play, program_to_onnx, to_integers
+from fanfold.deploy.lowering import lowered
+from integer_programs import random_inputs
+from machines import need
+from runtime import check_near
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # of packages that others wrote
+PROBLEM = ff.problems.CompressedSensing(n=60, m=30, snr_db=30.0)
+LEARN = {
+    "lista-cp": (ff.algorithms.LISTACP(0.3), {"W": "per-layer", "threshold": "per-layer vector"}),
+    "alista": (ff.algorithms.ALISTA(), {"step": "per-layer", "threshold": "per-layer"}),
+}
+IN_SOURCE = ["--large-weight-threshold", "0", "--large-temp-threshold", "0"]  # arrays in the source, no malloc
+
+
+def network(name: str) -> ff.unfolding.Unfolded:
+    """A network with layers that differ, as if it had learned."""
+    algorithm, learn = LEARN[name]
+    net = ff.unfold(algorithm, PROBLEM, 4, learn)
+    with torch.no_grad():
+        for p in net.parameters():
+            p += 0.01 * torch.randn(p.shape, generator=generator_of(3))
+    return net
+
+
+@pytest.fixture(scope="module", params=[(name, fit) for name in LEARN for fit in (True, False)], ids=str)
+def program(request) -> IntegerProgram:
+    """With products of bytes, and with products in floating point."""
+    name, fit = request.param
+    return to_integers(network(name), PROBLEM.sample(200, generator_of(1))[1], "w8a8", pairs_fit=fit)
+
+
+def inputs_of(program: IntegerProgram, count: int) -> np.ndarray:
+    """Measurements as they come, and the ends of their type."""
+    y = program.inputs[0].integers(PROBLEM.sample(count, generator_of(2))[1].y.double().numpy())
+    return np.concatenate([y, random_inputs(program, 40, 0)["y"]])
+
+
+@pytest.mark.parametrize("level", ["ORT_DISABLE_ALL", "ORT_ENABLE_BASIC", "ORT_ENABLE_ALL"])
+def test_onnx_runtime_gives_the_bits_however_it_optimises(program, tmp_path, level):
+    y, options = inputs_of(program, 200), onnxruntime.SessionOptions()
+    options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
+    path = program_to_onnx(program, tmp_path / "p.onnx")
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    assert np.array_equal(session.run(None, {"y": y})[0], play(program, {"y": y})["x_hat"])
+
+
+def in_openvino(path: Path, **inputs: np.ndarray) -> np.ndarray:
+    """The first output of a file in OpenVINO, on one thread, in single precision where it computes in floating point."""
+    openvino = pytest.importorskip("openvino")
+    settings = {"INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32"}
+    return openvino.Core().compile_model(str(path), "CPU", settings)(inputs)[0]
+
+
+def test_openvino_gives_the_bits(program, tmp_path):
+    y = inputs_of(program, 200)
+    said = in_openvino(program_to_onnx(program, tmp_path / "p.onnx"), y=y)
+    wrong = (said != play(program, {"y": y})["x_hat"]).mean()
+    if all(row.carrier == "float32" for row in program.proof.rows):
+        assert wrong == 0
+    else:  # sums beyond 2^24, which are in float64; OpenVINO on processors computes that in float32
+        assert wrong < 0.01
+
+
+@pytest.mark.parametrize("name", LEARN)
+def test_openvino_says_what_torch_says(name, tmp_path):
+    net, (_, obs) = network(name), PROBLEM.sample(20, generator_of(2))
+    with torch.no_grad():
+        low, wanted = lowered(net, obs), net(obs).x
+    inputs = {port.name: value.numpy() for port, value in zip(low.inputs, low.arguments(obs), strict=True)}
+    check_near(torch.from_numpy(in_openvino(write_onnx(low, tmp_path / "net.onnx"), **inputs)), wanted)
+
+
+def test_openvino_is_timed():
+    pytest.importorskip("openvino")
+    _, obs = PROBLEM.sample(3, generator_of(0))
+    (row,) = time_backends(network("lista-cp"), obs, ["openvino"], calls=20)
+    assert row.timing is not None, row.note
+    assert row.timing.calls == 20
+
+
+def in_second_compiler(path: Path, y: np.ndarray, size: int) -> np.ndarray:
+    """What the C of another compiler of ONNX gives for each sample, `(batch, size)` in int16."""
+    maker = shutil.which("emx-onnx-cgen", path=Path(sys.executable).parent)
+    if maker is None:
+        pytest.skip("needs emx-onnx-cgen")
+    need("gcc")
+    commands = [
+        [maker, "compile", *IN_SOURCE, "--model-name", "other", "--input-dim", "batch=1", path.name, "other.c"],
+        ["gcc", "-std=c99", "-Wall", "-Wextra", "-Werror", "-O1", "-shared", "-fPIC", "other.c", "-o", "o.so", "-lm"],
+    ]
+    for command in commands:
+        done = subprocess.run(command, cwd=path.parent, capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+    function, said = ctypes.CDLL(str(path.parent / "o.so"))["other"], np.zeros((len(y), size), np.int16)
+    for one, result in zip(y, said, strict=True):
+        function(ctypes.c_void_p(one.ctypes.data), ctypes.c_void_p(result.ctypes.data))
+    return said
+
+
+def test_a_second_compiler_of_onnx_gives_the_bits(program, tmp_path):
+    y = inputs_of(program, 100)
+    said = in_second_compiler(program_to_onnx(program, tmp_path / "p.onnx"), y, PROBLEM.n)
+    assert np.array_equal(said, play(program, {"y": y})["x_hat"])
