@@ -1,4 +1,4 @@
-"""Programs that others wrote say the same: OpenVINO, a second compiler of ONNX, and ONNX Runtime as it is and optimised.
+"""Programs that others wrote say the same: OpenVINO, a second compiler of ONNX, and ONNX Runtime, optimised and not.
 
 Each is skipped where it is not installed; `pip install 'fanfold[authorities]'` installs them.
 """
@@ -66,7 +66,7 @@ def test_onnx_runtime_gives_the_bits_however_it_optimises(program, tmp_path, lev
 
 
 def in_openvino(path: Path, **inputs: np.ndarray) -> np.ndarray:
-    """The first output of a file in OpenVINO, on one thread, in single precision where it computes in floating point."""
+    """The first output of a file in OpenVINO, on one thread, in single precision."""
     openvino = pytest.importorskip("openvino")
     settings = {"INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32"}
     return openvino.Core().compile_model(str(path), "CPU", settings)(inputs)[0]

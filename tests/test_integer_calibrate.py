@@ -5,13 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from safetensors import safe_open
-from safetensors.numpy import save_file
 
 import fanfold as ff
 from fanfold.core.streams import generator_of
 from fanfold.core.units import nmse_db
-from fanfold.deploy.integer import IntegerEstimator, compiled, load_program, save_program, to_integers, values_of
+from fanfold.deploy.integer import IntegerEstimator, compiled, to_integers, values_of
 from fanfold.deploy.release import IntegerBuild
 
 PROBLEM = ff.problems.CompressedSensing(n=60, m=30, snr_db=30.0)
@@ -86,18 +84,11 @@ def test_what_has_no_integer_form_is_refused():
             to_integers(ff.unfold(algorithm, PROBLEM, 2, {}), obs)
 
 
-def test_a_layer_that_is_scaled_into_overflow_is_refused_before_there_is_a_release(net, observed, tmp_path):
+def test_a_layer_that_is_scaled_into_overflow_is_refused_before_there_is_a_release(net, observed):
     """The program of a real network, one matrix of it larger: no program, and so no build that could be certified."""
     program = to_integers(net, observed, "w8a8")
     products = [op for op in program.operations if op.kind == "MATMUL"]
-    scaled = replace(products[3], weights=np.full_like(products[3].weights, 127))
+    scaled = replace(products[3], weights=np.full(products[3].weights.shape, 32767, np.int16))
     operations = tuple(scaled if op is products[3] else op for op in program.operations)
     with pytest.raises(ValueError, match=r"may reach|lies within"):
         IntegerBuild.of(replace(program, operations=operations))
-    path = save_program(program, tmp_path / "p")
-    with safe_open(path, "np") as file:
-        tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
-    name = next(name for name, value in tensors.items() if np.array_equal(value, products[3].weights))
-    save_file({**tensors, name: scaled.weights}, path, metadata)
-    with pytest.raises(ValueError, match=r"may reach|lies within"):
-        load_program(path)
