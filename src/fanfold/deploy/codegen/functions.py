@@ -43,8 +43,8 @@ static inline float exp_of(float x) {
 }
 """
 LOG = """\
-/* log to 0.8 units of rounding, of all numbers: x = 2^k (1 + f) and log(1 + f) = 2 artanh(s) with s = f / (2 + f), by its
-   best polynomial (the form of fdlibm's e_log.c). */
+/* log to 0.8 units of rounding, of all numbers: x = 2^k (1 + f) and log(1 + f) = 2 artanh(s) with s = f / (2 + f), by
+   its best polynomial (the form of fdlibm's e_log.c). */
 static inline float log_of(float x) {
     float_word given, word;
     given.f = x;
