@@ -1,7 +1,6 @@
 """A network that falls back to a baseline: never far from it in a call, never much worse over many calls."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
@@ -47,7 +46,7 @@ def guarded(
     every: int = 1,
     alarm: float = 1e-3,
     latch: bool = False,
-    trusting: Trusting = Trusting(),  # noqa: B008 - it is frozen
+    trusting: Trusting | None = None,
     samples: int = 1000,
     seed: int = 0,
 ) -> "Guarded":
@@ -63,7 +62,7 @@ def guarded(
         every: At which calls they are compared: each, or one in so many, as comparing takes two more estimates.
         alarm: The chance with which a network that is never worse in the mean ever raises the alarm.
         latch: Whether the alarm leaves the baseline alone, until `reset`.
-        trusting: The rule by which trust moves.
+        trusting: The rule by which trust moves; None takes the rate that suits the draws.
         samples: The number of calibration draws, of a problem.
         seed: The seed of the draws.
 
@@ -97,17 +96,17 @@ def guarded(
         halves = judge.halves(obs, range(len(obs.y)))
         differences = judge.differences(halves, answers(estimator, halves.obs), answers(baseline, halves.obs))
         scale = differences.abs().mean().item()
-    limits = Limits(radius, _saturation(obs.y).amax().item() + MORE_SATURATED, every, alarm, latch)
-    return Guarded(estimator, baseline, judge, trusting, limits, scale)
+        trusting = trusting or Trusting.of(differences.tolist())
+    limits = GuardLimits(radius, _saturation(obs.y).amax().item() + MORE_SATURATED, every, alarm, latch)
+    return Guarded(estimator, baseline, judge, trusting or Trusting(), limits, scale)
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What a guarded estimator holds to.
+class GuardLimits(NamedTuple):
+    """What a guarded estimator holds to; made by `guarded`.
 
     Example:
-        >>> from fanfold.guard.fallback.guarded import Limits
-        >>> Limits(radius=1.0, saturated=0.1, every=1, alarm=0.001, latch=False).radius
+        >>> from fanfold.guard.fallback import GuardLimits
+        >>> GuardLimits(radius=1.0, saturated=0.1, every=1, alarm=0.001, latch=False).radius
         1.0
     """
 
@@ -155,7 +154,7 @@ class Guarded:
         baseline: Estimator,
         judge: NoiseSplit | None,
         trusting: Trusting,
-        limits: Limits,
+        limits: GuardLimits,
         scale: float,
     ):
         self.estimator, self.baseline, self.judge = estimator, baseline, judge

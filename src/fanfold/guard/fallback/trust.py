@@ -6,13 +6,17 @@ weights that sum to one, as in Shin, Ramdas & Rinaldo (2024); Ville (1939) bound
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
+
+import numpy as np
 
 from fanfold.core.settings import Checked
 
-STAKES = (0.05, 0.2, 0.5)  # shares of the evidence that are bet at a call: for faint, middling and plain differences
+STAKES = (0.1, 0.4, 0.9)  # shares of the evidence that are bet at a call: for faint, middling and plain differences
 ENOUGH = 1e12  # evidence beyond which more is not counted
+LEAST_RATE = 0.1  # at which a hundred of the largest differences in one direction change sides for sure
 
 
 class Trust(NamedTuple):
@@ -72,6 +76,21 @@ class Trusting(Checked):
         for name in ("share", "memory"):
             if not 0 < getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; pass a number between 0 and 1.")
+
+    @classmethod
+    def of(cls, differences: Sequence[float], **settings: float) -> "Trusting":
+        """The rule for differences like these, from draws that the network is for; other fields as given.
+
+        Its rate is that of the likelihood ratio of two Gaussian laws, of plus and of minus their median, at most the
+        default: where single differences say little, trust moves slowly.
+        """
+        d = np.asarray(differences, dtype=np.float64)
+        low, middle, high = np.quantile(d, [0.16, 0.5, 0.84])  # a deviation to each side, whatever the few largest are
+        ratio = 2 * abs(middle) * np.abs(d).mean() * 4 / max((high - low) ** 2, np.finfo(float).tiny)
+        rule = cls(**settings)
+        return (
+            rule if "rate" in settings else replace(rule, rate=float(np.clip(rule.clip * ratio, LEAST_RATE, cls.rate)))
+        )
 
     def start(self, scale: float) -> Trust:
         """Even weights, from the mean size of a difference on calibration draws.
