@@ -38,7 +38,7 @@ def guard_of(**settings):
 
 
 def error(x_hat, x):
-    return (x_hat - x).square().sum().item()
+    return (x_hat - x).abs().square().sum().item()
 
 
 def best_choice(u, changes):
@@ -202,6 +202,29 @@ def test_a_network_that_collapses_costs_no_more_than_the_baseline():
     guard.estimator = Drifting(NET, lambda y: torch.full(y.shape[:1], True))
     assert error(guard(obs).x, x) <= 1.05 * error(SAFE(obs).x, x)
     assert (guard.condition, guard.alarmed) == ("fallback", True)
+
+
+CHANNELS = "kronecker:array=1x4,subcarriers=12,space={},frequency={}"
+
+
+def test_a_wiener_filter_of_another_place_falls_back_to_least_squares_at_once():
+    home, away = (
+        ff.problems.OFDMChannel(CHANNELS.format(*correlation), "comb-2", snr_db=20.0)
+        for correlation in ((0.99, 0.99), (0.1, 0.97))
+    )
+    net, safe = ff.estimators.ofdm.Wiener.of(home), ff.estimators.ofdm.Interpolation.of(home)
+    guard = guarded(net, safe, home)
+    x, obs = drawn(500, problem=home)
+    assert error(guard(obs).x, x) <= 1.02 * error(net(obs).x, x)
+    guard.reset()
+    x, obs = drawn(500, problem=away)
+    assert error(net(obs).x, x) > 4 * error(safe(obs).x, x)
+    assert error(guard(obs).x, x) <= 1.05 * error(safe(obs).x, x)
+    assert guard.condition == "fallback"
+    quieter = home.shifted(snr_db=0.0)  # where least squares claims a larger deviation, and the ball grows with it
+    guard.reset()
+    x, obs = drawn(500, problem=quieter)
+    assert error(guard(obs).x, x) <= 1.02 * error(net(obs).x, x)
 
 
 @pytest.mark.parametrize("period", [2, 25, 250])

@@ -90,7 +90,7 @@ def guarded(
         )
     check_finite("the baseline's x", beside.x)
     check_finite("the estimator's x", network.x)
-    radius = conformal_quantile((network.x - beside.x).flatten(1).norm(dim=-1), reach).item()
+    radius = conformal_quantile((network.x - beside.x).flatten(1).norm(dim=-1) / _unit(beside), reach).item()
     scale = 0.0
     if judge is not None:
         halves = judge.halves(obs, range(len(obs.y)))
@@ -110,7 +110,7 @@ class GuardLimits(NamedTuple):
         1.0
     """
 
-    radius: float  # how far, in the Euclidean norm and the units of x, an estimate may be from the baseline's
+    radius: float  # of the ball around the baseline, in its claimed deviations; in units of x where it claims none
     saturated: float  # share of the entries of y at its largest magnitude, above which y counts as saturated
     every: int  # at which calls losses are compared
     alarm: float  # chance of a false alarm, ever
@@ -122,7 +122,8 @@ class Guarded:
 
     `guarded` makes it. The samples of a batch are calls one after the other: what they say moves the weight w of the
     next ones, and one at a time gives the same. The estimate's error is at most the baseline's plus r in the Euclidean
-    norm, at every call and whatever y is. `promise` says what else is held. It remembers; `reset` forgets. Where both
+    norm, at every call and whatever y is; r goes with the deviation that the baseline claims, where it claims one.
+    `promise` says what else is held. It remembers; `reset` forgets. Where both
     paths give a variance its own is theirs, weighed, which bounds it as the square is convex.
 
     Measurements that are not finite, silent or saturated are answered by the baseline, with entries that are not
@@ -185,7 +186,8 @@ class Guarded:
         """What is held, and under what, in sentences."""
         text = (
             "At every call, whatever y is, the error is at most the baseline's plus "
-            f"{self.limits.radius:.3g} in the Euclidean norm."
+            f"{self.limits.radius:.3g} in the Euclidean norm, in deviations that the baseline claims, or in units of x "
+            "where it claims none."
         )
         if self.judge is None:
             return f"{text} Losses are not compared, so nothing is held over time."
@@ -212,9 +214,10 @@ class Guarded:
         fit = fit & torch.isfinite(network.x).flatten(1).all(-1)
         gap = torch.where(_beside(fit, network.x), network.x - beside.x, 0.0)
         apart = gap.flatten(1).norm(dim=-1)
-        capped = apart > self.limits.radius
+        radius = self.limits.radius * _unit(beside)
+        capped = apart > radius
         weights = self._weights(rows, fit)
-        w = _beside((weights * torch.where(capped, self.limits.radius / apart, 1.0)).to(gap.real.dtype), gap)
+        w = _beside((weights * torch.where(capped, radius / apart, 1.0)).to(gap.real.dtype), gap)
         self._count(fit, capped, weights < 0.5)
         x = beside.x + w * gap
         var = None
@@ -273,6 +276,11 @@ def _saturation(y: Tensor) -> Tensor:
     """The share of entries, real and imaginary parts, at a sample's largest magnitude: `(batch,)`."""
     size = torch.view_as_real(y).flatten(1).abs() if y.is_complex() else y.abs()
     return (size == size.amax(-1, keepdim=True)).double().mean(-1)
+
+
+def _unit(baseline: Estimate) -> Tensor | float:
+    """The deviation of a sample that the baseline claims, `√Σ var`, `(batch,)`; 1 where it claims none."""
+    return 1.0 if baseline.var is None else baseline.var.expand(baseline.x.shape).flatten(1).sum(-1).sqrt()
 
 
 def _beside(samples: Tensor, like: Tensor) -> Tensor:
