@@ -210,7 +210,7 @@ CHANNELS = "kronecker:array=1x4,subcarriers=12,space={},frequency={}"
 def test_a_wiener_filter_of_another_place_falls_back_to_least_squares_at_once():
     home, away = (
         ff.problems.OFDMChannel(CHANNELS.format(*correlation), "comb-2", snr_db=20.0)
-        for correlation in ((0.99, 0.99), (0.1, 0.97))
+        for correlation in ((0.99, 0.99), (0.1, 0.998))
     )
     net, safe = ff.estimators.ofdm.Wiener.of(home), ff.estimators.ofdm.Interpolation.of(home)
     guard = guarded(net, safe, home)
@@ -218,7 +218,7 @@ def test_a_wiener_filter_of_another_place_falls_back_to_least_squares_at_once():
     assert error(guard(obs).x, x) <= 1.02 * error(net(obs).x, x)
     guard.reset()
     x, obs = drawn(500, problem=away)
-    assert error(net(obs).x, x) > 4 * error(safe(obs).x, x)
+    assert error(net(obs).x, x) > 2 * error(safe(obs).x, x)
     assert error(guard(obs).x, x) <= 1.05 * error(safe(obs).x, x)
     assert guard.condition == "fallback"
     quieter = home.shifted(snr_db=0.0)  # where least squares claims a larger deviation, and the ball grows with it
