@@ -1,4 +1,4 @@
-"""Guards: intervals with a promised coverage, calibrated variances, risk without the truth, and checks of each."""
+"""Guards: intervals with a promised coverage, calibrated variances, risk without the truth, checks, and monitors."""
 
 from fanfold.evaluation.interval import Interval
 from fanfold.evaluation.scores import (
@@ -18,6 +18,7 @@ from fanfold.evaluation.scores import (
 from fanfold.guard.calibrated_variance import CalibratedVariance, calibrate_variance
 from fanfold.guard.conformal import Conformal, conformal
 from fanfold.guard.lc2st import LC2ST, lc2st
+from fanfold.guard.monitoring import CusumWatch, MartingaleWatch, Monitor, draws_needed, monitor
 from fanfold.guard.predictive import Predictive, predictive
 from fanfold.guard.sbc import SBC, Sampler, sbc, tarp
 from fanfold.guard.sure import Risk, sure
@@ -30,8 +31,11 @@ __all__ = [
     "TARP",
     "CalibratedVariance",
     "Conformal",
+    "CusumWatch",
     "Histogram",
     "Interval",
+    "MartingaleWatch",
+    "Monitor",
     "Predictive",
     "Risk",
     "Sampler",
@@ -43,11 +47,13 @@ __all__ = [
     "conformal",
     "coverage",
     "coverage_by_size",
+    "draws_needed",
     "error_by_variance",
     "gaussian_crps",
     "interval_score",
     "lc2st",
     "mean_normalised_square",
+    "monitor",
     "normalised_square",
     "pit",
     "predictive",
