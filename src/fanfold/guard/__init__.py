@@ -18,7 +18,15 @@ from fanfold.evaluation.scores import (
 from fanfold.guard.calibrated_variance import CalibratedVariance, calibrate_variance
 from fanfold.guard.conformal import Conformal, conformal
 from fanfold.guard.lc2st import LC2ST, lc2st
-from fanfold.guard.monitoring import CusumWatch, MartingaleWatch, Monitor, draws_needed, monitor
+from fanfold.guard.monitoring import (
+    CusumWatch,
+    MartingaleWatch,
+    Monitor,
+    draws_needed,
+    load_monitor,
+    monitor,
+    save_monitor,
+)
 from fanfold.guard.predictive import Predictive, predictive
 from fanfold.guard.sbc import SBC, Sampler, sbc, tarp
 from fanfold.guard.sure import Risk, sure
@@ -52,11 +60,13 @@ __all__ = [
     "gaussian_crps",
     "interval_score",
     "lc2st",
+    "load_monitor",
     "mean_normalised_square",
     "monitor",
     "normalised_square",
     "pit",
     "predictive",
+    "save_monitor",
     "sbc",
     "sure",
     "tarp",
