@@ -273,6 +273,22 @@ def test_the_latch_keeps_the_baseline_until_reset():
     assert guard.condition == "active"
 
 
+def test_without_losses_the_monitor_takes_the_network_away_once_it_alarms():
+    watcher = ff.guard.monitor(NET, PROBLEM, alarm=0.01, draws=1700)
+    guard = guarded(NET, SAFE, PROBLEM, judge=None, monitor=watcher)
+    _, obs = drawn(150)
+    assert torch.allclose(guard(obs).x, NET(obs).x)
+    assert guard.condition == "active"
+    _, loud = drawn(150, problem=PROBLEM.shifted(snr_db=10.0))
+    loud = Observation(loud.y, loud.A, obs.noise_var)  # which the receiver does not know
+    got = guard(loud).x
+    assert guard.condition == "fallback"
+    assert torch.equal(got[-1], SAFE(loud).x[-1])
+    assert guard.calls.in_fallback > 100  # from where it alarmed on
+    with pytest.raises(ValueError, match="calibrated for another estimator"):
+        guarded(SAFE, SAFE, PROBLEM, monitor=watcher)
+
+
 def test_what_does_not_fit_is_refused_with_the_fix():
     with pytest.raises(ValueError, match="every is 0; pass 1 to"):
         guard_of(every=0)
