@@ -1,4 +1,4 @@
-"""Guards: intervals with a promised coverage, calibrated variances, risk without the truth, and checks of each."""
+"""Guards: intervals with a promised coverage, calibrated variances, risk without the truth, checks, and monitors."""
 
 from fanfold.evaluation.interval import Interval
 from fanfold.evaluation.scores import (
@@ -17,7 +17,17 @@ from fanfold.evaluation.scores import (
 )
 from fanfold.guard.calibrated_variance import CalibratedVariance, calibrate_variance
 from fanfold.guard.conformal import Conformal, conformal
+from fanfold.guard.fallback import Guarded, NoiseSplit, Trusting, guarded
 from fanfold.guard.lc2st import LC2ST, lc2st
+from fanfold.guard.monitoring import (
+    CusumWatch,
+    MartingaleWatch,
+    Monitor,
+    draws_needed,
+    load_monitor,
+    monitor,
+    save_monitor,
+)
 from fanfold.guard.predictive import Predictive, predictive
 from fanfold.guard.sbc import SBC, Sampler, sbc, tarp
 from fanfold.guard.sure import Risk, sure
@@ -30,27 +40,38 @@ __all__ = [
     "TARP",
     "CalibratedVariance",
     "Conformal",
+    "CusumWatch",
+    "Guarded",
     "Histogram",
     "Interval",
+    "MartingaleWatch",
+    "Monitor",
+    "NoiseSplit",
     "Predictive",
     "Risk",
     "Sampler",
     "Share",
     "TrainingGuard",
+    "Trusting",
     "UsualRange",
     "calibrate_variance",
     "calibration_curve",
     "conformal",
     "coverage",
     "coverage_by_size",
+    "draws_needed",
     "error_by_variance",
     "gaussian_crps",
+    "guarded",
     "interval_score",
     "lc2st",
+    "load_monitor",
     "mean_normalised_square",
+    "monitor",
     "normalised_square",
     "pit",
     "predictive",
+    "save_monitor",
     "sbc",
     "sure",
     "tarp",

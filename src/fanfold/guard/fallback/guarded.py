@@ -1,0 +1,208 @@
+"""A network that falls back to a baseline: never far from it in a call, never much worse over many calls."""
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from fanfold.guard.answers import answers
+from fanfold.guard.fallback.noise_split import NoiseSplit
+from fanfold.guard.fallback.samples import as_rows, saturation, trailing, unit
+from fanfold.guard.fallback.trust import Trust, Trusting
+from fanfold.guard.monitoring import Monitor
+from fanfold.measurements import takes_measurements
+from fanfold.observation import Estimate, Estimator, Observation
+
+Condition = Literal["active", "monitoring", "fallback"]
+
+
+class Calls(NamedTuple):
+    """What has happened so far, in calls, each of which is one sample.
+
+    Example:
+        >>> from fanfold.guard.fallback import Calls
+        >>> Calls().all
+        0
+    """
+
+    all: int = 0
+    judged: int = 0  # of these, the losses were compared
+    capped: int = 0  # the network was too far from the baseline
+    unfit: int = 0  # y was not finite, silent or saturated, or the network's estimate not finite
+    in_fallback: int = 0  # the baseline had the larger weight
+
+
+class GuardLimits(NamedTuple):
+    """What a guarded estimator holds to; made by `guarded`.
+
+    Example:
+        >>> from fanfold.guard.fallback import GuardLimits
+        >>> GuardLimits(radius=1.0, saturated=0.1, every=1, alarm=0.001, latch=False).radius
+        1.0
+    """
+
+    radius: float  # of the ball around the baseline, in its claimed deviations; in units of x where it claims none
+    saturated: float  # share of the entries of y at its largest magnitude, above which y counts as saturated
+    every: int  # at which calls losses are compared
+    alarm: float  # chance of a false alarm, ever
+    latch: bool  # whether the alarm leaves the baseline alone
+
+
+class Guarded:
+    """An estimator between a network and its baseline, `x = x_b + w min(1, r / ‖x_n - x_b‖) (x_n - x_b)`.
+
+    `guarded` makes it. The samples of a batch are calls one after the other: what they say moves the weight w of the
+    next ones, and one at a time gives the same. The estimate's error is at most the baseline's plus r in the Euclidean
+    norm, at every call and whatever y is; r goes with the deviation that the baseline claims, where it claims one.
+    `promise` says what else is held. It remembers; `reset` forgets. Where both
+    paths give a variance its own is theirs, weighed, which bounds it as the square is convex.
+
+    Measurements that are not finite, silent or saturated are answered by the baseline, with entries that are not
+    finite taken as zero; pass these by `Observation.unchecked`, as `Observation` refuses them.
+
+    Attributes:
+        estimator: The network.
+        baseline: The safe estimator.
+        judge: How losses are compared without the truth; None compares none.
+        monitor: What says how strange each observation is, if anything does.
+        watch: The state of the monitor's martingale.
+        trusting: The rule by which trust moves.
+        limits: What it holds to.
+        trust: What it has come to; the weight of the network, and the evidence against it.
+        calls: What has happened so far.
+
+    Example:
+        >>> import fanfold as ff, torch
+        >>> problem = ff.problems.CompressedSensing(n=40, m=20)
+        >>> wild, safe = lambda obs: ff.Estimate(1e6 * (obs.A.H @ obs.y)), ff.estimators.LMMSE.of(problem)
+        >>> guard = ff.guard.guarded(safe, safe, problem, samples=1000)
+        >>> guard.estimator = wild  # as if it had gone wrong
+        >>> x, obs = problem.sample(50, torch.Generator().manual_seed(1))
+        >>> torch.equal(guard(obs).x, safe(obs).x)  # they were never apart
+        True
+    """
+
+    def __init__(
+        self,
+        estimator: Estimator,
+        baseline: Estimator,
+        judge: NoiseSplit | None,
+        monitor: Monitor | None,
+        trusting: Trusting,
+        limits: GuardLimits,
+        scale: float,
+    ):
+        self.estimator, self.baseline, self.judge, self.monitor = estimator, baseline, judge, monitor
+        self.trusting, self.limits, self.scale = trusting, limits, scale
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all calls: with a judge the weights are even, and without one the network has all."""
+        self.calls = Calls()
+        self.watch = None if self.monitor is None else self.monitor.watch()
+        self.trust: Trust = self.trusting.start(self.scale)
+        if self.judge is None:
+            self.trust = self.trust._replace(network=1.0)
+
+    @property
+    def alarmed(self) -> bool:
+        """Whether the evidence against the network, or that observations are strange, has ever been enough."""
+        strange = self.watch is not None and bool(self.watch.alarmed)
+        return strange or self.trust.highest >= 1 / self.limits.alarm
+
+    @property
+    def condition(self) -> Condition:
+        """Fallback, where the baseline answers; else active or, once alarmed, "monitoring"."""
+        if self._weight < 0.5:
+            return "fallback"
+        return "monitoring" if self.alarmed else "active"
+
+    @property
+    def promise(self) -> str:
+        """What is held, and under what, in sentences."""
+        text = (
+            "At every call, whatever y is, the error is at most the baseline's plus "
+            f"{self.limits.radius:.3g} in the Euclidean norm, in deviations that the baseline claims, or in units of x "
+            "where it claims none."
+        )
+        if self.judge is None:
+            if self.monitor is None:
+                return f"{text} Losses are not compared, so nothing is held over time."
+            return (
+                f"{text} Losses are not compared; the baseline answers once the monitor alarms. {self.monitor.promise}"
+            )
+        return (
+            f"{text} Over 1000 compared calls the clipped losses at the measurements are at most "
+            f"{self.trusting.regret(1000, 1):.2f} times {self.trusting.clip:g} mean differences above those of the "
+            "better path, also where that changes once. A network that is never worse in the mean raises the alarm "
+            f"with a chance of {self.limits.alarm:g} at most, ever. Losses are those at the measurements, under A and "
+            "the noise variance of the observation: what A does not see is not judged."
+        )
+
+    @takes_measurements
+    @torch.no_grad()
+    def __call__(self, obs: Observation) -> Estimate:
+        """The estimates of successive calls, y `(..., m)` in their order.
+
+        Raises:
+            ValueError: If losses are to be compared and the noise variance is unknown.
+        """
+        batch, rows = obs.y.shape[:-1], as_rows(obs)
+        fit = self._fit(rows.y)
+        rows = Observation.unchecked(rows.y.masked_fill(~torch.isfinite(rows.y), 0.0), rows.A, rows.noise_var)
+        network, beside = answers(self.estimator, rows), answers(self.baseline, rows)
+        fit = fit & torch.isfinite(network.x).flatten(1).all(-1)
+        gap = torch.where(trailing(fit, network.x), network.x - beside.x, 0.0)
+        apart = gap.flatten(1).norm(dim=-1)
+        radius = self.limits.radius * unit(beside)
+        capped = apart > radius
+        weights = self._weights(rows, network, fit)
+        w = trailing((weights * torch.where(capped, radius / apart, 1.0)).to(gap.real.dtype), gap)
+        self._count(fit, capped, weights < 0.5)
+        x = beside.x + w * gap
+        var = None
+        if network.var is not None and beside.var is not None:
+            var = beside.var + w * torch.where(trailing(fit, gap), network.var - beside.var, 0.0)
+            var = var.reshape(*batch, *var.shape[1:])
+        return Estimate(x.reshape(*batch, *x.shape[1:]), var)
+
+    @property
+    def _weight(self) -> float:
+        """The network's weight in an estimate that nothing else keeps from it."""
+        return 0.0 if (self.limits.latch or self.judge is None) and self.alarmed else self.trust.network
+
+    def _fit(self, y: Tensor) -> Tensor:
+        """Which samples `(batch,)` are as measurements can be."""
+        return torch.isfinite(y).all(-1) & (y != 0).any(-1) & (saturation(y) <= self.limits.saturated)
+
+    def _weights(self, rows: Observation, network: Estimate, fit: Tensor) -> Tensor:
+        """The network's weight at each call, zero where it is not fit: `(batch,)`; calls that are judged move it."""
+        strange = None if self.monitor is None else self.monitor.p_values(rows, network)
+        calls = range(self.calls.all, self.calls.all + len(rows.y))
+        judged = [i for i, n in enumerate(calls) if self.judge is not None and n % self.limits.every == 0 and fit[i]]
+        differences = dict(zip(judged, self._differences(rows, judged, calls)))
+        weights = []
+        for i in range(len(calls)):
+            if i in differences:
+                self.trust = self.trusting.after(self.trust, differences[i])
+            if self.watch is not None and strange is not None and fit[i]:
+                self.watch = self.watch.update(strange[i])
+            weights.append(self._weight)
+        self.calls = self.calls._replace(judged=self.calls.judged + len(judged))
+        return torch.tensor(weights, dtype=torch.float64, device=fit.device) * fit
+
+    def _differences(self, rows: Observation, judged: list[int], calls: Sequence[int]) -> list[float]:
+        if self.judge is None or not judged:
+            return []
+        index = torch.tensor(judged, device=rows.y.device)
+        halves = self.judge.halves(rows[index], [calls[i] for i in judged])
+        return self.judge.differences(
+            halves, answers(self.estimator, halves.obs), answers(self.baseline, halves.obs)
+        ).tolist()
+
+    def _count(self, fit: Tensor, capped: Tensor, in_fallback: Tensor) -> None:
+        more = {"all": fit.numel(), "capped": capped, "unfit": ~fit, "in_fallback": in_fallback}
+        self.calls = self.calls._replace(
+            **{name: getattr(self.calls, name) + int(torch.as_tensor(count).sum()) for name, count in more.items()}
+        )
