@@ -1,0 +1,113 @@
+"""What the authors of an algorithm fixed, and what a network has made of it: numbers for hovers and small charts."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from fanfold.algorithms.base import Algorithm, Nominal
+from fanfold.linops import LinearOperator
+from fanfold.observation import Observation
+from fanfold.report.diagram.symbols import number_text
+
+QUANTILES = (0.1, 0.5, 0.9)  # of the entries of a vector
+
+
+@runtime_checkable
+class Deviating(Protocol):
+    """A network of layers whose quantities deviate from those of an algorithm, `(layers, ...)` or `(1, ...)` each."""
+
+    algorithm: Algorithm
+    layers: int
+    strength: float
+
+    @property
+    def operator(self) -> LinearOperator: ...
+
+    @property
+    def deviations(self) -> Mapping[str, Tensor]: ...
+
+
+@dataclass
+class Fixture:
+    """A quantity of an algorithm: the value that its authors gave it, in words, and the curve of what was learned.
+
+    Attributes:
+        name: What `learn` calls it.
+        nominal: Its value in words, such as `0.1` or `matrix 40 × 20`.
+        level: Its value as a number on the curve's axis; None where it is not learned.
+        learned: For each layer least, middle and largest value on that axis, or all the same; empty if nothing moves.
+        tied: Whether all layers share what was learned.
+        measure: What the curve shows.
+        choice: How it may be learned, in words.
+    """
+
+    name: str
+    nominal: str
+    choice: str
+    level: float | None = None
+    learned: list[tuple[float, float, float]] = field(default_factory=list)
+    tied: bool = False
+    measure: str = ""
+
+    def hover(self, layer: int) -> str:
+        """The nominal and the learned value in a layer, counted from 0."""
+        low, middle, high = self.learned[layer]
+        spread = "" if low == high else f" ({number_text(low)} to {number_text(high)})"
+        if self.measure:
+            return f"{self.name}: {self.nominal}; {self.measure} {number_text(middle)}{spread}"
+        return f"{self.name}: {self.nominal} → {number_text(middle)}{spread}"
+
+
+def fixtures_of(algorithm: Algorithm, obs: Observation) -> dict[str, Fixture]:
+    """Every quantity that the authors fixed, by name."""
+    return {name: _fixture(name, nominal, algorithm, obs) for name, nominal in algorithm.nominals.items()}
+
+
+def _fixture(name: str, nominal: Nominal, algorithm: Algorithm, obs: Observation) -> Fixture:
+    value = nominal.tensor(algorithm, obs)
+    grain = ("scalar", "vector", "matrix")[min(value.ndim, 2)]
+    choice = "scalar or vector" if grain == "scalar" and nominal.vector else grain
+    return Fixture(name, _in_words(value), choice)
+
+
+def _in_words(value: Tensor) -> str:
+    if value.numel() == 1:
+        return number_text(value.abs().item() if value.is_complex() else value.item())
+    if value.ndim == 1:
+        return f"vector of {len(value)}, {number_text(value.abs().min().item())} to " + number_text(
+            value.abs().max().item()
+        )
+    return "matrix " + " × ".join(map(str, value.shape))
+
+
+@torch.no_grad()
+def learned_fixtures(net: Deviating, obs: Observation) -> dict[str, Fixture]:
+    """Every quantity of a network's algorithm, with what was learned at the network's strength."""
+    fixtures = fixtures_of(net.algorithm, obs)
+    for name, deviation in net.deviations.items():
+        nominal, fixture = net.algorithm.nominals[name], fixtures[name]
+        fixed = nominal.tensor(net.algorithm, obs)
+        d = deviation.detach().to(fixed.dtype if deviation.is_complex() else fixed.dtype.to_real()) * net.strength
+        fixture.tied = len(d) == 1
+        moved = nominal.domain.deviate(fixed, d)
+        if fixed.ndim > 1:
+            change = (moved - fixed).flatten(1).norm(dim=1) / fixed.norm().clamp_min(torch.finfo(d.dtype).tiny)
+            fixture.learned = [(value, value, value) for value in change.tolist()]
+            fixture.level, fixture.measure = 0.0, "‖change‖ / ‖nominal‖"
+        elif d[0].numel() > 1:
+            entries = moved if fixed.ndim == 0 else moved / fixed.where(fixed != 0, torch.ones_like(fixed))
+            entries = entries.abs() if entries.is_complex() else entries
+            cuts = torch.tensor(QUANTILES, dtype=entries.dtype, device=entries.device)
+            low, middle, high = torch.quantile(entries.flatten(1), cuts, dim=1).tolist()
+            fixture.learned = list(zip(low, middle, high, strict=True))
+            fixture.level = fixed.item() if fixed.ndim == 0 else 1.0
+            fixture.measure = "median entry" if fixed.ndim == 0 else "median entry over nominal"
+        else:
+            values = moved.flatten(1).mean(1)
+            fixture.learned = [(value, value, value) for value in (values.abs() if values.is_complex() else values).tolist()]
+            fixture.level = fixed.mean().item()
+        fixture.learned *= net.layers if fixture.tied else 1
+    return fixtures
