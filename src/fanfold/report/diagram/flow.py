@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from fanfold.report.diagram.recording import Operation, Quantity, StepRecord
+from fanfold.report.diagram.recording import Operation, Value, StepRecord
 from fanfold.report.diagram.symbols import OPEN, Formulas, plain_text, pretty, symbol_of
 
 SHORT = 14  # characters of a formula that stands beside what it sets
@@ -20,6 +20,7 @@ class Pill(NamedTuple):
 
     text: str
     kind: str  # "nominal", "formula" or "data"
+    rests: frozenset[str] = frozenset()  # the quantities that it is computed from
 
 
 @dataclass(eq=False)
@@ -32,6 +33,7 @@ class Part:
     pills: list[Pill] = field(default_factory=list)
     nominal: str = ""  # the quantity that the part itself is, such as a matrix or a network
     output: str = ""  # the name of what comes out
+    telling: bool = False  # whether it is more than arithmetic
 
 
 class Wire(NamedTuple):
@@ -67,16 +69,17 @@ class _Drawn:
         for o in self.operations:
             for q in self._signals_of(o):
                 self.readers.setdefault(id(q), []).append(o)
-        self.named: dict[int, Quantity] = {}  # values that a formula is to be given of
+        self.named: dict[int, Value] = {}  # values that a formula is to be given of
         self.parts: dict[int, Part] = {}  # by operation
         self.letters = 0
+        self.rests: dict[int, frozenset[str]] = {}
 
     def _signals(self) -> set[int]:
         """Values with an entry for each unknown or measurement of each sample that come from such values."""
         record = self.record
         lone = 1 in (record.n, record.m)
 
-        def wide(q: Quantity) -> bool:
+        def wide(q: Value) -> bool:
             return len(q.shape) > 1 and (q.shape[-1] > 1 or lone)
 
         found = {id(q) for q in (*record.state.values(), record.data["y"]) if wide(q)}
@@ -85,8 +88,8 @@ class _Drawn:
                 found |= {id(q) for q in o.gives if wide(q)}
         return found
 
-    def _signals_of(self, o: Operation) -> list[Quantity]:
-        return [t for t in o.takes if isinstance(t, Quantity) and id(t) in self.signals]
+    def _signals_of(self, o: Operation) -> list[Value]:
+        return [t for t in o.takes if isinstance(t, Value) and id(t) in self.signals]
 
     def _needed(self) -> list[Operation]:
         """The operations through which signals of the next state pass."""
@@ -107,6 +110,7 @@ class _Drawn:
         wires: list[Wire] = []
         for group in groups:
             part = self._part(group)
+            part.telling = any(o.kind != "arithmetic" or o.word in MATRICES for o in group)
             for o in group:
                 self.parts[id(o)] = part
             for q, sign in self._taken(group):
@@ -124,7 +128,7 @@ class _Drawn:
         parts = [*ports.values(), *dict.fromkeys(self.parts.values()), *ends]
         return Flow(parts, list(dict.fromkeys(wires)), self._definitions())
 
-    def _is_beside(self, q: Quantity) -> bool:
+    def _is_beside(self, q: Value) -> bool:
         """Whether a signal is the same in every step, and so stands beside what it goes into."""
         return q.origin == "data" or id(q) in self.kept
 
@@ -154,14 +158,14 @@ class _Drawn:
             o.word not in ("div", "truediv") or o.takes[0] is signals[0]
         )
 
-    def _taken(self, group: list[Operation]) -> Iterator[tuple[Quantity, int]]:
+    def _taken(self, group: list[Operation]) -> Iterator[tuple[Value, int]]:
         """The signals that go into a group, with their signs."""
         inside = {id(q) for o in group for q in o.gives}
         for o in group:
             signs = iter(SIGNS.get(o.word, ()) if len(group) == 1 else ())
             for t in o.takes:
                 sign = next(signs, 1)
-                if isinstance(t, Quantity) and id(t) in self.signals and id(t) not in inside:
+                if isinstance(t, Value) and id(t) in self.signals and id(t) not in inside:
                     yield t, sign
 
     def _part(self, group: list[Operation]) -> Part:
@@ -177,7 +181,7 @@ class _Drawn:
             for q in last.gives:
                 self.named[id(q)] = q
             named = {n for o in group for n in self._nominals(o)}
-            pills = [Pill(name, "nominal") for name in sorted(named)]
+            pills = [Pill(name, "nominal", frozenset((plain_text(name),))) for name in sorted(named)]
             return Part(output or "·", "box", formula, pills, output="")
         return self._single(last, formula, output)
 
@@ -186,11 +190,11 @@ class _Drawn:
             pills = [
                 self._pill(t, "−" if sign < 0 else "")
                 for t, sign in zip(o.takes, SIGNS[o.word])
-                if not (isinstance(t, Quantity) and id(t) in self.signals)
+                if not (isinstance(t, Value) and id(t) in self.signals)
             ]
             return Part("+", "round", formula, pills, output=output)
         if o.kind == "arithmetic" and o.word in MATRICES:
-            matrix = next((t for t in o.takes if isinstance(t, Quantity) and id(t) not in self.signals), None)
+            matrix = next((t for t in o.takes if isinstance(t, Value) and id(t) not in self.signals), None)
             label = "matrix" if matrix is None else self.formulas.of(matrix)
             return Part(plain_text(label), "box", formula, nominal=_nominal_in(label), output=output)
         if o.kind == "operator":
@@ -202,9 +206,9 @@ class _Drawn:
             return Part(ROUND[o.word], "round", formula, pills, output=output)
         return Part(symbol_of(o.word), "box", formula, pills, output=output)
 
-    def _sets(self, taken: Quantity | float | int | str) -> bool:
+    def _sets(self, taken: Value | float | int | str) -> bool:
         """Whether an argument of an operation is worth a pill: no signal, and nothing without a name."""
-        if not isinstance(taken, Quantity):
+        if not isinstance(taken, Value):
             return False
         return id(taken) not in self.signals and (taken.maker is not None or bool(self.formulas.name(taken)))
 
@@ -212,19 +216,20 @@ class _Drawn:
         """The symbol and the text of factors in a row."""
         above, below = [], []
         for o in group:
-            factors = [t for t in o.takes if not (isinstance(t, Quantity) and id(t) in self.signals)]
+            factors = [t for t in o.takes if not (isinstance(t, Value) and id(t) in self.signals)]
             (below if o.word in ("div", "truediv") else above).extend(self._pill(t) for t in factors)
         pills = above + below
         kind = "nominal" if len(pills) == 1 and pills[0].kind == "nominal" else "formula"
+        rests = frozenset().union(*(p.rests for p in pills))
         if not above:
-            return "÷", Pill("·".join(p.text for p in below), kind)
+            return "÷", Pill("·".join(p.text for p in below), kind, rests)
         text = "·".join(p.text for p in above) + "".join(f"/{p.text}" for p in below)
-        return "×", Pill(text, kind)
+        return "×", Pill(text, kind, rests)
 
-    def _pill(self, taken: Quantity | float | int | str, sign: str = "") -> Pill:
+    def _pill(self, taken: Value | float | int | str, sign: str = "") -> Pill:
         """A value beside what it sets: its formula if that is short, else a name."""
         text = self.formulas.of(taken)
-        if isinstance(taken, Quantity) and taken.maker is not None:
+        if isinstance(taken, Value) and taken.maker is not None:
             name = self.formulas.name(taken)
             if not name and len(plain_text(text)) > SHORT:
                 name = self.formulas.names[id(taken)] = self._letter()
@@ -233,8 +238,20 @@ class _Drawn:
                 self.named[id(taken)] = taken
             else:
                 self._name_those_in(taken)
-        nominal = isinstance(taken, Quantity) and taken.origin == "nominal"
-        return Pill(sign + text, "nominal" if nominal else "formula")
+        nominal = isinstance(taken, Value) and taken.origin == "nominal"
+        rests = self._rests(taken) if isinstance(taken, Value) else frozenset()
+        return Pill(sign + text, "nominal" if nominal else "formula", rests)
+
+    def _rests(self, q: Value) -> frozenset[str]:
+        """The quantities that a number is computed from, in this step."""
+        if q.origin == "nominal":
+            return frozenset((plain_text(self.formulas.name(q)),))
+        if q.maker is None or id(q) in self.signals:
+            return frozenset()
+        if id(q) not in self.rests:
+            takes = [t for t in q.maker.takes if isinstance(t, Value)]
+            self.rests[id(q)] = frozenset().union(*(self._rests(t) for t in takes))
+        return self.rests[id(q)]
 
     def _letter(self) -> str:
         """A name for a value that the code gave none."""
@@ -244,17 +261,17 @@ class _Drawn:
     def _nominals(self, o: Operation) -> Iterator[str]:
         """The quantities that an operation takes, by itself or in values that it computes on the way."""
         for t in o.takes:
-            if isinstance(t, Quantity) and t.origin == "nominal":
+            if isinstance(t, Value) and t.origin == "nominal":
                 yield self.formulas.name(t)
-            elif isinstance(t, Quantity) and t.maker is not None and not self.formulas.name(t):
+            elif isinstance(t, Value) and t.maker is not None and not self.formulas.name(t):
                 yield from (n for n in self._nominals(t.maker) if id(t) not in self.signals)
 
-    def _name_those_in(self, q: Quantity) -> None:
+    def _name_those_in(self, q: Value) -> None:
         """Note the values that the formula of a value names."""
         if q.maker is None:
             return
         for t in q.maker.takes:
-            if isinstance(t, Quantity) and t.maker is not None:
+            if isinstance(t, Value) and t.maker is not None:
                 if not self.formulas.name(t):
                     self._name_those_in(t)
                 elif id(t) not in self.named:
@@ -283,7 +300,7 @@ class _Drawn:
         listed += [(f"{pretty(name)}⁺", self.formulas.of(q)) for name, q in moved.items()]
         return listed
 
-    def _is_fused(self, q: Quantity) -> bool:
+    def _is_fused(self, q: Value) -> bool:
         assert q.maker is not None
         part = self.parts.get(id(q.maker))
         return part is not None and sum(p is part for p in self.parts.values()) > 1 and part.shape == "box"

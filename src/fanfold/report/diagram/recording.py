@@ -27,7 +27,7 @@ MADE = frozenset("new_tensor new_zeros new_ones new_full tensor zeros ones zeros
 
 
 @dataclass(eq=False)
-class Quantity:
+class Value:
     """A value in a step: where it came from, the operation that gave it, its name in the code.
 
     `origin` is "state", "data", "nominal", "constant" or "made", the last by `maker`.
@@ -45,8 +45,8 @@ class Operation:
     """An operation of a step: its word, or the symbol of an operator; what it takes, numbers among it; what it gives."""
 
     word: str
-    takes: list[Quantity | float | int | str] = field(default_factory=list)
-    gives: list[Quantity] = field(default_factory=list)
+    takes: list[Value | float | int | str] = field(default_factory=list)
+    gives: list[Value] = field(default_factory=list)
     kind: str = "arithmetic"  # or "call", "operator", "network"
 
 
@@ -55,10 +55,10 @@ class StepRecord:
     """All operations of one step in order, the values that go in, and those of the next state, by name."""
 
     operations: list[Operation]
-    state: dict[str, Quantity]
-    after: dict[str, Quantity]
-    data: dict[str, Quantity]
-    nominal: dict[str, Quantity]
+    state: dict[str, Value]
+    after: dict[str, Value]
+    data: dict[str, Value]
+    nominal: dict[str, Value]
     n: int
     m: int
 
@@ -81,7 +81,7 @@ def recorded(algorithm: Algorithm, obs: Observation, thetas: Sequence[Theta]) ->
     if len(first.operations) == len(second.operations):
         for one, other in zip(first.operations, second.operations, strict=True):
             for k, (a, b) in enumerate(zip(one.takes, other.takes)):
-                if isinstance(a, Quantity) and isinstance(b, Quantity) and a.number != b.number:
+                if isinstance(a, Value) and isinstance(b, Value) and a.number != b.number:
                     a.number, a.name = None, a.name or "cₖ"
                 elif isinstance(a, int | float) and a != b:
                     one.takes[k] = "cₖ"
@@ -101,7 +101,7 @@ class _Recorder(TorchFunctionMode):
         assert obs.A is not None
         self.algorithm, self.A = algorithm, obs.A
         self.operations: list[Operation] = []
-        self.values: dict[int, Quantity] = {}
+        self.values: dict[int, Value] = {}
         self.calls: dict[int, tuple[Operation, set[int]]] = {}
         self.alive: list[object] = []  # what is alive keeps its id
         self.frame: FrameType | None = None
@@ -110,11 +110,11 @@ class _Recorder(TorchFunctionMode):
         self.nominal = self._known("nominal", vars(theta))
         self.networks = {id(v): k for k, v in vars(theta).items() if isinstance(v, nn.Module)}
 
-    def _known(self, origin: str, tensors: Mapping[str, Any]) -> dict[str, Quantity]:
+    def _known(self, origin: str, tensors: Mapping[str, Any]) -> dict[str, Value]:
         known = {}
         for name, t in tensors.items():
             if isinstance(t, Tensor):
-                known[name] = self.values.setdefault(id(t), Quantity(origin, tuple(t.shape), name))
+                known[name] = self.values.setdefault(id(t), Value(origin, tuple(t.shape), name))
                 self.alive.append(t)
         return known
 
@@ -147,7 +147,7 @@ class _Recorder(TorchFunctionMode):
             self._note_call(call, args, gives)
             return
         takes = [*self._flat(args)]
-        if word in SAME and takes and isinstance(takes[0], Quantity):
+        if word in SAME and takes and isinstance(takes[0], Value):
             self.values[id(gives[0])] = takes[0]
             return
         if word in MADE or _is_constant(takes):
@@ -167,7 +167,7 @@ class _Recorder(TorchFunctionMode):
             operation.takes += self._arguments(frame)
         operation, inside = self.calls[id(frame)]
         for q in self._flat(args, inside):
-            if isinstance(q, Quantity) and q not in operation.takes and q.maker is not operation:
+            if isinstance(q, Value) and q not in operation.takes and q.maker is not operation:
                 operation.takes.append(q)
         for t in gives:
             inside.add(id(t))
@@ -182,7 +182,7 @@ class _Recorder(TorchFunctionMode):
             return Operation(self._symbol(receiver), kind="operator")
         return Operation(frame.f_code.co_name.strip("_"), kind="call")
 
-    def _arguments(self, frame: FrameType) -> list[Quantity | float | int | str]:
+    def _arguments(self, frame: FrameType) -> list[Value | float | int | str]:
         """The tensors that a function was given, in the order of its parameters, as far as they are known."""
         code = frame.f_code
         names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
@@ -206,11 +206,11 @@ class _Recorder(TorchFunctionMode):
 
     def _give(self, operation: Operation, gives: list[Tensor]) -> None:
         for t in gives:
-            made = Quantity("made", tuple(t.shape), maker=operation)
+            made = Value("made", tuple(t.shape), maker=operation)
             operation.gives.append(made)
             self.values[id(t)] = made
 
-    def _flat(self, args: list[Any], inside: Set[int] = frozenset()) -> Iterator[Quantity | float | int]:
+    def _flat(self, args: list[Any], inside: Set[int] = frozenset()) -> Iterator[Value | float | int]:
         for arg in args:
             if isinstance(arg, Tensor):
                 if id(arg) not in inside:
@@ -245,14 +245,14 @@ class _Recorder(TorchFunctionMode):
         return StepRecord(operations, self.state, new, self.data, self.nominal, self.A.n, self.A.m)
 
 
-def _is_constant(takes: Sequence[Quantity | float | int | str]) -> bool:
+def _is_constant(takes: Sequence[Value | float | int | str]) -> bool:
     """Whether nothing is taken but what derives from the operator without having a name in the step."""
-    return all(q.origin == "constant" and not q.name for q in takes if isinstance(q, Quantity))
+    return all(q.origin == "constant" and not q.name for q in takes if isinstance(q, Value))
 
 
-def _constant(t: Tensor) -> Quantity:
+def _constant(t: Tensor) -> Value:
     number = t.item() if t.numel() == 1 and not t.is_complex() else None
-    return Quantity("constant", tuple(t.shape), number=number)
+    return Value("constant", tuple(t.shape), number=number)
 
 
 def _receiver(frame: FrameType) -> object:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable
 
-from fanfold.report.diagram.recording import Operation, Quantity, StepRecord
+from fanfold.report.diagram.recording import Operation, Value, StepRecord
 
 OPEN, CLOSE = "\x01", "\x02"  # around the names of quantities that an algorithm's authors fixed
 GREEK = dict(zip(
@@ -20,7 +20,7 @@ COMPARED = frozenset("le lt ge gt".split())
 ADD, TIMES, POWER, ATOM = 1, 2, 3, 4  # how tightly an operation binds
 MOST_TAKEN = 5  # arguments of a function that are written out
 
-Taken = Quantity | float | int | str
+Taken = Value | float | int | str
 
 
 def symbol_of(word: str) -> str:
@@ -79,7 +79,7 @@ class Formulas:
             self.names[id(q)] = text + _primes(taken.get(text, 0))
             taken[text] = taken.get(text, 0) + 1
 
-    def name(self, q: Quantity) -> str:
+    def name(self, q: Value) -> str:
         """The name of a value, or nothing."""
         return self.names.get(id(q), "")
 
@@ -87,12 +87,12 @@ class Formulas:
         """A value by its name, else its formula."""
         return self._text(taken, 0)
 
-    def definition(self, q: Quantity) -> str:
+    def definition(self, q: Value) -> str:
         """The formula of a value, whatever its name."""
         return self._made(q)[0] if q.maker is not None else self.of(q)
 
     def _text(self, taken: Taken, binding: int) -> str:
-        if not isinstance(taken, Quantity):
+        if not isinstance(taken, Value):
             return self._number(taken)
         if name := self.name(taken):
             return name
@@ -109,14 +109,14 @@ class Formulas:
             return "n" if value == n else "m"
         return "tiny" if 0 < value < 1e-30 else number_text(value)
 
-    def _made(self, q: Quantity) -> tuple[str, int]:
+    def _made(self, q: Value) -> tuple[str, int]:
         assert q.maker is not None
         return self.operation(q.maker)
 
     def operation(self, o: Operation) -> tuple[str, int]:
         """The formula of an operation, and how tightly it binds."""
         word, takes = o.word, o.takes
-        values = [t for t in takes if isinstance(t, Quantity)]
+        values = [t for t in takes if isinstance(t, Value)]
         if o.kind == "operator":
             signals = [q for q in values if q.origin != "constant"]
             return " ".join([pretty(word), *(self._text(q, POWER) for q in signals[:1])]), TIMES
@@ -174,13 +174,13 @@ def names_in(text: str) -> list[str]:
     return re.findall(f"{OPEN}([^{CLOSE}]+){CLOSE}", text)
 
 
-def _values_of(operations: Iterable[Operation]) -> Iterable[Quantity]:
+def _values_of(operations: Iterable[Operation]) -> Iterable[Value]:
     """Every value of a record: constants where they are first taken, others where they are made."""
     for o in operations:
-        yield from (q for q in o.takes if isinstance(q, Quantity) and q.maker is None)
+        yield from (q for q in o.takes if isinstance(q, Value) and q.maker is None)
         yield from o.gives
 
 
 def _is_nameless(taken: Taken) -> bool:
     """Whether a value says nothing to a reader: a table of the operator's that the step does not name."""
-    return isinstance(taken, Quantity) and taken.origin == "constant" and not taken.name and taken.number is None
+    return isinstance(taken, Value) and taken.origin == "constant" and not taken.name and taken.number is None

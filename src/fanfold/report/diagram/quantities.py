@@ -1,37 +1,20 @@
 """What the authors of an algorithm fixed, and what a network has made of it: numbers for hovers and small charts."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from fanfold.algorithms.base import Algorithm, Nominal
-from fanfold.linops import LinearOperator
 from fanfold.observation import Observation
 from fanfold.report.diagram.symbols import number_text
+from fanfold.report.learned import Deviating
 
 QUANTILES = (0.1, 0.5, 0.9)  # of the entries of a vector
 
 
-@runtime_checkable
-class Deviating(Protocol):
-    """A network of layers whose quantities deviate from those of an algorithm, `(layers, ...)` or `(1, ...)` each."""
-
-    algorithm: Algorithm
-    layers: int
-    strength: float
-
-    @property
-    def operator(self) -> LinearOperator: ...
-
-    @property
-    def deviations(self) -> Mapping[str, Tensor]: ...
-
-
 @dataclass
-class Fixture:
+class NominalQuantity:
     """A quantity of an algorithm: the value that its authors gave it, in words, and the curve of what was learned.
 
     Attributes:
@@ -61,16 +44,16 @@ class Fixture:
         return f"{self.name}: {self.nominal} → {number_text(middle)}{spread}"
 
 
-def fixtures_of(algorithm: Algorithm, obs: Observation) -> dict[str, Fixture]:
+def nominal_quantities(algorithm: Algorithm, obs: Observation) -> dict[str, NominalQuantity]:
     """Every quantity that the authors fixed, by name."""
-    return {name: _fixture(name, nominal, algorithm, obs) for name, nominal in algorithm.nominals.items()}
+    return {name: _quantity(name, nominal, algorithm, obs) for name, nominal in algorithm.nominals.items()}
 
 
-def _fixture(name: str, nominal: Nominal, algorithm: Algorithm, obs: Observation) -> Fixture:
+def _quantity(name: str, nominal: Nominal, algorithm: Algorithm, obs: Observation) -> NominalQuantity:
     value = nominal.tensor(algorithm, obs)
     grain = ("scalar", "vector", "matrix")[min(value.ndim, 2)]
     choice = "scalar or vector" if grain == "scalar" and nominal.vector else grain
-    return Fixture(name, _in_words(value), choice)
+    return NominalQuantity(name, _in_words(value), choice)
 
 
 def _in_words(value: Tensor) -> str:
@@ -84,30 +67,30 @@ def _in_words(value: Tensor) -> str:
 
 
 @torch.no_grad()
-def learned_fixtures(net: Deviating, obs: Observation) -> dict[str, Fixture]:
+def learned_quantities(net: Deviating, obs: Observation) -> dict[str, NominalQuantity]:
     """Every quantity of a network's algorithm, with what was learned at the network's strength."""
-    fixtures = fixtures_of(net.algorithm, obs)
+    quantities = nominal_quantities(net.algorithm, obs)
     for name, deviation in net.deviations.items():
-        nominal, fixture = net.algorithm.nominals[name], fixtures[name]
+        nominal, quantity = net.algorithm.nominals[name], quantities[name]
         fixed = nominal.tensor(net.algorithm, obs)
         d = deviation.detach().to(fixed.dtype if deviation.is_complex() else fixed.dtype.to_real()) * net.strength
-        fixture.tied = len(d) == 1
+        quantity.tied = len(d) == 1
         moved = nominal.domain.deviate(fixed, d)
         if fixed.ndim > 1:
             change = (moved - fixed).flatten(1).norm(dim=1) / fixed.norm().clamp_min(torch.finfo(d.dtype).tiny)
-            fixture.learned = [(value, value, value) for value in change.tolist()]
-            fixture.level, fixture.measure = 0.0, "‖change‖ / ‖nominal‖"
+            quantity.learned = [(value, value, value) for value in change.tolist()]
+            quantity.level, quantity.measure = 0.0, "‖change‖ / ‖nominal‖"
         elif d[0].numel() > 1:
             entries = moved if fixed.ndim == 0 else moved / fixed.where(fixed != 0, torch.ones_like(fixed))
             entries = entries.abs() if entries.is_complex() else entries
             cuts = torch.tensor(QUANTILES, dtype=entries.dtype, device=entries.device)
-            low, middle, high = torch.quantile(entries.flatten(1), cuts, dim=1).tolist()
-            fixture.learned = list(zip(low, middle, high, strict=True))
-            fixture.level = fixed.item() if fixed.ndim == 0 else 1.0
-            fixture.measure = "median entry" if fixed.ndim == 0 else "median entry over nominal"
+            low, middle, high = torch.quantile(entries.reshape(len(d), -1), cuts, dim=1).tolist()
+            quantity.learned = list(zip(low, middle, high, strict=True))
+            quantity.level = fixed.item() if fixed.ndim == 0 else 1.0
+            quantity.measure = "median entry" if fixed.ndim == 0 else "median entry over nominal"
         else:
-            values = moved.flatten(1).mean(1)
-            fixture.learned = [(value, value, value) for value in (values.abs() if values.is_complex() else values).tolist()]
-            fixture.level = fixed.mean().item()
-        fixture.learned *= net.layers if fixture.tied else 1
-    return fixtures
+            values = moved.reshape(len(d), -1).mean(1)
+            quantity.learned = [(value, value, value) for value in (values.abs() if values.is_complex() else values).tolist()]
+            quantity.level = fixed.mean().item()
+        quantity.learned *= net.layers if quantity.tied else 1
+    return quantities
