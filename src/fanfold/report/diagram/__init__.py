@@ -1,4 +1,4 @@
-"""The architecture diagram of a network or an algorithm, drawn from a recorded step, so that every algorithm has one."""
+"""The diagram of a network or an algorithm, drawn from a recorded step, so that every algorithm has one."""
 
 import inspect
 import sys

@@ -1,56 +1,17 @@
 """The signal flow of a step: what the signals go through, what sets it, and the formulas of the numbers in between."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import NamedTuple
 
-from fanfold.report.diagram.recording import Operation, Value, StepRecord
+from fanfold.report.diagram.parts import Flow, Part, Pill, Wire
+from fanfold.report.diagram.recording import Operation, StepRecord, Taken, Value
 from fanfold.report.diagram.symbols import OPEN, Formulas, plain_text, pretty, symbol_of
 
 SHORT = 14  # characters of a formula that stands beside what it sets
 MOST_DRAWN = 15  # operations that are drawn one by one
-SCALES = frozenset("mul div truediv rmul".split())
-MATRICES = frozenset("linear matmul mm mv".split())
+SCALES = frozenset(["mul", "div", "truediv", "rmul"])
+MATRICES = frozenset(["linear", "matmul", "mm", "mv"])
 SIGNS = {"add": (1, 1), "radd": (1, 1), "sub": (1, -1), "rsub": (-1, 1)}
 ROUND = {"mul": "×", "rmul": "×", "div": "÷", "truediv": "÷", "rdiv": "1/·", "neg": "−1", "abs": "|·|", "square": "·²"}
-
-
-class Pill(NamedTuple):
-    """What sets an operation, or is added to it: a quantity, a formula, the measurements."""
-
-    text: str
-    kind: str  # "nominal", "formula" or "data"
-    rests: frozenset[str] = frozenset()  # the quantities that it is computed from
-
-
-@dataclass(eq=False)
-class Part:
-    """A part of the flow: an end of the state, or an operation on signals, with what it sets it."""
-
-    label: str
-    shape: str  # "port", "round" or "box"
-    formula: str = ""
-    pills: list[Pill] = field(default_factory=list)
-    nominal: str = ""  # the quantity that the part itself is, such as a matrix or a network
-    output: str = ""  # the name of what comes out
-    telling: bool = False  # whether it is more than arithmetic
-
-
-class Wire(NamedTuple):
-    """A signal from one part to another; `sign` is -1 where it is subtracted."""
-
-    source: Part
-    target: Part
-    sign: int = 1
-
-
-@dataclass
-class Flow:
-    """Parts in the order in which they are computed, wires, and the formulas of what the parts name."""
-
-    parts: list[Part]
-    wires: list[Wire]
-    formulas: list[tuple[str, str]]  # name, formula
 
 
 def flow_of(record: StepRecord) -> Flow:
@@ -154,8 +115,12 @@ class _Drawn:
     def _scales(self, o: Operation) -> bool:
         """Whether an operation multiplies or divides one signal by what is none."""
         signals = self._signals_of(o)
-        return o.kind == "arithmetic" and o.word in SCALES and len(signals) == 1 and o.takes.count(signals[0]) == 1 and (
-            o.word not in ("div", "truediv") or o.takes[0] is signals[0]
+        return (
+            o.kind == "arithmetic"
+            and o.word in SCALES
+            and len(signals) == 1
+            and o.takes.count(signals[0]) == 1
+            and (o.word not in ("div", "truediv") or o.takes[0] is signals[0])
         )
 
     def _taken(self, group: list[Operation]) -> Iterator[tuple[Value, int]]:
@@ -206,7 +171,7 @@ class _Drawn:
             return Part(ROUND[o.word], "round", formula, pills, output=output)
         return Part(symbol_of(o.word), "box", formula, pills, output=output)
 
-    def _sets(self, taken: Value | float | int | str) -> bool:
+    def _sets(self, taken: Taken) -> bool:
         """Whether an argument of an operation is worth a pill: no signal, and nothing without a name."""
         if not isinstance(taken, Value):
             return False
@@ -226,7 +191,7 @@ class _Drawn:
         text = "·".join(p.text for p in above) + "".join(f"/{p.text}" for p in below)
         return "×", Pill(text, kind, rests)
 
-    def _pill(self, taken: Value | float | int | str, sign: str = "") -> Pill:
+    def _pill(self, taken: Taken, sign: str = "") -> Pill:
         """A value beside what it sets: its formula if that is short, else a name."""
         text = self.formulas.of(taken)
         if isinstance(taken, Value) and taken.maker is not None:
@@ -294,9 +259,7 @@ class _Drawn:
             names = [self.formulas.name(q) for q in o.gives if self.formulas.name(q)]
             if named:
                 listed.append((", ".join(names), self.formulas.operation(o)[0]))
-        moved = {
-            name: q for name, q in self.record.after.items() if q.maker is None and id(q) not in self.kept
-        }
+        moved = {name: q for name, q in self.record.after.items() if q.maker is None and id(q) not in self.kept}
         listed += [(f"{pretty(name)}⁺", self.formulas.of(q)) for name, q in moved.items()]
         return listed
 

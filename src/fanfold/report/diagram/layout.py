@@ -8,7 +8,7 @@ import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from fanfold.report.diagram.flow import Flow, Part, Wire
+from fanfold.report.diagram.parts import Flow, Part, Wire
 from fanfold.report.diagram.symbols import plain_text
 
 TEXT, SMALL = 14, 12.5  # sizes of letters
@@ -22,6 +22,9 @@ def width_of(text: str, size: float = TEXT) -> float:
     marks = sum(c == "\u0304" for c in text)
     shares = (0.36 if c in NARROW else 0.84 if c in WIDE else 0.62 for c in plain_text(text))
     return size * (sum(shares) - 0.62 * marks)
+
+
+Turn = tuple[int, Part | Wire]  # the column left of a gap, and what turns there: all that leaves a part, or one wire
 
 
 @dataclass
@@ -102,7 +105,7 @@ class _Planner:
                 self.lanes[id(part)] = lane
             for c in columns:
                 self.taken[lane, c] = -1
-            for a, b in zip(chain, chain[1:]):
+            for a, b in itertools.pairwise(chain):
                 for c in range(self.columns[id(a)] + 1, self.columns[id(b)]):
                     self.taken[lane, c] = id(a)
             rest = [p for p in rest if id(p) not in self.lanes]
@@ -163,9 +166,9 @@ class _Planner:
             top = heights[lane] + below[lane]
         return heights
 
-    def _tracks(self) -> dict[tuple[int, object], int]:
+    def _tracks(self) -> dict[Turn, int]:
         """For each gap, numbered by the column on its left, and each turn in it: the place of the turn."""
-        tracks: dict[tuple[int, object], int] = {}
+        tracks: dict[Turn, int] = {}
         counts: dict[int, int] = {}
         for wire in self.flow.wires:
             for gap, key in self._turns(wire):
@@ -174,12 +177,12 @@ class _Planner:
                     counts[gap] = tracks[gap, key] + 1
         return tracks
 
-    def _turns(self, wire: Wire) -> list[tuple[int, object]]:
+    def _turns(self, wire: Wire) -> list[Turn]:
         first, last = self.columns[id(wire.source)], self.columns[id(wire.target)]
         lane = self.passes[wire]
-        leaves = [(first, ("from", id(wire.source)))] if lane != self.lanes[id(wire.source)] else []
+        leaves: list[Turn] = [(first, wire.source)] if lane != self.lanes[id(wire.source)] else []
         straight = lane == self.lanes[id(wire.target)] and self._offset(wire) == 0
-        enters = [] if straight or (leaves and last == first + 1) else [(last - 1, ("to", wire))]
+        enters: list[Turn] = [] if straight or (leaves and last == first + 1) else [(last - 1, wire)]
         return leaves + enters
 
     def _offset(self, wire: Wire) -> float:

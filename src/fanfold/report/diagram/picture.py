@@ -4,14 +4,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from fanfold.report.diagram import svg
-from fanfold.report.diagram.flow import Flow, Part
 from fanfold.report.diagram.layout import HALF, SMALL, Plan, planned, width_of
+from fanfold.report.diagram.parts import Flow, Part
 from fanfold.report.diagram.quantities import NominalQuantity
 from fanfold.report.diagram.symbols import names_in, number_text, plain_text
 
 MARGIN, LEAST, RIGHT = 28, 860, 84  # of the page: border, width, room for numbers on the right
 FOLD, GLYPH, ROW = 14, 30, 64  # height of a fold's slant, of a symbol in a panel, of a chart
-MOST_PANELS, GLYPHS = 160, 6  # panels that are drawn, symbols in each
+MOST_PANELS, GLYPHS, FULL = 64, 6, 1000  # panels that are drawn, symbols in each, width in which all show theirs
 LINE = 20
 
 
@@ -55,6 +55,8 @@ def drawn(subject: Subject, *, dark: bool) -> str:
         width_of(_nominal_line(subject.quantities[name]), SMALL) + 14 for name in names)])  # fmt: skip
     width = max(LEAST, plan.width + 2 * MARGIN + 24, width_of(subject.subtitle, SMALL) + 2 * MARGIN,
                 *(sum(row) for row in _formula_columns(subject, 1)))  # fmt: skip
+    panels = (subject.layers or 0) * _room(_glyphs(subject))
+    width = max(width, left + panels + RIGHT + MARGIN if panels <= FULL else 0)
     body = [svg.text(MARGIN, 42, subject.title, "head"), svg.text(MARGIN, 64, subject.subtitle, "small quiet")]
     y = 92.0
     fan, y = _fan(subject, left, width - MARGIN - RIGHT, y)
@@ -84,33 +86,30 @@ def _fan(subject: Subject, left: float, right: float, y: float) -> tuple[list[st
     height = FOLD + 34 + GLYPH * max(2, len(glyphs))
     wide, bottom, middle = (right - left) / shown, y + height, y + height / 2
     pieces += [svg.text(left - 40, middle - 6, "y, A", "mid"), svg.wire([(left - 62, middle), (left - 6, middle)])]
+    numbers, inside = [], wide >= 30
     for k in range(shown):
-        x = left + k * wide
+        x, first, last = left + k * wide, _layer(k, shown, count), _layer(k + 1, shown, count)
         up, down = (0, FOLD) if k % 2 == 0 else (FOLD, 0)
         corners = [(x, y + up), (x + wide, y + down), (x + wide, bottom + down), (x, bottom + up)]
-        layers = f"layer {k + 1} of {count}" if subject.layers else "a layer; as many as you like"
-        about = [layers, *(q.hover(_layer(k, shown, count)) for q in subject.quantities.values() if q.learned)]
+        layers = f"layer {first + 1} of {count}" if last == first + 1 else f"layers {first + 1} to {last} of {count}"
+        about = [layers if subject.layers else "a layer; as many as you like"]
+        about += [q.hover(first) for q in subject.quantities.values() if q.learned]
         panel = svg.polygon(corners, "leaf" if k % 2 == 0 else "shade")
         pieces.append(f"<g>{svg.hover(chr(10).join(about))}{panel}{_inside(subject, glyphs, x, wide, y)}</g>")
-        if subject.layers and _is_numbered(k, shown, wide):
-            pieces.append(svg.text(x + wide / 2, bottom + FOLD / 2 - 8, str(1 + _layer(k, shown, count)), "small mid quiet"))
-    if not subject.layers:
-        pieces.append(svg.text(right - wide / 2, bottom + FOLD / 2 - 8, "T", "small mid quiet"))
-        for k in range(shown - 1):
-            words = str(k + 1) if k < 3 else "…"
-            pieces.append(svg.text(left + (k + 0.5) * wide, bottom + FOLD / 2 - 8, words, "small mid quiet"))
-    pieces += [svg.wire([(right + 6, middle), (right + 46, middle)]), svg.text(right + 58, middle + 5, "x\u0302", "mid")]
-    return pieces, bottom + FOLD + 16
+        if k % max(1, -(-30 // int(max(wide, 1)))) == 0:
+            words = str(first + 1) if subject.layers or k < 3 else "T" if k == shown - 1 else "…"
+            place = bottom + FOLD / 2 - 8 if inside else bottom + FOLD + 15
+            numbers.append(svg.text(x + wide / 2, place, words, "small mid quiet"))
+    pieces += [
+        svg.wire([(right + 6, middle), (right + 46, middle)]),
+        svg.text(right + 58, middle + 5, "x\u0302", "mid"),
+    ]
+    return pieces + numbers, bottom + FOLD + (16 if inside else 24)
 
 
 def _layer(k: int, shown: int, count: int) -> int:
-    """The layer that a panel stands for."""
-    return k if shown == count else round(k * (count - 1) / (shown - 1))
-
-
-def _is_numbered(k: int, shown: int, wide: float) -> bool:
-    every = max(1, -(-30 // int(max(wide, 1))))
-    return k % every == 0
+    """The first layer that a panel stands for, counted from 0."""
+    return k * count // shown
 
 
 def _glyphs(subject: Subject) -> list[Part]:
@@ -119,6 +118,11 @@ def _glyphs(subject: Subject) -> list[Part]:
     if len(telling) > GLYPHS:
         telling = [p for p in telling if p.telling or {*_names(p)} & {*subject.learned}]
     return telling[:GLYPHS]
+
+
+def _room(glyphs: list[Part]) -> float:
+    """The width of a panel in which all symbols find room."""
+    return max((width_of(p.label, SMALL) for p in glyphs), default=0) + 16
 
 
 def _names(part: Part) -> list[str]:
@@ -132,8 +136,8 @@ def _style(subject: Subject, names: Iterable[str]) -> str:
 
 
 def _inside(subject: Subject, glyphs: list[Part], x: float, wide: float, y: float) -> str:
-    need = max((width_of(p.label, SMALL) for p in glyphs), default=0) + 12
-    if need > wide - 8:
+    need = _room(glyphs) - 6
+    if need > wide - 4:
         return ""
     top, pieces = y + FOLD + 8, []
     for k, part in enumerate(glyphs):
@@ -143,7 +147,7 @@ def _inside(subject: Subject, glyphs: list[Part], x: float, wide: float, y: floa
 
 
 def _nominal_line(q: NominalQuantity) -> str:
-    return q.measure or f"nominal {q.nominal}"
+    return q.shown or f"nominal {q.nominal}"
 
 
 def _charts(subject: Subject, names: Sequence[str], left: float, right: float, y: float) -> tuple[list[str], float]:
@@ -181,8 +185,10 @@ def _chart(q: NominalQuantity, left: float, right: float, y: float) -> str:
     pieces.append(f'<path d="M{"L".join(f"{svg.n(a)} {svg.n(b)}" for a, b in middle)}" class="curve"/>')
     for t, x in enumerate(xs):
         about = ("all layers" if q.tied else f"layer {t + 1}") + f" · {q.hover(t)}"
-        dot = f'<circle cx="{svg.n(x)}" cy="{svg.n(place(q.learned[t][1]))}" r="{3.5 if wide > 9 else 1.5}" class="dot"/>'
-        area = f'<rect x="{svg.n(x - wide / 2)}" y="{svg.n(y)}" width="{svg.n(wide)}" height="{ROW - 6}" fill-opacity="0"/>'
+        dot = (
+            f'<circle cx="{svg.n(x)}" cy="{svg.n(place(q.learned[t][1]))}" r="{3.5 if wide > 9 else 1.5}" class="dot"/>'
+        )
+        area = svg.rect(x - wide / 2, y, wide, ROW - 6, "clear", 0)
         pieces.append(f"<g>{svg.hover(about)}{area}{dot}</g>")
     if high > low:
         pieces += [svg.text(right + 8, place(v) + 4, number_text(v), "small quiet") for v in (low, high)]
@@ -212,6 +218,7 @@ def _legend(subject: Subject, width: float, y: float) -> tuple[list[str], float]
     kinds = [("fixed", "fixed")]
     kinds += [("may", "may be learned")] if subject.layers is None else []
     kinds += [("learned", "learned")] if subject.learned else []
+    kinds += [("was", "nominal")] if any(q.learned for q in subject.quantities.values()) else []
     pills = [p for part in subject.flow.parts for p in part.pills]
     kinds += [("formula", "computed in the step")] if any(p.kind == "formula" for p in pills) else []
     moved = any(p.kind == "formula" and p.rests & {*subject.learned} for p in pills)
@@ -219,7 +226,8 @@ def _legend(subject: Subject, width: float, y: float) -> tuple[list[str], float]
     kinds += [("data", "the same in every step")] if any(p.kind == "data" for p in pills) else []
     pieces, x = [svg.text(MARGIN, y + 32, "One layer, opened", "part")], MARGIN + 172.0
     for kind, words in kinds:
-        pieces += [svg.rect(x, y + 20, 26, 16, kind, 4), svg.text(x + 33, y + 33, words, "small quiet")]
+        sample = svg.line(x, y + 28, x + 26, y + 28, kind) if kind == "was" else svg.rect(x, y + 20, 26, 16, kind, 4)
+        pieces += [sample, svg.text(x + 33, y + 33, words, "small quiet")]
         x += 33 + width_of(words, SMALL) + 16
     return pieces, y + 50
 
@@ -227,12 +235,16 @@ def _legend(subject: Subject, width: float, y: float) -> tuple[list[str], float]
 def _step(subject: Subject, plan: Plan, width: float, y: float) -> tuple[list[str], float]:
     height = plan.height + 24
     dx, dy = MARGIN + 12 + max(0.0, (width - 2 * MARGIN - 24 - plan.width) / 2), y + 14
-    pieces = [svg.rect(MARGIN, y, width - 2 * MARGIN, height, "leaf", 8), f'<g transform="translate({svg.n(dx)} {svg.n(dy)})">']
+    pieces = [
+        svg.rect(MARGIN, y, width - 2 * MARGIN, height, "leaf", 8),
+        f'<g transform="translate({svg.n(dx)} {svg.n(dy)})">',
+    ]
     for route in plan.routes:
         pieces.append(svg.wire(route.points))
         if route.wire.sign < 0:
             x, end = route.points[-1]
-            pieces.append(svg.text(x - 13, end - 5, "−", "small"))
+            below = len(route.points) > 2 and route.points[-3][1] > end
+            pieces.append(svg.text(x - 14, end + (13 if below else -5), "−", "small"))
     for place in plan.places:
         part, left = place.part, place.x - place.width / 2
         kind = _style(subject, [part.nominal] if part.nominal else [])
@@ -253,7 +265,8 @@ def _step(subject: Subject, plan: Plan, width: float, y: float) -> tuple[list[st
             name = plain_text(words.text).removeprefix("−")
             style = subject.style_of(name) if words.kind == "nominal" else words.kind
             style += " rests" if words.kind == "formula" and words.rests & {*subject.learned} else ""
-            pieces.append(svg.pill(x, top, words.text, style, subject.learned, subject.about(name)))
+            moving = subject.learned if words.kind == "formula" else []
+            pieces.append(svg.pill(x, top, words.text, style, moving, subject.about(name)))
     return [*pieces, "</g>"], y + height + 8
 
 
@@ -269,7 +282,9 @@ def _formulas(subject: Subject, width: float, y: float) -> tuple[list[str], floa
     if not formulas:
         return [], y
     room = width - 2 * MARGIN
-    columns = next(c for c in (3, 2, 1) if c == 1 or max(w for row in _formula_columns(subject, c) for w in row) <= room / c)
+    columns = next(
+        c for c in (3, 2, 1) if c == 1 or max(w for row in _formula_columns(subject, c) for w in row) <= room / c
+    )
     rows = -(-len(formulas) // columns)
     pieces = [svg.text(MARGIN, y + 18, "where", "part")]
     for k, (name, made) in enumerate(formulas):

@@ -23,7 +23,8 @@ class NominalQuantity:
         level: Its value as a number on the curve's axis; None where it is not learned.
         learned: For each layer least, middle and largest value on that axis, or all the same; empty if nothing moves.
         tied: Whether all layers share what was learned.
-        measure: What the curve shows.
+        measure: What the curve shows where that is no number of the algorithm's.
+        shown: The same in short, with the nominal value.
         choice: How it may be learned, in words.
     """
 
@@ -34,6 +35,7 @@ class NominalQuantity:
     learned: list[tuple[float, float, float]] = field(default_factory=list)
     tied: bool = False
     measure: str = ""
+    shown: str = ""
 
     def hover(self, layer: int) -> str:
         """The nominal and the learned value in a layer, counted from 0."""
@@ -80,6 +82,7 @@ def learned_quantities(net: Deviating, obs: Observation) -> dict[str, NominalQua
             change = (moved - fixed).flatten(1).norm(dim=1) / fixed.norm().clamp_min(torch.finfo(d.dtype).tiny)
             quantity.learned = [(value, value, value) for value in change.tolist()]
             quantity.level, quantity.measure = 0.0, "‖change‖ / ‖nominal‖"
+            quantity.shown = quantity.measure
         elif d[0].numel() > 1:
             entries = moved if fixed.ndim == 0 else moved / fixed.where(fixed != 0, torch.ones_like(fixed))
             entries = entries.abs() if entries.is_complex() else entries
@@ -87,10 +90,13 @@ def learned_quantities(net: Deviating, obs: Observation) -> dict[str, NominalQua
             low, middle, high = torch.quantile(entries.reshape(len(d), -1), cuts, dim=1).tolist()
             quantity.learned = list(zip(low, middle, high, strict=True))
             quantity.level = fixed.item() if fixed.ndim == 0 else 1.0
-            quantity.measure = "median entry" if fixed.ndim == 0 else "median entry over nominal"
+            quantity.measure = "median" if fixed.ndim == 0 else "median over nominal"
+            quantity.shown = f"nominal {quantity.nominal}, 10–90 %" if fixed.ndim == 0 else "over nominal, 10–90 %"
         else:
             values = moved.reshape(len(d), -1).mean(1)
-            quantity.learned = [(value, value, value) for value in (values.abs() if values.is_complex() else values).tolist()]
+            quantity.learned = [
+                (value, value, value) for value in (values.abs() if values.is_complex() else values).tolist()
+            ]
             quantity.level = fixed.mean().item()
         quantity.learned *= net.layers if quantity.tied else 1
     return quantities

@@ -1,8 +1,8 @@
-"""One step of an algorithm, recorded as it runs: every operation on tensors, under the symbols that its code gives them.
+"""One step of an algorithm, recorded as it runs: every operation, under the symbols that its code gives it.
 
 An operation that the step itself writes is recorded as it is. What happens inside a function that the step calls is one
-operation with that function's name, and an operator bears the name that the step has for it. So the record is as fine as
-the paper's equations, for every algorithm alike.
+operation with that function's name, and an operator bears the name that the step has for it. So the record is as fine
+as the paper's equations, for every algorithm alike.
 """
 
 import sys
@@ -21,9 +21,15 @@ from fanfold.observation import Observation
 
 UNNAMED = ("s", "obs", "theta", "self")  # locals that hold more than one value
 FOREIGN = ("torch.", "jaxtyping", "beartype", "typeguard")  # modules that stand between a step and an operation
-SAME = frozenset("""to double float expand expand_as unsqueeze squeeze __getitem__ clone contiguous resolve_conj detach
-reshape view view_as real""".split())  # leave what a value means as it is
-MADE = frozenset("new_tensor new_zeros new_ones new_full tensor zeros ones zeros_like ones_like eye".split())
+SAME = frozenset(  # leave what a value means as it is
+    """
+    to double float real clone contiguous resolve_conj detach expand expand_as unsqueeze squeeze __getitem__ reshape
+    view view_as
+    """.split()  # noqa: SIM905 - a line is easier to read
+)
+MADE = frozenset(  # are no operations on values
+    ["new_tensor", "new_zeros", "new_ones", "new_full", "tensor", "zeros", "ones", "zeros_like", "ones_like", "eye"]
+)
 
 
 @dataclass(eq=False)
@@ -40,12 +46,15 @@ class Value:
     number: float | None = None  # of constants that are one number
 
 
+Taken = Value | float | int | str  # what an operation takes; text stands for a number that changes with the step
+
+
 @dataclass(eq=False)
 class Operation:
-    """An operation of a step: its word, or the symbol of an operator; what it takes, numbers among it; what it gives."""
+    """An operation of a step: its word, or the symbol of an operator; what it takes and what it gives."""
 
     word: str
-    takes: list[Value | float | int | str] = field(default_factory=list)
+    takes: list[Taken] = field(default_factory=list)
     gives: list[Value] = field(default_factory=list)
     kind: str = "arithmetic"  # or "call", "operator", "network"
 
@@ -154,7 +163,7 @@ class _Recorder(TorchFunctionMode):
             for t in gives:
                 self.values[id(t)] = _constant(t)
             return
-        operation = Operation(word, takes)
+        operation = Operation(word, list[Taken](takes))
         self.operations.append(operation)
         self._give(operation, gives)
 
@@ -182,7 +191,7 @@ class _Recorder(TorchFunctionMode):
             return Operation(self._symbol(receiver), kind="operator")
         return Operation(frame.f_code.co_name.strip("_"), kind="call")
 
-    def _arguments(self, frame: FrameType) -> list[Value | float | int | str]:
+    def _arguments(self, frame: FrameType) -> list[Taken]:
         """The tensors that a function was given, in the order of its parameters, as far as they are known."""
         code = frame.f_code
         names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
@@ -245,7 +254,7 @@ class _Recorder(TorchFunctionMode):
         return StepRecord(operations, self.state, new, self.data, self.nominal, self.A.n, self.A.m)
 
 
-def _is_constant(takes: Sequence[Value | float | int | str]) -> bool:
+def _is_constant(takes: Sequence[Taken]) -> bool:
     """Whether nothing is taken but what derives from the operator without having a name in the step."""
     return all(q.origin == "constant" and not q.name for q in takes if isinstance(q, Value))
 

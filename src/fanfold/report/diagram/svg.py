@@ -1,6 +1,7 @@
 """Pieces of an SVG: text with marked quantities, boxes, wires, and the style in which fixed and learned differ."""
 
 import html
+import itertools
 import re
 from collections.abc import Sequence
 
@@ -8,12 +9,14 @@ from fanfold.report.diagram.layout import SMALL, width_of
 from fanfold.report.diagram.symbols import CLOSE, OPEN, plain_text
 
 LIGHT = {
-    "ground": "#ffffff", "leaf": "#f5f8fa", "shade": "#e3eaf0", "line": "#5b6b7a", "ink": "#17212b", "quiet": "#55636f",
-    "fixed": "#ffffff", "learned": "#ffe3c2", "hatch": "#d9822b", "edge": "#a63a00", "data": "#dcebff", "rule": "#c9d3dc",
+    "ground": "#ffffff", "leaf": "#f5f8fa", "shade": "#e3eaf0", "line": "#5b6b7a", "ink": "#17212b",
+    "quiet": "#55636f", "fixed": "#ffffff", "learned": "#ffe3c2", "hatch": "#d9822b", "edge": "#a63a00",
+    "data": "#dcebff", "rule": "#c9d3dc",
 }  # fmt: skip
 DARK = {
-    "ground": "#12181f", "leaf": "#1b242e", "shade": "#263340", "line": "#93a4b4", "ink": "#edf2f6", "quiet": "#a9b7c4",
-    "fixed": "#12181f", "learned": "#5a3210", "hatch": "#b8651a", "edge": "#ffab5e", "data": "#1d3a5f", "rule": "#3c4b59",
+    "ground": "#12181f", "leaf": "#1b242e", "shade": "#263340", "line": "#93a4b4", "ink": "#edf2f6",
+    "quiet": "#a9b7c4", "fixed": "#12181f", "learned": "#5a3210", "hatch": "#b8651a", "edge": "#ffab5e",
+    "data": "#1d3a5f", "rule": "#3c4b59",
 }  # fmt: skip
 STYLE = """
 .fanfold-diagram{%s}%s
@@ -27,7 +30,7 @@ STYLE = """
 .fanfold-diagram .learned{fill:url(#fanfold-hatch);stroke:var(--edge);stroke-width:2.4}
 .fanfold-diagram .data{fill:var(--data);stroke:none}.fanfold-diagram .formula{fill:var(--shade);stroke:none}
 .fanfold-diagram .hatch{fill:var(--learned)}.fanfold-diagram .stripe{stroke:var(--hatch);stroke-width:1.2;opacity:.55}
-.fanfold-diagram .rests{stroke:var(--edge);stroke-width:1.3}
+.fanfold-diagram .clear{fill-opacity:0}.fanfold-diagram .rests{stroke:var(--edge);stroke-width:1.3}
 .fanfold-diagram .ground{fill:var(--ground)}.fanfold-diagram .leaf{fill:var(--leaf);stroke:var(--line)}
 .fanfold-diagram .shade{fill:var(--shade);stroke:var(--line)}
 .fanfold-diagram .wire{fill:none;stroke:var(--line);stroke-width:1.5}.fanfold-diagram .tip{fill:var(--line)}
@@ -45,11 +48,12 @@ HATCH = (
 
 def document(body: str, width: float, height: float, title: str, description: str, *, dark: bool) -> str:
     """The whole SVG, in light colours, and where `dark` says so in dark ones for readers who prefer them."""
-    night = "@media(prefers-color-scheme:dark){.fanfold-diagram{%s}}" % _variables(DARK) if dark else ""
+    night = f"@media(prefers-color-scheme:dark){{.fanfold-diagram{{{_variables(DARK)}}}}}" if dark else ""
     style = STYLE % (_variables(LIGHT), night)
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" class="fanfold-diagram" role="img" viewBox="0 0 {n(width)} {n(height)}" '
-        f'width="{n(width)}" height="{n(height)}" aria-labelledby="fanfold-title fanfold-desc">'
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="fanfold-diagram" role="img" '
+        f'viewBox="0 0 {n(width)} {n(height)}" width="{n(width)}" height="{n(height)}" '
+        'aria-labelledby="fanfold-title fanfold-desc">'
         f'<title id="fanfold-title">{escaped(title)}</title><desc id="fanfold-desc">{escaped(description)}</desc>'
         f"<style>{style}</style>{HATCH}"
         f'<rect class="ground" width="{n(width)}" height="{n(height)}" rx="10"/>{body}</svg>'
@@ -109,7 +113,7 @@ def polygon(points: Sequence[tuple[float, float]], kind: str) -> str:
 def wire(points: Sequence[tuple[float, float]]) -> str:
     """A line with round corners and a tip."""
     (x, y), parts = points[0], [f"M{n(points[0][0])} {n(points[0][1])}"]
-    for corner, after in zip(points[1:-1], points[2:]):
+    for corner, after in itertools.pairwise(points[1:]):
         before = _towards(corner, (x, y))
         beyond = _towards(corner, after)
         parts.append(f"L{n(before[0])} {n(before[1])}Q{n(corner[0])} {n(corner[1])} {n(beyond[0])} {n(beyond[1])}")

@@ -3,24 +3,23 @@
 import re
 from collections.abc import Iterable
 
-from fanfold.report.diagram.recording import Operation, Value, StepRecord
+from fanfold.report.diagram.recording import Operation, StepRecord, Taken, Value
 
 OPEN, CLOSE = "\x01", "\x02"  # around the names of quantities that an algorithm's authors fixed
-GREEK = dict(zip(
-    "alpha beta gamma delta epsilon eta theta kappa lam mu nu xi rho sigma tau phi psi omega".split(),
-    "αβγδεηθκλμνξρστφψω", strict=True,
-))  # fmt: skip
+GREEK: dict[str, str] = {
+    "alpha": "α", "beta": "β", "gamma": "γ", "delta": "δ", "epsilon": "ε", "eta": "η", "theta": "θ", "kappa": "κ",
+    "lam": "λ", "mu": "μ", "nu": "ν", "xi": "ξ", "rho": "ρ", "sigma": "σ", "tau": "τ", "phi": "φ", "psi": "ψ",
+    "omega": "ω",
+}  # fmt: skip
 LOWER = {"p": "ₚ", "r": "ᵣ", "s": "ₛ", "k": "ₖ", "n": "ₙ", "m": "ₘ", "x": "ₓ"}
 SYMBOLS = {  # of functions, wherever they are called
     "posterior": "E[x|r]", "soft_divergence": "soft′", "firm_divergence": "firm′", "prox_misfit": "prox misfit",
     "clamp_min": "max", "clamp_max": "min", "maximum": "max", "minimum": "min", "clamp": "clip", "rounding_variance":
     "rounding", "where": "where", "le": "≤", "lt": "<", "ge": "≥", "gt": ">", "sum": "Σ",
 }  # fmt: skip
-COMPARED = frozenset("le lt ge gt".split())
+COMPARED = frozenset(["le", "lt", "ge", "gt"])
 ADD, TIMES, POWER, ATOM = 1, 2, 3, 4  # how tightly an operation binds
 MOST_TAKEN = 5  # arguments of a function that are written out
-
-Taken = Value | float | int | str
 
 
 def symbol_of(word: str) -> str:
@@ -99,6 +98,8 @@ class Formulas:
         if taken.maker is None:
             return "[A]" if taken.number is None else self._number(taken.number)
         text, tight = self._made(taken)
+        if len(taken.maker.gives) > 1:  # of several that a function gives
+            return f"{text}[{1 + taken.maker.gives.index(taken)}]"
         return f"({text})" if tight < binding else text
 
     def _number(self, value: float | str) -> str:
@@ -130,11 +131,11 @@ class Formulas:
         return f"{symbol_of(word)}({self._listed(shown)})", ATOM
 
     def _listed(self, takes: Iterable[Taken]) -> str:
-        texts = [self.of(t) for t in takes if not _is_nameless(t) or self.name(t)]
+        texts = [self.of(t) for t in takes if not _is_nameless(t)]
         return ", ".join(texts[:MOST_TAKEN] + ["…"] * (len(texts) > MOST_TAKEN))
 
     def _arithmetic(self, word: str, takes: list[Taken]) -> tuple[str, int] | None:
-        a, b = (takes + [""])[:2] if takes else ("", "")
+        a, b = [*takes, "", ""][:2]
         if word in ("rsub", "rdiv", "rtruediv", "radd", "rmul"):
             a, b, word = b, a, word[1:]
         if word in ("add", "sub"):
