@@ -18,7 +18,7 @@ from fanfold.problems import Problem
 from fanfold.problems.draws import draw
 from fanfold.problems.protocols import FromStock
 from fanfold.report import channel_page as channel_page  # registers its kind of problem
-from fanfold.report.diagram import UnfoldedLayers, diagram
+from fanfold.report.diagram import DeviatingNetwork, diagram
 from fanfold.report.learned import learned_sections
 from fanfold.report.neural_page import of_batches, sections_of
 from fanfold.report.page import Section, filled, write_page
@@ -101,7 +101,7 @@ def layered_sections(
 
 def _architecture(problem: Problem, net: Layered) -> list[Section]:
     """The diagram of what is an algorithm with deviations."""
-    if not offers(net, UnfoldedLayers):
+    if not offers(net, DeviatingNetwork):
         return []
     text = "Layers folded like a fan, and one of them opened. Rest the pointer on a part for its formula and values."
     return [Section("Architecture", text, [diagram(net, problem, dark=False)])]

@@ -26,7 +26,7 @@ LONGEST = 130  # characters of a citation
 
 
 @runtime_checkable
-class UnfoldedLayers(Deviating, Protocol):
+class DeviatingNetwork(Deviating, Protocol):
     """A network of layers that says what every layer's step is given, such as an unfolded algorithm."""
 
     def admitted(self, obs: Observation) -> Observation: ...
@@ -76,7 +76,7 @@ def diagram(net_or_algorithm: object, problem: Problem | None = None, *, dark: b
         >>> svg.startswith("<svg"), "threshold" in svg
         (True, True)
     """
-    net = ability(net_or_algorithm, UnfoldedLayers)
+    net = ability(net_or_algorithm, DeviatingNetwork)
     subject = _of_algorithm(net_or_algorithm, problem) if net is None else _of_network(net, problem)
     return drawn(subject, dark=dark)
 
@@ -91,7 +91,7 @@ def _of_algorithm(algorithm: object, problem: Problem | None) -> Subject:
     return Subject(name, subtitle, flow_of(record), nominal_quantities(algorithm, obs), None)
 
 
-def _of_network(net: UnfoldedLayers, problem: Problem | None) -> Subject:
+def _of_network(net: DeviatingNetwork, problem: Problem | None) -> Subject:
     try:
         obs = net.admitted(_example(net.operator) if problem is None else example_of(problem, SAMPLES))
         with torch.no_grad():

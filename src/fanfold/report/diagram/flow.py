@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from fanfold.report.diagram.parts import Flow, Part, Pill, Wire
-from fanfold.report.diagram.recording import Operation, StepRecord, Taken, Value
+from fanfold.report.diagram.recording import StepOperation, StepRecord, Taken, Value
 from fanfold.report.diagram.symbols import OPEN, Formulas, plain_text, pretty, symbol_of
 
 SHORT = 14  # characters of a formula that stands beside what it sets
@@ -26,7 +26,7 @@ class _Drawn:
         self.signals = self._signals()
         self.outputs = {k: q for k, q in record.after.items() if id(q) in self.signals and q.maker is not None}
         self.operations = self._needed()
-        self.readers: dict[int, list[Operation]] = {}
+        self.readers: dict[int, list[StepOperation]] = {}
         for o in self.operations:
             for q in self._signals_of(o):
                 self.readers.setdefault(id(q), []).append(o)
@@ -49,10 +49,10 @@ class _Drawn:
                 found |= {id(q) for q in o.gives if wide(q)}
         return found
 
-    def _signals_of(self, o: Operation) -> list[Value]:
+    def _signals_of(self, o: StepOperation) -> list[Value]:
         return [t for t in o.takes if isinstance(t, Value) and id(t) in self.signals]
 
-    def _needed(self) -> list[Operation]:
+    def _needed(self) -> list[StepOperation]:
         """The operations through which signals of the next state pass."""
         wanted, needed = {id(q) for q in self.outputs.values()}, []
         for o in reversed(self.record.operations):
@@ -93,15 +93,15 @@ class _Drawn:
         """Whether a signal is the same in every step, and so stands beside what it goes into."""
         return q.origin == "data" or id(q) in self.kept
 
-    def _groups(self) -> list[list[Operation]]:
+    def _groups(self) -> list[list[StepOperation]]:
         """Operations that are drawn as one: factors in a row; and where there are many, whole formulas."""
         groups = self._merged(lambda o: self._scales(o))
         if len(groups) <= MOST_DRAWN:
             return groups
         return self._merged(lambda o: o.kind == "arithmetic" and o.word not in MATRICES)
 
-    def _merged(self, joins) -> list[list[Operation]]:
-        into: dict[int, list[Operation]] = {}
+    def _merged(self, joins) -> list[list[StepOperation]]:
+        into: dict[int, list[StepOperation]] = {}
         ends = {id(q) for q in self.outputs.values()}
         for o in reversed(self.operations):
             readers = [r for q in o.gives for r in self.readers.get(id(q), ())]
@@ -112,7 +112,7 @@ class _Drawn:
             into[id(o)] = group
         return list({id(into[id(o)]): into[id(o)] for o in reversed(self.operations)}.values())[::-1]
 
-    def _scales(self, o: Operation) -> bool:
+    def _scales(self, o: StepOperation) -> bool:
         """Whether an operation multiplies or divides one signal by what is none."""
         signals = self._signals_of(o)
         return (
@@ -123,7 +123,7 @@ class _Drawn:
             and (o.word not in ("div", "truediv") or o.takes[0] is signals[0])
         )
 
-    def _taken(self, group: list[Operation]) -> Iterator[tuple[Value, int]]:
+    def _taken(self, group: list[StepOperation]) -> Iterator[tuple[Value, int]]:
         """The signals that go into a group, with their signs."""
         inside = {id(q) for o in group for q in o.gives}
         for o in group:
@@ -133,7 +133,7 @@ class _Drawn:
                 if isinstance(t, Value) and id(t) in self.signals and id(t) not in inside:
                     yield t, sign
 
-    def _part(self, group: list[Operation]) -> Part:
+    def _part(self, group: list[StepOperation]) -> Part:
         last = group[-1]
         names = [self.formulas.name(q) for q in last.gives if id(q) in self.signals]
         output = ", ".join(name for name in names if name)
@@ -150,7 +150,7 @@ class _Drawn:
             return Part(output or "·", "box", formula, pills, output="")
         return self._single(last, formula, output)
 
-    def _single(self, o: Operation, formula: str, output: str) -> Part:
+    def _single(self, o: StepOperation, formula: str, output: str) -> Part:
         if o.word in SIGNS and o.kind == "arithmetic":
             pills = [
                 self._pill(t, "−" if sign < 0 else "")
@@ -177,7 +177,7 @@ class _Drawn:
             return False
         return id(taken) not in self.signals and (taken.maker is not None or bool(self.formulas.name(taken)))
 
-    def _factor(self, group: list[Operation]) -> tuple[str, Pill]:
+    def _factor(self, group: list[StepOperation]) -> tuple[str, Pill]:
         """The symbol and the text of factors in a row."""
         above, below = [], []
         for o in group:
@@ -223,7 +223,7 @@ class _Drawn:
         self.letters += 1
         return f"c{_lowered(self.letters)}"
 
-    def _nominals(self, o: Operation) -> Iterator[str]:
+    def _nominals(self, o: StepOperation) -> Iterator[str]:
         """The quantities that an operation takes, by itself or in values that it computes on the way."""
         for t in o.takes:
             if isinstance(t, Value) and t.origin == "nominal":

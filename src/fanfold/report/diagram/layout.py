@@ -49,7 +49,7 @@ class Route:
 
 
 @dataclass
-class Plan:
+class FlowPlan:
     """A flow with all its places, in a box of this size from (0, 0)."""
 
     places: list[Place]
@@ -58,7 +58,7 @@ class Plan:
     height: float
 
 
-def planned(flow: Flow) -> Plan:
+def planned(flow: Flow) -> FlowPlan:
     """The plan of a flow."""
     return _Planner(flow).plan()
 
@@ -134,7 +134,7 @@ class _Planner:
         self.taken |= {(lane, c): id(wire.source) for c in columns if (lane, c) not in self.taken}
         return lane
 
-    def plan(self) -> Plan:
+    def plan(self) -> FlowPlan:
         places = {id(p): Place(p, self.columns[id(p)], self.lanes[id(p)], _width(p)) for p in self.flow.parts}
         heights = self._lane_heights(places.values())
         tracks = self._tracks()
@@ -149,7 +149,7 @@ class _Planner:
                 top += PILL
         routes = [self._route(wire, places, heights, tracks, lefts) for wire in self.flow.wires]
         bottom = max((p.y + HALF + 4 + PILL * len(p.pills) for p in places.values()), default=0)
-        return Plan([*places.values()], routes, right, max([bottom, *heights.values()]) + 8)
+        return FlowPlan([*places.values()], routes, right, max([bottom, *heights.values()]) + 8)
 
     def _lane_heights(self, places: Iterable[Place]) -> dict[float, float]:
         """The height of the middle of each lane that is used."""
@@ -194,11 +194,12 @@ class _Planner:
         )
         if len(wires) == 1:
             return 0
-        side = [w for w in wires if (self.from_lane[w] > lane) == (self.from_lane[wire] > lane)]
-        beside = [w for w in side if self.from_lane[w] != lane]
         if self.from_lane[wire] == lane:
             return 0 if wires[0] is wire else OFFSET
-        return (1 + beside.index(wire)) * (OFFSET if self.from_lane[wire] > lane else -OFFSET)
+        below = self.from_lane[wire] > lane
+        side = [w for w in wires if self.from_lane[w] != lane and (self.from_lane[w] > lane) == below]
+        pitch = min(OFFSET, (HALF - 3) / len(side))
+        return (1 + side.index(wire)) * (pitch if below else -pitch)
 
     def _across(self, places: Iterable[Place], tracks) -> tuple[list[tuple[float, float]], float]:
         """Left edge and width of every column, and the right edge of the last."""

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from fanfold.report.diagram import svg
-from fanfold.report.diagram.layout import HALF, SMALL, Plan, planned, width_of
+from fanfold.report.diagram.layout import HALF, SMALL, FlowPlan, planned, width_of
 from fanfold.report.diagram.parts import Flow, Part
 from fanfold.report.diagram.quantities import NominalQuantity
 from fanfold.report.diagram.symbols import names_in, number_text, plain_text
@@ -13,6 +13,7 @@ MARGIN, LEAST, RIGHT = 28, 860, 84  # of the page: border, width, room for numbe
 FOLD, GLYPH, ROW = 14, 30, 64  # height of a fold's slant, of a symbol in a panel, of a chart
 MOST_PANELS, GLYPHS, FULL = 64, 6, 1000  # panels that are drawn, symbols in each, width in which all show theirs
 LINE = 20
+MARKS = "x⁺ is what the next step finds as x, x′ another value under the same name"
 
 
 @dataclass
@@ -232,19 +233,20 @@ def _legend(subject: Subject, width: float, y: float) -> tuple[list[str], float]
     return pieces, y + 50
 
 
-def _step(subject: Subject, plan: Plan, width: float, y: float) -> tuple[list[str], float]:
+def _step(subject: Subject, plan: FlowPlan, width: float, y: float) -> tuple[list[str], float]:
     height = plan.height + 24
     dx, dy = MARGIN + 12 + max(0.0, (width - 2 * MARGIN - 24 - plan.width) / 2), y + 14
     pieces = [
         svg.rect(MARGIN, y, width - 2 * MARGIN, height, "leaf", 8),
         f'<g transform="translate({svg.n(dx)} {svg.n(dy)})">',
     ]
+    ends = [(route.wire.target, route.points[-1][1]) for route in plan.routes]
     for route in plan.routes:
         pieces.append(svg.wire(route.points))
         if route.wire.sign < 0:
             x, end = route.points[-1]
-            below = len(route.points) > 2 and route.points[-3][1] > end
-            pieces.append(svg.text(x - 14, end + (13 if below else -5), "−", "small"))
+            beneath = any(target is route.wire.target and y < end for target, y in ends)
+            pieces.append(svg.text(x - 14, end + (13 if beneath else -5), "−", "small"))
     for place in plan.places:
         part, left = place.part, place.x - place.width / 2
         kind = _style(subject, [part.nominal] if part.nominal else [])
@@ -286,7 +288,7 @@ def _formulas(subject: Subject, width: float, y: float) -> tuple[list[str], floa
         c for c in (3, 2, 1) if c == 1 or max(w for row in _formula_columns(subject, c) for w in row) <= room / c
     )
     rows = -(-len(formulas) // columns)
-    pieces = [svg.text(MARGIN, y + 18, "where", "part")]
+    pieces = [svg.text(MARGIN, y + 18, "where", "part"), svg.text(MARGIN + 60, y + 18, MARKS, "small quiet")]
     for k, (name, made) in enumerate(formulas):
         x, line = MARGIN + room / columns * (k // rows), y + 18 + LINE * (1 + k % rows)
         pieces.append(svg.formula(x, line, f"{name} = {made}", subject.learned))

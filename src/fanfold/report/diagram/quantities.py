@@ -52,10 +52,16 @@ def nominal_quantities(algorithm: Algorithm, obs: Observation) -> dict[str, Nomi
 
 
 def _quantity(name: str, nominal: Nominal, algorithm: Algorithm, obs: Observation) -> NominalQuantity:
-    value = nominal.tensor(algorithm, obs)
+    value = _of_all(nominal.tensor(algorithm, obs), obs)
     grain = ("scalar", "vector", "matrix")[min(value.ndim, 2)]
     choice = "scalar or vector" if grain == "scalar" and nominal.vector else grain
     return NominalQuantity(name, _in_words(value), choice)
+
+
+def _of_all(value: Tensor, obs: Observation) -> Tensor:
+    """The value, or where each sample has its own operator, the mean over the samples."""
+    assert obs.A is not None
+    return value.mean(0) if obs.A.varies and value.ndim else value
 
 
 def _in_words(value: Tensor) -> str:
@@ -74,7 +80,7 @@ def learned_quantities(net: Deviating, obs: Observation) -> dict[str, NominalQua
     quantities = nominal_quantities(net.algorithm, obs)
     for name, deviation in net.deviations.items():
         nominal, quantity = net.algorithm.nominals[name], quantities[name]
-        fixed = nominal.tensor(net.algorithm, obs)
+        fixed = _of_all(nominal.tensor(net.algorithm, obs), obs)
         d = deviation.detach().to(fixed.dtype if deviation.is_complex() else fixed.dtype.to_real()) * net.strength
         quantity.tied = len(d) == 1
         moved = nominal.domain.deviate(fixed, d)

@@ -42,7 +42,7 @@ class Value:
     origin: str
     shape: tuple[int, ...]
     name: str = ""
-    maker: "Operation | None" = None
+    maker: "StepOperation | None" = None
     number: float | None = None  # of constants that are one number
 
 
@@ -50,7 +50,7 @@ Taken = Value | float | int | str  # what an operation takes; text stands for a 
 
 
 @dataclass(eq=False)
-class Operation:
+class StepOperation:
     """An operation of a step: its word, or the symbol of an operator; what it takes and what it gives."""
 
     word: str
@@ -63,7 +63,7 @@ class Operation:
 class StepRecord:
     """All operations of one step in order, the values that go in, and those of the next state, by name."""
 
-    operations: list[Operation]
+    operations: list[StepOperation]
     state: dict[str, Value]
     after: dict[str, Value]
     data: dict[str, Value]
@@ -109,9 +109,9 @@ class _Recorder(TorchFunctionMode):
         super().__init__()
         assert obs.A is not None
         self.algorithm, self.A = algorithm, obs.A
-        self.operations: list[Operation] = []
+        self.operations: list[StepOperation] = []
         self.values: dict[int, Value] = {}
-        self.calls: dict[int, tuple[Operation, set[int]]] = {}
+        self.calls: dict[int, tuple[StepOperation, set[int]]] = {}
         self.alive: list[object] = []  # what is alive keeps its id
         self.frame: FrameType | None = None
         self.data = self._known("data", {"y": obs.y, "noise_var": obs.noise_var})
@@ -163,7 +163,7 @@ class _Recorder(TorchFunctionMode):
             for t in gives:
                 self.values[id(t)] = _constant(t)
             return
-        operation = Operation(word, list[Taken](takes))
+        operation = StepOperation(word, list[Taken](takes))
         self.operations.append(operation)
         self._give(operation, gives)
 
@@ -183,13 +183,13 @@ class _Recorder(TorchFunctionMode):
             if id(t) not in self.values or self.values[id(t)].origin == "constant":
                 self._give(operation, [t])
 
-    def _called(self, frame: FrameType) -> Operation:
+    def _called(self, frame: FrameType) -> StepOperation:
         receiver = _receiver(frame)
         if id(receiver) in self.networks:
-            return Operation(self.networks[id(receiver)], kind="network")
+            return StepOperation(self.networks[id(receiver)], kind="network")
         if isinstance(receiver, LinearOperator) and frame.f_code.co_name == "__matmul__":
-            return Operation(self._symbol(receiver), kind="operator")
-        return Operation(frame.f_code.co_name.strip("_"), kind="call")
+            return StepOperation(self._symbol(receiver), kind="operator")
+        return StepOperation(frame.f_code.co_name.strip("_"), kind="call")
 
     def _arguments(self, frame: FrameType) -> list[Taken]:
         """The tensors that a function was given, in the order of its parameters, as far as they are known."""
@@ -213,7 +213,7 @@ class _Recorder(TorchFunctionMode):
         inner = "<" in frame.f_code.co_qualname
         return module.startswith(FOREIGN) or module == "torch" or inner or _receiver(frame) is self.algorithm
 
-    def _give(self, operation: Operation, gives: list[Tensor]) -> None:
+    def _give(self, operation: StepOperation, gives: list[Tensor]) -> None:
         for t in gives:
             made = Value("made", tuple(t.shape), maker=operation)
             operation.gives.append(made)

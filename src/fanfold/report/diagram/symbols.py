@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable
 
-from fanfold.report.diagram.recording import Operation, StepRecord, Taken, Value
+from fanfold.report.diagram.recording import StepOperation, StepRecord, Taken, Value
 
 OPEN, CLOSE = "\x01", "\x02"  # around the names of quantities that an algorithm's authors fixed
 GREEK: dict[str, str] = {
@@ -114,7 +114,7 @@ class Formulas:
         assert q.maker is not None
         return self.operation(q.maker)
 
-    def operation(self, o: Operation) -> tuple[str, int]:
+    def operation(self, o: StepOperation) -> tuple[str, int]:
         """The formula of an operation, and how tightly it binds."""
         word, takes = o.word, o.takes
         values = [t for t in takes if isinstance(t, Value)]
@@ -175,7 +175,7 @@ def names_in(text: str) -> list[str]:
     return re.findall(f"{OPEN}([^{CLOSE}]+){CLOSE}", text)
 
 
-def _values_of(operations: Iterable[Operation]) -> Iterable[Value]:
+def _values_of(operations: Iterable[StepOperation]) -> Iterable[Value]:
     """Every value of a record: constants where they are first taken, others where they are made."""
     for o in operations:
         yield from (q for q in o.takes if isinstance(q, Value) and q.maker is None)
