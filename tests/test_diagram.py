@@ -2,6 +2,7 @@
 
 import itertools
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -93,7 +94,9 @@ def test_every_algorithm_is_drawn_as_one_self_contained_picture(name):
     assert re.findall(r"https?://[^\"]*", svg) == ["http://www.w3.org/2000/svg"]
     assert re.findall(r"url\(([^)]*)\)", svg) == ["#fanfold-hatch"]
     assert "prefers-color-scheme:dark" in svg
-    assert min(map(float, re.findall(r"(?:font-size:|font:)([\d.]+)px", svg))) >= 11
+    smallest = min(map(float, re.findall(r"(?:font-size:|font:)([\d.]+)px", svg)))
+    narrowest = float(re.findall(r'style="min-width:([\d.]+)px"', svg)[0]) / float(root.get("width") or 0)
+    assert smallest * narrowest >= 10.99, "11 pixels on the narrowest page; widths are rounded to tenths"
     assert svg == ff.diagram(ALGORITHMS[name])
 
 
@@ -343,6 +346,21 @@ def test_a_likelihood_that_refuses_gaussian_measurements_asks_for_the_problem():
     with pytest.raises(ValueError, match="pass the problem"):
         ff.diagram(net)
     assert "score" in ff.diagram(net, problem)
+
+
+def test_the_commands_of_the_documents_run(tmp_path, monkeypatch):
+    """Shortened."""
+    page = (Path(__file__).parent.parent / "docs/diagram.md").read_text()
+    (block,) = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    lines = block.replace("\\\n", " ").splitlines()
+    assert [line.split()[1] for line in lines] == ["train", "diagram", "diagram"]
+    for line in lines:
+        few = "--steps 2 --validate-every 2 --validation-samples 20" if " train " in line else ""
+        assert cli.run([*shlex.split(line)[1:], *few.split()]) == 0
+    drawn = Path("runs/oamp/diagram.svg").read_text()
+    assert titles(drawn)[0] == titles((Path(__file__).parent.parent / "docs/unfolded-oamp.svg").read_text())[0]
+    assert Path("ista.svg").is_file()
 
 
 def test_the_shell_draws_algorithms_and_runs_and_the_page_shows_the_run_s(tmp_path, monkeypatch, capsys):

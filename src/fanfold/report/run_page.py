@@ -104,7 +104,8 @@ def _architecture(problem: Problem, net: Layered) -> list[Section]:
     if not offers(net, DeviatingNetwork):
         return []
     text = "Layers folded like a fan, and one of them opened. Rest the pointer on a part for its formula and values."
-    return [Section("Architecture", text, [diagram(net, problem, dark=False)])]
+    figure = f'<div class="scroll">{diagram(net, problem, dark=False)}</div>'
+    return [Section("Architecture", text, [figure])]
 
 
 def _learning(metrics: Sequence[dict[str, Any]], unit: str) -> list[Section]:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from fanfold.report.diagram.layout import SMALL, width_of
 from fanfold.report.diagram.symbols import CLOSE, OPEN, plain_text
 
+LEGIBLE = 0.88  # of the width: pages that show it narrower than that scroll it, as letters are 12.5 pixels high
 LIGHT = {
     "ground": "#ffffff", "leaf": "#f5f8fa", "shade": "#e3eaf0", "line": "#5b6b7a", "ink": "#17212b",
     "quiet": "#55636f", "fixed": "#ffffff", "learned": "#ffe3c2", "hatch": "#d9822b", "edge": "#a63a00",
@@ -53,7 +54,7 @@ def document(body: str, width: float, height: float, title: str, description: st
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" class="fanfold-diagram" role="img" '
         f'viewBox="0 0 {n(width)} {n(height)}" width="{n(width)}" height="{n(height)}" '
-        'aria-labelledby="fanfold-title fanfold-desc">'
+        f'style="min-width:{n(LEGIBLE * width)}px" aria-labelledby="fanfold-title fanfold-desc">'
         f'<title id="fanfold-title">{escaped(title)}</title><desc id="fanfold-desc">{escaped(description)}</desc>'
         f"<style>{style}</style>{HATCH}"
         f'<rect class="ground" width="{n(width)}" height="{n(height)}" rx="10"/>{body}</svg>'
