@@ -15,7 +15,16 @@ ROUND = {"mul": "×", "rmul": "×", "div": "÷", "truediv": "÷", "rdiv": "1/·"
 
 
 def flow_of(record: StepRecord) -> Flow:
-    """The flow of a recorded step."""
+    """The flow of a recorded step.
+
+    Example:
+        >>> import fanfold as ff, torch
+        >>> from fanfold.report.diagram.recording import recorded
+        >>> _, obs = ff.problems.CompressedSensing(n=40, m=20).sample(2, torch.Generator().manual_seed(0))
+        >>> amp = ff.algorithms.AMP()
+        >>> [part.label for part in flow_of(recorded(amp, obs, [amp.nominal_theta(obs)])).parts if part.telling]
+        ['Aᴴ', 'soft', 'A']
+    """
     return _Drawn(record).flow()
 
 

@@ -82,6 +82,13 @@ def recorded(algorithm: Algorithm, obs: Observation, thetas: Sequence[Theta]) ->
         algorithm: What takes the steps.
         obs: Measurements `(batch, m)`, in the precision in which the algorithm computes.
         thetas: The quantities of the first layers.
+
+    Example:
+        >>> import fanfold as ff, torch
+        >>> _, obs = ff.problems.CompressedSensing(n=40, m=20).sample(2, torch.Generator().manual_seed(0))
+        >>> ista = ff.algorithms.ISTA()
+        >>> [o.word for o in recorded(ista, obs, [ista.nominal_theta(obs)]).operations]
+        ['A', 'sub', 'Aᴴ', 'mul', 'add', 'soft']
     """
     s = algorithm.step(algorithm.start(obs), obs, thetas[0])
     theta = thetas[min(1, len(thetas) - 1)]
@@ -251,6 +258,9 @@ class _Recorder(TorchFunctionMode):
         read = {id(q) for o in operations for q in o.takes} | {id(q) for q in new.values()}
         for o in operations:
             o.gives = [q for q in o.gives if id(q) in read]
+        self.alive.clear()  # frames hold on to all that was computed, and to this
+        self.calls.clear()
+        self.frame = None
         return StepRecord(operations, self.state, new, self.data, self.nominal, self.A.n, self.A.m)
 
 
