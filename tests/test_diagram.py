@@ -377,7 +377,10 @@ def test_the_shell_draws_algorithms_and_runs_and_the_page_shows_the_run_s(tmp_pa
     assert cli.run(["diagram", "run"]) == 0
     assert cli.run(["diagram", "run", "--out", "x.png"]) == 2
     assert "ends in .png" in capsys.readouterr().err
-    page = write_run_page(Run.open("run"), Path("page.html"), 20).read_text()
+    Path("run").rename("amp")  # the name of an algorithm too
+    assert cli.run(["diagram", "amp"]) == 0
+    assert Path("amp/diagram.svg").read_text() == drawn
+    page = write_run_page(Run.open("amp"), Path("page.html"), 20).read_text()
     assert "<h2>Architecture</h2>" in page
     assert 'class="fanfold-diagram"' in page
     assert "prefers-color-scheme" not in page, "the page is light, whatever its reader prefers"

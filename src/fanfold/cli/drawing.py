@@ -23,11 +23,11 @@ def diagram(
     """Draw the architecture of a trained run, or of an algorithm, as an SVG.
 
     Args:
-        run: A run directory, or the name of an algorithm, such as ista or oamp; a run of that name is ./ista.
+        run: A run directory, or the name of an algorithm, such as ista or oamp; a folder of that name comes first.
         out: The .svg file; diagram.svg in the run directory, or ALGORITHM.svg here, if not given.
         overwrite: Replace the file of --out, or that of an algorithm, if it exists.
     """
-    named = str(run) in REGISTRY
+    named = str(run) in REGISTRY and not run.is_dir()
     if not named and not run.exists():
         raise ValueError(
             f"{run} is neither a run directory nor an algorithm; algorithms are {', '.join(REGISTRY)}."
