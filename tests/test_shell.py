@@ -104,6 +104,13 @@ MISTAKES = {  # a verb, then what is wrong with which words
         "folder": [RUN, "--out", "folder"],
         "markup": [RUN, "--out", f"{MARKUP}/x.html"],
     },
+    "diagram": {
+        "flag": [RUN, "--layrs"],
+        "value": [""],
+        "missing": ["nowhere"],
+        "folder": [RUN, "--out", "folder"],
+        "markup": [RUN, "--out", f"{MARKUP}/x.svg"],
+    },
     "time": {
         "flag": [RUN, "--layrs"],
         "value": [RUN, "--numerology", "7"],

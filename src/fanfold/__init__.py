@@ -47,6 +47,7 @@ if _TYPE_CHECKING:
     from fanfold.evaluation.evaluate import evaluate
     from fanfold.linops import dot_test
     from fanfold.observation import Estimate, Observation
+    from fanfold.report.diagram import diagram
     from fanfold.runs.keep import load, save
     from fanfold.training.fit import fit, fit_events, resume
     from fanfold.training.learning_curve import learning_curve
@@ -64,6 +65,7 @@ _HOME = {
     "Observation": "observation",
     "Training": "training.settings",
     "certify": "bounds.convergence",
+    "diagram": "report.diagram",
     "dot_test": "linops",
     "equilibrium": "unfolding.equilibrium",
     "evaluate": "evaluation.evaluate",
@@ -81,10 +83,10 @@ _HOME = {
 }
 
 __all__ = [
-    "LMMSE", "Estimate", "Observation", "Training", "adapters", "algorithms", "bounds", "certify", "deploy", "dot_test",
-    "equilibrium", "estimators", "evaluate", "fit", "fit_events", "guard", "iterate", "learning_curve", "likelihoods",
-    "linops", "load", "neural", "noise", "penalties", "priors", "problems", "propagation", "resume", "save",
-    "shrinkage", "simulate", "unfold", "unfolding", "units", "watch",
+    "LMMSE", "Estimate", "Observation", "Training", "adapters", "algorithms", "bounds", "certify", "deploy", "diagram",
+    "dot_test", "equilibrium", "estimators", "evaluate", "fit", "fit_events", "guard", "iterate", "learning_curve",
+    "likelihoods", "linops", "load", "neural", "noise", "penalties", "priors", "problems", "propagation", "resume",
+    "save", "shrinkage", "simulate", "unfold", "unfolding", "units", "watch",
 ]  # fmt: skip
 
 

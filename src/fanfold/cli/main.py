@@ -33,6 +33,7 @@ VERBS = {  # verb: the module of fanfold.cli that holds it, and what it does
     "time": ("timing", "Time one call of a trained run in each backend, against a slot and this machine's floors."),
     "reproduce": ("studies", "Run a published experiment: goals, measured values, PASS or FAIL."),
     "report": ("trained", "Write the page of a run."),
+    "diagram": ("drawing", "Draw the architecture of a run or an algorithm: layers, learned quantities, one step."),
     "export": ("exporting", "Write a trained run for where there is no PyTorch: ONNX, C or WebAssembly."),
     "certify": ("releasing", "Hold a trained run against a profile of limits, and bundle it as a release."),
     "verify": ("releasing", "Check a release on this machine: hashes, certificate, golden vectors."),

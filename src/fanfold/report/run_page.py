@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from fanfold.bounds.convergence import certify, has_evolution
-from fanfold.core.abilities import ability
+from fanfold.core.abilities import ability, offers
 from fanfold.core.streams import Stream
 from fanfold.core.table import Table
 from fanfold.estimators.base import Layered
@@ -18,6 +18,7 @@ from fanfold.problems import Problem
 from fanfold.problems.draws import draw
 from fanfold.problems.protocols import FromStock
 from fanfold.report import channel_page as channel_page  # registers its kind of problem
+from fanfold.report.diagram import DeviatingNetwork, diagram
 from fanfold.report.learned import learned_sections
 from fanfold.report.neural_page import of_batches, sections_of
 from fanfold.report.page import Section, filled, write_page
@@ -91,10 +92,20 @@ def layered_sections(
                 filled(table.last_layers()), filled(table)),
         *scene_sections(peers, problem),
         *learned_sections(net),
+        *_architecture(problem, net),
         *_certificate(net, problem, samples),
         *_learning(metrics, unit),
     ]  # fmt: skip
     return _verdict(table), sections
+
+
+def _architecture(problem: Problem, net: Layered) -> list[Section]:
+    """The diagram of what is an algorithm with deviations."""
+    if not offers(net, DeviatingNetwork):
+        return []
+    text = "Layers folded like a fan, and one of them opened. Rest the pointer on a part for its formula and values."
+    figure = f'<div class="scroll">{diagram(net, problem, dark=False)}</div>'
+    return [Section("Architecture", text, [figure])]
 
 
 def _learning(metrics: Sequence[dict[str, Any]], unit: str) -> list[Section]:

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import fanfold
 from fanfold.core.files import read_regular
 from fanfold.core.machine import processor_lines
 from fanfold.runs.environment import packages
@@ -24,7 +23,7 @@ def code_hash(package: Path | None = None) -> str:
         >>> len(code_hash())
         64
     """
-    folder = Path(fanfold.__file__).parent if package is None else package
+    folder = Path(__file__).parents[2] if package is None else package
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*.py"), key=lambda path: path.relative_to(folder).as_posix()):
         content = read_regular(path)
