@@ -47,6 +47,7 @@ if _TYPE_CHECKING:
     from fanfold.evaluation.evaluate import evaluate
     from fanfold.linops import dot_test
     from fanfold.observation import Estimate, Observation
+    from fanfold.report.figure import figure
     from fanfold.runs.keep import load, save
     from fanfold.training.fit import fit, fit_events, resume
     from fanfold.training.learning_curve import learning_curve
@@ -67,6 +68,7 @@ _HOME = {
     "dot_test": "linops",
     "equilibrium": "unfolding.equilibrium",
     "evaluate": "evaluation.evaluate",
+    "figure": "report.figure",
     "fit": "training.fit",
     "fit_events": "training.fit",
     "iterate": "unfolding.unfold",
@@ -82,8 +84,8 @@ _HOME = {
 
 __all__ = [
     "LMMSE", "Estimate", "Observation", "Training", "adapters", "algorithms", "bounds", "certify", "deploy", "dot_test",
-    "equilibrium", "estimators", "evaluate", "fit", "fit_events", "guard", "iterate", "learning_curve", "likelihoods",
-    "linops", "load", "neural", "noise", "penalties", "priors", "problems", "propagation", "resume", "save",
+    "equilibrium", "estimators", "evaluate", "figure", "fit", "fit_events", "guard", "iterate", "learning_curve",
+    "likelihoods", "linops", "load", "neural", "noise", "penalties", "priors", "problems", "propagation", "resume", "save",
     "shrinkage", "simulate", "unfold", "unfolding", "units", "watch",
 ]  # fmt: skip
 

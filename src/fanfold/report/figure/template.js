@@ -1,0 +1,40 @@
+// The markup inside <fanfold-figure>.
+
+const CONTROLS = {
+    layer: 'Layer shown', strength: 'Strength: algorithm to trained', snr: 'SNR', sparsity: 'Sparsity',
+    lam: 'λ of ISTA and FISTA', mismatch: 'Mismatch of the matrix',
+};
+
+const slider = ([name, label]) => `<div class="control"><label for="${name}">${label}</label>
+    <output data-part="${name}-said" for="${name}"></output><input type="range" id="${name}" data-part="${name}"></div>`;
+
+export const template = style => `<style>${style}</style><div class="figure">
+  <section class="guide" aria-label="Guided path">
+    <div data-part="path">
+      <h2><span class="progress" data-part="progress"></span> <span data-part="title"></span></h2>
+      <fieldset><legend data-part="ask"></legend><div class="choices" data-part="choices"></div></fieldset>
+      <p data-part="task"></p>
+      <p data-part="see" role="status"></p>
+    </div>
+    <div class="row"><button data-part="next" aria-disabled="true">Next</button><button data-part="leave"></button>
+      <span data-part="finished" role="status"></span></div>
+  </section>
+  <div class="body">
+    <div class="pictures" data-part="pictures">
+      <h3>Error after each layer</h3>
+      <div class="plot" data-part="plot" role="img" aria-label="Curves"></div>
+      <div class="control"><label for="pick">The estimate of</label><select id="pick" data-part="pick"></select></div>
+      <canvas data-part="spikes" role="img" aria-label="Spikes"></canvas>
+      <p class="quiet">Circles are the true entries, sticks the estimate at the layer shown, of the first draw.
+        <span data-part="words"></span></p>
+      <p class="unseen" data-part="said" role="status"></p>
+    </div>
+    <div class="controls">
+      <fieldset class="curves" data-part="curves"><legend>Curves, with their error at the layer shown</legend></fieldset>
+      ${Object.entries(CONTROLS).map(slider).join('')}
+      <div class="control"><label for="preset">Sizes</label><select id="preset" data-part="preset"></select></div>
+      <div class="row"><button data-part="play">Play the layers</button><button data-part="again">Back to 20 dB</button></div>
+      <p class="quiet">Networks were trained at 20 dB and 10 of 100 not zero. OAMP is told the prior and the noise; the unfolded
+        one started from a wrong prior and reads the noise off each sample. Means over 32 draws.</p>
+    </div>
+  </div></div>`;
