@@ -1,6 +1,6 @@
 // <fanfold-figure>: exported programs, run anew whenever a slider moves, beside the limit that no estimator passes.
 
-import {AT_ONCE, Curve, DRAWS, Engine} from 'fanfold/engine';
+import {AT_ONCE, Curve, DRAWS, Engine, LATER} from 'fanfold/engine';
 import {HOME, STEPS} from 'fanfold/path';
 import {colour, isDark, LOOKS, Plot} from 'fanfold/plot';
 import {inWords, spikes} from 'fanfold/spikes';
@@ -38,8 +38,6 @@ class FanfoldFigure extends HTMLElement {
         this.attachShadow({mode: 'open'}).innerHTML = template(embedded('fanfold-style'));
         this.part_ = name => this.shadowRoot.querySelector(`[data-part="${name}"]`);
         this.settings = {...HOME};
-        this.shown = ['ISTA', 'FISTA', 'AMP', 'OAMP', 'unfolded ISTA', 'unfolded OAMP'];
-        this.pick = 'unfolded OAMP';
         this.curves = {};
         this.redraws = 0;
         this.latencies = []; // milliseconds from a slider to the curves that it moved
@@ -51,7 +49,7 @@ class FanfoldFigure extends HTMLElement {
         const manifest = JSON.parse(embedded('fanfold-manifest'));
         this.engine = await Engine.of(manifest, await inflated(embedded('fanfold-payload')));
         this.scales = scales(manifest);
-        this.preset = this.engine.presets[0];
+        this.#reset();
         this.plot = new Plot(this.part_('plot'), manifest.layers, layer => this.set({layer}));
         this.#listen();
         this.#list();
@@ -77,6 +75,14 @@ class FanfoldFigure extends HTMLElement {
         return this.preset.limits[sparsity.to(this.settings.sparsity)][snr.to(this.settings.snr)];
     }
 
+    // Every curve, at the condition of the training.
+    #reset() {
+        this.preset = this.engine.presets[0];
+        this.shown = this.preset.estimators.map(({key}) => key);
+        this.pick = this.shown.at(-1);
+        Object.assign(this.settings, HOME);
+    }
+
     #listen() {
         for (const [name, scale] of Object.entries(this.scales)) {
             const input = this.part_(name);
@@ -91,12 +97,12 @@ class FanfoldFigure extends HTMLElement {
         const picks = this.part_('pick');
         picks.append(...this.preset.estimators.map(({key}) => new Option(key, key)));
         picks.addEventListener('change', () => { this.pick = picks.value; this.set({}); });
-        this.part_('again').addEventListener('click', () => this.set({...HOME}));
+        this.part_('again').addEventListener('click', () => { this.#reset(); this.set({}); });
         this.part_('play').addEventListener('click', () => this.#play());
         this.part_('next').addEventListener('click', () => { if (this.#reached()) this.#go(this.step + 1 < STEPS.length ? this.step + 1 : -1, true); });
         this.part_('leave').addEventListener('click', () => this.#go(this.step < 0 ? 0 : -1));
         matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => this.set({}));
-        new ResizeObserver(() => this.set({})).observe(this.part_('pictures'));
+        new ResizeObserver(() => this.set({})).observe(this.part_('plot'));
     }
 
     #list() { // of the curves, to tick, with the error of each at the layer that is shown
@@ -105,8 +111,7 @@ class FanfoldFigure extends HTMLElement {
             const {dash, bold} = LOOKS[key];
             label.className = 'curve';
             label.innerHTML = `${key === 'limit' ? '<span></span>' : '<input type="checkbox">'}<svg viewBox="0 0 34 12" aria-hidden="true"><line
-                x1="0" x2="34" y1="6" y2="6" stroke-width="${bold ? 3 : 2}" stroke-dasharray="${dash}"/></svg><span>${key === 'limit'
-                ? 'limit (state evolution)' : key}</span><b></b>`;
+                x1="0" x2="34" y1="6" y2="6" stroke-width="${bold ? 3 : 2}" stroke-dasharray="${dash}"/></svg><span>${key}</span><b></b>`;
             label.dataset.key = key;
             label.querySelector('input')?.addEventListener('change', ({target}) => {
                 this.shown = this.preset.estimators.map(e => e.key).filter(k => (k === key ? target.checked : this.shown.includes(k)));
@@ -119,7 +124,7 @@ class FanfoldFigure extends HTMLElement {
 
     // Draw in the next frame with a few draws, and go on in frames after it until the mean is over all of them.
     #schedule(began) {
-        this.began = Math.min(this.began ?? Infinity, began);
+        if (began !== undefined) this.began = Math.min(this.began ?? Infinity, began); // undefined where it goes on
         if (this.waiting) return;
         this.waiting = requestAnimationFrame(() => {
             this.waiting = undefined;
@@ -142,7 +147,8 @@ class FanfoldFigure extends HTMLElement {
             if (this.curves[key]?.made !== made) {
                 this.curves[key] = {made, curve: new Curve(this.engine, this.preset, estimator, {...this.settings})};
             }
-            this.curves[key].curve.more(AT_ONCE);
+            const {curve} = this.curves[key];
+            curve.more(curve.draws ? LATER : AT_ONCE);
         }
     }
 
@@ -204,10 +210,11 @@ class FanfoldFigure extends HTMLElement {
         clearInterval(this.playing);
         this.step = step;
         this.guess = undefined;
-        this.part_('path').classList.toggle('hidden', step < 0);
+        for (const name of ['path', 'next']) this.part_(name).classList.toggle('hidden', step < 0);
         this.part_('leave').textContent = step < 0 ? 'Start the guided path' : 'Leave the path and play freely';
         this.part_('finished').textContent = finished && step < 0 ? 'That was the path: now every slider is yours.' : '';
-        if (step >= 0) {
+        if (step < 0) this.#reset();
+        else {
             const {title, ask, choices, task, set, shown, pick} = STEPS[step];
             this.part_('progress').textContent = `Step ${step + 1} of ${STEPS.length}`;
             this.part_('title').textContent = title;
@@ -221,7 +228,7 @@ class FanfoldFigure extends HTMLElement {
                 label.append(input, text);
                 return label;
             }));
-            this.preset = this.engine.presets[0];
+            this.#reset();
             Object.assign(this, {shown: [...shown], pick});
             Object.assign(this.settings, set);
         }

@@ -3,8 +3,9 @@
 import {env} from 'fanfold/host';
 import {error, ingredients, signal} from 'fanfold/draws';
 
-export const DRAWS = 32; // that a curve is the mean over, once it is settled
-export const AT_ONCE = 4; // of them, before the figure is drawn again
+export const DRAWS = 64; // that a curve is the mean over, once it is settled
+export const AT_ONCE = 4; // of them, before a slider's effect is drawn
+export const LATER = 12; // in each frame from then on
 
 class Program {
     constructor({inputs, outputs}, instance) {
@@ -63,8 +64,15 @@ export class Engine {
         return Math.fround(sparsity * preset.gain / 10 ** (snr / 10));
     }
 
-    // The draw with a number, at these settings: y = (A + mismatch E) x + w.
+    // The draw with a number, at these settings, the same for every estimator.
     draw(preset, number, settings) {
+        const key = JSON.stringify([preset.key, settings.snr, settings.sparsity, settings.mismatch]);
+        if (this.drawn?.key !== key) this.drawn = {key, draws: []};
+        return this.drawn.draws[number] ??= this.#measured(preset, number, settings);
+    }
+
+    // y = (A + mismatch E) x + w
+    #measured(preset, number, settings) {
         const made = preset.made[number] ??= ingredients(preset, 1000 + number);
         const x = signal(made, settings.sparsity);
         const deviation = Math.sqrt(this.noiseVar(preset, settings));

@@ -15,9 +15,9 @@ from fanfold.report.figure.trained import GUESS, LAYERS, PROBLEMS, SNRS_DB, SPAR
 from fanfold.unfolding.loops import iterates
 
 LABELS = {
-    "200x100": "200 unknowns, 100 measurements (the text's)",
-    "100x50": "100 unknowns, 50 measurements",
-    "100x34": "100 unknowns, 34 measurements",
+    "200x100": "200 unknowns from 100 (text's)",
+    "100x50": "100 unknowns from 50",
+    "100x34": "100 unknowns from 34",
 }
 
 

@@ -12,7 +12,7 @@ export const STEPS = [
         ask: 'ISTA lowers a known objective with safe steps. How low is its error after 16 of them?',
         choices: ['About −4 dB', 'About −12 dB', 'About −24 dB, the limit'],
         set: {...HOME, layer: 1}, shown: ['ISTA'], pick: 'ISTA',
-        task: 'Slide the layer to 16.',
+        task: 'Slide the layers to 16.',
         done: ({settings}) => settings.layer === 16,
         see: state => `ISTA has ${dB(at(state, 'ISTA'))}: steps that are safe for every matrix are short. The limit, which `
             + `no estimator passes, is ${dB(state.limit)}.`,
@@ -43,7 +43,7 @@ export const STEPS = [
         ask: 'OAMP knows what signals are like. This one starts from a wrong guess: three entries of ten not zero, and '
             + 'noise unknown. What will learning mend?',
         choices: ['The last layer', 'The way there', 'Nothing'],
-        set: {...HOME, strength: 0, layer: 4}, shown: ['AMP', 'unfolded ISTA', 'unfolded OAMP'], pick: 'unfolded OAMP',
+        set: {...HOME, strength: 0}, shown: ['AMP', 'unfolded ISTA', 'unfolded OAMP'], pick: 'unfolded OAMP',
         task: 'Slide the strength from 0 to 1, and watch layers 4 and 16.',
         done: ({settings}) => settings.strength === 1,
         see: state => `At layer 4 it has ${dB(at(state, 'unfolded OAMP', 4))}, at layer 16 `

@@ -38,12 +38,14 @@ export class Plot {
         Object.assign(this, {host, layers, onLayer, names: []});
     }
 
-    // Draw curves `{name: values in dB}` and the limit, with a line at the layer that is shown.
+    // Draw curves `{name: values in dB}` up to the layer that is shown, and the limit, with a line at that layer.
     show(curves, limit, layer, floor) {
         Object.assign(this, {layer, floor});
         const dark = isDark(this.host);
         const width = Math.max(260, this.host.clientWidth);
-        const all = limit === null ? curves : {...curves, limit: Array(this.layers).fill(limit)};
+        const seen = Object.entries(curves).map(([name, values]) => [name, values.map((v, i) => (i < layer ? v : null))]);
+        const all = Object.fromEntries(seen);
+        if (limit !== null) all.limit = Array(this.layers).fill(limit);
         const names = Object.keys(all);
         const made = [names.join(), dark, width].join('|');
         const data = [Array.from({length: this.layers}, (_, i) => i + 1), ...names.map(name => all[name])];
@@ -63,8 +65,8 @@ export class Plot {
             legend: {show: false}, cursor: {show: false},
             scales: {x: {time: false, range: [1, this.layers]}, y: {range: () => [this.floor, 4]}},
             axes: [
-                {...axis, label: 'layer or iteration', labelSize: 24, splits: [1, 4, 8, 12, 16].filter(t => t <= this.layers)},
-                {...axis, label: 'NMSE in dB', labelSize: 22, size: 44},
+                {...axis, label: 'layer or iteration', labelSize: 20, size: 34, splits: [1, 4, 8, 12, 16].filter(t => t <= this.layers)},
+                {...axis, label: 'NMSE in dB', labelSize: 22, size: 44, values: (_, ticks) => ticks.map(v => String(v).replace('-', '−'))},
             ],
             series: [{}, ...names.map(name => {
                 const {dash, bold} = LOOKS[name];
@@ -93,8 +95,8 @@ export class Plot {
         ctx.stroke();
         ctx.globalAlpha = 1;
         if (named) {
-            ctx.textBaseline = 'middle';
-            const ends = names.map((_, i) => chart.valToPos(Math.max(this.floor, chart.data[i + 1].at(-1)), 'y', true));
+            Object.assign(ctx, {textBaseline: 'middle', textAlign: 'left'});
+            const ends = names.map((_, i) => chart.valToPos(Math.max(this.floor, Math.min(4, chart.data[i + 1][this.layer - 1])), 'y', true));
             apart(ends, 15 * ratio).forEach((place, i) => {
                 ctx.font = `${LOOKS[names[i]].bold ? 'bold ' : ''}${12 * ratio}px system-ui, sans-serif`;
                 ctx.fillStyle = colour(names[i], dark);

@@ -1,8 +1,8 @@
 // The markup inside <fanfold-figure>.
 
 const CONTROLS = {
-    layer: 'Layer shown', strength: 'Strength: algorithm to trained', snr: 'SNR', sparsity: 'Sparsity',
-    lam: 'λ of ISTA and FISTA', mismatch: 'Mismatch of the matrix',
+    layer: 'Layers shown', strength: 'Strength', snr: 'SNR', sparsity: 'Sparsity',
+    lam: 'λ of (F)ISTA', mismatch: 'Mismatch of A',
 };
 
 const slider = ([name, label]) => `<div class="control"><label for="${name}">${label}</label>
@@ -20,21 +20,20 @@ export const template = style => `<style>${style}</style><div class="figure">
       <span data-part="finished" role="status"></span></div>
   </section>
   <div class="body">
-    <div class="pictures" data-part="pictures">
-      <h3>Error after each layer</h3>
-      <div class="plot" data-part="plot" role="img" aria-label="Curves"></div>
-      <div class="control"><label for="pick">The estimate of</label><select id="pick" data-part="pick"></select></div>
-      <canvas data-part="spikes" role="img" aria-label="Spikes"></canvas>
-      <p class="quiet">Circles are the true entries, sticks the estimate at the layer shown, of the first draw.
+    <div class="pictures">
+      <div class="top"><h3>Error after each layer</h3><div class="plot" data-part="plot" role="img" aria-label="Curves"></div></div>
+      <div class="control picked"><label for="pick">The estimate of</label><select id="pick" data-part="pick"></select></div>
+      <div><canvas data-part="spikes" role="img" aria-label="Spikes"></canvas></div>
+      <p class="quiet">Circles are the true entries, sticks the estimate at the last layer shown, of the first draw.
         <span data-part="words"></span></p>
       <p class="unseen" data-part="said" role="status"></p>
     </div>
     <div class="controls">
-      <fieldset class="curves" data-part="curves"><legend>Curves, with their error at the layer shown</legend></fieldset>
+      <fieldset class="curves" data-part="curves"><legend>Error at the last layer shown</legend></fieldset>
       ${Object.entries(CONTROLS).map(slider).join('')}
       <div class="control"><label for="preset">Sizes</label><select id="preset" data-part="preset"></select></div>
-      <div class="row"><button data-part="play">Play the layers</button><button data-part="again">Back to 20 dB</button></div>
+      <div class="row"><button data-part="play">Play the layers</button><button data-part="again">Back to the start</button></div>
       <p class="quiet">Networks were trained at 20 dB and 10 of 100 not zero. OAMP is told the prior and the noise; the unfolded
-        one started from a wrong prior and reads the noise off each sample. Means over 32 draws.</p>
+        one started from a wrong prior and reads the noise off each sample. The limit is that of state evolution. Means over 64 draws.</p>
     </div>
   </div></div>`;
