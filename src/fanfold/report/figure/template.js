@@ -21,7 +21,7 @@ export const template = style => `<style>${style}</style><div class="figure">
   </section>
   <div class="body">
     <div class="pictures">
-      <div class="top"><h3>Error after each layer</h3><div class="plot" data-part="plot" role="img" aria-label="Curves"></div></div>
+      <div class="top"><h2>Error after each layer</h2><div class="plot" data-part="plot" role="img" aria-label="Curves"></div></div>
       <div class="control picked"><label for="pick">The estimate of</label><select id="pick" data-part="pick"></select></div>
       <div><canvas data-part="spikes" role="img" aria-label="Spikes"></canvas></div>
       <p class="quiet">Circles are the true entries, sticks the estimate at the last layer shown, of the first draw.
