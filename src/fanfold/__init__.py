@@ -47,7 +47,6 @@ if _TYPE_CHECKING:
     from fanfold.evaluation.evaluate import evaluate
     from fanfold.linops import dot_test
     from fanfold.observation import Estimate, Observation
-    from fanfold.report.figure import figure
     from fanfold.runs.keep import load, save
     from fanfold.training.fit import fit, fit_events, resume
     from fanfold.training.learning_curve import learning_curve
@@ -85,8 +84,8 @@ _HOME = {
 __all__ = [
     "LMMSE", "Estimate", "Observation", "Training", "adapters", "algorithms", "bounds", "certify", "deploy", "dot_test",
     "equilibrium", "estimators", "evaluate", "figure", "fit", "fit_events", "guard", "iterate", "learning_curve",
-    "likelihoods", "linops", "load", "neural", "noise", "penalties", "priors", "problems", "propagation", "resume", "save",
-    "shrinkage", "simulate", "unfold", "unfolding", "units", "watch",
+    "likelihoods", "linops", "load", "neural", "noise", "penalties", "priors", "problems", "propagation", "resume",
+    "save", "shrinkage", "simulate", "unfold", "unfolding", "units", "watch",
 ]  # fmt: skip
 
 

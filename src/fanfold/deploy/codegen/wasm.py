@@ -113,8 +113,8 @@ def compile_wasm(files: CFiles, flags: Sequence[str] = ()) -> list[Path]:
             write_whole(build / part, text.encode())
         sources = [files.source, build / "string.c", build / "ports.c"]
         command = [clang, "--target=wasm32", "-nostdlib", "-ffreestanding", "-O3", *STRICT, *flags]
-        command += ["-I", str(build), "-I", str(files.source.parent), *map(str, sources), "-Wl,--no-entry", "-Wl,--allow-undefined"]
-        command += ["-o", str(build / "out.wasm")]
+        command += ["-I", str(build), "-I", str(files.source.parent), *map(str, sources)]
+        command += ["-Wl,--no-entry", "-Wl,--allow-undefined", "-o", str(build / "out.wasm")]
         run_compiler(command, f"clang makes no WebAssembly of {files.source.name}")
         write_whole(binary, (build / "out.wasm").read_bytes())
     write_whole(module, _module(files).encode())

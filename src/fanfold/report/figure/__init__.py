@@ -1,4 +1,4 @@
-"""The live figure: `<fanfold-figure>`, exported programs that run in a page beside the limit while the reader moves sliders."""
+"""The live figure, `<fanfold-figure>`: exported programs that run in a page, beside the limit, as sliders move."""
 
 from fanfold.report.figure.page import figure, figure_head
 

@@ -1,4 +1,4 @@
-"""The figure's programs: made by `make_programs`, which takes clang, and kept in `programs.zip`, so that a page does not."""
+"""The figure's programs: made by `make_programs`, which needs clang, and kept in `programs.zip` for pages to take."""
 
 import io
 import json
@@ -33,7 +33,7 @@ FILE = Path(__file__).parent / "programs.zip"
 PORTS = "ports.json"
 SMALL = (*VECTORS, "-O2", "-Wl,--strip-all")
 LONG_AGO = (1980, 1, 1, 0, 0, 0)  # of files in the archive, so that the same programs are the same bytes
-ALGORITHMS: dict[str, tuple[Algorithm, Swap]] = {  # by the name of their programs; settings are inputs, or change no step
+ALGORITHMS: dict[str, tuple[Algorithm, Swap]] = {  # by the name of their programs
     "ista": (ISTA(), as_it_is),
     "fista": (FISTA(), as_it_is),
     "amp": (AMP(), as_it_is),
@@ -84,8 +84,10 @@ def c_of(problem: CompressedSensing, folder: Path) -> Iterator[CFiles]:
     obs = one_draw(problem)
     assert obs.A is not None
     matrix, (U, d, _) = obs.A.matrix(), obs.A.svd()
-    yield written(MeasuredSum(), {"y": obs.y, "matrix": matrix, "x": torch.ones(1, problem.n)}, folder, "measured")
-    yield written(RightFactor(), {"matrix": matrix, "U": U.matrix(), "d": d}, folder, "right_factor")
+    yield written(
+        MeasuredSum(), ["z"], {"y": obs.y, "matrix": matrix, "x": torch.ones(1, problem.n)}, folder, "measured"
+    )
+    yield written(RightFactor(), ["V"], {"matrix": matrix, "U": U.matrix(), "d": d}, folder, "right_factor")
     for name, (algorithm, swap) in ALGORITHMS.items():
         yield from programs_of(algorithm, obs, folder, name, swap)
 

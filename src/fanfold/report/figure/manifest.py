@@ -1,6 +1,7 @@
 """What the figure is made of: programs, matrices and trained numbers as one block of bytes, and what is where in it."""
 
 import base64
+import itertools
 import json
 import zlib
 from collections.abc import Mapping, Sequence
@@ -77,9 +78,7 @@ def pack(
     return Packed(manifest, base64.b64encode(zlib.compress(bytes(blocks.content), 9)).decode())
 
 
-def _preset(
-    name: str, trained: TrainedFigure, programs: Mapping[str, BuiltProgram], blocks: _Blocks
-) -> dict[str, Any]:
+def _preset(name: str, trained: TrainedFigure, programs: Mapping[str, BuiltProgram], blocks: _Blocks) -> dict[str, Any]:
     problem = PROBLEMS[name]
     U, d, _ = problem.A.svd()
     arrays = {"matrix": problem.A.matrix(), "U": U.matrix(), "d": d}
@@ -119,7 +118,7 @@ def _estimators(problem: CompressedSensing, trained: TrainedFigure) -> list[dict
             "key": key,
             "program": program,
             "learned": bool(deviations),
-            "values": {k: [float(v)] for k, v in vars(algorithm.nominal_theta(obs)).items()} | values,
+            "values": {k: [float(v)] for k, v in vars(algorithm.nominal_theta(obs)).items()} | {**values},
             "follows": follows,
             "deviations": deviations,
         }
@@ -130,4 +129,4 @@ def _estimators(problem: CompressedSensing, trained: TrainedFigure) -> list[dict
 def momenta(fista: FISTA, obs: Observation) -> list[float]:
     """The paper's factor `(t_k - 1) / t_{k+1}` of each layer, which its program takes as an input."""
     counts = [fista.start(obs).t, *(s.t for s in iterates(fista, obs, [fista.nominal_theta(obs)] * LAYERS))]
-    return [(now - 1) / after for now, after in zip(counts, counts[1:])]
+    return [(now - 1) / after for now, after in itertools.pairwise(counts)]

@@ -13,20 +13,20 @@ from fanfold.report.figure.trained import PROBLEMS
 FOLDER = Path(__file__).parent
 MODULES = ("draws", "engine", "plot", "spikes", "path", "template", "element")
 POLICY = (  # what a browser may load: nothing but what is in the page
-    "default-src 'none'; script-src 'unsafe-inline' 'wasm-unsafe-eval' data:; style-src 'unsafe-inline'; img-src data:; "
-    "connect-src data:"
+    "default-src 'none'; script-src 'unsafe-inline' 'wasm-unsafe-eval' data:; style-src 'unsafe-inline'; img-src data:"
 )
 STYLE = """
 :root { color-scheme: light dark; }
-body { margin: 0 auto; max-width: 1180px; padding: 16px; font: 16px/1.55 system-ui, sans-serif; background: #fff; color: #1c2733; }
+body { margin: 0 auto; max-width: 1180px; padding: 16px; font: 16px/1.55 system-ui, sans-serif; background: #fff;
+  color: #1c2733; }
 h1 { font-size: 1.45rem; line-height: 1.25; margin: .2rem 0 .4rem; }
 footer { color: #566270; font-size: .85rem; margin-top: 1rem; }
 @media (prefers-color-scheme: dark) { body { background: #0e1216; color: #e5e9ee; } footer { color: #a8b3bf; } }
 """
 TITLE = "Unfolded network against model-based iterations"
 LEAD = (
-    "Sparse signals from half as many noisy measurements: iterative algorithms, two networks that start as one, and the "
-    "limit. Every number is computed in this page, by the C that fanfold exports."
+    "Sparse signals from half as many noisy measurements: iterative algorithms, two networks that start as one of "
+    "them, and the limit. Every number is computed in this page, by the C that fanfold exports."
 )
 
 

@@ -7,7 +7,7 @@ import copy
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from fanfold.algorithms.base import State, Theta
 from fanfold.deploy.codegen import CFiles, write_c
 from fanfold.deploy.codegen.text import Golden
 from fanfold.deploy.lowering import Lowered, Port
+from fanfold.deploy.lowering.ports import BATCH
 from fanfold.linops import SVD, LinearOperator
 from fanfold.observation import Observation
 
@@ -75,18 +76,8 @@ def as_it_is(algorithm: Algorithm, values: Values) -> Algorithm:
     return algorithm
 
 
-class Part(Protocol):
-    """A module from tensors to tensors whose outputs have names."""
-
-    outputs: Sequence[str]
-
-    def __call__(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """The outputs for inputs in order."""
-        ...
-
-
 class _Part(nn.Module):
-    """The start or the step of an algorithm, from tensors in the order of `inputs` to those in the order of `outputs`."""
+    """The start or the step of an algorithm, from tensors as `inputs` names them to those that `outputs` names."""
 
     def __init__(self, algorithm: Algorithm, A: LinearOperator, swap: Swap, examples: Values):
         super().__init__()
@@ -101,7 +92,7 @@ class _Part(nn.Module):
         A = _MatrixPort(given["matrix"], self._A, given)
         obs = Observation.unchecked(given["y"], A, given["noise_var"])
         said = self.said(self._swap(self._algorithm, values), obs, given, values)
-        self.outputs = list(said)  # known once it was called
+        self.outputs = list(said)
         return tuple(said.values())
 
     def said(self, algorithm: Algorithm, obs: Observation, given: Values, values: Values) -> dict[str, Tensor]:
@@ -144,8 +135,6 @@ class MeasuredSum(nn.Module):
         [[2.0, 2.0]]
     """
 
-    outputs = ("z",)
-
     def forward(self, y: Tensor, matrix: Tensor, x: Tensor) -> tuple[Tensor]:
         """The sum `(1, m)` of y and what the matrix `(m, n)` measures of x `(1, n)`."""
         return (linear(x, matrix) + y,)
@@ -160,8 +149,6 @@ class RightFactor(nn.Module):
         >>> RightFactor()(torch.eye(2)[:1], torch.ones(1, 1), torch.ones(1))[0].tolist()
         [[1.0], [0.0]]
     """
-
-    outputs = ("V",)
 
     def forward(self, matrix: Tensor, U: Tensor, d: Tensor) -> tuple[Tensor]:
         """The vectors `(n, m)` for the matrix `(m, n)`, U `(m, m)` and the singular values `(m,)`."""
@@ -211,27 +198,33 @@ def programs_of(
     for k, v in values.items():
         stepped |= {f"value_{k}": v, f"deviation_{k}": torch.zeros(1)}
     stepped |= {f"old_{k}": t for k, t in _tensors(state).items()}
-    start, step = _Start(algorithm, A, swap, begun), _Step(algorithm, A, swap, stepped, state)
-    return written(start, begun, folder, f"{name}_start"), written(step, stepped, folder, f"{name}_step")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's notices about itself, and about settings that are tensors
+        start, step = _Start(algorithm, A, swap, begun), _Step(algorithm, A, swap, stepped, state)
+        return (
+            written(start, start.outputs, begun, folder, f"{name}_start"),
+            written(step, step.outputs, stepped, folder, f"{name}_step"),
+        )
 
 
-def written(module: Part, examples: Values, folder: Path, name: str) -> CFiles:
+def written(module: nn.Module, outputs: Sequence[str], examples: Values, folder: Path, name: str) -> CFiles:
     """The C of a module of named inputs and outputs, in single precision.
 
     Args:
-        module: Takes the inputs in the order of `examples`; once it was called, `outputs` names what it gives.
+        module: Takes the inputs in the order of `examples`, and gives tensors in the order of `outputs`.
+        outputs: Their names.
         examples: Every input by name, with numbers that become the golden vectors.
         folder: Where the C goes.
         name: What the program is called.
     """
     examples = {name: t.clone() for name, t in examples.items()}  # inputs that are one tensor would become one input
-    said = dict(zip(module.outputs, module(*examples.values()), strict=True))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's notices about itself
+        said = dict(zip(outputs, module(*examples.values()), strict=True))
         program = torch.export.export(module, tuple(examples.values()), strict=False)
-    inputs, outputs = (tuple(_port(name, t) for name, t in ports.items()) for ports in (examples, said))
-    golden = Golden(*({name: t.reshape(1, -1) for name, t in ports.items()} for ports in (examples, said)))
-    return write_c(Lowered(program, inputs, outputs), golden, folder, name)
+    ports = (tuple(_port(name, t) for name, t in named.items()) for named in (examples, said))
+    golden = Golden(*({name: t.reshape(1, -1) for name, t in named.items()} for named in (examples, said)))
+    return write_c(Lowered(program, *ports), golden, folder, name)
 
 
 def inputs_of(files: CFiles) -> list[str]:
@@ -241,7 +234,8 @@ def inputs_of(files: CFiles) -> list[str]:
 
 
 def _port(name: str, t: Tensor) -> Port:
-    return Port(name, ("batch", *t.shape) if t.ndim < 2 or len(t) > 1 else ("batch", *t.shape[1:]), "float32", UNIT, pairs=False)
+    sample = t.shape[1:] if t.ndim == 2 and len(t) == 1 else t.shape
+    return Port(name, (BATCH, *sample), "float32", UNIT, pairs=False)
 
 
 def _tensors(state: State) -> dict[str, Tensor]:

@@ -106,7 +106,7 @@ def make_trained(say: Say = lambda line: None, names: Sequence[str] = tuple(PROB
     Args:
         say: Called with a line after each problem.
         names: The problems.
-        **fewer: `steps`, of training, and `conditions`, the number of SNRs that limits are computed for: fewer for tests.
+        **fewer: `steps` of training, and `conditions`, the number of SNRs that limits are computed for.
 
     Returns:
         Rows for `trained.json`, by problem.
