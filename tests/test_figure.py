@@ -77,8 +77,20 @@ def test_a_problem_that_there_is_not_is_refused(tmp_path):
 
 
 def test_a_report_of_the_texts_problem_has_the_figure_and_no_other_has():
-    (section,) = live_sections(PROBLEMS["200x100"])
+    text = PROBLEMS["200x100"]
+    (section,) = live_sections(text)
     assert "<fanfold-figure" in section.figures[0]
+    assert "this run" not in section.figures[0]
+    net = ff.unfold(ff.algorithms.FISTA(), text, LAYERS, {"momentum": "tied"})
+    (section,) = live_sections(text, net)
+    assert '"key":"this run","program":"fista"' in section.figures[0]
+    for other in (
+        ff.unfold(ff.algorithms.FISTA(), text, 3, {"momentum": "tied"}),
+        ff.unfold(ff.algorithms.FISTA(), text, LAYERS, {"threshold": "per-layer vector"}),
+        ff.unfold(ff.algorithms.OAMP(adapt=True), text, LAYERS, {"prior": "per-layer"}),
+        ff.unfold(ff.algorithms.OAMP(ff.priors.Laplace()), text, LAYERS, {"damping": "per-layer"}),
+    ):
+        assert "this run" not in live_sections(text, other)[0].figures[0]
     assert live_sections(ff.problems.CompressedSensing(n=200, m=100, sparsity=0.2, snr_db=20.0)) == []
 
 

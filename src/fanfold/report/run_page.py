@@ -54,7 +54,7 @@ def write_run_page(run: Run, path: Path, samples: int, say: Say = lambda line: N
         sections += posterior_sections(net, problem, say)
     if (advice := run.advice) is not None:
         verdict = f"{advice} {verdict[:1].upper()}{verdict[1:]}"
-    sections = [what_was_run(run, problem, net), *sections, *simulation_sections(run), *live_sections(problem)]
+    sections = [what_was_run(run, problem, net), *sections, *simulation_sections(run), *live_sections(problem, net)]
     return write_page(path, f"fanfold run {run.path.name}", verdict, sections, _facts(run, problem))
 
 

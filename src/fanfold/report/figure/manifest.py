@@ -11,8 +11,9 @@ from fanfold.algorithms import AMP, FISTA, ISTA, OAMP, Algorithm
 from fanfold.core.table import plain
 from fanfold.observation import Observation
 from fanfold.problems import CompressedSensing
-from fanfold.report.figure.built import BuiltProgram, built, one_draw
+from fanfold.report.figure.built import ALGORITHMS, BuiltProgram, built, one_draw
 from fanfold.report.figure.trained import GUESS, LAYERS, PROBLEMS, SNRS_DB, SPARSITIES, TrainedFigure, kept
+from fanfold.report.learned import Deviating
 from fanfold.unfolding.loops import iterates
 
 LABELS = {
@@ -57,23 +58,26 @@ class _Blocks:
         return [len(self.content) - len(block), len(block)]
 
 
-def pack(
-    names: Sequence[str] = tuple(PROBLEMS), programs: Mapping[str, Mapping[str, BuiltProgram]] | None = None
-) -> Packed:
+def pack(names: Sequence[str] = tuple(PROBLEMS), run: Deviating | None = None) -> Packed:
     """The manifest and the payload of a page.
 
     Args:
         names: Its problems, of `trained.PROBLEMS`.
-        programs: Their programs by problem and name; those that are kept if None.
+        run: A network that is shown too, on the first problem; see `program_of_run`.
 
     Raises:
-        ValueError: If there is no such problem.
+        ValueError: If there is no such problem, or no program for the network.
     """
     if unknown := [name for name in names if name not in PROBLEMS]:
         raise ValueError(f"the figure has no problem {unknown[0]!r}; choose of {', '.join(PROBLEMS)}.")
     blocks = _Blocks()
-    programs = built() if programs is None else programs
-    presets = [_preset(name, kept()[name], programs[name], blocks) for name in names]
+    presets = [_preset(name, kept()[name], built()[name], blocks) for name in names]
+    if run is not None:
+        if (program := program_of_run(run)) is None:
+            raise ValueError(f"the figure has no program for {run.algorithm} with these deviations.")
+        deviations = {k: d.flatten().tolist() for k, d in run.deviations.items()}
+        obs = one_draw(PROBLEMS[names[0]])
+        presets[0]["estimators"].append(_row("this run", program, run.algorithm, obs, {}, {}, deviations))
     manifest = {"layers": LAYERS, "snrs": SNRS_DB, "sparsities": SPARSITIES, "presets": presets}
     return Packed(manifest, base64.b64encode(zlib.compress(bytes(blocks.content), 9)).decode())
 
@@ -101,32 +105,49 @@ def _preset(name: str, trained: TrainedFigure, programs: Mapping[str, BuiltProgr
 
 def _estimators(problem: CompressedSensing, trained: TrainedFigure) -> list[dict[str, Any]]:
     """The curves of the figure: which program, the values of its quantities, and what of these a slider moves."""
-    obs, learned = one_draw(problem), trained.deviations
-    fista = FISTA(trained.fista_lam)
-    momentum = {"momentum": momenta(fista, obs)}
-    lam = {"threshold": "lam"}
-    rows: list[tuple[str, str, Algorithm, Mapping[str, Any], Mapping[str, str], Mapping[str, Any]]] = [
-        ("ISTA", "ista", ISTA(trained.lam), {}, lam, {}),
-        ("FISTA", "fista", fista, momentum, lam, {}),
-        ("AMP", "amp", AMP(trained.alpha), {}, {}, {}),
-        ("OAMP", "oamp", OAMP(problem.prior), {"p": [1.0]}, {"p": "sparsity"}, {}),
-        ("unfolded ISTA", "ista", ISTA(trained.lam), {}, {}, learned["ista"]),
-        ("unfolded OAMP", "oamp_estimating", OAMP(GUESS, noise="estimated"), {}, {}, learned["oamp"]),
-    ]
+    obs, learned, lam = one_draw(problem), trained.deviations, {"threshold": "lam"}
     return [
-        {
-            "key": key,
-            "program": program,
-            "learned": bool(deviations),
-            "values": {k: [float(v)] for k, v in vars(algorithm.nominal_theta(obs)).items()} | {**values},
-            "follows": follows,
-            "deviations": deviations,
-        }
-        for key, program, algorithm, values, follows, deviations in rows
+        _row("ISTA", "ista", ISTA(trained.lam), obs, {}, lam, {}),
+        _row("FISTA", "fista", FISTA(trained.fista_lam), obs, {}, lam, {}),
+        _row("AMP", "amp", AMP(trained.alpha), obs, {}, {}, {}),
+        _row("OAMP", "oamp", OAMP(problem.prior), obs, {"p": [1.0]}, {"p": "sparsity"}, {}),
+        _row("unfolded ISTA", "ista", ISTA(trained.lam), obs, {}, {}, learned["ista"]),
+        _row("unfolded OAMP", "oamp_estimating", OAMP(GUESS, noise="estimated"), obs, {}, {}, learned["oamp"]),
     ]
 
 
-def momenta(fista: FISTA, obs: Observation) -> list[float]:
-    """The paper's factor `(t_k - 1) / t_{k+1}` of each layer, which its program takes as an input."""
+def _row(
+    key: str,
+    program: str,
+    algorithm: Algorithm,
+    obs: Observation,
+    values: Mapping[str, Sequence[float]],
+    follows: Mapping[str, str],
+    deviations: Mapping[str, Sequence[float]],
+) -> dict[str, Any]:
+    """One curve; a quantity that follows a slider is its value times what the slider says."""
+    nominal = {k: [float(v)] for k, v in vars(algorithm.nominal_theta(obs)).items()}
+    if "momentum" in nominal:
+        nominal["momentum"] = momenta(obs)
+    row = {"key": key, "program": program, "learned": bool(deviations), "values": nominal | {**values}}
+    return row | {"follows": follows, "deviations": deviations}
+
+
+def momenta(obs: Observation) -> list[float]:
+    """FISTA's factor `(t_k - 1) / t_{k+1}` of each layer, which its program takes as an input."""
+    fista = FISTA()
     counts = [fista.start(obs).t, *(s.t for s in iterates(fista, obs, [fista.nominal_theta(obs)] * LAYERS))]
     return [(now - 1) / after for now, after in itertools.pairwise(counts)]
+
+
+def program_of_run(run: Deviating) -> str | None:
+    """The program that takes a network's steps; None where there is none, as for deviations that are vectors."""
+    if run.layers != LAYERS or any(d.numel() not in (1, LAYERS) for d in run.deviations.values()):
+        return None
+    return next((name for name, (one, _) in ALGORITHMS.items() if _kind(one) == _kind(run.algorithm)), None)
+
+
+def _kind(algorithm: Algorithm) -> tuple[Any, ...]:
+    """What a program fixes of an algorithm: all but numbers, and of a prior its kind."""
+    settings = vars(algorithm).values()
+    return (type(algorithm), *(v if isinstance(v, str | bool) else type(v) for v in settings))

@@ -8,6 +8,7 @@ export const LOOKS = {
     'OAMP': {light: '#8b3d88', dark: '#dd9bc8', dash: [4, 2]},
     'unfolded ISTA': {light: '#b35000', dark: '#ff9a4d', dash: [], bold: true},
     'unfolded OAMP': {light: '#111111', dark: '#f0e442', dash: [], bold: true},
+    'this run': {light: '#6b4a00', dark: '#c6e04f', dash: [12, 4], bold: true},
     'limit': {light: '#a3003c', dark: '#ff8fa8', dash: [3, 5]},
 };
 const FONT = '12px system-ui, sans-serif';
