@@ -6,6 +6,7 @@ import {colour, isDark, LOOKS, Plot} from 'fanfold/plot';
 import {inWords, spikes} from 'fanfold/spikes';
 import {template} from 'fanfold/template';
 
+const KEPT = 100; // of the latest latencies
 const minus = text => text.replace('-', '−');
 const dB = value => (Number.isFinite(value) ? minus(`${value.toFixed(1)} dB`) : 'diverged');
 const nearest = (values, value) => values.reduce((best, v, i) => (Math.abs(v - value) < Math.abs(values[best] - value) ? i : best), 0);
@@ -47,7 +48,12 @@ class FanfoldFigure extends HTMLElement {
     async connectedCallback() {
         if (this.engine) return;
         const manifest = JSON.parse(embedded('fanfold-manifest'));
-        this.engine = await Engine.of(manifest, await inflated(embedded('fanfold-payload')));
+        try {
+            this.engine = await Engine.of(manifest, await inflated(embedded('fanfold-payload')));
+        } catch (error) { // of a browser that is too old, or that may run no WebAssembly
+            this.part_('failed').textContent = `The figure cannot run in this browser: ${error.message}.`;
+            return;
+        }
         this.scales = scales(manifest);
         this.#reset();
         this.plot = new Plot(this.part_('plot'), manifest.layers, layer => this.set({layer}));
@@ -130,7 +136,7 @@ class FanfoldFigure extends HTMLElement {
             this.waiting = undefined;
             this.#compute();
             this.#draw();
-            if (this.began !== undefined) this.latencies.push(performance.now() - this.began);
+            if (this.began !== undefined) this.latencies = [...this.latencies.slice(1 - KEPT), performance.now() - this.began];
             this.began = undefined;
             if (!this.state.settled) setTimeout(() => { if (!this.waiting) this.#schedule(); });
         });

@@ -26,7 +26,7 @@ footer { color: #566270; font-size: .85rem; margin-top: 1rem; }
 TITLE = "Unfolded network against model-based iterations"
 LEAD = (
     "Sparse signals from half as many noisy measurements: iterative algorithms, two networks that start as one of "
-    "them, and the limit. Every number is computed in this page, by the C that fanfold exports."
+    "them, and the limit. Every error is computed in this page, by the C that fanfold exports."
 )
 
 

@@ -9,6 +9,7 @@ const slider = ([name, label]) => `<div class="control"><label for="${name}">${l
     <output data-part="${name}-said" for="${name}"></output><input type="range" id="${name}" data-part="${name}"></div>`;
 
 export const template = style => `<style>${style}</style><div class="figure">
+  <p data-part="failed" role="alert"></p>
   <section class="guide" aria-label="Guided path">
     <div data-part="path">
       <h2><span class="progress" data-part="progress"></span> <span data-part="title"></span></h2>
