@@ -63,7 +63,11 @@ def figure(path: str | Path = "figure.html", names: Sequence[str] = tuple(PROBLE
 def figure_head(packed: Packed) -> str:
     """What a page needs in its head so that `<fanfold-figure></fanfold-figure>` works in its body.
 
-    Modules are data in an import map, since a page from disk may fetch no file.
+    Modules are data in an import map, since a page from disk may fetch no file. A page has one such head and any number
+    of figures; `mode="free"` leaves the guided path out at first.
+
+    Args:
+        packed: What `manifest.pack` gave.
     """
     sources = {name: (FOLDER / f"{name}.js").read_text() for name in MODULES}
     sources["host"] = f"{host_functions()}\nexport {{env}};\n"

@@ -10,6 +10,7 @@ import torch
 
 from fanfold.algorithms import AMP, FISTA, ISTA, OAMP, Algorithm
 from fanfold.bounds import bayes_limit
+from fanfold.core.files import write_whole
 from fanfold.core.streams import Stream
 from fanfold.core.units import db, nmse_db
 from fanfold.evaluation.peers import ALPHAS, lam_grid, tuned
@@ -44,7 +45,6 @@ class TrainedFigure(NamedTuple):
     """What was tuned and learned on one problem of the figure.
 
     Attributes:
-        fingerprint: Of its operator.
         lam: The weight of the l1 norm that is best for ISTA after 300 iterations.
         fista_lam: The one that is best for FISTA at 16.
         alpha: The threshold of AMP that is best at 16.
@@ -58,7 +58,6 @@ class TrainedFigure(NamedTuple):
         True
     """
 
-    fingerprint: str
     lam: float
     fista_lam: float
     alpha: float
@@ -127,7 +126,7 @@ def make_trained(say: Say = lambda line: None, names: Sequence[str] = tuple(PROB
             kind: {quantity: [round(v, 6) for v in d.flatten().tolist()] for quantity, d in net.deviations.items()}
             for kind, net in nets.items()
         }
-        row = TrainedFigure(problem.A.fingerprint(), ista.lam, fista.lam, amp.alpha, deviations, {}, ())
+        row = TrainedFigure(ista.lam, fista.lam, amp.alpha, deviations, {}, ())
         snrs = SNRS_DB[: fewer.get("conditions")]
         rows[name] = row._replace(nmse_db=measured(name, row), limits_db=limits(problem, snrs))._asdict()
         say(f"{name}: {rows[name]['nmse_db']}")
@@ -152,5 +151,5 @@ def limits(problem: CompressedSensing, snrs_db: Sequence[float]) -> list[list[fl
 
 def write_trained(rows: Mapping[str, Any]) -> Path:
     """Keep what `make_trained` gave."""
-    FILE.write_text(json.dumps(rows, separators=(",", ":")))
+    write_whole(FILE, f"{json.dumps(rows, separators=(',', ':'))}\n".encode())
     return FILE
