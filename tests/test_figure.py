@@ -63,7 +63,7 @@ def test_the_page_is_small_and_asks_for_nothing_outside(tmp_path):
     assert "default-src &#x27;none&#x27;" in text
     sources = "".join((FOLDER / f"{name}.js").read_text() for name in MODULES)
     assert not re.search(r"\bfetch\(|XMLHttpRequest|WebSocket|EventSource|sendBeacon|localStorage|cookie", sources)
-    assert "MIT License" in (FOLDER / "uPlot.LICENSE").read_text()
+    assert (FOLDER / "uPlot.LICENSE").read_text() in text  # which its copies are to carry
 
 
 def test_no_algorithm_is_written_in_javascript():
@@ -244,7 +244,6 @@ def test_programs_that_are_kept_can_be_made_again(tmp_path, monkeypatch):
     monkeypatch.setattr("fanfold.report.figure.built.ALGORITHMS", {"amp": ALGORITHMS["amp"]})
     made = make_programs([SMALLEST])
     write_programs(made)
-    built.cache_clear()
     try:
         assert built() == made
     finally:

@@ -127,6 +127,7 @@ def write_programs(programs: Mapping[str, Mapping[str, BuiltProgram]]) -> Path:
             for name, one in rows.items():
                 _add(archive, f"{problem}/{name}.wasm", one.wasm)
     write_whole(FILE, whole.getvalue())
+    built.cache_clear()
     return FILE
 
 

@@ -78,7 +78,7 @@ def figure_head(packed: Packed) -> str:
         f'<script type="text/plain" id="fanfold-style">{style}</script>'
         f'<script type="application/json" id="fanfold-manifest">{packed.manifest_text}</script>'
         f'<script type="text/plain" id="fanfold-payload">{packed.payload}</script>'
-        f"<script>{(FOLDER / 'uPlot.iife.min.js').read_text()}</script>"
+        f"<script>/*\n{(FOLDER / 'uPlot.LICENSE').read_text()}*/{(FOLDER / 'uPlot.iife.min.js').read_text()}</script>"
         '<script type="module">import "fanfold/element";</script>'
     )
 

@@ -25,8 +25,8 @@ export const STEPS = [
         set: {...HOME, strength: 0}, shown: ladder, pick: 'unfolded ISTA',
         task: 'Slide the strength to 1.',
         done: ({settings}) => settings.strength === 1,
-        see: state => `From ${dB(at(state, 'ISTA'))} to ${dB(at(state, 'unfolded ISTA'))}. Middle layers may be worse than `
-            + 'ISTA: only the last was trained to be good.',
+        see: state => `From ${dB(at(state, 'ISTA'))} to ${dB(at(state, 'unfolded ISTA'))}. Much of that comes in the last `
+            + 'layers, which were trained to be good; those before them were not, and are not to be trusted.',
     },
     {
         title: 'One number',

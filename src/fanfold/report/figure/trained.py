@@ -152,4 +152,5 @@ def limits(problem: CompressedSensing, snrs_db: Sequence[float]) -> list[list[fl
 def write_trained(rows: Mapping[str, Any]) -> Path:
     """Keep what `make_trained` gave."""
     write_whole(FILE, f"{json.dumps(rows, separators=(',', ':'))}\n".encode())
+    kept.cache_clear()
     return FILE
