@@ -1,10 +1,10 @@
 // Opens the figure from disk in Chromium with the network off, goes through it with the keyboard, and says what it saw.
-// node figure_in_browser.cjs PAGE BITS FOLDER, with playwright-core and axe-core in NODE_PATH; prints one JSON object.
+// node figure_in_browser.cjs PAGE REPORT BITS FOLDER, with playwright-core and axe-core in NODE_PATH; prints one JSON object.
 
 const {readFileSync} = require('node:fs');
 const {chromium} = require('playwright-core');
 
-const [page, bits, folder] = process.argv.slice(2);
+const [page, report, bits, folder] = process.argv.slice(2);
 const axe = readFileSync(require.resolve('axe-core/axe.min.js'), 'utf8');
 const LOOKS = {
     light: {viewport: {width: 1200, height: 900}, colorScheme: 'light'},
@@ -40,14 +40,14 @@ class Visit {
     }
 }
 
-async function visit(browser, seen, look, more = {}) {
+async function visit(browser, seen, look, more = {}, path = page) {
     const context = await browser.newContext({...LOOKS[look], offline: true, ...more});
     const tab = await context.newPage();
     tab.on('console', message => seen.console.push(message.text()));
     tab.on('pageerror', error => seen.console.push(error.message));
     tab.on('request', request => { if (!/^(data|blob):/.test(request.url())) seen.requests.push(request.url()); });
     const began = Date.now();
-    await tab.goto(`file://${page}`);
+    await tab.goto(`file://${path}`);
     const visit = new Visit(tab);
     await tab.waitForFunction(() => document.querySelector('fanfold-figure')?.redraws, null, WAIT);
     seen.opened_ms.push(Date.now() - began);
@@ -122,6 +122,9 @@ async function slid(figure, seen) {
                 seen.still = (await other.state()).settings.layer; // no motion: all layers at once
             }
         }
+        const within = await visit(browser, seen, 'light', {}, report);
+        await within.press('strength', 'Home');
+        seen.report = await within.state();
     } finally {
         await browser.close();
     }

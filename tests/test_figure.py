@@ -17,6 +17,7 @@ from fanfold.bounds import bayes_limit
 from fanfold.cli import main as cli
 from fanfold.core.units import db
 from fanfold.deploy.codegen import compile_shared, compile_wasm, host_functions
+from fanfold.experiments.sparse import unfolding_figure
 from fanfold.observation import Observation
 from fanfold.report.figure import page as figure_page
 from fanfold.report.figure.built import ALGORITHMS, SMALL, built, make_programs, one_draw, write_programs
@@ -34,6 +35,7 @@ from fanfold.report.figure.trained import (
     make_trained,
     measured,
 )
+from fanfold.report.page import write_page
 from fanfold.unfolding.unfold import Unfolded
 from machines import need
 
@@ -100,6 +102,7 @@ def test_a_report_of_the_texts_problem_has_the_figure_and_no_other_has():
         ff.unfold(ff.algorithms.OAMP(ff.priors.Laplace()), text, LAYERS, {"damping": "per-layer"}),
     ):
         assert "this run" not in live_sections(text, other)[0].figures[0]
+    assert live_sections(unfolding_figure.problem(0))
     assert live_sections(ff.problems.CompressedSensing(n=200, m=100, sparsity=0.2, snr_db=20.0)) == []
 
 
@@ -264,9 +267,14 @@ def seen(tmp_path_factory) -> dict:
         pytest.skip("needs playwright-core and axe-core in NODE_PATH; .ci/run installs them")
     folder = tmp_path_factory.mktemp("browser")
     page = figure_page.figure(folder / "figure.html")
+    run = ff.unfold(
+        ff.algorithms.FISTA(kept()["200x100"].fista_lam), PROBLEMS["200x100"], LAYERS, {"step": "per-layer"}
+    )
+    torch.nn.init.constant_(run.deviations["step"], 0.2)
+    report = write_page(folder / "report.html", "A run", "It ran.", live_sections(PROBLEMS["200x100"], run), {})
     script = str(HERE / "figure_in_browser.cjs")
     done = subprocess.run(
-        ["node", script, str(page), str(HERE / "figure_bits.mjs"), str(folder)],
+        ["node", script, str(page), str(report), str(HERE / "figure_bits.mjs"), str(folder)],
         env=os.environ | {"CHROMIUM": str(shutil.which("chromium"))},
         capture_output=True,
         text=True,
@@ -275,12 +283,19 @@ def seen(tmp_path_factory) -> dict:
     said = json.loads(done.stdout)
     times = [round(ms) for ms in said["latencies"]]
     print(f"opened in {said['opened_ms']} ms, slider to curves in {times} ms; pictures: {folder}")
-    return said | {"page": page, "folder": folder}
+    return said | {"page": page, "report_page": report, "folder": folder}
 
 
 def test_it_opens_from_disk_without_a_request_or_an_error(seen):
     assert seen["console"] == []
-    assert set(seen["requests"]) == {seen["page"].as_uri()}
+    assert set(seen["requests"]) == {seen["page"].as_uri(), seen["report_page"].as_uri()}
+
+
+def test_in_a_report_the_run_is_a_curve_that_starts_as_its_algorithm(seen):
+    curves = seen["report"]["db"]
+    assert seen["report"]["settings"]["strength"] == 0
+    assert curves["this run"] == curves["FISTA"]
+    assert seen["report"]["step"] == -1
 
 
 def test_the_guided_path_can_be_walked_with_the_keyboard(seen):
