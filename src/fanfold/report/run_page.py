@@ -19,6 +19,7 @@ from fanfold.problems.draws import draw
 from fanfold.problems.protocols import FromStock
 from fanfold.report import channel_page as channel_page  # registers its kind of problem
 from fanfold.report.diagram import DeviatingNetwork, diagram
+from fanfold.report.figure.section import live_sections
 from fanfold.report.learned import learned_sections
 from fanfold.report.neural_page import of_batches, sections_of
 from fanfold.report.page import Section, filled, write_page
@@ -54,7 +55,7 @@ def write_run_page(run: Run, path: Path, samples: int, say: Say = lambda line: N
         sections += posterior_sections(net, problem, say)
     if (advice := run.advice) is not None:
         verdict = f"{advice} {verdict[:1].upper()}{verdict[1:]}"
-    sections = [what_was_run(run, problem, net), *sections, *simulation_sections(run)]
+    sections = [what_was_run(run, problem, net), *sections, *simulation_sections(run), *live_sections(problem, net)]
     return write_page(path, f"fanfold run {run.path.name}", verdict, sections, _facts(run, problem))
 
 
