@@ -22,7 +22,7 @@ from fanfold.report.diagram import DeviatingNetwork, diagram
 from fanfold.report.figure.section import live_sections
 from fanfold.report.learned import learned_sections
 from fanfold.report.neural_page import of_batches, sections_of
-from fanfold.report.page import Section, filled, write_page
+from fanfold.report.page import Section, filled, scrolling, write_page
 from fanfold.report.plots import Series, line_chart
 from fanfold.report.posterior_checks import Say, posterior_sections
 from fanfold.report.run_facts import draws_in_words, what_was_run
@@ -105,7 +105,7 @@ def _architecture(problem: Problem, net: Layered) -> list[Section]:
     if not offers(net, DeviatingNetwork):
         return []
     text = "Layers folded like a fan, and one of them opened. Rest the pointer on a part for its formula and values."
-    figure = f'<div class="scroll">{diagram(net, problem, dark=False)}</div>'
+    figure = scrolling(diagram(net, problem, dark=False), "Diagram")
     return [Section("Architecture", text, [figure])]
 
 
