@@ -9,6 +9,7 @@ from fanfold.guard.monitoring.conditional import rate_given
 from fanfold.guard.monitoring.registry import COMBINED, SCORES
 
 SHOWN = 5  # indices that a sentence names
+LEVELS = (1, 2, 5, 10)  # times the rate of false alarms, up to which p-values are counted
 
 
 def remarks_on(
@@ -16,8 +17,8 @@ def remarks_on(
 ) -> list[str]:
     """Sentences about samples, `(count,)` each: those that are no numbers, and small p-values where they are too many.
 
-    Too many are more p-values up to `alarm`, or up to its root, than chance gives in one batch of a hundred at an alarm
-    of 1 %, at the largest rate that the draws of calibration allow for.
+    Too many are more p-values up to one of four levels than chance gives in a share `alarm` of batches, at the largest
+    rates that the draws of calibration allow for; of one observation alone, a p-value up to `alarm`.
     """
     sentences = []
     if not usable.all():
@@ -26,10 +27,12 @@ def remarks_on(
             "remove these measurements."
         )
     of = int(usable.sum())
-    for level in (alarm, alarm**0.5):
+    levels = [level for level in (factor * alarm for factor in LEVELS) if level < 1]
+    for level in levels:
         small = (p_values[COMBINED] <= level) & usable.cpu()
         count, highest = int(small.sum()), rate_given(draws, level, confidence)[1]
-        if count and binom.sf(count - 1, of, highest) <= max(alarm, highest if of == 1 and level == alarm else 0):
+        enough = alarm / len(levels) if of > 1 else highest if level == alarm else 0.0
+        if count and binom.sf(count - 1, of, highest) <= enough:
             return [*sentences, _unlike(p_values, small, draws, level)]
     return sentences
 
