@@ -173,6 +173,17 @@ def test_an_observation_outside_a_simulator_is_seen(members):
         assert (b[:, None] > a).double().mean() > 0.9, changed
 
 
+def test_draws_that_share_conditions_within_a_call_calibrate_as_if_they_did_not():
+    """Four SNRs a call, whatever its size: calibrated on one call, the median would be anywhere."""
+    varied = ff.problems.Varied(PROBLEM, {"snr_db": (10.0, 40.0)}, groups=4)
+    guard = monitor(OAMP, varied, alarm=0.05, draws=1500)
+    rows = [varied.sample(4, generator(i))[1] for i in range(300)]
+    noise_var = torch.cat([obs.noise_var for obs in rows if obs.noise_var is not None])
+    p = guard.p_values(Observation(torch.cat([obs.y for obs in rows]), varied.A, noise_var), score="variance")
+    # of 1000 draws that calibrate and 1200 tests the median has a deviation of .022; three of them
+    assert (p <= 0.5).double().mean().item() == pytest.approx(0.5, abs=0.066)
+
+
 def test_where_scale_means_nothing_a_gain_is_usual():
     channels = ff.problems.OFDMChannel("rayleigh:array=4,subcarriers=12", snr_db=10.0)
     net = ff.estimators.ofdm.MixerSettings(4, 4, 1, 4, 8, 8).build(channels)

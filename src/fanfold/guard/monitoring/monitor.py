@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fanfold.core.arrays import tensor_of
 from fanfold.core.settings import check_known
-from fanfold.estimators.base import fingerprint_of
+from fanfold.estimators.base import device_of, fingerprint_of
 from fanfold.guard.monitoring.conditional import rate_given
 from fanfold.guard.monitoring.reading import numbers_of, scores_of
 from fanfold.guard.monitoring.registry import COMBINED
@@ -158,7 +158,7 @@ class Monitor:
         held = self.probe.A if A is None else A
         probe = Observation.unchecked(self.probe.y, held, self.probe.noise_var)
         with torch.no_grad():
-            answer = estimator(probe).x
+            answer = estimator(probe.to(device_of(estimator))).x.cpu()
         same = answer.shape == self.answer.shape and answer.dtype == self.answer.dtype
         if not (same and torch.allclose(answer, self.answer, rtol=0, atol=_slack(self.answer))):
             raise ValueError(
@@ -198,7 +198,7 @@ class Monitor:
         return Observation.unchecked(y, obs.A, var), usable.reshape(-1), leading
 
     def _scores(self, obs: Observation, usable: Tensor, estimate: Estimate | None) -> dict[str, Tensor]:
-        numbers = numbers_of(self.estimator, obs, list(self.learned), self.batch, estimate)
+        numbers = numbers_of(self.estimator, obs, list(self.learned), self.batch, self.probe.y.ndim - 1, estimate)
         each, broken = scores_of(numbers, self.learned), ~usable.cpu()
         return {name: s.masked_fill(broken | s.isnan(), torch.inf) for name, s in each.items()}
 

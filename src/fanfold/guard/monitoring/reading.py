@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from fanfold.core.settings import check_known
+from fanfold.estimators.base import device_of
 from fanfold.guard.answers import part
 from fanfold.guard.monitoring.answered import Answered
 from fanfold.guard.monitoring.combined import learn_surprise, surprise
@@ -39,7 +40,7 @@ def chosen(estimator: Estimator, obs: Observation, names: Sequence[str] | None) 
         ValueError: If one is unknown or not offered, or none is asked for.
     """
     with torch.no_grad():
-        seen = Answered(estimator, obs[:2])
+        seen = Answered(estimator, obs[:2].to(device_of(estimator)))
         offered = [name for name, score in SCORES.items() if score.offered(seen)]
     if names is None:
         return [name for name in offered if name not in COSTLY]
@@ -54,10 +55,19 @@ def chosen(estimator: Estimator, obs: Observation, names: Sequence[str] | None) 
 
 @torch.no_grad()
 def numbers_of(
-    estimator: Estimator, obs: Observation, names: Sequence[str], batch: int, estimate: Estimate | None = None
+    estimator: Estimator,
+    obs: Observation,
+    names: Sequence[str],
+    batch: int,
+    axes: int,
+    estimate: Estimate | None = None,
 ) -> dict[str, Tensor]:
-    """What the scores read of many observations, so many at a time: `(count, d)` each, on the CPU."""
-    one = obs.y.ndim == 1 or len(obs.y) <= batch
+    """What the scores read of many observations of so many axes each: `(count, d)` each score, on the CPU.
+
+    The estimator sees so many at a time, on its own device.
+    """
+    obs = obs.to(device_of(estimator))
+    one = obs.y.ndim == axes or len(obs.y) <= batch
     blocks = [obs] if one else [obs[i : i + batch] for i in range(0, len(obs.y), batch)]
     parts = []
     for i, block in enumerate(blocks):
