@@ -105,6 +105,16 @@ def test_a_p_value_is_the_share_of_usual_draws_that_are_as_strange(guard, usual)
     assert torch.allclose(p[:3], alone, atol=3 / guard.draws, rtol=0)
 
 
+def test_one_pass_gives_the_estimate_beside_its_p_value(guard, usual):
+    estimate, p = guard.judged(usual[:50])
+    assert torch.equal(estimate.x, OAMP(usual[:50]).x)
+    assert estimate.var is not None
+    assert torch.equal(estimate.var, OAMP(usual[:50]).var)
+    assert torch.equal(p, guard.p_values(usual[:50]))
+    single, least = guard.judged(Observation(usual.y[0], usual.A, usual.noise_var))
+    assert (single.x.shape, least.shape) == ((60,), ())
+
+
 def test_one_observation_has_one_p_value_and_y_by_itself_is_taken(guard, usual):
     single = Observation(usual.y[0], usual.A, usual.noise_var)
     assert guard.p_values(single).shape == ()
@@ -422,8 +432,8 @@ def test_the_martingale_is_as_quick_as_the_simple_mixture_and_survives_a_quiet_p
                 called.setdefault("peer", call)
         return called.get("ours", 300), called.get("peer", 300)
 
-    fresh = np.mean([delays(0) for _ in range(10)], 0)
-    late = np.mean([delays(500) for _ in range(5)], 0)
+    fresh = np.mean([delays(0) for _ in range(4)], 0)
+    late = np.mean([delays(2000) for _ in range(2)], 0)
     assert fresh[0] <= fresh[1] + 8  # the price of p-values that hold given the draws
     assert late[0] < late[1] / 2
 

@@ -4,7 +4,7 @@ Vovk, Gammerman & Shafer (2005); Bates, Candès, Lei, Romano & Sesia (2023), p-v
 """
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, overload
 
@@ -95,6 +95,24 @@ class Monitor:
                 had one.
         """
         return self.all_p_values(obs, estimate)[self._known(score)]
+
+    @torch.no_grad()
+    def judged(self, obs: Measurements) -> tuple[Estimate, Tensor]:
+        """The estimate of each observation beside its p-value, of one pass through the estimator.
+
+        Of measurements that are no numbers it is the estimate of silence, with the least p-value.
+
+        Raises:
+            ValueError: As `p_values` does.
+        """
+        obs, usable, leading = self._usable(obs)
+        said: list[Estimate] = []
+        scores = self._scores(obs, usable, None, said.append)[COMBINED]
+        x = torch.cat([estimate.x for estimate in said])
+        variances = [estimate.var for estimate in said if estimate.var is not None]
+        var = torch.cat(variances).reshape(*leading, -1) if variances else None
+        p = self._ranked(COMBINED, scores, obs, usable).reshape(leading)
+        return Estimate(x.reshape(*leading, -1), var), p
 
     @torch.no_grad()
     def all_p_values(self, obs: Measurements, estimate: Estimate | None = None) -> dict[str, Tensor]:
@@ -197,8 +215,15 @@ class Monitor:
         y = torch.where(usable.reshape(*leading, *[1] * axes), obs.y, torch.zeros_like(obs.y))
         return Observation.unchecked(y, obs.A, var), usable.reshape(-1), leading
 
-    def _scores(self, obs: Observation, usable: Tensor, estimate: Estimate | None) -> dict[str, Tensor]:
-        numbers = numbers_of(self.estimator, obs, list(self.learned), self.batch, self.probe.y.ndim - 1, estimate)
+    def _scores(
+        self,
+        obs: Observation,
+        usable: Tensor,
+        estimate: Estimate | None,
+        on_estimate: Callable[[Estimate], None] | None = None,
+    ) -> dict[str, Tensor]:
+        names, axes = list(self.learned), self.probe.y.ndim - 1
+        numbers = numbers_of(self.estimator, obs, names, self.batch, axes, estimate, on_estimate)
         each, broken = scores_of(numbers, self.learned), ~usable.cpu()
         return {name: s.masked_fill(broken | s.isnan(), torch.inf) for name, s in each.items()}
 

@@ -1,6 +1,6 @@
 """What scores read of many observations, and what they learn of usual ones."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -61,10 +61,11 @@ def numbers_of(
     batch: int,
     axes: int,
     estimate: Estimate | None = None,
+    on_estimate: Callable[[Estimate], None] | None = None,
 ) -> dict[str, Tensor]:
     """What the scores read of many observations of so many axes each: `(count, d)` each score, on the CPU.
 
-    The estimator sees so many at a time, on its own device.
+    The estimator sees so many at a time, on its own device; `on_estimate` gets the estimates of each batch.
     """
     obs = obs.to(device_of(estimator))
     one = obs.y.ndim == axes or len(obs.y) <= batch
@@ -74,4 +75,6 @@ def numbers_of(
         given = estimate if one or estimate is None else part(estimate, slice(i * batch, (i + 1) * batch))
         seen = Answered(estimator, block, given)
         parts.append({name: SCORES[name].read(seen).cpu() for name in names})
+        if on_estimate is not None:
+            on_estimate(seen.estimate)
     return {name: torch.cat([each[name] for each in parts]) for name in names}
