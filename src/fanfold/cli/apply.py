@@ -21,7 +21,7 @@ from fanfold.core.streams import Stream
 from fanfold.estimators.base import Layered, MeasuresNoise, Restrainable
 from fanfold.guard import Conformal, Interval, Monitor, UsualRange, conformal, draws_needed, monitor
 from fanfold.guard.monitoring import bearable, check_level, keep_monitor, kept_monitor
-from fanfold.guard.monitoring.calibrating import LEAST_LEARNING, independent_draws
+from fanfold.guard.monitoring.calibrating import LEAST_LEARNING, MOST_ALARM, independent_draws
 from fanfold.observation import Observation
 from fanfold.problems.draws import draw
 from fanfold.problems.protocols import noise_var_of
@@ -141,6 +141,11 @@ def monitor_for(
         return None
     borne = bearable(len(x), alarm)
     if borne is None:
+        if on_remark is not None:
+            on_remark(
+                f"there are no p-values, since there are {len(x)} held-out draws and they take at least "
+                f"{draws_needed(MOST_ALARM) + LEAST_LEARNING}: how usual the measurements are is not known."
+            )
         return None
     if obs.noise_var is None:
         drawn = Observation.unchecked(drawn.y, drawn.A)
