@@ -96,7 +96,7 @@ def test_a_monitor_of_a_run_whose_estimator_says_other_things_is_refused(run, gu
     with torch.no_grad():
         for parameter in net.parameters():
             parameter.add_(0.5)
-    with pytest.raises(ValueError, match="another estimator.*remove it"):
+    with pytest.raises(ValueError, match=r"another estimator.*remove it"):
         kept_monitor(run, net)
 
 
