@@ -233,6 +233,19 @@ def test_ties_are_drawn_by_lot_and_are_the_same_when_asked_again():
     assert torch.equal(p, guard.p_values(obs))
 
 
+def test_rounding_that_goes_with_the_size_of_a_batch_is_not_strange():
+    """A variance that is the same for all, but for its last bits in large batches."""
+
+    def batched(obs: Observation) -> Estimate:
+        return Estimate(obs.y, torch.ones_like(obs.y) * (1 + 1e-7 * (len(obs.y) > 100)))
+
+    problem = ff.problems.LinearGaussian(n=2, m=3)
+    guard = monitor(batched, problem, alarm=0.05, draws=700, scores=("variance", "energy"))
+    obs = problem.sample(40, generator(6))[1]
+    for name, p in guard.all_p_values(obs).items():
+        assert (p <= 0.1).sum() <= 12, name  # of 40; four are to be expected
+
+
 def test_what_is_no_number_has_the_least_p_value_and_nothing_is_raised(guard, usual):
     y = usual.y[:6].clone()
     y[1, 3], y[4, 0] = torch.nan, torch.inf
