@@ -28,6 +28,7 @@ class Stream(IntEnum):
     POSTERIOR = 8  # samples of a learned posterior
     DROPOUT = 9  # what a step of a training leaves out of a network
     ROUNDS = 10  # of simulations near one observation, those after the first
+    SPLIT = 11  # noise that parts an observation in two
 
 
 def generator_of(*numbers: int) -> torch.Generator:

@@ -17,6 +17,7 @@ from fanfold.evaluation.scores import (
 )
 from fanfold.guard.calibrated_variance import CalibratedVariance, calibrate_variance
 from fanfold.guard.conformal import Conformal, conformal
+from fanfold.guard.fallback import Guarded, NoiseSplit, Trusting, guarded
 from fanfold.guard.lc2st import LC2ST, lc2st
 from fanfold.guard.predictive import Predictive, predictive
 from fanfold.guard.sbc import SBC, Sampler, sbc, tarp
@@ -30,13 +31,16 @@ __all__ = [
     "TARP",
     "CalibratedVariance",
     "Conformal",
+    "Guarded",
     "Histogram",
     "Interval",
+    "NoiseSplit",
     "Predictive",
     "Risk",
     "Sampler",
     "Share",
     "TrainingGuard",
+    "Trusting",
     "UsualRange",
     "calibrate_variance",
     "calibration_curve",
@@ -45,6 +49,7 @@ __all__ = [
     "coverage_by_size",
     "error_by_variance",
     "gaussian_crps",
+    "guarded",
     "interval_score",
     "lc2st",
     "mean_normalised_square",
