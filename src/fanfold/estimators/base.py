@@ -224,6 +224,25 @@ class WithTrajectory(Protocol):
 
 
 @runtime_checkable
+class WithFeatures(Protocol):
+    """An estimator that sums measurements up first: real numbers of zero mean and unit variance over its training."""
+
+    @property
+    def features(self) -> Callable[[Observation], Tensor]:
+        """From an observation to `(batch, ...)`; leading axes of y, if several, become one."""
+        ...
+
+
+@runtime_checkable
+class WithMembers(Protocol):
+    """An estimator of several that learned the same thing apart."""
+
+    def said_by_members(self, obs: Observation) -> Tensor:
+        """What each of them says, `(members, batch, n)`."""
+        ...
+
+
+@runtime_checkable
 class Layered(Protocol):
     """A network of layers that can be cut short.
 

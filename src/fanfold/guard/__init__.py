@@ -1,4 +1,4 @@
-"""Guards: intervals with a promised coverage, calibrated variances, risk without the truth, and checks of each."""
+"""Guards: intervals that cover, calibrated variances, risk without the truth, checks, monitors, fallback, shifts."""
 
 from fanfold.evaluation.interval import Interval
 from fanfold.evaluation.scores import (
@@ -19,8 +19,30 @@ from fanfold.guard.calibrated_variance import CalibratedVariance, calibrate_vari
 from fanfold.guard.conformal import Conformal, conformal
 from fanfold.guard.fallback import Guarded, NoiseSplit, Trusting, guarded
 from fanfold.guard.lc2st import LC2ST, lc2st
+from fanfold.guard.monitoring import CusumWatch, MartingaleWatch, Monitor, draws_needed, monitor
 from fanfold.guard.predictive import Predictive, predictive
 from fanfold.guard.sbc import SBC, Sampler, sbc, tarp
+from fanfold.guard.shifts import (
+    Added,
+    Amplified,
+    BeyondPrior,
+    CalibrationDrift,
+    Contaminated,
+    Correlated,
+    Dead,
+    FurtherSource,
+    HeavyTailed,
+    Interfered,
+    NoiseClaimed,
+    Noisier,
+    RadioInterfered,
+    Scaled,
+    SecondUser,
+    Shift,
+    Turned,
+    WrongOperator,
+    shifts,
+)
 from fanfold.guard.sure import Risk, sure
 from fanfold.guard.tarp import TARP
 from fanfold.guard.unlike import TrainingGuard, UsualRange
@@ -29,34 +51,58 @@ __all__ = [
     "LC2ST",
     "SBC",
     "TARP",
+    "Added",
+    "Amplified",
+    "BeyondPrior",
     "CalibratedVariance",
+    "CalibrationDrift",
     "Conformal",
+    "Contaminated",
+    "Correlated",
+    "CusumWatch",
+    "Dead",
+    "FurtherSource",
     "Guarded",
+    "HeavyTailed",
     "Histogram",
+    "Interfered",
     "Interval",
+    "MartingaleWatch",
+    "Monitor",
+    "NoiseClaimed",
     "NoiseSplit",
+    "Noisier",
     "Predictive",
+    "RadioInterfered",
     "Risk",
     "Sampler",
+    "Scaled",
+    "SecondUser",
     "Share",
+    "Shift",
     "TrainingGuard",
     "Trusting",
+    "Turned",
     "UsualRange",
+    "WrongOperator",
     "calibrate_variance",
     "calibration_curve",
     "conformal",
     "coverage",
     "coverage_by_size",
+    "draws_needed",
     "error_by_variance",
     "gaussian_crps",
     "guarded",
     "interval_score",
     "lc2st",
     "mean_normalised_square",
+    "monitor",
     "normalised_square",
     "pit",
     "predictive",
     "sbc",
+    "shifts",
     "sure",
     "tarp",
     "uniform_histogram",

@@ -172,6 +172,15 @@ class Ensemble(nn.Module):
             self.real_parts.signal(x, leading), self.real_parts.variance(self.scales.capped(self.spread * var), leading)
         )
 
+    def said_by_members(self, obs: Observation) -> Tensor:
+        """What closed forms and kinds of networks that have a share say, real parameters `(members, batch, d)`."""
+        z, asked = self.features(obs), self._asked()
+        base = self._base(z)
+        means = self.networks.moments(self._raw(z, asked), base)[0]
+        said = [mean for kind, mean in zip(self.networks.counts, means) if kind in asked]
+        closed = [base.mean, *([] if self.polynomial is None else [self.polynomial(z)])]
+        return self.scales.within(torch.stack([*closed, *said]))
+
     def linear_part(self, obs: Observation) -> Estimate:
         """The best linear estimator that training started from, with the variance of its error."""
         leading = self.features.leading(obs)

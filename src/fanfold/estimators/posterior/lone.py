@@ -121,6 +121,11 @@ class Regression(Neural):
             self.real_parts.signal(x, leading), self.real_parts.variance(self.scale.square() * var, leading)
         )
 
+    def said_by_members(self, obs: Observation) -> Tensor:
+        """What each member says, real parameters `(members, batch, d)`."""
+        z = self.features(obs)
+        return self.linear(z) + self.scale * self.head.estimate(self._split(self.strength * self.raw(z)))[0]
+
     def linear_part(self, obs: Observation) -> Estimate:
         """The best linear estimator that training started from, with the variance of its error."""
         leading = self.features.leading(obs)

@@ -36,7 +36,7 @@ class Altered(Nested, ABC):
     @property
     def nominal(self) -> Problem:
         """The problem as it was."""
-        problem: Problem = self.problem  # type: ignore[assignment]  # what is described draws
+        problem: Problem = self.problem  # type: ignore[assignment]
         return problem
 
     @property
@@ -81,7 +81,9 @@ class OtherSignals(Altered, ABC):
         likelihood, B = likelihood_of(self.problem), measuring(self.nominal)
         if B is not None and (likelihood is None or likelihood.linear):
             return other, Observation(obs.y + B @ (other - x), obs.A, obs.noise_var)
-        at = require(self.nominal, DrawsAt, type(self).__name__, "Pass a problem with an operator A, or one that has it.")
+        at = require(
+            self.nominal, DrawsAt, type(self).__name__, "Pass a problem with an operator A, or one that has it."
+        )
         return at.sample_at(other, generator)
 
 

@@ -12,6 +12,7 @@ from fanfold.core.units import from_db
 from fanfold.guard.shifts.altered import Altered
 from fanfold.guard.shifts.noise import size_of
 from fanfold.observation import Observation
+from fanfold.problems.located.direction_of_arrival import DirectionOfArrival
 from fanfold.problems.protocols import ChannelProblem
 
 Form = Literal["tone", "pulse"]
@@ -123,3 +124,34 @@ class SecondUser(Altered):
         turn = 2 * math.pi * torch.rand(len(x), 1, obs.A.m // antennas, generator=generator)
         beside = (obs.A @ other).unflatten(-1, (antennas, -1)) * torch.polar(torch.ones_like(turn), turn)
         return x, Observation(obs.y + from_db(self.level_db) ** 0.5 * beside.flatten(1), obs.A, obs.noise_var)
+
+
+@dataclass(frozen=True)
+class FurtherSource(Altered):
+    """One more source in front of the array, from anywhere in the sector, whose direction nobody asks for.
+
+    Raises:
+        ValueError: If the problem is none of directions.
+
+    Example:
+        >>> import fanfold as ff, torch
+        >>> problem = ff.guard.FurtherSource(ff.problems.DirectionOfArrival(sensors=4, snapshots=2), level_db=0.0)
+        >>> problem.sample(3, torch.Generator().manual_seed(0))[0].shape
+        torch.Size([3, 1])
+    """
+
+    problem: DirectionOfArrival
+    level_db: float = -math.inf  # power over that of the strongest source, which is one
+
+    @property
+    def nil(self) -> bool:
+        """Whether there is none."""
+        return self.level_db == -math.inf
+
+    def altered(self, x: Tensor, obs: Observation, generator: torch.Generator) -> tuple[Tensor, Observation]:
+        """The draws with the further source."""
+        angle = self.problem.limit * (2 * torch.rand(len(x), 1, generator=generator) - 1)
+        shape = len(x), 1, self.problem.snapshots
+        signals = circular(shape, generator, obs.y.dtype, from_db(self.level_db))
+        seen = self.problem.steering(angle).to(obs.y.dtype) @ signals
+        return x, Observation(obs.y + seen.flatten(1), obs.A, obs.noise_var)

@@ -1,0 +1,44 @@
+"""Is this observation still one of those that the estimator was made for? Scores, p-values and alarms over time."""
+
+from fanfold.guard.monitoring.answered import Answered
+from fanfold.guard.monitoring.calibrating import monitor
+from fanfold.guard.monitoring.conditional import band, draws_needed, lifted, rate_given
+from fanfold.guard.monitoring.monitor import Monitor
+from fanfold.guard.monitoring.registry import COMBINED, COSTLY, SCORES
+from fanfold.guard.monitoring.scores import (
+    CarriedVariance,
+    Course,
+    Disagreement,
+    Energy,
+    HeldOutLoss,
+    Residual,
+    Strangeness,
+    Summary,
+)
+from fanfold.guard.monitoring.streams import CusumWatch, MartingaleWatch, cusum_threshold
+from fanfold.guard.monitoring.unexplained import Unexplained
+
+__all__ = [
+    "COMBINED",
+    "COSTLY",
+    "SCORES",
+    "Answered",
+    "CarriedVariance",
+    "Course",
+    "CusumWatch",
+    "Disagreement",
+    "Energy",
+    "HeldOutLoss",
+    "MartingaleWatch",
+    "Monitor",
+    "Residual",
+    "Strangeness",
+    "Summary",
+    "Unexplained",
+    "band",
+    "cusum_threshold",
+    "draws_needed",
+    "lifted",
+    "monitor",
+    "rate_given",
+]

@@ -1,0 +1,41 @@
+"""Shifts by name: the same problem in a world that has changed, and what that does to an estimator."""
+
+from fanfold.guard.shifts import channels, located, rf, sparse, unwritten  # each registers its kinds of problems
+from fanfold.guard.shifts.beyond_simulator import BeyondPrior, Contaminated
+from fanfold.guard.shifts.interference import FurtherSource, Interfered, RadioInterfered, SecondUser
+from fanfold.guard.shifts.noise import Added, NoiseClaimed, Noisier
+from fanfold.guard.shifts.operators import WrongOperator
+from fanfold.guard.shifts.sensors import CalibrationDrift, Dead, Scaled, Turned
+from fanfold.guard.shifts.shift import Shift, shifts
+from fanfold.guard.shifts.signals import Amplified, Correlated, HeavyTailed
+
+__all__ = [
+    "Added",
+    "Amplified",
+    "BeyondPrior",
+    "CalibrationDrift",
+    "Contaminated",
+    "Correlated",
+    "Dead",
+    "FurtherSource",
+    "HeavyTailed",
+    "Interfered",
+    "NoiseClaimed",
+    "Noisier",
+    "RadioInterfered",
+    "Scaled",
+    "SecondUser",
+    "Shift",
+    "Turned",
+    "WrongOperator",
+    "channels",
+    "located",
+    "rf",
+    "shifts",
+    "sparse",
+    "unwritten",
+]
+
+
+def __dir__() -> list[str]:
+    return __all__
