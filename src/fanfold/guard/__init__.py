@@ -39,8 +39,10 @@ from fanfold.guard.shifts import (
     Scaled,
     SecondUser,
     Shift,
+    ShiftTable,
     Turned,
     WrongOperator,
+    shift_table,
     shifts,
 )
 from fanfold.guard.sure import Risk, sure
@@ -80,6 +82,7 @@ __all__ = [
     "SecondUser",
     "Share",
     "Shift",
+    "ShiftTable",
     "TrainingGuard",
     "Trusting",
     "Turned",
@@ -102,6 +105,7 @@ __all__ = [
     "pit",
     "predictive",
     "sbc",
+    "shift_table",
     "shifts",
     "sure",
     "tarp",

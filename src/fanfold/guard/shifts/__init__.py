@@ -7,6 +7,8 @@ from fanfold.guard.shifts.noise import Added, NoiseClaimed, Noisier
 from fanfold.guard.shifts.operators import WrongOperator
 from fanfold.guard.shifts.sensors import CalibrationDrift, Dead, Scaled, Turned
 from fanfold.guard.shifts.shift import Shift, shifts
+from fanfold.guard.shifts.shift_cells import Ratio, ShiftCell, ShiftTable
+from fanfold.guard.shifts.shift_table import shift_table
 from fanfold.guard.shifts.signals import Amplified, Correlated, HeavyTailed
 
 __all__ = [
@@ -23,14 +25,18 @@ __all__ = [
     "NoiseClaimed",
     "Noisier",
     "RadioInterfered",
+    "Ratio",
     "Scaled",
     "SecondUser",
     "Shift",
+    "ShiftCell",
+    "ShiftTable",
     "Turned",
     "WrongOperator",
     "channels",
     "located",
     "rf",
+    "shift_table",
     "shifts",
     "sparse",
     "unwritten",

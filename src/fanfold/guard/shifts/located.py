@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 
+import torch
+
 from fanfold.guard.shifts import linear
 from fanfold.guard.shifts.beyond_simulator import Contaminated
 from fanfold.guard.shifts.interference import FurtherSource
@@ -35,7 +37,7 @@ def _(problem: Located) -> tuple[Shift, ...]:
     fading = [Shift("fading", "Rayleigh amplitudes", problem.shifted(gain="rayleigh"))] if _steady(problem) else []
     known = problem.gain == "known" and problem.dtype.is_complex
     turned = [Shift("phase", "30 degrees", Turned(problem, 30.0))] if known else []
-    dead = linear.dead_shifts(problem, problem.n)
+    dead = linear.dead_shifts(problem, problem.waveform(torch.zeros(1)).shape[-1])
     return *noise, *fading, *turned, *heard(problem), *dead
 
 

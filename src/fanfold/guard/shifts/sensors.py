@@ -6,11 +6,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fanfold.core.streams import Stream, generator_of
 from fanfold.core.units import from_db
 from fanfold.guard.shifts.altered import Altered
 from fanfold.observation import Observation
 
-ERRORS, DEAD = 1, 2  # numbers of the streams that errors of sensors come from, beside their seed
+RESPONSES, LOSSES = 0, 1  # what is drawn once, by its number
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,8 @@ class Scaled(Altered):
     Example:
         >>> import fanfold as ff, torch
         >>> tone = ff.problems.Tone()
-        >>> y, louder = (p.sample(3, torch.Generator().manual_seed(0))[1].y for p in (tone, ff.guard.Scaled(tone, 20.0)))
+        >>> both = tone, ff.guard.Scaled(tone, 20.0)
+        >>> y, louder = (p.sample(3, torch.Generator().manual_seed(0))[1].y for p in both)
         >>> torch.allclose(louder, 10 * y)
         True
     """
@@ -49,8 +51,9 @@ class Turned(Altered):
     Example:
         >>> import fanfold as ff, torch
         >>> imaging = ff.problems.RFImaging(scene=(8, 8), elements=(6, 6))
-        >>> sent, turned = (p.sample(3, torch.Generator().manual_seed(0))[1].y for p in (imaging, ff.guard.Turned(imaging, 90.0)))
-        >>> torch.allclose(turned, 1j * sent, atol=1e-5)
+        >>> both = imaging, ff.guard.Turned(imaging, 90.0)
+        >>> y, turned = (p.sample(3, torch.Generator().manual_seed(0))[1].y for p in both)
+        >>> torch.allclose(turned, 1j * y, atol=1e-5)
         True
     """
 
@@ -100,7 +103,7 @@ class CalibrationDrift(Altered):
         """What each of so many measurements is multiplied by, `(m,)`."""
         if self.phase_deg and not dtype.is_complex:
             raise ValueError(f"y is {dtype}, and real measurements have no phase; leave phase_deg at 0.")
-        generator = fixed(self.drift_seed, ERRORS)
+        generator = generator_of(self.drift_seed, Stream.SHIFTED, RESPONSES)
         gain, phase = torch.randn(2, m, generator=generator, dtype=torch.float64)
         gains = 10 ** (self.gain_db * gain / 20)
         return (torch.polar(gains, math.radians(self.phase_deg) * phase) if self.phase_deg else gains).to(dtype)
@@ -146,14 +149,7 @@ class Dead(Altered):
             raise ValueError(
                 f"{obs.y[0].numel()} measurements are not more than {self.dead} sensors of {self.each}; pass fewer."
             )
-        gone = torch.randperm(sensors, generator=fixed(self.dead_seed, DEAD))[: self.dead]
+        gone = torch.randperm(sensors, generator=generator_of(self.dead_seed, Stream.SHIFTED, LOSSES))[: self.dead]
         y = obs.y.reshape(len(obs.y), sensors, self.each).clone()
         y[:, gone] = 0
         return x, Observation(y.reshape(obs.y.shape), obs.A, obs.noise_var)
-
-
-def fixed(seed: int, stream: int) -> torch.Generator:
-    """The generator of what is drawn once for all draws; it meets no draw of a problem."""
-    from numpy.random import SeedSequence
-
-    return torch.Generator().manual_seed(int(SeedSequence((seed, stream, 77)).generate_state(1)[0]))
