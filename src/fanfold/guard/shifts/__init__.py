@@ -2,7 +2,7 @@
 
 from fanfold.guard.shifts import channels, located, rf, sparse, unwritten  # each registers its kinds of problems
 from fanfold.guard.shifts.beyond_simulator import BeyondPrior, Contaminated
-from fanfold.guard.shifts.interference import FurtherSource, Interfered, RadioInterfered, SecondUser
+from fanfold.guard.shifts.interference import ExtraDirection, Interfered, RadioInterfered, SecondUser
 from fanfold.guard.shifts.noise import Added, NoiseClaimed, Noisier
 from fanfold.guard.shifts.operators import WrongOperator
 from fanfold.guard.shifts.sensors import CalibrationDrift, Dead, Scaled, Turned
@@ -19,7 +19,7 @@ __all__ = [
     "Contaminated",
     "Correlated",
     "Dead",
-    "FurtherSource",
+    "ExtraDirection",
     "HeavyTailed",
     "Interfered",
     "NoiseClaimed",

@@ -127,7 +127,7 @@ class SecondUser(Altered):
 
 
 @dataclass(frozen=True)
-class FurtherSource(Altered):
+class ExtraDirection(Altered):
     """One more source in front of the array, from anywhere in the sector, whose direction nobody asks for.
 
     Raises:
@@ -135,7 +135,7 @@ class FurtherSource(Altered):
 
     Example:
         >>> import fanfold as ff, torch
-        >>> problem = ff.guard.FurtherSource(ff.problems.DirectionOfArrival(sensors=4, snapshots=2), level_db=0.0)
+        >>> problem = ff.guard.ExtraDirection(ff.problems.DirectionOfArrival(sensors=4, snapshots=2), level_db=0.0)
         >>> problem.sample(3, torch.Generator().manual_seed(0))[0].shape
         torch.Size([3, 1])
     """

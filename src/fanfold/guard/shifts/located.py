@@ -6,7 +6,7 @@ import torch
 
 from fanfold.guard.shifts import linear
 from fanfold.guard.shifts.beyond_simulator import Contaminated
-from fanfold.guard.shifts.interference import FurtherSource
+from fanfold.guard.shifts.interference import ExtraDirection
 from fanfold.guard.shifts.noise import Added
 from fanfold.guard.shifts.sensors import Scaled, Turned
 from fanfold.guard.shifts.shift import Shift, shifts
@@ -52,7 +52,7 @@ def _(problem: DirectionOfArrival) -> tuple[Shift, ...]:
     snrs = {f"{more:+g} dB": tuple(snr_db + more for snr_db in each) for more in SNRS_DB}
     noise = [Shift("SNR", severity, problem.shifted(snr_db=snr_db)) for severity, snr_db in snrs.items()]
     further = [
-        Shift("sources", f"one more, {level:g} dB over the strongest", FurtherSource(problem, level))
+        Shift("sources", f"one more, {level:g} dB over the strongest", ExtraDirection(problem, level))
         for level in (-10.0, 0.0)
     ]
     drift = linear.drift_shifts(problem, phases=True)
