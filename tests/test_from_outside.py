@@ -260,7 +260,7 @@ def test_an_end_to_end_guest_is_compared_applied_guarded_and_reported(tmp_path):
     _, obs = problem.sample(5, torch.Generator().manual_seed(1))
     np.save(tmp_path / "y.npy", obs.y.numpy())
     files = apply_to_file(run, tmp_path / "y.npy", tmp_path / "x.npy", strength=0.5, coverage=0.9)
-    assert {path.name for path in files} == {"x.npy", "x_var.npy", "x_low.npy", "x_high.npy"}
+    assert {path.name for path in files} == {"x.npy", "x_p_value.npy", "x_var.npy", "x_low.npy", "x_high.npy"}
     _, sections = sections_of(problem, net, run.metrics(), 50)
     titles = [section.title for section in sections]
     assert "Bias and variance at fixed parameters" in titles

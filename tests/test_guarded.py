@@ -38,7 +38,7 @@ def guard_of(**settings):
 
 
 def error(x_hat, x):
-    return (x_hat - x).square().sum().item()
+    return (x_hat - x).abs().square().sum().item()
 
 
 def best_choice(u, changes):
@@ -204,6 +204,29 @@ def test_a_network_that_collapses_costs_no_more_than_the_baseline():
     assert (guard.condition, guard.alarmed) == ("fallback", True)
 
 
+CHANNELS = "kronecker:array=1x4,subcarriers=12,space={},frequency={}"
+
+
+def test_a_wiener_filter_of_another_place_falls_back_to_least_squares_at_once():
+    home, away = (
+        ff.problems.OFDMChannel(CHANNELS.format(*correlation), "comb-2", snr_db=20.0)
+        for correlation in ((0.99, 0.99), (0.1, 0.998))
+    )
+    net, safe = ff.estimators.ofdm.Wiener.of(home), ff.estimators.ofdm.Interpolation.of(home)
+    guard = guarded(net, safe, home)
+    x, obs = drawn(500, problem=home)
+    assert error(guard(obs).x, x) <= 1.02 * error(net(obs).x, x)
+    guard.reset()
+    x, obs = drawn(500, problem=away)
+    assert error(net(obs).x, x) > 2 * error(safe(obs).x, x)
+    assert error(guard(obs).x, x) <= 1.05 * error(safe(obs).x, x)
+    assert guard.condition == "fallback"
+    quieter = home.shifted(snr_db=0.0)  # where least squares claims a larger deviation, and the ball grows with it
+    guard.reset()
+    x, obs = drawn(500, problem=quieter)
+    assert error(guard(obs).x, x) <= 1.02 * error(net(obs).x, x)
+
+
 @pytest.mark.parametrize("period", [2, 25, 250])
 def test_alternating_collapses_cost_little_against_the_better_of_both(period):
     x, obs = drawn(1000)
@@ -248,6 +271,22 @@ def test_the_latch_keeps_the_baseline_until_reset():
     guard.reset()
     guard(obs)
     assert guard.condition == "active"
+
+
+def test_without_losses_the_monitor_takes_the_network_away_once_it_alarms():
+    watcher = ff.guard.monitor(NET, PROBLEM, alarm=0.01, draws=1700)
+    guard = guarded(NET, SAFE, PROBLEM, judge=None, monitor=watcher)
+    _, obs = drawn(150)
+    assert torch.allclose(guard(obs).x, NET(obs).x)
+    assert guard.condition == "active"
+    _, loud = drawn(150, problem=PROBLEM.shifted(snr_db=10.0))
+    loud = Observation(loud.y, loud.A, obs.noise_var)  # which the receiver does not know
+    got = guard(loud).x
+    assert guard.condition == "fallback"
+    assert torch.equal(got[-1], SAFE(loud).x[-1])
+    assert guard.calls.in_fallback > 100  # from where it alarmed on
+    with pytest.raises(ValueError, match="calibrated for another estimator"):
+        guarded(SAFE, SAFE, PROBLEM, monitor=watcher)
 
 
 def test_what_does_not_fit_is_refused_with_the_fix():

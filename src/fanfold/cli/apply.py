@@ -1,8 +1,9 @@
-"""A trained run on a file of measurements: estimates, their variances and, if asked for, intervals around them."""
+"""A trained run on a file of measurements: estimates, variances, how usual each is and, if asked for, intervals."""
 
 import math
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
@@ -18,7 +19,9 @@ from fanfold.core.data_files import understanding
 from fanfold.core.files import whole
 from fanfold.core.streams import Stream
 from fanfold.estimators.base import Layered, MeasuresNoise, Restrainable
-from fanfold.guard import Conformal, Interval, UsualRange, conformal
+from fanfold.guard import Conformal, Interval, Monitor, UsualRange, conformal, draws_needed, monitor
+from fanfold.guard.monitoring import bearable, check_level, keep_monitor, kept_monitor
+from fanfold.guard.monitoring.calibrating import LEAST_LEARNING
 from fanfold.observation import Observation
 from fanfold.problems.draws import draw
 from fanfold.problems.protocols import noise_var_of
@@ -28,6 +31,7 @@ from fanfold.runs.usual import NAME as USUAL
 from fanfold.runs.usual import checked_usual
 
 CALIBRATION_DRAWS = 10_000  # of an interval, where draws are to be had
+MONITOR_DRAWS = 2000  # of a monitor, which every call has: what a false-alarm rate of 1 % takes
 
 
 @torch.no_grad()
@@ -40,6 +44,7 @@ def apply_to_file(
     *,
     joint: bool = False,
     noise_var: float | None = None,
+    alarm: float = 0.01,
     overwrite: bool = False,
     on_remark: Callable[[str], None] | None = None,
 ) -> dict[Path, Tensor]:
@@ -49,14 +54,16 @@ def apply_to_file(
         run: A trained run.
         y: An `.npy` file of measurements as the problem draws them, one or a batch; or a `.csv` file, a sample in each
             row.
-        out: Where the estimates go, as `.npy` or `.csv`; `_var`, `_low` and `_high` of other files' names come before
-            its ending.
+        out: Where the estimates go, as `.npy` or `.csv`; `_p_value`, `_var`, `_low` and `_high` of other files' names
+            come before its ending.
         strength: How far to trust what was learned, in [0, 1].
         coverage: Coverage of conformal intervals, calibrated on held-out draws of the problem, or those that the run
             keeps; none if None. They are kept in the run, and taken from there the next time.
         joint: Whether intervals hold all entries of a sample at once.
         noise_var: Noise variance of the measurements; that of the problem if None, and where draws differ in it a
             network of channels measures it.
+        alarm: The rate of false alarms that p-values are calibrated for, once for a run: how strange each observation
+            is beside held-out draws. A larger rate is taken where the run has few draws; 0 leaves p-values out.
         overwrite: Whether files that exist are replaced.
         on_remark: Called with each sentence about measurements that are unlike those of the training.
 
@@ -68,7 +75,12 @@ def apply_to_file(
             could not be written or exists.
         OSError: If the disk is full; older files are unharmed.
     """
-    for what in ("", "var", *(("low", "high", "radius") if coverage is not None else ())):
+    for what in (
+        "",
+        "var",
+        *(("p_value",) if alarm else ()),
+        *(("low", "high", "radius") if coverage is not None else ()),
+    ):
         check_file(_beside(out, what), overwrite=overwrite, suffixes=(".npy", ".csv"), source=y)
     net, outline = run.estimator(), run.outline()
     if (network := ability(net, Restrainable)) is not None:
@@ -81,6 +93,14 @@ def apply_to_file(
         for sentence in UsualRange(net, checked_usual(usual, run.file_of(USUAL))).remarks(obs, estimate):
             on_remark(sentence)
     files = {out: estimate.x}
+    if alarm and (guard := monitor_for(run, net, obs, alarm, strength, on_remark)) is not None:
+        p_values = guard.p_values(obs, estimate)
+        files[_beside(out, "p_value")] = (
+            p_values[:, None] if out.suffix.lower() == ".csv" and p_values.ndim else p_values
+        )
+        if on_remark is not None:
+            for sentence in guard.remarks(obs, estimate):
+                on_remark(sentence)
     if ability(net, Layered) is None and estimate.var is not None:
         files[_beside(out, "var")] = estimate.var
     if coverage is not None:
@@ -93,6 +113,40 @@ def apply_to_file(
         for path, values in files.items():
             _write(stack.enter_context(whole(path)), path, values.numpy())
     return files
+
+
+def monitor_for(
+    run: Run,
+    net: nn.Module,
+    obs: Observation,
+    alarm: float,
+    strength: float,
+    on_remark: Callable[[str], None] | None = None,
+) -> Monitor | None:
+    """The monitor of a run: as the run keeps it, else calibrated on held-out draws and kept; None of too few draws.
+
+    Raises:
+        ValueError: If the one that is kept is damaged, or the rate is none.
+    """
+    check_level("alarm", alarm)
+    kept = kept_monitor(run, net, strength)
+    if kept is not None and kept.alarm <= alarm and (kept.probe.noise_var is None) == (obs.noise_var is None):
+        return replace(kept, alarm=alarm)
+    wanted = max(MONITOR_DRAWS, draws_needed(alarm) + LEAST_LEARNING)
+    try:
+        x, drawn = draw(run.draws().held_out(), wanted, run.environment["seed"], Stream.CALIBRATION, 1)
+    except (ValueError, OSError) as error:
+        if on_remark is not None:
+            on_remark(f"there are no p-values, since there are no draws to calibrate on: {error}")
+        return None
+    borne = bearable(len(x), alarm)
+    if borne is None:
+        return None
+    if obs.noise_var is None:
+        drawn = Observation.unchecked(drawn.y, drawn.A)
+    usual = monitor(net, (x, drawn), borne)
+    keep_monitor(run, usual, strength)
+    return usual
 
 
 def interval_around(

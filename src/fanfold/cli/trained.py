@@ -142,6 +142,7 @@ def apply(
     coverage: float | None = None,
     joint: bool = False,
     noise_var: float | None = None,
+    alarm: float = 0.01,
     overwrite: bool = False,
 ) -> Result:
     """Estimate x from your own measurements with a trained run.
@@ -151,13 +152,15 @@ def apply(
         y: An .npy file of measurements, shape (m,) or (samples, m), of sequences, images and sets as they are drawn; or
             a .csv file with a sample in each row, complex numbers as 1+2j, with a first row of names or without.
         out: Where the estimates go, as .npy or .csv, shape (n,) or (samples, n); what else is written has this name
-            with _var, _low, _high or _radius.
+            with _p_value, _var, _low, _high or _radius.
         strength: How far to trust what was learned: 0 is the classical algorithm, 1 the trained network.
         coverage: Coverage of intervals around each estimate, such as 0.9, calibrated on held-out draws; no intervals if
             not given.
         joint: Intervals hold all entries of a sample at once, with that probability.
         noise_var: Noise variance of your measurements, if it is another than the problem's; networks of channels can
             measure it.
+        alarm: Rate of false alarms that p-values are calibrated for: the p-value of an observation is the share of
+            usual ones, held-out draws, that are as strange; 0 for no p-values.
         overwrite: Replace files that exist.
     """
     remarks: list[str] = []
@@ -169,6 +172,7 @@ def apply(
         coverage,
         joint=joint,
         noise_var=noise_var,
+        alarm=alarm,
         overwrite=overwrite,
         on_remark=remarks.append,
     )

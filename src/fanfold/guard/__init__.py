@@ -19,7 +19,15 @@ from fanfold.guard.calibrated_variance import CalibratedVariance, calibrate_vari
 from fanfold.guard.conformal import Conformal, conformal
 from fanfold.guard.fallback import Guarded, NoiseSplit, Trusting, guarded
 from fanfold.guard.lc2st import LC2ST, lc2st
-from fanfold.guard.monitoring import CusumWatch, MartingaleWatch, Monitor, draws_needed, monitor
+from fanfold.guard.monitoring import (
+    CusumWatch,
+    MartingaleWatch,
+    Monitor,
+    draws_needed,
+    load_monitor,
+    monitor,
+    save_monitor,
+)
 from fanfold.guard.predictive import Predictive, predictive
 from fanfold.guard.sbc import SBC, Sampler, sbc, tarp
 from fanfold.guard.shifts import (
@@ -59,6 +67,7 @@ __all__ = [
     "CalibratedVariance",
     "CalibrationDrift",
     "Conformal",
+<<<<<<< HEAD
     "Contaminated",
     "Correlated",
     "CusumWatch",
@@ -66,14 +75,22 @@ __all__ = [
     "ExtraDirection",
     "Guarded",
     "HeavyTailed",
+=======
+    "CusumWatch",
+    "Guarded",
+>>>>>>> eb3c207b71c0f43a3fa12f96058393172043630c
     "Histogram",
     "Interfered",
     "Interval",
     "MartingaleWatch",
     "Monitor",
+<<<<<<< HEAD
     "NoiseClaimed",
     "NoiseSplit",
     "Noisier",
+=======
+    "NoiseSplit",
+>>>>>>> eb3c207b71c0f43a3fa12f96058393172043630c
     "Predictive",
     "RadioInterfered",
     "Risk",
@@ -99,11 +116,13 @@ __all__ = [
     "guarded",
     "interval_score",
     "lc2st",
+    "load_monitor",
     "mean_normalised_square",
     "monitor",
     "normalised_square",
     "pit",
     "predictive",
+    "save_monitor",
     "sbc",
     "shift_table",
     "shifts",

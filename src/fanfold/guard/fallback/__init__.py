@@ -1,6 +1,7 @@
 """Fallback: a network and a baseline beside it, weighed call by call without the truth."""
 
-from fanfold.guard.fallback.guarded import Calls, Condition, Guarded, GuardLimits, guarded
+from fanfold.guard.fallback.calibrating import guarded
+from fanfold.guard.fallback.guarded import Calls, Condition, Guarded, GuardLimits
 from fanfold.guard.fallback.noise_split import Halves, NoiseSplit
 from fanfold.guard.fallback.trust import Trust, Trusting
 

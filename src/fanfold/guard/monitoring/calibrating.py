@@ -17,6 +17,7 @@ from fanfold.problems.draws import draw
 
 LEAST_LEARNING, USUAL_LEARNING = 200, 2000  # draws that scores learn from, half of them for the tails
 USUAL_CALIBRATION = 4000
+BORNE = (0.01, 0.02, 0.05, 0.1)  # rates of false alarms that are fallen back to where draws are few
 PROBES = 3  # observations whose estimates tell one estimator from another
 
 
@@ -92,6 +93,18 @@ def monitor(
 def learning_share(count: int, needed: int) -> int:
     """How many of so many draws scores learn from, where as many as needed calibrate: a third, and at most 2000."""
     return min(max(LEAST_LEARNING, min(count // 3, USUAL_LEARNING)), count - needed)
+
+
+def bearable(count: int, least: float = 0.01) -> float | None:
+    """The least rate of false alarms, from this one on, that so many draws in all can bear; None if none of use.
+
+    Example:
+        >>> from fanfold.guard.monitoring import bearable
+        >>> bearable(2000), bearable(1000), bearable(100)
+        (0.01, 0.02, None)
+    """
+    rates = [rate for rate in (least, *BORNE) if rate >= least and draws_needed(rate) + LEAST_LEARNING <= count]
+    return rates[0] if rates else None
 
 
 def _drawn(problem: Problem | Pairs, draws: int | None, needed: int, seed: int) -> Observation:

@@ -91,7 +91,8 @@ class Monitor:
             score: The name of a score; that of all together if not given.
 
         Raises:
-            ValueError: If the score is unknown.
+            ValueError: If the score is unknown, or the observations have no noise variance where those of calibration
+                had one.
         """
         return self.all_p_values(obs, estimate)[self._known(score)]
 
@@ -178,6 +179,12 @@ class Monitor:
             obs = Observation.unchecked(y.to(obs.y), obs.A, obs.noise_var)
         else:
             obs = measured
+        if (obs.noise_var is None) != (self.probe.noise_var is None):
+            given, wanted = ("no", "one") if obs.noise_var is None else ("a", "none")
+            raise ValueError(
+                f"the observations have {given} noise variance and those of calibration have {wanted}: pass "
+                "ff.Observation(y, A, noise_var) as the monitor's problem draws them."
+            )
         axes = self.probe.y.ndim - 1
         leading = tuple(obs.y.shape[: obs.y.ndim - axes])
         usable = torch.isfinite(obs.y).reshape(*leading, -1).all(-1)

@@ -10,19 +10,19 @@ import torch
 from torch import Tensor
 
 from fanfold.estimators.posterior.features import ridge
-from fanfold.guard.monitoring import distance as mahalanobis
 from fanfold.guard.monitoring.answered import Answered
-from fanfold.guard.monitoring.distance import Learned
+from fanfold.guard.monitoring.distance import Learned, components, distance, learn_distance
 
 MOST_UNKNOWNS = 16  # real ones, beyond which so few radial features say nothing of the measurements
-CENTRES = 150
+CENTRES = 300
+DIRECTIONS = 3  # principal ones of the features, which stand for what else than the unknowns moves measurements
 
 
 class Unexplained:
-    """The distance of `features(y) - E[features(y) | x_hat]` from that of usual draws.
+    """The distance of `features(y) - E[features(y) | x_hat, u]` from that of usual draws, u three principal features.
 
-    A cloud of measurements of few parameters is thin: what lies beside it, though within its reach, is seen once the
-    part that the parameters make is taken away. One score for any simulator.
+    A cloud of measurements of few parameters, wanted or nuisance, is thin: what lies beside it, though within its
+    reach, is seen once the part that the parameters make is taken away. One score for any simulator.
 
     Example:
         >>> import fanfold as ff, torch
@@ -54,20 +54,25 @@ class Unexplained:
     def learn(self, numbers: Tensor) -> dict[str, Tensor]:
         """The regression, and the distance of what it leaves of draws that it was not fitted to."""
         features, x = _split(numbers)
-        middle, spread = x.mean(0), x.std(0).clamp_min(1e-12)
-        rows = torch.linspace(0, len(x) - 1, min(CENTRES, len(x) // 5)).long()
-        learned = {"middle": middle, "spread": spread, "centres": ((x - middle) / spread)[rows]}
-        z = _radial(x, learned)
-        learned |= {"z_mean": z.mean(0), "mean": features.mean(0)}
-        W, left_out = ridge(z - learned["z_mean"], features - learned["mean"])
-        return learned | {"W": W} | {f"left/{k}": v for k, v in mahalanobis.learn_distance(left_out).items()}
+        mean = features.mean(0)
+        count = max(1, min(DIRECTIONS, features.shape[1] // 4))
+        learned = {"mean": mean, "directions": components(features - mean, count)}
+        given = _given(features, x, learned)
+        learned |= {"middle": given.mean(0), "spread": given.std(0).clamp_min(1e-12)}
+        rows = torch.linspace(0, len(given) - 1, min(CENTRES, len(given) // 4)).long()
+        learned["centres"] = ((given - learned["middle"]) / learned["spread"])[rows]
+        z = _radial(given, learned)
+        learned["z_mean"] = z.mean(0)
+        W, left_out = ridge(z - learned["z_mean"], features - mean)
+        return learned | {"W": W} | {f"left/{k}": v for k, v in learn_distance(left_out).items()}
 
     def of(self, numbers: Tensor, learned: Learned) -> Tensor:
         """The distance, `(count,)`."""
         features, x = _split(numbers)
-        explained = learned["mean"] + (_radial(x, learned) - learned["z_mean"]) @ learned["W"].mT
+        z = _radial(_given(features, x, learned), learned)
+        explained = learned["mean"] + (z - learned["z_mean"]) @ learned["W"].mT
         left = {name.removeprefix("left/"): t for name, t in learned.items() if name.startswith("left/")}
-        return mahalanobis.distance(features - explained, left)
+        return distance(features - explained, left)
 
 
 def _split(numbers: Tensor) -> tuple[Tensor, Tensor]:
@@ -75,8 +80,13 @@ def _split(numbers: Tensor) -> tuple[Tensor, Tensor]:
     return numbers[:, : -1 - n], numbers[:, -1 - n : -1]
 
 
-def _radial(x: Tensor, learned: Learned) -> Tensor:
-    """Linear and Gaussian functions of the standardised unknowns, `(count, n + centres)`."""
-    at = (x - learned["middle"]) / learned["spread"]
+def _given(features: Tensor, x: Tensor, learned: Learned) -> Tensor:
+    """The unknowns and the principal features, `(count, n + directions)`."""
+    return torch.cat([x, (features - learned["mean"]) @ learned["directions"]], -1)
+
+
+def _radial(given: Tensor, learned: Learned) -> Tensor:
+    """Linear and Gaussian functions of standardised numbers, `(count, n + directions + centres)`."""
+    at = (given - learned["middle"]) / learned["spread"]
     near = torch.cdist(at, learned["centres"]).square()
     return torch.cat([at, torch.exp(-near / at.shape[-1])], -1)

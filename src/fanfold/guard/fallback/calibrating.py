@@ -1,0 +1,85 @@
+"""Making a guarded estimator: how far it may go, and how large differences of losses are, from draws of its own."""
+
+from fanfold.core.settings import checks_arguments
+from fanfold.guard.answers import Pairs, answers, calibration_draws
+from fanfold.guard.fallback.guarded import Guarded, GuardLimits
+from fanfold.guard.fallback.noise_split import NoiseSplit
+from fanfold.guard.fallback.samples import saturation, unit
+from fanfold.guard.fallback.trust import Trusting
+from fanfold.guard.monitoring import Monitor
+from fanfold.guard.quantiles import conformal_quantile
+from fanfold.observation import Estimator, check_finite
+from fanfold.problems import Problem
+
+MORE_SATURATED = 0.05  # of the entries, by which more may stand at the largest magnitude than on calibration draws
+
+
+@checks_arguments
+def guarded(
+    estimator: Estimator,
+    baseline: Estimator,
+    draws: Problem | Pairs,
+    *,
+    reach: float = 0.999,
+    judge: NoiseSplit | None = NoiseSplit(),  # noqa: B008 - it is frozen
+    monitor: Monitor | None = None,
+    every: int = 1,
+    alarm: float = 1e-3,
+    latch: bool = False,
+    trusting: Trusting | None = None,
+    samples: int = 1000,
+    seed: int = 0,
+) -> "Guarded":
+    """Put a conservative baseline beside an estimator, and a rule that goes over to it where the estimator errs more.
+
+    Args:
+        estimator: The network to guard. It takes each sample by itself.
+        baseline: What is known to be safe, such as a classical algorithm with settings for the worst case.
+        draws: A problem, or pairs of x `(samples, ...)` and their observation, none of which was trained on: what the
+            network is for. They set how far it may be from the baseline, and the size of a difference of losses.
+        reach: The share of these draws on which the network's estimate is left as it is.
+        judge: How losses are compared without the truth; None compares none, and leaves the cap and the monitor.
+        monitor: What says how strange each observation is, made by `ff.guard.monitor` for this estimator. Once its
+            martingale alarms, so does this; where no losses are compared the baseline then answers, until `reset`.
+        every: At which calls they are compared: each, or one in so many, as comparing takes two more estimates.
+        alarm: The chance with which a network that is never worse in the mean ever raises the alarm.
+        latch: Whether the alarm leaves the baseline alone, until `reset`.
+        trusting: The rule by which trust moves; None takes the rate that suits the draws.
+        samples: The number of calibration draws, of a problem.
+        seed: The seed of the draws.
+
+    Raises:
+        ValueError: If a number is out of range, estimates differ in shape, there are too few draws for the reach, or
+            the monitor is of another estimator.
+
+    Example:
+        >>> import fanfold as ff, torch
+        >>> problem = ff.problems.CompressedSensing(n=40, m=20, snr_db=20.0)
+        >>> net, safe = ff.iterate(ff.algorithms.OAMP(), 10), ff.iterate(ff.algorithms.FISTA(lam=0.1), 100)
+        >>> guard = ff.guard.guarded(net, safe, problem, reach=0.99, samples=200)
+        >>> _, obs = problem.sample(50, torch.Generator().manual_seed(1))
+        >>> guard(obs).x.shape, guard.condition, guard.calls.all
+        (torch.Size([50, 40]), 'active', 50)
+    """
+    if every < 1:
+        raise ValueError(f"every is {every}; pass 1 to compare at each call, or one in so many.")
+    if not 0 < alarm < 1:
+        raise ValueError(f"alarm is {alarm}; pass the chance of a false alarm, between 0 and 1.")
+    _, obs = calibration_draws(draws, samples, seed)
+    network, beside = answers(estimator, obs), answers(baseline, obs)
+    if network.x.shape != beside.x.shape:
+        raise ValueError(
+            f"the estimator says {tuple(network.x.shape)} where the baseline says {tuple(beside.x.shape)}."
+        )
+    check_finite("the baseline's x", beside.x)
+    check_finite("the estimator's x", network.x)
+    radius = conformal_quantile((network.x - beside.x).flatten(1).norm(dim=-1) / unit(beside), reach).item()
+    scale = 0.0
+    if judge is not None:
+        halves = judge.halves(obs, range(len(obs.y)))
+        differences = judge.differences(halves, answers(estimator, halves.obs), answers(baseline, halves.obs))
+        scale = differences.abs().mean().item()
+        trusting = trusting or Trusting.of(differences.tolist())
+    limits = GuardLimits(radius, saturation(obs.y).amax().item() + MORE_SATURATED, every, alarm, latch)
+    around = None if monitor is None else monitor.around(estimator, obs.A)
+    return Guarded(estimator, baseline, judge, around, trusting or Trusting(), limits, scale)
