@@ -67,7 +67,6 @@ __all__ = [
     "CalibratedVariance",
     "CalibrationDrift",
     "Conformal",
-<<<<<<< HEAD
     "Contaminated",
     "Correlated",
     "CusumWatch",
@@ -75,22 +74,14 @@ __all__ = [
     "ExtraDirection",
     "Guarded",
     "HeavyTailed",
-=======
-    "CusumWatch",
-    "Guarded",
->>>>>>> eb3c207b71c0f43a3fa12f96058393172043630c
     "Histogram",
     "Interfered",
     "Interval",
     "MartingaleWatch",
     "Monitor",
-<<<<<<< HEAD
     "NoiseClaimed",
     "NoiseSplit",
     "Noisier",
-=======
-    "NoiseSplit",
->>>>>>> eb3c207b71c0f43a3fa12f96058393172043630c
     "Predictive",
     "RadioInterfered",
     "Risk",
