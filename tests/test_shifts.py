@@ -318,7 +318,7 @@ def test_the_table_holds_the_guarded_estimator_to_the_baseline():
     """1.05 is the goal of a thousand calls; 300 pay the same few calls to learn, and chance as much as they have."""
     guard = ff.guard.guarded(NET, SAFE, SPARSE, reach=0.99, samples=200)
     monitor = ff.guard.monitor(NET, SPARSE, alarm=0.05, draws=800)
-    some = [s for s in shifts(SPARSE) if s.family in ("gain", "noise, not known", "operator", "claimed noise")]
+    some = [s for s in shifts(SPARSE) if s.family in ("gain", "noise, not known", "operator", "common phase")]
     peers = {"FISTA": SAFE, "LMMSE": ff.estimators.LMMSE.of(SPARSE)}
     table = shift_table(
         NET, SPARSE, guarded=guard, peers=peers, monitor=monitor, cells=some, calls=300, samples=50, between=100.0
@@ -336,7 +336,8 @@ def test_the_table_holds_the_guarded_estimator_to_the_baseline():
         assert cell.guarded_risk.value < 1.05 + spread, cell.severity
         assert set(cell.peers_db) == {"FISTA", "LMMSE"}
         if not cell.seen:
-            assert cell.detected == pytest.approx(home.detected, abs=1) or cell.family == "claimed noise"
+            assert cell.detected < 0.05 + 4 * math.sqrt(0.05 / 300)
+            assert cell.risk.value == pytest.approx(1, abs=0.1)  # neither knows
     loudest = next(cell for cell in rest if (cell.family, cell.severity[:3]) == ("noise, not known", "x10"))
     assert loudest.detected > 0.9
     assert loudest.delay <= loudest.alarmed_after <= 20

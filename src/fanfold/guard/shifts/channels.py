@@ -75,7 +75,7 @@ def noises(problem: OFDMChannel) -> Iterable[Shift]:
     if problem.known_noise:
         for factor in linear.FACTORS:
             yield Shift("noise, not known", times(factor), Noisier(problem, factor))
-        yield Shift("claimed noise", "-6.0 dB in variance", NoiseClaimed(problem, 0.25), seen=False)
+        yield Shift("claimed noise", "-6.0 dB in variance", NoiseClaimed(problem, 0.25))
 
 
 @shifts.register

@@ -33,7 +33,7 @@ def unknown_noise_shifts(problem) -> Iterable[Shift]:
     for factor in FACTORS:
         yield Shift("noise, not known", times(factor), Noisier(problem, factor))
     for factor in (0.25, 4.0):
-        yield Shift("claimed noise", f"{db(factor):+.1f} dB in variance", NoiseClaimed(problem, factor), seen=False)
+        yield Shift("claimed noise", f"{db(factor):+.1f} dB in variance", NoiseClaimed(problem, factor))
 
 
 def gain_shifts(problem) -> Iterable[Shift]:
@@ -57,8 +57,8 @@ def drift_shifts(problem, *, phases: bool, untouched: bool = False) -> Iterable[
 
 
 def turn_shifts(problem) -> Iterable[Shift]:
-    """A phase common to all measurements, which circular signals hide."""
-    for phase_deg in (15.0, 60.0):
+    """A phase common to all measurements, which circular signals hide, or a wrong sign, which symmetric ones hide."""
+    for phase_deg in (15.0, 60.0) if problem.A.dtype.is_complex else (180.0,):
         yield Shift("common phase", f"{phase_deg:g} degrees", Turned(problem, phase_deg), seen=False)
 
 

@@ -81,7 +81,7 @@ class Added(Altered):
 class NoiseClaimed(Altered):
     """The same measurements with a wrong noise variance beside them, `factor` times the true one.
 
-    The law of y is what it was, so that nothing that looks at y sees it.
+    The law of y is what it was: only what holds y against the claim sees it.
 
     Raises:
         ValueError: If the factor is not positive.

@@ -41,12 +41,12 @@ class Scaled(Altered):
 
 @dataclass(frozen=True)
 class Turned(Altered):
-    """Complex measurements turned by one phase, as by a reference oscillator that is off.
+    """Measurements turned by one phase, as by a reference oscillator that is off, or by half a turn: a wrong sign.
 
-    Where signals and noise are circular the law of y is what it was, so that nothing that looks at y sees it.
+    Where signals and noise are circular, or symmetric, the law of y is what it was: nothing that looks at y sees it.
 
     Raises:
-        ValueError: If measurements are real, when they are drawn.
+        ValueError: If measurements are real and the phase is no half turn, when they are drawn.
 
     Example:
         >>> import fanfold as ff, torch
@@ -66,8 +66,11 @@ class Turned(Altered):
 
     def altered(self, x: Tensor, obs: Observation, generator: torch.Generator) -> tuple[Tensor, Observation]:
         """The draws, turned."""
+        half_turns, rest = divmod(self.phase_deg, 180.0)
+        if rest == 0:
+            return x, Observation(-obs.y if half_turns % 2 else obs.y, obs.A, obs.noise_var)
         if not obs.y.is_complex():
-            raise ValueError(f"y is {obs.y.dtype}, and real measurements have no phase; pass a complex problem.")
+            raise ValueError(f"y is {obs.y.dtype}, and real measurements have no phase but 180 degrees; pass that.")
         angle = torch.tensor(math.radians(self.phase_deg), dtype=torch.float64)
         return x, Observation(obs.y * torch.polar(torch.ones_like(angle), angle).to(obs.y.dtype), obs.A, obs.noise_var)
 

@@ -1,4 +1,4 @@
-"""A shift by name: what changes in the world, by how much, and whether anything that looks at y could see it."""
+"""A shift by name: what changes in the world, by how much, and whether anything that looks at observations could see it."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class Shift(Checked):
     family: str  # what changes, in words; a family is tuned on as a whole or not at all
     severity: str  # how far, with its unit
     problem: Problem  # what draws then
-    seen: bool = True  # whether the law of y changes at all, so that something could see it
+    seen: bool = True  # whether the law of the observation changes at all, so that something could see it
     untouched: bool = False  # whether nothing in this package was tuned or trained on its family
 
     @property

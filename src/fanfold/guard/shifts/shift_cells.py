@@ -36,7 +36,7 @@ class ShiftCell:
     Attributes:
         family: What changes.
         severity: How far, with its unit.
-        seen: Whether the law of y changes at all.
+        seen: Whether the law of the observation changes at all.
         untouched: Whether nothing was tuned on the family.
         calls: How many draws there are.
         network_db: The error of the estimator.

@@ -46,6 +46,7 @@ def others(problem) -> Iterable[Shift]:
     yield from linear.drift_shifts(problem, phases=problem.A.dtype.is_complex, untouched=True)
     yield from linear.interference_shifts(problem)
     yield from linear.dead_shifts(problem, problem.A.m)
+    yield from linear.turn_shifts(problem)
 
 
 def correlations(problem) -> Iterable[Shift]:
