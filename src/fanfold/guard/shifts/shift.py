@@ -1,4 +1,4 @@
-"""A shift by name: what changes in the world, by how much, and whether anything that looks at observations could see it."""
+"""A shift by name: what changes in the world, by how much, and whether anything could see it."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
