@@ -317,7 +317,7 @@ SAFE = ff.iterate(ff.algorithms.FISTA(lam=0.05), 100)
 def test_the_table_holds_the_guarded_estimator_to_the_baseline():
     """1.05 is the goal of a thousand calls; 300 pay the same few calls to learn, and chance as much as they have.
 
-    A wrong sign, which nothing sees, nothing guards against: the network follows y further than a baseline that shrinks.
+    A wrong sign, which nothing sees, nothing guards against: the network follows y further than what shrinks.
     """
     guard = ff.guard.guarded(NET, SAFE, SPARSE, reach=0.99, samples=200)
     monitor = ff.guard.monitor(NET, SPARSE, alarm=0.05, draws=800)

@@ -8,7 +8,7 @@ from fanfold.guard.shifts.operators import WrongOperator
 from fanfold.guard.shifts.sensors import CalibrationDrift, Dead, Scaled, Turned
 from fanfold.guard.shifts.shift import Shift, shifts
 from fanfold.guard.shifts.shift_cells import Ratio, ShiftCell, ShiftTable
-from fanfold.guard.shifts.shift_table import shift_table
+from fanfold.guard.shifts.shift_table import best_peer, shift_table
 from fanfold.guard.shifts.signals import Amplified, Correlated, HeavyTailed
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "ShiftTable",
     "Turned",
     "WrongOperator",
+    "best_peer",
     "channels",
     "located",
     "rf",

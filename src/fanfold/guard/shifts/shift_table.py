@@ -133,10 +133,27 @@ def _baseline(
     base = given if given is not None else None if guarded is None else guarded.baseline
     if base is not None:
         return next((name for name, peer in peers.items() if peer is base), "the baseline"), base
+    name = best_peer(peers, problem, samples, seed)
+    return name, peers[name]
+
+
+@torch.no_grad()
+def best_peer(peers: Mapping[str, Estimator], problem: Problem, samples: int = 200, seed: int = 0) -> str:
+    """The name of the peer that errs least, on tuning draws of the unshifted problem.
+
+    Args:
+        peers: Estimators by name.
+        problem: The problem.
+        samples: How many draws.
+        seed: Their seed.
+
+    Raises:
+        ValueError: If there is no peer.
+    """
     if not peers:
         raise ValueError("there is nothing to compare with; pass baseline=, guarded= or peers=.")
-    x, obs = draw(problem.held_out(), samples, seed, Stream.TUNING, 3)
-    return min(peers.items(), key=lambda named: _peer_db(named[1], x, obs))
+    x, obs = draw(problem, samples, seed, Stream.TUNING, 3)
+    return min(peers, key=lambda name: _peer_db(peers[name], x, obs))
 
 
 def _errors(estimate: Estimate, x: Tensor) -> Tensor:
