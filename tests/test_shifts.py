@@ -7,11 +7,14 @@ import pytest
 import torch
 
 import fanfold as ff
+from fanfold.cli import main as cli
 from fanfold.core.units import db, power
 from fanfold.guard import Shift, shift_table, shifts
 from fanfold.guard.shifts.altered import Altered
 from fanfold.guard.shifts.shift_cells import Ratio, ShiftCell, ShiftTable
 from fanfold.problems import REGISTRY
+from fanfold.report.shifted import shift_sections
+from fanfold.runs.directory import Run
 from problem_rows import ROWS
 
 SPARSE = ff.problems.CompressedSensing(n=60, m=30, snr_db=20.0)
@@ -392,3 +395,34 @@ def test_the_worst_quarter_is_the_mean_of_the_largest_risks():
     assert table.worst.severity == "x7"
     assert table.summary["harmful"] == 3
     assert table.summary["benign_alarms"] == 2
+
+
+# A run
+
+
+def test_a_run_says_what_shifts_do_to_it_and_its_page_shows_it(tmp_path, capsys):
+    """Tones have no operator: the monitor guards. A damaged table is refused in a sentence."""
+    run = tmp_path / "run"
+    small = ["--n", "12", "--steps", "20", "--batch", "16", "--validate-every", "10", "--validation-samples", "50"]
+    assert cli.run(["train", "tone", "neural", *small, "--threads", "1", "--run-dir", str(run)]) == 0
+    evaluate = ["evaluate", str(run), "--samples", "30", "--json"]
+    assert cli.run([*evaluate, "--baseline", "zero"]) == 2
+    assert "add --shifts" in capsys.readouterr().err
+    assert cli.run([*evaluate, "--shifts", "--baseline", "maximum likelyhood"]) == 2
+    assert "Did you mean 'maximum likelihood'?" in capsys.readouterr().err
+    assert cli.run([*evaluate, "--shifts", "--baseline", "exact posterior"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    rows, summary = result["shifts"]["rows"], result["shifts"]["summary"]
+    assert {row["estimator"] for row in result["rows"]} >= {"network", "exact posterior"}
+    assert summary["baseline"] == "exact posterior"
+    assert len(rows) == 1 + summary["cells"] == 1 + len(shifts(ff.problems.Tone(n=12)))
+    assert rows[0]["risk"] > 1
+    assert rows[0]["guarded_db"] is not None
+    assert "maximum likelihood, dB" in rows[0]
+    kept = Run.open(run)
+    (section,) = shift_sections(kept)
+    assert len(section.table.rows) == len(rows)
+    assert "the worst quarter" in section.text
+    kept.keep("shifts", {"rows": [{"family": "none"}]})
+    with pytest.raises(ValueError, match=r"damaged.*evaluate --shifts"):
+        shift_sections(kept)

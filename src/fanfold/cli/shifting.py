@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+import torch
 from torch import nn
 
 from fanfold.cli.apply import monitor_for
@@ -9,7 +10,7 @@ from fanfold.cli.console import note
 from fanfold.core.streams import Stream
 from fanfold.core.suggest import did_you_mean
 from fanfold.guard import Guarded, Monitor, ShiftTable, guarded, shift_table
-from fanfold.guard.shifts import best_peer
+from fanfold.guard.shifts import ShiftCell, best_peer
 from fanfold.observation import Estimator
 from fanfold.problems import Problem
 from fanfold.problems.draws import draw, example_of
@@ -19,6 +20,7 @@ ALARM = 0.01  # rate of false alarms of the monitor
 REACHED = 1000  # draws that the reach of a guard is set on
 
 
+@torch.no_grad()
 def shifts_of_run(
     run: Run,
     net: nn.Module,
@@ -58,7 +60,12 @@ def shifts_of_run(
         monitor=usual,
         calls=samples,
         samples=few,
+        on_cell=_say_measured,
     )
+
+
+def _say_measured(cell: ShiftCell) -> None:
+    note(f"{cell.family}, {cell.severity}: {cell.network_db:.2f} dB" if cell.shifted else "no shift is measured")
 
 
 def _guard(net: nn.Module, base: Estimator, problem: Problem, usual: Monitor | None) -> Guarded | None:

@@ -1,7 +1,7 @@
 """The table of what every shift does to a network, to the same network guarded, and to its classical peers."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -40,6 +40,7 @@ def shift_table(
     samples: int = 200,
     between: float = 1000.0,
     seed: int = 0,
+    on_cell: Callable[[ShiftCell], None] | None = None,
 ) -> ShiftTable:
     """What each shift does to an estimator, beside a baseline, peers, and the same estimator guarded and monitored.
 
@@ -58,6 +59,7 @@ def shift_table(
         samples: The first so many of them, that peers see.
         between: The mean number of usual calls between false alarms, of the delay.
         seed: The seed of the draws.
+        on_cell: Called with each cell once it is measured.
 
     Raises:
         ValueError: If there is nothing to compare with, a number is too small, or the guard or the monitor is around
@@ -111,6 +113,8 @@ def shift_table(
             in_fallback=fallen,
         )
         measured.append(cell)
+        if on_cell is not None:
+            on_cell(cell)
     if guarded is not None:
         guarded.reset()
     return ShiftTable(measured, named, None if monitor is None else monitor.alarm)
