@@ -21,7 +21,7 @@ from fanfold.core.streams import Stream
 from fanfold.estimators.base import Layered, MeasuresNoise, Restrainable
 from fanfold.guard import Conformal, Interval, Monitor, UsualRange, conformal, draws_needed, monitor
 from fanfold.guard.monitoring import bearable, check_level, keep_monitor, kept_monitor
-from fanfold.guard.monitoring.calibrating import LEAST_LEARNING
+from fanfold.guard.monitoring.calibrating import LEAST_LEARNING, independent_draws
 from fanfold.observation import Observation
 from fanfold.problems.draws import draw
 from fanfold.problems.protocols import noise_var_of
@@ -134,7 +134,7 @@ def monitor_for(
         return replace(kept, alarm=alarm)
     wanted = max(MONITOR_DRAWS, draws_needed(alarm) + LEAST_LEARNING)
     try:
-        x, drawn = draw(run.draws().held_out(), wanted, run.environment["seed"], Stream.CALIBRATION, 1)
+        x, drawn = independent_draws(run.draws(), wanted, run.environment["seed"])
     except (ValueError, OSError) as error:
         if on_remark is not None:
             on_remark(f"there are no p-values, since there are no draws to calibrate on: {error}")

@@ -389,6 +389,16 @@ class Distinct(Protocol):
 
 
 @runtime_checkable
+class DrawnInGroups(Protocol):
+    """A problem whose draws of one call share conditions: so many conditions, whatever the number of draws."""
+
+    @property
+    def groups(self) -> int:
+        """How many conditions a call has; of as many draws each has its own."""
+        ...
+
+
+@runtime_checkable
 class KeepsValidation(Protocol):
     """A problem of stored draws that keeps some for validation, apart from those for tests."""
 

@@ -13,14 +13,14 @@ import torch
 from fanfold.core.table import Table
 from fanfold.experiments.base import Goal, Study
 from fanfold.experiments.guard import detection_measures as measures
-from fanfold.experiments.guard.detection_measures import FOR_EVER, MILD, OUTSIDE, RATES, STARK, Shown, Size
+from fanfold.experiments.guard.detection_measures import FOR_EVER, MILD, OUTSIDE, RATES, STARK, Sight, Size
 from fanfold.experiments.sparse.unfolding_figure import Watcher
 from fanfold.guard import Monitor
 from fanfold.guard.monitoring import COMBINED
 from fanfold.report.page import Section
 
-QUICK = Size(60, 4000, 8000, 1000, 100, 1000, 1000, 100)
-FULL = Size(150, 60_000, 100_000, 5000, 1000, 10_000, 5000, 1000)
+QUICK = Size(40, 3000, 5000, 400, 100, 1000, 2000, 300, 2)
+FULL = Size(150, 60_000, 100_000, 5000, 1000, 10_000, 5000, 1000, None)
 QUIET = (0, 1000)  # usual calls before a shift
 
 
@@ -30,8 +30,8 @@ class Measured:
 
     guard: Monitor
     false_alarms: dict[float, dict[str, float]]  # shares of usual observations, by rate and score
-    shifts: dict[str, Shown]
-    simulator: dict[str, Shown]
+    shifts: dict[str, Sight]
+    simulator: dict[str, Sight]
     ever: float  # share of usual streams that alarm
     between: float  # usual calls between alarms of CUSUM
     within: dict[str, dict[int, float]]  # share alarmed within 50 calls, by shift and calls before it
@@ -109,8 +109,8 @@ def verdict(m: Measured) -> str:
     stark = min(m.shifts[name].auroc[COMBINED] for name in STARK)
     mild = min(m.within[name][quiet] for name in MILD for quiet in QUIET)
     return (
-        f"Twice the noise, twice the non-zeros and half more gain are seen in one observation (AUROC {stark:.3f} or "
-        f"more), milder shifts within {measures.CALLS} calls in {100 * mild:.0f} % of streams or more, and "
+        f"Twice the noise, twice the non-zeros and half more gain are seen in one observation (AUROC at least "
+        f"{stark:.3f}), milder shifts within {measures.CALLS} calls in {100 * mild:.0f} % of streams or more, and "
         f"{100 * m.ever:.1f} % of usual streams ever alarm where {100 * FOR_EVER:g} % may; do not trust a monitor with "
         "a shift that none of its scores can see."
     )

@@ -41,10 +41,11 @@ class Size(NamedTuple):
     calls: int  # of a path
     simulations: int
     simulator_steps: int
+    members: int | None  # of the simulator's estimator; the default one if None
 
 
 @dataclass(frozen=True)
-class Shown:
+class Sight:
     """What a monitor shows of one kind of observations."""
 
     auroc: Mapping[str, float]  # of each score against usual draws
@@ -113,7 +114,7 @@ def sparse_monitor(size: Size, seed: int, watch: Watcher) -> tuple[Monitor, Comp
 def simulator_monitor(size: Size, seed: int, watch: Watcher) -> tuple[Monitor, Problem]:
     """An end-to-end estimator of a simulator, and its monitor."""
     on = BatchSimulator(BOX, Damped())
-    net = neural(on, seed=seed)
+    net = neural(on, members=size.members, seed=seed)
     steps = size.simulator_steps
     fit(net, on, simulations=size.simulations, steps=steps, seed=seed, threads=1, on_event=watch("simulator"))
     return monitor(net, on, seed=seed), on
@@ -124,10 +125,10 @@ def usual_draws(on: Problem, count: int, seed: int) -> Observation:
     return draw(on.held_out(), count, seed, Stream.TESTING, 3)[1]
 
 
-def shown(guard: Monitor, strange: Observation, usual: Mapping[str, Tensor]) -> Shown:
+def shown(guard: Monitor, strange: Observation, usual: Mapping[str, Tensor]) -> Sight:
     """What scores and p-values say of observations, beside the scores of usual ones."""
     scores, p = guard.scores(strange), guard.p_values(strange)
-    return Shown(
+    return Sight(
         {name: auroc(usual[name], scores[name]) for name in guard.names}, (p <= 0.001).double().mean().item(), p
     )
 
