@@ -70,15 +70,15 @@ NIL = {
     "noise": lambda p: ff.guard.Noisier(p, 1.0),
     "added": lambda p: ff.guard.Added(p),
     "claim": lambda p: ff.guard.NoiseClaimed(p),
-    "scale": lambda p: ff.guard.Scaled(p),
-    "phase": lambda p: ff.guard.Turned(p),
+    "scale": lambda p: ff.guard.Boosted(p),
+    "phase": lambda p: ff.guard.PhaseTurned(p),
     "drift": lambda p: ff.guard.CalibrationDrift(p),
     "dead": lambda p: ff.guard.Dead(p),
     "tone": lambda p: ff.guard.Interfered(p, "tone"),
     "pulse": lambda p: ff.guard.Interfered(p, "pulse"),
     "radio": lambda p: ff.guard.RadioInterfered(p, "tone"),
     "user": lambda p: ff.guard.SecondUser(p),
-    "operator": lambda p: ff.guard.WrongOperator(p),
+    "operator": lambda p: ff.guard.Misbelieved(p),
     "prior": lambda p: ff.guard.BeyondPrior(p),
     "errors": lambda p: ff.guard.Contaminated(p),
 }
@@ -154,7 +154,7 @@ def test_a_claim_changes_no_measurement():
 @pytest.mark.parametrize("problem", [SPARSE, COMPLEX], ids=["real", "complex"])
 def test_an_operator_is_wrong_by_as_much_as_it_says(problem):
     """Signals are white, so that `E x` has the power of x times that of E, but for chance."""
-    x, obs, _, other = both(ff.guard.WrongOperator(problem, 0.1), 4000)
+    x, obs, _, other = both(ff.guard.Misbelieved(problem, 0.1), 4000)
     moved, there = power(other.y - obs.y).sum(-1), power(problem.A @ x).sum(-1)
     ratio = (moved.mean() / there.mean()).item()
     assert other.A is problem.A
@@ -163,7 +163,7 @@ def test_an_operator_is_wrong_by_as_much_as_it_says(problem):
 
 def test_an_operator_of_each_sample_is_wrong_for_each():
     detection = ff.problems.MIMODetection(users=3, antennas=6)
-    x, obs, _, other = both(ff.guard.WrongOperator(detection, 0.1), 4000)
+    x, obs, _, other = both(ff.guard.Misbelieved(detection, 0.1), 4000)
     ratio = (power(other.y - obs.y).mean() / power(obs.A @ x).mean()).item()
     assert abs(ratio / 0.01 - 1) < 4 * 2 / 4000**0.5
 
@@ -226,7 +226,7 @@ def test_receivers_drift_by_the_gain_and_phase_that_they_say():
 
 def test_a_common_phase_changes_no_law_of_circular_measurements():
     """The second moments are those of before: what `seen=False` says."""
-    _, obs, _, turned = both(ff.guard.Turned(COMPLEX, 60.0), 4000)
+    _, obs, _, turned = both(ff.guard.PhaseTurned(COMPLEX, 60.0), 4000)
     assert torch.allclose(power(obs.y), power(turned.y), rtol=1e-4)
     pseudo = [(y.square().mean(0).abs().mean() / power(y).mean()).item() for y in (obs.y, turned.y)]
     assert max(pseudo) < 4 * 3 / 4000**0.5
@@ -297,12 +297,12 @@ def test_settings_of_the_nominal_problem_are_shifted_through():
         (lambda: ff.guard.Noisier(SPARSE, 0.5), "factor"),
         (lambda: ff.guard.NoiseClaimed(SPARSE, -1.0), "factor"),
         (lambda: ff.guard.Dead(SPARSE, -1), "dead"),
-        (lambda: ff.guard.WrongOperator(SPARSE, -0.1), "error"),
+        (lambda: ff.guard.Misbelieved(SPARSE, -0.1), "error"),
         (lambda: ff.guard.Contaminated(SPARSE, 1.5), "share"),
         (lambda: ff.guard.CalibrationDrift(SPARSE, -1.0), "gain_db"),
-        (lambda: drawn(ff.guard.Turned(SPARSE, 3.0), 1), "no phase"),
+        (lambda: drawn(ff.guard.PhaseTurned(SPARSE, 3.0), 1), "no phase"),
         (lambda: drawn(ff.guard.Correlated(UMI, values=0.5), 1), "Bernoulli-Gaussian"),
-        (lambda: drawn(ff.guard.WrongOperator(TONE, 0.1), 1), "no operator"),
+        (lambda: drawn(ff.guard.Misbelieved(TONE, 0.1), 1), "no operator"),
         (lambda: drawn(ff.guard.Amplified(TONE, 2.0), 1), "sample_at"),
     ],
 )

@@ -4,8 +4,8 @@ from fanfold.guard.shifts import channels, located, rf, sparse, unwritten  # eac
 from fanfold.guard.shifts.beyond_simulator import BeyondPrior, Contaminated
 from fanfold.guard.shifts.interference import ExtraDirection, Interfered, RadioInterfered, SecondUser
 from fanfold.guard.shifts.noise import Added, NoiseClaimed, Noisier
-from fanfold.guard.shifts.operators import WrongOperator
-from fanfold.guard.shifts.sensors import CalibrationDrift, Dead, Scaled, Turned
+from fanfold.guard.shifts.operators import Misbelieved
+from fanfold.guard.shifts.sensors import Boosted, CalibrationDrift, Dead, PhaseTurned
 from fanfold.guard.shifts.shift import Shift, shifts
 from fanfold.guard.shifts.shift_cells import Ratio, ShiftCell, ShiftTable
 from fanfold.guard.shifts.shift_table import best_peer, shift_table
@@ -15,6 +15,7 @@ __all__ = [
     "Added",
     "Amplified",
     "BeyondPrior",
+    "Boosted",
     "CalibrationDrift",
     "Contaminated",
     "Correlated",
@@ -22,17 +23,16 @@ __all__ = [
     "ExtraDirection",
     "HeavyTailed",
     "Interfered",
+    "Misbelieved",
     "NoiseClaimed",
     "Noisier",
+    "PhaseTurned",
     "RadioInterfered",
     "Ratio",
-    "Scaled",
     "SecondUser",
     "Shift",
     "ShiftCell",
     "ShiftTable",
-    "Turned",
-    "WrongOperator",
     "best_peer",
     "channels",
     "located",

@@ -6,7 +6,7 @@ from functools import singledispatch
 from fanfold.guard.shifts import linear
 from fanfold.guard.shifts.interference import Form, RadioInterfered, SecondUser
 from fanfold.guard.shifts.noise import NoiseClaimed, Noisier
-from fanfold.guard.shifts.operators import WrongOperator
+from fanfold.guard.shifts.operators import Misbelieved
 from fanfold.guard.shifts.shift import Shift, shifts, times
 from fanfold.problems.radio.few_channels import FewChannels
 from fanfold.problems.radio.mimo_detection import MIMODetection
@@ -119,6 +119,6 @@ def _(problem: MIMODetection) -> tuple[Shift, ...]:
         for rho in (0.3, 0.7)
         if rho != problem.correlation
     ]
-    wrong = [Shift("operator", f"wrong by {100 * error:g} %", WrongOperator(problem, error)) for error in linear.ERRORS]
+    wrong = [Shift("operator", f"wrong by {100 * error:g} %", Misbelieved(problem, error)) for error in linear.ERRORS]
     unknown, dead = linear.unknown_noise_shifts(problem), linear.dead_shifts(problem, problem.antennas)
     return *snrs, *alike, *unknown, *wrong, *linear.interference_shifts(problem), *dead

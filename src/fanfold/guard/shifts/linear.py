@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from fanfold.core.units import db
 from fanfold.guard.shifts.interference import Interfered
 from fanfold.guard.shifts.noise import NoiseClaimed, Noisier
-from fanfold.guard.shifts.operators import WrongOperator
-from fanfold.guard.shifts.sensors import CalibrationDrift, Dead, Turned
+from fanfold.guard.shifts.operators import Misbelieved
+from fanfold.guard.shifts.sensors import CalibrationDrift, Dead, PhaseTurned
 from fanfold.guard.shifts.shift import Shift, times
 from fanfold.guard.shifts.signals import Amplified
 from fanfold.problems.protocols import noise_var_of
@@ -45,7 +45,7 @@ def gain_shifts(problem) -> Iterable[Shift]:
 def operator_shifts(problem) -> Iterable[Shift]:
     """An operator that is not the believed one."""
     for error in ERRORS:
-        yield Shift("operator", f"wrong by {100 * error:g} %", WrongOperator(problem, error))
+        yield Shift("operator", f"wrong by {100 * error:g} %", Misbelieved(problem, error))
 
 
 def drift_shifts(problem, *, phases: bool, untouched: bool = False) -> Iterable[Shift]:
@@ -59,7 +59,7 @@ def drift_shifts(problem, *, phases: bool, untouched: bool = False) -> Iterable[
 def turn_shifts(problem) -> Iterable[Shift]:
     """A phase common to all measurements, which circular signals hide, or a wrong sign, which symmetric ones hide."""
     for phase_deg in (15.0, 60.0) if problem.A.dtype.is_complex else (180.0,):
-        yield Shift("common phase", f"{phase_deg:g} degrees", Turned(problem, phase_deg), seen=False)
+        yield Shift("common phase", f"{phase_deg:g} degrees", PhaseTurned(problem, phase_deg), seen=False)
 
 
 def interference_shifts(problem) -> Iterable[Shift]:

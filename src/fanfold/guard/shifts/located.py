@@ -8,7 +8,7 @@ from fanfold.guard.shifts import linear
 from fanfold.guard.shifts.beyond_simulator import Contaminated
 from fanfold.guard.shifts.interference import ExtraDirection
 from fanfold.guard.shifts.noise import Added
-from fanfold.guard.shifts.sensors import Scaled, Turned
+from fanfold.guard.shifts.sensors import Boosted, PhaseTurned
 from fanfold.guard.shifts.shift import Shift, shifts
 from fanfold.problems.located.base import Located
 from fanfold.problems.located.direction_of_arrival import DirectionOfArrival
@@ -21,7 +21,7 @@ SNRS_DB = (-10.0, 10.0)  # added to the SNR
 def heard(problem) -> Iterable[Shift]:
     """What happens between the antenna and y: gains, interference, gross errors."""
     for gain_db in GAINS_DB:
-        yield Shift("gain", f"{gain_db:+g} dB, of the noise too", Scaled(problem, gain_db))
+        yield Shift("gain", f"{gain_db:+g} dB, of the noise too", Boosted(problem, gain_db))
     yield from linear.interference_shifts(problem)
     yield Shift("gross errors", "10 % of y, 5 times its size", Contaminated(problem, 0.1))
 
@@ -36,7 +36,7 @@ def _(problem: Located) -> tuple[Shift, ...]:
         noise += [Shift("noise, not known", "-3 dB over y", Added(problem, -3.0))]
     fading = [Shift("fading", "Rayleigh amplitudes", problem.shifted(gain="rayleigh"))] if _steady(problem) else []
     known = problem.gain == "known" and problem.dtype.is_complex
-    turned = [Shift("phase", "30 degrees", Turned(problem, 30.0))] if known else []
+    turned = [Shift("phase", "30 degrees", PhaseTurned(problem, 30.0))] if known else []
     dead = linear.dead_shifts(problem, problem.waveform(torch.zeros(1)).shape[-1])
     return *noise, *fading, *turned, *heard(problem), *dead
 

@@ -14,7 +14,7 @@ from fanfold.problems.sparse.mismatched import perturbed
 
 
 @dataclass(frozen=True)
-class WrongOperator(Altered):
+class Misbelieved(Altered):
     """Measurements by `B + E` where B measured before; observations carry the A that they did.
 
     E is Gaussian, of Frobenius norm `error ‖B‖_F`: fixed, or where each sample has an operator of its own, drawn for
@@ -26,7 +26,7 @@ class WrongOperator(Altered):
     Example:
         >>> import fanfold as ff, torch
         >>> detection = ff.problems.MIMODetection(users=4, antennas=8)
-        >>> problem = ff.guard.WrongOperator(detection, error=0.1)
+        >>> problem = ff.guard.Misbelieved(detection, error=0.1)
         >>> problem.sample(3, torch.Generator().manual_seed(0))[1].y.shape
         torch.Size([3, 8])
     """

@@ -15,13 +15,13 @@ RESPONSES, LOSSES = 0, 1  # what is drawn once, by its number
 
 
 @dataclass(frozen=True)
-class Scaled(Altered):
+class Boosted(Altered):
     """Measurements, noise included, `gain_db` stronger: an amplifier that is not as it was; nothing says so.
 
     Example:
         >>> import fanfold as ff, torch
         >>> tone = ff.problems.Tone()
-        >>> both = tone, ff.guard.Scaled(tone, 20.0)
+        >>> both = tone, ff.guard.Boosted(tone, 20.0)
         >>> y, louder = (p.sample(3, torch.Generator().manual_seed(0))[1].y for p in both)
         >>> torch.allclose(louder, 10 * y)
         True
@@ -40,7 +40,7 @@ class Scaled(Altered):
 
 
 @dataclass(frozen=True)
-class Turned(Altered):
+class PhaseTurned(Altered):
     """Measurements turned by one phase, as by a reference oscillator that is off, or by half a turn: a wrong sign.
 
     Where signals and noise are circular, or symmetric, the law of y is what it was: nothing that looks at y sees it.
@@ -51,7 +51,7 @@ class Turned(Altered):
     Example:
         >>> import fanfold as ff, torch
         >>> imaging = ff.problems.RFImaging(scene=(8, 8), elements=(6, 6))
-        >>> both = imaging, ff.guard.Turned(imaging, 90.0)
+        >>> both = imaging, ff.guard.PhaseTurned(imaging, 90.0)
         >>> y, turned = (p.sample(3, torch.Generator().manual_seed(0))[1].y for p in both)
         >>> torch.allclose(turned, 1j * y, atol=1e-5)
         True

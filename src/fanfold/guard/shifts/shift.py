@@ -9,7 +9,7 @@ from fanfold.core.units import db
 from fanfold.guard.shifts.beyond_simulator import Contaminated
 from fanfold.guard.shifts.interference import Interfered
 from fanfold.guard.shifts.noise import Added
-from fanfold.guard.shifts.sensors import Scaled
+from fanfold.guard.shifts.sensors import Boosted
 from fanfold.problems.base import Problem
 
 
@@ -57,7 +57,7 @@ def shifts(problem: Problem) -> tuple[Shift, ...]:
 def of_measurements(problem) -> Iterable[Shift]:
     """What can happen to the measurements of any problem, whatever they are of."""
     for gain_db in (-10.0, 3.0, 10.0):
-        yield Shift("gain", f"{gain_db:+g} dB", Scaled(problem, gain_db))
+        yield Shift("gain", f"{gain_db:+g} dB", Boosted(problem, gain_db))
     for level_db in (-20.0, -10.0):
         yield Shift("noise, not known", f"{level_db:g} dB over y", Added(problem, level_db))
     for share in (0.01, 0.1):

@@ -2,11 +2,11 @@
 
 import math
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from fanfold.bounds.oracle import SparsePrior
 from fanfold.core.abilities import require
 from fanfold.core.noise import circular
 from fanfold.guard.shifts.altered import OtherSignals
@@ -120,24 +120,6 @@ class Correlated(OtherSignals):
         active = clusters(x.shape, prior.p, self.support, generator) if self.support else x != 0
         white = circular(tuple(x.shape), generator, x.dtype, prior.var)
         return torch.where(active, white @ root(x.shape[-1], self.values).to(x.dtype), 0.0)
-
-
-@runtime_checkable
-class SparsePrior(Protocol):
-    """A prior of entries that are zero, but for a share `p` of variance `var`.
-
-    Example:
-        >>> import fanfold as ff
-        >>> from fanfold.guard.shifts.signals import SparsePrior
-        >>> isinstance(ff.priors.BernoulliGaussian(), SparsePrior)
-        True
-    """
-
-    @property
-    def p(self) -> float: ...
-
-    @property
-    def var(self) -> float: ...
 
 
 def clusters(shape: tuple[int, ...], p: float, follows: float, generator: torch.Generator) -> Tensor:
