@@ -10,7 +10,8 @@ from fanfold.core.abilities import offers, require
 from fanfold.linops import LinearOperator
 from fanfold.observation import Observation
 from fanfold.problems.base import Nested, Problem
-from fanfold.problems.protocols import DrawsAt, ErringModel, likelihood_of
+from fanfold.problems.kinds import Kind
+from fanfold.problems.protocols import DrawsAt, ErringModel, kind_of, likelihood_of
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,12 @@ class Altered(Nested, ABC):
     @property
     def nominal(self) -> Problem:
         """The problem as it was."""
-        problem: Problem = self.problem  # type: ignore[assignment]
-        return problem
+        return require(self.problem, Problem, type(self).__name__)
+
+    @property
+    def kind(self) -> Kind:
+        """What one observation is."""
+        return kind_of(self.problem)
 
     @property
     @abstractmethod

@@ -56,7 +56,7 @@ class BeyondPrior(Altered):
         return at.sample_at(x.scatter(-1, which[:, None], place[:, None].to(x.dtype)), generator)
 
 
-def has_limits(problem: Altered | object, x: Tensor) -> bool:
+def has_limits(problem: object, x: Tensor) -> bool:
     """Whether `BeyondPrior` can draw: parameters can be given, and one has finite limits."""
     return offers(problem, DrawsAt) and any(math.isfinite(a) and math.isfinite(b) for a, b in limits_of(problem, x))
 

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from fanfold.core.abilities import require
 from fanfold.core.noise import circular
 from fanfold.core.units import from_db
 from fanfold.guard.shifts.altered import Altered
@@ -73,6 +74,9 @@ class RadioInterfered(Interfered):
     A tone is narrower than a subcarrier: it falls on one pilot subcarrier at all antennas. A pulse is shorter than a
     symbol: it falls on all subcarriers of one pilot symbol, its phase linear in frequency by when it comes.
 
+    Raises:
+        ValueError: If the problem is none of channels, when it is drawn.
+
     Example:
         >>> import fanfold as ff, torch
         >>> problem = ff.guard.RadioInterfered(ff.problems.OFDMChannel("umi"), "tone", level_db=0.0)
@@ -82,7 +86,7 @@ class RadioInterfered(Interfered):
 
     def waveforms(self, like: Tensor, generator: torch.Generator) -> Tensor:
         """One waveform for each sample of `like` `(n, antennas · pilots)`."""
-        problem: ChannelProblem = self.problem  # type: ignore[assignment]
+        problem = require(self.nominal, ChannelProblem, type(self).__name__, "Pass a problem of channels.")
         symbols, subcarriers = problem.mask.nonzero().T
         n = len(like)
         u, v, turn = (torch.rand(n, 1, generator=generator, dtype=torch.float64) for _ in range(3))
@@ -101,6 +105,9 @@ class SecondUser(Altered):
 
     Its pilots are others: each resource element has a phase of its own, the same at all antennas.
 
+    Raises:
+        ValueError: If the problem is none of channels, when it is drawn.
+
     Example:
         >>> import fanfold as ff, torch
         >>> problem = ff.guard.SecondUser(ff.problems.OFDMChannel("umi"), level_db=-10.0)
@@ -117,7 +124,7 @@ class SecondUser(Altered):
 
     def altered(self, x: Tensor, obs: Observation, generator: torch.Generator) -> tuple[Tensor, Observation]:
         """The draws with the other user's pilots on top."""
-        problem: ChannelProblem = self.problem  # type: ignore[assignment]
+        problem = require(self.nominal, ChannelProblem, type(self).__name__, "Pass a problem of channels.")
         other, _ = self.nominal.sample(len(x), generator)
         assert obs.A is not None
         antennas = problem.layout.antennas

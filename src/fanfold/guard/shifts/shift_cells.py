@@ -185,13 +185,13 @@ class ShiftTable:
         s = self.summary
         text = (
             f"Of {s['cells']} shifts {s['harmful']} make the network worse than {s['baseline']}; at worst "
-            f"({s['worst']}) its risk is {s['worst_risk']:.3g} times as large, in the worst quarter "
-            f"{s['cvar_risk']:.3g} times on average."
+            f"({s['worst']}) its risk is {_times(s['worst_risk'])} times as large, in the worst quarter "
+            f"{_times(s['cvar_risk'])} times on average."
         )
         if "worst_guarded" in s:
             text += (
-                f" Guarded, it is {s['worst_guarded_risk']:.3g} times as large at worst ({s['worst_guarded']}) and "
-                f"{s['cvar_guarded_risk']:.3g} times in the worst quarter."
+                f" Guarded, it is {_times(s['worst_guarded_risk'])} times as large at worst ({s['worst_guarded']}) and "
+                f"{_times(s['cvar_guarded_risk'])} times in the worst quarter."
             )
         if self.alarm is not None:
             text += (
@@ -222,6 +222,11 @@ class ShiftTable:
         lines = [shown.columns, ["---"] * len(shown.columns)]
         lines += [[_words(row[name]) for name in shown.columns] for row in shown]
         return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _times(ratio: float) -> str:
+    """A ratio to three digits, but for what is close to one."""
+    return f"{ratio:.3f}" if 0.9 < ratio < 1.1 else f"{ratio:.3g}" if ratio < 1000 else f"{ratio:.0f}"
 
 
 def _words(value: Any) -> str:
