@@ -13,6 +13,7 @@ from fanfold.guard import Shift, shift_table, shifts
 from fanfold.guard.shifts.altered import Altered
 from fanfold.guard.shifts.shift_cells import Ratio, ShiftCell, ShiftTable
 from fanfold.problems import REGISTRY
+from fanfold.problems.protocols import kind_of
 from fanfold.report.shifted import shift_sections
 from fanfold.runs.directory import Run
 from problem_rows import ROWS
@@ -58,6 +59,7 @@ def test_every_kind_of_problem_has_shifts_that_repeat_and_differ_from_the_nomina
             assert torch.isfinite(obs.y).all()
             assert x.shape[1:] == nominal[0].shape[1:]
             assert obs.y.shape[1:] == nominal[1].y.shape[1:]
+            assert kind_of(shift.problem) == kind_of(problem)
             claimed = obs.noise_var is not None and not torch.equal(obs.noise_var, nominal[1].noise_var)
             moved = not torch.equal(obs.y, nominal[1].y) or not torch.equal(x, nominal[0])
             assert claimed or moved or shift.family == "gross errors", shift.name
