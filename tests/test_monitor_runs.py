@@ -84,8 +84,20 @@ def test_a_damaged_file_says_so(damage, run, guard, tmp_path):
         with pytest.raises(ValueError, match="is not there"):
             ff.guard.load_monitor(tmp_path / "none.safetensors", run.estimator())
         return
-    with pytest.raises(ValueError, match=r"damaged|plain file"):
+    with pytest.raises(ValueError, match="remove it, and it is calibrated anew"):
         kept_monitor(run, run.estimator())
+
+
+def test_a_monitor_of_a_run_whose_estimator_says_other_things_is_refused(run, guard):
+    """The weights are those of the run, and what is made of them is not."""
+    keep_monitor(run, guard)
+    net = run.estimator()
+    net.strength = 0.3
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.add_(0.5)
+    with pytest.raises(ValueError, match=r"another estimator.*remove it"):
+        kept_monitor(run, net)
 
 
 def apply(run, y, folder, capsys, *flags):

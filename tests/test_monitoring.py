@@ -194,6 +194,19 @@ def test_draws_that_share_conditions_within_a_call_calibrate_as_if_they_did_not(
     assert (p <= 0.5).double().mean().item() == pytest.approx(0.5, abs=0.066)
 
 
+def test_what_members_say_is_what_the_estimate_is_made_of():
+    problem = ff.problems.LinearGaussian(n=2, m=3)
+    x, obs = problem.sample(300, generator(1))
+    for loss, members in (("squared-error", 3), ("squared-error", None), ("gaussian", None)):
+        net = ff.neural(problem, loss, members=members, width=8)
+        net.prepare(x, obs)
+        said = net.said_by_members(obs)
+        assert said.shape[1:] == (300, 2)
+        assert torch.isfinite(said).all()
+        if members:
+            assert torch.allclose(said.mean(0), net(obs).x, atol=1e-5)
+
+
 def test_where_scale_means_nothing_a_gain_is_usual():
     channels = ff.problems.OFDMChannel("rayleigh:array=4,subcarriers=12", snr_db=10.0)
     net = ff.estimators.ofdm.MixerSettings(4, 4, 1, 4, 8, 8).build(channels)
@@ -218,6 +231,19 @@ def test_ties_are_drawn_by_lot_and_are_the_same_when_asked_again():
     p = guard.p_values(obs)
     assert (p <= 0.1).double().mean().item() == pytest.approx(0.1, abs=0.03)
     assert torch.equal(p, guard.p_values(obs))
+
+
+def test_rounding_that_goes_with_the_size_of_a_batch_is_not_strange():
+    """A variance that is the same for all, but for its last bits in large batches."""
+
+    def batched(obs: Observation) -> Estimate:
+        return Estimate(obs.y, torch.ones_like(obs.y) * (1 + 1e-7 * (len(obs.y) > 100)))
+
+    problem = ff.problems.LinearGaussian(n=2, m=3)
+    guard = monitor(batched, problem, alarm=0.05, draws=700, scores=("variance", "energy"))
+    obs = problem.sample(40, generator(6))[1]
+    for name, p in guard.all_p_values(obs).items():
+        assert (p <= 0.1).sum() <= 12, name  # of 40; four are to be expected
 
 
 def test_what_is_no_number_has_the_least_p_value_and_nothing_is_raised(guard, usual):

@@ -192,6 +192,7 @@ def apply(
         alarm=alarm,
         overwrite=overwrite,
         on_remark=remarks.append,
+        on_note=note,
     )
     for sentence in remarks:
         note(f"warning: {sentence}")

@@ -19,7 +19,8 @@ from fanfold.problems.protocols import DrawnInGroups
 
 LEAST_LEARNING, USUAL_LEARNING = 200, 2000  # draws that scores learn from, half of them for the tails
 USUAL_CALIBRATION = 4000
-BORNE = (0.01, 0.02, 0.05, 0.1)  # rates of false alarms that are fallen back to where draws are few
+MOST_ALARM = 0.1  # rate of false alarms, of which p-values are still of use
+BORNE = (0.01, 0.02, 0.05, MOST_ALARM)  # rates that are fallen back to where draws are few
 PROBES = 3  # observations whose estimates tell one estimator from another
 
 

@@ -10,16 +10,24 @@ from fanfold.estimators.base import device_of
 from fanfold.guard.answers import part
 from fanfold.guard.monitoring.answered import Answered
 from fanfold.guard.monitoring.combined import learn_surprise, surprise
+from fanfold.guard.monitoring.distance import Learned
 from fanfold.guard.monitoring.registry import COMBINED, COSTLY, SCORES
 from fanfold.guard.monitoring.scores import LearnedOf
 from fanfold.observation import Estimate, Estimator, Observation
 
+NEGLIGIBLE = 0.01  # of a usual distance, below which two are the same
+
 
 def scores_of(numbers: Mapping[str, Tensor], learned: LearnedOf) -> dict[str, Tensor]:
     """The scores of what was read, by name, and the combined one, `(count,)` each."""
-    each = {name: SCORES[name].of(values, learned[name]) for name, values in numbers.items()}
+    each = {name: _score(name, values, learned[name]) for name, values in numbers.items()}
     surprises = torch.stack([surprise(s.nan_to_num(nan=torch.inf), learned[name]) for name, s in each.items()])
     return each | {COMBINED: surprises.amax(0)}
+
+
+def _score(name: str, numbers: Tensor, learned: Learned) -> Tensor:
+    """A score, of which what is next to nothing ties: it would tell the rounding of one batch size from another's."""
+    return SCORES[name].of(numbers, learned).clamp_min(NEGLIGIBLE)
 
 
 def learned_of(numbers: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
@@ -29,7 +37,7 @@ def learned_of(numbers: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
         values = values[torch.isfinite(values).all(-1)]
         half = len(values) // 2
         usual = SCORES[name].learn(values[:half])
-        learned[name] = usual | learn_surprise(SCORES[name].of(values[half:], usual))
+        learned[name] = usual | learn_surprise(_score(name, values[half:], usual))
     return learned
 
 
