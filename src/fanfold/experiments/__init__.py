@@ -15,6 +15,7 @@ from fanfold.experiments.sparse import (
     mbdl_lista,
     mimo_detection,
     photographs,
+    shift_survival,
     sparse_limit,
     unfolding_figure,
 )
@@ -35,6 +36,7 @@ EXPERIMENTS: dict[str, Callable[..., Study]] = {
     "rf-calibration": rf_calibration.study,
     "rf-imaging": rf_imaging.study,
     "rf-scenes": rf_scenes.study,
+    "shifts": shift_survival.study,
     "single-tone": single_tone.study,
     "sparse-limit": sparse_limit.study,
     "uncertainty": uncertainty.study,

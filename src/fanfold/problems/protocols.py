@@ -76,6 +76,14 @@ class RandomMatrix(LinearModel, Protocol):
 
 
 @runtime_checkable
+class ErringModel(Protocol):
+    """A problem whose measurements may come from another operator than A; None where nobody knows it."""
+
+    @property
+    def true_A(self) -> LinearOperator | None: ...  # noqa: N802
+
+
+@runtime_checkable
 class ThroughLikelihood(Protocol):
     """Measurements `y ~ p(y | A x)`, entry by entry, instead of `A x` and Gaussian noise."""
 

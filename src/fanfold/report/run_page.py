@@ -27,6 +27,7 @@ from fanfold.report.plots import Series, line_chart
 from fanfold.report.posterior_checks import Say, posterior_sections
 from fanfold.report.run_facts import draws_in_words, what_was_run
 from fanfold.report.scenes import scene_sections
+from fanfold.report.shifted import shift_sections
 from fanfold.report.simulations import simulation_sections
 from fanfold.runs.directory import Run
 
@@ -55,7 +56,8 @@ def write_run_page(run: Run, path: Path, samples: int, say: Say = lambda line: N
         sections += posterior_sections(net, problem, say)
     if (advice := run.advice) is not None:
         verdict = f"{advice} {verdict[:1].upper()}{verdict[1:]}"
-    sections = [what_was_run(run, problem, net), *sections, *simulation_sections(run), *live_sections(problem, net)]
+    kept = [*simulation_sections(run), *shift_sections(run)]
+    sections = [what_was_run(run, problem, net), *sections, *kept, *live_sections(problem, net)]
     return write_page(path, f"fanfold run {run.path.name}", verdict, sections, _facts(run, problem))
 
 
