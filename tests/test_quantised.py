@@ -184,7 +184,7 @@ def test_what_has_no_form_is_refused_by_the_names_of_what_has():
         net = ff.unfold(algorithm, PROBLEM, 2, {"threshold": "per-layer"})
         with pytest.raises(ValueError, match=said):
             ff.fit(net, PROBLEM, steps=1, quantise="w8a8")
-    with pytest.raises(ValueError, match="Locator has no integer form yet; .*LISTACP"):
+    with pytest.raises(ValueError, match=r"Locator has no integer form yet; .*LISTACP"):
         integer_form(ff.estimators.LocatorSettings(width=4).build(ff.problems.Tone(n=9)))
     with pytest.raises(ValueError, match="widths is 'w4a4'; take w8a8, w8a12 or w16a16"):
         ff.fit(ff.unfold(*CP[:1], PROBLEM, 2, CP[1]), PROBLEM, steps=1, quantise="w4a4")
@@ -235,8 +235,15 @@ def test_a_quantised_run_resumes_is_kept_and_leaves_as_an_integer_program(tmp_pa
     assert "take c" in capsys.readouterr().err
 
     (tmp_path / "profile.toml").write_text(PROFILE)
-    words = ["certify", f"{path}-w8a12", "--profile", str(tmp_path / "profile.toml"), "--out", str(tmp_path / "release")]
-    assert cli.run(words) == 0
+    words = [
+        "certify",
+        f"{path}-w8a12",
+        "--profile",
+        str(tmp_path / "profile.toml"),
+        "--out",
+        str(tmp_path / "release"),
+    ]
+    assert cli.run([*words, "--out", str(tmp_path / "release")]) == 0
     program = load_program(tmp_path / "release/integer/estimator.safetensors")
     assert torch.equal(IntegerEstimator(program)(obs).x, whole(obs).x.detach())
     verification = verify_bundle(tmp_path / "release")

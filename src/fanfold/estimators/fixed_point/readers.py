@@ -120,14 +120,18 @@ class Calibrating(FakeQuantised):
         self.chosen.append(finest(HEADROOM * float(self.ports[name].abs().max()), PORT_BITS))
         return self.chosen[-1]
 
-    def _fraction_for(self, x: Scaled[Tensor], bits: int) -> int:
+    def _fraction_for(self, x: Scaled[Tensor], bits: int, least: int | None) -> int:
         seen = x.value.flatten()
         largest = HEADROOM * seen.abs().max()
-        numbers, first = torch.cat([seen, largest[None]]), finest(float(largest), bits)  # what comes later may be larger
+        numbers, first = (
+            torch.cat([seen, largest[None]]),
+            finest(float(largest), bits),
+        )  # what comes later may be larger
         losses = []
         for fraction in range(first, first + FINER):
             unit, most = 2.0**-fraction, (1 << (bits - 1)) - 1
             on_grid = half_up(numbers, np.array([fraction])).clamp(-most * unit, most * unit)
             losses.append(float((on_grid - numbers).square().sum()))
-        self.chosen.append(first + int(np.argmin(losses)))
+        best = first + int(np.argmin(losses))
+        self.chosen.append(best if least is None else max(best, least))
         return self.chosen[-1]
