@@ -87,7 +87,8 @@ def lowered(
 
     Raises:
         ValueError: If the example is no batch of two or more, has fewer samples than `batch` or a matrix for each, or
-            is in half precision; or the estimator computes in whole numbers, cannot be traced, or has an operation without a form in real numbers.
+            is in half precision; or the estimator computes in whole numbers, cannot be traced, or has an operation
+            without a form in real numbers.
 
     Example:
         >>> import fanfold as ff, torch

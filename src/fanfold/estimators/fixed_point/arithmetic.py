@@ -1,7 +1,7 @@
 """What layers may compute in whole numbers, said once: torch trains with it, and integer programs are drafted by it.
 
-A value is a vector of whole numbers, each of which stands for `integer * 2^-fraction`. What loses digits is rounded half
-up, `(x + (1 << (s - 1))) >> s`; what is shifted to the left loses nothing. The scales of weights and of tables follow
+A value is a vector of whole numbers, each of which stands for `integer * 2^-fraction`. What loses digits is rounded
+half up, `(x + (1 << (s - 1))) >> s`; what is shifted to the left loses nothing. The scales of weights and of tables follow
 from their largest entry, those of activations are given. Jacob et al. (2018), with scales that are powers of two.
 """
 
@@ -126,7 +126,7 @@ class Arithmetic(ABC, Generic[V]):
         edges: np.ndarray | None,
         name: str | None,
     ) -> V:
-        """The entries of tables `(rows, 2 largest + 1)`, whose numbers lie on their grid, at x and at the picked row."""
+        """The entries of tables `(rows, 2 largest + 1)`, which lie on their grid, at x and at the picked row."""
 
     def _fraction_for(self, x: Scaled[V], bits: int, least: int | None) -> int:
         """The fraction with which the next value is narrowed."""
@@ -147,7 +147,7 @@ class Arithmetic(ABC, Generic[V]):
         return quantised_rows(weights, bits or self.weight_bits, pairs_fit=self.pairs_fit)
 
     def rest(self, weights: Tensor, quantised: Matrix) -> Matrix | None:
-        """What rounding took from weights, as a matrix of its own; None of more than 8 bits, where it is next to nothing."""
+        """What rounding took from weights, as a matrix; None of more than 8 bits, where it is next to nothing."""
         if quantised.bits > BYTE_BITS:
             return None
         return self.matrix(weights.double() - quantised.numbers.detach())
@@ -218,7 +218,7 @@ class Arithmetic(ABC, Generic[V]):
     def narrowed(
         self, x: Scaled[V], bits: int | None = None, name: str | None = None, at_least: np.ndarray | None = None
     ) -> Scaled[V]:
-        """The numbers in as many bits as activations have, with the fraction that was given; beyond it they saturate.
+        """The numbers in as many bits as activations have, with the fraction that was given, where they saturate.
 
         Args:
             x: The numbers.

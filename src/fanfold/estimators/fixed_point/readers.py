@@ -1,7 +1,7 @@
 """Readers in torch: the numbers that whole numbers stand for, with gradients that pass straight through rounding.
 
-Numbers on grids of powers of two are exact in double precision, and sums of products that are proved to stay within 2^24
-in single precision too, so that these are an integer program's bits.
+Numbers on grids of powers of two are exact in double precision, and sums of products that are proved to stay within
+2^24 in single precision too, so that these are an integer program's bits.
 """
 
 from collections.abc import Mapping
