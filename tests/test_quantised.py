@@ -176,6 +176,13 @@ def test_training_gains_on_calibration_alone():
         assert nmse_db(whole(obs).x, x) < nmse_db(calibrated(obs).x, x) - 0.05
 
 
+def test_it_leaves_as_no_float_program(observed):
+    whole = quantised(trained("lista-cp", 2), "w8a8", observed)
+    with pytest.raises(ValueError, match=r"computes in whole numbers: .*net.network"):
+        ff.deploy.lowered(whole, observed)
+    assert ff.deploy.lowered(whole.network, observed[:4])(observed[:4]).x.shape == (4, 60)
+
+
 def test_what_has_no_form_is_refused_by_the_names_of_what_has():
     for algorithm, said in (
         (ff.algorithms.ISTA(), r"unfolded ISTA has no integer form yet; .*unfolded LISTACP"),
@@ -226,6 +233,11 @@ def test_a_quantised_run_resumes_is_kept_and_leaves_as_an_integer_program(tmp_pa
     assert cli.run(["resume", str(tmp_path / "two")]) == 0
     assert Run.open(tmp_path / "two").weights_hash() == Run.open(f"{path}-w8a12").weights_hash()
 
+    assert cli.run(["evaluate", f"{path}-w8a12", "--samples", "20"]) == 0
+    assert "the same weights in floating point" in capsys.readouterr().out
+    np.save(tmp_path / "y.npy", np.zeros((3, 12), np.float32))
+    assert cli.run(["apply", f"{path}-w8a12", str(tmp_path / "y.npy"), "--out", str(tmp_path / "x.npy")]) == 0
+    assert cli.run(["report", f"{path}-w8a12", "--samples", "20"]) == 0
     problem = Run.open(path).problem()
     _, obs = problem.sample(50, generator_of(5))
     assert cli.run(["export", f"{path}-w8a12", "--to", "c", "--out", str(tmp_path / "c")]) == 0

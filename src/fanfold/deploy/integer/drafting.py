@@ -8,7 +8,7 @@ from torch import Tensor
 from fanfold.deploy.integer.draft import Draft
 from fanfold.deploy.integer.program import IntegerProgram
 from fanfold.estimators.base import InWholeNumbers
-from fanfold.estimators.fixed_point import Arithmetic, FormPort, Matrix, Scaled, Widths
+from fanfold.estimators.fixed_point import Arithmetic, FormPort, RoundedMatrix, Scaled, Widths
 
 
 class Drafting(Arithmetic[str]):
@@ -51,7 +51,7 @@ class Drafting(Arithmetic[str]):
     def _constant(self, numbers: Tensor, fraction: np.ndarray) -> str:
         return self.draft.const(_whole(numbers, fraction))
 
-    def _product(self, x: Scaled[str], weights: Matrix, outer: int, inner: int) -> str:
+    def _product(self, x: Scaled[str], weights: RoundedMatrix, outer: int, inner: int) -> str:
         return self.draft.matmul(x.value, weights.integers, outer, inner)
 
     def _rounded(self, x: Scaled[str], fraction: np.ndarray, name: str | None) -> str:

@@ -1,8 +1,8 @@
 """What layers may compute in whole numbers, said once: torch trains with it, and integer programs are drafted by it.
 
 A value is a vector of whole numbers, each of which stands for `integer * 2^-fraction`. What loses digits is rounded
-half up, `(x + (1 << (s - 1))) >> s`; what is shifted to the left loses nothing. The scales of weights and of tables follow
-from their largest entry, those of activations are given. Jacob et al. (2018), with scales that are powers of two.
+half up, `(x + (1 << (s - 1))) >> s`; what is shifted to the left loses nothing. The scales of weights and of tables
+follow from their largest entry, those of activations are given. Jacob et al. (2018), with powers of two for scales.
 """
 
 import math
@@ -41,7 +41,7 @@ class Scaled(NamedTuple, Generic[V]):
     largest: int
 
 
-class Matrix(NamedTuple):
+class RoundedMatrix(NamedTuple):
     """Weights on their grid: the numbers, with gradients, the fraction of each row, and the largest row.
 
     Example:
@@ -93,7 +93,7 @@ class Arithmetic(ABC, Generic[V]):
         """Numbers `(size,)` that lie on their grid."""
 
     @abstractmethod
-    def _product(self, x: Scaled[V], weights: Matrix, outer: int, inner: int) -> V:
+    def _product(self, x: Scaled[V], weights: RoundedMatrix, outer: int, inner: int) -> V:
         """`out[o, r, i] = Σ_c weights[r, c] in[o, c, i]`."""
 
     @abstractmethod
@@ -142,11 +142,11 @@ class Arithmetic(ABC, Generic[V]):
     def _entered_fraction(self, name: str) -> int:
         return next(self._fractions)
 
-    def matrix(self, weights: Tensor, bits: int | None = None) -> Matrix:
+    def matrix(self, weights: Tensor, bits: int | None = None) -> RoundedMatrix:
         """Weights `(rows, columns)` in as many bits as weights have, each row on the finest grid that clips nothing."""
         return quantised_rows(weights, bits or self.weight_bits, pairs_fit=self.pairs_fit)
 
-    def rest(self, weights: Tensor, quantised: Matrix) -> Matrix | None:
+    def rest(self, weights: Tensor, quantised: RoundedMatrix) -> RoundedMatrix | None:
         """What rounding took from weights, as a matrix; None of more than 8 bits, where it is next to nothing."""
         if quantised.bits > BYTE_BITS:
             return None
@@ -158,7 +158,7 @@ class Arithmetic(ABC, Generic[V]):
         fraction = np.array([finest(float(values.detach().abs().max()), bits)])
         return Scaled(self._constant(to_even(values, fraction), fraction), fraction, (1 << (bits - 1)) - 1)
 
-    def product(self, x: Scaled[V], weights: Matrix, outer: int = 1, inner: int = 1) -> Scaled[V]:
+    def product(self, x: Scaled[V], weights: RoundedMatrix, outer: int = 1, inner: int = 1) -> Scaled[V]:
         """The product with a matrix, exactly; x is seen as `(outer, columns, inner)` and has one fraction."""
         value = self._product(x, weights, outer, inner)
         rows = weights.fraction + int(x.fraction[0])
@@ -203,7 +203,7 @@ class Arithmetic(ABC, Generic[V]):
         return Scaled(self._times(left, right), left.fraction + right.fraction, left.largest * right.largest)
 
     def clamped(self, x: Scaled[V], low: Tensor, high: Tensor, name: str | None = None) -> Scaled[V]:
-        """The numbers, no lower than `low` and no higher than `high`, `(1,)` or `(size,)`, which are put on x's grid."""
+        """The numbers between `low` and `high`, `(1,)` or `(size,)`, which are put on x's grid."""
         low, high = (to_even(end.double().reshape(-1), x.fraction) for end in (low, high))
         value = self._clamped(x, low, high, name)
         ends = torch.maximum(low.detach().abs(), high.detach().abs()).cpu().numpy()
@@ -296,7 +296,7 @@ def finest(largest: float, bits: int) -> int:
     return math.floor(math.log2(((1 << (bits - 1)) - 1) / largest))
 
 
-def quantised_rows(weights: Tensor, bits: int, *, pairs_fit: bool = False) -> Matrix:
+def quantised_rows(weights: Tensor, bits: int, *, pairs_fit: bool = False) -> RoundedMatrix:
     """A matrix on its grid, with the fraction of each row: the largest that clips nothing.
 
     Where pairs are to fit, `255 (|w1| + |w2|) <= 32767` holds for neighbours in rows of 8 bits.
@@ -305,7 +305,9 @@ def quantised_rows(weights: Tensor, bits: int, *, pairs_fit: bool = False) -> Ma
     sizes = weights.detach().abs().amax(1)
     fraction = np.array([finest(size, bits) for size in sizes.tolist()])
     if pairs_fit and bits <= BYTE_BITS:
-        whole = np.abs(Matrix(to_even(weights.detach(), fraction[:, None]), fraction, bits).integers.astype(np.int64))
+        whole = np.abs(
+            RoundedMatrix(to_even(weights.detach(), fraction[:, None]), fraction, bits).integers.astype(np.int64)
+        )
         pairs = whole[:, :-1] + whole[:, 1:] if whole.shape[1] > 1 else whole
         fraction = fraction - (BYTE * pairs.max(1) > PAIR_LIMIT)
-    return Matrix(to_even(weights, fraction[:, None]), fraction, bits)
+    return RoundedMatrix(to_even(weights, fraction[:, None]), fraction, bits)

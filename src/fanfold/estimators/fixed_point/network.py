@@ -49,12 +49,12 @@ class QuantisedSettings(Checked):
     pairs_fit: bool = False  # whether 8-bit kernels that add two products in 16 bits are proved not to saturate
     trained: bool = False  # whether it begins from weights of a network that was trained in floating point
 
-    def build(self, problem: Problem) -> "Quantised":
+    def build(self, problem: Problem) -> "QuantisedNetwork":
         """The network before it was trained in whole numbers, without scales."""
         return _around(self.network.build(problem), self)
 
 
-class Quantised(nn.Module):
+class QuantisedNetwork(nn.Module):
     """A network in whole numbers, for which `quantised` chooses the scales or `fit`; not scale-equivariant.
 
     Whole numbers have the units of their ports, and what is beyond these saturates.
@@ -183,7 +183,7 @@ class Quantised(nn.Module):
         return Estimate(said["x_hat"], said.get("var"))
 
 
-class BoundQuantised(Quantised):
+class BoundQuantisedNetwork(QuantisedNetwork):
     """A network in whole numbers that belongs to one operator.
 
     Example:
@@ -214,15 +214,15 @@ def _parts(port: FormPort, numbers: Tensor) -> Tensor:
     return torch.view_as_real(numbers.resolve_conj()) if port.layout == "iq" else numbers
 
 
-def _around(network: nn.Module, settings: QuantisedSettings) -> Quantised:
-    kind = BoundQuantised if offers(network, Bound) else Quantised
+def _around(network: nn.Module, settings: QuantisedSettings) -> QuantisedNetwork:
+    kind = BoundQuantisedNetwork if offers(network, Bound) else QuantisedNetwork
     return kind(network, settings.widths, pairs_fit=settings.pairs_fit, trained=settings.trained)
 
 
 @checks_arguments
 def quantised(
     network: nn.Module, widths: Widths = "w8a8", obs: Observation | None = None, *, pairs_fit: bool = False
-) -> Quantised:
+) -> QuantisedNetwork:
     """A copy of a trained network that computes in whole numbers, its scales chosen on observations.
 
     Args:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fanfold.estimators.fixed_point.arithmetic import PORT_BITS, Arithmetic, Matrix, Scaled, Widths, finest
+from fanfold.estimators.fixed_point.arithmetic import PORT_BITS, Arithmetic, RoundedMatrix, Scaled, Widths, finest
 from fanfold.estimators.fixed_point.rounding import half_up, unit_of
 
 SINGLE_EXACT = 1 << 24  # whole numbers up to here are exact in single precision
@@ -48,7 +48,7 @@ class FakeQuantised(Arithmetic[Tensor]):
     def _constant(self, numbers: Tensor, fraction: np.ndarray) -> Tensor:
         return numbers[None]
 
-    def _product(self, x: Scaled[Tensor], weights: Matrix, outer: int, inner: int) -> Tensor:
+    def _product(self, x: Scaled[Tensor], weights: RoundedMatrix, outer: int, inner: int) -> Tensor:
         steep = max(np.abs(weights.fraction).max(), np.abs(x.fraction).max())
         exact = weights.row_sum * x.largest <= SINGLE_EXACT and steep <= SINGLE_FRACTION // 2
         carrier = torch.float32 if exact else torch.float64
