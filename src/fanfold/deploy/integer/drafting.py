@@ -20,6 +20,7 @@ class Drafting(Arithmetic[str]):
         widths: The bits of weights and activations.
         fractions: The fraction of each port and of each value that is narrowed, in order.
         pairs_fit: See `Arithmetic`.
+        noise_var: See `Arithmetic`.
 
     Example:
         >>> import torch
@@ -40,8 +41,9 @@ class Drafting(Arithmetic[str]):
         fractions: Sequence[int],
         *,
         pairs_fit: bool = False,
+        noise_var: float | None = None,
     ):
-        super().__init__(widths, fractions, pairs_fit=pairs_fit)
+        super().__init__(widths, fractions, pairs_fit=pairs_fit, noise_var=noise_var)
         self.draft, self.ports = draft, ports
 
     def _entered(self, name: str, fraction: int) -> str:
@@ -114,7 +116,8 @@ def drafted(network: InWholeNumbers, name: str = "estimator") -> IntegerProgram:
         raise ValueError("the scales of whole numbers are not chosen yet: train the network, or calibrate it.")
     draft, form = Draft(name), network.form
     ports = {port.name: port for port in form.inputs}
-    reader = Drafting(draft, ports, network.widths, network.fractions.tolist(), pairs_fit=network.pairs_fit)
+    known = {"pairs_fit": network.pairs_fit, "noise_var": network.known_noise_var}
+    reader = Drafting(draft, ports, network.widths, network.fractions.tolist(), **known)
     values = form.written(reader)
     for port in form.outputs:
         value = values[port.name]

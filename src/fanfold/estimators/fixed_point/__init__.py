@@ -7,6 +7,7 @@ A network gets an integer form by being registered with `integer_form`; its laye
 from fanfold.estimators.fixed_point.arithmetic import Arithmetic, RoundedMatrix, Scaled, Widths
 from fanfold.estimators.fixed_point.forms import FormPort, IntegerForm, integer_form
 from fanfold.estimators.fixed_point.network import BoundQuantisedNetwork, QuantisedNetwork, QuantisedSettings, quantised
+from fanfold.estimators.fixed_point.oamp import OAMPLayers
 from fanfold.estimators.fixed_point.readers import Calibrating, FakeQuantised
 from fanfold.estimators.fixed_point.soft_steps import SoftStep, SoftSteps, form_of_algorithm
 
@@ -17,6 +18,7 @@ __all__ = [
     "FakeQuantised",
     "FormPort",
     "IntegerForm",
+    "OAMPLayers",
     "QuantisedNetwork",
     "QuantisedSettings",
     "RoundedMatrix",

@@ -76,11 +76,14 @@ class Arithmetic(ABC, Generic[V]):
         fractions: The fraction of each value that is narrowed, in the order in which they are.
         pairs_fit: Whether weights of 8 bits lose one more, in rows that need it, so that `255 (|w1| + |w2|) <= 32767`
             for neighbours.
+        noise_var: The noise variance that tables are made for; None where it is not known.
     """
 
-    def __init__(self, widths: Widths, fractions: Sequence[int], *, pairs_fit: bool = False):
+    def __init__(
+        self, widths: Widths, fractions: Sequence[int], *, pairs_fit: bool = False, noise_var: float | None = None
+    ):
         self.weight_bits, self.bits = BITS_OF[widths]
-        self.pairs_fit, self._fractions = pairs_fit, iter(fractions)
+        self.pairs_fit, self.noise_var, self._fractions = pairs_fit, noise_var, iter(fractions)
 
     # What a reader has to know
 
@@ -233,6 +236,13 @@ class Arithmetic(ABC, Generic[V]):
         value = self._clamped(scaled, -most, most, name)
         return Scaled(value, fraction, min(scaled.largest, (1 << (bits - 1)) - 1))
 
+    def on_grid(self, x: Scaled[V], fraction: int, bits: int) -> Scaled[V]:
+        """The numbers in so many bits with a fraction that the layers themselves say, such as those of a table."""
+        scaled = self.shifted(x, np.array([fraction]))
+        most = torch.tensor([math.ldexp((1 << (bits - 1)) - 1, -fraction)], dtype=torch.float64)
+        value = self._clamped(scaled, -most, most, None)
+        return Scaled(value, scaled.fraction, min(scaled.largest, (1 << (bits - 1)) - 1))
+
     def output(self, x: Scaled[V], name: str) -> Scaled[V]:
         """What goes out by a port of that name."""
         return self.narrowed(x, PORT_BITS, name)
@@ -263,6 +273,23 @@ class Arithmetic(ABC, Generic[V]):
             name: The name of the value.
         """
         return self._tabled(x, function, bits, row, edges, name)
+
+    def picked(self, row: Scaled[V], edges: np.ndarray, rows: Tensor, bits: int = NUMBER_BITS) -> Scaled[V]:
+        """One of several rows of numbers `(rows, size)`: that of the number of edges which a value reaches.
+
+        Args:
+            row: What picks, `(1,)`.
+            edges: Whole numbers, rising, on the grid of `row`, `(rows - 1,)`.
+            rows: The numbers.
+            bits: How many each has.
+        """
+        rows, half = rows.double(), rows.shape[1] // 2
+        fraction, whole = np.array([finest(float(rows.detach().abs().max()), bits)]), np.array([0])
+        places = torch.arange(rows.shape[1], dtype=torch.float64) - half
+        at = Scaled(self._constant(places, whole), whole, half)
+        padded = torch.nn.functional.pad(rows, (0, 2 * half + 1 - rows.shape[1]))
+        value = self._looked_up(at, to_even(padded, fraction), fraction, row, edges, None)
+        return Scaled(value, fraction, (1 << (bits - 1)) - 1)
 
     def _tabled(
         self,

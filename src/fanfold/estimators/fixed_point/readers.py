@@ -4,7 +4,7 @@ Numbers on grids of powers of two are exact in double precision, and sums of pro
 2^24 in single precision too, so that these are an integer program's bits.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ class FakeQuantised(Arithmetic[Tensor]):
         widths: The bits of weights and activations.
         fractions: The fraction of each port and of each value that is narrowed, in order.
         pairs_fit: See `Arithmetic`.
+        noise_var: See `Arithmetic`.
 
     Example:
         >>> import torch
@@ -37,8 +38,16 @@ class FakeQuantised(Arithmetic[Tensor]):
         tensor([[ 0.2031, -1.9844]], dtype=torch.float64)
     """
 
-    def __init__(self, ports: Mapping[str, Tensor], widths: Widths, fractions: object = (), *, pairs_fit: bool = False):
-        super().__init__(widths, list(np.atleast_1d(np.asarray(fractions))), pairs_fit=pairs_fit)
+    def __init__(
+        self,
+        ports: Mapping[str, Tensor],
+        widths: Widths,
+        fractions: Sequence[int] = (),
+        *,
+        pairs_fit: bool = False,
+        noise_var: float | None = None,
+    ):
+        super().__init__(widths, fractions, pairs_fit=pairs_fit, noise_var=noise_var)
         self.ports = ports
 
     def _entered(self, name: str, fraction: int) -> Tensor:
@@ -88,7 +97,7 @@ class FakeQuantised(Arithmetic[Tensor]):
         if row is not None and edges is not None:
             reached = torch.from_numpy(np.ldexp(edges.astype(np.float64), -row.fraction)).to(x.value.device)
             picked = (row.value.detach()[..., None] >= reached).sum(-1)
-        picked = picked.expand_as(at)
+        picked, at = torch.broadcast_tensors(picked, at)
         if not torch.is_grad_enabled():
             return tables[picked, at]
         rise = tables.detach().diff(dim=1, prepend=tables[:, :1].detach(), append=tables[:, -1:].detach()) / (2 * unit)
@@ -112,8 +121,15 @@ class Calibrating(FakeQuantised):
         (127, [12, 4])
     """
 
-    def __init__(self, ports: Mapping[str, Tensor], widths: Widths, *, pairs_fit: bool = False):
-        super().__init__(ports, widths, pairs_fit=pairs_fit)
+    def __init__(
+        self,
+        ports: Mapping[str, Tensor],
+        widths: Widths,
+        *,
+        pairs_fit: bool = False,
+        noise_var: float | None = None,
+    ):
+        super().__init__(ports, widths, pairs_fit=pairs_fit, noise_var=noise_var)
         self.chosen: list[int] = []
 
     def _entered_fraction(self, name: str) -> int:
