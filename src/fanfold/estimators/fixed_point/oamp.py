@@ -6,11 +6,12 @@ With `A = U diag(d) Vᵀ` a layer is
     β = mean(h(u, v_r)),      d_r = narrow((x - β r) / (1 - β) - r),   r ← r + d_r,   e ← e - diag(d) Vᵀ d_r
 
 where v' is the variance that the layer before expects, and v_r that of r. All that depends on a variance is a row of a
-bank of tables, one for each decibel, which the variance picks: the weights g of squared residuals, the linear step w,
-the posterior mean over r and its variance over v_r. What matrices multiply is the change of r, as in `soft_steps`.
+bank of tables, one for every two decibels, which it picks: the weights g of squared residuals, the linear
+step w, the posterior mean over r and its variance over v_r. What matrices multiply is the change of r, as in `soft_steps`.
 """
 
 from collections.abc import Mapping
+from functools import singledispatch
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -19,19 +20,18 @@ from torch import Tensor
 
 from fanfold.algorithms import OAMP
 from fanfold.algorithms.base import Theta
-from fanfold.core.abilities import offers
 from fanfold.estimators.fixed_point.arithmetic import Arithmetic, RoundedMatrix, Scaled
 from fanfold.estimators.fixed_point.forms import FORMS, FormPort, IntegerForm
 from fanfold.estimators.fixed_point.soft_steps import form_of_algorithm
 from fanfold.observation import Observation
-from fanfold.priors import BernoulliGaussian
+from fanfold.priors import BernoulliGaussian, Prior
 from fanfold.unfolding.unfold import Unfolded
 
 V = TypeVar("V")
 
-FEWEST, ROWS, STEP_DB = -75.0, 80, 1.0  # of the variances that have rows, relative to the power of x
+LEAST_DB, ROWS, STEP_DB = -75.0, 40, 2.0  # of the variances that have rows, relative to the power of x
 WIDE_BITS = 28  # of variances, which span many decibels
-TABLE_BITS, REACH = 10, 8.0  # of r over its standard deviation, as the tables take it, up to 8
+TABLE_BITS, REACH_BITS = 9, 3  # of r over its standard deviation, as tables take it, up to 2^3
 SHARE_BITS, MOST_SHARE = 12, 0.97  # of β
 
 
@@ -41,7 +41,7 @@ class Variances(NamedTuple):
     Example:
         >>> from fanfold.estimators.fixed_point.oamp import Variances
         >>> Variances.of(0.1).centres.shape
-        torch.Size([80])
+        torch.Size([40])
     """
 
     centres: Tensor  # (rows,)
@@ -50,7 +50,7 @@ class Variances(NamedTuple):
     @classmethod
     def of(cls, power: float) -> "Variances":
         """For unknowns of this power."""
-        at = FEWEST + STEP_DB * np.arange(ROWS)
+        at = LEAST_DB + STEP_DB * np.arange(ROWS)
         centres, borders = (power * 10 ** (a / 10) for a in (at, at[:-1] + STEP_DB / 2))
         return cls(torch.from_numpy(centres), borders)
 
@@ -59,6 +59,17 @@ class Variances(NamedTuple):
         whole = np.rint(np.ldexp(self.borders, int(value.fraction[0]))).astype(np.int64)
         steps = np.arange(whole.size)
         return np.maximum.accumulate(whole - steps) + steps
+
+
+@singledispatch
+def bounded_gain(prior: Prior) -> bool:
+    """Whether the posterior mean over r is known at 0 and no longer changes far out, so that a table holds it."""
+    return False
+
+
+@bounded_gain.register
+def _(prior: BernoulliGaussian) -> bool:
+    return True
 
 
 @form_of_algorithm.register
@@ -75,7 +86,7 @@ def _(algorithm: OAMP, network: Unfolded) -> IntegerForm:
             raise ValueError(f"OAMP with {name} = {value} has no integer form yet; take {wanted}.")
     if "damping" in network.learn:
         raise ValueError("OAMP that learns its damping has no integer form yet; leave it out of learn.")
-    if not offers(algorithm.prior, BernoulliGaussian):
+    if not bounded_gain(algorithm.prior):
         raise ValueError(f"OAMP under {algorithm.prior} has no integer form yet; take a BernoulliGaussian prior.")
     if network.operator.seen().mask is not None:
         raise ValueError("the operator has columns of zeros; OAMP in integers needs to see every unknown.")
@@ -137,7 +148,7 @@ class OAMPLayers:
             step = arithmetic.product(q, back)
             r_k = arithmetic.narrowed(step if r is None else arithmetic.plus(step, r), 16)
             deviation = law.row(arithmetic, v, law.after(theta).rsqrt()[:, None])
-            u = arithmetic.on_grid(arithmetic.times(r_k, deviation), TABLE_BITS - 1 - round(np.log2(REACH)), TABLE_BITS)
+            u = arithmetic.on_grid(arithmetic.times(r_k, deviation), TABLE_BITS - 1 - REACH_BITS, TABLE_BITS)
             v_r = law.row(arithmetic, v, law.after(theta)[:, None], WIDE_BITS)
             x = arithmetic.times(r_k, denoiser.gain(arithmetic, u, v_r, theta))
             if k == len(thetas):
@@ -249,7 +260,8 @@ class _Denoiser:
         return arithmetic.on_grid(mean, SHARE_BITS - 1, SHARE_BITS)
 
     def _posterior(self, at: Tensor, theta: Theta) -> tuple[Tensor, Tensor, Tensor]:
-        at = torch.where(at == 0, torch.tensor(0.25 / 2 ** (TABLE_BITS - 4), dtype=at.dtype), at)  # the limit at 0
+        near_zero = torch.tensor(0.25 * 2.0 ** (1 + REACH_BITS - TABLE_BITS), dtype=at.dtype)
+        at = torch.where(at == 0, near_zero, at)  # for the limit of a ratio there
         v = self.variances.centres[:, None]
         r = at * v.sqrt()
         given = Theta(p=theta.p.double(), var=theta.var.double())
