@@ -6,8 +6,8 @@ With `A = U diag(d) Vᵀ` a layer is
     β = mean(h(u, v_r)),      d_r = narrow((x - β r) / (1 - β) - r),   r ← r + d_r,   e ← e - diag(d) Vᵀ d_r
 
 where v' is the variance that the layer before expects, and v_r that of r. All that depends on a variance is a row of a
-bank of tables, one for every two decibels, which it picks: the weights g of squared residuals, the linear
-step w, the posterior mean over r and its variance over v_r. What matrices multiply is the change of r, as in `soft_steps`.
+bank of tables, one for every two decibels, which it picks: the weights g of squared residuals, the linear step w, the
+posterior mean over r and its variance over v_r. What matrices multiply is the change of r, as in `soft_steps`.
 """
 
 from collections.abc import Mapping
