@@ -13,11 +13,8 @@ median_us       of a call of the integer C for one sample, one core, with p99; f
 """
 
 import argparse
-import ctypes
-import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,7 +24,7 @@ import fanfold as ff
 from fanfold.core.streams import generator_of
 from fanfold.core.table import Table
 from fanfold.core.units import nmse_db
-from fanfold.deploy import Timing, compile_shared, compiled, integer
+from fanfold.deploy import Timing, compiled, integer
 from fanfold.deploy.cost import timed_us
 from fanfold.deploy.latency import one_core, time_c
 
@@ -84,14 +81,8 @@ def cpu_seconds(work: Callable[[], Any]) -> tuple[Any, float]:
 
 def times_in_c(program: integer.IntegerProgram, y: np.ndarray) -> Timing:
     """The times of a call of the C of a program, for one sample."""
-    with tempfile.TemporaryDirectory() as folder:
-        integer.program_to_c(program).write(folder)
-        library = ctypes.CDLL(str(compile_shared([Path(folder, f"{program.name}.c")])))
-    run = library[f"{program.name}_run"]
-    given = program.inputs[0].integers(y[:1].astype(np.float64))
-    said = np.empty(program.outputs[0].shape, program.outputs[0].dtype)
-    pointers = [ctypes.c_void_p(array.ctypes.data) for array in (given, said)]
-    return Timing.of(timed_us(lambda: run(*pointers), CALLS))
+    given = {"y": program.inputs[0].integers(y[:1].astype(np.float64))}
+    return Timing.of(timed_us(integer.CompiledProgram(program).prepared(given), CALLS))
 
 
 def losses(name: str, problem: Any, *, quick: bool) -> list[dict[str, Any]]:

@@ -8,7 +8,16 @@ import fanfold as ff
 from fanfold.cli import main as cli
 from fanfold.core.streams import generator_of
 from fanfold.core.units import nmse_db
-from fanfold.deploy.integer import Draft, Drafting, IntegerEstimator, compiled, drafted, load_program, play
+from fanfold.deploy.integer import (
+    Draft,
+    Drafting,
+    IntegerEstimator,
+    compiled,
+    drafted,
+    load_program,
+    play,
+    program_to_onnx,
+)
 from fanfold.deploy.release import verify_bundle
 from fanfold.estimators import quantised
 from fanfold.estimators.fixed_point import Calibrating, FakeQuantised, FormPort, integer_form
@@ -76,6 +85,25 @@ def test_it_is_the_program_after_training_too(net, widths):
 def test_c_gives_the_bits_too(net, observed):
     whole = quantised(net, "w8a8", observed)
     assert torch.equal(compiled(drafted(whole))(observed).x, whole(observed).x.detach())
+
+
+def test_onnx_runtime_gives_the_bits_too(net, observed, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    whole = quantised(net, "w8a8", observed)
+    program = drafted(whole)
+    path = program_to_onnx(program, tmp_path / "estimator.onnx")
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    (integers,) = session.run(["x_hat"], {"y": program.inputs[0].integers(observed.y.double().numpy())})
+    numbers = torch.from_numpy(program.outputs[0].numbers(integers))
+    assert torch.equal(numbers, whole(observed).x.detach().double())
+
+
+def test_time_knows_the_c_of_whole_numbers(observed):
+    whole = quantised(trained("lista-cp", 2), "w8a8", observed)
+    eager, in_c = ff.deploy.time_backends(whole, observed[:2], ["eager", "c"], calls=20)
+    assert eager.timing is not None
+    assert in_c.timing is not None
+    assert in_c.multiply_accumulates == drafted(whole).multiply_accumulates
 
 
 def test_two_readers_agree_on_every_operation():
