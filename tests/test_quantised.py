@@ -181,6 +181,30 @@ def test_oamp_needs_one_noise_variance():
         quantised(ff.unfold(ff.algorithms.OAMP(), problem, 2, {"damping": "tied"}))
 
 
+def test_sums_that_would_not_fit_lose_their_last_digits():
+    """Values of very different scales, as residuals are that shrink from layer to layer."""
+    numbers = torch.rand(50, 4, generator=generator_of(0), dtype=torch.float64)
+
+    def layers(arithmetic):
+        total = arithmetic.entered("y")
+        for k in range(1, 6):
+            finer = arithmetic.number(0.01 ** torch.full((4,), float(k)))
+            total = arithmetic.minus(total, arithmetic.times(arithmetic.within(total), finer))
+        return arithmetic.output(total, "x_hat")
+
+    chooser = Calibrating({"y": numbers}, "w16a16")
+    layers(chooser)
+    with torch.no_grad():
+        said = layers(FakeQuantised({"y": numbers}, "w16a16", chooser.chosen))
+    writer = Drafting(Draft("finer"), {"y": FormPort("y", (4,))}, "w16a16", chooser.chosen)
+    writer.draft.output(layers(writer).value, (4,), chooser.chosen[-1])
+    program = writer.draft.finish()
+    assert max(row.bound for row in program.proof.rows) > 2**40
+    whole = play(program, {"y": program.inputs[0].integers(numbers.numpy())})["x_hat"]
+    assert np.array_equal(np.ldexp(said.value.numpy(), chooser.chosen[-1]), whole)
+    torch.testing.assert_close(said.value, numbers * (1 - 0.01) * (1 - 1e-4), rtol=0, atol=1e-4)
+
+
 # Gradients
 
 

@@ -22,6 +22,7 @@ Widths = Literal["w8a8", "w8a12", "w16a16"]
 BITS_OF: dict[str, tuple[int, int]] = {"w8a8": (8, 8), "w8a12": (8, 12), "w16a16": (16, 16)}  # weights, activations
 PORT_BITS = 16  # of what comes in and goes out, which no matrix multiplies as it is
 NUMBER_BITS = 16  # of numbers that multiply a sum
+MOST_BITS = 46  # of a sum, its sign apart
 SUM_BITS = 27  # of a sum that such a number multiplies, its sign apart
 BYTE, PAIR_LIMIT, BYTE_BITS = 255, (1 << 15) - 1, 8  # of 8-bit kernels that add two products in 16 bits
 
@@ -190,16 +191,21 @@ class Arithmetic(ABC, Generic[V]):
         return self.shifted(x, x.fraction - excess) if excess > 0 else x
 
     def plus(self, left: Scaled[V], right: Scaled[V], name: str | None = None) -> Scaled[V]:
-        """The sum, without loss: with the finer one of both fractions, entry by entry."""
-        fraction = np.maximum(left.fraction, right.fraction)
-        left, right = self.shifted(left, fraction), self.shifted(right, fraction)
-        return Scaled(self._sum(left, right, 1, name), fraction, left.largest + right.largest)
+        """The sum, with the finer one of both fractions, entry by entry; digits beyond 46 bits are lost."""
+        left, right = self._aligned(left, right)
+        return Scaled(self._sum(left, right, 1, name), left.fraction, left.largest + right.largest)
 
     def minus(self, left: Scaled[V], right: Scaled[V], name: str | None = None) -> Scaled[V]:
-        """The difference, without loss: with the finer one of both fractions, entry by entry."""
+        """The difference, with the finer one of both fractions, entry by entry; digits beyond 46 bits are lost."""
+        left, right = self._aligned(left, right)
+        return Scaled(self._sum(left, right, -1, name), left.fraction, left.largest + right.largest)
+
+    def _aligned(self, left: Scaled[V], right: Scaled[V]) -> tuple[Scaled[V], Scaled[V]]:
+        """Both with one fraction, so fine that their sum is proved to fit."""
         fraction = np.maximum(left.fraction, right.fraction)
-        left, right = self.shifted(left, fraction), self.shifted(right, fraction)
-        return Scaled(self._sum(left, right, -1, name), fraction, left.largest + right.largest)
+        most = sum(x.largest << int((fraction - x.fraction).max()) for x in (left, right))
+        fraction = fraction - max(0, most.bit_length() - MOST_BITS)
+        return self.shifted(left, fraction), self.shifted(right, fraction)
 
     def times(self, left: Scaled[V], right: Scaled[V]) -> Scaled[V]:
         """The products entry by entry, exactly."""

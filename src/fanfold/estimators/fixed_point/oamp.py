@@ -90,7 +90,7 @@ def _(algorithm: OAMP, network: Unfolded) -> IntegerForm:
         raise ValueError(f"OAMP under {algorithm.prior} has no integer form yet; take a BernoulliGaussian prior.")
     if network.operator.seen().mask is not None:
         raise ValueError("the operator has columns of zeros; OAMP in integers needs to see every unknown.")
-    return OAMPLayers(network)
+    return OAMPLayers(network, algorithm.prior)
 
 
 FORMS |= {"unfolded OAMP with a BernoulliGaussian prior"}
@@ -101,6 +101,7 @@ class OAMPLayers:
 
     Args:
         network: The network.
+        prior: The prior of its algorithm.
 
     Example:
         >>> import fanfold as ff
@@ -110,8 +111,8 @@ class OAMPLayers:
         (40,)
     """
 
-    def __init__(self, network: Unfolded):
-        self.network = network
+    def __init__(self, network: Unfolded, prior: Prior):
+        self.network, self.prior = network, prior
         A = network.operator
         U, d, right = A.wide.svd()
         self.constants = {"U": U.matrix().double(), "d": d.double(), "V": right.matrix().double()}
@@ -139,8 +140,8 @@ class OAMPLayers:
         down = arithmetic.matrix(forward)
         rest = arithmetic.rest(forward, down)
         residual, r, expected = self._finely(arithmetic, arithmetic.entered("y"), U.mT), None, None
-        law = _Law(self.network.algorithm.prior.power, d, A.n, noise_var)
-        denoiser = _Denoiser(self.network.algorithm.prior, law.variances)
+        law = _Law(self.prior.power, d, A.n, noise_var)
+        denoiser = _Denoiser(self.prior, law.variances)
         for k, theta in enumerate(thetas, 1):
             e = arithmetic.narrowed(residual, 16)
             v = law.seen(arithmetic, e, expected, thetas[k - 2] if k > 1 else None, theta)
@@ -246,7 +247,7 @@ class _Law:
 class _Denoiser:
     """The posterior mean and its variance as tables over r over its deviation, a row for each variance."""
 
-    def __init__(self, prior: BernoulliGaussian, variances: Variances):
+    def __init__(self, prior: Prior, variances: Variances):
         self.prior, self.variances = prior, variances
 
     def gain(self, arithmetic: Arithmetic[V], u: Scaled[V], v_r: Scaled[V], theta: Theta) -> Scaled[V]:
