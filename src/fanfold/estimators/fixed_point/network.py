@@ -5,7 +5,6 @@ activations are chosen once, on the network as it is when training begins, and k
 """
 
 import copy
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -29,6 +28,7 @@ from fanfold.problems import Problem
 from fanfold.unfolding.unfold import UnfoldedSettings
 
 CALIBRATION_DRAWS = 500
+UNKNOWN = -1.0  # noise variance: NaN is not equal to itself
 
 NetworkSettings = UnfoldedSettings | MixerSettings | CNNSettings
 
@@ -65,7 +65,7 @@ class QuantisedNetwork(nn.Module):
         widths: The bits of weights and activations.
         fractions: The fraction of each port and each narrowed value, in the order in which they are computed.
         calibrated: Whether these are chosen.
-        noise_var: The noise variance of the observations that they are chosen on, for which tables are made; NaN where
+        noise_var: The noise variance of the observations that they are chosen on, for which tables are made; -1 where
             it is not known.
 
     Raises:
@@ -99,7 +99,7 @@ class QuantisedNetwork(nn.Module):
         silence = {port.name: torch.zeros(1, port.size) for port in self.form.inputs}
         for name, constant in self.form.constants.items():
             self.register_buffer(f"constant_{name}", constant)  # the tensor itself: loading weights fills it
-        self.register_buffer("noise_var", torch.tensor(math.nan, dtype=torch.float64))
+        self.register_buffer("noise_var", torch.tensor(UNKNOWN, dtype=torch.float64))
         self.register_buffer("fractions", torch.tensor(self._chosen(silence, 1.0)))
         self.register_buffer("calibrated", torch.tensor(data=False))
         self._has_weights = False  # of the training in floating point
@@ -122,7 +122,7 @@ class QuantisedNetwork(nn.Module):
     @property
     def known_noise_var(self) -> float | None:
         """The noise variance that tables are made for; None where it is not known."""
-        return None if self.noise_var.isnan() else self.noise_var.item()
+        return None if self.noise_var == UNKNOWN else self.noise_var.item()
 
     @property
     def origin(self) -> tuple[str, nn.Module]:

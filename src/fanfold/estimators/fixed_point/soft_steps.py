@@ -7,7 +7,8 @@ A layer `x ← soft(x + step W (y - A x), t)` is, with the residual e, y at firs
 which loses nothing but in the two narrowings: x is the sum of what A multiplied, and e is y - A x to the last digit.
 What A multiplies is the change of x, whose scale becomes finer from layer to layer, and never coarser, as layers
 converge. Where weights have 8 bits, half way through what rounding took from A multiplies x once, since an A that is
-rounded to 8 bits is as bad as noise some 40 dB below the measurements.
+rounded to 8 bits is as bad as noise some 40 dB below the measurements. Steps of ALISTA are larger than one, and so is
+then the rounding of e in 8 bits: in the last quarter of its layers e is narrowed in two parts, two products with W.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from fanfold.algorithms import ALISTA, LISTACP
 from fanfold.algorithms.base import Algorithm, Theta
-from fanfold.estimators.fixed_point.arithmetic import Arithmetic, Scaled
+from fanfold.estimators.fixed_point.arithmetic import BYTE_BITS, Arithmetic, Scaled
 from fanfold.estimators.fixed_point.forms import FORMS, FormPort, IntegerForm, integer_form
 from fanfold.observation import Observation
 from fanfold.unfolding.unfold import Unfolded
@@ -110,7 +111,7 @@ class SoftSteps:
         layers = [self.step_of(theta) for theta in self.network.thetas(template)]
         rest = arithmetic.rest(A.matrix(), matrix)
         for k, layer in enumerate(layers[:-1], 1):
-            shrunk = self._shrunk(arithmetic, layer, residual, x)
+            shrunk = self._shrunk(arithmetic, layer, residual, x, fine=4 * k > 3 * len(layers))
             if x is None:
                 x = change = arithmetic.narrowed(shrunk)
             else:
@@ -120,18 +121,22 @@ class SoftSteps:
             if rest is not None and k == len(layers) // 2:
                 missed = arithmetic.product(arithmetic.narrowed(x), rest)
                 residual = arithmetic.minus(residual, arithmetic.shifted(missed, residual.fraction))
-        return {"x_hat": arithmetic.output(self._shrunk(arithmetic, layers[-1], residual, x), "x_hat")}
+        return {"x_hat": arithmetic.output(self._shrunk(arithmetic, layers[-1], residual, x, fine=True), "x_hat")}
 
     def _shrunk(
-        self, arithmetic: Arithmetic[V], layer: SoftStep, residual: Scaled[V], x: Scaled[V] | None
+        self, arithmetic: Arithmetic[V], layer: SoftStep, residual: Scaled[V], x: Scaled[V] | None, *, fine: bool
     ) -> Scaled[V]:
         """`soft(x + step W (y - A x), threshold)`."""
-        r = self._stepped(arithmetic, layer, arithmetic.narrowed(residual))
+        r = self._stepped(arithmetic, layer, residual, fine=fine)
         return arithmetic.soft(r if x is None else arithmetic.plus(r, x), layer.threshold)
 
-    def _stepped(self, arithmetic: Arithmetic[V], layer: SoftStep, v: Scaled[V]) -> Scaled[V]:
-        """`step W v`."""
-        product = arithmetic.product(v, arithmetic.matrix(layer.W))
+    def _stepped(self, arithmetic: Arithmetic[V], layer: SoftStep, residual: Scaled[V], *, fine: bool) -> Scaled[V]:
+        """`step W v`; in 8 bits and where it is to be fine, v has a second part, what rounding took from it."""
+        matrix, v = arithmetic.matrix(layer.W), arithmetic.narrowed(residual)
+        product = arithmetic.product(v, matrix)
         if layer.step is None:
             return product
+        if fine and arithmetic.bits <= BYTE_BITS:
+            second = arithmetic.narrowed(arithmetic.minus(residual, v))
+            product = arithmetic.plus(product, arithmetic.product(second, matrix))
         return arithmetic.times(arithmetic.within(product), arithmetic.number(layer.step))
