@@ -127,10 +127,10 @@ class SoftSteps:
         self, arithmetic: Arithmetic[V], layer: SoftStep, residual: Scaled[V], x: Scaled[V] | None, *, fine: bool
     ) -> Scaled[V]:
         """`soft(x + step W (y - A x), threshold)`."""
-        r = self._stepped(arithmetic, layer, residual, fine=fine)
+        r = self.stepped(arithmetic, layer, residual, fine=fine)
         return arithmetic.soft(r if x is None else arithmetic.plus(r, x), layer.threshold)
 
-    def _stepped(self, arithmetic: Arithmetic[V], layer: SoftStep, residual: Scaled[V], *, fine: bool) -> Scaled[V]:
+    def stepped(self, arithmetic: Arithmetic[V], layer: SoftStep, residual: Scaled[V], *, fine: bool) -> Scaled[V]:
         """`step W v`; in 8 bits and where it is to be fine, v has a second part, what rounding took from it."""
         matrix, v = arithmetic.matrix(layer.W), arithmetic.narrowed(residual)
         product = arithmetic.product(v, matrix)
