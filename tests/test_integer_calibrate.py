@@ -60,17 +60,20 @@ class Watching(FakeQuantised):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        self.multiplied, self.skipped = [], []
+        self.multiplied, self.skipped, self.products = [], [], []
 
     def product(self, x, weights, outer=1, inner=1):
         """The product; what A itself multiplies is kept."""
         if weights.numbers.shape == PROBLEM.A.shape and weights.numbers.abs().max() > 0.1:  # not what rounding took
             self.multiplied.append(x.value)
-        return super().product(x, weights, outer, inner)
+        scaled = super().product(x, weights, outer, inner)
+        self.products.append(scaled.value)
+        return scaled
 
     def plus(self, left, right, name=None):
         """The sum; the second part is x, of a layer or of its change."""
-        self.skipped.append(right.value)
+        if not any(right.value is product for product in self.products):  # the second part of a residual
+            self.skipped.append(right.value)
         return super().plus(left, right, name)
 
 

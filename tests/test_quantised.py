@@ -21,6 +21,7 @@ from fanfold.deploy.integer import (
 from fanfold.deploy.release import verify_bundle
 from fanfold.estimators import quantised
 from fanfold.estimators.fixed_point import Calibrating, FakeQuantised, FormPort, SoftStep, SoftSteps, integer_form
+from fanfold.evaluation import peers
 from fanfold.runs.directory import Run
 from fanfold.training.trainer import Trainer
 
@@ -317,6 +318,7 @@ def train_run(path, *more: str) -> None:
 
 
 def test_a_quantised_run_resumes_is_kept_and_leaves_as_an_integer_program(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(peers, "find_spec", lambda name: None)  # without peers of other libraries, which take a minute
     path = tmp_path / "run"
     train_run(path)
     few = ["--steps", "6", "--batch", "8", "--validate-every", "2", "--validation-samples", "50", "--threads", "1"]
