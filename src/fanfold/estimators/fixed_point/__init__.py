@@ -4,12 +4,13 @@ A network gets an integer form by being registered with `integer_form`; its laye
 `Arithmetic`, once.
 """
 
-from fanfold.estimators.fixed_point.arithmetic import Arithmetic, RoundedMatrix, Scaled, Widths
+from fanfold.estimators.fixed_point.arithmetic import Arithmetic, Widths
 from fanfold.estimators.fixed_point.forms import FormPort, IntegerForm, integer_form
 from fanfold.estimators.fixed_point.network import BoundQuantisedNetwork, QuantisedNetwork, QuantisedSettings, quantised
 from fanfold.estimators.fixed_point.oamp import OAMPLayers
 from fanfold.estimators.fixed_point.readers import Calibrating, FakeQuantised
 from fanfold.estimators.fixed_point.soft_steps import SoftStep, SoftSteps, form_of_algorithm
+from fanfold.estimators.fixed_point.values import RoundedMatrix, Scaled
 
 __all__ = [
     "Arithmetic",

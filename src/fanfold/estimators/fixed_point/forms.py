@@ -6,7 +6,8 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 from torch import Tensor, nn
 
-from fanfold.estimators.fixed_point.arithmetic import Arithmetic, Scaled
+from fanfold.estimators.fixed_point.arithmetic import Arithmetic
+from fanfold.estimators.fixed_point.values import Scaled
 from fanfold.observation import Observation
 
 

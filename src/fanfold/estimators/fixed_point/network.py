@@ -16,9 +16,10 @@ from fanfold.algorithms import LISTACP
 from fanfold.core.abilities import ability, offers
 from fanfold.core.settings import Checked, checks_arguments
 from fanfold.estimators.base import Bound, Grouped, InWholeNumbers, Kept, Preparable
-from fanfold.estimators.fixed_point.arithmetic import Arithmetic, Scaled, Widths
+from fanfold.estimators.fixed_point.arithmetic import Arithmetic, Widths
 from fanfold.estimators.fixed_point.forms import FormPort, integer_form
 from fanfold.estimators.fixed_point.readers import Calibrating, FakeQuantised
+from fanfold.estimators.fixed_point.values import Scaled
 from fanfold.estimators.ofdm.beam_mixer import MixerSettings
 from fanfold.estimators.ofdm.grid_cnn import CNNSettings
 from fanfold.linops import LinearOperator

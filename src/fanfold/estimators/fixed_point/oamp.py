@@ -20,9 +20,10 @@ from torch import Tensor
 
 from fanfold.algorithms import OAMP
 from fanfold.algorithms.base import Theta
-from fanfold.estimators.fixed_point.arithmetic import Arithmetic, RoundedMatrix, Scaled
+from fanfold.estimators.fixed_point.arithmetic import Arithmetic
 from fanfold.estimators.fixed_point.forms import FORMS, FormPort, IntegerForm
 from fanfold.estimators.fixed_point.soft_steps import form_of_algorithm
+from fanfold.estimators.fixed_point.values import RoundedMatrix, Scaled
 from fanfold.observation import Observation
 from fanfold.priors import BernoulliGaussian, Prior
 from fanfold.unfolding.unfold import Unfolded

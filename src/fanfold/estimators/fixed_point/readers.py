@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fanfold.estimators.fixed_point.arithmetic import PORT_BITS, Arithmetic, RoundedMatrix, Scaled, Widths, finest
+from fanfold.estimators.fixed_point.arithmetic import PORT_BITS, Arithmetic, Widths
 from fanfold.estimators.fixed_point.rounding import half_up, unit_of
+from fanfold.estimators.fixed_point.values import RoundedMatrix, Scaled, finest
 
 SINGLE_EXACT = 1 << 24  # whole numbers up to here are exact in single precision
 SINGLE_FRACTION = 100  # fractions up to here, either way, are far from its smallest and largest numbers

@@ -20,8 +20,9 @@ from torch import Tensor
 
 from fanfold.algorithms import ALISTA, LISTACP
 from fanfold.algorithms.base import Algorithm, Theta
-from fanfold.estimators.fixed_point.arithmetic import BYTE_BITS, Arithmetic, Scaled
+from fanfold.estimators.fixed_point.arithmetic import Arithmetic
 from fanfold.estimators.fixed_point.forms import FORMS, FormPort, IntegerForm, integer_form
+from fanfold.estimators.fixed_point.values import BYTE_BITS, Scaled
 from fanfold.observation import Observation
 from fanfold.unfolding.unfold import Unfolded
 
