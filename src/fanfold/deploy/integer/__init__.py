@@ -13,6 +13,7 @@ from fanfold.deploy.integer.operations import (
     Bank,
     Clamp,
     Const,
+    Join,
     Lookup,
     MatMul,
     Mul,
@@ -20,6 +21,7 @@ from fanfold.deploy.integer.operations import (
     Rescale,
     Sub,
     Transpose,
+    Windows,
 )
 from fanfold.deploy.integer.player import play, values_of
 from fanfold.deploy.integer.program import IntegerPort, IntegerProgram
@@ -38,6 +40,7 @@ __all__ = [
     "IntegerEstimator",
     "IntegerPort",
     "IntegerProgram",
+    "Join",
     "Lookup",
     "MatMul",
     "Mul",
@@ -49,6 +52,7 @@ __all__ = [
     "Sub",
     "TorchProgram",
     "Transpose",
+    "Windows",
     "compiled",
     "fingerprint_of_program",
     "golden_vectors",

@@ -11,7 +11,7 @@ import numpy as np
 from fanfold.deploy.generated import indented
 from fanfold.deploy.integer.c_text import C_TYPES
 from fanfold.deploy.integer.c_values import CValues
-from fanfold.deploy.integer.operations import MatMul, highest
+from fanfold.deploy.integer.operations import MatMul, Windows, highest
 from fanfold.deploy.integer.ranges import BYTE, OFFSET
 
 VECTOR_BYTES = 64  # of the widest vectors of today
@@ -43,26 +43,23 @@ class ProductLoops:
     def __init__(self, values: CValues):
         self.values, self.padded_bytes = values, 0
 
-    def lines(self, op: MatMul) -> list[str]:
-        """The loop of one product."""
+    def lines(self, op: MatMul, windows: Windows | None = None) -> list[str]:
+        """The loop of one product, of a value or of the windows of one, which then are made one at a time."""
         weights = self._weights(op)
-        if op.inner > 1:
+        if not self._by_rows(op):
             return self._along_rows(op, weights)
         rows, columns = op.weights.shape
         padded, of_bytes = self._padded(op), self._of_bytes(op)
         self.padded_bytes = max(self.padded_bytes, padded * 2)
-        x, out = self.values.whole(op.source), self.values.place(op.name)
-        at = (f"o * {columns} + ", f"o * {rows} + ") if op.outer > 1 else ("", "")
+        out, at = self.values.place(op.name), f"o * {rows} + " if op.outer > 1 else ""
         value, shift, start = "int16_t", "", "0"
         if of_bytes:
             self.values.needs.add("bytes")
             offsets = self.values.constant(f"offset_{op.name}", -OFFSET * op.weights.sum(1, dtype=np.int64), "int32_t")
             value, shift, start = "byte_t", " + BYTE_OFFSET", f"BYTE_OFFSET ? {offsets}[r] : 0"
         declared = [f"{value} x[{padded}];"]
-        filled = [
-            f"for (i = 0; i < {columns}; i++) x[i] = ({value})({x}[{at[0]}i]{shift});",
-            f"for (; i < {padded}; i++) x[i] = 0;",
-        ]
+        filled = self._window(windows, "x", value, shift, "o") if windows else self._copied(op, value, shift)
+        filled.append(f"for (i = {columns}; i < {padded}; i++) x[i] = 0;")
         if self._halved(op):
             self.padded_bytes = max(self.padded_bytes, padded * 4)
             declared.append(f"{value} high[{padded}];")
@@ -74,12 +71,45 @@ class ProductLoops:
             f"for (r = 0; r < {rows}; r++) {{",
             f"    {C_TYPES[op.dtype]} s = {start};",
             *indented(self._row_sum(op, weights, padded)),
-            f"    {out}[{at[1]}r] = s;",
+            f"    {out}[{at}r] = s;",
             "}",
         ]
         if op.outer > 1:
             lines = [f"for (int32_t o = 0; o < {op.outer}; o++) {{", *indented(lines), "}"]
         return ["{", *indented([*declared, "int32_t r;", *lines]), "}"]
+
+    def windows(self, op: Windows) -> list[str]:
+        """The loop of windows that are stored."""
+        out, ctype = self.values.place(op.name), C_TYPES[self.values.program.dtypes[op.name]]
+        filled = self._window(op, f"({out} + o * {op.window})", ctype, "", "o")
+        return [f"for (int32_t o = 0; o < {op.shape[0] * op.shape[1]}; o++) {{", *indented(filled), "}"]
+
+    def _copied(self, op: MatMul, value: str, shift: str) -> list[str]:
+        columns = op.weights.shape[1]
+        entry = f"{self.values.whole(op.source)}[{f'o * {columns} + ' if op.outer > 1 else ''}i]"
+        return [f"for (i = 0; i < {columns}; i++) x[i] = ({value})({entry}{shift});"]
+
+    def _window(self, op: Windows, target: str, value: str, shift: str, place: str) -> list[str]:
+        """The entries of the window around a place, in order; zero where it leaves the picture."""
+        (rows, columns, channels), (h, w) = op.shape, op.kernel
+        x = self.values.whole(op.source)
+        return [
+            f"for (int32_t k = 0; k < {h * w}; k++) {{",
+            f"    const int32_t p = {place} / {columns} + k / {w} - {h // 2};",
+            f"    const int32_t q = {place} % {columns} + k % {w} - {w // 2};",
+            f"    {value} *to = {target} + k * {channels};",
+            f"    if (p < 0 || p >= {rows} || q < 0 || q >= {columns}) {{",
+            f"        for (i = 0; i < {channels}; i++) to[i] = ({value})(0{shift});",
+            "        continue;",
+            "    }",
+            f"    const int32_t at = (p * {columns} + q) * {channels};",
+            f"    for (i = 0; i < {channels}; i++) to[i] = ({value})({x}[at + i]{shift});",
+            "}",
+        ]
+
+    def _by_rows(self, op: MatMul) -> bool:
+        """Whether each row of weights is a sum over neighbours in memory, of words at most."""
+        return op.inner == 1 and self.values.program.dtypes[op.source] in ("int8", "int16")
 
     def _row_sum(self, op: MatMul, weights: str, padded: int) -> list[str]:
         term, in_block = (f"(int32_t){weights}[r][{at}] * (int32_t)x[{at}]" for at in ("i", "b + i"))
@@ -118,7 +148,7 @@ class ProductLoops:
 
     def _weights(self, op: MatMul) -> str:
         columns = op.weights.shape[1]
-        padded = self._padded(op) if op.inner == 1 else columns
+        padded = self._padded(op) if self._by_rows(op) else columns
         weights = np.pad(op.weights, ((0, 0), (0, padded - columns)))
         return self.values.constant(f"w_{op.name}", weights, C_TYPES[op.weights.dtype.name])
 
