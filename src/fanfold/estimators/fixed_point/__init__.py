@@ -1,0 +1,34 @@
+"""Networks in whole numbers: one description of their layers, which torch trains with and integer programs are made of.
+
+A network gets an integer form by being registered with `integer_form`; its layers are written in the operations of
+`Arithmetic`, once.
+"""
+
+from fanfold.estimators.fixed_point.arithmetic import Arithmetic, Matrix, Scaled, Widths
+from fanfold.estimators.fixed_point.forms import FormPort, IntegerForm, integer_form
+from fanfold.estimators.fixed_point.network import BoundQuantised, Quantised, QuantisedSettings, quantised
+from fanfold.estimators.fixed_point.readers import Calibrating, FakeQuantised
+from fanfold.estimators.fixed_point.soft_steps import SoftStep, SoftSteps, form_of_algorithm
+
+__all__ = [
+    "Arithmetic",
+    "BoundQuantised",
+    "Calibrating",
+    "FakeQuantised",
+    "FormPort",
+    "IntegerForm",
+    "Matrix",
+    "Quantised",
+    "QuantisedSettings",
+    "Scaled",
+    "SoftStep",
+    "SoftSteps",
+    "Widths",
+    "form_of_algorithm",
+    "integer_form",
+    "quantised",
+]
+
+
+def __dir__() -> list[str]:
+    return __all__
