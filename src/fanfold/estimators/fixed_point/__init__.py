@@ -8,6 +8,7 @@ from fanfold.estimators.fixed_point.arithmetic import Arithmetic, Matrix, Scaled
 from fanfold.estimators.fixed_point.forms import FormPort, IntegerForm, integer_form
 from fanfold.estimators.fixed_point.network import BoundQuantised, Quantised, QuantisedSettings, quantised
 from fanfold.estimators.fixed_point.readers import Calibrating, FakeQuantised
+from fanfold.estimators.fixed_point.shaped import ShapedArithmetic
 from fanfold.estimators.fixed_point.soft_steps import SoftStep, SoftSteps, form_of_algorithm
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "Quantised",
     "QuantisedSettings",
     "Scaled",
+    "ShapedArithmetic",
     "SoftStep",
     "SoftSteps",
     "Widths",
