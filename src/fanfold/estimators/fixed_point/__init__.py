@@ -6,6 +6,7 @@ A network gets an integer form by being registered with `integer_form`; its laye
 
 from fanfold.estimators.fixed_point.arithmetic import Arithmetic, Matrix, Scaled, Widths
 from fanfold.estimators.fixed_point.forms import FormPort, IntegerForm, integer_form
+from fanfold.estimators.fixed_point.mixer_form import MixerForm
 from fanfold.estimators.fixed_point.network import BoundQuantised, Quantised, QuantisedSettings, quantised
 from fanfold.estimators.fixed_point.readers import Calibrating, FakeQuantised
 from fanfold.estimators.fixed_point.shaped import ShapedArithmetic
@@ -19,6 +20,7 @@ __all__ = [
     "FormPort",
     "IntegerForm",
     "Matrix",
+    "MixerForm",
     "Quantised",
     "QuantisedSettings",
     "Scaled",
