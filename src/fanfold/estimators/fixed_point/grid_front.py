@@ -97,7 +97,7 @@ class GridFront:
         """Pilots over the root of the channel's power, and the noise over that power."""
         y, noise_var = a.entered("y"), a.entered("noise_var", NOISE_BITS)
         if self.grid.front_end.known_power:
-            return UnitPilots(a.narrowed(y), self._level(a, self._log(a, noise_var), None), None)
+            return UnitPilots(a.roomy(y, self.inputs[0].size), self._level(a, self._log(a, noise_var), None), None)
         power = self._power(a, y, noise_var)
         noise_var = a.shifted(noise_var, power.fraction)
         logarithm = a.log2(power, OCTAVES, DIGITS)
@@ -109,8 +109,8 @@ class GridFront:
             return power_of_two(octaves).sqrt()
 
         amplified = a.times(y, a.table(logarithm.value, lambda value: 1 / root(value), TABLE_BITS))
-        level = self._level(a, self._log(a, noise_var), self._exact(a, logarithm))
-        return UnitPilots(a.narrowed(amplified), level, a.table(logarithm.value, root, TABLE_BITS))
+        level = self._level(a, self._log(a, noise_var), exact_log2(a, logarithm))
+        return UnitPilots(a.roomy(amplified, self.inputs[0].size), level, a.table(logarithm.value, root, TABLE_BITS))
 
     def _power(self, a: ShapedArithmetic[V], y: Scaled[V], noise_var: Scaled[V]) -> Scaled[V]:
         """The power of the channel: that of the pilots less that of the noise, at least a share of either."""
@@ -126,16 +126,7 @@ class GridFront:
         return power
 
     def _log(self, a: ShapedArithmetic[V], power: Scaled[V]) -> Scaled[V]:
-        return self._exact(a, a.log2(power, OCTAVES, DIGITS))
-
-    def _exact(self, a: ShapedArithmetic[V], logarithm: Logarithm) -> Scaled[V]:
-        """Logarithms with the fraction of levels, by a table that knows where they are linear."""
-        beyond = logarithm.beyond
-
-        def exact(value: Tensor) -> Tensor:
-            return power_of_two(value).log2() + beyond
-
-        return a.shifted(a.table(logarithm.value, exact, TABLE_BITS), np.array([LEVEL]))
+        return exact_log2(a, a.log2(power, OCTAVES, DIGITS))
 
     def _level(self, a: ShapedArithmetic[V], noise: Scaled[V], power: Scaled[V] | None) -> Scaled[V]:
         level = noise if power is None else a.minus(noise, power)
@@ -170,6 +161,15 @@ class GridFront:
         if pilots.root is not None:
             x = a.times(x, pilots.root)
         return {"x_hat": a.output(x, "x_hat")}
+
+
+def exact_log2(a: ShapedArithmetic[V], logarithm: Logarithm) -> Scaled[V]:
+    """Logarithms with the fraction of levels, by a table that knows where they are linear."""
+
+    def exact(value: Tensor) -> Tensor:
+        return power_of_two(value).log2() + logarithm.beyond
+
+    return a.shifted(a.table(logarithm.value, exact, TABLE_BITS), np.array([LEVEL]))
 
 
 def in_pairs(weights: Tensor) -> Tensor:

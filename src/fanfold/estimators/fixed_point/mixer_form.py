@@ -20,6 +20,7 @@ from fanfold.estimators.fixed_point.grid_front import (
     OCTAVES,
     TABLE_BITS,
     GridFront,
+    exact_log2,
     in_pairs,
 )
 from fanfold.estimators.fixed_point.shaped import ShapedArithmetic
@@ -29,7 +30,6 @@ from fanfold.estimators.ofdm.grid_network import LOG_POWER_SCALE
 V = TypeVar("V")
 
 POWER_DIGITS = 4  # of logarithms of the powers that the network sees
-LINEAR_LOGARITHM = 0.0573  # mean of what a logarithm is above one that is linear in each octave
 LEAST_SEEN, MOST_SEEN = -7.0, 24.0  # octaves of power over noise
 GELU_BITS = 11  # of what goes into its table
 
@@ -79,7 +79,7 @@ class MixerForm(GridFront):
             c, a.narrowed_along(change, (antennas, 2, state), (2,)), antennas, (2 * modes, 2 * state)
         )
         x = a.linear(ends, in_pairs(torch.cat([to_grid, of_state.mT], 1)), outer=antennas)
-        return self._given(a, a.narrowed(x, TABLE_BITS), pilots)
+        return self._given(a, a.roomy(x, 2 * antennas * net.entries, TABLE_BITS), pilots)
 
 
 class _Level:
@@ -121,12 +121,12 @@ def _changed(
     """What a stage adds to the state, `(antennas, 2, state)`."""
     groups, delays, beams = stage.groups, stage.delays, stage.beams
     each, places = antennas // groups, delays * groups
-    u = a.narrowed(u, TABLE_BITS)
+    u = a.roomy(u, places * 2 * beams, TABLE_BITS)
     gains = _gains(a, stage, u, level)
     both = a.joined(gains, gains, places, (beams, beams))
     v = a.narrowed_along(a.times(u, both), (delays, groups, 2, beams), (0,))
     back = a.linear(v, from_right(stage.from_beams).mT, outer=places)
-    back = a.narrowed(back)
+    back = a.roomy(back, antennas * 2 * delays)
     back = a.moved(back, (delays, groups, 2, each), (1, 3, 2, 0))
     return a.linear(back, from_right(stage.from_delays).mT, outer=antennas)
 
@@ -136,12 +136,11 @@ def _gains(a: ShapedArithmetic[V], stage: MixerStage, u: Scaled[V], level: _Leve
     delays, beams, width = stage.delays, stage.beams, stage.think.in_features
     seen = stage.groups * beams
     power = a.log2(a.summed(a.times(u, u), delays * stage.groups, 2, beams), OCTAVES, POWER_DIGITS)
-    beyond = power.beyond + LINEAR_LOGARITHM
-    ends = (torch.tensor([end - power.beyond]) for end in (LEAST_SEEN, MOST_SEEN))
-    over_noise = a.clamped(a.minus(power.value, level.level), *ends)
+    ends = (torch.tensor([end]) for end in (LEAST_SEEN, MOST_SEEN))
+    over_noise = a.clamped(a.minus(exact_log2(a, power), level.level), *ends)
 
     def logarithm(octaves: Tensor) -> Tensor:
-        powers = torch.exp2((octaves + beyond).clamp(LEAST_SEEN - 1, MOST_SEEN + 1))
+        powers = torch.exp2(octaves.clamp(LEAST_SEEN - 1, MOST_SEEN + 1))
         return LOG_POWER_SCALE * (powers + SMALLEST_POWER_OVER_NOISE).log()
 
     features = a.table(over_noise, logarithm)
@@ -151,17 +150,17 @@ def _gains(a: ShapedArithmetic[V], stage: MixerStage, u: Scaled[V], level: _Leve
     of_level = (sums[:, None, None] * see.weight[:, seen:]).flatten(0, 1)
     bias = stage.place + sums[:, None] * see.bias
     hidden = a.added(a.linear(first, across[0], inner=width), level.felt(a, of_level))
-    hidden = _activated(a, a.added(hidden, a.number(bias)))
+    hidden = _activated(a, a.added(hidden, a.number(bias)), delays * width)
     second = a.narrowed_along(a.linear(hidden, stage.think.weight, outer=delays), (delays, width), (1,))
     bias = across[1].sum(1)[:, None] * stage.think.bias
-    more = _activated(a, a.added(a.linear(second, across[1], inner=width), a.number(bias)))
-    hidden = a.narrowed(a.added(hidden, more))
+    more = _activated(a, a.added(a.linear(second, across[1], inner=width), a.number(bias)), delays * width)
+    hidden = a.roomy(a.added(hidden, more), delays * width)
     gains = a.linear(hidden, stage.say.weight, outer=delays)
-    return a.narrowed(a.added(gains, a.number(stage.say.bias.repeat(delays))), TABLE_BITS)
+    return a.roomy(a.added(gains, a.number(stage.say.bias.repeat(delays))), delays * seen, TABLE_BITS)
 
 
-def _activated(a: ShapedArithmetic[V], x: Scaled[V]) -> Scaled[V]:
-    return a.table(a.narrowed(x, max(GELU_BITS, a.bits)), nn.functional.gelu)
+def _activated(a: ShapedArithmetic[V], x: Scaled[V], size: int) -> Scaled[V]:
+    return a.table(a.roomy(x, size, max(GELU_BITS, a.bits)), nn.functional.gelu)
 
 
 @integer_form.register

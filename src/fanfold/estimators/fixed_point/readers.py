@@ -21,6 +21,11 @@ HEADROOM = 1.25  # over what is seen
 FINER = 3  # how many scales are tried that clip more and more
 
 
+def _headroom(bits: int) -> float:
+    """Over the largest number seen: what has bits to spare gives some of them for what was not seen."""
+    return HEADROOM * 2 ** max(0, (bits - 8) // 3)
+
+
 class FakeQuantised(ShapedArithmetic[Tensor]):
     """Computes values as tensors of numbers `(batch, size)`, in double precision.
 
@@ -170,7 +175,7 @@ class Calibrating(FakeQuantised):
     def _fractions_for(self, x: Scaled[Tensor], bits: int, shape: tuple[int, ...], axes: tuple[int, ...]) -> np.ndarray:
         seen = x.value.reshape(-1, *shape).movedim([1 + axis for axis in axes], [*range(len(axes))])
         seen = seen.reshape(math.prod(shape[axis] for axis in axes), -1)
-        largest = HEADROOM * seen.abs().amax(1, keepdim=True)
+        largest = _headroom(bits) * seen.abs().amax(1, keepdim=True)
         first = np.array([finest(size, bits) for size in largest.flatten().tolist()])
         numbers, losses = torch.cat([seen, largest], 1), []
         for fraction in (first + k for k in range(FINER)):

@@ -124,6 +124,10 @@ class ShapedArithmetic(Arithmetic[V]):
         value = self._clamped(scaled, -most, most, None)
         return Scaled(value, _once(fraction), min(scaled.largest, (1 << (bits - 1)) - 1))
 
+    def roomy(self, x: Scaled[V], size: int, bits: int | None = None) -> Scaled[V]:
+        """The numbers `(size,)` with one fraction, which leaves more room than `narrowed` where there are many bits."""
+        return self.narrowed_along(x, (size,), (), bits)
+
     def number_at(self, values: Tensor, fraction: int) -> Scaled[V]:
         """Numbers of the layer itself `(size,)`, rounded to a fraction."""
         at = np.array([fraction])
