@@ -33,6 +33,23 @@ SURE = 12  # octaves of signal over noise beyond which a gain is 0 or 1
 NOISE_BITS = 32  # of the port of the noise variance, whose range is wide
 
 
+class Fine(NamedTuple):
+    """The bits of the filter that a network starts from, on which every digit of the estimate rests.
+
+    Example:
+        >>> from fanfold.estimators.fixed_point.grid_front import Fine
+        >>> Fine(weights=12, activations=14).weights
+        12
+    """
+
+    weights: int
+    activations: int
+
+
+FINE = Fine(12, 14)  # of which 128 products still add up within 32 bits
+FINEST = Fine(16, 16)
+
+
 class UnitPilots(NamedTuple, Generic[V]):
     """Pilots of a channel of unit power, in whole numbers.
 
@@ -93,11 +110,18 @@ class GridFront:
             raise ValueError("in whole numbers the network does not measure the noise: pass noise_var.")
         return {"y": obs.y, "noise_var": obs.noise_var.expand(*obs.y.shape[:-1], 1)}
 
+    def _fine(self, a: ShapedArithmetic[V]) -> Fine:
+        """The bits of the filter: at least those of the network behind it."""
+        return FINE if a.weight_bits < FINEST.weights else FINEST
+
     def _unit_pilots(self, a: ShapedArithmetic[V]) -> UnitPilots[V]:
         """Pilots over the root of the channel's power, and the noise over that power."""
         y, noise_var = a.entered("y"), a.entered("noise_var", NOISE_BITS)
+        bits = self._fine(a).activations
         if self.grid.front_end.known_power:
-            return UnitPilots(a.roomy(y, self.inputs[0].size), self._level(a, self._log(a, noise_var), None), None)
+            return UnitPilots(
+                a.roomy(y, self.inputs[0].size, bits), self._level(a, self._log(a, noise_var), None), None
+            )
         power = self._power(a, y, noise_var)
         noise_var = a.shifted(noise_var, power.fraction)
         logarithm = a.log2(power, OCTAVES, DIGITS)
@@ -110,7 +134,9 @@ class GridFront:
 
         amplified = a.times(y, a.table(logarithm.value, lambda value: 1 / root(value), TABLE_BITS))
         level = self._level(a, self._log(a, noise_var), exact_log2(a, logarithm))
-        return UnitPilots(a.roomy(amplified, self.inputs[0].size), level, a.table(logarithm.value, root, TABLE_BITS))
+        return UnitPilots(
+            a.roomy(amplified, self.inputs[0].size, bits), level, a.table(logarithm.value, root, TABLE_BITS)
+        )
 
     def _power(self, a: ShapedArithmetic[V], y: Scaled[V], noise_var: Scaled[V]) -> Scaled[V]:
         """The power of the channel: that of the pilots less that of the noise, at least a share of either."""
@@ -135,15 +161,16 @@ class GridFront:
     def _filtered(self, a: ShapedArithmetic[V], pilots: UnitPilots[V]) -> Filtered[V]:
         """Delay modes, their beams, and the gains of LMMSE."""
         net = self.grid
-        antennas, modes = net.antennas, net.modes
+        (antennas, modes), fine = (net.antennas, net.modes), self._fine(a)
         to_modes = from_right(net.to_modes).mT.unflatten(1, (2, -1)).transpose(1, 2).flatten(1)
-        z = a.narrowed_along(a.linear(pilots.y, to_modes, outer=antennas), (antennas, 2, modes), (2,))
+        z = a.linear(pilots.y, to_modes, outer=antennas, bits=fine.weights)
+        z = a.narrowed_along(z, (antennas, 2, modes), (2,), fine.activations)
         turned = a.moved(z, (antennas, 2, modes), (2, 1, 0))
-        beams = a.narrowed_along(
-            a.linear(turned, from_right(net.beams).mT, outer=modes), (modes, 2, antennas), (0,), TABLE_BITS
-        )
+        beams = a.linear(turned, from_right(net.beams).mT, outer=modes, bits=fine.weights)
+        beams = a.narrowed_along(beams, (modes, 2, antennas), (0,), TABLE_BITS)
         d = net.mode_var[:, None, None] * net.beam_var.expand(2, -1)
-        return Filtered(z, a.narrowed_along(self._gained(a, beams, d, pilots.level), (modes, 2, antennas), (0,)))
+        gained = self._gained(a, beams, d, pilots.level)
+        return Filtered(z, a.narrowed_along(gained, (modes, 2, antennas), (0,), fine.activations))
 
     def _gained(self, a: ShapedArithmetic[V], c: Scaled[V], d: Tensor, level: Scaled[V]) -> Scaled[V]:
         """`c d / (d + noise_var)`, entry by entry."""

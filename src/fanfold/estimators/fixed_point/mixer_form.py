@@ -56,29 +56,29 @@ class MixerForm(GridFront):
         """The layers."""
         net = self.network
         antennas, modes, state = net.antennas, net.modes, net.state
-        pilots = self._unit_pilots(a)
+        pilots, fine = self._unit_pilots(a), self._fine(a)
         filtered = self._filtered(a, pilots)
-        back = a.linear(filtered.beams, from_right(net.beams), outer=modes)
-        c = a.moved(
-            a.narrowed_along(back, (modes, 2, antennas), (0,)), (modes, 2, antennas), (2, 1, 0)
-        )  # (antennas, 2, modes)
+        back = a.linear(filtered.beams, from_right(net.beams), outer=modes, bits=fine.weights)
+        c = a.narrowed_along(back, (modes, 2, antennas), (0,), fine.activations)
+        c = a.moved(c, (modes, 2, antennas), (2, 1, 0))  # (antennas, 2, modes)
         to_grid, of_state = self._to_grid(), from_right(net.grid)
-        first = a.linear(c, of_state @ to_grid, outer=antennas)
+        first = a.linear(c, of_state @ to_grid, outer=antennas, bits=fine.weights)
+        z = a.narrowed_along(filtered.z, (antennas, 2, modes), (2,))
         level = _Level(a, pilots.level)
         change = None
         for stage in net.stages:
             seen = first if change is None else a.added(first, change)
             seen = a.narrowed_along(seen, (antennas, 2, state), (2,))
-            both = a.joined(filtered.z, seen, antennas, (2 * modes, 2 * state))
+            both = a.joined(z, seen, antennas, (2 * modes, 2 * state))
             turned = _turned(a, stage, both, antennas)
             step = _changed(a, stage, turned, level, antennas)
             change = step if change is None else a.added(change, step)
             change = a.narrowed_along(change, (antennas, 2, state), (2,), TABLE_BITS)
         assert change is not None
         ends = a.joined(
-            c, a.narrowed_along(change, (antennas, 2, state), (2,)), antennas, (2 * modes, 2 * state)
+            c, a.narrowed_along(change, (antennas, 2, state), (2,), fine.activations), antennas, (2 * modes, 2 * state)
         )
-        x = a.linear(ends, in_pairs(torch.cat([to_grid, of_state.mT], 1)), outer=antennas)
+        x = a.linear(ends, in_pairs(torch.cat([to_grid, of_state.mT], 1)), outer=antennas, bits=fine.weights)
         return self._given(a, a.roomy(x, 2 * antennas * net.entries, TABLE_BITS), pilots)
 
 
@@ -115,9 +115,7 @@ def both_modes(stage: MixerStage, columns: Tensor) -> int:
     return columns.shape[-1] - stage.from_delays.shape[-1]
 
 
-def _changed(
-    a: ShapedArithmetic[V], stage: MixerStage, u: Scaled[V], level: _Level, antennas: int
-) -> Scaled[V]:
+def _changed(a: ShapedArithmetic[V], stage: MixerStage, u: Scaled[V], level: _Level, antennas: int) -> Scaled[V]:
     """What a stage adds to the state, `(antennas, 2, state)`."""
     groups, delays, beams = stage.groups, stage.delays, stage.beams
     each, places = antennas // groups, delays * groups
