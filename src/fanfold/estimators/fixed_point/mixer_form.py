@@ -31,6 +31,7 @@ V = TypeVar("V")
 
 POWER_DIGITS = 4  # of logarithms of the powers that the network sees
 LEAST_SEEN, MOST_SEEN = -7.0, 24.0  # octaves of power over noise
+CENTRE = 2.0  # of what the network sees of powers, so that its sign tells something
 GELU_BITS = 11  # of what goes into its table
 
 
@@ -139,26 +140,27 @@ def _gains(a: ShapedArithmetic[V], stage: MixerStage, u: Scaled[V], level: _Leve
 
     def logarithm(octaves: Tensor) -> Tensor:
         powers = torch.exp2(octaves.clamp(LEAST_SEEN - 1, MOST_SEEN + 1))
-        return LOG_POWER_SCALE * (powers + SMALLEST_POWER_OVER_NOISE).log()
+        return LOG_POWER_SCALE * (powers + SMALLEST_POWER_OVER_NOISE).log() - CENTRE
 
-    features = a.table(over_noise, logarithm)
+    features = a.roomy(a.table(over_noise, logarithm, TABLE_BITS), delays * seen)
     see, across = stage.see, [*stage.across]
     first = a.narrowed_along(a.linear(features, see.weight[:, :seen], outer=delays), (delays, width), (1,))
     sums = across[0].sum(1)
     of_level = (sums[:, None, None] * see.weight[:, seen:]).flatten(0, 1)
-    bias = stage.place + sums[:, None] * see.bias
+    bias = stage.place + sums[:, None] * (see.bias + CENTRE * see.weight[:, :seen].sum(1))
     hidden = a.added(a.linear(first, across[0], inner=width), level.felt(a, of_level))
-    hidden = _activated(a, a.added(hidden, a.number(bias)), delays * width)
+    hidden = _activated(a, a.added(hidden, a.number(bias)), (delays, width))
     second = a.narrowed_along(a.linear(hidden, stage.think.weight, outer=delays), (delays, width), (1,))
     bias = across[1].sum(1)[:, None] * stage.think.bias
-    more = _activated(a, a.added(a.linear(second, across[1], inner=width), a.number(bias)), delays * width)
-    hidden = a.roomy(a.added(hidden, more), delays * width)
+    more = _activated(a, a.added(a.linear(second, across[1], inner=width), a.number(bias)), (delays, width))
+    hidden = a.narrowed_along(a.added(hidden, more), (delays, width), (0,))
     gains = a.linear(hidden, stage.say.weight, outer=delays)
     return a.roomy(a.added(gains, a.number(stage.say.bias.repeat(delays))), delays * seen, TABLE_BITS)
 
 
-def _activated(a: ShapedArithmetic[V], x: Scaled[V], size: int) -> Scaled[V]:
-    return a.table(a.roomy(x, size, max(GELU_BITS, a.bits)), nn.functional.gelu)
+def _activated(a: ShapedArithmetic[V], x: Scaled[V], shape: tuple[int, int]) -> Scaled[V]:
+    active = a.table(a.roomy(x, math.prod(shape), max(GELU_BITS, a.bits)), nn.functional.gelu, TABLE_BITS)
+    return a.narrowed_along(active, shape, (0,))
 
 
 @integer_form.register
