@@ -5,6 +5,7 @@ A network gets an integer form by being registered with `integer_form`; its laye
 """
 
 from fanfold.estimators.fixed_point.arithmetic import Arithmetic, Matrix, Scaled, Widths
+from fanfold.estimators.fixed_point.cnn_form import CNNForm
 from fanfold.estimators.fixed_point.forms import FormPort, IntegerForm, integer_form
 from fanfold.estimators.fixed_point.mixer_form import MixerForm
 from fanfold.estimators.fixed_point.network import BoundQuantised, Quantised, QuantisedSettings, quantised
@@ -15,6 +16,7 @@ from fanfold.estimators.fixed_point.soft_steps import SoftStep, SoftSteps, form_
 __all__ = [
     "Arithmetic",
     "BoundQuantised",
+    "CNNForm",
     "Calibrating",
     "FakeQuantised",
     "FormPort",
