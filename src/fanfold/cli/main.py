@@ -27,6 +27,7 @@ VERBS = {  # verb: the module of fanfold.cli that holds it, and what it does
     "simulate": ("training", "Draw from a problem ahead of training, in parallel; what is there is not drawn again."),
     "channels": ("channels", "Draw channels of a radio link into a dataset, or say what one holds."),
     "resume": ("training", "Go on with a training that stopped, to the same numbers."),
+    "quantise": ("training", "Train a trained run on in whole numbers, for an integer program that loses little."),
     "runs": ("trained", "List run directories."),
     "evaluate": ("trained", "Error of a trained run against its peers and limits, over conditions."),
     "apply": ("trained", "Use a trained run on your own measurements."),

@@ -24,7 +24,7 @@ def to_integers(
 
     Each scale is the power of two with the least squared error on what the integer layers before it give and on one
     more entry, larger by a quarter than all of these; beyond it, entries saturate. The ports `y` and `x_hat` have 16
-    bits, whatever the activations have. Training with quantisation, `ff.fit(net, problem, quantise=widths)`, loses less.
+    bits, whatever the activations have. Training in whole numbers, `ff.fit(net, problem, quantise=widths)`, loses less.
 
     Args:
         net: The network in floating point.

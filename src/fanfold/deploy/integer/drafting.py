@@ -1,4 +1,4 @@
-"""The reader that writes an integer program: of layers as their form says them, with the weights and scales they have."""
+"""The reader that writes an integer program, of layers as their form says them, with the weights that they have."""
 
 import math
 from collections.abc import Mapping, Sequence

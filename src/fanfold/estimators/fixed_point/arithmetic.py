@@ -1,7 +1,7 @@
 """What layers may compute in whole numbers, said once: torch trains with it, and integer programs are drafted by it.
 
-A value is a vector of whole numbers, each of which stands for `integer * 2^-fraction`. What loses digits is rounded half
-up, `(x + (1 << (s - 1))) >> s`; what is shifted to the left loses nothing. The scales of weights and of tables follow
+A value is a vector of whole numbers, each of which stands for `integer * 2^-fraction`. What loses digits is rounded
+half up, `(x + (1 << (s - 1))) >> s`; what is shifted to the left loses nothing. The scales of weights and of tables follow
 from their largest entry, those of activations are given. Jacob et al. (2018), with scales that are powers of two.
 """
 
@@ -22,7 +22,7 @@ Widths = Literal["w8a8", "w8a12", "w16a16"]
 BITS_OF: dict[str, tuple[int, int]] = {"w8a8": (8, 8), "w8a12": (8, 12), "w16a16": (16, 16)}  # weights, activations
 PORT_BITS = 16  # of what comes in and goes out, which no matrix multiplies as it is
 NUMBER_BITS = 16  # of numbers that multiply a sum
-SUM_BITS = 30  # of a sum that such a number multiplies, its sign apart
+SUM_BITS = 27  # of a sum that such a number multiplies, its sign apart
 BYTE, PAIR_LIMIT, BYTE_BITS = 255, (1 << 15) - 1, 8  # of 8-bit kernels that add two products in 16 bits
 
 
@@ -129,9 +129,9 @@ class Arithmetic(ABC, Generic[V]):
         edges: np.ndarray | None,
         name: str | None,
     ) -> V:
-        """The entries of tables `(rows, 2 largest + 1)`, whose numbers lie on their grid, at x and at the picked row."""
+        """The entries of tables `(rows, 2 largest + 1)`, which lie on their grid, at x and at the picked row."""
 
-    def _fraction_for(self, x: Scaled[V], bits: int) -> int:
+    def _fraction_for(self, x: Scaled[V], bits: int, least: int | None) -> int:
         """The fraction with which the next value is narrowed."""
         return next(self._fractions)
 
@@ -148,6 +148,12 @@ class Arithmetic(ABC, Generic[V]):
     def matrix(self, weights: Tensor, bits: int | None = None) -> Matrix:
         """Weights `(rows, columns)` in as many bits as weights have, each row on the finest grid that clips nothing."""
         return quantised_rows(weights, bits or self.weight_bits, pairs_fit=self.pairs_fit)
+
+    def rest(self, weights: Tensor, quantised: Matrix) -> Matrix | None:
+        """What rounding took from weights, as a matrix; None of more than 8 bits, where it is next to nothing."""
+        if quantised.bits > BYTE_BITS:
+            return None
+        return self.matrix(weights.double() - quantised.numbers.detach())
 
     def number(self, values: Tensor, bits: int = NUMBER_BITS) -> Scaled[V]:
         """Numbers of the layer itself, such as steps or a bias, `(size,)`."""
@@ -184,14 +190,16 @@ class Arithmetic(ABC, Generic[V]):
         return self.shifted(x, x.fraction - excess) if excess > 0 else x
 
     def plus(self, left: Scaled[V], right: Scaled[V], name: str | None = None) -> Scaled[V]:
-        """The sum, with the fraction of the first."""
-        right = self.shifted(right, left.fraction)
-        return Scaled(self._sum(left, right, 1, name), left.fraction, left.largest + right.largest)
+        """The sum, without loss: with the finer one of both fractions, entry by entry."""
+        fraction = np.maximum(left.fraction, right.fraction)
+        left, right = self.shifted(left, fraction), self.shifted(right, fraction)
+        return Scaled(self._sum(left, right, 1, name), fraction, left.largest + right.largest)
 
     def minus(self, left: Scaled[V], right: Scaled[V], name: str | None = None) -> Scaled[V]:
-        """The difference, with the fraction of the second: a matrix's product, say, which is finer than what is measured."""
-        left = self.shifted(left, right.fraction)
-        return Scaled(self._sum(left, right, -1, name), right.fraction, left.largest + right.largest)
+        """The difference, without loss: with the finer one of both fractions, entry by entry."""
+        fraction = np.maximum(left.fraction, right.fraction)
+        left, right = self.shifted(left, fraction), self.shifted(right, fraction)
+        return Scaled(self._sum(left, right, -1, name), fraction, left.largest + right.largest)
 
     def times(self, left: Scaled[V], right: Scaled[V]) -> Scaled[V]:
         """The products entry by entry, exactly."""
@@ -210,10 +218,19 @@ class Arithmetic(ABC, Generic[V]):
         kept = self.clamped(x, -threshold, threshold)
         return Scaled(self._sum(x, kept, -1, None), x.fraction, x.largest)
 
-    def narrowed(self, x: Scaled[V], bits: int | None = None, name: str | None = None) -> Scaled[V]:
-        """The numbers in as many bits as activations have, with the fraction that was given; beyond it they saturate."""
+    def narrowed(
+        self, x: Scaled[V], bits: int | None = None, name: str | None = None, at_least: np.ndarray | None = None
+    ) -> Scaled[V]:
+        """The numbers in as many bits as activations have, with the fraction that was given, where they saturate.
+
+        Args:
+            x: The numbers.
+            bits: How many, if not as many as activations have.
+            name: The name of the value.
+            at_least: The least fraction that may be chosen for it.
+        """
         bits = bits or self.bits
-        fraction = np.array([self._fraction_for(x, bits)])
+        fraction = np.array([self._fraction_for(x, bits, None if at_least is None else int(at_least.max()))])
         scaled = self.shifted(x, fraction)
         most = torch.tensor([math.ldexp((1 << (bits - 1)) - 1, -int(fraction[0]))], dtype=torch.float64)
         value = self._clamped(scaled, -most, most, name)

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -17,11 +16,11 @@ from fanfold.algorithms import LISTACP
 from fanfold.core.abilities import ability, offers
 from fanfold.core.settings import Checked, checks_arguments
 from fanfold.estimators.base import Bound, Grouped, InWholeNumbers, Kept, Preparable
-from fanfold.estimators.ofdm.beam_mixer import MixerSettings
-from fanfold.estimators.ofdm.grid_cnn import CNNSettings
 from fanfold.estimators.fixed_point.arithmetic import Arithmetic, Scaled, Widths
 from fanfold.estimators.fixed_point.forms import FormPort, integer_form
 from fanfold.estimators.fixed_point.readers import Calibrating, FakeQuantised
+from fanfold.estimators.ofdm.beam_mixer import MixerSettings
+from fanfold.estimators.ofdm.grid_cnn import CNNSettings
 from fanfold.linops import LinearOperator
 from fanfold.measurements import takes_measurements
 from fanfold.observation import Estimate, Observation

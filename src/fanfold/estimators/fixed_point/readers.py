@@ -1,7 +1,7 @@
 """Readers in torch: the numbers that whole numbers stand for, with gradients that pass straight through rounding.
 
-Numbers on grids of powers of two are exact in double precision, and sums of products that are proved to stay within 2^24
-in single precision too, so that these are an integer program's bits.
+Numbers on grids of powers of two are exact in double precision, and sums of products that are proved to stay within
+2^24 in single precision too, so that these are an integer program's bits.
 """
 
 import math
@@ -157,7 +157,7 @@ class Calibrating(FakeQuantised):
         self.chosen.append(finest(HEADROOM * float(self.ports[name].abs().max()), bits))
         return self.chosen[-1]
 
-    def _fraction_for(self, x: Scaled[Tensor], bits: int) -> int:
+    def _fraction_for(self, x: Scaled[Tensor], bits: int, least: int | None) -> int:
         seen = x.value.flatten()
         largest = HEADROOM * seen.abs().max()
         numbers, first = (
@@ -169,7 +169,8 @@ class Calibrating(FakeQuantised):
             unit, most = 2.0**-fraction, (1 << (bits - 1)) - 1
             on_grid = half_up(numbers, np.array([fraction])).clamp(-most * unit, most * unit)
             losses.append(float((on_grid - numbers).square().sum()))
-        self.chosen.append(first + int(np.argmin(losses)))
+        best = first + int(np.argmin(losses))
+        self.chosen.append(best if least is None else max(best, least))
         return self.chosen[-1]
 
     def _fractions_for(self, x: Scaled[Tensor], bits: int, shape: tuple[int, ...], axes: tuple[int, ...]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Rounding to a grid whose gradient is that of the numbers themselves. Bengio, Léonard & Courville (2013), section 2.3."""
+"""Rounding to a grid, with the gradient of the numbers themselves. Bengio, Léonard & Courville (2013), section 2.3."""
 
 from typing import Any
 

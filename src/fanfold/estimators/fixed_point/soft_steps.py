@@ -1,11 +1,13 @@
 """LISTA-CP and ALISTA in whole numbers. Chen et al. (2018), eq. 12; Liu, Chen, Wang & Yin (2019), section 3.
 
-A layer `x ← soft(x + step W (y - A x), t)` is
+A layer `x ← soft(x + step W (y - A x), t)` is, with the residual e, y at first,
 
-    v = narrow(y - A x),   r = x + step W v,   x = narrow(r - clamp(r, -t, t))
+    v = narrow(e),   r = x + step W v,   d = narrow(soft(r, t) - x),   x ← x + d,   e ← e - A d
 
-where y and x are shifted into the scale of the sum, which loses nothing, and the x that is added is the same quantised
-one that A multiplies.
+which loses nothing but in the two narrowings: x is the sum of what A multiplied, and e is y - A x to the last digit.
+What A multiplies is the change of x, whose scale becomes finer from layer to layer, and never coarser, as layers
+converge. Where weights have 8 bits, half way through what rounding took from A multiplies x once, since an A that is
+rounded to 8 bits is as bad as noise some 40 dB below the measurements.
 """
 
 from collections.abc import Callable, Mapping
@@ -103,17 +105,28 @@ class SoftSteps:
         """The layers."""
         A = self.network.operator
         template = self.network.admitted(Observation.unchecked(torch.zeros(A.m, dtype=A.dtype, device=A.device), A))
-        matrix, y, x = arithmetic.matrix(A.matrix()), arithmetic.entered("y"), None
+        matrix, residual, x = arithmetic.matrix(A.matrix()), arithmetic.entered("y"), None
         layers = [self.step_of(theta) for theta in self.network.thetas(template)]
-        for k, layer in enumerate(layers, 1):
-            v = arithmetic.narrowed(y if x is None else arithmetic.minus(y, arithmetic.product(x, matrix)))
-            r = self._stepped(arithmetic, layer, v)
-            if x is not None:
-                r = arithmetic.plus(r, x)
-            shrunk = arithmetic.soft(r, layer.threshold)
-            x = arithmetic.output(shrunk, "x_hat") if k == len(layers) else arithmetic.narrowed(shrunk)
-        assert x is not None
-        return {"x_hat": x}
+        rest = arithmetic.rest(A.matrix(), matrix)
+        for k, layer in enumerate(layers[:-1], 1):
+            shrunk = self._shrunk(arithmetic, layer, residual, x)
+            if x is None:
+                x = change = arithmetic.narrowed(shrunk)
+            else:
+                change = arithmetic.narrowed(arithmetic.minus(shrunk, x), at_least=x.fraction)
+                x = arithmetic.plus(change, x)
+            residual = arithmetic.minus(residual, arithmetic.product(change, matrix))
+            if rest is not None and k == len(layers) // 2:
+                missed = arithmetic.product(arithmetic.narrowed(x), rest)
+                residual = arithmetic.minus(residual, arithmetic.shifted(missed, residual.fraction))
+        return {"x_hat": arithmetic.output(self._shrunk(arithmetic, layers[-1], residual, x), "x_hat")}
+
+    def _shrunk(
+        self, arithmetic: Arithmetic[V], layer: SoftStep, residual: Scaled[V], x: Scaled[V] | None
+    ) -> Scaled[V]:
+        """`soft(x + step W (y - A x), threshold)`."""
+        r = self._stepped(arithmetic, layer, arithmetic.narrowed(residual))
+        return arithmetic.soft(r if x is None else arithmetic.plus(r, x), layer.threshold)
 
     def _stepped(self, arithmetic: Arithmetic[V], layer: SoftStep, v: Scaled[V]) -> Scaled[V]:
         """`step W v`."""
