@@ -14,6 +14,7 @@ from fanfold.deploy.integer.intervals import rounding
 from fanfold.deploy.integer.program import IntegerProgram
 
 SYMBOLS = {"ADD": "+", "SUB": "-", "MUL": "*"}
+MANY = 8  # entries, from which vector code pays
 ENTRYWISE = (ops.Rescale, ops.Clamp, ops.Lookup, ops.Bank, ops.OfTwo)
 
 
@@ -55,6 +56,8 @@ def _in_one_loop(program: IntegerProgram, group: Group, op: ops.Operation) -> bo
     if isinstance(op, ops.MatMul):
         return _is_convolution(program, before, op)
     both = isinstance(op, ENTRYWISE) and isinstance(before, ENTRYWISE)
+    if any(isinstance(part, ops.Lookup) for part in (op, before)) and group.size > MANY:
+        return False  # reading tables entry by entry, compilers would make no vector code of the rest
     return both and group.size == program.sizes[op.name]
 
 

@@ -18,7 +18,9 @@ from fanfold.estimators.fixed_point.forms import FORMS, IntegerForm, integer_for
 from fanfold.estimators.fixed_point.grid_front import (
     DIGITS,
     LEVEL,
-    OCTAVES,
+    POWER_DIGITS,
+    POWER_OCTAVES,
+    SQUARE_BITS,
     TABLE_BITS,
     GridFront,
     exact_log2,
@@ -32,7 +34,6 @@ V = TypeVar("V")
 
 TURN_BITS = 15  # of cosine and sine, so that two products add up within 32
 SIZES = 30  # octaves of the squared size of a sum whose phase is taken
-POWER_DIGITS = 4  # of logarithms of the powers that the network sees
 LEAST_SEEN, MOST_SEEN = -7.0, 20.0  # octaves of power over the expected error
 CENTRE = 1.0  # of what the network sees of powers
 QUARTER = [[0.0, 1.0], [-1.0, 0.0]]  # (re, im) -> (im, -re): a quarter of a turn back
@@ -144,7 +145,7 @@ class CNNForm(GridFront):
         """What the CNN adds, over the error that LMMSE expects, `(entries, 2, antennas)`."""
         net = self.network
         size = 2 * net.antennas * net.entries
-        filtered, lost = (a.roomy(part, size, TABLE_BITS) for part in (filtered, lost))
+        filtered, lost = (a.roomy(part, size, SQUARE_BITS) for part in (filtered, lost))
         squared = a.table(level, lambda at: self._expected(at).log2(), TABLE_BITS)
         error = a.shifted(squared, np.array([LEVEL]))
         levels = [self._levels(a, part, error) for part in (filtered, lost)]
@@ -191,7 +192,7 @@ class CNNForm(GridFront):
     def _levels(self, a: ShapedArithmetic[V], x: Scaled[V], error: Scaled[V]) -> Scaled[V]:
         """What the network sees of powers over the error, `(antennas, entries)`."""
         net = self.network
-        power = a.log2(a.summed(a.times(x, x), net.antennas, 2, net.entries), OCTAVES, POWER_DIGITS)
+        power = a.log2(a.summed(a.times(x, x), net.antennas, 2, net.entries), POWER_OCTAVES, POWER_DIGITS)
         ends = (torch.tensor([end]) for end in (LEAST_SEEN, MOST_SEEN))
         over_error = a.clamped(a.minus(exact_log2(a, power), error), *ends)
 

@@ -17,7 +17,9 @@ from fanfold.estimators.fixed_point.arithmetic import Scaled
 from fanfold.estimators.fixed_point.forms import FORMS, IntegerForm, integer_form
 from fanfold.estimators.fixed_point.grid_front import (
     LEVEL,
-    OCTAVES,
+    POWER_DIGITS,
+    POWER_OCTAVES,
+    SQUARE_BITS,
     TABLE_BITS,
     GridFront,
     exact_log2,
@@ -29,7 +31,6 @@ from fanfold.estimators.ofdm.grid_network import LOG_POWER_SCALE
 
 V = TypeVar("V")
 
-POWER_DIGITS = 4  # of logarithms of the powers that the network sees
 LEAST_SEEN, MOST_SEEN = -7.0, 24.0  # octaves of power over noise
 CENTRE = 2.0  # of what the network sees of powers, so that its sign tells something
 GELU_BITS = 11  # of what goes into its table
@@ -120,7 +121,7 @@ def _changed(a: ShapedArithmetic[V], stage: MixerStage, u: Scaled[V], level: _Le
     """What a stage adds to the state, `(antennas, 2, state)`."""
     groups, delays, beams = stage.groups, stage.delays, stage.beams
     each, places = antennas // groups, delays * groups
-    u = a.roomy(u, places * 2 * beams, TABLE_BITS)
+    u = a.roomy(u, places * 2 * beams, SQUARE_BITS)
     gains = _gains(a, stage, u, level)
     both = a.joined(gains, gains, places, (beams, beams))
     v = a.narrowed_along(a.times(u, both), (delays, groups, 2, beams), (0,))
@@ -134,7 +135,7 @@ def _gains(a: ShapedArithmetic[V], stage: MixerStage, u: Scaled[V], level: _Leve
     """The gains `(delays, groups, beams)` that the network gives to the powers of u."""
     delays, beams, width = stage.delays, stage.beams, stage.think.in_features
     seen = stage.groups * beams
-    power = a.log2(a.summed(a.times(u, u), delays * stage.groups, 2, beams), OCTAVES, POWER_DIGITS)
+    power = a.log2(a.summed(a.times(u, u), delays * stage.groups, 2, beams), POWER_OCTAVES, POWER_DIGITS)
     ends = (torch.tensor([end]) for end in (LEAST_SEEN, MOST_SEEN))
     over_noise = a.clamped(a.minus(exact_log2(a, power), level.level), *ends)
 
