@@ -15,6 +15,7 @@ from fanfold.deploy.integer.operations import MatMul, Windows, highest
 from fanfold.deploy.integer.ranges import BYTE, OFFSET
 
 VECTOR_BYTES = 64  # of the widest vectors of today
+SHARING = (4, 2, 1)  # sums that read the same weights at once
 INT32 = highest("int32")
 
 
@@ -37,7 +38,7 @@ class ProductLoops:
         >>> program = draft.finish()
         >>> products = ProductLoops(CValues(program, lambda name: name))
         >>> products.lines(program.operations[0])[1].strip(), products.padded_bytes
-        ('int16_t x[2];', 4)
+        ('int16_t x0[2];', 4)
     """
 
     def __init__(self, values: CValues):
@@ -49,34 +50,47 @@ class ProductLoops:
         if not self._by_rows(op):
             return self._along_rows(op, weights)
         rows, columns = op.weights.shape
-        padded, of_bytes = self._padded(op), self._of_bytes(op)
-        self.padded_bytes = max(self.padded_bytes, padded * 2)
-        out, at = self.values.place(op.name), f"o * {rows} + " if op.outer > 1 else ""
+        padded, of_bytes, together = self._padded(op), self._of_bytes(op), self._together(op)
+        self.padded_bytes = max(self.padded_bytes, padded * 2 * together)
+        out, at = self.values.place(op.name), f"(o + {{k}}) * {rows} + " if op.outer > 1 else ""
         value, shift, start = "int16_t", "", "0"
         if of_bytes:
             self.values.needs.add("bytes")
             offsets = self.values.constant(f"offset_{op.name}", -OFFSET * op.weights.sum(1, dtype=np.int64), "int32_t")
             value, shift, start = "byte_t", " + BYTE_OFFSET", f"BYTE_OFFSET ? {offsets}[r] : 0"
-        declared = [f"{value} x[{padded}];"]
-        filled = self._window(windows, "x", value, shift, "o") if windows else self._copied(op, value, shift)
-        filled.append(f"for (i = {columns}; i < {padded}; i++) x[i] = 0;")
+        declared = [f"{value} x{k}[{padded}];" for k in range(together)]
+        filled = []
+        for k in range(together):
+            place = f"(o + {k})" if together > 1 else "o"
+            x = f"x{k}"
+            filled += (
+                self._window(windows, x, value, shift, place) if windows else self._copied(op, x, value, shift, place)
+            )
+            filled.append(f"for (i = {columns}; i < {padded}; i++) {x}[i] = 0;")
         if self._halved(op):
             self.padded_bytes = max(self.padded_bytes, padded * 4)
             declared.append(f"{value} high[{padded}];")
             filled.append(
-                f"for (i = 0; i < {padded}; i++) {{ high[i] = (int16_t)((x[i] - (x[i] & 255)) / 256); x[i] &= 255; }}"
+                f"for (i = 0; i < {padded}; i++) {{ high[i] = (int16_t)((x0[i] - (x0[i] & 255)) / 256); x0[i] &= 255; }}"
             )
+        sums = ", ".join(f"s{k} = {start}" for k in range(together))
         lines = [
             *filled,
             f"for (r = 0; r < {rows}; r++) {{",
-            f"    {C_TYPES[op.dtype]} s = {start};",
-            *indented(self._row_sum(op, weights, padded)),
-            f"    {out}[{at}r] = s;",
+            f"    {C_TYPES[op.dtype]} {sums};",
+            *indented(self._row_sum(op, weights, padded, together)),
+            *(f"    {out}[{at.format(k=k)}r] = s{k};" for k in range(together)),
             "}",
         ]
         if op.outer > 1:
-            lines = [f"for (int32_t o = 0; o < {op.outer}; o++) {{", *indented(lines), "}"]
+            lines = [f"for (int32_t o = 0; o < {op.outer}; o += {together}) {{", *indented(lines), "}"]
         return ["{", *indented([*declared, "int32_t r;", *lines]), "}"]
+
+    def _together(self, op: MatMul) -> int:
+        """How many sums share the weights that are read, of places one after the other."""
+        if self.values.rows[op.name].bound > INT32:
+            return 1
+        return next(count for count in SHARING if op.outer % count == 0)
 
     def windows(self, op: Windows) -> list[str]:
         """The loop of windows that are stored."""
@@ -84,10 +98,10 @@ class ProductLoops:
         filled = self._window(op, f"({out} + o * {op.window})", ctype, "", "o")
         return [f"for (int32_t o = 0; o < {op.shape[0] * op.shape[1]}; o++) {{", *indented(filled), "}"]
 
-    def _copied(self, op: MatMul, value: str, shift: str) -> list[str]:
+    def _copied(self, op: MatMul, target: str, value: str, shift: str, place: str) -> list[str]:
         columns = op.weights.shape[1]
-        entry = f"{self.values.whole(op.source)}[{f'o * {columns} + ' if op.outer > 1 else ''}i]"
-        return [f"for (i = 0; i < {columns}; i++) x[i] = ({value})({entry}{shift});"]
+        entry = f"{self.values.whole(op.source)}[{f'{place} * {columns} + ' if op.outer > 1 else ''}i]"
+        return [f"for (i = 0; i < {columns}; i++) {target}[i] = ({value})({entry}{shift});"]
 
     def _window(self, op: Windows, target: str, value: str, shift: str, place: str) -> list[str]:
         """The entries of the window around a place, in order; zero where it leaves the picture."""
@@ -111,25 +125,26 @@ class ProductLoops:
         """Whether each row of weights is a sum over neighbours in memory, of words at most."""
         return op.inner == 1 and self.values.program.dtypes[op.source] in ("int8", "int16")
 
-    def _row_sum(self, op: MatMul, weights: str, padded: int) -> list[str]:
-        term, in_block = (f"(int32_t){weights}[r][{at}] * (int32_t)x[{at}]" for at in ("i", "b + i"))
+    def _row_sum(self, op: MatMul, weights: str, padded: int, together: int) -> list[str]:
+        term, in_block = (f"(int32_t){weights}[r][{at}] * (int32_t)x0[{at}]" for at in ("i", "b + i"))
         if self.values.rows[op.name].bound <= INT32:
-            return [f"for (i = 0; i < {padded}; i++) s += {term};"]
+            each = [f"s{k} += (int32_t){weights}[r][i] * (int32_t)x{k}[i];" for k in range(together)]
+            return [f"for (i = 0; i < {padded}; i++) {{", *indented(each), "}"]
         if self._halved(op):
             return [
                 "int32_t top = 0, low = 0;",
                 f"for (i = 0; i < {padded}; i++) top += (int32_t){weights}[r][i] * (int32_t)high[i];",
                 f"for (i = 0; i < {padded}; i++) low += {term};",
-                "s = (int64_t)top * 256 + low;",
+                "s0 = (int64_t)top * 256 + low;",
             ]
         block = exact_block(op.weights, self.values.program.proof.ranges[op.source].magnitude, padded)
         if block == 1:
-            return [f"for (i = 0; i < {padded}; i++) s += (int64_t)({term});"]
+            return [f"for (i = 0; i < {padded}; i++) s0 += (int64_t)({term});"]
         return [
             f"for (int32_t b = 0; b < {padded}; b += {block}) {{",
             "    int32_t part = 0;",
             f"    for (i = 0; i < {block}; i++) part += {in_block};",
-            "    s += part;",
+            "    s0 += part;",
             "}",
         ]
 
