@@ -6,6 +6,8 @@ value plus 128, whose share a constant takes away again. Where sums need 48 bits
 summed in 32 apart, or blocks are, as is proved to fit.
 """
 
+import math
+
 import numpy as np
 
 from fanfold.deploy.generated import indented
@@ -15,7 +17,8 @@ from fanfold.deploy.integer.operations import MatMul, Windows, highest
 from fanfold.deploy.integer.ranges import BYTE, OFFSET
 
 VECTOR_BYTES = 64  # of the widest vectors of today
-SHARING = (4, 2, 1)  # sums that read the same weights at once
+REGISTER_BYTES = 512  # of x, up to which compilers keep it in registers while the weights pass by
+SHORT, LONG = (4, 1), (2, 4)  # places and rows of weights whose sums go together: x is read once, or weights are
 INT32 = highest("int32")
 
 
@@ -50,14 +53,14 @@ class ProductLoops:
         if not self._by_rows(op):
             return self._along_rows(op, weights)
         rows, columns = op.weights.shape
-        padded, of_bytes, together = self._padded(op), self._of_bytes(op), self._together(op)
+        padded, of_bytes, (together, at_once) = self._padded(op), self._of_bytes(op), self._together(op)
         self.padded_bytes = max(self.padded_bytes, padded * 2 * together)
         out, at = self.values.place(op.name), f"(o + {{k}}) * {rows} + " if op.outer > 1 else ""
         value, shift, start = "int16_t", "", "0"
         if of_bytes:
             self.values.needs.add("bytes")
             offsets = self.values.constant(f"offset_{op.name}", -OFFSET * op.weights.sum(1, dtype=np.int64), "int32_t")
-            value, shift, start = "byte_t", " + BYTE_OFFSET", f"BYTE_OFFSET ? {offsets}[r] : 0"
+            value, shift, start = "byte_t", " + BYTE_OFFSET", f"BYTE_OFFSET ? {offsets}[r + {{row}}] : 0"
         declared = [f"{value} x{k}[{padded}];" for k in range(together)]
         filled = []
         for k in range(together):
@@ -71,26 +74,30 @@ class ProductLoops:
             self.padded_bytes = max(self.padded_bytes, padded * 4)
             declared.append(f"{value} high[{padded}];")
             filled.append(
-                f"for (i = 0; i < {padded}; i++) {{ high[i] = (int16_t)((x0[i] - (x0[i] & 255)) / 256); x0[i] &= 255; }}"
+                f"for (i = 0; i < {padded}; i++) "
+                "{ high[i] = (int16_t)((x0[i] - (x0[i] & 255)) / 256); x0[i] &= 255; }"
             )
-        sums = ", ".join(f"s{k} = {start}" for k in range(together))
+        cells = [(row, k) for row in range(at_once) for k in range(together)]
+        sums = ", ".join(f"s{row}{k} = {start.format(row=row)}" for row, k in cells)
         lines = [
             *filled,
-            f"for (r = 0; r < {rows}; r++) {{",
+            f"for (r = 0; r < {rows}; r += {at_once}) {{",
             f"    {C_TYPES[op.dtype]} {sums};",
-            *indented(self._row_sum(op, weights, padded, together)),
-            *(f"    {out}[{at.format(k=k)}r] = s{k};" for k in range(together)),
+            *indented(self._row_sum(op, weights, padded, cells)),
+            *(f"    {out}[{at.format(k=k)}r + {row}] = s{row}{k};" for row, k in cells),
             "}",
         ]
         if op.outer > 1:
             lines = [f"for (int32_t o = 0; o < {op.outer}; o += {together}) {{", *indented(lines), "}"]
         return ["{", *indented([*declared, "int32_t r;", *lines]), "}"]
 
-    def _together(self, op: MatMul) -> int:
-        """How many sums share the weights that are read, of places one after the other."""
+    def _together(self, op: MatMul) -> tuple[int, int]:
+        """Of how many places and of how many rows the sums go together."""
         if self.values.rows[op.name].bound > INT32:
-            return 1
-        return next(count for count in SHARING if op.outer % count == 0)
+            return 1, 1
+        short = self._padded(op) * (1 if self._of_bytes(op) else 2) <= REGISTER_BYTES
+        places, rows = SHORT if short else LONG
+        return math.gcd(places, op.outer), math.gcd(rows, len(op.weights))
 
     def windows(self, op: Windows) -> list[str]:
         """The loop of windows that are stored."""
@@ -125,26 +132,26 @@ class ProductLoops:
         """Whether each row of weights is a sum over neighbours in memory, of words at most."""
         return op.inner == 1 and self.values.program.dtypes[op.source] in ("int8", "int16")
 
-    def _row_sum(self, op: MatMul, weights: str, padded: int, together: int) -> list[str]:
+    def _row_sum(self, op: MatMul, weights: str, padded: int, cells: list[tuple[int, int]]) -> list[str]:
         term, in_block = (f"(int32_t){weights}[r][{at}] * (int32_t)x0[{at}]" for at in ("i", "b + i"))
         if self.values.rows[op.name].bound <= INT32:
-            each = [f"s{k} += (int32_t){weights}[r][i] * (int32_t)x{k}[i];" for k in range(together)]
+            each = [f"s{row}{k} += (int32_t){weights}[r + {row}][i] * (int32_t)x{k}[i];" for row, k in cells]
             return [f"for (i = 0; i < {padded}; i++) {{", *indented(each), "}"]
         if self._halved(op):
             return [
                 "int32_t top = 0, low = 0;",
                 f"for (i = 0; i < {padded}; i++) top += (int32_t){weights}[r][i] * (int32_t)high[i];",
                 f"for (i = 0; i < {padded}; i++) low += {term};",
-                "s0 = (int64_t)top * 256 + low;",
+                "s00 = (int64_t)top * 256 + low;",
             ]
         block = exact_block(op.weights, self.values.program.proof.ranges[op.source].magnitude, padded)
         if block == 1:
-            return [f"for (i = 0; i < {padded}; i++) s0 += (int64_t)({term});"]
+            return [f"for (i = 0; i < {padded}; i++) s00 += (int64_t)({term});"]
         return [
             f"for (int32_t b = 0; b < {padded}; b += {block}) {{",
             "    int32_t part = 0;",
             f"    for (i = 0; i < {block}; i++) part += {in_block};",
-            "    s0 += part;",
+            "    s00 += part;",
             "}",
         ]
 

@@ -9,8 +9,8 @@ from torch import Tensor
 from fanfold.deploy.integer.draft import Draft
 from fanfold.deploy.integer.program import IntegerProgram
 from fanfold.estimators.base import InWholeNumbers
-from fanfold.estimators.fixed_point.arithmetic import PORT_BITS
 from fanfold.estimators.fixed_point import FormPort, Matrix, Scaled, ShapedArithmetic, Widths
+from fanfold.estimators.fixed_point.arithmetic import PORT_BITS
 
 
 class Drafting(ShapedArithmetic[str]):

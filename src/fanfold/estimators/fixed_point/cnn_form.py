@@ -23,8 +23,8 @@ from fanfold.estimators.fixed_point.grid_front import (
     SQUARE_BITS,
     TABLE_BITS,
     GridFront,
-    exact_log2,
     in_pairs,
+    seen_over,
 )
 from fanfold.estimators.fixed_point.shaped import ShapedArithmetic, power_of_two
 from fanfold.estimators.ofdm.grid_cnn import SMALLEST_POWER_OVER_ERROR, GridCNN
@@ -35,7 +35,6 @@ V = TypeVar("V")
 TURN_BITS = 15  # of cosine and sine, so that two products add up within 32
 SIZES = 30  # octaves of the squared size of a sum whose phase is taken
 LEAST_SEEN, MOST_SEEN = -7.0, 20.0  # octaves of power over the expected error
-CENTRE = 1.0  # of what the network sees of powers
 QUARTER = [[0.0, 1.0], [-1.0, 0.0]]  # (re, im) -> (im, -re): a quarter of a turn back
 
 
@@ -193,14 +192,12 @@ class CNNForm(GridFront):
         """What the network sees of powers over the error, `(antennas, entries)`."""
         net = self.network
         power = a.log2(a.summed(a.times(x, x), net.antennas, 2, net.entries), POWER_OCTAVES, POWER_DIGITS)
-        ends = (torch.tensor([end]) for end in (LEAST_SEEN, MOST_SEEN))
-        over_error = a.clamped(a.minus(exact_log2(a, power), error), *ends)
 
-        def logarithm(octaves: Tensor) -> Tensor:
-            powers = torch.exp2(octaves.clamp(LEAST_SEEN - 1, MOST_SEEN + 1))
+        def logarithm(powers: Tensor) -> Tensor:
             return LOG_POWER_SCALE * (powers + SMALLEST_POWER_OVER_ERROR).log()
 
-        return a.roomy(a.table(over_error, logarithm, TABLE_BITS), net.antennas * net.entries)
+        features = seen_over(a, power, error, (LEAST_SEEN, MOST_SEEN), logarithm)
+        return a.roomy(features, net.antennas * net.entries)
 
     def _picture(self, a: ShapedArithmetic[V], x: Scaled[V], parts: int) -> Scaled[V]:
         """`(antennas, parts, entries)` as `(rows, columns, channels)`."""

@@ -1,11 +1,11 @@
-"""What channel networks on the grid share in whole numbers: unit power, the noise over it, and the separable LMMSE filter.
+"""What channel networks on the grid share in whole numbers: unit power, the noise over it, the separable LMMSE filter.
 
 The gains of LMMSE, `d / (d + noise_var)` in each beam and mode, are a table over `log2 d - log2 noise_var`. Pilots and
 the way back have the scale of the channel's power, by a table of one over its root.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -27,6 +27,7 @@ LEVEL = 6  # fraction of the noise's logarithm, in octaves
 LEAST_LEVEL = math.log2(SMALLEST_NOISE_VAR)
 MOST_LEVEL = 10  # octaves of noise over the channel's power: what the least power of a channel leaves
 OCTAVES, DIGITS = 26, 6  # of the logarithms of powers
+LINEAR_LOGARITHM = 1.5 - 1 / math.log(2)  # mean of what a logarithm is above one that is linear in each octave
 POWER_OCTAVES, POWER_DIGITS = 22, 4  # of those that a network sees
 SQUARE_BITS = 15  # of what is squared for them: two squares, and half of a last digit, are within 32
 AMPLIFIED = 13  # octaves of power below what the port holds that are brought to unit power
@@ -190,6 +191,16 @@ class GridFront:
         if pilots.root is not None:
             x = a.times(x, pilots.root)
         return {"x_hat": a.output(x, "x_hat")}
+
+
+def seen_over(
+    a: ShapedArithmetic[V], power: Logarithm, level: Scaled[V], ends: tuple[float, float], function: Callable
+) -> Scaled[V]:
+    """A function of powers over a level, by one table; both are logarithms, the powers' linear within each octave."""
+    beyond = power.beyond + LINEAR_LOGARITHM
+    over = a.minus(power.value, level)
+    over = a.clamped(over, *(torch.tensor([end - power.beyond]) for end in ends))
+    return a.table(over, lambda at: function(torch.exp2((at + beyond).clamp(ends[0] - 1, ends[1] + 1))), TABLE_BITS)
 
 
 def exact_log2(a: ShapedArithmetic[V], logarithm: Logarithm) -> Scaled[V]:

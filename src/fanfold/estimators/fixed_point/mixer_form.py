@@ -22,8 +22,8 @@ from fanfold.estimators.fixed_point.grid_front import (
     SQUARE_BITS,
     TABLE_BITS,
     GridFront,
-    exact_log2,
     in_pairs,
+    seen_over,
 )
 from fanfold.estimators.fixed_point.shaped import ShapedArithmetic
 from fanfold.estimators.ofdm.beam_mixer import SMALLEST_POWER_OVER_NOISE, BeamMixer, MixerStage
@@ -100,7 +100,7 @@ class _Level:
 
 
 def _turned(a: ShapedArithmetic[V], stage: MixerStage, both: Scaled[V], antennas: int) -> Scaled[V]:
-    """Modes of the pilots and of the state, `(antennas, 4 modes)`, as beams and delays, `(delays, groups, 2, beams)`."""
+    """Modes of the pilots and of the state, side by side, as beams and delays, `(delays, groups, 2, beams)`."""
     groups, delays = stage.groups, stage.delays
     each = antennas // groups
     to_delays = from_right(stage.to_delays).mT  # columns are (2, modes + state)
@@ -136,14 +136,12 @@ def _gains(a: ShapedArithmetic[V], stage: MixerStage, u: Scaled[V], level: _Leve
     delays, beams, width = stage.delays, stage.beams, stage.think.in_features
     seen = stage.groups * beams
     power = a.log2(a.summed(a.times(u, u), delays * stage.groups, 2, beams), POWER_OCTAVES, POWER_DIGITS)
-    ends = (torch.tensor([end]) for end in (LEAST_SEEN, MOST_SEEN))
-    over_noise = a.clamped(a.minus(exact_log2(a, power), level.level), *ends)
 
-    def logarithm(octaves: Tensor) -> Tensor:
-        powers = torch.exp2(octaves.clamp(LEAST_SEEN - 1, MOST_SEEN + 1))
+    def logarithm(powers: Tensor) -> Tensor:
         return LOG_POWER_SCALE * (powers + SMALLEST_POWER_OVER_NOISE).log() - CENTRE
 
-    features = a.roomy(a.table(over_noise, logarithm, TABLE_BITS), delays * seen)
+    features = seen_over(a, power, level.level, (LEAST_SEEN, MOST_SEEN), logarithm)
+    features = a.roomy(features, delays * seen)
     see, across = stage.see, [*stage.across]
     first = a.narrowed_along(a.linear(features, see.weight[:, :seen], outer=delays), (delays, width), (1,))
     sums = across[0].sum(1)

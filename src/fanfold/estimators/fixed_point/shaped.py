@@ -83,7 +83,7 @@ class ShapedArithmetic(Arithmetic[V]):
     def convolved(
         self, x: Scaled[V], weights: Tensor, shape: tuple[int, int, int], bits: int | None = None
     ) -> Scaled[V]:
-        """The convolution of a picture `(rows, columns, channels)` with weights `(out, channels, h, w)`, of the same size.
+        """The convolution of a picture `(rows, columns, channels)` with weights `(out, channels, h, w)`, as large.
 
         The picture's fractions may be one for each channel.
         """
