@@ -11,7 +11,7 @@ from fanfold.estimators.arrays.locator import Locator, LocatorSettings
 from fanfold.estimators.arrays.subspace import ESPRIT, MUSIC, RootMUSIC
 from fanfold.estimators.detection.linear import UnbiasedLMMSE, ZeroForcing, matched_filter_bound
 from fanfold.estimators.detection.sphere import SphereDecoder
-from fanfold.estimators.fixed_point import Quantised, QuantisedSettings, quantised
+from fanfold.estimators.fixed_point import QuantisedNetwork, QuantisedSettings, quantised
 from fanfold.estimators.imaging.back_projection_unet import BackProjectionUNet, BackProjectionUNetSettings
 from fanfold.estimators.imaging.hybrid import HybridOAMP, HybridOAMPSettings
 from fanfold.estimators.imaging.hybrid_ep import HybridEP, HybridEPSettings
@@ -80,7 +80,7 @@ __all__ = [
     "NeuralSettings",
     "OnePhase",
     "OnePhaseSettings",
-    "Quantised",
+    "QuantisedNetwork",
     "QuantisedSettings",
     "RootMUSIC",
     "SphereDecoder",

@@ -346,6 +346,11 @@ class InWholeNumbers(Protocol):
     fractions: Tensor
     calibrated: Tensor
 
+    @property
+    def known_noise_var(self) -> float | None:
+        """The noise variance that its tables are made for."""
+        ...
+
 
 @runtime_checkable
 class Costly(Protocol):

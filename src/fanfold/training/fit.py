@@ -13,7 +13,7 @@ from torch import nn
 from fanfold.core.abilities import ability, offers
 from fanfold.core.files import sole_writer
 from fanfold.core.machine import World, join_world, sensible_threads, threads
-from fanfold.estimators import Quantised, quantised
+from fanfold.estimators import QuantisedNetwork, quantised
 from fanfold.estimators.base import FollowsBudget, TrainedInRounds, WithTrainingDefaults, device_of
 from fanfold.estimators.fixed_point import Widths
 from fanfold.problems import Problem
@@ -59,7 +59,7 @@ def fit(
     quantise: Widths,
     on_event: Callable[[Event], None] | None = None,
     **options: Unpack[TrainingOptions],
-) -> Quantised: ...
+) -> QuantisedNetwork: ...
 
 
 def fit(

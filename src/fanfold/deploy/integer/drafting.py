@@ -9,7 +9,7 @@ from torch import Tensor
 from fanfold.deploy.integer.draft import Draft
 from fanfold.deploy.integer.program import IntegerProgram
 from fanfold.estimators.base import InWholeNumbers
-from fanfold.estimators.fixed_point import FormPort, Matrix, Scaled, ShapedArithmetic, Widths
+from fanfold.estimators.fixed_point import FormPort, RoundedMatrix, Scaled, ShapedArithmetic, Widths
 from fanfold.estimators.fixed_point.arithmetic import PORT_BITS
 
 
@@ -22,6 +22,7 @@ class Drafting(ShapedArithmetic[str]):
         widths: The bits of weights and activations.
         fractions: The fraction of each port and of each value that is narrowed, in order.
         pairs_fit: See `Arithmetic`.
+        noise_var: See `Arithmetic`.
 
     Example:
         >>> import torch
@@ -42,8 +43,9 @@ class Drafting(ShapedArithmetic[str]):
         fractions: Sequence[int],
         *,
         pairs_fit: bool = False,
+        noise_var: float | None = None,
     ):
-        super().__init__(widths, fractions, pairs_fit=pairs_fit)
+        super().__init__(widths, fractions, pairs_fit=pairs_fit, noise_var=noise_var)
         self.draft, self.ports = draft, ports
 
     def _entered(self, name: str, fraction: int, bits: int) -> str:
@@ -55,7 +57,7 @@ class Drafting(ShapedArithmetic[str]):
     def _constant(self, numbers: Tensor, fraction: np.ndarray) -> str:
         return self.draft.const(_whole(numbers, fraction))
 
-    def _product(self, x: Scaled[str], weights: Matrix, outer: int, inner: int) -> str:
+    def _product(self, x: Scaled[str], weights: RoundedMatrix, outer: int, inner: int) -> str:
         return self.draft.matmul(x.value, weights.integers, outer, inner)
 
     def _rounded(self, x: Scaled[str], fraction: np.ndarray, name: str | None) -> str:
@@ -91,7 +93,9 @@ class Drafting(ShapedArithmetic[str]):
     def _joined(self, left: str, right: str, outer: int) -> str:
         return self.draft.join(left, right, outer)
 
-    def _convolved(self, x: Scaled[str], weights: Matrix, shape: tuple[int, int, int], kernel: tuple[int, int]) -> str:
+    def _convolved(
+        self, x: Scaled[str], weights: RoundedMatrix, shape: tuple[int, int, int], kernel: tuple[int, int]
+    ) -> str:
         return self.draft.matmul(self.draft.windows(x.value, shape, kernel), weights.integers, shape[0] * shape[1])
 
     def _regarded(self, x: Scaled[str], fraction: np.ndarray) -> str:
@@ -139,7 +143,8 @@ def drafted(network: InWholeNumbers, name: str = "estimator") -> IntegerProgram:
         raise ValueError("the scales of whole numbers are not chosen yet: train the network, or calibrate it.")
     draft, form = Draft(name), network.form
     ports = {port.name: port for port in form.inputs}
-    reader = Drafting(draft, ports, network.widths, network.fractions.tolist(), pairs_fit=network.pairs_fit)
+    known = {"pairs_fit": network.pairs_fit, "noise_var": network.known_noise_var}
+    reader = Drafting(draft, ports, network.widths, network.fractions.tolist(), **known)
     values = form.written(reader)
     for port in form.outputs:
         value = values[port.name]

@@ -4,27 +4,29 @@ A network gets an integer form by being registered with `integer_form`; its laye
 `Arithmetic`, once.
 """
 
-from fanfold.estimators.fixed_point.arithmetic import Arithmetic, Matrix, Scaled, Widths
+from fanfold.estimators.fixed_point.arithmetic import Arithmetic, RoundedMatrix, Scaled, Widths
 from fanfold.estimators.fixed_point.cnn_form import CNNForm
 from fanfold.estimators.fixed_point.forms import FormPort, IntegerForm, integer_form
 from fanfold.estimators.fixed_point.mixer_form import MixerForm
-from fanfold.estimators.fixed_point.network import BoundQuantised, Quantised, QuantisedSettings, quantised
+from fanfold.estimators.fixed_point.network import BoundQuantisedNetwork, QuantisedNetwork, QuantisedSettings, quantised
+from fanfold.estimators.fixed_point.oamp import OAMPLayers
 from fanfold.estimators.fixed_point.readers import Calibrating, FakeQuantised
 from fanfold.estimators.fixed_point.shaped import ShapedArithmetic
 from fanfold.estimators.fixed_point.soft_steps import SoftStep, SoftSteps, form_of_algorithm
 
 __all__ = [
     "Arithmetic",
-    "BoundQuantised",
+    "BoundQuantisedNetwork",
     "CNNForm",
     "Calibrating",
     "FakeQuantised",
     "FormPort",
     "IntegerForm",
-    "Matrix",
     "MixerForm",
-    "Quantised",
+    "OAMPLayers",
+    "QuantisedNetwork",
     "QuantisedSettings",
+    "RoundedMatrix",
     "Scaled",
     "ShapedArithmetic",
     "SoftStep",

@@ -1,8 +1,8 @@
 """What layers may compute in whole numbers, said once: torch trains with it, and integer programs are drafted by it.
 
 A value is a vector of whole numbers, each of which stands for `integer * 2^-fraction`. What loses digits is rounded
-half up, `(x + (1 << (s - 1))) >> s`; what is shifted to the left loses nothing. The scales of weights and of tables follow
-from their largest entry, those of activations are given. Jacob et al. (2018), with scales that are powers of two.
+half up, `(x + (1 << (s - 1))) >> s`; what is shifted to the left loses nothing. The scales of weights and of tables
+follow from their largest entry, those of activations are given. Jacob et al. (2018), with powers of two for scales.
 """
 
 import math
@@ -22,6 +22,7 @@ Widths = Literal["w8a8", "w8a12", "w16a16"]
 BITS_OF: dict[str, tuple[int, int]] = {"w8a8": (8, 8), "w8a12": (8, 12), "w16a16": (16, 16)}  # weights, activations
 PORT_BITS = 16  # of what comes in and goes out, which no matrix multiplies as it is
 NUMBER_BITS = 16  # of numbers that multiply a sum
+MOST_BITS = 46  # of a sum, its sign apart
 SUM_BITS = 27  # of a sum that such a number multiplies, its sign apart
 BYTE, PAIR_LIMIT, BYTE_BITS = 255, (1 << 15) - 1, 8  # of 8-bit kernels that add two products in 16 bits
 
@@ -44,7 +45,7 @@ class Scaled(NamedTuple, Generic[V]):
 ONE_SCALE = np.zeros(1, np.int64)
 
 
-class Matrix(NamedTuple):
+class RoundedMatrix(NamedTuple):
     """Weights on their grid: the numbers, with gradients, the fraction of each row, and the largest row.
 
     Example:
@@ -79,11 +80,14 @@ class Arithmetic(ABC, Generic[V]):
         fractions: The fraction of each value that is narrowed, in the order in which they are.
         pairs_fit: Whether weights of 8 bits lose one more, in rows that need it, so that `255 (|w1| + |w2|) <= 32767`
             for neighbours.
+        noise_var: The noise variance that tables are made for; None where it is not known.
     """
 
-    def __init__(self, widths: Widths, fractions: Sequence[int], *, pairs_fit: bool = False):
+    def __init__(
+        self, widths: Widths, fractions: Sequence[int], *, pairs_fit: bool = False, noise_var: float | None = None
+    ):
         self.weight_bits, self.bits = BITS_OF[widths]
-        self.pairs_fit, self._fractions = pairs_fit, iter(fractions)
+        self.pairs_fit, self.noise_var, self._fractions = pairs_fit, noise_var, iter(fractions)
 
     # What a reader has to know
 
@@ -96,7 +100,7 @@ class Arithmetic(ABC, Generic[V]):
         """Numbers `(size,)` that lie on their grid."""
 
     @abstractmethod
-    def _product(self, x: Scaled[V], weights: Matrix, outer: int, inner: int) -> V:
+    def _product(self, x: Scaled[V], weights: RoundedMatrix, outer: int, inner: int) -> V:
         """`out[o, r, i] = Σ_c weights[r, c] in[o, c, i]`."""
 
     @abstractmethod
@@ -145,11 +149,11 @@ class Arithmetic(ABC, Generic[V]):
     def _entered_fraction(self, name: str, bits: int) -> int:
         return next(self._fractions)
 
-    def matrix(self, weights: Tensor, bits: int | None = None) -> Matrix:
+    def matrix(self, weights: Tensor, bits: int | None = None) -> RoundedMatrix:
         """Weights `(rows, columns)` in as many bits as weights have, each row on the finest grid that clips nothing."""
         return quantised_rows(weights, bits or self.weight_bits, pairs_fit=self.pairs_fit)
 
-    def rest(self, weights: Tensor, quantised: Matrix) -> Matrix | None:
+    def rest(self, weights: Tensor, quantised: RoundedMatrix) -> RoundedMatrix | None:
         """What rounding took from weights, as a matrix; None of more than 8 bits, where it is next to nothing."""
         if quantised.bits > BYTE_BITS:
             return None
@@ -161,7 +165,7 @@ class Arithmetic(ABC, Generic[V]):
         fraction = np.array([finest(float(values.detach().abs().max()), bits)])
         return Scaled(self._constant(to_even(values, fraction), fraction), fraction, (1 << (bits - 1)) - 1)
 
-    def product(self, x: Scaled[V], weights: Matrix, outer: int = 1, inner: int = 1) -> Scaled[V]:
+    def product(self, x: Scaled[V], weights: RoundedMatrix, outer: int = 1, inner: int = 1) -> Scaled[V]:
         """The product with a matrix, exactly; x is seen as `(outer, columns, inner)` and has one fraction."""
         value = self._product(x, weights, outer, inner)
         rows = weights.fraction + int(x.fraction[0])
@@ -190,23 +194,28 @@ class Arithmetic(ABC, Generic[V]):
         return self.shifted(x, x.fraction - excess) if excess > 0 else x
 
     def plus(self, left: Scaled[V], right: Scaled[V], name: str | None = None) -> Scaled[V]:
-        """The sum, without loss: with the finer one of both fractions, entry by entry."""
-        fraction = np.maximum(left.fraction, right.fraction)
-        left, right = self.shifted(left, fraction), self.shifted(right, fraction)
-        return Scaled(self._sum(left, right, 1, name), fraction, left.largest + right.largest)
+        """The sum, with the finer one of both fractions, entry by entry; digits beyond 46 bits are lost."""
+        left, right = self._aligned(left, right)
+        return Scaled(self._sum(left, right, 1, name), left.fraction, left.largest + right.largest)
 
     def minus(self, left: Scaled[V], right: Scaled[V], name: str | None = None) -> Scaled[V]:
-        """The difference, without loss: with the finer one of both fractions, entry by entry."""
+        """The difference, with the finer one of both fractions, entry by entry; digits beyond 46 bits are lost."""
+        left, right = self._aligned(left, right)
+        return Scaled(self._sum(left, right, -1, name), left.fraction, left.largest + right.largest)
+
+    def _aligned(self, left: Scaled[V], right: Scaled[V]) -> tuple[Scaled[V], Scaled[V]]:
+        """Both with one fraction, so fine that their sum is proved to fit."""
         fraction = np.maximum(left.fraction, right.fraction)
-        left, right = self.shifted(left, fraction), self.shifted(right, fraction)
-        return Scaled(self._sum(left, right, -1, name), fraction, left.largest + right.largest)
+        most = sum(x.largest << int((fraction - x.fraction).max()) for x in (left, right))
+        fraction = fraction - max(0, most.bit_length() - MOST_BITS)
+        return self.shifted(left, fraction), self.shifted(right, fraction)
 
     def times(self, left: Scaled[V], right: Scaled[V]) -> Scaled[V]:
         """The products entry by entry, exactly."""
         return Scaled(self._times(left, right), left.fraction + right.fraction, left.largest * right.largest)
 
     def clamped(self, x: Scaled[V], low: Tensor, high: Tensor, name: str | None = None) -> Scaled[V]:
-        """The numbers, no lower than `low` and no higher than `high`, `(1,)` or `(size,)`, which are put on x's grid."""
+        """The numbers between `low` and `high`, `(1,)` or `(size,)`, which are put on x's grid."""
         low, high = (to_even(end.double().reshape(-1), x.fraction) for end in (low, high))
         value = self._clamped(x, low, high, name)
         ends = torch.maximum(low.detach().abs(), high.detach().abs()).cpu().numpy()
@@ -235,6 +244,13 @@ class Arithmetic(ABC, Generic[V]):
         most = torch.tensor([math.ldexp((1 << (bits - 1)) - 1, -int(fraction[0]))], dtype=torch.float64)
         value = self._clamped(scaled, -most, most, name)
         return Scaled(value, fraction, min(scaled.largest, (1 << (bits - 1)) - 1))
+
+    def on_grid(self, x: Scaled[V], fraction: int, bits: int) -> Scaled[V]:
+        """The numbers in so many bits with a fraction that the layers themselves say, such as those of a table."""
+        scaled = self.shifted(x, np.array([fraction]))
+        most = torch.tensor([math.ldexp((1 << (bits - 1)) - 1, -fraction)], dtype=torch.float64)
+        value = self._clamped(scaled, -most, most, None)
+        return Scaled(value, scaled.fraction, min(scaled.largest, (1 << (bits - 1)) - 1))
 
     def output(self, x: Scaled[V], name: str) -> Scaled[V]:
         """What goes out by a port of that name."""
@@ -266,6 +282,23 @@ class Arithmetic(ABC, Generic[V]):
             name: The name of the value.
         """
         return self._tabled(x, function, bits, row, edges, name)
+
+    def picked(self, row: Scaled[V], edges: np.ndarray, rows: Tensor, bits: int = NUMBER_BITS) -> Scaled[V]:
+        """One of several rows of numbers `(rows, size)`: that of the number of edges which a value reaches.
+
+        Args:
+            row: What picks, `(1,)`.
+            edges: Whole numbers, rising, on the grid of `row`, `(rows - 1,)`.
+            rows: The numbers.
+            bits: How many each has.
+        """
+        rows, half = rows.double(), rows.shape[1] // 2
+        fraction, whole = np.array([finest(float(rows.detach().abs().max()), bits)]), np.array([0])
+        places = torch.arange(rows.shape[1], dtype=torch.float64) - half
+        at = Scaled(self._constant(places, whole), whole, half)
+        padded = torch.nn.functional.pad(rows, (0, 2 * half + 1 - rows.shape[1]))
+        value = self._looked_up(at, to_even(padded, fraction), fraction, row, edges, None)
+        return Scaled(value, fraction, (1 << (bits - 1)) - 1)
 
     def _tabled(
         self,
@@ -299,7 +332,9 @@ def finest(largest: float, bits: int) -> int:
     return math.floor(math.log2(((1 << (bits - 1)) - 1) / largest))
 
 
-def quantised_rows(weights: Tensor, bits: int, *, pairs_fit: bool = False, columns: np.ndarray = ONE_SCALE) -> Matrix:
+def quantised_rows(
+    weights: Tensor, bits: int, *, pairs_fit: bool = False, columns: np.ndarray = ONE_SCALE
+) -> RoundedMatrix:
     """A matrix on its grid, with the fraction of each row: the largest that clips nothing.
 
     Where entries that go in have fractions of their own, `columns` beyond that of the first, weights make up for it.
@@ -311,7 +346,7 @@ def quantised_rows(weights: Tensor, bits: int, *, pairs_fit: bool = False, colum
     fraction = np.array([finest(size, bits) for size in sizes.tolist()])
     if pairs_fit and bits <= BYTE_BITS:
         rounded = to_even(weights.detach(), fraction[:, None] - columns)
-        whole = np.abs(Matrix(rounded, fraction, bits, columns).integers.astype(np.int64))
+        whole = np.abs(RoundedMatrix(rounded, fraction, bits, columns).integers.astype(np.int64))
         pairs = whole[:, :-1] + whole[:, 1:] if whole.shape[1] > 1 else whole
         fraction = fraction - (BYTE * pairs.max(1) > PAIR_LIMIT)
-    return Matrix(to_even(weights, fraction[:, None] - columns), fraction, bits, columns)
+    return RoundedMatrix(to_even(weights, fraction[:, None] - columns), fraction, bits, columns)

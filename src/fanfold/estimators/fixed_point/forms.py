@@ -37,6 +37,11 @@ class IntegerForm(Protocol):
     """The layers of one network, in whole numbers."""
 
     @property
+    def constants(self) -> Mapping[str, Tensor]:
+        """What is computed of the operator in floating point, and kept, so that it is the same bits everywhere."""
+        ...
+
+    @property
     def inputs(self) -> tuple[FormPort, ...]:
         """What goes in: `y`, and `noise_var` where the network takes it."""
         ...

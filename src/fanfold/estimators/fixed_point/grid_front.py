@@ -98,6 +98,7 @@ class GridFront:
 
     def __init__(self, network: CorrectedLMMSE):
         self.grid = network
+        self.constants: dict[str, Tensor] = {}  # those that matter are the network's, and kept with it
         m, n = network.antennas * network.pilots, network.antennas * network.entries
         self.inputs = (FormPort("y", (m, 2), "iq"), FormPort("noise_var", (1,)))
         self.outputs = (FormPort("x_hat", (n, 2), "iq"),)

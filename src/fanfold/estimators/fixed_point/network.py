@@ -5,6 +5,7 @@ activations are chosen once, on the network as it is when training begins, and k
 """
 
 import copy
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -49,12 +50,12 @@ class QuantisedSettings(Checked):
     pairs_fit: bool = False  # whether 8-bit kernels that add two products in 16 bits are proved not to saturate
     trained: bool = False  # whether it begins from weights of a network that was trained in floating point
 
-    def build(self, problem: Problem) -> "Quantised":
+    def build(self, problem: Problem) -> "QuantisedNetwork":
         """The network before it was trained in whole numbers, without scales."""
         return _around(self.network.build(problem), self)
 
 
-class Quantised(nn.Module):
+class QuantisedNetwork(nn.Module):
     """A network in whole numbers, for which `quantised` chooses the scales or `fit`; not scale-equivariant.
 
     Whole numbers have the units of their ports, and what is beyond these saturates.
@@ -64,6 +65,8 @@ class Quantised(nn.Module):
         widths: The bits of weights and activations.
         fractions: The fraction of each port and each narrowed value, in the order in which they are computed.
         calibrated: Whether these are chosen.
+        noise_var: The noise variance of the observations that they are chosen on, for which tables are made; NaN where
+            it is not known.
 
     Raises:
         ValueError: If the network has no integer form.
@@ -87,19 +90,23 @@ class Quantised(nn.Module):
     }
     fractions: Tensor
     calibrated: Tensor  # a boolean
+    noise_var: Tensor
 
     def __init__(self, network: nn.Module, widths: Widths, *, pairs_fit: bool = False, trained: bool = False):
         super().__init__()
         self.network, self.widths, self.pairs_fit, self.trained = network, widths, pairs_fit, trained
         self.form = integer_form(network)
         silence = {port.name: torch.zeros(1, port.size) for port in self.form.inputs}
-        self.register_buffer("fractions", torch.tensor(self._chosen(silence)))
+        for name, constant in self.form.constants.items():
+            self.register_buffer(f"constant_{name}", constant)  # the tensor itself: loading weights fills it
+        self.register_buffer("noise_var", torch.tensor(math.nan, dtype=torch.float64))
+        self.register_buffer("fractions", torch.tensor(self._chosen(silence, 1.0)))
         self.register_buffer("calibrated", torch.tensor(data=False))
         self._has_weights = False  # of the training in floating point
 
     @torch.no_grad()
-    def _chosen(self, ports: Mapping[str, Tensor]) -> list[int]:
-        reader = Calibrating(ports, self.widths, pairs_fit=self.pairs_fit)
+    def _chosen(self, ports: Mapping[str, Tensor], noise_var: float | None) -> list[int]:
+        reader = Calibrating(ports, self.widths, pairs_fit=self.pairs_fit, noise_var=noise_var)
         self.form.written(reader)
         return reader.chosen
 
@@ -111,6 +118,11 @@ class Quantised(nn.Module):
         if not isinstance(settings, NetworkSettings):
             return None
         return QuantisedSettings(settings, self.widths, self.pairs_fit, self.trained)
+
+    @property
+    def known_noise_var(self) -> float | None:
+        """The noise variance that tables are made for; None where it is not known."""
+        return None if self.noise_var.isnan() else self.noise_var.item()
 
     @property
     def origin(self) -> tuple[str, nn.Module]:
@@ -142,8 +154,11 @@ class Quantised(nn.Module):
     def calibrate(self, obs: Observation) -> None:
         """Choose the scales of activations on observations, for the weights as they are."""
         ports = self._ports(obs)
+        noise_var = obs.noise_var
+        if noise_var is not None and bool((noise_var == noise_var.reshape(-1)[0]).all()):
+            self.noise_var.fill_(noise_var.reshape(-1)[0])
         few = {name: numbers[:CALIBRATION_DRAWS] for name, numbers in ports.items()}
-        chosen = torch.tensor(self._chosen(few))
+        chosen = torch.tensor(self._chosen(few, self.known_noise_var))
         self.fractions.copy_(chosen)
         self.calibrated.fill_(value=True)
 
@@ -169,9 +184,8 @@ class Quantised(nn.Module):
             raise ValueError(
                 "the scales of whole numbers are not chosen yet: train the network, or calibrate(obs) on observations."
             )
-        values = self.written(
-            FakeQuantised(self._ports(obs), self.widths, self.fractions.cpu().numpy(), pairs_fit=self.pairs_fit)
-        )
+        known = {"pairs_fit": self.pairs_fit, "noise_var": self.known_noise_var}
+        values = self.written(FakeQuantised(self._ports(obs), self.widths, self.fractions.tolist(), **known))
         first = self.form.inputs[0]
         axes = len(first.shape) - (first.layout == "iq")
         batch, real = obs.y.shape[: obs.y.ndim - axes], obs.y.dtype.to_real()
@@ -183,7 +197,7 @@ class Quantised(nn.Module):
         return Estimate(said["x_hat"], said.get("var"))
 
 
-class BoundQuantised(Quantised):
+class BoundQuantisedNetwork(QuantisedNetwork):
     """A network in whole numbers that belongs to one operator.
 
     Example:
@@ -214,15 +228,15 @@ def _parts(port: FormPort, numbers: Tensor) -> Tensor:
     return torch.view_as_real(numbers.resolve_conj()) if port.layout == "iq" else numbers
 
 
-def _around(network: nn.Module, settings: QuantisedSettings) -> Quantised:
-    kind = BoundQuantised if offers(network, Bound) else Quantised
+def _around(network: nn.Module, settings: QuantisedSettings) -> QuantisedNetwork:
+    kind = BoundQuantisedNetwork if offers(network, Bound) else QuantisedNetwork
     return kind(network, settings.widths, pairs_fit=settings.pairs_fit, trained=settings.trained)
 
 
 @checks_arguments
 def quantised(
     network: nn.Module, widths: Widths = "w8a8", obs: Observation | None = None, *, pairs_fit: bool = False
-) -> Quantised:
+) -> QuantisedNetwork:
     """A copy of a trained network that computes in whole numbers, its scales chosen on observations.
 
     Args:

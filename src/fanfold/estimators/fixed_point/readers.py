@@ -5,13 +5,13 @@ Numbers on grids of powers of two are exact in double precision, and sums of pro
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fanfold.estimators.fixed_point.arithmetic import Matrix, Scaled, Widths, finest
+from fanfold.estimators.fixed_point.arithmetic import RoundedMatrix, Scaled, Widths, finest
 from fanfold.estimators.fixed_point.rounding import half_up, unit_of
 from fanfold.estimators.fixed_point.shaped import ShapedArithmetic
 
@@ -34,6 +34,7 @@ class FakeQuantised(ShapedArithmetic[Tensor]):
         widths: The bits of weights and activations.
         fractions: The fraction of each port and of each value that is narrowed, in order.
         pairs_fit: See `Arithmetic`.
+        noise_var: See `Arithmetic`.
 
     Example:
         >>> import torch
@@ -44,8 +45,16 @@ class FakeQuantised(ShapedArithmetic[Tensor]):
         tensor([[ 0.2031, -1.9844]], dtype=torch.float64)
     """
 
-    def __init__(self, ports: Mapping[str, Tensor], widths: Widths, fractions: object = (), *, pairs_fit: bool = False):
-        super().__init__(widths, list(np.atleast_1d(np.asarray(fractions))), pairs_fit=pairs_fit)
+    def __init__(
+        self,
+        ports: Mapping[str, Tensor],
+        widths: Widths,
+        fractions: Sequence[int] = (),
+        *,
+        pairs_fit: bool = False,
+        noise_var: float | None = None,
+    ):
+        super().__init__(widths, fractions, pairs_fit=pairs_fit, noise_var=noise_var)
         self.ports = ports
 
     def _entered(self, name: str, fraction: int, bits: int) -> Tensor:
@@ -55,7 +64,7 @@ class FakeQuantised(ShapedArithmetic[Tensor]):
     def _constant(self, numbers: Tensor, fraction: np.ndarray) -> Tensor:
         return numbers[None]
 
-    def _product(self, x: Scaled[Tensor], weights: Matrix, outer: int, inner: int) -> Tensor:
+    def _product(self, x: Scaled[Tensor], weights: RoundedMatrix, outer: int, inner: int) -> Tensor:
         carrier = self._carrier(x, weights)
         seen, numbers = x.value.to(carrier), weights.numbers.to(carrier)
         if outer * inner == 1:
@@ -63,7 +72,7 @@ class FakeQuantised(ShapedArithmetic[Tensor]):
         seen = seen.reshape(len(seen), outer, numbers.shape[1], inner)
         return (numbers @ seen).flatten(1).double()
 
-    def _carrier(self, x: Scaled[Tensor], weights: Matrix) -> torch.dtype:
+    def _carrier(self, x: Scaled[Tensor], weights: RoundedMatrix) -> torch.dtype:
         """The type in which the sums of a product are exact."""
         steep = max(np.abs(weights.fraction).max(), np.abs(x.fraction).max())
         exact = weights.row_sum * x.largest <= SINGLE_EXACT and steep <= SINGLE_FRACTION // 2
@@ -99,7 +108,7 @@ class FakeQuantised(ShapedArithmetic[Tensor]):
         if row is not None and edges is not None:
             reached = torch.from_numpy(np.ldexp(edges.astype(np.float64), -row.fraction)).to(x.value.device)
             picked = (row.value.detach()[..., None] >= reached).sum(-1)
-        picked = picked.expand_as(at)
+        picked, at = torch.broadcast_tensors(picked, at)
         if not torch.is_grad_enabled():
             return tables[picked, at]
         rise = tables.detach().diff(dim=1, prepend=tables[:, :1].detach(), append=tables[:, -1:].detach()) / (2 * unit)
@@ -111,7 +120,7 @@ class FakeQuantised(ShapedArithmetic[Tensor]):
         return torch.cat([x.expand(batch, -1).reshape(batch, outer, -1) for x in (left, right)], 2).flatten(1)
 
     def _convolved(
-        self, x: Scaled[Tensor], weights: Matrix, shape: tuple[int, int, int], kernel: tuple[int, int]
+        self, x: Scaled[Tensor], weights: RoundedMatrix, shape: tuple[int, int, int], kernel: tuple[int, int]
     ) -> Tensor:
         carrier = self._carrier(x, weights)
         picture = x.value.to(carrier).reshape(-1, *shape).permute(0, 3, 1, 2)
@@ -149,8 +158,15 @@ class Calibrating(FakeQuantised):
         (127, [12, 4])
     """
 
-    def __init__(self, ports: Mapping[str, Tensor], widths: Widths, *, pairs_fit: bool = False):
-        super().__init__(ports, widths, pairs_fit=pairs_fit)
+    def __init__(
+        self,
+        ports: Mapping[str, Tensor],
+        widths: Widths,
+        *,
+        pairs_fit: bool = False,
+        noise_var: float | None = None,
+    ):
+        super().__init__(ports, widths, pairs_fit=pairs_fit, noise_var=noise_var)
         self.chosen: list[int] = []
 
     def _entered_fraction(self, name: str, bits: int) -> int:

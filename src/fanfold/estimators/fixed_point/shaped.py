@@ -16,7 +16,7 @@ from fanfold.estimators.fixed_point.arithmetic import (
     ONE_SCALE,
     SUM_BITS,
     Arithmetic,
-    Matrix,
+    RoundedMatrix,
     Scaled,
     quantised_rows,
 )
@@ -50,7 +50,9 @@ class ShapedArithmetic(Arithmetic[V]):
         """Two values side by side, each seen as `(outer, columns)`."""
 
     @abstractmethod
-    def _convolved(self, x: Scaled[V], weights: Matrix, shape: tuple[int, int, int], kernel: tuple[int, int]) -> V:
+    def _convolved(
+        self, x: Scaled[V], weights: RoundedMatrix, shape: tuple[int, int, int], kernel: tuple[int, int]
+    ) -> V:
         """The products of the windows of a picture `(rows, columns, channels)`."""
 
     @abstractmethod
@@ -97,7 +99,7 @@ class ShapedArithmetic(Arithmetic[V]):
         fraction = np.tile(seen[0, 0] + matrix.fraction, rows * columns)
         return self.within(Scaled(value, _once(fraction), matrix.row_sum * x.largest), LINEAR_BITS)
 
-    def _weights(self, weights: Tensor, columns: np.ndarray, bits: int | None) -> Matrix:
+    def _weights(self, weights: Tensor, columns: np.ndarray, bits: int | None) -> RoundedMatrix:
         columns = columns if columns.any() else ONE_SCALE
         return quantised_rows(weights, bits or self.weight_bits, pairs_fit=self.pairs_fit, columns=columns)
 
@@ -108,7 +110,7 @@ class ShapedArithmetic(Arithmetic[V]):
 
     def picked(self, x: Scaled[V], signs: Tensor, outer: int = 1, inner: int = 1) -> Scaled[V]:
         """The product with whole numbers of a few bits, `(rows, columns)`: ones and minus ones that pick and add."""
-        matrix = Matrix(signs.double(), np.zeros(len(signs), np.int64), 8)
+        matrix = RoundedMatrix(signs.double(), np.zeros(len(signs), np.int64), 8)
         return Scaled(self._product(x, matrix, outer, inner), x.fraction, matrix.row_sum * x.largest)
 
     def narrowed_along(

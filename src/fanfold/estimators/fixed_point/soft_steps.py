@@ -94,6 +94,7 @@ class SoftSteps:
 
     def __init__(self, network: Unfolded, step_of: Callable[[Theta], SoftStep]):
         self.network, self.step_of = network, step_of
+        self.constants: dict[str, Tensor] = {}
         self.inputs = (FormPort("y", (network.operator.m,)),)
         self.outputs = (FormPort("x_hat", (network.operator.n,)),)
 
