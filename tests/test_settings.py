@@ -77,6 +77,9 @@ RESULTS = [
     "Sub",
     "Mul",
     "Transpose",
+    "Windows",
+    "Join",
+    "Moved",
 ]
 
 

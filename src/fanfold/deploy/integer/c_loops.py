@@ -99,8 +99,10 @@ class Loops:
         if isinstance(first, ops.Transpose):
             return self._transposed(first)
         if isinstance(first, ops.Windows):
-            second = next(iter(group.operations[1:]), None)
-            return self.products.windows(first) if second is None else self.products.lines(second, first)
+            second = group.operations[-1]
+            return (
+                self.products.lines(second, first) if isinstance(second, ops.MatMul) else self.products.windows(first)
+            )
         if isinstance(first, ops.Join):
             return self._joined(first)
         return self._entrywise(group, stored)

@@ -71,9 +71,9 @@ class CNNForm(GridFront):
         self.picture = (network.rows, network.entries // network.symbols // network.fold)
         self.lead = network.antennas // network.rows
 
-    def written(self, a: ShapedArithmetic[V]) -> Mapping[str, Scaled[V]]:
+    def written(self, arithmetic: ShapedArithmetic[V]) -> Mapping[str, Scaled[V]]:
         """The layers."""
-        net = self.network
+        a, net = arithmetic, self.network
         antennas, modes, entries = net.antennas, net.modes, net.entries
         pilots, fine = self._unit_pilots(a), self._fine(a)
         filtered = self._filtered(a, pilots)
@@ -124,12 +124,12 @@ class CNNForm(GridFront):
             return lacking / larger(value) / 2 ** (top % 2 / 2)
 
         grown = a.times(a.regarded(total, 0), a.table(size.value, larger, TABLE_BITS + 1))
-        ends = (torch.tensor([sign * 2.0 ** (top // 2 + 1)]) for sign in (-1, 1))
-        grown = a.clamped(grown, *ends)  # no more than the root of the largest squared size
+        end = torch.tensor([2.0 ** (top // 2 + 1)])
+        grown = a.clamped(grown, -end, end)  # no more than the root of the largest squared size
         grown = a.regarded(grown, int(grown.fraction[0]) + top // 2)
         phase = a.times(grown, a.table(size.value, rest, TABLE_BITS))
         phase = a.roomy(phase, 2, TURN_BITS)
-        return Turn(*(a.picked(phase, torch.eye(2)[k : k + 1]) for k in (0, 1)))
+        return Turn(*(a.signed_sums(phase, torch.eye(2)[k : k + 1]) for k in (0, 1)))
 
     def _turned(
         self, a: ShapedArithmetic[V], x: Scaled[V], turn: Turn, shape: tuple[int, int, int], *, back: bool = False
@@ -137,7 +137,7 @@ class CNNForm(GridFront):
         """Packed entries `(outer, 2, inner)` without this phase, or with it again."""
         outer, _, inner = shape
         x = a.narrowed_along(x, shape, (0,), TABLE_BITS)
-        quarter = a.picked(x, (-1.0 if back else 1.0) * torch.tensor(QUARTER), outer, inner)
+        quarter = a.signed_sums(x, (-1.0 if back else 1.0) * torch.tensor(QUARTER), outer, inner)
         return a.plus(a.times(x, turn.cosine), a.times(quarter, turn.sine))
 
     def _change(self, a: ShapedArithmetic[V], filtered: Scaled[V], lost: Scaled[V], level: Scaled[V]) -> Scaled[V]:
@@ -162,9 +162,9 @@ class CNNForm(GridFront):
             out = a.convolved(hidden, layer.weight[:, :width], (*self.picture, width))
             if k == 0:
                 out = a.added(out, self._of_level(a, layer.weight[:, width:], level))
-            hidden = self._rectified(a, a.added(out, a.number(layer.bias.repeat(places))), layer.out_channels)
+            hidden = self._rectified(a, a.added(out, a.number(_bias(layer).repeat(places))), layer.out_channels)
             width = layer.out_channels
-        halves = zip(net.head.weight.chunk(2), net.head.bias.chunk(2))
+        halves = zip(net.head.weight.chunk(2), _bias(net.head).chunk(2))
         added, kept = (
             a.added(a.convolved(hidden, weight, (*self.picture, width)), a.number(bias.repeat(places)))
             for weight, bias in halves
@@ -208,6 +208,11 @@ class CNNForm(GridFront):
         """A picture as `(entries, 2, antennas)`."""
         net, (rows, columns) = self.network, self.picture
         return a.moved(x, (rows, columns, self.lead, 2, net.symbols, net.fold), (4, 1, 5, 3, 2, 0))
+
+
+def _bias(layer: nn.Conv2d) -> Tensor:
+    assert layer.bias is not None
+    return layer.bias
 
 
 @integer_form.register

@@ -179,7 +179,8 @@ class GridFront:
     def _gained(self, a: ShapedArithmetic[V], c: Scaled[V], d: Tensor, level: Scaled[V]) -> Scaled[V]:
         """`c d / (d + noise_var)`, entry by entry."""
         of_signal = a.number_at(d.double().clamp_min(2.0**-30).log2(), LEVEL)
-        over_noise = a.clamped(a.minus(of_signal, level), *(torch.tensor([end * SURE]) for end in (-1.0, 1.0)))
+        end = torch.tensor([float(SURE)])
+        over_noise = a.clamped(a.minus(of_signal, level), -end, end)
         return a.times(c, a.table(over_noise, lambda at: torch.sigmoid(at * math.log(2)), TABLE_BITS - 1))
 
     def _to_grid(self) -> Tensor:
@@ -200,7 +201,8 @@ def seen_over(
     """A function of powers over a level, by one table; both are logarithms, the powers' linear within each octave."""
     beyond = power.beyond + LINEAR_LOGARITHM
     over = a.minus(power.value, level)
-    over = a.clamped(over, *(torch.tensor([end - power.beyond]) for end in ends))
+    low, high = (torch.tensor([end - power.beyond]) for end in ends)
+    over = a.clamped(over, low, high)
     return a.table(over, lambda at: function(torch.exp2((at + beyond).clamp(ends[0] - 1, ends[1] + 1))), TABLE_BITS)
 
 

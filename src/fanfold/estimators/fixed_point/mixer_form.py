@@ -6,7 +6,7 @@ noise are differences of logarithms, and what the network sees of them is a tabl
 
 import math
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -54,9 +54,9 @@ class MixerForm(GridFront):
         super().__init__(network)
         self.network = network
 
-    def written(self, a: ShapedArithmetic[V]) -> Mapping[str, Scaled[V]]:
+    def written(self, arithmetic: ShapedArithmetic[V]) -> Mapping[str, Scaled[V]]:
         """The layers."""
-        net = self.network
+        a, net = arithmetic, self.network
         antennas, modes, state = net.antennas, net.modes, net.state
         pilots, fine = self._unit_pilots(a), self._fine(a)
         filtered = self._filtered(a, pilots)
@@ -69,6 +69,7 @@ class MixerForm(GridFront):
         level = _Level(a, pilots.level)
         change = None
         for stage in net.stages:
+            assert isinstance(stage, MixerStage)
             seen = first if change is None else a.added(first, change)
             seen = a.narrowed_along(seen, (antennas, 2, state), (2,))
             both = a.joined(z, seen, antennas, (2 * modes, 2 * state))
@@ -84,7 +85,7 @@ class MixerForm(GridFront):
         return self._given(a, a.roomy(x, 2 * antennas * net.entries, TABLE_BITS), pilots)
 
 
-class _Level:
+class _Level(Generic[V]):
     """The noise's logarithm and its square, as the network sees them."""
 
     def __init__(self, a: ShapedArithmetic[V], level: Scaled[V]):
@@ -117,7 +118,7 @@ def both_modes(stage: MixerStage, columns: Tensor) -> int:
     return columns.shape[-1] - stage.from_delays.shape[-1]
 
 
-def _changed(a: ShapedArithmetic[V], stage: MixerStage, u: Scaled[V], level: _Level, antennas: int) -> Scaled[V]:
+def _changed(a: ShapedArithmetic[V], stage: MixerStage, u: Scaled[V], level: _Level[V], antennas: int) -> Scaled[V]:
     """What a stage adds to the state, `(antennas, 2, state)`."""
     groups, delays, beams = stage.groups, stage.delays, stage.beams
     each, places = antennas // groups, delays * groups
@@ -131,7 +132,7 @@ def _changed(a: ShapedArithmetic[V], stage: MixerStage, u: Scaled[V], level: _Le
     return a.linear(back, from_right(stage.from_delays).mT, outer=antennas)
 
 
-def _gains(a: ShapedArithmetic[V], stage: MixerStage, u: Scaled[V], level: _Level) -> Scaled[V]:
+def _gains(a: ShapedArithmetic[V], stage: MixerStage, u: Scaled[V], level: _Level[V]) -> Scaled[V]:
     """The gains `(delays, groups, beams)` that the network gives to the powers of u."""
     delays, beams, width = stage.delays, stage.beams, stage.think.in_features
     seen = stage.groups * beams

@@ -106,9 +106,9 @@ class ShapedArithmetic(Arithmetic[V]):
     def summed(self, x: Scaled[V], outer: int, columns: int, inner: int = 1) -> Scaled[V]:
         """The sums over the middle axis of `(outer, columns, inner)`, of values with one fraction."""
         ones = torch.ones(1, columns, dtype=torch.float64)
-        return self.picked(x, ones, outer, inner)
+        return self.signed_sums(x, ones, outer, inner)
 
-    def picked(self, x: Scaled[V], signs: Tensor, outer: int = 1, inner: int = 1) -> Scaled[V]:
+    def signed_sums(self, x: Scaled[V], signs: Tensor, outer: int = 1, inner: int = 1) -> Scaled[V]:
         """The product with whole numbers of a few bits, `(rows, columns)`: ones and minus ones that pick and add."""
         matrix = RoundedMatrix(signs.double(), np.zeros(len(signs), np.int64), 8)
         return Scaled(self._product(x, matrix, outer, inner), x.fraction, matrix.row_sum * x.largest)
