@@ -33,6 +33,7 @@ V = TypeVar("V")
 
 LEAST_SEEN, MOST_SEEN = -7.0, 24.0  # octaves of power over noise
 CENTRE = 2.0  # of what the network sees of powers, so that its sign tells something
+KNOWN = (0,)  # axes, of delays and width, along which what the network knows has scales of its own
 GELU_BITS = 11  # of what goes into its table
 
 
@@ -150,17 +151,17 @@ def _gains(a: ShapedArithmetic[V], stage: MixerStage, u: Scaled[V], level: _Leve
     bias = stage.place + sums[:, None] * (see.bias + CENTRE * see.weight[:, :seen].sum(1))
     hidden = a.added(a.linear(first, across[0], inner=width), level.felt(a, of_level))
     hidden = _activated(a, a.added(hidden, a.number(bias)), (delays, width))
-    second = a.narrowed_along(a.linear(hidden, stage.think.weight, outer=delays), (delays, width), (1,))
+    thought = a.linear(a.narrowed_along(hidden, (delays, width), KNOWN), stage.think.weight, outer=delays)
+    second = a.narrowed_along(thought, (delays, width), (1,))
     bias = across[1].sum(1)[:, None] * stage.think.bias
     more = _activated(a, a.added(a.linear(second, across[1], inner=width), a.number(bias)), (delays, width))
-    hidden = a.narrowed_along(a.added(hidden, more), (delays, width), (0,))
+    hidden = a.narrowed_along(a.added(hidden, more), (delays, width), KNOWN)
     gains = a.linear(hidden, stage.say.weight, outer=delays)
     return a.roomy(a.added(gains, a.number(stage.say.bias.repeat(delays))), delays * seen, TABLE_BITS)
 
 
 def _activated(a: ShapedArithmetic[V], x: Scaled[V], shape: tuple[int, int]) -> Scaled[V]:
-    active = a.table(a.roomy(x, math.prod(shape), max(GELU_BITS, a.bits)), nn.functional.gelu, TABLE_BITS)
-    return a.narrowed_along(active, shape, (0,))
+    return a.table(a.roomy(x, math.prod(shape), max(GELU_BITS, a.bits)), nn.functional.gelu, TABLE_BITS)
 
 
 @integer_form.register
