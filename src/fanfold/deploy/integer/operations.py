@@ -1,4 +1,4 @@
-"""The operations of an integer program: each says in a few lines what it computes.
+"""The operations of an integer program, in one file as each is a few lines that say what it computes.
 
 They are a subset of TOSA's integer profile, on flat vectors of whole numbers. Each operation makes one value, a vector
 of so many entries of one type: int8, int16, int32 or int48. Accumulators are int32 or int48. There is one rounding

@@ -1,4 +1,4 @@
-"""The integer program: named ports and a list of operations, whole and proved by being there."""
+"""The integer program: named ports and a list of operations, in one file with what makes it whole and proved."""
 
 import math
 import re
