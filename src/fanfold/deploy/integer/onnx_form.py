@@ -1,4 +1,4 @@
-"""An integer program as an ONNX file, whose bits in a runtime are the player's.
+"""An integer program as an ONNX file, whose bits in a runtime are the player's; one file, a few nodes an operation.
 
 Products of bytes that no kernel saturates are `MatMulInteger`; all else is in float32 or float64, as the proof says of
 each operation. A rescale is `Floor(x 2^-s + 1/2)` and never `QuantizeLinear`, whose ties go to even. Where a clamp
