@@ -8,6 +8,7 @@ import torch
 
 import fanfold as ff
 from fanfold.cli import main as cli
+from fanfold.cli.apply import apply_to_file
 from fanfold.guard.monitoring import keep_monitor, kept_monitor
 from fanfold.runs.directory import Run
 
@@ -137,6 +138,20 @@ def test_apply_without_alarms_writes_no_p_values_and_a_table_has_a_column(run, t
     assert "alarm is 2" in said
 
 
+@pytest.mark.parametrize("suffix", ["csv", "npy"])
+def test_apply_to_one_sample_has_one_p_value(suffix, run, tmp_path):
+    y = PROBLEM.sample(1, generator(4))[1].y.numpy()
+    measured = tmp_path / f"y.{suffix}"
+    if suffix == "csv":
+        np.savetxt(measured, y, delimiter=",")
+    else:
+        np.save(measured, y[0])
+    files = apply_to_file(run, measured, tmp_path / "x.csv", alarm=0.05)
+    assert files[tmp_path / "x.csv"].numel() == 40
+    (said,) = (tmp_path / "x_p_value.csv").read_text().splitlines()
+    assert 0.05 < float(said) <= 1
+
+
 def test_apply_to_a_simulator_s_run_says_what_is_outside_it(tmp_path, capsys):
     """Draws that the run keeps calibrate at the rate that they can bear."""
     x = torch.rand(2500, 2, generator=generator(1)) + 0.5
@@ -155,3 +170,6 @@ def test_apply_to_a_simulator_s_run_says_what_is_outside_it(tmp_path, capsys):
     assert (p[10:] < 0.05).all()
     assert (p[:10] > 0.05).mean() >= 0.7
     assert any("draws of calibration" in sentence for sentence in said["remarks"])
+    kept = (run.path / "monitor.safetensors").stat().st_mtime_ns
+    apply(run, measured, tmp_path, capsys)
+    assert (run.path / "monitor.safetensors").stat().st_mtime_ns == kept  # at the rate that so few draws bear

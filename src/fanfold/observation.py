@@ -163,6 +163,10 @@ class Estimate:
     x: Tensor
     var: Tensor | None = None
 
+    def to(self, device: torch.device | str) -> "Estimate":
+        """The same estimate on another device."""
+        return Estimate(self.x.to(device), None if self.var is None else self.var.to(device))
+
     def in_precision(self, dtype: torch.dtype) -> "Estimate":
         """The same estimate in another precision, that of a data type; itself where it has that.
 

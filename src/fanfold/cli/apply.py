@@ -20,8 +20,9 @@ from fanfold.core.files import whole
 from fanfold.core.streams import Stream
 from fanfold.estimators.base import Layered, MeasuresNoise, Restrainable
 from fanfold.guard import Conformal, Interval, Monitor, UsualRange, conformal, draws_needed, monitor
+from fanfold.guard.answers import independent_draws
 from fanfold.guard.monitoring import bearable, check_level, keep_monitor, kept_monitor
-from fanfold.guard.monitoring.calibrating import LEAST_LEARNING, MOST_ALARM, independent_draws
+from fanfold.guard.monitoring.calibrating import LEAST_LEARNING, MOST_ALARM
 from fanfold.observation import Observation
 from fanfold.problems.draws import draw
 from fanfold.problems.protocols import noise_var_of
@@ -133,11 +134,13 @@ def monitor_for(
     """
     check_level("alarm", alarm)
     kept = kept_monitor(run, net, strength)
-    if kept is not None and kept.alarm <= alarm and (kept.probe.noise_var is None) == (obs.noise_var is None):
+    if kept is not None and (kept.probe.noise_var is None) != (obs.noise_var is None):
+        kept = None
+    if kept is not None and kept.alarm <= alarm:
         return replace(kept, alarm=alarm)
     wanted = max(MONITOR_DRAWS, draws_needed(alarm) + LEAST_LEARNING)
     try:
-        x, drawn = independent_draws(run.draws(), wanted, run.environment["seed"])
+        x, drawn = independent_draws(run.draws(), wanted, run.environment["seed"], 1)
     except (ValueError, OSError) as error:
         if on_remark is not None:
             on_remark(f"there are no p-values, since there are no draws to calibrate on: {error}")
@@ -150,6 +153,8 @@ def monitor_for(
                 f"{draws_needed(MOST_ALARM) + LEAST_LEARNING}: how usual the measurements are is not known."
             )
         return None
+    if kept is not None and kept.alarm <= borne:  # a run of few draws bears no smaller rate
+        return replace(kept, alarm=borne)
     if on_note is not None:
         on_note(f"calibrating p-values on {len(x)} draws, once for this run; --alarm 0 leaves them out")
     if obs.noise_var is None:

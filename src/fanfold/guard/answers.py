@@ -3,12 +3,14 @@
 import torch
 from torch import Tensor, nn
 
+from fanfold.core.abilities import ability
 from fanfold.core.precision import at_least_single
 from fanfold.core.streams import Stream
 from fanfold.core.units import power
 from fanfold.observation import Estimate, Estimator, Observation, check_finite
 from fanfold.problems import Problem
 from fanfold.problems.draws import draw
+from fanfold.problems.protocols import DrawnInGroups
 
 Pairs = tuple[Tensor, Observation]
 
@@ -21,13 +23,40 @@ def calibration_draws(draws: Problem | Pairs, samples: int, seed: int) -> Pairs:
     """
     if not isinstance(draws, tuple) and samples < 1:
         raise ValueError(f"there are {samples} draws to calibrate on; pass samples, such as 2000.")
-    x, obs = draws if isinstance(draws, tuple) else draw(draws.held_out(), samples, seed, Stream.CALIBRATION, 0)
+    x, obs = draws if isinstance(draws, tuple) else independent_draws(draws, samples, seed, 0)
     if x.ndim < 2 or len(x) != len(obs.y):
         raise ValueError(f"x is {tuple(x.shape)} for {len(obs.y)} observations; pass (samples, ...) for as many.")
     if not len(x):
         raise ValueError(f"there are 0 draws to calibrate on, x is {tuple(x.shape)}; pass pairs of some samples.")
     check_finite("x", x)
     return x, obs
+
+
+def independent_draws(problem: Problem, count: int, seed: int, index: int) -> Pairs:
+    """Draws that neither training nor tests saw, each with conditions of its own; fewer where fewer are stored.
+
+    Draws that share conditions with others are not exchangeable with those to come, on which what is calibrated rests:
+    a problem that draws in groups is asked for one of each group at a time.
+
+    Args:
+        problem: The problem.
+        count: How many.
+        seed: Their seed.
+        index: Which draw of the seed.
+    """
+    held_out = problem.held_out()
+    shared = ability(held_out, DrawnInGroups)
+    if shared is None or shared.groups is None:
+        return draw(held_out, count, seed, Stream.CALIBRATION, index)
+    first = index * (1 + count)  # as many draws at most, of numbers that no other index has
+    parts = [
+        draw(held_out, min(shared.groups, count - made), seed, Stream.CALIBRATION, first + number)
+        for number, made in enumerate(range(0, count, shared.groups))
+    ]
+    x, obs = torch.cat([x for x, _ in parts]), parts[0][1]
+    y = torch.cat([part.y for _, part in parts])
+    each = [part.noise_var.expand(*part.y.shape[:-1], 1) for _, part in parts if part.noise_var is not None]
+    return x, Observation.unchecked(y, obs.A, torch.cat(each) if each else None)
 
 
 @torch.no_grad()
@@ -38,7 +67,7 @@ def answers(estimator: Estimator, obs: Observation, batch: int = 4096) -> Estima
         obs = obs.to(next(estimator.parameters(), obs.y).device)
     parts = [estimator(obs[i : i + batch]) for i in range(0, len(obs.y), batch)]
     var = None if parts[0].var is None else torch.cat([e.var.expand(e.x.shape) for e in parts if e.var is not None])
-    return Estimate(torch.cat([e.x for e in parts]).to(home), None if var is None else var.to(home))
+    return Estimate(torch.cat([e.x for e in parts]), var).to(home)
 
 
 def part(estimate: Estimate, rows: slice) -> Estimate:

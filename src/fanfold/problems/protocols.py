@@ -393,8 +393,8 @@ class DrawnInGroups(Protocol):
     """A problem whose draws of one call share conditions: so many conditions, whatever the number of draws."""
 
     @property
-    def groups(self) -> int:
-        """How many conditions a call has; of as many draws each has its own."""
+    def groups(self) -> int | None:
+        """How many conditions a call has; of as many draws each has its own. None where each draw has its own."""
         ...
 
 

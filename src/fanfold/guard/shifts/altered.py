@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fanfold.core.abilities import offers, require
+from fanfold.core.abilities import ability, offers, require
 from fanfold.linops import LinearOperator
 from fanfold.observation import Observation
 from fanfold.problems.base import Nested, Problem
 from fanfold.problems.kinds import Kind
-from fanfold.problems.protocols import DrawsAt, ErringModel, kind_of, likelihood_of
+from fanfold.problems.protocols import DrawnInGroups, DrawsAt, ErringModel, kind_of, likelihood_of
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,12 @@ class Altered(Nested, ABC):
     def kind(self) -> Kind:
         """What one observation is."""
         return kind_of(self.problem)
+
+    @property
+    def groups(self) -> int | None:
+        """How many conditions the draws of a call share, as before; None where each has its own."""
+        shared = ability(self.problem, DrawnInGroups)
+        return None if shared is None else shared.groups
 
     @property
     @abstractmethod
