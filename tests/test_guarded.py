@@ -178,6 +178,85 @@ def test_no_call_is_further_from_the_baseline_than_the_cap(wild):
         assert guard.calls.unfit == guard.calls.all
 
 
+def claiming(estimator, var):
+    """An estimator with this variance beside each entry."""
+    return lambda obs: Estimate(x := estimator(obs).x, torch.full_like(x, var))
+
+
+@pytest.mark.parametrize("claim", [math.nan, -1.0, 0.0])
+def test_a_baseline_whose_claim_is_no_variance_leaves_no_room(claim):
+    guard = guarded(NET, claiming(SAFE, 1.0), PROBLEM, judge=None)
+    guard.baseline, guard.estimator = claiming(SAFE, claim), lambda obs: Estimate(1e6 + NET(obs).x)
+    _, obs = drawn(20)
+    assert torch.equal(guard(obs).x, SAFE(obs).x)
+
+
+def test_a_difference_that_the_precision_cannot_hold_is_answered_by_the_baseline():
+    guard = guard_of(judge=None)
+    guard.baseline = lambda obs: Estimate(SAFE(obs).x - 1e38)
+    guard.estimator = lambda obs: Estimate(torch.full_like(SAFE(obs).x, 3e38))
+    _, obs = drawn(5)
+    assert torch.equal(guard(obs).x, guard.baseline(obs).x)
+
+
+def test_a_network_whose_variance_is_no_number_is_not_asked():
+    guard = guarded(claiming(NET, 1.0), claiming(SAFE, 1.0), PROBLEM)
+    guard.estimator = claiming(NET, math.nan)
+    _, obs = drawn(5)
+    got = guard(obs)
+    assert torch.equal(got.x, SAFE(obs).x)
+    assert torch.equal(got.var, torch.ones_like(got.x))
+    assert guard.calls.unfit == 5
+
+
+@pytest.mark.parametrize("wild", ["network", "baseline"])
+def test_losses_beyond_single_precision_count_against_whoever_makes_them(wild):
+    guard = guard_of()
+    setattr(guard, {"network": "estimator"}.get(wild, wild), lambda obs: Estimate(1e25 * SAFE(obs).x))
+    guard(drawn(20)[1])
+    assert guard.trust.network < 0.01 if wild == "network" else guard.trust.network > 0.99
+
+
+def test_calls_that_are_none_do_not_keep_losses_from_being_compared():
+    """Every fourth slot is silent, and one in four calls is to be compared."""
+    _, obs = drawn(32)
+    y = obs.y.clone()
+    y[::4] = 0.0
+    guard = guard_of(every=4)
+    guard(Observation(y, obs.A, obs.noise_var))
+    assert guard.calls.judged == 6  # of 24
+
+
+def test_the_reach_is_that_of_conditions_which_a_call_shares():
+    """Four SNRs a call: calibrated on one call, the cap would hold ten times as many as it says."""
+    varied = ff.problems.Varied(PROBLEM, {"snr_db": (10.0, 40.0)}, groups=4)
+    guard = guarded(NET, SAFE, varied, reach=0.98, judge=None)
+    calls = [drawn(4, seed, varied)[1] for seed in range(300)]
+    guard(Observation(torch.cat([o.y for o in calls]), varied.A, torch.cat([o.noise_var for o in calls])))
+    # rates given 1000 draws and of 1200 calls each have a deviation of .0045 or less; three of both
+    assert guard.calls.capped / guard.calls.all == pytest.approx(0.02, abs=0.018)
+
+
+def test_an_operator_for_each_sample_and_a_monitor_beside_it():
+    detection = ff.problems.MIMODetection(users=3, antennas=6)
+    net = ff.iterate(ff.algorithms.OAMP(), 3)
+    half = lambda obs: Estimate(0.5 * net(obs).x)  # noqa: E731
+    guard = guarded(net, half, detection, reach=0.99, monitor=ff.guard.monitor(net, detection, alarm=0.05, draws=600))
+    x, obs = drawn(200, problem=detection)
+    assert guard(obs).x.shape == x.shape
+    assert "The monitor raises it too" in guard.promise
+
+
+def test_measurements_of_several_axes_are_samples_of_as_many():
+    box, spread = ff.problems.Box((0.0,), (1.0,)), torch.ones(3, 5)
+    sequences = ff.problems.BatchSimulator(box, lambda x, generator: x[:, :, None] * spread, kind="sequence")
+    net = lambda obs: Estimate(obs.y.mean((-2, -1))[..., None])  # noqa: E731
+    guard = guarded(net, lambda obs: Estimate(0.5 * net(obs).x), sequences, reach=0.99, judge=None)
+    x, obs = drawn(6, problem=sequences)
+    assert torch.allclose(guard(obs).x, x, atol=1e-6)
+    assert torch.allclose(guard(Observation(obs.y.reshape(2, 3, 3, 5))).x, x.reshape(2, 3, 1), atol=1e-6)
+
+
 def test_calls_one_at_a_time_give_what_a_batch_gives():
     _, obs = drawn(24)
     whole, single = guard_of(every=3), guard_of(every=3)
@@ -298,6 +377,8 @@ def test_what_does_not_fit_is_refused_with_the_fix():
         guarded(NET, SAFE, PROBLEM, samples=300)
     with pytest.raises(ValueError, match=r"the estimator says .* where the baseline says"):
         guarded(lambda obs: Estimate(obs.y), SAFE, PROBLEM, samples=300, reach=0.99)
+    with pytest.raises(ValueError, match="claims a variance of zero where the estimator says something else"):
+        guarded(NET, claiming(SAFE, 0.0), PROBLEM)
     _, obs = drawn(3)
     with pytest.raises(ValueError, match="splitting the noise needs its variance"):
         guard_of()(Observation(obs.y, obs.A))

@@ -1,10 +1,14 @@
 """Making a guarded estimator: how far it may go, and how large differences of losses are, from draws of its own."""
 
+import math
+
+import torch
+
 from fanfold.core.settings import checks_arguments
 from fanfold.guard.answers import Pairs, answers, calibration_draws
 from fanfold.guard.fallback.guarded import Guarded, GuardLimits
 from fanfold.guard.fallback.noise_split import NoiseSplit
-from fanfold.guard.fallback.samples import saturation, unit
+from fanfold.guard.fallback.samples import distance, saturation, unit
 from fanfold.guard.fallback.trust import Trusting
 from fanfold.guard.monitoring import Monitor
 from fanfold.guard.quantiles import conformal_quantile
@@ -41,16 +45,19 @@ def guarded(
         judge: How losses are compared without the truth; None compares none, and leaves the cap and the monitor.
         monitor: What says how strange each observation is, made by `ff.guard.monitor` for this estimator. Once its
             martingale alarms, so does this; where no losses are compared the baseline then answers, until `reset`.
-        every: At which calls they are compared: each, or one in so many, as comparing takes two more estimates.
-        alarm: The chance with which a network that is never worse in the mean ever raises the alarm.
+            Its rate of false alarms adds to that of the losses.
+        every: At which calls they are compared: each, or one in so many of those that are fit, as comparing takes two
+            more estimates.
+        alarm: The chance with which a network ever raises the alarm by its losses whose clipped differences have, given
+            the calls before, no mean above zero.
         latch: Whether the alarm leaves the baseline alone, until `reset`.
         trusting: The rule by which trust moves; None takes the rate that suits the draws.
         samples: The number of calibration draws, of a problem.
         seed: The seed of the draws.
 
     Raises:
-        ValueError: If a number is out of range, estimates differ in shape, there are too few draws for the reach, or
-            the monitor is of another estimator.
+        ValueError: If a number is out of range, estimates differ in shape or are not finite, there are too few draws
+            for the reach, the baseline claims no error where they differ, or the monitor is of another estimator.
 
     Example:
         >>> import fanfold as ff, torch
@@ -71,15 +78,25 @@ def guarded(
         raise ValueError(
             f"the estimator says {tuple(network.x.shape)} where the baseline says {tuple(beside.x.shape)}."
         )
-    check_finite("the baseline's x", beside.x)
-    check_finite("the estimator's x", network.x)
-    radius = conformal_quantile((network.x - beside.x).flatten(1).norm(dim=-1) / unit(beside), reach).item()
+    for who, estimate in (("baseline", beside), ("estimator", network)):
+        check_finite(f"the {who}'s x", estimate.x)
+        if estimate.var is not None:
+            check_finite(f"the {who}'s var", estimate.var)
+    apart = distance(network.x - beside.x)
+    radius = conformal_quantile(torch.where(apart > 0, apart / unit(beside), 0.0), reach).item()
+    if radius == math.inf:
+        raise ValueError(
+            "the baseline claims a variance of zero where the estimator says something else, so that no radius holds "
+            "its error; pass one that claims none, lambda obs: ff.Estimate(baseline(obs).x)."
+        )
     scale = 0.0
     if judge is not None:
         halves = judge.halves(obs, range(len(obs.y)))
         differences = judge.differences(halves, answers(estimator, halves.obs), answers(baseline, halves.obs))
+        check_finite("the difference of losses, of estimates from a copy of y with more noise,", differences)
         scale = differences.abs().mean().item()
         trusting = trusting or Trusting.of(differences.tolist())
-    limits = GuardLimits(radius, saturation(obs.y).amax().item() + MORE_SATURATED, every, alarm, latch)
+    saturated = saturation(obs.y).amax().item() + MORE_SATURATED
+    limits = GuardLimits(radius, saturated, every, alarm, latch, obs.y.ndim - 1)
     around = None if monitor is None else monitor.around(estimator, obs.A)
     return Guarded(estimator, baseline, judge, around, trusting or Trusting(), limits, scale)

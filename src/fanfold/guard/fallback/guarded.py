@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fanfold.guard.answers import answers
 from fanfold.guard.fallback.noise_split import NoiseSplit
-from fanfold.guard.fallback.samples import as_rows, saturation, trailing, unit
+from fanfold.guard.fallback.samples import as_rows, distance, finite, saturation, trailing, unit
 from fanfold.guard.fallback.trust import Trust, Trusting
 from fanfold.guard.monitoring import Monitor
 from fanfold.measurements import takes_measurements
@@ -29,7 +29,7 @@ class Calls(NamedTuple):
     all: int = 0
     judged: int = 0  # of these, the losses were compared
     capped: int = 0  # the network was too far from the baseline
-    unfit: int = 0  # y was not finite, silent or saturated, or the network's estimate not finite
+    unfit: int = 0  # y was not finite, silent or saturated, or the network's estimate, or its variance, not finite
     in_fallback: int = 0  # the baseline had the larger weight
 
 
@@ -44,9 +44,10 @@ class GuardLimits(NamedTuple):
 
     radius: float  # of the ball around the baseline, in its claimed deviations; in units of x where it claims none
     saturated: float  # share of the entries of y at its largest magnitude, above which y counts as saturated
-    every: int  # at which calls losses are compared
+    every: int  # at which of the calls that are fit losses are compared
     alarm: float  # chance of a false alarm, ever
     latch: bool  # whether the alarm leaves the baseline alone
+    axes: int = 1  # of the measurements of one sample
 
 
 class Guarded:
@@ -132,30 +133,33 @@ class Guarded:
             return (
                 f"{text} Losses are not compared; the baseline answers once the monitor alarms. {self.monitor.promise}"
             )
+        until = ", up to the alarm," if self.limits.latch else ""
+        strange = "" if self.monitor is None else f" The monitor raises it too. {self.monitor.promise}"
         return (
-            f"{text} Over 1000 compared calls the clipped losses at the measurements are at most "
-            f"{self.trusting.regret(1000, 1):.2f} times {self.trusting.clip:g} mean differences above those of the "
-            "better path, also where that changes once. A network that is never worse in the mean raises the alarm "
-            f"with a chance of {self.limits.alarm:g} at most, ever. Losses are those at the measurements, under A and "
-            "the noise variance of the observation: what A does not see is not judged."
+            f"{text} Over 1000 compared calls{until} the clipped losses at the measurements, weighed and before the "
+            f"cap, are at most {self.trusting.regret(1000, 1):.2f} times {self.trusting.clip:g} mean differences above "
+            "those of the better path, also where that changes once. A network whose clipped differences have, given "
+            "the calls before, no mean above zero raises the alarm by its losses with a chance of "
+            f"{self.limits.alarm:g} at most, ever. Losses are those at the measurements, under A and the noise "
+            f"variance of the observation: what A does not see is not judged.{strange}"
         )
 
     @takes_measurements
     @torch.no_grad()
     def __call__(self, obs: Observation) -> Estimate:
-        """The estimates of successive calls, y `(..., m)` in their order.
+        """The estimates of successive calls, y `(..., *event)` in their order.
 
         Raises:
             ValueError: If losses are to be compared and the noise variance is unknown.
         """
-        batch, rows = obs.y.shape[:-1], as_rows(obs)
+        batch, rows = obs.y.shape[: obs.y.ndim - self.limits.axes], as_rows(obs, self.limits.axes)
         fit = self._fit(rows.y)
         rows = Observation.unchecked(rows.y.masked_fill(~torch.isfinite(rows.y), 0.0), rows.A, rows.noise_var)
         network, beside = answers(self.estimator, rows), answers(self.baseline, rows)
-        fit = fit & torch.isfinite(network.x).flatten(1).all(-1)
-        gap = torch.where(trailing(fit, network.x), network.x - beside.x, 0.0)
-        apart = gap.flatten(1).norm(dim=-1)
-        radius = self.limits.radius * unit(beside)
+        gap = network.x - beside.x
+        fit = fit & finite(gap) if network.var is None else fit & finite(gap) & finite(network.var)
+        gap = torch.where(trailing(fit, gap), gap, 0.0)
+        apart, radius = distance(gap), self.limits.radius * unit(beside)
         capped = apart > radius
         weights = self._weights(rows, network, fit)
         w = trailing((weights * torch.where(capped, radius / apart, 1.0)).to(gap.real.dtype), gap)
@@ -174,13 +178,14 @@ class Guarded:
 
     def _fit(self, y: Tensor) -> Tensor:
         """Which samples `(batch,)` are as measurements can be."""
-        return torch.isfinite(y).all(-1) & (y != 0).any(-1) & (saturation(y) <= self.limits.saturated)
+        return finite(y) & (y != 0).flatten(1).any(-1) & (saturation(y) <= self.limits.saturated)
 
     def _weights(self, rows: Observation, network: Estimate, fit: Tensor) -> Tensor:
         """The network's weight at each call, zero where it is not fit: `(batch,)`; calls that are judged move it."""
         strange = None if self.monitor is None else self.monitor.p_values(rows, network)
         calls = range(self.calls.all, self.calls.all + len(rows.y))
-        judged = [i for i, n in enumerate(calls) if self.judge is not None and n % self.limits.every == 0 and fit[i]]
+        number = self.calls.all - self.calls.unfit + fit.cumsum(0) - 1  # of those that are fit
+        judged = [] if self.judge is None else (fit & (number % self.limits.every == 0)).nonzero()[:, 0].tolist()
         differences = dict(zip(judged, self._differences(rows, judged, calls)))
         weights = []
         for i in range(len(calls)):
