@@ -186,6 +186,8 @@ def test_an_observation_outside_a_simulator_is_seen(members):
 def test_draws_that_share_conditions_within_a_call_calibrate_as_if_they_did_not():
     """Four SNRs a call, whatever its size: calibrated on one call, the median would be anywhere."""
     varied = ff.problems.Varied(PROBLEM, {"snr_db": (10.0, 40.0)}, groups=4)
+    assert ff.guard.Noisier(varied, 2.0).groups == 4
+    assert ff.guard.Noisier(PROBLEM, 2.0).groups is None
     guard = monitor(OAMP, varied, alarm=0.05, draws=1500)
     rows = [varied.sample(4, generator(i))[1] for i in range(300)]
     noise_var = torch.cat([obs.noise_var for obs in rows if obs.noise_var is not None])
@@ -257,6 +259,16 @@ def test_what_is_no_number_has_the_least_p_value_and_nothing_is_raised(guard, us
     (first, *_) = guard.remarks(obs)
     assert first.startswith("2 of 6 samples (first at 1, 4) hold NaN or infinity and have the least p-value")
     assert guard.p_values(Observation.unchecked(torch.full((2, 40), torch.nan), usual.A, usual.noise_var)).shape == (2,)
+
+
+def test_a_sample_without_noise_is_strange_and_leaves_the_others_as_they_are(guard, usual):
+    some = usual[:20]
+    silent = torch.full((20, 1), PROBLEM.noise_var)
+    before = guard.all_p_values(Observation(some.y, some.A, silent.clone()))
+    silent[3] = 0.0
+    for name, p in guard.all_p_values(Observation(some.y, some.A, silent)).items():
+        assert torch.equal(p[torch.arange(20) != 3], before[name][torch.arange(20) != 3]), name
+        assert p[3] < 0.01 or name not in ("residual", "held-out", COMBINED)
 
 
 def test_too_many_small_p_values_are_said_with_what_sees_them_and_what_to_do(guard, usual):

@@ -68,9 +68,9 @@ class Answered:
 
     @cached_property
     def noise_var(self) -> Tensor | None:
-        """The noise variance of each sample, `(count, 1)`; None where it is unknown or none."""
+        """The noise variance of each sample, `(count, 1)`; None where it is unknown."""
         var = self.obs.noise_var
-        if var is None or not (var > 0).all():
+        if var is None:
             return None
         if not var.ndim:
             return var.double().expand(self.count, 1)

@@ -173,7 +173,7 @@ class Monitor:
                 f"the monitor was calibrated for the operator with hash {self.operator[:12]} and this one has "
                 f"{operator[:12]}: calibrate one for it, ff.guard.monitor(estimator, problem)."
             )
-        held = self.probe.A if A is None else A
+        held = self.probe.A if A is None or A.varies else A
         probe = Observation.unchecked(self.probe.y, held, self.probe.noise_var)
         with torch.no_grad():
             answer = estimator(probe.to(device_of(estimator))).x.cpu()

@@ -76,6 +76,8 @@ def numbers_of(
     The estimator sees so many at a time, on its own device; `on_estimate` gets the estimates of each batch.
     """
     obs = obs.to(device_of(estimator))
+    if estimate is not None:
+        estimate = estimate.to(obs.y.device)
     one = obs.y.ndim == axes or len(obs.y) <= batch
     blocks = [obs] if one else [obs[i : i + batch] for i in range(0, len(obs.y), batch)]
     parts = []

@@ -91,6 +91,8 @@ class Energy(Distance):
 class Residual(Distance):
     """`log ‖y - A x_hat‖² / noise_var`, on both sides: a residual that is too small is as strange as one too large.
 
+    Of a sample without noise, or of unknown noise, it is the residual itself.
+
     Example:
         >>> import fanfold as ff, torch
         >>> from fanfold.guard.monitoring import Answered, Residual
@@ -109,7 +111,9 @@ class Residual(Distance):
     def read(self, seen: Answered) -> Tensor:
         """`(count, 1)`."""
         assert seen.residual is not None
-        unit = seen.unit if seen.noise_var is None else seen.noise_var[:, 0]
+        unit = seen.unit
+        if (var := seen.noise_var) is not None:
+            unit = torch.where(var[:, 0] > 0, var[:, 0], unit)
         return _log(power(seen.residual).double().sum(-1) / _positive(unit))[:, None]
 
 
@@ -209,8 +213,8 @@ class HeldOutLoss(Distance):
     sees: ClassVar[str] = "other noise or another operator, also where estimates fit whatever is measured"
 
     def offered(self, seen: Answered) -> bool:
-        """Where the noise variance and the operator are known."""
-        return seen.noise_var is not None and seen.residual is not None
+        """Where the operator is known, and the variance of a noise that there is."""
+        return seen.noise_var is not None and bool((seen.noise_var > 0).all()) and seen.residual is not None
 
     def read(self, seen: Answered) -> Tensor:
         """`(count, 1)`."""
@@ -223,7 +227,7 @@ class HeldOutLoss(Distance):
         given = Observation.unchecked(obs.y + PROBE * q, obs.A, obs.noise_var * (1 + PROBE**2))
         x = seen.estimator(given).x.to(obs.A.dtype)
         error = power(obs.y - q / PROBE - obs.A @ x).double().reshape(seen.count, -1).sum(-1)
-        return _log(error / var[:, 0])[:, None]
+        return (_log(error) - _log(var[:, 0]))[:, None]
 
 
 class Summary(Distance):
