@@ -248,6 +248,35 @@ def test_rounding_that_goes_with_the_size_of_a_batch_is_not_strange():
         assert (p <= 0.1).sum() <= 12, name  # of 40; four are to be expected
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_other_precisions_have_p_values_that_differ_by_rounding(dtype, guard, usual):
+    some = usual[:50]
+    other = Observation(some.y.to(dtype), some.A.in_precision(dtype), some.noise_var)
+    gap = (guard.p_values(other, score="energy") - guard.p_values(some, score="energy")).abs().max().item()
+    # energies err by eps, logarithms too; their density is below 2, and two of them part p-values
+    assert gap <= 4 * torch.finfo(dtype).eps + 3 / guard.draws
+
+
+@pytest.mark.parametrize("scale", [1e-24, 1e22])
+def test_a_gain_is_seen_at_any_scale_of_single_precision(scale):
+    def matched(obs: Observation) -> Estimate:
+        return Estimate(1e-3 * (obs.A.H @ obs.y))
+
+    x, obs = PROBLEM.sample(700, generator(3))
+    small = Observation(scale * obs.y, obs.A, torch.tensor(1.0))
+    guard = monitor(matched, (x, small), alarm=0.05)
+    p = guard.all_p_values(Observation(10 * small.y, obs.A, torch.tensor(1.0)))
+    assert all((p[name] <= 0.05).double().mean() > 0.9 for name in ("energy", "residual", COMBINED))
+
+
+def test_an_estimator_that_fails_at_most_draws_is_refused():
+    def broken(obs: Observation) -> Estimate:
+        return Estimate(torch.full((len(obs.y), 60), torch.nan))
+
+    with pytest.raises(ValueError, match=r"'residual' is a number for 0 of 233 draws.*mend the estimator"):
+        monitor(broken, PROBLEM.sample(700, generator(3)), alarm=0.05)
+
+
 def test_what_is_no_number_has_the_least_p_value_and_nothing_is_raised(guard, usual):
     y = usual.y[:6].clone()
     y[1, 3], y[4, 0] = torch.nan, torch.inf

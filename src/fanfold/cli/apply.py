@@ -21,7 +21,7 @@ from fanfold.core.streams import Stream
 from fanfold.estimators.base import Layered, MeasuresNoise, Restrainable
 from fanfold.guard import Conformal, Interval, Monitor, UsualRange, conformal, draws_needed, monitor
 from fanfold.guard.answers import independent_draws
-from fanfold.guard.monitoring import bearable, check_level, keep_monitor, kept_monitor
+from fanfold.guard.monitoring import COMBINED, bearable, check_level, keep_monitor, kept_monitor
 from fanfold.guard.monitoring.calibrating import LEAST_LEARNING, MOST_ALARM
 from fanfold.observation import Observation
 from fanfold.problems.draws import draw
@@ -97,12 +97,13 @@ def apply_to_file(
             on_remark(sentence)
     files = {out: estimate.x}
     if alarm and (guard := monitor_for(run, net, obs, alarm, strength, on_remark, on_note)) is not None:
-        p_values = guard.p_values(obs, estimate)
+        each = guard.all_p_values(obs, estimate)
+        p_values = each[COMBINED]
         files[_beside(out, "p_value")] = (
             p_values[:, None] if out.suffix.lower() == ".csv" and p_values.ndim else p_values
         )
         if on_remark is not None:
-            for sentence in guard.remarks(obs, estimate):
+            for sentence in guard.remarks(obs, estimate, each):
                 on_remark(sentence)
     if ability(net, Layered) is None and estimate.var is not None:
         files[_beside(out, "var")] = estimate.var

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from fanfold.core.abilities import ability, offers
+from fanfold.core.precision import double
 from fanfold.core.units import power
 from fanfold.estimators.base import ScaleAware, WithFeatures, WithMembers, WithTrajectory
 from fanfold.observation import Estimate, Estimator, Observation
@@ -59,7 +60,7 @@ class Answered:
     @cached_property
     def energy(self) -> Tensor:
         """`‖y‖²`, `(count,)`."""
-        return power(self.y).double().sum(-1)
+        return powers(self.y).sum(-1)
 
     @property
     def y(self) -> Tensor:
@@ -112,6 +113,11 @@ class Answered:
             return None
         said = self.estimator.said_by_members(self.obs)
         return said.reshape(len(said), self.count, -1)
+
+
+def powers(values: Tensor) -> Tensor:
+    """The power of each entry in double precision, whose squares hold all sizes of single precision."""
+    return power(values.to(double(values.dtype)))
 
 
 def _sketched(values: Tensor) -> Tensor:

@@ -151,10 +151,19 @@ class Monitor:
             return CusumWatch.start(self.draws, between, self.confidence, streams)
         return MartingaleWatch.start(self.draws, self.alarm if alarm is None else alarm, self.confidence, streams)
 
-    def remarks(self, obs: Measurements, estimate: Estimate | None = None) -> list[str]:
-        """Sentences about observations of which too many are strange, and what to do; none where all is usual."""
+    def remarks(
+        self, obs: Measurements, estimate: Estimate | None = None, p_values: Mapping[str, Tensor] | None = None
+    ) -> list[str]:
+        """Sentences about observations of which too many are strange, and what to do; none where all is usual.
+
+        Args:
+            obs: Observations, as for `p_values`.
+            estimate: Their estimates, where they are known.
+            p_values: What `all_p_values` says of them, `(...)` by name, where that is known.
+        """
         _, usable, _ = self._usable(obs)
-        each = {name: p.flatten() for name, p in self.all_p_values(obs, estimate).items()}
+        known = self.all_p_values(obs, estimate) if p_values is None else p_values
+        each = {name: p.flatten() for name, p in known.items()}
         return remarks_on(each, usable, self.draws, self.alarm, self.confidence)
 
     def around(self, estimator: Estimator, A: LinearOperator | None = None) -> "Monitor":
@@ -242,7 +251,7 @@ class Monitor:
 
 def _lots(rows: Tensor) -> Tensor:
     """A number in [0, 1) for each row of measurements, `(count, m)`: as if drawn, and the same for the same row."""
-    content = rows.resolve_conj().cpu().contiguous().numpy()
+    content = rows.resolve_conj().cpu().contiguous().view(torch.uint8).numpy()  # which numpy has for every data type
     return torch.tensor([zlib.crc32(row.tobytes()) / 2**32 for row in content], dtype=torch.float64)
 
 

@@ -31,10 +31,19 @@ def _score(name: str, numbers: Tensor, learned: Learned) -> Tensor:
 
 
 def learned_of(numbers: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    """What each score learns of the first half, and its tail from the second."""
+    """What each score learns of the first half, and its tail from the second.
+
+    Raises:
+        ValueError: If a score is no number for most draws.
+    """
     learned = {}
-    for name, values in numbers.items():
-        values = values[torch.isfinite(values).all(-1)]
+    for name, every in numbers.items():
+        values = every[torch.isfinite(every).all(-1)]
+        if len(values) < len(every) / 2:
+            raise ValueError(
+                f"the score {name!r} is a number for {len(values)} of {len(every)} draws, so that what is usual cannot "
+                "be learned: mend the estimator, pass y and A in other units, or leave it out of scores."
+            )
         half = len(values) // 2
         usual = SCORES[name].learn(values[:half])
         learned[name] = usual | learn_surprise(_score(name, values[half:], usual))

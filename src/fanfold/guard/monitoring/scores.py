@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 
 from fanfold.core.noise import circular
-from fanfold.core.units import power
 from fanfold.guard.monitoring import distance as mahalanobis
-from fanfold.guard.monitoring.answered import Answered
+from fanfold.guard.monitoring.answered import Answered, powers
 from fanfold.guard.monitoring.distance import Learned
 from fanfold.observation import Observation
 
@@ -114,7 +113,7 @@ class Residual(Distance):
         unit = seen.unit
         if (var := seen.noise_var) is not None:
             unit = torch.where(var[:, 0] > 0, var[:, 0], unit)
-        return _log(power(seen.residual).double().sum(-1) / _positive(unit))[:, None]
+        return _log(powers(seen.residual).sum(-1) / _positive(unit))[:, None]
 
 
 class CarriedVariance(Distance):
@@ -165,7 +164,7 @@ class Course(Distance):
         carried = [estimate.var for estimate in seen.trajectory if estimate.var is not None]
         if len(carried) < len(seen.trajectory):
             x = [torch.zeros_like(seen.trajectory[0].x), *(estimate.x for estimate in seen.trajectory)]
-            carried = [power(after - before) for before, after in itertools.pairwise(x)]
+            carried = [powers(after - before) for before, after in itertools.pairwise(x)]
         sizes = torch.stack([var.double().mean(-1) for var in carried], -1)
         return _log(sizes / _positive(seen.unit)[:, None])
 
@@ -191,7 +190,7 @@ class Disagreement(Distance):
         """`(count, 1)`."""
         assert seen.members is not None
         deviations = seen.members - seen.members.mean(0)
-        return _log(power(deviations).double().mean((0, 2)) / _positive(seen.unit))[:, None]
+        return _log(powers(deviations).mean((0, 2)) / _positive(seen.unit))[:, None]
 
 
 class HeldOutLoss(Distance):
@@ -226,7 +225,7 @@ class HeldOutLoss(Distance):
         q = probe * obs.noise_var.sqrt().to(obs.y.real.dtype)
         given = Observation.unchecked(obs.y + PROBE * q, obs.A, obs.noise_var * (1 + PROBE**2))
         x = seen.estimator(given).x.to(obs.A.dtype)
-        error = power(obs.y - q / PROBE - obs.A @ x).double().reshape(seen.count, -1).sum(-1)
+        error = powers(obs.y - q / PROBE - obs.A @ x).reshape(seen.count, -1).sum(-1)
         return (_log(error) - _log(var[:, 0]))[:, None]
 
 
