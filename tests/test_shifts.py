@@ -306,6 +306,8 @@ def test_settings_of_the_nominal_problem_are_shifted_through():
         (lambda: drawn(ff.guard.Correlated(UMI, values=0.5), 1), "Bernoulli-Gaussian"),
         (lambda: drawn(ff.guard.Misbelieved(TONE, 0.1), 1), "no operator"),
         (lambda: drawn(ff.guard.Amplified(TONE, 2.0), 1), "sample_at"),
+        (lambda: drawn(ff.guard.Noisier(SIMULATOR, 2.0), 1), "take Added"),
+        (lambda: drawn(ff.guard.NoiseClaimed(SIMULATOR, 2.0), 1), "claim no noise variance"),
         (lambda: drawn(ff.guard.SecondUser(SPARSE, -3.0), 1), "problem of channels"),
         (lambda: drawn(ff.guard.RadioInterfered(SPARSE, "tone", -3.0), 1), "problem of channels"),
         (lambda: ff.guard.ExtraDirection(SPARSE, -3.0), "DirectionOfArrival"),

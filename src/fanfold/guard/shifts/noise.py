@@ -42,8 +42,13 @@ class Noisier(Altered):
 
     def altered(self, x: Tensor, obs: Observation, generator: torch.Generator) -> tuple[Tensor, Observation]:
         """The draws with more noise."""
-        var = torch.as_tensor(noise_var_of(self.problem)) if obs.noise_var is None else obs.noise_var
-        more = circular(tuple(obs.y.shape), generator, obs.y.dtype, (self.factor**2 - 1) * var.to(obs.y.real.dtype))
+        known = noise_var_of(self.problem) if obs.noise_var is None else obs.noise_var
+        if known is None:
+            raise ValueError(
+                f"{type(self.problem).__name__} says no noise variance to multiply; take Added, over the power of y."
+            )
+        var = torch.as_tensor(known).to(obs.y.real.dtype)
+        more = circular(tuple(obs.y.shape), generator, obs.y.dtype, (self.factor**2 - 1) * var)
         said = obs.noise_var
         if said is not None and self.known:
             said = self.factor**2 * said
@@ -84,7 +89,7 @@ class NoiseClaimed(Altered):
     The law of y is what it was: only what holds y against the claim sees it.
 
     Raises:
-        ValueError: If the factor is not positive.
+        ValueError: If the factor is not positive, or observations say no noise variance, when they are drawn.
 
     Example:
         >>> import fanfold as ff, torch
@@ -107,7 +112,9 @@ class NoiseClaimed(Altered):
 
     def altered(self, x: Tensor, obs: Observation, generator: torch.Generator) -> tuple[Tensor, Observation]:
         """The draws with the wrong variance beside them."""
-        return x, Observation(obs.y, obs.A, None if obs.noise_var is None else self.factor * obs.noise_var)
+        if obs.noise_var is None:
+            raise ValueError(f"observations of {type(self.problem).__name__} claim no noise variance: none is wrong.")
+        return x, Observation(obs.y, obs.A, self.factor * obs.noise_var)
 
 
 def size_of(y: Tensor) -> Tensor:
