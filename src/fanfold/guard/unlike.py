@@ -7,12 +7,12 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from fanfold.guard.monitoring.sentences import places_of
 from fanfold.observation import Estimate, Observation
 from fanfold.runs.usual import NORM, RESIDUAL, numbers_of
 
 REACH = 3.0  # distances from the median to the 1 % or 99 % quantile that are still usual: 7 deviations of a Gaussian
 SLACK = 0.05  # of a value, or of a decade of the norm, that is usual in any case
-SHOWN = 5  # indices that a sentence names
 
 
 @runtime_checkable
@@ -76,14 +76,11 @@ class UsualRange:
         return sentences
 
     def _sentence(self, name: str, values: Tensor, outside: Tensor, low: float, high: float) -> str:
-        places = outside.nonzero()[:, 0].tolist()
-        shown = ", ".join(map(str, places[:SHOWN])) + (", ..." if len(places) > SHOWN else "")
         ends = [values[outside].min().item(), values[outside].max().item()]
         if name == NORM:
             name, ends, (low, high) = "the norm of y", [10**end for end in ends], (10**low, 10**high)
         now = f"{ends[0]:.4g}" if ends[0] == ends[1] else f"{ends[0]:.4g} to {ends[1]:.4g}"
         return (
-            f"{len(places)} of {len(values)} samples (first at {shown}) are unlike the training: {name} is {now}, and "
-            f"was {low:.4g} to {high:.4g} in 98 % of {self.usual['draws']} held-out draws; do not trust their "
-            "estimates, nor intervals around them."
+            f"{places_of(outside)} are unlike the training: {name} is {now}, and was {low:.4g} to {high:.4g} in "
+            f"98 % of {self.usual['draws']} held-out draws; do not trust their estimates, nor intervals around them."
         )

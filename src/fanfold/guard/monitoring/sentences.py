@@ -23,7 +23,7 @@ def remarks_on(
     sentences = []
     if not usable.all():
         sentences.append(
-            f"{_places(~usable)} hold NaN or infinity and have the least p-value there is, 1/{draws + 1}: repair or "
+            f"{places_of(~usable)} hold NaN or infinity and have the least p-value there is, 1/{draws + 1}: repair or "
             "remove these measurements."
         )
     of = int(usable.sum())
@@ -41,14 +41,15 @@ def _unlike(p_values: Mapping[str, Tensor], small: Tensor, draws: int, level: fl
     each = {name: p[small].log().mean().item() for name, p in p_values.items() if name != COMBINED}
     strangest = min(each, key=lambda name: each[name])
     return (
-        f"{_places(small)} are unlike the {draws} draws of calibration (p-value up to {level:g}, which chance gives to "
-        f"{100 * level:g} %), most by their {strangest}, which sees {SCORES[strangest].sees}: do not trust their "
+        f"{places_of(small)} are unlike the {draws} draws of calibration (p-value up to {level:g}, which chance gives "
+        f"to {100 * level:g} %), most by their {strangest}, which sees {SCORES[strangest].sees}: do not trust their "
         "estimates, nor intervals around them; check the receiver, take strength 0 or a classical estimator, or train "
         "on such measurements."
     )
 
 
-def _places(which: Tensor) -> str:
+def places_of(which: Tensor) -> str:
+    """How many samples `(count,)` it is true of, of how many, and which of them are the first."""
     places = which.nonzero()[:, 0].tolist()
     shown = ", ".join(map(str, places[:SHOWN])) + (", ..." if len(places) > SHOWN else "")
     return f"{len(places)} of {len(which)} samples (first at {shown})"
