@@ -430,6 +430,7 @@ def test_too_few_draws_say_how_many_are_needed():
         (lambda m: m.watch("cusum", between=0.5), "between is 0.5"),
         (lambda m: m.watch().update(torch.ones(3)), "p is \\(3,\\)"),
         (lambda m: m.watch().update(float("nan")), "not between 0 and 1"),
+        (lambda m: band(500, 0.9999), "no band of more than 0.999"),
         (lambda m: share_in_windows(torch.ones(5), 0.05, 6), "the window is 6 calls and the stream has 5"),
         (lambda m: monitor(OAMP, PROBLEM, alarm=0), "alarm is 0"),
         (lambda m: monitor(OAMP, PROBLEM, alarm=0.05, draws=600, scores=("spread",)), "'spread' needs what is not"),

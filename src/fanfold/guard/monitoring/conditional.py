@@ -90,9 +90,16 @@ def band(count: int, confidence: float = 0.95) -> tuple[Tensor, Tensor]:
         The ranks of the grid and the bound at each, `(grid,)` each.
 
     Raises:
-        ValueError: If there are no draws, or the confidence is none.
+        ValueError: If there are no draws, or the confidence is none, or more than simulations tell.
     """
     check_level("confidence", confidence)
+    wrong = 1 - confidence
+    # two standard deviations of the simulation below the level that it says
+    place = math.floor(SIMULATIONS * wrong - 2 * math.sqrt(SIMULATIONS * wrong * confidence))
+    if place < 0:
+        raise ValueError(
+            f"confidence is {confidence}, and {SIMULATIONS} simulations tell no band of more than 0.999; pass that."
+        )
     if count < 1:
         raise ValueError(f"there are {count} scores; a band takes at least 1.")
     ranks = ranks_of_grid(count)
@@ -100,11 +107,7 @@ def band(count: int, confidence: float = 0.95) -> tuple[Tensor, Tensor]:
     parts = np.random.default_rng(0).standard_gamma(gaps, size=(SIMULATIONS, len(gaps)))
     uniform = np.cumsum(parts, 1)[:, :-1] / parts.sum(1, keepdims=True)  # order statistics at these ranks
     least = np.sort((1 - betainc(ranks, count + 1 - ranks, uniform)).min(1))
-    wrong = 1 - confidence
-    # two standard deviations of the simulation below the level that it says
-    place = math.floor(SIMULATIONS * wrong - 2 * math.sqrt(SIMULATIONS * wrong * confidence))
-    level = least[max(0, place)]
-    bounds = betaincinv(ranks, count + 1 - ranks, 1 - level)
+    bounds = betaincinv(ranks, count + 1 - ranks, 1 - least[place])
     return torch.from_numpy(ranks), torch.from_numpy(np.maximum.accumulate(bounds))
 
 
