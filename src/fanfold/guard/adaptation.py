@@ -1,82 +1,84 @@
 """Adapting a trained network to where it is used: from few pairs, or from measurements alone; never for the worse.
 
-How much is learned anew is chosen by a part that is held out: how far what was learned counts (`strength`), a few
-numbers, or all weights. Without x, a network learns from one half of the noise what the other half says: Pang, Zheng,
-Quan & Ji (2021), and is judged so: Oliveira, Lei & Tibshirani (2021).
+How much is learned anew is chosen by draws that nothing learned from: how far what was learned counts (`strength`), a
+few numbers, or all weights. Measurements alone choose the strength, by the half of their noise that the network did not
+see: Oliveira, Lei & Tibshirani (2021), section 2.
 """
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from fanfold.core.abilities import ability
+from fanfold.core.abilities import ability, offers
 from fanfold.core.settings import checks_arguments
 from fanfold.core.table import Table
 from fanfold.core.units import power
-from fanfold.estimators.base import Restrainable, SelfJudged
+from fanfold.estimators.base import Classifying, Grouped, Restrainable, SelfJudged, TrainedInRounds, device_of
 from fanfold.guard.answers import Pairs
 from fanfold.guard.fallback import NoiseSplit
 from fanfold.observation import Observation, check_finite
-from fanfold.training.objective import LossTerms
 
 STRENGTHS = (0.0, 0.25, 0.5, 0.75)  # of what was learned
 FEW = 256  # numbers that are learned at the middle level: those of the smallest parameters, as many as fit
-RATES = {"few numbers": 2e-2, "all weights": 1e-3}
-STOPS = (50, 150, 400)  # steps after which a training is judged
-SURE = 2.0  # standard errors by which the held-out error has to fall
-LEAST = 10  # samples, of which three are held out
-
-Judge = Callable[[nn.Module], Tensor]  # the loss of each held-out sample
+RATES = {"few numbers": 1e-2, "all weights": 3e-3}
+STOPS = (40, 150)  # steps after which a training is judged
+SURE = 2.0  # standard errors by which a loss has to fall
+LEAST = 10  # samples, of which three decide
+SPLITS = 8  # of the noise of each observation
+LEAST_FALL = 0.2  # of the error at the measurements, without x, of which they see a part
 
 
 class Adaptation(NamedTuple):
-    """A network that was adapted, or the one that came where nothing was gained; made by `adapt`.
+    """A network that was adapted, or a copy of the one that came where nothing was gained; made by `adapt`.
 
     Example:
         >>> import fanfold as ff, torch
         >>> problem = ff.problems.CompressedSensing(n=20, m=10)
         >>> net = ff.unfold(ff.algorithms.ISTA(), problem, 3, {"step": "per-layer"})
-        >>> ff.guard.adapt(net, problem.sample(20, torch.Generator().manual_seed(0))).gain_db >= 0
+        >>> ff.guard.adapt(net, problem.sample(20, torch.Generator().manual_seed(0))).gain >= 0
         True
     """
 
     network: nn.Module
-    level: str  # what changed: "nothing", "strength 0.5", "few numbers" or "all weights"
-    gain_db: float  # by how much the held-out loss fell, in dB of its sum; 0 if nothing changed
-    tried: Table  # a row for each candidate
+    level: str  # what changed: "nothing", "strength 0.5", "few numbers, 150 steps" or "all weights, 40 steps"
+    gain: float  # by how much the loss fell on the draws that decide, in `unit`; 0 if nothing changed
+    unit: str  # "dB" of the error, or "of its loss" for networks that judge themselves
+    tried: Table  # a row for each candidate: `level`, `gain`, its `standard_error`, and whether it is `better`
 
     @property
     def verdict(self) -> str:
         """What came of it, in a sentence."""
         if self.level == "nothing":
             return (
-                f"Nothing of {len(self.tried.rows)} ways to change it lowered the held-out loss by more than {SURE:g} "
-                "standard errors: the network stays as it was."
+                f"None of {len(self.tried)} ways to change it is better by more than {SURE:g} standard errors: the "
+                "network stays as it was."
             )
-        return f"Changed: {self.level}; the held-out loss fell by {self.gain_db:.2f} dB."
+        return f"Changed: {self.level}; better by {self.gain:.2f} {self.unit} on draws that it did not learn from."
 
 
 @checks_arguments
-def adapt(
-    network: nn.Module, draws: Pairs | Observation, *, held_out: float = 0.3, seed: int = 0, all_weights: bool | None = None
-) -> Adaptation:
+def adapt(network: nn.Module, draws: Pairs | Observation, *, held_out: float = 0.3, seed: int = 0) -> Adaptation:
     """Adapt a copy of a network to draws of another place; the one that came is never changed.
+
+    With x, the strength, a few numbers or all weights change. A candidate counts as better where the loss of held-out
+    samples falls by two standard errors, and the sum of their squared errors falls too: the loss is the logarithm of a
+    sample's squared error, or the network's own. Without x the strength alone changes, since what else is learned from
+    measurements may fit them and miss x; nothing is learned, so that all samples decide.
 
     Args:
         network: Any trained network.
-        draws: Pairs of x `(samples, n)` and their observation, or an observation alone, whose noise variance and
-            operator are then known.
-        held_out: The share of the samples, from the end, that decides.
-        seed: The seed of the noise that splits measurements.
-        all_weights: Whether all weights may be learned anew; by default with x, and not without, as what is not
-            measured would be free to become anything.
+        draws: Pairs of x `(samples, n)` and their observation; or an observation `(samples, m)` alone, whose noise
+            variance is known.
+        held_out: The share of the pairs, from the end, that decides.
+        seed: The seed of the noise that splits measurements, and of what the network draws as it learns.
 
     Raises:
-        ValueError: If there are fewer than 10 samples, the shapes do not fit, or measurements alone lack their noise
-            variance.
+        ValueError: If there is nothing to adapt, there are fewer than 10 samples, shapes do not fit, or measurements
+            alone lack their noise variance or a network whose strength they could choose.
 
     Example:
         >>> import fanfold as ff, torch
@@ -89,23 +91,59 @@ def adapt(
         True
     """
     x, obs = draws if isinstance(draws, tuple) else (None, draws)
+    _check(network, x, obs, held_out)
+    obs = obs.to(device_of(network))
+    devices = [obs.y.device] if obs.y.is_cuda else []
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(seed)
+        if x is None:
+            return _chosen(network, OfMeasurements(obs, NoiseSplit(seed=seed)), _restrained(network))
+        x = x.to(obs.y.device)
+        first = min(max(round(len(x) * (1 - held_out)), 1), len(x) - 3)
+        lessons, judge = OfPairs(x[:first], obs[:first], seed), OfPairs(x[first:], obs[first:], seed)
+        return _chosen(network, judge, _candidates(network, lessons))
+
+
+def _check(network: nn.Module, x: Tensor | None, obs: Observation, held_out: float) -> None:
+    """Refuse what cannot be adapted, and draws that cannot teach it."""
+    kind = type(network).__name__
+    if offers(network, TrainedInRounds):
+        raise ValueError(f"{kind} is for one observation; fit one anew for another, instead of adapting it.")
+    if not offers(network, Restrainable) and not _learnable(network):
+        raise ValueError(f"{kind} has no weights and no strength: there is nothing to adapt.")
     count = len(obs.y)
-    if count < LEAST:
-        raise ValueError(f"there are {count} samples to adapt to; pass at least {LEAST}.")
+    if obs.y.ndim < 2 or count < LEAST:
+        raise ValueError(f"y is {tuple(obs.y.shape)}; pass at least {LEAST} samples to adapt to, (samples, ...).")
     if not 0 < held_out < 1:
         raise ValueError(f"held_out is {held_out}; pass the share of the samples that decides, between 0 and 1.")
     if x is not None:
         check_finite("x", x)
-        if len(x) != count:
-            raise ValueError(f"x has {len(x)} samples and y has {count}; pass as many of each.")
-    first = min(max(round(count * (1 - held_out)), 1), count - 3)
-    if x is None:
-        lessons: Lessons = OfMeasurements(obs[:first], NoiseSplit(seed=seed))
-        judge: Judge = OfMeasurements(obs[first:], NoiseSplit(seed=seed + 1)).losses
-    else:
-        lessons = OfPairs(x[:first], obs[:first])
-        judge = OfPairs(x[first:], obs[first:]).errors
-    return _chosen(network, lessons, judge, labelled=x is not None, all_weights=x is not None if all_weights is None else all_weights)
+        if x.ndim < 2 or len(x) != count:
+            raise ValueError(f"x is {tuple(x.shape)} for {count} observations; pass (samples, n) for as many.")
+    elif not offers(network, Restrainable):
+        raise ValueError(
+            f"{kind} has no strength, the one thing that measurements alone may choose: pass pairs, (x, observation)."
+        )
+    elif obs.noise_var is None or obs.A is None:
+        lacking = "noise variance" if obs.noise_var is None else "operator"
+        raise ValueError(
+            f"the observation has no {lacking}, and without x its measurements judge by it: pass Observation(y, A, "
+            "noise_var), or pairs."
+        )
+
+
+class Losses(NamedTuple):
+    """How a network does on some draws: a loss and an error of each sample, `(batch,)`; the errors are in `sum` alone.
+
+    Example:
+        >>> import torch
+        >>> from fanfold.guard.adaptation import Losses
+        >>> Losses(torch.zeros(3), torch.ones(3)).error
+        tensor([1., 1., 1.])
+    """
+
+    loss: Tensor
+    error: Tensor
 
 
 class OfPairs(NamedTuple):
@@ -115,22 +153,41 @@ class OfPairs(NamedTuple):
         >>> import fanfold as ff, torch
         >>> from fanfold.guard.adaptation import OfPairs
         >>> problem = ff.problems.CompressedSensing(n=20, m=10)
-        >>> OfPairs(*problem.sample(5, torch.Generator().manual_seed(0))).errors(ff.iterate(ff.algorithms.ISTA(), 3)).shape
+        >>> judge = OfPairs(*problem.sample(5, torch.Generator().manual_seed(0)))
+        >>> judge.losses(ff.unfold(ff.algorithms.ISTA(), problem, 3)).loss.shape
         torch.Size([5])
     """
 
     x: Tensor
     obs: Observation
+    seed: int = 0
 
-    def loss(self, network: nn.Module, step: int) -> Tensor:
-        """What a step of learning minimises: the network's own loss, or the logarithm of the error."""
-        if ability(network, SelfJudged) is not None:
-            return LossTerms(network)(self.obs, 0, x=self.x)[0].mean()
-        return self.errors(network).sum().log()
+    def lesson(self, network: nn.Module) -> Tensor:
+        """What a step of learning minimises: the network's own loss, or the mean logarithm of the squared error."""
+        if (judge := ability(network, SelfJudged)) is not None:
+            return judge.losses(self.obs, self.x).mean()
+        return self._decibels(self._errors(network)).mean() / 10
 
-    def errors(self, network: Callable) -> Tensor:
-        """The squared error of each sample, `(batch,)`."""
-        return power(network(self.obs).x - self.x).flatten(1).sum(-1).double()
+    def losses(self, network: nn.Module) -> Losses:
+        """In dB, or the network's own; what draws at random as it judges itself draws the same each time."""
+        errors = torch.zeros(len(self.x)) if offers(network, Classifying) else self._errors(network)
+        if (judge := ability(network, SelfJudged)) is None:
+            return Losses(self._decibels(errors).double(), errors.double())
+        with torch.random.fork_rng([self.x.device] if self.x.is_cuda else []):
+            torch.manual_seed(self.seed)
+            return Losses(judge.losses(self.obs, self.x).double(), errors.double())
+
+    def unit(self, network: nn.Module) -> str:
+        """What the losses are in."""
+        return "of its loss" if offers(network, SelfJudged) else "dB"
+
+    def _errors(self, network: nn.Module) -> Tensor:
+        return power(network(self.obs).x - self.x).flatten(1).sum(-1)
+
+    def _decibels(self, errors: Tensor) -> Tensor:
+        """Of the errors over the mean energy of x, never below rounding."""
+        energy = power(self.x).flatten(1).sum(-1).mean()
+        return 10 * (errors / energy + torch.finfo(errors.dtype).eps ** 2).log10()
 
 
 class OfMeasurements(NamedTuple):
@@ -141,95 +198,114 @@ class OfMeasurements(NamedTuple):
         >>> from fanfold.guard.adaptation import OfMeasurements
         >>> problem = ff.problems.CompressedSensing(n=20, m=10)
         >>> obs = problem.sample(5, torch.Generator().manual_seed(0))[1]
-        >>> OfMeasurements(obs, ff.guard.NoiseSplit()).losses(ff.iterate(ff.algorithms.ISTA(), 3)).shape
+        >>> OfMeasurements(obs, ff.guard.NoiseSplit()).losses(ff.unfold(ff.algorithms.ISTA(), problem, 3)).loss.shape
         torch.Size([5])
     """
 
     obs: Observation
     split: NoiseSplit
 
-    def loss(self, network: nn.Module, step: int) -> Tensor:
-        """What a step of learning minimises; the noise is split anew at every step."""
-        return self._losses(network, range(step * len(self.obs.y), (step + 1) * len(self.obs.y))).mean()
+    def losses(self, network: nn.Module) -> Losses:
+        """An unbiased estimate of `‖A (x_hat - x)‖²` of each sample, which single samples may put below zero."""
+        count, a = len(self.obs.y), self.split.fraction
+        total = torch.zeros(count, dtype=torch.float64, device=self.obs.y.device)
+        for k in range(SPLITS):
+            halves = self.split.halves(self.obs, range(k * count, (k + 1) * count))
+            seen = self.split.measured(halves.obs, network(halves.obs).x)
+            noise = (1 + a**-2) * self.obs.noise_var
+            total += (power(seen - halves.judge) - noise).double().sum(-1)
+        return Losses(total / SPLITS, total / SPLITS)
 
-    def losses(self, network: Callable) -> Tensor:
-        """The loss at the measurements, of each sample, less that of silence, which has a mean of its own: `(batch,)`."""
-        repeated = [self._losses(network, range(k * len(self.obs.y), (k + 1) * len(self.obs.y))) for k in range(8)]
-        return torch.stack(repeated).mean(0).double()
-
-    def _losses(self, network: Callable, calls: range) -> Tensor:
-        halves = self.split.halves(self.obs, calls)
-        seen = self.split.measured(halves.obs, network(halves.obs).x)
-        return power(seen - halves.judge).sum(-1) - power(halves.judge).sum(-1)
-
-
-Lessons = OfPairs | OfMeasurements
+    def unit(self, network: nn.Module) -> str:
+        """What the losses are in."""
+        return "of the squared error at the measurements"
 
 
-def _chosen(network: nn.Module, lessons: Lessons, judge: Judge, *, labelled: bool, all_weights: bool) -> Adaptation:
-    """The candidate with the least held-out loss, if that is surely less than the network's."""
-    with torch.no_grad():
-        before = judge(network)
-    rows, best = [], (0.0, "nothing", network, before)
-    for level, candidate in _candidates(network, lessons, all_weights=all_weights):
-        with torch.no_grad():
-            after = judge(candidate)
-        gain = before.log10() - after.log10() if labelled else before - after
-        error = gain.std().item() / len(gain) ** 0.5
-        print(level, 10*gain.mean().item(), 10*error, 10*(before.sum()/after.sum()).log10().item())
-        sure = bool(torch.isfinite(after).all()) and gain.mean().item() > SURE * error
-        rows.append({"level": level, "gain": gain.mean().item(), "standard_error": error, "sure": sure})
-        if sure and gain.mean().item() > best[0]:
-            best = (gain.mean().item(), level, copy.deepcopy(candidate), after)
-    _, level, chosen, after = best
-    return Adaptation(chosen, level, _fall_db(before, after), Table(rows))
+@torch.no_grad()
+def _chosen(network: nn.Module, judge: OfPairs | OfMeasurements, candidates: Iterator[tuple[str, nn.Module]]) -> Adaptation:
+    """The candidate that is better by most, if one is."""
+    before, rows = judge.losses(network), []
+    best = (0.0, "nothing", copy.deepcopy(network))
+    least_fall = LEAST_FALL if isinstance(judge, OfMeasurements) else 0.0
+    for level, candidate in candidates:
+        after = judge.losses(candidate)
+        fall = before.loss - after.loss
+        gain, error = fall.mean().item(), fall.std().item() / len(fall) ** 0.5
+        sums = before.error.sum().item(), after.error.sum().item()
+        better = gain > SURE * error and sums[1] <= (1 - least_fall) * sums[0]  # no NaN is more, or less
+        rows.append({"level": level, "gain": gain, "standard_error": error, "better": better})
+        if better and gain > best[0]:
+            best = (gain, level, copy.deepcopy(candidate))
+    gain, level, chosen = best
+    return Adaptation(chosen, level, gain, judge.unit(network), Table(rows))
 
 
-def _fall_db(before: Tensor, after: Tensor) -> float:
-    ratio = before.sum() / after.sum()
-    return 10 * ratio.log10().item() if ratio > 0 else float("nan")
-
-
-def _candidates(network: nn.Module, lessons: Lessons, *, all_weights: bool) -> Iterator[tuple[str, nn.Module]]:
+def _candidates(network: nn.Module, lessons: OfPairs) -> Iterator[tuple[str, nn.Module]]:
     """Copies of the network, from the least that may change to the most."""
+    yield from _restrained(network)
+    every, few = _learnable(network), _few(network)
+    if few:
+        yield from _learned(network, lessons, "few numbers", few)
+    if len(few) < len(every):
+        yield from _learned(network, lessons, "all weights", every)
+
+
+def _restrained(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """A copy at lesser strengths, where the network has one."""
     copied = copy.deepcopy(network)
-    if (knob := ability(copied, Restrainable)) is not None:
-        full = knob.strength
-        for strength in STRENGTHS:
-            knob.strength = full * strength
-            yield f"strength {strength:g}", copied
-    yield from _learned(network, lessons, "few numbers", _few)
-    if all_weights:
-        yield from _learned(network, lessons, "all weights", lambda net: list(net.parameters()))
+    if (knob := ability(copied, Restrainable)) is None or knob.strength == 0:
+        return
+    full = knob.strength
+    for share in STRENGTHS:
+        knob.strength = full * share
+        yield f"strength {knob.strength:g}", copied
 
 
 def _learned(
-    network: nn.Module, lessons: Lessons, level: str, which: Callable[[nn.Module], list[nn.Parameter]]
+    network: nn.Module, lessons: OfPairs, level: str, names: list[str]
 ) -> Iterator[tuple[str, nn.Module]]:
-    """The network as it is after some steps on these parameters."""
-    net = copy.deepcopy(network)
-    parameters = which(net)
-    if not parameters:
-        return
-    optimiser = torch.optim.Adam(parameters, lr=RATES[level])
-    for step in range(max(STOPS)):
-        optimiser.zero_grad()
-        loss = lessons.loss(net, step)
-        if not torch.isfinite(loss):
-            return
-        loss.backward()
-        nn.utils.clip_grad_norm_(parameters, 1.0)
+    """A copy as it is after some steps on these parameters."""
+    copied = copy.deepcopy(network)
+    by_name = dict(copied.named_parameters())
+    learned = [by_name[name] for name in names]
+    optimiser = torch.optim.Adam(_groups(copied, learned, RATES[level]))
+    for step in range(1, max(STOPS) + 1):
+        with torch.enable_grad():
+            loss = lessons.lesson(copied)
+            if not torch.isfinite(loss) or not loss.requires_grad:
+                return
+            gradients = torch.autograd.grad(loss, learned, allow_unused=True)  # what is not learned gets none
+        for parameter, gradient in zip(learned, gradients, strict=True):
+            parameter.grad = gradient
+        nn.utils.clip_grad_norm_(learned, 1.0)
         optimiser.step()
-        if step + 1 in STOPS:
-            yield f"{level}, {step + 1} steps", net
+        if step in STOPS:
+            optimiser.zero_grad()
+            yield f"{level}, {step} steps", copied
 
 
-def _few(network: nn.Module) -> list[nn.Parameter]:
-    """The smallest parameters, as many as have `FEW` numbers together; none where these are all there are."""
-    ordered, few, numbers = sorted(network.parameters(), key=lambda p: p.numel()), [], 0
-    for parameter in ordered:
-        if numbers + parameter.numel() > FEW:
+def _groups(network: nn.Module, learned: list[nn.Parameter], lr: float) -> list[dict]:
+    """Parameter groups of what is learned, at the network's own rates where it has some."""
+    if (grouped := ability(network, Grouped)) is None:
+        return [{"params": learned, "lr": lr}]
+    wanted = {id(p) for p in learned}
+    groups = [
+        {"params": [p for p in group["params"] if id(p) in wanted], "lr": group["lr"]}
+        for group in grouped.parameter_groups(lr)
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def _learnable(network: nn.Module) -> list[str]:
+    return [name for name, p in network.named_parameters() if p.requires_grad and p.numel()]
+
+
+def _few(network: nn.Module) -> list[str]:
+    """The smallest parameters, as many as have `FEW` numbers together; none where the smallest has more."""
+    sizes, few, numbers = {name: p.numel() for name, p in network.named_parameters()}, [], 0
+    for name in sorted(_learnable(network), key=lambda name: sizes[name]):
+        numbers += sizes[name]
+        if numbers > FEW:
             break
-        few.append(parameter)
-        numbers += parameter.numel()
+        few.append(name)
     return few
