@@ -42,18 +42,18 @@ def adapt(
         noise_var: Noise variance of the measurements, if it is another than the problem's.
         seed: Seed of what is drawn as the network adapts.
     """
-    if (pairs is None) == (observations is None):
-        raise ValueError("give --pairs, a file of x and y, or --observations, a file of y; one of both.")
     stored = Run.open(run)
     folders.check_free(out)
     if not out.parent.is_dir():
         raise ValueError(f"there is no folder {out.parent} for {out.name}; make it first.")
     net, outline = stored.estimator(), stored.outline()
     draws: Pairs | Observation
-    if observations is not None:
-        draws = observed(measurements(observations), observations, net, outline, noise_var)
-    elif pairs is not None:
+    if pairs is not None and observations is None:
         draws = _pairs(pairs, net, outline, noise_var)
+    elif observations is not None and pairs is None:
+        draws = observed(measurements(observations), observations, net, outline, noise_var)
+    else:
+        raise ValueError("give --pairs, a file of x and y, or --observations, a file of y; one of both.")
     adapted = adapt_network(net, draws, seed=seed)
     save(adapted.network, out, stored.problem())
     result = {
