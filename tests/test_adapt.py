@@ -94,7 +94,7 @@ def test_the_excess_over_silence_is_unbiased():
     place = PLACES["denser"]
     x, obs = draws(place, 4000, 3)
     a = ff.guard.NoiseSplit().fraction
-    loss = OfMeasurements(obs, ff.guard.NoiseSplit()).losses(trained()).loss
+    loss = OfMeasurements(obs, ff.guard.NoiseSplit()).losses(trained()).loss[:, 0]
     noisier = ff.Observation(obs.y + a * obs.noise_var.sqrt() * torch.randn(obs.y.shape), obs.A, 1.25 * obs.noise_var)
     with torch.no_grad():
         seen = obs.A @ trained()(noisier).x
@@ -122,7 +122,7 @@ def test_nothing_gained_gives_the_old_network_back():
     adapted = ff.guard.adapt(net, draws(PROBLEM, 40, 1))
     assert (adapted.level, adapted.gain) == ("nothing", 0)
     assert "stays as it was" in adapted.verdict
-    x, obs = draws(PROBLEM, 5, 2)
+    _, obs = draws(PROBLEM, 5, 2)
     assert torch.equal(adapted.network(obs).x, net(obs).x)
 
 
@@ -180,7 +180,7 @@ def test_draws_that_do_not_fit_are_refused(change, said):
 
 def test_settings_that_do_not_fit_are_refused():
     pairs = draws(PROBLEM, 20, 1)
-    with pytest.raises(ValueError, match="held_out is 1.0; pass the share"):
+    with pytest.raises(ValueError, match=r"held_out is 1\.0; pass the share"):
         ff.guard.adapt(trained(), pairs, held_out=1.0)
     with pytest.raises(ValueError, match="Identity has no weights and no strength"):
         ff.guard.adapt(nn.Identity(), pairs)
@@ -209,7 +209,7 @@ def test_the_verb_keeps_a_run_of_its_own(run, tmp_path, monkeypatch, capsys, fla
     assert said["level"] in [row["level"] for row in said["tried"]]
     assert {file: file.read_bytes() for file in (run / "old").iterdir()} == before
     new, old = ff.load(tmp_path / "new"), ff.load(run / "old")
-    x, obs = draws(PROBLEM, 5, 1)
+    _, obs = draws(PROBLEM, 5, 1)
     assert not torch.equal(new(obs).x, old(obs).x)
     assert cli.run(["adapt", "old", *flags, "--out", str(tmp_path / "new")]) == 2
     assert "exists; choose another run directory" in capsys.readouterr().err

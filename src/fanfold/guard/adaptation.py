@@ -16,7 +16,7 @@ from fanfold.core.abilities import ability, offers
 from fanfold.core.settings import checks_arguments
 from fanfold.core.table import Table
 from fanfold.estimators.base import Grouped, Restrainable, TrainedInRounds, device_of
-from fanfold.guard.adaptation_losses import SURE, OfMeasurements, OfPairs
+from fanfold.guard.adaptation_losses import OfMeasurements, OfPairs
 from fanfold.guard.answers import Pairs
 from fanfold.guard.fallback import NoiseSplit
 from fanfold.observation import Observation, check_finite
@@ -60,7 +60,8 @@ def adapt(network: nn.Module, draws: Pairs | Observation, *, held_out: float = 0
     With x, the strength, a few numbers or all weights change. A candidate counts as better where the loss of held-out
     samples falls by two standard errors, and the sum of their squared errors falls too: the loss is the logarithm of a
     sample's squared error, or the network's own. Where the model is linear, sums of two pairs are pairs again: they
-    teach and judge too, since few samples do not show that a network errs without bounds on one in a thousand.
+    teach and judge too, since few samples do not show that a network errs without bounds on one in a thousand. Then
+    either loss may fall surely, that of pairs or that of pairs with their sums, and the other must not rise.
 
     Without x the strength alone changes, and only where the network errs more at the measurements than silence would:
     less than that says little of x, of which they see a part. Nothing is learned, so that all samples decide.
@@ -136,13 +137,10 @@ def _chosen(
     before, rows = judge.losses(network), []
     best = (0.0, "nothing", copy.deepcopy(network))
     for level, candidate in candidates:
-        after = judge.losses(candidate)
-        fall = before.loss - after.loss
-        gain, error = fall.mean().item(), fall.std().item() / len(fall) ** 0.5
-        better = gain > SURE * error and after.at_most(before.most)
-        rows.append({"level": level, "gain": gain, "standard_error": error, "better": better})
-        if better and gain > best[0]:
-            best = (gain, level, copy.deepcopy(candidate))
+        gain = judge.losses(candidate).gain_over(before)
+        rows.append({"level": level, "gain": gain.mean, "standard_error": gain.error, "better": gain.better})
+        if gain.better and gain.mean > best[0]:
+            best = (gain.mean, level, copy.deepcopy(candidate))
     gain, level, chosen = best
     return Adaptation(chosen, level, gain, judge.unit(network), Table(rows))
 

@@ -21,24 +21,42 @@ SUM_SHARE = 0.3  # of their error in a lesson
 MOST_RISE = 1.25  # of their error
 
 
+class Gain(NamedTuple):
+    """How much better a network is than another; made by `Losses.gain_over`.
+
+    Example:
+        >>> from fanfold.guard.adaptation_losses import Gain
+        >>> Gain(0.3, 0.2, better=False).better
+        False
+    """
+
+    mean: float  # over samples and kinds of loss
+    error: float  # the standard error of the mean
+    better: bool  # whether that is sure
+
+
 class Losses(NamedTuple):
     """How a network does on some draws; made by `OfPairs` and `OfMeasurements`.
 
     Example:
         >>> import torch
         >>> from fanfold.guard.adaptation_losses import Losses
-        >>> worse, better = Losses(torch.ones(3), torch.ones(1)), Losses(torch.zeros(3), torch.ones(1))
-        >>> better.at_most(worse.most)
-        True
+        >>> before = Losses(torch.ones(3, 1), torch.ones(1), most=torch.ones(1))
+        >>> Losses(torch.zeros(3, 1), torch.ones(1)).gain_over(before)
+        Gain(mean=1.0, error=0.0, better=True)
     """
 
-    loss: Tensor  # (batch,), whose mean falls where a network becomes better
+    loss: Tensor  # (batch, kinds): the mean of none rises where a network becomes better, and that of one surely falls
     bounded: Tensor  # (any,), each of which has a bound
     most: Tensor = torch.empty(0)  # (any,), the bounds that this network sets to others
 
-    def at_most(self, most: Tensor) -> bool:
-        """Whether all that is bounded is within these bounds; NaN is not."""
-        return bool((self.bounded <= most).all())
+    def gain_over(self, before: "Losses") -> Gain:
+        """How much less these are than those of the network before."""
+        fall = before.loss - self.loss
+        means, errors = fall.mean(0), fall.std(0) / len(fall) ** 0.5
+        within = (self.bounded <= before.most).all()  # which NaN is not
+        better = within & (means >= 0).all() & (means > SURE * errors).any()
+        return Gain(means.mean().item(), fall.mean(1).std().item() / len(fall) ** 0.5, bool(better))
 
 
 class OfPairs(NamedTuple):
@@ -68,19 +86,25 @@ class OfPairs(NamedTuple):
         return loss
 
     def losses(self, network: nn.Module) -> Losses:
-        """In dB, or the network's own; what draws at random as it judges itself draws the same each time."""
+        """Of pairs, and of pairs with their sums, in dB; or the network's own.
+
+        A network that draws at random as it judges itself draws the same each time.
+        """
         judge = ability(network, SelfJudged)
         if judge is not None and offers(network, Classifying):
-            return Losses(self._judged(judge), torch.zeros(1), torch.ones(1))
+            return Losses(self._judged(judge)[:, None], torch.zeros(1), torch.ones(1))
         errors = self._errors(network).double()
+        bounded = errors.sum()[None]
         if judge is not None:
-            return Losses(self._judged(judge), errors.sum()[None], errors.sum()[None])
-        bounded, most = [errors.sum()], [errors.sum()]
-        if self._linear:
-            of_sums = [self._sums(k)._errors(network).double().sum() for k in range(1, min(SUMS + 1, len(self.x)))]
-            bounded.append(torch.stack(of_sums).sum())
-            most.append(MOST_RISE * bounded[-1])
-        return Losses(10 * errors.log10(), torch.stack(bounded), torch.stack(most))
+            return Losses(self._judged(judge)[:, None], bounded, bounded)
+        loss = 10 * errors.log10()[:, None]
+        if not self._linear:
+            return Losses(loss, bounded, bounded)
+        others = range(1, min(SUMS + 1, len(self.x)))
+        of_sums = torch.stack([self._sums(k)._errors(network).double() for k in others]).mean(0)
+        loss = torch.cat([loss, 10 * (errors + of_sums).log10()[:, None]], 1)
+        bounded = torch.stack([errors.sum(), of_sums.sum()])
+        return Losses(loss, bounded, bounded * torch.tensor([1.0, MOST_RISE], device=bounded.device))
 
     def unit(self, network: nn.Module) -> str:
         """What the losses are in."""
@@ -139,7 +163,7 @@ class OfMeasurements(NamedTuple):
         excess /= SPLITS * power(self.obs.y).double().sum(-1).mean().clamp_min(torch.finfo(torch.float64).tiny)
         mean, error = excess.mean(), excess.std() / count**0.5
         worse_than_silence = mean - SURE * error > 0
-        return Losses(excess, mean[None], torch.where(worse_than_silence, 0.0, -torch.inf)[None])
+        return Losses(excess[:, None], mean[None], torch.where(worse_than_silence, 0.0, -torch.inf)[None])
 
     def unit(self, network: nn.Module) -> str:
         """What the losses are in."""
