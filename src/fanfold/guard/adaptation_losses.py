@@ -68,7 +68,7 @@ class OfPairs(NamedTuple):
         >>> problem = ff.problems.CompressedSensing(n=20, m=10)
         >>> judge = OfPairs(*problem.sample(5, torch.Generator().manual_seed(0)))
         >>> judge.losses(ff.unfold(ff.algorithms.ISTA(), problem, 3)).loss.shape
-        torch.Size([5])
+        torch.Size([5, 2])
     """
 
     x: Tensor
@@ -143,7 +143,7 @@ class OfMeasurements(NamedTuple):
         >>> problem = ff.problems.CompressedSensing(n=20, m=10)
         >>> obs = problem.sample(5, torch.Generator().manual_seed(0))[1]
         >>> OfMeasurements(obs, ff.guard.NoiseSplit()).losses(ff.unfold(ff.algorithms.ISTA(), problem, 3)).loss.shape
-        torch.Size([5])
+        torch.Size([5, 1])
     """
 
     obs: Observation
