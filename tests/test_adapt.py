@@ -152,8 +152,8 @@ def test_a_network_that_judges_itself_is_judged_by_its_loss():
 def test_a_channel_network_adapts_to_pairs():
     home = ff.problems.OFDMChannel("kronecker:array=2x2x2,subcarriers=12", "comb-2", snr_db=10)
     away = home.shifted(snr_db=0)
-    net = ff.estimators.ofdm.BeamMixer.of(home)
-    ff.fit(net, home, steps=20, batch=16)
+    net = ff.estimators.ofdm.MixerSettings(stages=1).build(home)
+    ff.fit(net, home, steps=10, batch=16)
     adapted = ff.guard.adapt(net, draws(away, 30, 1))
     x, obs = draws(away, 300, 2)
     with torch.no_grad():
