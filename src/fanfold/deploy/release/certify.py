@@ -26,6 +26,7 @@ from fanfold.deploy.release.hashes import code_hash, host
 from fanfold.deploy.release.measures import IntegerBuild, integer_results, latency_result, size_results
 from fanfold.deploy.release.profile import ReleaseProfile, read_profile
 from fanfold.deploy.release.results import ReleaseCertificate, ReleaseResult
+from fanfold.deploy.release.signature import signs_with
 from fanfold.estimators.base import fingerprint_of
 from fanfold.observation import Estimator, Observation
 from fanfold.runs.directory import Run
@@ -59,6 +60,7 @@ def certify_release(
     *,
     against: str | Path | None = None,
     integer: IntegerBuild | None = None,
+    sign: str | Path | None = None,
     write_page: WritePage | None = None,
     say: Say = lambda line: None,
 ) -> Release:
@@ -70,14 +72,17 @@ def certify_release(
         folder: Where the release goes; one that is there is replaced.
         against: The folder of the release before, which gates this one.
         integer: An integer program to be released beside the float network.
+        sign: The file of a private key, which signs the release if it passes.
         write_page: Writes the certificate as a page.
         say: Called with a line before what takes seconds.
 
     Raises:
         ValueError: If the profile, the run or the older release is not as it should be, a condition is none of the
-            problem's, or the network cannot be exported as the profile asks.
+            problem's, the network cannot be exported as the profile asks, or the key is none.
+        ImportError: If it is to be signed, and the library that does is not installed.
     """
     declared = read_profile(profile)
+    signs = None if sign is None else signs_with(sign)
     before = None if against is None else Bundle(against)
     _check_place(folder)
     net, problem = run.estimator(), run.draws()
@@ -109,6 +114,8 @@ def certify_release(
             slower = None if declared.latency is None else declared.latency.slower
             certificate = compared(before, certificate, measured.cells, slower)
         _write_documents(certificate, place, write_page)
+        if signs is not None and certificate.passed:
+            signs(place)
         _replace(folder, place)
     return Release(folder, certificate)
 
