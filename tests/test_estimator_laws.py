@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import fanfold as ff
 from fanfold import estimators, unfolding
-from fanfold.algorithms import EP, FISTA, ISTA, OAMP
+from fanfold.algorithms import EP, FISTA, ISTA, LISTACP, OAMP
 from fanfold.core.abilities import ability
 from fanfold.estimators import ofdm
 from fanfold.estimators.base import Bound, Kept, Preparable, Settings
@@ -32,6 +32,7 @@ ONE_PHASE = RFImaging("gaussian", (8, 8), (6, 7), targets="photographs", speckle
 LINEAR = LinearGaussian(n=2, m=3)
 CHANNELS = OFDMChannel("umi", "comb-4", snr_db=10.0)
 STEPS = {"step": "per-layer", "threshold": "tied"}
+UNFOLDED_CP = estimators.UnfoldedSettings(LISTACP(0.05), 3, {"W": "per-layer", "threshold": "tied"})
 MAPS = estimators.ThresholdMapFISTASettings(FISTA(0.02), 2, width=4, depth=2)
 
 
@@ -59,6 +60,7 @@ ROWS = {
     "locator": Case(Tone(n=9), estimators.LocatorSettings(width=4), SINGLE),
     "neural": Case(LINEAR, estimators.NeuralSettings("gaussian", 2, width=8), SINGLE),
     "flow-posterior": Case(LINEAR, estimators.FlowPosteriorSettings(transforms=2, width=8), SINGLE),
+    "quantised": Case(SPARSE, estimators.QuantisedSettings(UNFOLDED_CP, "w16a16"), DOUBLE),
 }
 OFDM_ROWS = {  # which all measure the scale
     "beam-mixer": Case(CHANNELS, ofdm.MixerSettings(8, 6, 1, 6, 16, 16), SINGLE),
@@ -282,7 +284,7 @@ def test_half_precision_is_computed_in_single(name, half):
         assert "belongs to another operator" in estimate
         assert name in ("one-phase", "learned-responses")
         return
-    if isinstance(net, unfolding.Unfolded):
+    if isinstance(net, unfolding.Unfolded | estimators.QuantisedNetwork):
         assert obs.A is not None
         wide = net(Observation(obs.y.to(kind).to(obs.A.dtype), obs.A, obs.noise_var))
     else:

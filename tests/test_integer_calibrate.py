@@ -11,6 +11,8 @@ from fanfold.core.streams import generator_of
 from fanfold.core.units import nmse_db
 from fanfold.deploy.integer import IntegerEstimator, compiled, to_integers, values_of
 from fanfold.deploy.release import IntegerBuild
+from fanfold.estimators import quantised
+from fanfold.estimators.fixed_point import FakeQuantised
 
 PROBLEM = ff.problems.CompressedSensing(n=60, m=30, snr_db=30.0)
 LEARN = {
@@ -46,7 +48,7 @@ def test_a_network_loses_little_and_the_less_the_more_bits(net, observed):
     assert distances[2] < distances[1] - 24  # four more bits of activations, and eight of weights, at 6 dB a bit
 
 
-def test_x_is_one_quantised_value_on_both_paths_and_stays_in_its_bits(net, observed):
+def test_what_matrices_multiply_stays_in_its_bits(net, observed):
     for widths, bits in (("w8a8", 8), ("w8a12", 12), ("w16a16", 16)):
         program = to_integers(net, observed, widths)
         products = [op for op in program.operations if op.kind == "MATMUL"]
@@ -54,10 +56,42 @@ def test_x_is_one_quantised_value_on_both_paths_and_stays_in_its_bits(net, obser
         taken = {op.source for op in products}
         values = values_of(program, {"y": program.inputs[0].integers(observed.y.double().numpy())})
         assert max(np.abs(values[name]).max() for name in taken) < 2 ** (bits - 1)
-        # what is shifted into the accumulator's scale is what A multiplies, or y
-        shifted = {op.source for op in program.operations if op.kind == "RESCALE"}
-        states = {op.source for op in products if op.weights.shape == PROBLEM.A.shape}
-        assert states <= shifted
+
+
+class Watching(FakeQuantised):
+    """Keeps what A multiplies, and what is added on the skip path."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.multiplied, self.skipped, self.products = [], [], []
+
+    def product(self, x, weights, outer=1, inner=1):
+        """The product; what A itself multiplies is kept."""
+        if weights.numbers.shape == PROBLEM.A.shape and weights.numbers.abs().max() > 0.1:  # not what rounding took
+            self.multiplied.append(x.value)
+        scaled = super().product(x, weights, outer, inner)
+        self.products.append(scaled.value)
+        return scaled
+
+    def plus(self, left, right, name=None):
+        """The sum; the second part is x, of a layer or of its change."""
+        if not any(right.value is product for product in self.products):  # the second part of a residual
+            self.skipped.append(right.value)
+        return super().plus(left, right, name)
+
+
+@pytest.mark.parametrize("widths", ["w8a8", "w8a12", "w16a16"])
+def test_the_skip_path_carries_the_sum_of_what_the_matrix_multiplies(net, observed, widths):
+    whole = quantised(net, widths, observed)
+    reader = Watching({"y": observed.y.double()}, widths, whole.fractions.tolist())
+    with torch.no_grad():
+        whole.written(reader)
+    sums = torch.stack(reader.multiplied).cumsum(0)
+    assert len(sums) == net.layers - 1
+    assert reader.skipped
+    for x in reader.skipped:
+        assert any(torch.equal(x, total) for total in sums)
+    assert torch.equal(reader.skipped[-1], sums[-1])  # the last layer adds all of it
 
 
 def test_weights_whose_pairs_fit_are_proved_to_and_cost_little(net, observed):

@@ -57,6 +57,7 @@ ROWS = {  # of the registry of what trains
     "learned-filters": (CHANNELS, ofdm.FilterSettings(2, 2, 6, 1, 4, 8, 2)),
     "adapted": (CHANNELS, ofdm.AdaptedSettings(MIXER)),
 }
+OTHERWISE = {"quantised"}  # leaves as an integer program
 OTHERS = {  # other corrections and outputs of the same rows
     "hybrid-oamp, mean": (IMAGING, estimators.HybridOAMPSettings(OAMP(), 1, correct="mean", width=4)),
     "neural, quantiles": (LINEAR, estimators.NeuralSettings("pinball", width=8)),
@@ -76,7 +77,7 @@ def made(problem, settings) -> nn.Module:
 
 
 def test_no_row_is_left_out():
-    assert ROWS.keys() == estimators.REGISTRY.keys()
+    assert ROWS.keys() == estimators.REGISTRY.keys() - OTHERWISE
     for name, (_, settings) in ROWS.items():
         assert type(settings) is estimators.REGISTRY[name]
 

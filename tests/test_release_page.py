@@ -38,9 +38,10 @@ def test_the_commands_of_the_page_run(tmp_path, monkeypatch, capfd):
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(peers, "find_spec", lambda name: None)  # without peers of other libraries, which take a minute
-    few = {"train": "--threads 1", "evaluate": "--samples 20", "time": "--calls 20"}
+    few = {"train": "--threads 1", "quantise": "--threads 1", "evaluate": "--samples 20", "time": "--calls 20"}
     lines = [shlex.split(line)[1:] for line in lines_of("sh")]
-    assert [verb for verb, *_ in lines] == ["train", "evaluate", "export", "time", "certify", "verify"]
+    whole = ["train", "quantise", "export"]  # of the section on whole numbers
+    assert [verb for verb, *_ in lines] == ["train", "evaluate", "export", "time", "certify", "verify", *whole]
     for verb, *words in lines:
         assert cli.run([verb, *words, *few.get(verb, "").split()]) == 0
 

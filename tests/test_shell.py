@@ -137,6 +137,12 @@ MISTAKES = {  # a verb, then what is wrong with which words
         "file": ["file"],
         "markup": [MARKUP],
     },
+    "figure": {
+        "flag": ["--layrs"],
+        "value": ["--out", "figure.txt"],
+        "folder": ["--out", "folder"],
+        "markup": ["--out", f"{MARKUP}/x.html"],
+    },
     "doctor": {"flag": ["--layrs"], "value": ["gausian"]},
 }
 CASES = [(verb, wrong, words) for verb, mistakes in MISTAKES.items() for wrong, words in mistakes.items()]

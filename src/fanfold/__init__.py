@@ -69,6 +69,7 @@ _HOME = {
     "dot_test": "linops",
     "equilibrium": "unfolding.equilibrium",
     "evaluate": "evaluation.evaluate",
+    "figure": "report.figure",
     "fit": "training.fit",
     "fit_events": "training.fit",
     "iterate": "unfolding.unfold",
@@ -84,9 +85,9 @@ _HOME = {
 
 __all__ = [
     "LMMSE", "Estimate", "Observation", "Training", "adapters", "algorithms", "bounds", "certify", "deploy", "diagram",
-    "dot_test", "equilibrium", "estimators", "evaluate", "fit", "fit_events", "guard", "iterate", "learning_curve",
-    "likelihoods", "linops", "load", "neural", "noise", "penalties", "priors", "problems", "propagation", "resume",
-    "save", "shrinkage", "simulate", "unfold", "unfolding", "units", "watch",
+    "dot_test", "equilibrium", "estimators", "evaluate", "figure", "fit", "fit_events", "guard", "iterate",
+    "learning_curve", "likelihoods", "linops", "load", "neural", "noise", "penalties", "priors", "problems",
+    "propagation", "resume", "save", "shrinkage", "simulate", "unfold", "unfolding", "units", "watch",
 ]  # fmt: skip
 
 

@@ -21,7 +21,7 @@ from fanfold.core.streams import Stream
 from fanfold.estimators.base import Layered, MeasuresNoise, Restrainable
 from fanfold.guard import Conformal, Interval, Monitor, UsualRange, conformal, draws_needed, monitor
 from fanfold.guard.monitoring import bearable, check_level, keep_monitor, kept_monitor
-from fanfold.guard.monitoring.calibrating import LEAST_LEARNING
+from fanfold.guard.monitoring.calibrating import LEAST_LEARNING, MOST_ALARM, independent_draws
 from fanfold.observation import Observation
 from fanfold.problems.draws import draw
 from fanfold.problems.protocols import noise_var_of
@@ -47,6 +47,7 @@ def apply_to_file(
     alarm: float = 0.01,
     overwrite: bool = False,
     on_remark: Callable[[str], None] | None = None,
+    on_note: Callable[[str], None] | None = None,
 ) -> dict[Path, Tensor]:
     """Estimate x from measurements in a file.
 
@@ -66,6 +67,7 @@ def apply_to_file(
             is beside held-out draws. A larger rate is taken where the run has few draws; 0 leaves p-values out.
         overwrite: Whether files that exist are replaced.
         on_remark: Called with each sentence about measurements that are unlike those of the training.
+        on_note: Called with a sentence before work that takes a while, and is done once for a run.
 
     Returns:
         What each written file holds; all are written, or none.
@@ -93,7 +95,7 @@ def apply_to_file(
         for sentence in UsualRange(net, checked_usual(usual, run.file_of(USUAL))).remarks(obs, estimate):
             on_remark(sentence)
     files = {out: estimate.x}
-    if alarm and (guard := monitor_for(run, net, obs, alarm, strength, on_remark)) is not None:
+    if alarm and (guard := monitor_for(run, net, obs, alarm, strength, on_remark, on_note)) is not None:
         p_values = guard.p_values(obs, estimate)
         files[_beside(out, "p_value")] = (
             p_values[:, None] if out.suffix.lower() == ".csv" and p_values.ndim else p_values
@@ -122,6 +124,7 @@ def monitor_for(
     alarm: float,
     strength: float,
     on_remark: Callable[[str], None] | None = None,
+    on_note: Callable[[str], None] | None = None,
 ) -> Monitor | None:
     """The monitor of a run: as the run keeps it, else calibrated on held-out draws and kept; None of too few draws.
 
@@ -134,14 +137,21 @@ def monitor_for(
         return replace(kept, alarm=alarm)
     wanted = max(MONITOR_DRAWS, draws_needed(alarm) + LEAST_LEARNING)
     try:
-        x, drawn = draw(run.draws().held_out(), wanted, run.environment["seed"], Stream.CALIBRATION, 1)
+        x, drawn = independent_draws(run.draws(), wanted, run.environment["seed"])
     except (ValueError, OSError) as error:
         if on_remark is not None:
             on_remark(f"there are no p-values, since there are no draws to calibrate on: {error}")
         return None
     borne = bearable(len(x), alarm)
     if borne is None:
+        if on_remark is not None:
+            on_remark(
+                f"there are no p-values, since there are {len(x)} held-out draws and they take at least "
+                f"{draws_needed(MOST_ALARM) + LEAST_LEARNING}: how usual the measurements are is not known."
+            )
         return None
+    if on_note is not None:
+        on_note(f"calibrating p-values on {len(x)} draws, once for this run; --alarm 0 leaves them out")
     if obs.noise_var is None:
         drawn = Observation.unchecked(drawn.y, drawn.A)
     usual = monitor(net, (x, drawn), borne)

@@ -13,6 +13,7 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, Pri
 
 from fanfold import algorithms, estimators, problems
 from fanfold.algorithms import Algorithm
+from fanfold.estimators import QuantisedSettings
 from fanfold.training.settings import Training
 from fanfold.unfolding.equilibrium import EquilibriumSettings
 from fanfold.unfolding.unfold import UnfoldedSettings
@@ -181,8 +182,9 @@ def _choice_of(rows: Mapping[str, Any]) -> Any:
 
 
 UNFOLDINGS = {name: _unfolding(kind) for name, kind in algorithms.REGISTRY.items()}
-FROM_ALGORITHMS = (UnfoldedSettings, EquilibriumSettings)  # rows that each algorithm's subcommand stands for
-NETWORKS = UNFOLDINGS | {name: kind for name, kind in estimators.REGISTRY.items() if kind not in FROM_ALGORITHMS}
+# rows that each algorithm's subcommand stands for, and the one that --quantise makes of another
+FROM_OTHERS = (UnfoldedSettings, EquilibriumSettings, QuantisedSettings)
+NETWORKS = UNFOLDINGS | {name: kind for name, kind in estimators.REGISTRY.items() if kind not in FROM_OTHERS}
 
 CHOICES = frozenset({*problems.REGISTRY, *NETWORKS, "draw", "info"})  # the words that choose what a verb works on
 
@@ -204,6 +206,14 @@ def _(settings: UnfoldedSettings) -> Unfolding:
 @chosen_for.register
 def _(settings: EquilibriumSettings) -> Unfolding:
     return UNFOLDINGS[_name_of(settings.algorithm)](settings.algorithm, learn=settings.learn, equilibrium=True)
+
+
+@chosen_for.register
+def _(settings: QuantisedSettings) -> Any:
+    raise ValueError(
+        f"the network is a quantised one, which is trained from another: take the config of that, and --quantise "
+        f"{settings.widths}."
+    )
 
 
 def _name_of(algorithm: Algorithm) -> str:

@@ -27,6 +27,7 @@ VERBS = {  # verb: the module of fanfold.cli that holds it, and what it does
     "simulate": ("training", "Draw from a problem ahead of training, in parallel; what is there is not drawn again."),
     "channels": ("channels", "Draw channels of a radio link into a dataset, or say what one holds."),
     "resume": ("training", "Go on with a training that stopped, to the same numbers."),
+    "quantise": ("training", "Train a trained run on in whole numbers, for an integer program that loses little."),
     "runs": ("trained", "List run directories."),
     "evaluate": ("trained", "Error of a trained run against its peers and limits, over conditions."),
     "apply": ("trained", "Use a trained run on your own measurements."),
@@ -37,6 +38,7 @@ VERBS = {  # verb: the module of fanfold.cli that holds it, and what it does
     "export": ("exporting", "Write a trained run for where there is no PyTorch: ONNX, C or WebAssembly."),
     "certify": ("releasing", "Hold a trained run against a profile of limits, and bundle it as a release."),
     "verify": ("releasing", "Check a release on this machine: hashes, certificate, golden vectors."),
+    "figure": ("figures", "Write the live figure: algorithms, networks and the limit as sliders move, in one page."),
     "doctor": ("installation", "Check the installation and the machine."),
 }
 ABOUT = "Learned estimators from measurement models. Every verb takes --json and, for the trace of an error, --debug."

@@ -10,6 +10,7 @@ from fanfold.cli.apply import apply_to_file
 from fanfold.cli.console import note, show
 from fanfold.cli.flags import Result, RunPath
 from fanfold.cli.outputs import check_file
+from fanfold.cli.shifting import shifts_of_run
 from fanfold.core.abilities import ability
 from fanfold.core.files import is_regular
 from fanfold.core.table import Table
@@ -17,6 +18,7 @@ from fanfold.evaluation.evaluate import evaluate as evaluate_estimators
 from fanfold.evaluation.peers import peers_of
 from fanfold.problems.protocols import FromStock, Stored
 from fanfold.report.run_page import write_run_page
+from fanfold.report.shifted import KEPT as SHIFTS
 from fanfold.report.simulations import KEPT
 from fanfold.runs import recipe
 from fanfold.runs.directory import Run
@@ -77,6 +79,8 @@ def evaluate(
     out: Path | None = None,
     overwrite: bool = False,
     learning_curve: bool = False,
+    shifts: bool = False,
+    baseline: str | None = None,
 ) -> Result:
     """Error of a trained run on fresh draws, against its untrained self and its peers, with the limits.
 
@@ -90,7 +94,12 @@ def evaluate(
         overwrite: Replace that file if it exists.
         learning_curve: Also train anew on parts of the pairs, and say what more simulations would gain; the run's page
             shows it from then on.
+        shifts: Also say what becomes of it in a world that has changed, shift by shift, guarded and not, and what a
+            monitor sees of it; the run's page shows it from then on.
+        baseline: The peer that it falls back to there, and is compared with; the one that errs least if not given.
     """
+    if baseline is not None and not shifts:
+        raise ValueError(f"--baseline {baseline} is the peer that --shifts compares with; add --shifts.")
     if out is not None:
         check_file(out, overwrite=overwrite, suffixes=(".csv", ".json"))
     stored = Run.open(run)
@@ -101,18 +110,26 @@ def evaluate(
     conditions: dict[str, Any] = {"snr_db": list(snr_db)} if snr_db else {}
     if pictures:
         problem = problem.shifted(pictures=pictures)
-    table = evaluate_estimators(peers_of(net, problem), problem, samples=samples, layers=layers, **conditions)
+    peers = peers_of(net, problem)
+    table = evaluate_estimators(peers, problem, samples=samples, layers=layers, **conditions)
     if out is not None:
         (table.to_json if out.suffix.lower() == ".json" else table.to_csv)(out)
         note(f"written: {out}")
     show(table)
+    result: dict[str, Any] = {"rows": table.rows}
+    if shifts:
+        survived = shifts_of_run(stored, net, problem, peers, samples=samples, named=baseline)
+        stored.keep(SHIFTS, survived.as_dict())
+        show(survived.table)
+        note(survived.verdict)
+        result["shifts"] = survived.as_dict()
     if not learning_curve:
-        return {"rows": table.rows}
+        return result
     curve = curve_of_trainings(stored.settings(), stored.problem(), on_event=_say_trained, **options)
     stored.keep(KEPT, curve.as_dict())
     show(curve.table)
     note(curve.sentence)
-    return {"rows": table.rows, "learning_curve": curve.as_dict()}
+    return result | {"learning_curve": curve.as_dict()}
 
 
 def _options_of(run: Run) -> TrainingOptions:
@@ -175,6 +192,7 @@ def apply(
         alarm=alarm,
         overwrite=overwrite,
         on_remark=remarks.append,
+        on_note=note,
     )
     for sentence in remarks:
         note(f"warning: {sentence}")

@@ -1,4 +1,4 @@
-"""The verbs that make runs: train, resume, simulate."""
+"""The verbs that make runs: train, resume, quantise, simulate."""
 
 import functools
 import inspect
@@ -29,11 +29,13 @@ from fanfold.core.machine import join_world
 from fanfold.core.settings import check_known, check_table, kinds_of, made, within
 from fanfold.core.table import Table
 from fanfold.estimators.base import Settings
+from fanfold.estimators.fixed_point import Widths, integer_form
 from fanfold.observation import Observation
 from fanfold.problems import Problem
 from fanfold.problems.protocols import GuessedPrior, likelihood_of, prior_of
 from fanfold.runs import recipe
-from fanfold.runs.folders import check_schema, claimed, discard_unused
+from fanfold.runs.directory import Run
+from fanfold.runs.folders import check_free, check_schema, claimed, discard_unused
 from fanfold.runs.needs import needs_of
 from fanfold.runs.origin import check_command
 from fanfold.training.fit import fit
@@ -58,6 +60,7 @@ def train_verb(args: Sequence[str], config: Path | None) -> Callable[..., Result
         training: Annotated[TrainingFlags, Flat] = NOTHING_GIVEN,
         run_dir: Path | None = None,
         device: str = "cpu",
+        quantise: Widths | None = None,
         allow_program: bool = False,
     ) -> Result:
         """Train a network: fanfold train PROBLEM NETWORK [flags]. An algorithm is unfolded into one.
@@ -70,9 +73,10 @@ def train_verb(args: Sequence[str], config: Path | None) -> Callable[..., Result
             training: How to train.
             run_dir: Where config, metrics, checkpoints and weights go; runs/PROBLEM-NETWORK-N if not given.
             device: "cpu" or "cuda".
+            quantise: Then train on in whole numbers of so many bits, as fanfold quantise does, into RUN-WIDTHS.
             allow_program: Start the program that a --config names, although it was not made here.
         """
-        return _train(problem, network, asdict(training), run_dir, device, prior_given=prior_given)
+        return _train(problem, network, asdict(training), run_dir, device, quantise, prior_given=prior_given)
 
     return train if config is None else with_defaults(train, defaults_of(config, allow_program=ALLOW in args))
 
@@ -97,6 +101,7 @@ def _train(
     options: dict[str, Any],
     run_dir: Path | None,
     device: str,
+    widths: Widths | None,
     *,
     prior_given: bool,
 ) -> Result:
@@ -108,6 +113,8 @@ def _train(
     settings = settings_for(network, problem, prior_given=prior_given)
     leads = join_world(torch.device(device)).leads  # chooses the GPU of this process
     net = settings.build(problem).to(device)
+    if widths is not None:
+        integer_form(net)  # or it is refused before anything is trained
     path = run_dir or claimed(Path("runs"), f"{type(problem).__name__}-{name}".lower())
     try:
         with resumable(lambda: _goes_on(path)), watching(str(path)) as watch:
@@ -115,7 +122,9 @@ def _train(
     finally:
         if run_dir is None:
             discard_unused(path)
-    return _trained(path, leads=leads)
+    if widths is None:
+        return _trained(path, leads=leads)
+    return quantise(path, widths, TrainingFlags(seed=options["seed"], threads=options["threads"]))
 
 
 @functools.singledispatch
@@ -195,6 +204,34 @@ def resume(run: RunPath, allow_program: bool = False) -> Result:
     with resumable(lambda: _goes_on(run)), watching(str(run)) as watch:
         resume_run(run, on_event=watch, allow_program=allow_program)
     return _trained(run, leads=True)
+
+
+def quantise(
+    run: RunPath,
+    widths: Widths = "w8a8",
+    training: Annotated[TrainingFlags, Flat] = NOTHING_GIVEN,
+    run_dir: Path | None = None,
+    allow_program: bool = False,
+) -> Result:
+    """Train a trained network on in whole numbers: the forward pass is that of its integer program, bit for bit.
+
+    The run stays as it is. The new one is a run like any other: evaluate, export and certify take it.
+
+    Args:
+        run: Its run directory.
+        widths: Bits of weights and of activations.
+        training: How to train.
+        run_dir: Where the new run goes; RUN-WIDTHS if not given.
+        allow_program: Start the program of a run that was not made on this machine, in this folder.
+    """
+    stored = Run.open(run)
+    path = run_dir or Path(f"{run}-{widths}")
+    check_folder(path)
+    check_free(path)
+    net, problem = stored.estimator(), stored.problem(allow_program=allow_program)
+    with resumable(lambda: _goes_on(path)), watching(str(path)) as watch:
+        fit(net, problem, run_dir=path, on_event=watch, quantise=widths, **asdict(training))
+    return _trained(path, leads=True)
 
 
 def simulate(

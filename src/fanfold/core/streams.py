@@ -29,6 +29,7 @@ class Stream(IntEnum):
     DROPOUT = 9  # what a step of a training leaves out of a network
     ROUNDS = 10  # of simulations near one observation, those after the first
     SPLIT = 11  # noise that parts an observation in two
+    SHIFTED = 12  # what has changed in the world, once for all draws
 
 
 def generator_of(*numbers: int) -> torch.Generator:

@@ -11,10 +11,13 @@ from typing import Any, NamedTuple
 
 import torch
 
+from fanfold.core.abilities import ability
 from fanfold.deploy.backends import NEEDS, RUNNERS, missing
 from fanfold.deploy.codegen.bench import measure_c
 from fanfold.deploy.codegen.compiled import CompiledC, compiled
 from fanfold.deploy.cost import Timing, multiply_accumulates, stored_numbers, timed_us
+from fanfold.deploy.integer import CompiledProgram, drafted
+from fanfold.estimators.base import InWholeNumbers
 from fanfold.observation import Estimator, Observation
 
 SLOT_US = 1000.0  # at numerology 0; each further one halves it
@@ -158,6 +161,8 @@ def _timed(backend: str, estimator: Estimator, example: Observation, budget: flo
     if lacks := missing(backend):
         return BackendLatency(backend, None, budget, note=f"{NOT_INSTALLED}: {', '.join(lacks)}")
     if backend == "c":
+        if (whole := ability(estimator, InWholeNumbers)) is not None:
+            return _timed_in_integers(whole, example, budget, calls)
         try:
             return time_c(compiled(estimator, example), example, budget, calls)
         except ValueError as error:
@@ -172,6 +177,20 @@ def _timed(backend: str, estimator: Estimator, example: Observation, budget: flo
         budget,
         multiply_accumulates=multiply_accumulates(estimator, example[:1]),
         weight_bytes=4 * stored_numbers(estimator),
+    )
+
+
+def _timed_in_integers(whole: InWholeNumbers, example: Observation, budget: float, calls: int) -> BackendLatency:
+    """The times of the C of an integer program, called from Python."""
+    program = drafted(whole)
+    numbers = {name: value[:1].double().numpy() for name, value in whole.form.numbers(example).items()}
+    call = CompiledProgram(program).prepared({port.name: port.integers(numbers[port.name]) for port in program.inputs})
+    return BackendLatency(
+        "c",
+        Timing.of(timed_us(call, calls)),
+        budget,
+        multiply_accumulates=program.multiply_accumulates,
+        note="in whole numbers",
     )
 
 

@@ -3,26 +3,39 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from fanfold.core.abilities import ability, offers
 from fanfold.core.suggest import did_you_mean
 from fanfold.deploy.codegen import to_c, to_wasm
 from fanfold.deploy.export import to_onnx
+from fanfold.deploy.integer import drafted, program_to_c, program_to_onnx
+from fanfold.estimators.base import InWholeNumbers
 from fanfold.observation import Estimator, Observation
 
 Target = Callable[[Estimator, Observation, Path], list[Path]]  # estimator, example, folder -> the files it wrote there
 
 
 def _onnx(estimator: Estimator, example: Observation, folder: Path) -> list[Path]:
-    """An ONNX file with the noise variance as an input wherever the estimator takes one."""
+    """An ONNX file with the noise variance as an input wherever the estimator takes one; of whole numbers if it has."""
+    if (whole := ability(estimator, InWholeNumbers)) is not None:
+        return [program_to_onnx(drafted(whole), folder / "estimator.onnx")]
     return [to_onnx(estimator, example, folder / "estimator.onnx")]
 
 
 def _c(estimator: Estimator, example: Observation, folder: Path) -> list[Path]:
-    """A pair of C files for one sample, with its weights in the source, and golden vectors."""
+    """A pair of C files for one sample, with its weights in the source, and golden vectors; in integers if it has."""
+    if (whole := ability(estimator, InWholeNumbers)) is not None:
+        return program_to_c(drafted(whole)).write(folder)
     return to_c(estimator, example, folder).paths
 
 
 def _wasm(estimator: Estimator, example: Observation, folder: Path) -> list[Path]:
-    """WebAssembly, a module that loads it, and the C that it is made of."""
+    """WebAssembly, a module that loads it, and the C that it is made of.
+
+    Raises:
+        ValueError: If the estimator computes in whole numbers.
+    """
+    if offers(estimator, InWholeNumbers):
+        raise ValueError("there is no WebAssembly of integer programs yet; take c, and compile that for wasm32.")
     return to_wasm(estimator, example, folder)
 
 

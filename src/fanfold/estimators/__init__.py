@@ -11,6 +11,7 @@ from fanfold.estimators.arrays.locator import Locator, LocatorSettings
 from fanfold.estimators.arrays.subspace import ESPRIT, MUSIC, RootMUSIC
 from fanfold.estimators.detection.linear import UnbiasedLMMSE, ZeroForcing, matched_filter_bound
 from fanfold.estimators.detection.sphere import SphereDecoder
+from fanfold.estimators.fixed_point import QuantisedNetwork, QuantisedSettings, quantised
 from fanfold.estimators.imaging.back_projection_unet import BackProjectionUNet, BackProjectionUNetSettings
 from fanfold.estimators.imaging.hybrid import HybridOAMP, HybridOAMPSettings
 from fanfold.estimators.imaging.hybrid_ep import HybridEP, HybridEPSettings
@@ -43,6 +44,7 @@ REGISTRY: dict[str, type] = {
     "locator": LocatorSettings,
     "neural": NeuralSettings,
     "flow-posterior": FlowPosteriorSettings,
+    "quantised": QuantisedSettings,
     **ofdm.REGISTRY,
 }
 
@@ -78,6 +80,8 @@ __all__ = [
     "NeuralSettings",
     "OnePhase",
     "OnePhaseSettings",
+    "QuantisedNetwork",
+    "QuantisedSettings",
     "RootMUSIC",
     "SphereDecoder",
     "ThresholdMapFISTA",
@@ -91,6 +95,7 @@ __all__ = [
     "fit_responses",
     "matched_filter_bound",
     "neural",
+    "quantised",
 ]
 
 

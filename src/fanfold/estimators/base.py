@@ -346,6 +346,32 @@ class MeasuresNoise(Protocol):
 
 
 @runtime_checkable
+class InWholeNumbers(Protocol):
+    """A network that computes in whole numbers, and of which an integer program is made.
+
+    Attributes:
+        network: The network with the same weights, in floating point.
+        form: Its layers, an `IntegerForm`.
+        widths: The bits of weights and activations.
+        pairs_fit: Whether weights leave room for two products in 16 bits.
+        fractions: The fraction of each port and each narrowed value.
+        calibrated: Whether these are chosen, a boolean.
+    """
+
+    network: nn.Module
+    form: Any
+    widths: Any
+    pairs_fit: bool
+    fractions: Tensor
+    calibrated: Tensor
+
+    @property
+    def known_noise_var(self) -> float | None:
+        """The noise variance that its tables are made for."""
+        ...
+
+
+@runtime_checkable
 class Costly(Protocol):
     """A slow estimator, that comparisons ask for some draws only."""
 

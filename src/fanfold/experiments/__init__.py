@@ -5,6 +5,7 @@ from collections.abc import Callable
 from fanfold.core.suggest import did_you_mean
 from fanfold.experiments.base import Goal, Study
 from fanfold.experiments.channels import channel_drift, channel_estimation, link_level, pilot_overhead
+from fanfold.experiments.guard import detection
 from fanfold.experiments.limits import crlb_still_holds, single_tone, uncertainty
 from fanfold.experiments.rf import rf_calibration, rf_imaging, rf_scenes
 from fanfold.experiments.simulators import posterior_mean
@@ -14,6 +15,7 @@ from fanfold.experiments.sparse import (
     mbdl_lista,
     mimo_detection,
     photographs,
+    shift_survival,
     sparse_limit,
     unfolding_figure,
 )
@@ -22,6 +24,7 @@ EXPERIMENTS: dict[str, Callable[..., Study]] = {
     "channel-drift": channel_drift.study,
     "channel-estimation": channel_estimation.study,
     "crlb-still-holds": crlb_still_holds.study,
+    "detection": detection.study,
     "dense-weights": dense_weights.study,
     "link-level": link_level.study,
     "lista-family": lista_family.study,
@@ -33,6 +36,7 @@ EXPERIMENTS: dict[str, Callable[..., Study]] = {
     "rf-calibration": rf_calibration.study,
     "rf-imaging": rf_imaging.study,
     "rf-scenes": rf_scenes.study,
+    "shifts": shift_survival.study,
     "single-tone": single_tone.study,
     "sparse-limit": sparse_limit.study,
     "uncertainty": uncertainty.study,

@@ -1,4 +1,4 @@
-"""Guards: intervals with a promised coverage, calibrated variances, risk without the truth, checks, and monitors."""
+"""Guards: intervals that cover, calibrated variances, risk without the truth, checks, monitors, fallback, shifts."""
 
 from fanfold.evaluation.interval import Interval
 from fanfold.evaluation.scores import (
@@ -30,6 +30,29 @@ from fanfold.guard.monitoring import (
 )
 from fanfold.guard.predictive import Predictive, predictive
 from fanfold.guard.sbc import SBC, Sampler, sbc, tarp
+from fanfold.guard.shifts import (
+    Added,
+    Amplified,
+    BeyondPrior,
+    Boosted,
+    CalibrationDrift,
+    Contaminated,
+    Correlated,
+    Dead,
+    ExtraDirection,
+    HeavyTailed,
+    Interfered,
+    Misbelieved,
+    NoiseClaimed,
+    Noisier,
+    PhaseTurned,
+    RadioInterfered,
+    SecondUser,
+    Shift,
+    ShiftTable,
+    shift_table,
+    shifts,
+)
 from fanfold.guard.sure import Risk, sure
 from fanfold.guard.tarp import TARP
 from fanfold.guard.unlike import TrainingGuard, UsualRange
@@ -38,19 +61,38 @@ __all__ = [
     "LC2ST",
     "SBC",
     "TARP",
+    "Added",
+    "Amplified",
+    "BeyondPrior",
+    "Boosted",
     "CalibratedVariance",
+    "CalibrationDrift",
     "Conformal",
+    "Contaminated",
+    "Correlated",
     "CusumWatch",
+    "Dead",
+    "ExtraDirection",
     "Guarded",
+    "HeavyTailed",
     "Histogram",
+    "Interfered",
     "Interval",
     "MartingaleWatch",
+    "Misbelieved",
     "Monitor",
+    "NoiseClaimed",
     "NoiseSplit",
+    "Noisier",
+    "PhaseTurned",
     "Predictive",
+    "RadioInterfered",
     "Risk",
     "Sampler",
+    "SecondUser",
     "Share",
+    "Shift",
+    "ShiftTable",
     "TrainingGuard",
     "Trusting",
     "UsualRange",
@@ -73,6 +115,8 @@ __all__ = [
     "predictive",
     "save_monitor",
     "sbc",
+    "shift_table",
+    "shifts",
     "sure",
     "tarp",
     "uniform_histogram",

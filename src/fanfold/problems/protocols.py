@@ -76,6 +76,14 @@ class RandomMatrix(LinearModel, Protocol):
 
 
 @runtime_checkable
+class ErringModel(Protocol):
+    """A problem whose measurements may come from another operator than A; None where nobody knows it."""
+
+    @property
+    def true_A(self) -> LinearOperator | None: ...  # noqa: N802
+
+
+@runtime_checkable
 class ThroughLikelihood(Protocol):
     """Measurements `y ~ p(y | A x)`, entry by entry, instead of `A x` and Gaussian noise."""
 
@@ -378,6 +386,16 @@ class Distinct(Protocol):
 
     def distinct(self, n: int, generator: torch.Generator) -> tuple[Tensor, Observation]:
         """`n` different pairs."""
+
+
+@runtime_checkable
+class DrawnInGroups(Protocol):
+    """A problem whose draws of one call share conditions: so many conditions, whatever the number of draws."""
+
+    @property
+    def groups(self) -> int:
+        """How many conditions a call has; of as many draws each has its own."""
+        ...
 
 
 @runtime_checkable

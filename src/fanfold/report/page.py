@@ -64,7 +64,7 @@ def write_page(path: str | Path, title: str, verdict: str, sections: Sequence[Se
     page = (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style></head><body>'
-        f'<h1>{html.escape(title)}</h1><p class="verdict">{html.escape(verdict)}</p>{body}'
+        f'<main><h1>{html.escape(title)}</h1><p class="verdict">{html.escape(verdict)}</p>{body}</main>'
         f"<footer><p>{foot}</p></footer></body></html>"
     )
     write_whole(Path(path), page.encode())
@@ -76,22 +76,33 @@ def _section(section: Section, index: int) -> str:
     parts += [f"<p>{html.escape(p)}</p>" for p in section.text.split("\n") if p]
     parts += list(section.figures)
     if section.table:
-        parts.append(f'<div class="scroll">{_table(section.table)}</div>')
+        parts.append(scrolling(_table(section.table), section.title))
     data = section.details or section.table
     if section.details:
-        parts.append(f"<details><summary>The {len(data)} numbers behind the figure</summary>")
-        parts.append(f'<div class="scroll">{_table(section.details)}</div></details>')
+        behind = scrolling(_table(section.details), f"{section.title}: numbers")
+        parts.append(f"<details><summary>The {len(data)} numbers behind the figure</summary>{behind}</details>")
     if data:
         embedded = json.dumps(plain(data.rows)).replace("<", "\\u003c")
         parts.append(f'<script type="application/json" id="data-{index}">{embedded}</script>')
     return "".join(parts) + "</section>"
 
 
+def scrolling(content: str, label: str) -> str:
+    """Something wide in a box that scrolls, by the keyboard too."""
+    return f'<div class="scroll" tabindex="0" role="region" aria-label="{html.escape(label)}">{content}</div>'
+
+
 def _table(table: Table) -> str:
     words = {c for c in table.columns[1:] if any(isinstance(row[c], str) for row in table)}
-    head = "".join(f"<th{TEXT if c in words else ''}>{html.escape(c)}</th>" for c in table.columns)
+    head = "".join(_heading(c, c in words) for c in table.columns)
     rows = "".join("<tr>" + "".join(_cell(c, row[c], c in words) for c in table.columns) + "</tr>" for row in table)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+
+
+def _heading(column: str, words: bool) -> str:
+    if not column:  # of rows that need no word for what they are
+        return "<td></td>"
+    return f'<th scope="col"{TEXT if words else ""}>{html.escape(column)}</th>'
 
 
 def _cell(column: str, value: Any, words: bool) -> str:

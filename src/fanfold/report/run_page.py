@@ -19,13 +19,15 @@ from fanfold.problems.draws import draw
 from fanfold.problems.protocols import FromStock
 from fanfold.report import channel_page as channel_page  # registers its kind of problem
 from fanfold.report.diagram import DeviatingNetwork, diagram
+from fanfold.report.figure.section import live_sections
 from fanfold.report.learned import learned_sections
 from fanfold.report.neural_page import of_batches, sections_of
-from fanfold.report.page import Section, filled, write_page
+from fanfold.report.page import Section, filled, scrolling, write_page
 from fanfold.report.plots import Series, line_chart
 from fanfold.report.posterior_checks import Say, posterior_sections
 from fanfold.report.run_facts import draws_in_words, what_was_run
 from fanfold.report.scenes import scene_sections
+from fanfold.report.shifted import shift_sections
 from fanfold.report.simulations import simulation_sections
 from fanfold.runs.directory import Run
 
@@ -54,7 +56,8 @@ def write_run_page(run: Run, path: Path, samples: int, say: Say = lambda line: N
         sections += posterior_sections(net, problem, say)
     if (advice := run.advice) is not None:
         verdict = f"{advice} {verdict[:1].upper()}{verdict[1:]}"
-    sections = [what_was_run(run, problem, net), *sections, *simulation_sections(run)]
+    kept = [*simulation_sections(run), *shift_sections(run)]
+    sections = [what_was_run(run, problem, net), *sections, *kept, *live_sections(problem, net)]
     return write_page(path, f"fanfold run {run.path.name}", verdict, sections, _facts(run, problem))
 
 
@@ -104,7 +107,7 @@ def _architecture(problem: Problem, net: Layered) -> list[Section]:
     if not offers(net, DeviatingNetwork):
         return []
     text = "Layers folded like a fan, and one of them opened. Rest the pointer on a part for its formula and values."
-    figure = f'<div class="scroll">{diagram(net, problem, dark=False)}</div>'
+    figure = scrolling(diagram(net, problem, dark=False), "Diagram")
     return [Section("Architecture", text, [figure])]
 
 

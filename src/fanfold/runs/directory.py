@@ -10,6 +10,7 @@ checkpoint.safetensors   the state of training, replaced whole
 weights.safetensors      the trained network
 usual.json               what measurements and estimates are like, on held-out draws when training ended
 learning-curve.json      risks at several numbers of simulations, where `evaluate` was asked for them
+shifts.json              what shifts do to the network, where `evaluate` was asked for them
 intervals-*.json         intervals that were calibrated for the network, and monitor*.safetensors likewise
 
 To load a run is to read these files and no others: it starts no program, follows no path or link, and needs neither the

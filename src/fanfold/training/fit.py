@@ -6,14 +6,16 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, TypeVar, Unpack
+from typing import Any, TypeVar, Unpack, overload
 
 from torch import nn
 
 from fanfold.core.abilities import ability, offers
 from fanfold.core.files import sole_writer
 from fanfold.core.machine import World, join_world, sensible_threads, threads
+from fanfold.estimators import QuantisedNetwork, quantised
 from fanfold.estimators.base import FollowsBudget, TrainedInRounds, WithTrainingDefaults, device_of
+from fanfold.estimators.fixed_point import Widths
 from fanfold.problems import Problem
 from fanfold.problems.protocols import Counted, Stored
 from fanfold.runs import recipe, usual
@@ -32,6 +34,7 @@ from fanfold.training.trainer import Trainer
 Net = TypeVar("Net", bound=nn.Module)
 
 
+@overload
 def fit(
     estimator: Net,
     problem: Problem,
@@ -39,9 +42,37 @@ def fit(
     run_dir: str | Path | None = None,
     resume: bool = False,
     store: str | Path | None = None,
+    quantise: None = None,
     on_event: Callable[[Event], None] | None = None,
     **options: Unpack[TrainingOptions],
-) -> Net:
+) -> Net: ...
+
+
+@overload
+def fit(
+    estimator: nn.Module,
+    problem: Problem,
+    *,
+    run_dir: str | Path | None = None,
+    resume: bool = False,
+    store: str | Path | None = None,
+    quantise: Widths,
+    on_event: Callable[[Event], None] | None = None,
+    **options: Unpack[TrainingOptions],
+) -> QuantisedNetwork: ...
+
+
+def fit(
+    estimator: nn.Module,
+    problem: Problem,
+    *,
+    run_dir: str | Path | None = None,
+    resume: bool = False,
+    store: str | Path | None = None,
+    quantise: Widths | None = None,
+    on_event: Callable[[Event], None] | None = None,
+    **options: Unpack[TrainingOptions],
+) -> nn.Module:
     """Train an estimator on fresh draws of a problem, to the end, and return it with its best weights.
 
     Args:
@@ -51,14 +82,17 @@ def fit(
         resume: Go on from the checkpoint in `run_dir`, to the same numbers as without the break.
         store: Folder to keep the simulations of rounds in, of an estimator that is trained in rounds; called again with
             the same, it goes on where it stopped.
+        quantise: "w8a8", "w8a12" or "w16a16", bits of weights and activations: train a copy of the network that
+            computes in whole numbers, from the weights that the network has, and return that copy, with the best
+            weights in whole numbers. The network itself stays as it is.
         on_event: Called with each event, the last of which says if training came to little; without it that is a
             warning.
         **options: Fields of `Training`, such as `steps`, or a `loss` of your own; what is not given, or None, is as in
             the estimator's `training_defaults`, if it has some, else as in `Training`.
 
     Raises:
-        ValueError: If there is nothing to learn, a setting is wrong, the network cannot be kept or the run directory
-            is in use.
+        ValueError: If there is nothing to learn, a setting is wrong, the network cannot be kept or has no form in whole
+            numbers, or the run directory is in use.
         OSError: If the disk is full; the last checkpoint stays whole.
 
     Example:
@@ -67,7 +101,12 @@ def fit(
         >>> net = ff.unfold(ff.algorithms.ISTA(), problem, 3, {"step": "per-layer"})
         >>> ff.fit(net, problem, steps=2).layers
         3
+        >>> net = ff.unfold(ff.algorithms.LISTACP(), problem, 3, {"threshold": "per-layer"})
+        >>> ff.fit(net, problem, steps=2, quantise="w8a12").widths
+        'w8a12'
     """
+    if quantise is not None:
+        estimator = quantised(estimator, quantise)
     rounds = ability(estimator, TrainedInRounds)
     if rounds is None and store is not None:
         raise ValueError(

@@ -2,7 +2,10 @@
 
 from fanfold.deploy.codegen.build import compile_shared, find_compiler
 from fanfold.deploy.codegen.compiled import CompiledC, compiled
-from fanfold.deploy.codegen.to_c import CFiles, to_c
-from fanfold.deploy.codegen.wasm import to_wasm
+from fanfold.deploy.codegen.to_c import CFiles, to_c, write_c
+from fanfold.deploy.codegen.wasm import compile_wasm, host_functions, to_wasm
 
-__all__ = ["CFiles", "CompiledC", "compile_shared", "compiled", "find_compiler", "to_c", "to_wasm"]
+__all__ = [
+    "CFiles", "CompiledC", "compile_shared", "compile_wasm", "compiled", "find_compiler", "host_functions", "to_c",
+    "to_wasm", "write_c",
+]  # fmt: skip

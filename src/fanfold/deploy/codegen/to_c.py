@@ -94,9 +94,24 @@ def to_c(
     if weights not in ("arrays", "blob"):
         raise ValueError(f"weights is {weights!r}; choose arrays, in the source, or blob, in a file of their own.")
     low = lowered(estimator, example, batch=1, fixed_noise=fixed_noise)
+    return write_c(low, _golden(low, example), Path(folder), name, blob=weights == "blob")
+
+
+def write_c(low: Lowered, golden: Golden, folder: Path, name: str, *, blob: bool = False) -> CFiles:
+    """Write a program of real tensors for one sample, of whatever inputs and outputs, as C.
+
+    Args:
+        low: The program, with its ports; a program of `torch.export` need not come from an estimator.
+        golden: Golden vectors by the names of the ports.
+        folder: Where the files go; made if it is not there.
+        name: What files and functions are called.
+        blob: Whether weights go into a file of their own.
+
+    Raises:
+        ValueError: If an operation has no C, or a port is not float32.
+    """
     program = program_of(low.program, ([port.name for port in low.inputs], [port.name for port in low.outputs]))
-    written = texts(program, [*low.inputs, *low.outputs], _golden(low, example), name, blob=weights == "blob")
-    folder = Path(folder)
+    written = texts(program, [*low.inputs, *low.outputs], golden, name, blob=blob)
     folder.mkdir(parents=True, exist_ok=True)
     files = CFiles(
         name,

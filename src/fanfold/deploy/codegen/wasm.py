@@ -5,6 +5,7 @@ single precision; `memcpy` and `memset` are two loops.
 """
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from fanfold.core.files import write_whole
@@ -83,8 +84,23 @@ def to_wasm(
     Raises:
         ValueError: If an operation has no C, or clang with wasm-ld is not there or refuses the source.
     """
+    return compile_wasm(to_c(estimator, example, folder, name=name, fixed_noise=fixed_noise))
+
+
+def compile_wasm(files: CFiles, flags: Sequence[str] = ()) -> list[Path]:
+    """Compile C that was written as WebAssembly, and write the module that loads it.
+
+    Args:
+        files: What `to_c` or `write_c` wrote, with weights in the source.
+        flags: Further flags of clang, such as -msimd128 for hosts with vectors.
+
+    Returns:
+        The paths of all files, the last two of them `NAME.wasm` and `NAME.mjs`.
+
+    Raises:
+        ValueError: If clang with wasm-ld is not there or refuses the source.
+    """
     clang = find_compiler("clang")
-    files = to_c(estimator, example, folder, name=name, fixed_noise=fixed_noise)
     binary, module = files.source.with_suffix(".wasm"), files.source.with_suffix(".mjs")
     with tempfile.TemporaryDirectory() as place:
         build = Path(place)
@@ -96,9 +112,9 @@ def to_wasm(
         ):
             write_whole(build / part, text.encode())
         sources = [files.source, build / "string.c", build / "ports.c"]
-        command = [clang, "--target=wasm32", "-nostdlib", "-ffreestanding", "-O3", *STRICT, "-I", str(build)]
-        command += ["-I", str(files.source.parent), *map(str, sources), "-Wl,--no-entry", "-Wl,--allow-undefined"]
-        command += ["-o", str(build / "out.wasm")]
+        command = [clang, "--target=wasm32", "-nostdlib", "-ffreestanding", "-O3", *STRICT, *flags]
+        command += ["-I", str(build), "-I", str(files.source.parent), *map(str, sources)]
+        command += ["-Wl,--no-entry", "-Wl,--allow-undefined", "-o", str(build / "out.wasm")]
         run_compiler(command, f"clang makes no WebAssembly of {files.source.name}")
         write_whole(binary, (build / "out.wasm").read_bytes())
     write_whole(module, _module(files).encode())
@@ -131,11 +147,16 @@ def _ports(files: CFiles) -> str:
     return "\n".join([*lines, f"    {files.name}_run({arguments}, &work);", "}", ""])
 
 
-def _module(files: CFiles) -> str:
-    """A module that hands in the functions of `Math` and copies numbers in and out."""
+def host_functions() -> str:
+    """JavaScript for the functions that a program asks its host for: the object `env`."""
     functions = []
     for name, of_host in {**HOSTED, **HOSTED_OF_TWO}.items():
         functions += [f"    {name}: {of_host},", f"    {name}f: {of_host},"]  # wasm rounds what it gets to its own type
+    return "\n".join([ERF, "const env = {", *functions, "};"])
+
+
+def _module(files: CFiles) -> str:
+    """A module that hands in the functions of `Math` and copies numbers in and out."""
     ports = [
         f"    {{name: '{m.name}', size: {m.size}, into: {'true' if m in files.program.inputs else 'false'}}},"
         for m in (*files.program.inputs, *files.program.outputs)
@@ -143,10 +164,7 @@ def _module(files: CFiles) -> str:
     return "\n".join(
         [
             f"// Loads {files.name}.wasm: (await load(bytes)).run({{y}}) gives its outputs, all of Float32Array.",
-            ERF,
-            "const env = {",
-            *functions,
-            "};",
+            host_functions(),
             "const ports = [",
             *ports,
             "];",

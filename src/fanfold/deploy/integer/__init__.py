@@ -3,6 +3,7 @@
 from fanfold.deploy.integer.c_source import IntegerC, program_to_c
 from fanfold.deploy.integer.calibrate import to_integers
 from fanfold.deploy.integer.draft import Draft
+from fanfold.deploy.integer.drafting import Drafting, drafted
 from fanfold.deploy.integer.estimator import CompiledProgram, IntegerEstimator, compiled
 from fanfold.deploy.integer.files import fingerprint_of_program, load_program, save_program
 from fanfold.deploy.integer.golden import GoldenVectors, golden_vectors, hex_text, hex_vectors
@@ -33,6 +34,7 @@ __all__ = [
     "CompiledProgram",
     "Const",
     "Draft",
+    "Drafting",
     "GoldenVectors",
     "IntegerC",
     "IntegerEstimator",
@@ -50,6 +52,7 @@ __all__ = [
     "TorchProgram",
     "Transpose",
     "compiled",
+    "drafted",
     "fingerprint_of_program",
     "golden_vectors",
     "hex_text",

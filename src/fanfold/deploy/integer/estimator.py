@@ -131,16 +131,32 @@ class CompiledProgram:
         """The outputs `(batch, *shape)` for inputs `(batch, *shape)`, one sample after the other."""
         if program is not self.program:
             raise ValueError(f"this is the compiled form of another program than {program.name}; compile that.")
-        checked = checked_inputs(program, inputs)
-        batch = len(checked[program.inputs[0].name])
-        given = [np.ascontiguousarray(checked[port.name].astype(port.dtype)) for port in program.inputs]
-        results = {port.name: np.empty((batch, *port.shape), port.dtype) for port in program.outputs}
+        given, results = self._arrays(inputs)
+        batch = len(given[0])
         arrays = [*given, *results.values()]
         starts = [array.ctypes.data for array in arrays]
         steps = [array.nbytes // max(batch, 1) for array in arrays]
         for k in range(batch):
             self._function(*(start + k * step for start, step in zip(starts, steps)))
         return results
+
+    def _arrays(self, inputs: Mapping[str, np.ndarray]) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
+        """The inputs as the function takes them, and arrays for the outputs by name."""
+        ports, checked = self.program.inputs, checked_inputs(self.program, inputs)
+        given = [np.ascontiguousarray(checked[port.name].astype(port.dtype)) for port in ports]
+        return given, {port.name: np.empty((len(given[0]), *port.shape), port.dtype) for port in self.program.outputs}
+
+    def prepared(self, inputs: Mapping[str, np.ndarray]) -> Callable[[], object]:
+        """A call for the first sample of inputs and nothing else, to be timed."""
+        given, results = self._arrays(inputs)
+        arrays = [*given, *results.values()]
+        pointers = [ctypes.c_void_p(array.ctypes.data) for array in arrays]
+
+        def call() -> list[np.ndarray]:
+            self._function(*pointers)
+            return arrays  # which live as long as the call does
+
+        return call
 
 
 def compiled(program: IntegerProgram) -> IntegerEstimator:

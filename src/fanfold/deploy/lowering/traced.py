@@ -15,7 +15,7 @@ from fanfold.core.abilities import ability, offers
 from fanfold.core.complex_pairs import as_pairs
 from fanfold.deploy.lowering.ports import BATCH, Port
 from fanfold.deploy.lowering.real_form import RealForm, needed_by
-from fanfold.estimators.base import Classifying, Quantiled
+from fanfold.estimators.base import Classifying, InWholeNumbers, Quantiled
 from fanfold.observation import Estimate, Estimator, Observation
 
 TRACES = ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn")  # which hold paths of this machine
@@ -87,7 +87,8 @@ def lowered(
 
     Raises:
         ValueError: If the example is no batch of two or more, has fewer samples than `batch` or a matrix for each, or
-            is in half precision; or the estimator cannot be traced, or has an operation without a form in real numbers.
+            is in half precision; or the estimator computes in whole numbers, cannot be traced, or has an operation
+            without a form in real numbers.
 
     Example:
         >>> import fanfold as ff, torch
@@ -97,6 +98,11 @@ def lowered(
         ('batch', 20, 2)
     """
     _check(example, batch)
+    if offers(estimator, InWholeNumbers):
+        raise ValueError(
+            "the network computes in whole numbers: take its integer program, ff.deploy.integer.drafted(net), or the "
+            "network with the same weights in floating point, net.network."
+        )
     example = example[: batch or len(example.y)]
     given = example.noise_var is not None and (example.noise_var.ndim > 0 or not fixed_noise)
     with _evaluating(estimator), torch.no_grad(), warnings.catch_warnings():

@@ -32,6 +32,7 @@ SIGNATURE = "signature.json"  # the one file that the manifest does not list, as
 PROFILE, GOLDEN, CELLS, RUN = "profile.toml", "golden.safetensors", "cells.safetensors", "run"
 CONFIG, ENVIRONMENT, WEIGHTS = "run/config.toml", "run/environment.json", "run/weights.safetensors"
 OPERATOR, ONNX, C_SOURCE = "run/operator.safetensors", "onnx/estimator.onnx", "c/estimator.c"
+INTEGER = "integer"  # the folder of an integer program
 NEEDED = (CERTIFICATE, PROFILE, GOLDEN, CELLS, CONFIG, ENVIRONMENT, WEIGHTS)
 SCHEMA = 1
 MOST_FILES, DEEPEST = 100, 4

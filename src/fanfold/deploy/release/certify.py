@@ -10,11 +10,13 @@ from typing import Any, NamedTuple
 
 import torch
 
+from fanfold.core.abilities import ability
 from fanfold.core.files import file_hash, read_regular, write_whole
 from fanfold.core.table import plain
 from fanfold.deploy.codegen import CompiledC, compiled, to_c
 from fanfold.deploy.cost import stored_numbers
 from fanfold.deploy.export import write_onnx
+from fanfold.deploy.integer import drafted
 from fanfold.deploy.lowering import Lowered, lowered
 from fanfold.deploy.release import bundle as layout
 from fanfold.deploy.release.against import compared, write_cells
@@ -27,7 +29,7 @@ from fanfold.deploy.release.measures import IntegerBuild, integer_results, laten
 from fanfold.deploy.release.profile import ReleaseProfile, read_profile
 from fanfold.deploy.release.results import ReleaseCertificate, ReleaseResult
 from fanfold.deploy.release.signature import signs_with
-from fanfold.estimators.base import fingerprint_of
+from fanfold.estimators.base import InWholeNumbers, fingerprint_of
 from fanfold.observation import Estimator, Observation
 from fanfold.runs.directory import Run
 from fanfold.runs.environment import data_hash
@@ -71,7 +73,7 @@ def certify_release(
         profile: The file of the profile.
         folder: Where the release goes; one that is there is replaced.
         against: The folder of the release before, which gates this one.
-        integer: An integer program to be released beside the float network.
+        integer: An integer program to be released beside the float network; that of a quantised run if not given.
         sign: The file of a private key, which signs the release if it passes.
         write_page: Writes the certificate as a page.
         say: Called with a line before what takes seconds.
@@ -86,6 +88,8 @@ def certify_release(
     before = None if against is None else Bundle(against)
     _check_place(folder)
     net, problem = run.estimator(), run.draws()
+    if (whole := ability(net, InWholeNumbers)) is not None:
+        integer, net = integer or IntegerBuild.of(drafted(whole)), whole.network
     golden = ReleaseVectors.of(problem, net)
     example = golden.observation(problem.A)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -102,8 +106,8 @@ def certify_release(
         quantised = () if integer is None else measure_cells(integer.estimator, problem, declared).cells
         results += integer_results(integer, declared.integers, measured.cells, quantised)
         if integer is not None:
-            (place / "integer").mkdir()
-            integer.write(place / "integer")
+            (place / layout.INTEGER).mkdir()
+            integer.write(place / layout.INTEGER)
         if declared.latency is not None:
             say(f"timing {declared.latency.rounds} rounds of {declared.latency.calls} calls")
             results.append(latency_result(net, example, declared.latency, in_c))

@@ -112,7 +112,7 @@ def integer_results(
     limit = None if limits is None else limits.loss_db
     if build is None:
         if limit is not None:
-            note = "there is no integer program; hand one over in Python, certify_release(..., integer=...)"
+            note = "there is no integer program; quantise the run, fanfold quantise RUN, or hand one over in Python"
             yield ReleaseResult("loss by quantisation", {}, "dB", None, limit=limit, note=note)
         return
     for old, new in zip(floats, integers, strict=True):

@@ -12,10 +12,12 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
+from fanfold.core.abilities import ability
 from fanfold.core.files import file_hash, write_whole
 from fanfold.core.table import Table
 from fanfold.deploy.codegen import compiled, to_c
 from fanfold.deploy.codegen.build import compile_c, find_compiler
+from fanfold.deploy.integer import drafted
 from fanfold.deploy.lowering import lowered
 from fanfold.deploy.release import bundle as layout
 from fanfold.deploy.release.against import read_certificate
@@ -23,9 +25,10 @@ from fanfold.deploy.release.bundle import Bundle, check_bundle_folder
 from fanfold.deploy.release.certify import where_weights_go
 from fanfold.deploy.release.golden import ReleaseVectors, replay_onnx, replay_torch
 from fanfold.deploy.release.hashes import code_hash
+from fanfold.deploy.release.measures import IntegerBuild
 from fanfold.deploy.release.results import WORDS, ReleaseCertificate, ReleaseResult
 from fanfold.deploy.release.signature import checks_with
-from fanfold.estimators.base import fingerprint_of
+from fanfold.estimators.base import InWholeNumbers, fingerprint_of
 from fanfold.linops import LinearOperator
 from fanfold.observation import Observation
 from fanfold.runs.directory import Run
@@ -131,6 +134,9 @@ def _checks(path: Path, signed: Callable[[Bundle], None] | None, *, allow_progra
         hashes = f"{str(certified)[:12]}, and the release holds {str(actual)[:12]}"
         yield BundleCheck("operator", False, f"another operator: the certificate is for {hashes}")
         return
+    if (whole := ability(net, InWholeNumbers)) is not None:
+        yield _integer_check(bundle, whole)
+        net = whole.network
     golden = ReleaseVectors.read(path / layout.GOLDEN)
     said = _of(replay_torch(golden, net, A))
     yield said
@@ -141,6 +147,21 @@ def _checks(path: Path, signed: Callable[[Bundle], None] | None, *, allow_progra
         yield _of(replay_onnx(golden, lowered(net, obs), A, bundle.read(layout.ONNX)))
     if layout.C_SOURCE in bundle.entries:
         yield from _in_c(bundle, net, golden, obs, A, allow_program=allow_program)
+
+
+def _integer_check(bundle: Bundle, whole: InWholeNumbers) -> BundleCheck:
+    """The integer program of the bundle, against what this fanfold makes of the weights and scales."""
+    what = "integer program"
+    with tempfile.TemporaryDirectory() as folder:
+        files = IntegerBuild.of(drafted(whole)).write(Path(folder))
+        fresh = {f"{layout.INTEGER}/{path.name}": file_hash(path) for path in files}
+    other = [name for name, content in fresh.items() if bundle.hash_of(name) != content]
+    if not other:
+        return BundleCheck(what, True, "it is what this fanfold makes of the weights, byte for byte")
+    (program, *_) = fresh
+    if program in other:
+        return BundleCheck(what, False, f"{program} is another program than that of the weights")
+    return BundleCheck(what, None, f"this fanfold makes other C of the same program: {', '.join(other)}")
 
 
 def check_numbers(settings: Any, place: str) -> None:

@@ -27,6 +27,7 @@ from fanfold.experiments.base import CAVEAT, Goal, Study, mean_goal
 from fanfold.observation import Observation
 from fanfold.problems import CompressedSensing
 from fanfold.problems.draws import draw
+from fanfold.report.figure.section import live_sections
 from fanfold.report.page import Section
 from fanfold.report.plots import Series, line_chart
 from fanfold.training.events import Event
@@ -187,6 +188,6 @@ def study(*, quick: bool, seed: int, watch: Watcher) -> Study:
         f"On sparse signals, {verdict(first)}; {CAVEAT}.",
         time.perf_counter() - began,
         goals(measured, ista_needs=90 if quick else 150),
-        [section(first)],
+        [section(first), *live_sections(problem(seed))],
         {"seeds": seeds, "operator": first.operator[:12], "settings": first.settings},
     )

@@ -16,7 +16,7 @@ from fanfold.guard.monitoring.scores import (
     Strangeness,
     Summary,
 )
-from fanfold.guard.monitoring.streams import CusumWatch, MartingaleWatch, cusum_threshold
+from fanfold.guard.monitoring.streams import CusumWatch, MartingaleWatch, cusum_threshold, share_in_windows
 from fanfold.guard.monitoring.unexplained import Unexplained
 
 __all__ = [
@@ -48,4 +48,5 @@ __all__ = [
     "monitor",
     "rate_given",
     "save_monitor",
+    "share_in_windows",
 ]

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 import torch
 
+from fanfold.core.abilities import offers
 from fanfold.core.settings import checks_arguments
 from fanfold.core.streams import Stream
-from fanfold.estimators.base import fingerprint_of
+from fanfold.estimators.base import device_of, fingerprint_of
 from fanfold.guard.answers import Pairs
 from fanfold.guard.monitoring.conditional import draws_needed
 from fanfold.guard.monitoring.monitor import Monitor
@@ -14,10 +15,12 @@ from fanfold.guard.monitoring.reading import chosen, learned_of, numbers_of, sco
 from fanfold.observation import Estimator, Observation
 from fanfold.problems import Problem
 from fanfold.problems.draws import draw
+from fanfold.problems.protocols import DrawnInGroups
 
 LEAST_LEARNING, USUAL_LEARNING = 200, 2000  # draws that scores learn from, half of them for the tails
 USUAL_CALIBRATION = 4000
-BORNE = (0.01, 0.02, 0.05, 0.1)  # rates of false alarms that are fallen back to where draws are few
+MOST_ALARM = 0.1  # rate of false alarms, of which p-values are still of use
+BORNE = (0.01, 0.02, 0.05, MOST_ALARM)  # rates that are fallen back to where draws are few
 PROBES = 3  # observations whose estimates tell one estimator from another
 
 
@@ -73,16 +76,18 @@ def monitor(
             f"{100 * tolerance:g} % of that with {100 * confidence:g} % confidence, and {LEAST_LEARNING} more that "
             f"scores learn from; there are {len(obs.y)}: pass {needed + LEAST_LEARNING}, or a larger alarm."
         )
-    numbers = numbers_of(estimator, obs, chosen(estimator, obs, scores), batch)
+    numbers = numbers_of(estimator, obs, chosen(estimator, obs, scores), batch, obs.y.ndim - 1)
     learned = learned_of({name: values[:learning] for name, values in numbers.items()})
     late = scores_of({name: values[learning:] for name, values in numbers.items()}, learned)
     probe = _apart(obs[:PROBES])
+    with torch.no_grad():
+        answer = estimator(probe.to(device_of(estimator))).x.cpu()
     return Monitor(
         estimator,
         learned,
         {name: values.sort().values for name, values in late.items()},
         probe,
-        estimator(probe).x,
+        answer,
         fingerprint_of(estimator) or (None if probe.A is None or probe.A.varies else probe.A.fingerprint()),
         alarm,
         confidence,
@@ -107,6 +112,25 @@ def bearable(count: int, least: float = 0.01) -> float | None:
     return rates[0] if rates else None
 
 
+def independent_draws(problem: Problem, count: int, seed: int) -> Pairs:
+    """Draws that neither training nor tests saw, each with conditions of its own; fewer where fewer are stored.
+
+    Draws that share conditions with others are not exchangeable with those to come, on which p-values rest: a problem
+    that draws in groups is asked for one of each group at a time.
+    """
+    held_out = problem.held_out()
+    if not offers(held_out, DrawnInGroups):
+        return draw(held_out, count, seed, Stream.CALIBRATION, 1)
+    parts = [
+        draw(held_out, min(held_out.groups, count - first), seed, Stream.CALIBRATION, 2 + number)
+        for number, first in enumerate(range(0, count, held_out.groups))
+    ]
+    x, obs = torch.cat([x for x, _ in parts]), parts[0][1]
+    y = torch.cat([part.y for _, part in parts])
+    each = [part.noise_var.expand(*part.y.shape[:-1], 1) for _, part in parts if part.noise_var is not None]
+    return x, Observation.unchecked(y, obs.A, torch.cat(each) if each else None)
+
+
 def _drawn(problem: Problem | Pairs, draws: int | None, needed: int, seed: int) -> Observation:
     if isinstance(problem, tuple):
         if draws is not None:
@@ -115,7 +139,7 @@ def _drawn(problem: Problem | Pairs, draws: int | None, needed: int, seed: int) 
     count = USUAL_LEARNING + max(needed, USUAL_CALIBRATION) if draws is None else draws
     if count < LEAST_LEARNING + needed:  # refused before anything is drawn
         return Observation.unchecked(torch.empty(max(0, count), 0))
-    return draw(problem.held_out(), count, seed, Stream.CALIBRATION, 1)[1]
+    return independent_draws(problem, count, seed)[1]
 
 
 def _apart(obs: Observation) -> Observation:

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from fanfold.core.abilities import ability
+from fanfold.core.data_files import understanding
 from fanfold.estimators.base import Bound
 from fanfold.guard.monitoring.monitor import Monitor
 from fanfold.guard.monitoring.registry import COMBINED, SCORES
@@ -125,11 +125,10 @@ def kept_monitor(run: Run, estimator: Estimator, strength: float = 1.0) -> Monit
     path = file_in(run, strength)
     if not os.path.lexists(path):
         return None
-    tensors, facts = read_tensors(path, ANEW)
-    if facts.get("weights") != run.weights_hash():
-        return None
-    with torch.no_grad():
-        return monitor_of(tensors, facts, path, estimator, run.outline().A)
+    weights, A = run.weights_hash(), run.outline().A
+    with understanding(path, "a monitor of this run", "remove it, and it is calibrated anew."):
+        tensors, facts = read_tensors(path, ANEW)
+        return monitor_of(tensors, facts, path, estimator, A) if facts.get("weights") == weights else None
 
 
 def file_in(run: Run, strength: float) -> Path:

@@ -4,7 +4,7 @@ Vovk, Gammerman & Shafer (2005); Bates, Candès, Lei, Romano & Sesia (2023), p-v
 """
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, overload
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fanfold.core.arrays import tensor_of
 from fanfold.core.settings import check_known
-from fanfold.estimators.base import fingerprint_of
+from fanfold.estimators.base import device_of, fingerprint_of
 from fanfold.guard.monitoring.conditional import rate_given
 from fanfold.guard.monitoring.reading import numbers_of, scores_of
 from fanfold.guard.monitoring.registry import COMBINED
@@ -97,6 +97,24 @@ class Monitor:
         return self.all_p_values(obs, estimate)[self._known(score)]
 
     @torch.no_grad()
+    def judged(self, obs: Measurements) -> tuple[Estimate, Tensor]:
+        """The estimate of each observation beside its p-value, of one pass through the estimator.
+
+        Of measurements that are no numbers it is the estimate of silence, with the least p-value.
+
+        Raises:
+            ValueError: As `p_values` does.
+        """
+        obs, usable, leading = self._usable(obs)
+        said: list[Estimate] = []
+        scores = self._scores(obs, usable, None, said.append)[COMBINED]
+        x = torch.cat([estimate.x for estimate in said])
+        variances = [estimate.var for estimate in said if estimate.var is not None]
+        var = torch.cat(variances).reshape(*leading, -1) if variances else None
+        p = self._ranked(COMBINED, scores, obs, usable).reshape(leading)
+        return Estimate(x.reshape(*leading, -1), var), p
+
+    @torch.no_grad()
     def all_p_values(self, obs: Measurements, estimate: Estimate | None = None) -> dict[str, Tensor]:
         """The p-values of every score by name, `(...)` each, as `p_values` has them."""
         obs, usable, leading = self._usable(obs)
@@ -158,7 +176,7 @@ class Monitor:
         held = self.probe.A if A is None else A
         probe = Observation.unchecked(self.probe.y, held, self.probe.noise_var)
         with torch.no_grad():
-            answer = estimator(probe).x
+            answer = estimator(probe.to(device_of(estimator))).x.cpu()
         same = answer.shape == self.answer.shape and answer.dtype == self.answer.dtype
         if not (same and torch.allclose(answer, self.answer, rtol=0, atol=_slack(self.answer))):
             raise ValueError(
@@ -197,8 +215,15 @@ class Monitor:
         y = torch.where(usable.reshape(*leading, *[1] * axes), obs.y, torch.zeros_like(obs.y))
         return Observation.unchecked(y, obs.A, var), usable.reshape(-1), leading
 
-    def _scores(self, obs: Observation, usable: Tensor, estimate: Estimate | None) -> dict[str, Tensor]:
-        numbers = numbers_of(self.estimator, obs, list(self.learned), self.batch, estimate)
+    def _scores(
+        self,
+        obs: Observation,
+        usable: Tensor,
+        estimate: Estimate | None,
+        on_estimate: Callable[[Estimate], None] | None = None,
+    ) -> dict[str, Tensor]:
+        names, axes = list(self.learned), self.probe.y.ndim - 1
+        numbers = numbers_of(self.estimator, obs, names, self.batch, axes, estimate, on_estimate)
         each, broken = scores_of(numbers, self.learned), ~usable.cpu()
         return {name: s.masked_fill(broken | s.isnan(), torch.inf) for name, s in each.items()}
 

@@ -9,6 +9,7 @@ from fanfold.guard.monitoring.conditional import rate_given
 from fanfold.guard.monitoring.registry import COMBINED, SCORES
 
 SHOWN = 5  # indices that a sentence names
+LEVELS = (1, 2, 5, 10)  # times the rate of false alarms, up to which p-values are counted
 
 
 def remarks_on(
@@ -16,7 +17,8 @@ def remarks_on(
 ) -> list[str]:
     """Sentences about samples, `(count,)` each: those that are no numbers, and small p-values where they are too many.
 
-    Too many are more than chance gives with a probability of `alarm`, at the largest rate that the draws allow for.
+    Too many are more p-values up to one of four levels than chance gives in a share `alarm` of batches, at the largest
+    rates that the draws of calibration allow for; of one observation alone, a p-value up to `alarm`.
     """
     sentences = []
     if not usable.all():
@@ -24,26 +26,29 @@ def remarks_on(
             f"{_places(~usable)} hold NaN or infinity and have the least p-value there is, 1/{draws + 1}: repair or "
             "remove these measurements."
         )
-    small = (p_values[COMBINED] <= alarm) & usable.cpu()
-    count, of = int(small.sum()), int(usable.sum())
-    highest = rate_given(draws, alarm, confidence)[1]
-    if not count or binom.sf(count - 1, of, highest) > max(alarm, highest):
-        return sentences
-    strangest = min((name for name in p_values if name != COMBINED), key=lambda name: _mean_log(p_values[name][small]))
-    return [
-        *sentences,
-        f"{_places(small)} are unlike the {draws} draws of calibration (p-value up to {alarm:g}, which chance gives to "
-        f"{100 * alarm:g} %), most by their {strangest}, which sees {SCORES[strangest].sees}: do not trust their "
+    of = int(usable.sum())
+    levels = [level for level in (factor * alarm for factor in LEVELS) if level < 1]
+    for level in levels:
+        small = (p_values[COMBINED] <= level) & usable.cpu()
+        count, highest = int(small.sum()), rate_given(draws, level, confidence)[1]
+        enough = alarm / len(levels) if of > 1 else highest if level == alarm else 0.0
+        if count and binom.sf(count - 1, of, highest) <= enough:
+            return [*sentences, _unlike(p_values, small, draws, level)]
+    return sentences
+
+
+def _unlike(p_values: Mapping[str, Tensor], small: Tensor, draws: int, level: float) -> str:
+    each = {name: p[small].log().mean().item() for name, p in p_values.items() if name != COMBINED}
+    strangest = min(each, key=lambda name: each[name])
+    return (
+        f"{_places(small)} are unlike the {draws} draws of calibration (p-value up to {level:g}, which chance gives to "
+        f"{100 * level:g} %), most by their {strangest}, which sees {SCORES[strangest].sees}: do not trust their "
         "estimates, nor intervals around them; check the receiver, take strength 0 or a classical estimator, or train "
-        "on such measurements.",
-    ]
+        "on such measurements."
+    )
 
 
 def _places(which: Tensor) -> str:
     places = which.nonzero()[:, 0].tolist()
     shown = ", ".join(map(str, places[:SHOWN])) + (", ..." if len(places) > SHOWN else "")
     return f"{len(places)} of {len(which)} samples (first at {shown})"
-
-
-def _mean_log(p: Tensor) -> float:
-    return p.log().mean().item()

@@ -12,13 +12,14 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from fanfold.guard.monitoring.conditional import band, check_level, lifted
+from fanfold.guard.monitoring.conditional import EVERY_RANK, band, check_level, lifted
 
 BETS = (0.05, 0.2, 0.4, 0.6, 0.8)  # exponents ε of the bets ε p^(ε - 1): all fall in p, so larger p only lose
 MOST_WEALTH = 1e100  # beyond which nothing is decided
 CUSUM_BET = 0.25  # exponent of the one bet whose logarithm CUSUM adds up
 CHAIN_STATES = 240  # of the Markov chain that CUSUM's run length is computed from
 MOST_THRESHOLD = 200.0  # of CUSUM, in nats
+LONGEST = 1e9  # calls between alarms, beyond which the chain is singular to rounding
 
 
 @dataclass(frozen=True)
@@ -67,10 +68,15 @@ class MartingaleWatch:
             streams: The shape of streams side by side; one stream if empty.
 
         Raises:
-            ValueError: If a rate is not between 0 and 1.
+            ValueError: If a rate is not between 0 and 1, or there are too few draws to win any bet.
         """
         check_level("alarm", alarm)
-        band(count, confidence)
+        least = band(count, confidence)[1][0]
+        if not max(bet * least ** (bet - 1) for bet in BETS) > 1:
+            raise ValueError(
+                f"p-values of {count} calibration draws are never surely below {least:.2g}, on which no bet wins: "
+                f"calibrate on at least {10 * EVERY_RANK} draws."
+            )
         wealth = torch.zeros(*streams, len(BETS), dtype=torch.float64)
         return cls(count, confidence, alarm, 0, wealth, torch.ones(streams, dtype=torch.float64))
 
@@ -183,17 +189,41 @@ def cusum_threshold(count: int, between: float, confidence: float = 0.95) -> flo
     Raises:
         ValueError: If so few calibration draws cannot bear so long a time, or it is below one call.
     """
-    if not between >= 1:
-        raise ValueError(f"between is {between}; pass the mean number of calls between false alarms, at least 1.")
-    low, high = 0.0, MOST_THRESHOLD
-    if _run_length(high, count, confidence) < between:
+    if not 1 <= between <= LONGEST:
+        raise ValueError(f"between is {between}; pass the mean calls between false alarms, from 1 to {LONGEST:g}.")
+    least = float(band(count, confidence)[1][0])
+    if not _cusum_step(torch.tensor(least)) > 0:
         raise ValueError(
-            f"{count} calibration draws cannot bear {between:g} calls between false alarms: calibrate on more draws."
+            f"p-values of {count} calibration draws are never surely below {least:.2g}, which alarms nobody: calibrate "
+            f"on at least {10 * EVERY_RANK} draws."
         )
+    low, high = 0.0, MOST_THRESHOLD
     while high - low > 1e-3 * max(1.0, high):
         middle = (low + high) / 2
         low, high = (low, middle) if _run_length(middle, count, confidence) >= between else (middle, high)
     return high
+
+
+def share_in_windows(p: Tensor, alarm: float, window: int) -> Tensor:
+    """The share of p-values up to `alarm` in each run of so many calls, `(calls, ...)` -> `(calls - window + 1, ...)`.
+
+    For the eye, and for what comes back from an alarm: no promise goes with it.
+
+    Raises:
+        ValueError: If the window is longer than the stream, or holds no call.
+
+    Example:
+        >>> import torch
+        >>> from fanfold.guard.monitoring import share_in_windows
+        >>> share_in_windows(torch.tensor([0.5, 0.01, 0.02, 0.7]), alarm=0.05, window=2).tolist()
+        [0.5, 1.0, 0.5]
+    """
+    check_level("alarm", alarm)
+    if not 1 <= window <= len(p):
+        raise ValueError(f"the window is {window} calls and the stream has {len(p)}: pass one from 1 to {len(p)}.")
+    small = (p <= alarm).double().cumsum(0)
+    before = torch.cat([torch.zeros_like(small[:1]), small[:-window]])
+    return (small[window - 1 :] - before) / window
 
 
 def _run_length(threshold: float, count: int, confidence: float) -> float:

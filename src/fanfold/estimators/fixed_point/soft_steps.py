@@ -1,0 +1,143 @@
+"""LISTA-CP and ALISTA in whole numbers. Chen et al. (2018), eq. 12; Liu, Chen, Wang & Yin (2019), section 3.
+
+A layer `x ← soft(x + step W (y - A x), t)` is, with the residual e, y at first,
+
+    v = narrow(e),   r = x + step W v,   d = narrow(soft(r, t) - x),   x ← x + d,   e ← e - A d
+
+which loses nothing but in the two narrowings: x is the sum of what A multiplied, and e is y - A x to the last digit.
+What A multiplies is the change of x, whose scale becomes finer from layer to layer, and never coarser, as layers
+converge. Where weights have 8 bits, half way through what rounding took from A multiplies x once, since an A that is
+rounded to 8 bits is as bad as noise some 40 dB below the measurements. Steps of ALISTA are larger than one, and so is
+then the rounding of e in 8 bits: in the last quarter of its layers e is narrowed in two parts, two products with W.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import singledispatch
+from typing import NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+
+from fanfold.algorithms import ALISTA, LISTACP
+from fanfold.algorithms.base import Algorithm, Theta
+from fanfold.estimators.fixed_point.arithmetic import Arithmetic
+from fanfold.estimators.fixed_point.forms import FORMS, FormPort, IntegerForm, integer_form
+from fanfold.estimators.fixed_point.values import BYTE_BITS, Scaled
+from fanfold.observation import Observation
+from fanfold.unfolding.unfold import Unfolded
+
+V = TypeVar("V")
+
+
+class SoftStep(NamedTuple):
+    """A layer `x ← soft(x + step W (y - A x), threshold)`.
+
+    Example:
+        >>> import torch
+        >>> from fanfold.estimators.fixed_point.soft_steps import SoftStep
+        >>> SoftStep(torch.ones(4, 2), torch.tensor(0.1)).step is None
+        True
+    """
+
+    W: Tensor  # (n, m)
+    threshold: Tensor  # a number, or (n,)
+    step: Tensor | None = None  # likewise; None where W has it
+
+
+@singledispatch
+def form_of_algorithm(algorithm: Algorithm, network: Unfolded) -> IntegerForm:
+    """The form of an unfolded algorithm's network; an algorithm is registered beside its form.
+
+    Raises:
+        ValueError: If it has none; the error names those that have.
+    """
+    raise ValueError(
+        f"unfolded {type(algorithm).__name__} has no integer form yet; {', '.join(sorted(FORMS))} have. Leave out "
+        "quantise, or take one of these."
+    )
+
+
+@integer_form.register
+def _(network: Unfolded) -> IntegerForm:
+    if network.operator.dtype.is_complex:
+        raise ValueError("the network is complex; unfolded networks have an integer form for real operators so far.")
+    return form_of_algorithm(network.algorithm, network)
+
+
+@form_of_algorithm.register
+def _(algorithm: LISTACP, network: Unfolded) -> IntegerForm:
+    return SoftSteps(network, lambda theta: SoftStep(theta.W, theta.threshold))
+
+
+@form_of_algorithm.register
+def _(algorithm: ALISTA, network: Unfolded) -> IntegerForm:
+    if algorithm.p > 0:
+        raise ValueError(f"ALISTA selects supports (p = {algorithm.p:g}), which integers do not; take p = 0.")
+    return SoftSteps(network, lambda theta: SoftStep(theta.W, theta.threshold, theta.step))
+
+
+FORMS |= {"unfolded LISTACP", "unfolded ALISTA with p = 0"}
+
+
+class SoftSteps:
+    """The form of a network whose layers are soft thresholdings.
+
+    Args:
+        network: The network.
+        step_of: The layer of its quantities.
+
+    Example:
+        >>> import fanfold as ff
+        >>> from fanfold.estimators.fixed_point import integer_form
+        >>> problem = ff.problems.CompressedSensing(n=40, m=20)
+        >>> integer_form(ff.unfold(ff.algorithms.LISTACP(), problem, 3)).inputs[0].shape
+        (20,)
+    """
+
+    def __init__(self, network: Unfolded, step_of: Callable[[Theta], SoftStep]):
+        self.network, self.step_of = network, step_of
+        self.constants: dict[str, Tensor] = {}
+        self.inputs = (FormPort("y", (network.operator.m,)),)
+        self.outputs = (FormPort("x_hat", (network.operator.n,)),)
+
+    def numbers(self, obs: Observation) -> Mapping[str, Tensor]:
+        """The measurements, once their operator is known to be the network's."""
+        return {"y": self.network.admitted(obs).y}
+
+    def written(self, arithmetic: Arithmetic[V]) -> Mapping[str, Scaled[V]]:
+        """The layers."""
+        A = self.network.operator
+        template = self.network.admitted(Observation.unchecked(torch.zeros(A.m, dtype=A.dtype, device=A.device), A))
+        matrix, residual, x = arithmetic.matrix(A.matrix()), arithmetic.entered("y"), None
+        layers = [self.step_of(theta) for theta in self.network.thetas(template)]
+        rest = arithmetic.rest(A.matrix(), matrix)
+        for k, layer in enumerate(layers[:-1], 1):
+            shrunk = self._shrunk(arithmetic, layer, residual, x, fine=4 * k > 3 * len(layers))
+            if x is None:
+                x = change = arithmetic.narrowed(shrunk)
+            else:
+                change = arithmetic.narrowed(arithmetic.minus(shrunk, x), at_least=x.fraction)
+                x = arithmetic.plus(change, x)
+            residual = arithmetic.minus(residual, arithmetic.product(change, matrix))
+            if rest is not None and k == len(layers) // 2:
+                missed = arithmetic.product(arithmetic.narrowed(x), rest)
+                residual = arithmetic.minus(residual, arithmetic.shifted(missed, residual.fraction))
+        return {"x_hat": arithmetic.output(self._shrunk(arithmetic, layers[-1], residual, x, fine=True), "x_hat")}
+
+    def _shrunk(
+        self, arithmetic: Arithmetic[V], layer: SoftStep, residual: Scaled[V], x: Scaled[V] | None, *, fine: bool
+    ) -> Scaled[V]:
+        """`soft(x + step W (y - A x), threshold)`."""
+        r = self.stepped(arithmetic, layer, residual, fine=fine)
+        return arithmetic.soft(r if x is None else arithmetic.plus(r, x), layer.threshold)
+
+    def stepped(self, arithmetic: Arithmetic[V], layer: SoftStep, residual: Scaled[V], *, fine: bool) -> Scaled[V]:
+        """`step W v`; in 8 bits and where it is to be fine, v has a second part, what rounding took from it."""
+        matrix, v = arithmetic.matrix(layer.W), arithmetic.narrowed(residual)
+        product = arithmetic.product(v, matrix)
+        if layer.step is None:
+            return product
+        if fine and arithmetic.bits <= BYTE_BITS:
+            second = arithmetic.narrowed(arithmetic.minus(residual, v))
+            product = arithmetic.plus(product, arithmetic.product(second, matrix))
+        return arithmetic.times(arithmetic.within(product), arithmetic.number(layer.step))

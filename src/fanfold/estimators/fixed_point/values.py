@@ -1,0 +1,78 @@
+"""The values of layers in whole numbers, and weights on their grids."""
+
+import math
+from typing import Generic, NamedTuple, TypeVar
+
+import numpy as np
+from torch import Tensor
+
+from fanfold.estimators.fixed_point.rounding import to_even
+
+V = TypeVar("V")  # what a reader has for the vector of a value
+BYTE, PAIR_LIMIT, BYTE_BITS = 255, (1 << 15) - 1, 8  # of 8-bit kernels that add two products in 16 bits
+
+
+class Scaled(NamedTuple, Generic[V]):
+    """A value: its vector, the fraction of its entries, and a bound of its whole numbers.
+
+    Example:
+        >>> import numpy as np
+        >>> from fanfold.estimators.fixed_point.values import Scaled
+        >>> Scaled("x", np.array([4]), largest=127).largest
+        127
+    """
+
+    value: V
+    fraction: np.ndarray  # (1,), or one for each entry
+    largest: int
+
+
+class RoundedMatrix(NamedTuple):
+    """Weights on their grid: the numbers, with gradients, the fraction of each row, and the largest row.
+
+    Example:
+        >>> import torch
+        >>> from fanfold.estimators.fixed_point.values import quantised_rows
+        >>> quantised_rows(torch.tensor([[0.5, -1.0]]), bits=8).integers
+        array([[ 32, -64]], dtype=int8)
+    """
+
+    numbers: Tensor  # (rows, columns)
+    fraction: np.ndarray  # (rows,)
+    bits: int
+
+    @property
+    def integers(self) -> np.ndarray:
+        """The whole numbers, int8 or int16."""
+        whole = np.ldexp(self.numbers.detach().cpu().numpy(), self.fraction[:, None])
+        return whole.astype(np.int8 if self.bits <= BYTE_BITS else np.int16)
+
+    @property
+    def row_sum(self) -> int:
+        """The largest sum of absolute whole numbers in a row."""
+        sums = self.numbers.detach().abs().sum(1).cpu().numpy()
+        return int(np.ldexp(sums, self.fraction).max())
+
+
+def finest(largest: float, bits: int) -> int:
+    """The largest fraction with which a number of this size fits into so many bits."""
+    if largest == 0:
+        return bits - 1
+    return math.floor(math.log2(((1 << (bits - 1)) - 1) / largest))
+
+
+def quantised_rows(weights: Tensor, bits: int, *, pairs_fit: bool = False) -> RoundedMatrix:
+    """A matrix on its grid, with the fraction of each row: the largest that clips nothing.
+
+    Where pairs are to fit, `255 (|w1| + |w2|) <= 32767` holds for neighbours in rows of 8 bits.
+    """
+    weights = weights.double()
+    sizes = weights.detach().abs().amax(1)
+    fraction = np.array([finest(size, bits) for size in sizes.tolist()])
+    if pairs_fit and bits <= BYTE_BITS:
+        whole = np.abs(
+            RoundedMatrix(to_even(weights.detach(), fraction[:, None]), fraction, bits).integers.astype(np.int64)
+        )
+        pairs = whole[:, :-1] + whole[:, 1:] if whole.shape[1] > 1 else whole
+        fraction = fraction - (BYTE * pairs.max(1) > PAIR_LIMIT)
+    return RoundedMatrix(to_even(weights, fraction[:, None]), fraction, bits)

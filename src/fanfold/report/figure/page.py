@@ -1,0 +1,87 @@
+"""The page of the live figure: one file that opens from disk with the network off, and the parts for other pages."""
+
+import base64
+import html
+from collections.abc import Sequence
+from pathlib import Path
+
+from fanfold.core.files import write_whole
+from fanfold.deploy.codegen import host_functions
+from fanfold.report.figure.manifest import Packed, pack
+from fanfold.report.figure.trained import PROBLEMS
+
+FOLDER = Path(__file__).parent
+MODULES = ("draws", "engine", "plot", "spikes", "path", "template", "element")
+POLICY = (  # what a browser may load: nothing but what is in the page
+    "default-src 'none'; script-src 'unsafe-inline' 'wasm-unsafe-eval' data:; style-src 'unsafe-inline'; img-src data:"
+)
+STYLE = """
+:root { color-scheme: light dark; }
+body { margin: 0 auto; max-width: 1180px; padding: 16px; font: 16px/1.55 system-ui, sans-serif; background: #fff;
+  color: #1c2733; }
+h1 { font-size: 1.45rem; line-height: 1.25; margin: .2rem 0 .4rem; }
+footer { color: #566270; font-size: .85rem; margin-top: 1rem; }
+@media (prefers-color-scheme: dark) { body { background: #0e1216; color: #e5e9ee; } footer { color: #a8b3bf; } }
+"""
+TITLE = "Unfolded network against model-based iterations"
+LEAD = (
+    "Sparse signals from half as many noisy measurements: iterative algorithms, two networks that start as one of "
+    "them, and the limit. Every error is computed in this page, by the C that fanfold exports."
+)
+
+
+def figure(path: str | Path = "figure.html", names: Sequence[str] = tuple(PROBLEMS)) -> Path:
+    """Write the live figure as one page, whole or not at all.
+
+    Args:
+        path: The page's file.
+        names: The problems that the reader may choose, of `200x100`, `100x50` and `100x34`; the first is shown first.
+
+    Raises:
+        ValueError: If there is no such problem.
+
+    Example:
+        >>> import fanfold as ff, tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     page = ff.figure(f"{folder}/figure.html")
+        ...     page.stat().st_size < 400_000
+        True
+    """
+    title, lead = html.escape(TITLE), html.escape(LEAD)
+    text = (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+        f'<meta http-equiv="Content-Security-Policy" content="{html.escape(POLICY)}">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
+        f"<style>{STYLE}</style>{figure_head(pack(names))}</head><body><main><h1>{title}</h1><p>{lead}</p>"
+        "<fanfold-figure></fanfold-figure></main><noscript><p>The figure computes in this page and needs JavaScript."
+        "</p></noscript></body></html>"
+    )
+    write_whole(Path(path), text.encode())
+    return Path(path)
+
+
+def figure_head(packed: Packed) -> str:
+    """What a page needs in its head so that `<fanfold-figure></fanfold-figure>` works in its body.
+
+    Modules are data in an import map, since a page from disk may fetch no file. A page has one such head and any number
+    of figures; `mode="free"` leaves the guided path out at first.
+
+    Args:
+        packed: What `manifest.pack` gave.
+    """
+    sources = {name: (FOLDER / f"{name}.js").read_text() for name in MODULES}
+    sources["host"] = f"{host_functions()}\nexport {{env}};\n"
+    entries = ",".join(f'"fanfold/{name}":"{_uri(source)}"' for name, source in sources.items())
+    style = (FOLDER / "uPlot.min.css").read_text() + (FOLDER / "figure.css").read_text()
+    return (
+        f'<script type="importmap">{{"imports":{{{entries}}}}}</script>'
+        f'<script type="text/plain" id="fanfold-style">{style}</script>'
+        f'<script type="application/json" id="fanfold-manifest">{packed.manifest_text}</script>'
+        f'<script type="text/plain" id="fanfold-payload">{packed.payload}</script>'
+        f"<script>/*\n{(FOLDER / 'uPlot.LICENSE').read_text()}*/{(FOLDER / 'uPlot.iife.min.js').read_text()}</script>"
+        '<script type="module">import "fanfold/element";</script>'
+    )
+
+
+def _uri(source: str) -> str:
+    return "data:text/javascript;base64," + base64.b64encode(source.encode()).decode()

@@ -1,0 +1,40 @@
+// The markup inside <fanfold-figure>.
+
+const CONTROLS = {
+    layer: 'Layers shown', strength: 'Strength', snr: 'SNR', sparsity: 'Sparsity',
+    lam: 'λ of (F)ISTA', mismatch: 'Mismatch of A',
+};
+
+const slider = ([name, label]) => `<div class="control"><label for="${name}">${label}</label>
+    <output data-part="${name}-said" for="${name}"></output><input type="range" id="${name}" data-part="${name}"></div>`;
+
+export const template = style => `<style>${style}</style><div class="figure">
+  <p data-part="failed" role="alert"></p>
+  <section class="guide" aria-label="Guided path">
+    <div data-part="path">
+      <h2><span class="progress" data-part="progress"></span> <span data-part="title"></span></h2>
+      <fieldset><legend data-part="ask"></legend><div class="choices" data-part="choices"></div></fieldset>
+      <p data-part="task"></p>
+      <p data-part="see" role="status"></p>
+    </div>
+    <div class="row"><button data-part="next" aria-disabled="true">Next</button><button data-part="leave"></button>
+      <span data-part="finished" role="status"></span></div>
+  </section>
+  <div class="body">
+    <div class="pictures">
+      <div class="top"><h2>Error after each layer</h2><div class="plot" data-part="plot" role="img" aria-label="Curves"></div></div>
+      <div class="control picked"><label for="pick">The estimate of</label><select id="pick" data-part="pick"></select></div>
+      <div><canvas data-part="spikes" role="img" aria-label="Spikes"></canvas></div>
+      <p class="quiet">Circles are the true entries, sticks the estimate at the last layer shown, of the first draw.
+        <span data-part="words"></span></p>
+      <p class="unseen" data-part="said" role="status"></p>
+    </div>
+    <div class="controls">
+      <fieldset class="curves" data-part="curves"><legend>Error at the last layer shown</legend></fieldset>
+      ${Object.entries(CONTROLS).map(slider).join('')}
+      <div class="control"><label for="preset">Sizes</label><select id="preset" data-part="preset"></select></div>
+      <div class="row"><button data-part="play">Play the layers</button><button data-part="again">Back to the start</button></div>
+      <p class="quiet">Networks were trained at 20 dB and 10 of 100 not zero. OAMP is told the prior and the noise; the unfolded
+        one started from a wrong prior and reads the noise off each sample. The limit is that of state evolution. Means over 64 draws.</p>
+    </div>
+  </div></div>`;

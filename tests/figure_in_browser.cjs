@@ -1,0 +1,132 @@
+// Opens the figure from disk in Chromium with the network off, goes through it with the keyboard, and says what it saw.
+// node figure_in_browser.cjs PAGE REPORT BITS FOLDER, with playwright-core and axe-core in NODE_PATH; prints one JSON object.
+
+const {readFileSync} = require('node:fs');
+const {chromium} = require('playwright-core');
+
+const [page, report, bits, folder] = process.argv.slice(2);
+const axe = readFileSync(require.resolve('axe-core/axe.min.js'), 'utf8');
+const LOOKS = {
+    light: {viewport: {width: 1200, height: 900}, colorScheme: 'light'},
+    dark: {viewport: {width: 1200, height: 900}, colorScheme: 'dark'},
+    phone: {viewport: {width: 390, height: 844}, colorScheme: 'light', reducedMotion: 'reduce'},
+};
+const WAIT = {timeout: 120000};
+
+class Visit {
+    constructor(tab) {
+        this.tab = tab;
+    }
+
+    state() {
+        return this.tab.evaluate(() => document.querySelector('fanfold-figure').state);
+    }
+
+    settled() {
+        return this.tab.waitForFunction(() => {
+            const figure = document.querySelector('fanfold-figure');
+            return figure?.engine && figure.state.settled;
+        }, null, WAIT);
+    }
+
+    part(name) {
+        return this.tab.locator(`[data-part="${name}"]`);
+    }
+
+    async press(part, ...keys) {
+        await this.part(part).focus();
+        for (const key of keys) await this.tab.keyboard.press(key);
+        await this.settled();
+    }
+}
+
+async function visit(browser, seen, look, more = {}, path = page) {
+    const context = await browser.newContext({...LOOKS[look], offline: true, ...more});
+    const tab = await context.newPage();
+    tab.on('console', message => seen.console.push(message.text()));
+    tab.on('pageerror', error => seen.console.push(error.message));
+    tab.on('request', request => { if (!/^(data|blob):/.test(request.url())) seen.requests.push(request.url()); });
+    const began = Date.now();
+    await tab.goto(`file://${path}`);
+    const visit = new Visit(tab);
+    await tab.waitForFunction(() => document.querySelector('fanfold-figure')?.redraws, null, WAIT);
+    seen.opened_ms.push(Date.now() - began);
+    await visit.settled();
+    return visit;
+}
+
+async function guided(figure, seen) {
+    const tasks = [
+        () => figure.press('layer', 'End'),
+        () => figure.press('strength', 'End'),
+        async () => { await figure.tab.locator('[data-key="AMP"] input').focus(); await figure.tab.keyboard.press('Space'); await figure.settled(); },
+        () => figure.press('strength', 'End'),
+        () => figure.press('mismatch', ...Array(10).fill('ArrowRight')),
+    ];
+    for (const task of tasks) {
+        const {step} = await figure.state();
+        const ready = () => figure.part('next').getAttribute('aria-disabled');
+        const before = await ready();
+        await figure.press('next', 'Enter'); // too early: nothing happens
+        const {step: still} = await figure.state();
+        await figure.tab.locator('[data-part="choices"] input').first().focus();
+        await figure.tab.keyboard.press('Space');
+        await task();
+        seen.path.push({step, still, before, after: await ready(), see: await figure.part('see').textContent()});
+        await figure.press('next', 'Enter');
+    }
+    seen.finished = await figure.part('finished').textContent();
+}
+
+async function slid(figure, seen) {
+    for (const [name, key] of [['snr', 'ArrowRight'], ['sparsity', 'ArrowLeft'], ['lam', 'ArrowLeft'], ['strength', 'ArrowLeft'], ['mismatch', 'ArrowRight'], ['layer', 'ArrowLeft']]) {
+        const before = await figure.state();
+        await figure.press(name, key);
+        const after = await figure.state();
+        seen.slid[name] = {before, after, spoken: await figure.part(name).getAttribute('aria-valuetext')};
+    }
+    await figure.part('preset').selectOption({index: 1});
+    await figure.settled();
+    seen.other = await figure.state();
+}
+
+(async () => {
+    const seen = {console: [], requests: [], opened_ms: [], path: [], slid: {}, axe: {}, widths: {}};
+    const browser = await chromium.launch({executablePath: process.env.CHROMIUM, args: ['--no-sandbox']});
+    try {
+        const figure = await visit(browser, seen, 'light');
+        await guided(figure, seen);
+        seen.free = await figure.state();
+        seen.words = await figure.part('said').textContent();
+        await slid(figure, seen);
+        seen.latencies = (await figure.state()).latencies;
+        const module = `data:text/javascript;base64,${readFileSync(bits).toString('base64')}`;
+        seen.bits = await figure.tab.evaluate(async module => {
+            const {bits} = await import(module);
+            const {engine} = document.querySelector('fanfold-figure');
+            return bits({presets: [engine.presets.at(-1)], draw: (...a) => engine.draw(...a), trajectory: (...a) => engine.trajectory(...a)});
+        }, module);
+        for (const look of Object.keys(LOOKS)) {
+            const other = await visit(browser, seen, look, {bypassCSP: true}); // which would keep axe out
+            await other.tab.evaluate(axe);
+            const judged = () => other.tab.evaluate(async () => (await globalThis.axe.run()).violations.map(v => `${v.id}: ${v.nodes[0].html}`));
+            const guide = await judged();
+            await other.tab.screenshot({path: `${folder}/${look}-path.png`, fullPage: true});
+            await other.press('leave', 'Enter');
+            seen.axe[look] = [...guide, ...await judged()];
+            await other.tab.screenshot({path: `${folder}/${look}.png`, fullPage: true});
+            seen.widths[look] = await other.tab.evaluate(() => document.documentElement.scrollWidth);
+            if (look === 'phone') {
+                await other.press('layer', 'Home');
+                await other.press('play', 'Enter');
+                seen.still = (await other.state()).settings.layer; // no motion: all layers at once
+            }
+        }
+        const within = await visit(browser, seen, 'light', {}, report);
+        await within.press('strength', 'Home');
+        seen.report = await within.state();
+    } finally {
+        await browser.close();
+    }
+    console.log(JSON.stringify(seen));
+})();

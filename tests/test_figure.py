@@ -1,0 +1,356 @@
+"""The live figure: its programs say what torch and compiled C say; its page works from disk with the network off."""
+
+import ctypes
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import fanfold as ff
+from fanfold.bounds import bayes_limit
+from fanfold.cli import main as cli
+from fanfold.core.units import db
+from fanfold.deploy.codegen import compile_shared, compile_wasm, host_functions
+from fanfold.experiments.sparse import unfolding_figure
+from fanfold.observation import Observation
+from fanfold.report.figure import page as figure_page
+from fanfold.report.figure.built import ALGORITHMS, SMALL, built, make_programs, one_draw, write_programs
+from fanfold.report.figure.manifest import pack
+from fanfold.report.figure.page import FOLDER, MODULES
+from fanfold.report.figure.programs import inputs_of, programs_of
+from fanfold.report.figure.section import live_sections
+from fanfold.report.figure.trained import (
+    LAYERS,
+    PROBLEMS,
+    SNRS_DB,
+    SPARSITIES,
+    estimators,
+    kept,
+    make_trained,
+    measured,
+)
+from fanfold.report.page import write_page
+from fanfold.unfolding.unfold import Unfolded
+from machines import need
+
+HERE = Path(__file__).parent
+EPS = float(np.finfo(np.float32).eps)
+SMALLEST = "100x34"
+MOST_BYTES = 400_000
+
+
+def modules_in(folder: Path) -> None:
+    """The page's modules as files that Node can import."""
+    sources = {name: (FOLDER / f"{name}.js").read_text() for name in MODULES}
+    sources |= {"host": f"{host_functions()}\nexport {{env}};\n", "bits": (HERE / "figure_bits.mjs").read_text()}
+    for name, source in sources.items():
+        (folder / f"{name}.mjs").write_text(re.sub(r"'fanfold/(\w+)'", r"'./\1.mjs'", source))
+
+
+# The page
+
+
+def test_the_page_is_small_and_asks_for_nothing_outside(tmp_path):
+    page = ff.figure(tmp_path / "figure.html")
+    assert page.stat().st_size <= MOST_BYTES
+    text = page.read_text()
+    assert re.findall(r"https?://[\w./-]+", text) == ["https://github.com/leeoniya/uPlot"]  # in a comment
+    assert re.findall(r"""(?:src|href)=["'](?!data:)[^"']*""", text) == []
+    assert "default-src &#x27;none&#x27;" in text
+    sources = "".join((FOLDER / f"{name}.js").read_text() for name in MODULES)
+    assert not re.search(r"\bfetch\(|XMLHttpRequest|WebSocket|EventSource|sendBeacon|localStorage|cookie", sources)
+    assert (FOLDER / "uPlot.LICENSE").read_text() in text  # which its copies are to carry
+
+
+def test_no_algorithm_is_written_in_javascript():
+    """The scripts draw, score and paint: what shrinks, thresholds or multiplies matrices is a program."""
+    sources = "".join((FOLDER / f"{name}.js").read_text() for name in MODULES)
+    assert not re.search(r"Math\.(exp|sign|tanh)\b|shrink|onsager|sigmoid", sources, re.IGNORECASE)
+
+
+def test_the_verb_writes_the_page_and_replaces_none(tmp_path, capsys):
+    page = tmp_path / "figure.html"
+    assert cli.run(["figure", "--out", str(page), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"page": str(page), "bytes": page.stat().st_size}
+    assert cli.run(["figure", "--out", str(page)]) == 2
+    assert "--overwrite" in capsys.readouterr().err
+
+
+def test_a_problem_that_there_is_not_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="no problem '3x2'; choose of 200x100"):
+        ff.figure(tmp_path / "figure.html", ["3x2"])
+
+
+def test_a_report_of_the_texts_problem_has_the_figure_and_no_other_has():
+    text = PROBLEMS["200x100"]
+    (section,) = live_sections(text)
+    assert "<fanfold-figure" in section.figures[0]
+    assert "this run" not in section.figures[0]
+    net = ff.unfold(ff.algorithms.FISTA(), text, LAYERS, {"momentum": "tied"})
+    (section,) = live_sections(text, net)
+    assert '"key":"this run","program":"fista"' in section.figures[0]
+    for other in (
+        ff.unfold(ff.algorithms.FISTA(), text, 3, {"momentum": "tied"}),
+        ff.unfold(ff.algorithms.FISTA(), text, LAYERS, {"threshold": "per-layer vector"}),
+        ff.unfold(ff.algorithms.OAMP(adapt=True), text, LAYERS, {"prior": "per-layer"}),
+        ff.unfold(ff.algorithms.OAMP(ff.priors.Laplace()), text, LAYERS, {"damping": "per-layer"}),
+    ):
+        assert "this run" not in live_sections(text, other)[0].figures[0]
+    assert live_sections(unfolding_figure.problem(0))
+    assert live_sections(ff.problems.CompressedSensing(n=200, m=100, sparsity=0.2, snr_db=20.0)) == []
+
+
+# What is kept
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_the_errors_that_are_kept_are_those_of_torch(name):
+    """So the numbers that were trained belong to the problem, and to the algorithms of today."""
+    wanted = kept()[name].nmse_db
+    assert measured(name, kept()[name]) == pytest.approx(wanted, abs=0.01)  # deviations are kept to six places
+    assert wanted["unfolded ISTA"] < wanted["ISTA"] - 4
+    assert wanted["unfolded OAMP"] < wanted["OAMP"] + 0.5
+
+
+@pytest.mark.parametrize(("sparsity", "snr_db"), [(0.1, 20), (0.3, 10)])
+def test_limits_that_are_kept_are_the_bayes_limits(sparsity, snr_db):
+    limit = bayes_limit(PROBLEMS["200x100"].shifted(sparsity=sparsity, snr_db=float(snr_db)))
+    wanted = kept()["200x100"].limits_db[SPARSITIES.index(sparsity)][SNRS_DB.index(snr_db)]
+    assert limit is not None
+    assert db(limit) == pytest.approx(wanted, abs=0.006)  # two places are kept
+
+
+@pytest.mark.filterwarnings("ignore")  # a few steps teach little
+def test_what_is_kept_can_be_made_again():
+    rows = make_trained(names=[SMALLEST], steps=2, conditions=1)[SMALLEST]
+    before = kept()[SMALLEST]
+    assert rows["lam"] == pytest.approx(before.lam, rel=1e-4)  # of sums in single precision, in whatever order
+    assert rows["alpha"] == before.alpha
+    assert [row[0] for row in rows["limits_db"]] == pytest.approx([row[0] for row in before.limits_db], abs=0.011)
+    assert [len(row) for row in before.limits_db] == [len(SNRS_DB)] * len(SPARSITIES)
+    for kind, deviations in rows["deviations"].items():
+        assert {k: len(v) for k, v in deviations.items()} == {k: len(v) for k, v in before.deviations[kind].items()}
+
+
+# Programs
+
+
+@pytest.fixture(scope="module")
+def in_node(tmp_path_factory) -> Path:
+    """A folder with what the engine says in Node."""
+    need("node")
+    folder = tmp_path_factory.mktemp("node")
+    modules_in(folder)
+    packed = pack([SMALLEST])
+    (folder / "manifest.json").write_text(packed.manifest_text)
+    (folder / "payload.b64").write_text(packed.payload)
+    subprocess.run(["node", str(HERE / "figure_in_node.mjs"), str(folder)], check=True)
+    return folder
+
+
+@torch.no_grad()
+def test_every_layer_of_every_curve_is_what_torch_says(in_node):
+    problem, estimates = PROBLEMS[SMALLEST], estimators(SMALLEST, kept()[SMALLEST])
+    n, m = problem.n, problem.m
+    said = torch.from_numpy(np.fromfile(in_node / "figure.bin", np.float32)).reshape(2, 3, -1)
+    for strength, draws in zip((1.0, 0.0), said):
+        for draw in draws:
+            y, rest = draw[n : n + m], draw[n + m :].reshape(len(estimates), LAYERS, n)
+            obs = Observation(y[None], problem.A, torch.tensor(problem.noise_var))
+            for estimator, layers in zip(estimates.values(), rest, strict=True):
+                if isinstance(estimator, Unfolded):
+                    estimator.strength = strength
+                wanted = torch.stack([estimate.x[0] for estimate in estimator.trajectory(obs)])
+                # sums in another order, sixteen layers deep; measured: 50 units
+                assert (layers - wanted).abs().max() <= 1e3 * EPS * wanted.abs().max()
+
+
+def test_no_strength_is_the_algorithm_bit_for_bit(in_node):
+    """Unfolded ISTA and ISTA are one program; without strength its deviations are nothing."""
+    n, m = PROBLEMS[SMALLEST].n, PROBLEMS[SMALLEST].m
+    said = np.fromfile(in_node / "figure.bin", np.uint32).reshape(2, 3, -1)[:, :, n + m :].reshape(2, 3, 6, LAYERS, n)
+    keys = [*kept()[SMALLEST].nmse_db]
+    ista, unfolded = keys.index("ISTA"), keys.index("unfolded ISTA")
+    assert np.array_equal(said[1, :, ista], said[1, :, unfolded])
+    assert not np.array_equal(said[0, :, ista], said[0, :, unfolded])
+
+
+# Functions of <math.h> through double precision, as a host of wasm computes them, and rounded once.
+ROUNDED_ONCE = """
+#include <math.h>
+#define expf(x) ((float)exp((double)(x)))
+#define logf(x) ((float)log((double)(x)))
+#define powf(x, y) ((float)pow((double)(x), (double)(y)))
+"""
+ROWS = """
+import {readFileSync, writeFileSync} from 'node:fs';
+import {load} from './NAME.mjs';
+const net = await load(readFileSync('NAME.wasm'));
+const given = Object.fromEntries(net.ports.filter(p => p.into).map(p => {
+    const all = readFileSync(`NAME.${p.name}`);
+    return [p.name, new Float32Array(all.buffer, all.byteOffset, all.length / 4)];
+}));
+const said = [];
+for (let i = 0; i < COUNT; i++) {
+    const row = ({name, size}) => given[name].subarray(given[name].length === size ? 0 : i * size).subarray(0, size);
+    const inputs = Object.fromEntries(net.ports.filter(p => p.into).map(p => [p.name, row(p)]));
+    said.push(...Object.values(net.run(inputs)));
+}
+writeFileSync('NAME.said', Buffer.concat(said.map(a => Buffer.from(a.buffer, a.byteOffset, a.byteLength))));
+"""
+
+
+@pytest.mark.parametrize("name", ["ista", "amp", "oamp_estimating"])
+def test_webassembly_and_compiled_c_say_the_same_bits(name, tmp_path):
+    need("clang", "wasm-ld", "node", "gcc")
+    problem, count = PROBLEMS[SMALLEST], 1000
+    obs = one_draw(problem)
+    step = programs_of(ALGORITHMS[name][0], obs, tmp_path, name, ALGORITHMS[name][1])[1]
+    compile_wasm(step, SMALL)
+    shim = tmp_path / "shim.h"
+    shim.write_text(ROUNDED_ONCE)
+    flags = ("-O2", "-ffp-contract=off", "-include", str(shim))
+    run = ctypes.CDLL(str(compile_shared([step.source], flags, cache=tmp_path / "c")))[f"{step.name}_run"]
+    U, d, V = obs.A.svd()
+    same = {"matrix": obs.A.matrix(), "U": U.matrix(), "d": d, "V": V.matrix()}
+    draws = np.random.default_rng(0)
+    given = {}
+    for memory in step.program.inputs:
+        signed = memory.name in ("y", "old_x", "old_r", "old_z") or memory.name.startswith("deviation")
+        values = draws.normal(size=(count, memory.size)) if signed else draws.uniform(0.01, 0.9, (count, memory.size))
+        given[memory.name] = same[memory.name].numpy() if memory.name in same else values.astype(np.float32)
+        given[memory.name].tofile(tmp_path / f"{step.name}.{memory.name}")
+    said, work = [], np.zeros(1 << 20, np.uint8)
+    outputs = [np.zeros(memory.size, np.float32) for memory in step.program.outputs]
+    for i in range(count):
+        rows = [np.ascontiguousarray(v if k in same else v[i]) for k, v in given.items()]
+        run(*(ctypes.c_void_p(a.ctypes.data) for a in (*rows, *outputs, work)))
+        said.append(np.concatenate(outputs))
+    (tmp_path / "run.mjs").write_text(ROWS.replace("NAME", step.name).replace("COUNT", str(count)))
+    subprocess.run(["node", "run.mjs"], cwd=tmp_path, check=True)
+    in_wasm = np.fromfile(tmp_path / f"{step.name}.said", np.uint32)
+    assert inputs_of(step)
+    assert np.isfinite(said).all()
+    assert np.count_nonzero(in_wasm != np.concatenate(said).view(np.uint32)) == 0
+
+
+def test_programs_that_are_kept_can_be_made_again(tmp_path, monkeypatch):
+    need("clang", "wasm-ld")
+    before = built()[SMALLEST]
+    monkeypatch.setattr("fanfold.report.figure.built.FILE", tmp_path / "programs.zip")
+    monkeypatch.setattr("fanfold.report.figure.built.ALGORITHMS", {"amp": ALGORITHMS["amp"]})
+    made = make_programs([SMALLEST])
+    write_programs(made)
+    try:
+        assert built() == made
+    finally:
+        built.cache_clear()
+    for name, one in made[SMALLEST].items():
+        assert (one.inputs, one.outputs) == (before[name].inputs, before[name].outputs)
+
+
+# In a browser
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory) -> dict:
+    """What Chromium says of the page, once through with the keyboard."""
+    need("node", "chromium")
+    modules = "require.resolve('playwright-core'); require.resolve('axe-core')"
+    if subprocess.run(["node", "-e", modules], capture_output=True).returncode:
+        pytest.skip("needs playwright-core and axe-core in NODE_PATH; .ci/run installs them")
+    folder = tmp_path_factory.mktemp("browser")
+    page = figure_page.figure(folder / "figure.html")
+    run = ff.unfold(
+        ff.algorithms.FISTA(kept()["200x100"].fista_lam), PROBLEMS["200x100"], LAYERS, {"step": "per-layer"}
+    )
+    torch.nn.init.constant_(run.deviations["step"], 0.2)
+    report = write_page(folder / "report.html", "A run", "It ran.", live_sections(PROBLEMS["200x100"], run), {})
+    script = str(HERE / "figure_in_browser.cjs")
+    done = subprocess.run(
+        ["node", script, str(page), str(report), str(HERE / "figure_bits.mjs"), str(folder)],
+        env=os.environ | {"CHROMIUM": str(shutil.which("chromium"))},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    times = [round(ms) for ms in said["latencies"]]
+    print(f"opened in {said['opened_ms']} ms, slider to curves in {times} ms; pictures: {folder}")
+    return said | {"page": page, "report_page": report, "folder": folder}
+
+
+def test_it_opens_from_disk_without_a_request_or_an_error(seen):
+    assert seen["console"] == []
+    assert set(seen["requests"]) == {seen["page"].as_uri(), seen["report_page"].as_uri()}
+
+
+def test_in_a_report_the_run_is_a_curve_that_starts_as_its_algorithm(seen):
+    curves = seen["report"]["db"]
+    assert seen["report"]["settings"]["strength"] == 0
+    assert curves["this run"] == curves["FISTA"]
+    assert seen["report"]["step"] == -1
+
+
+def test_the_guided_path_can_be_walked_with_the_keyboard(seen):
+    assert [step["step"] for step in seen["path"]] == [0, 1, 2, 3, 4]
+    assert [step["still"] for step in seen["path"]] == [0, 1, 2, 3, 4]  # no way on before guess and slider
+    assert {(step["before"], step["after"]) for step in seen["path"]} == {("true", "false")}
+    assert all(" dB" in step["see"] for step in seen["path"])
+    assert seen["finished"].startswith("That was the path")
+    assert seen["free"]["step"] == -1
+
+
+def test_curves_end_where_torch_ends(seen):
+    """Of 64 draws, whose errors scatter by less than 1.5 dB around those of 1000 in torch."""
+    for name, level in kept()["200x100"].nmse_db.items():
+        assert abs(seen["free"]["db"][name][-1] - level) < 1.5
+    assert seen["words"].startswith("Error at layer 16, the lowest first: ")
+
+
+@pytest.mark.parametrize(
+    ("slider", "moved"),
+    [
+        ("snr", {"ISTA", "FISTA", "AMP", "OAMP", "unfolded ISTA", "unfolded OAMP"}),
+        ("sparsity", {"ISTA", "FISTA", "AMP", "OAMP", "unfolded ISTA", "unfolded OAMP"}),
+        ("mismatch", {"ISTA", "FISTA", "AMP", "OAMP", "unfolded ISTA", "unfolded OAMP"}),
+        ("lam", {"ISTA", "FISTA"}),
+        ("strength", {"unfolded ISTA", "unfolded OAMP"}),
+        ("layer", set()),
+    ],
+)
+def test_a_slider_moves_the_curves_that_depend_on_it(seen, slider, moved):
+    before, after = seen["slid"][slider]["before"], seen["slid"][slider]["after"]
+    assert {name for name, curve in after["db"].items() if curve != before["db"][name]} == moved
+    assert after["settings"][slider] != before["settings"][slider]
+    assert after["redraws"] > before["redraws"]
+    assert len(after["latencies"]) == len(before["latencies"]) + 1
+    assert seen["slid"][slider]["spoken"]
+
+
+def test_other_sizes_are_other_problems(seen):
+    assert seen["other"]["preset"] == "100x50"
+    assert seen["other"]["db"]["AMP"] != seen["slid"]["layer"]["after"]["db"]["AMP"]
+
+
+def test_the_browser_says_the_bits_of_node(seen, in_node):
+    count, _ = seen["bits"].split()
+    assert int(count) >= 1000
+    assert seen["bits"] == (in_node / "hash.txt").read_text()
+
+
+def test_nothing_is_in_the_way_of_those_who_do_not_see_it(seen):
+    assert seen["axe"] == {"light": [], "dark": [], "phone": []}
+    assert seen["still"] == LAYERS
+
+
+def test_it_is_as_wide_as_a_phone_and_dark_where_that_is_wished(seen):
+    assert seen["widths"] == {"light": 1200, "dark": 1200, "phone": 390}
+    pictures = [(seen["folder"] / f"{look}.png").read_bytes() for look in ("light", "dark", "phone")]
+    assert len(set(pictures)) == 3
