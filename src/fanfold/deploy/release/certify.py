@@ -16,7 +16,6 @@ from fanfold.core.table import plain
 from fanfold.deploy.codegen import CompiledC, compiled, to_c
 from fanfold.deploy.cost import stored_numbers
 from fanfold.deploy.export import write_onnx
-from fanfold.deploy.integer import drafted
 from fanfold.deploy.lowering import Lowered, lowered
 from fanfold.deploy.release import bundle as layout
 from fanfold.deploy.release.against import compared, write_cells
@@ -89,7 +88,7 @@ def certify_release(
     _check_place(folder)
     net, problem = run.estimator(), run.draws()
     if (whole := ability(net, InWholeNumbers)) is not None:
-        integer, net = integer or IntegerBuild.of(drafted(whole)), whole.network
+        integer, net = integer or IntegerBuild.of_network(whole), whole.network
     golden = ReleaseVectors.of(problem, net)
     example = golden.observation(problem.A)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -103,11 +102,12 @@ def certify_release(
         measured = measure_cells(net, problem, declared)
         write_cells(place / layout.CELLS, measured.cells)
         results = [*measured.results, *results]
-        quantised = () if integer is None else measure_cells(integer.estimator, problem, declared).cells
-        results += integer_results(integer, declared.integers, measured.cells, quantised)
-        if integer is not None:
+        quantised = ()
+        if integer is not None and integer.estimator is not None:
+            quantised = measure_cells(integer.estimator, problem, declared).cells
             (place / layout.INTEGER).mkdir()
             integer.write(place / layout.INTEGER)
+        results += integer_results(integer, declared.integers, measured.cells, quantised)
         if declared.latency is not None:
             say(f"timing {declared.latency.rounds} rounds of {declared.latency.calls} calls")
             results.append(latency_result(net, example, declared.latency, in_c))
