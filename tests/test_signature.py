@@ -142,6 +142,7 @@ def test_what_was_changed_after_signing_is_refused_however_well_it_is_sealed(sig
     assert verify_bundle(signed).passed
     said = "refused: the signature does not hold: a file was changed, added or lost after it was made."
     assert refused(signed, keys[1]) == said
+    assert [check.what for check in verify_bundle(signed, key=keys[1]).checks] == ["files", "signature"]
 
 
 def test_another_key_is_refused(run, signed, keys, tmp_path):

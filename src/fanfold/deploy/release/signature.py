@@ -6,6 +6,7 @@ statement, signed by ECDSA, as JSON of a sigstore bundle. `model_signing verify 
 
 from collections.abc import Callable
 from contextlib import redirect_stdout
+from importlib import import_module
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -31,8 +32,8 @@ def signs_with(key: str | Path) -> Callable[[Path], None]:
         OSError: If the file cannot be read.
         ValueError: If it holds no such key.
     """
-    signing = _library()
-    config = _with_key(key, lambda: signing.signing.Config().use_elliptic_key_signer(private_key=key), "private")
+    signing = _library("signing")
+    config = _with_key(key, lambda: signing.Config().use_elliptic_key_signer(private_key=key), "private")
     return lambda folder: config.sign(folder, folder / SIGNATURE)
 
 
@@ -47,8 +48,8 @@ def checks_with(key: str | Path) -> Callable[[Bundle], None]:
         OSError: If the file cannot be read.
         ValueError: If it holds no such key.
     """
-    signing = _library()
-    config = _with_key(key, lambda: signing.verifying.Config().use_elliptic_key_verifier(public_key=key), "public")
+    verifying = _library("verifying")
+    config = _with_key(key, lambda: verifying.Config().use_elliptic_key_verifier(public_key=key), "public")
 
     def check(bundle: Bundle) -> None:
         if not bundle.signed:
@@ -65,13 +66,11 @@ def checks_with(key: str | Path) -> Callable[[Bundle], None]:
     return check
 
 
-def _library() -> Any:
+def _library(part: str) -> Any:
     try:
-        import model_signing.signing
-        import model_signing.verifying
+        return import_module(f"model_signing.{part}")
     except ImportError as missing:
         raise ImportError("signatures need model-signing: pip install 'fanfold[sign]'") from missing
-    return model_signing
 
 
 def _with_key(key: str | Path, configure: Callable[[], Any], kind: str) -> Any:
@@ -82,5 +81,5 @@ def _with_key(key: str | Path, configure: Callable[[], Any], kind: str) -> Any:
         config = configure()
     except Exception as error:  # of many kinds: a key of another sort has no curve
         raise ValueError(f"{key} is no {kind} {CURVES} ({str(error)[:80]}).") from error
-    hashing = _library().hashing.Config().set_ignored_paths(paths=[SIGNATURE], ignore_git_paths=False)
+    hashing = _library("hashing").Config().set_ignored_paths(paths=[SIGNATURE], ignore_git_paths=False)
     return config.set_hashing_config(hashing)

@@ -118,8 +118,10 @@ def _checks(path: Path, signed: Callable[[Bundle], None] | None, *, allow_progra
     bundle = Bundle(path)
     yield BundleCheck("files", True, f"{len(bundle.entries)} files are what the manifest says")
     if signed is not None:
-        signed(bundle)
-        yield BundleCheck("signature", True, "the holder of the key signed the release as it is")
+        said = _signature_check(bundle, signed)
+        yield said
+        if not said.passed:
+            return
     elif bundle.signed:
         yield BundleCheck("signature", None, "it is signed; give the public key with --key, to know by whom")
     certificate = read_certificate(bundle)
@@ -147,6 +149,14 @@ def _checks(path: Path, signed: Callable[[Bundle], None] | None, *, allow_progra
         yield _of(replay_onnx(golden, lowered(net, obs), A, bundle.read(layout.ONNX)))
     if layout.C_SOURCE in bundle.entries:
         yield from _in_c(bundle, net, golden, obs, A, allow_program=allow_program)
+
+
+def _signature_check(bundle: Bundle, signed: Callable[[Bundle], None]) -> BundleCheck:
+    try:
+        signed(bundle)
+    except ValueError as error:
+        return BundleCheck("signature", False, str(error))
+    return BundleCheck("signature", True, "the holder of the key signed the release as it is")
 
 
 def _integer_check(bundle: Bundle, whole: InWholeNumbers) -> BundleCheck:
