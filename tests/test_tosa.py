@@ -26,9 +26,17 @@ def check_bits(program: IntegerProgram, inputs: dict[str, np.ndarray]) -> None:
     assert all(np.unique(values).size > 20 for values in wanted.values())
 
 
+LEARN = {
+    "lista-cp": (ff.algorithms.LISTACP(0.3), {"W": "per-layer", "threshold": "per-layer vector"}),
+    "alista": (ff.algorithms.ALISTA(), {"step": "per-layer", "threshold": "per-layer"}),  # with sums of 48 bits
+}
+
+
 @pytest.mark.parametrize("widths", ["w8a8", "w8a12"])
-def test_lista_cp_is_the_same_in_the_reference_model(widths):
-    net = ff.unfold(ff.algorithms.LISTACP(0.3), PROBLEM, 4, {"W": "per-layer", "threshold": "per-layer vector"})
+@pytest.mark.parametrize("name", LEARN)
+def test_a_network_is_the_same_in_the_reference_model(name, widths):
+    algorithm, learn = LEARN[name]
+    net = ff.unfold(algorithm, PROBLEM, 4, learn)
     with torch.no_grad():
         for p in net.parameters():
             p += 0.01 * torch.randn(p.shape, generator=generator_of(3))

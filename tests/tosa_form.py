@@ -1,7 +1,8 @@
 """Integer programs as TOSA graphs, for Arm's reference model to run: a form that shares no code with the others.
 
 Each value is int32, which TOSA adds, multiplies and compares; MATMUL takes int8 or int16. TOSA has no sums of 48 bits
-but those of its int16 products, so a program with wider values is none of it.
+but those of its int16 products, so a wider value is two, `high * 2^16 + low` with `0 <= low < 2^16`. Products that may
+not fit into int32 have no such form here.
 """
 
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ import numpy as np
 
 from fanfold.deploy.integer import IntegerProgram
 from fanfold.deploy.integer import operations as ops
+from fanfold.deploy.integer.intervals import rounding
 
 UNIT = {"INT32": 30, "INT48": 14}  # a RESCALE by 2^unit and then 2^-(unit + shift) is one by 2^-shift
 
@@ -21,9 +23,6 @@ class TosaGraph:
     def __init__(self, program: IntegerProgram, batch: int):
         import tosa_serializer as tosa
 
-        wide = [name for name, dtype in program.dtypes.items() if dtype == "int48"]
-        if wide:
-            raise ValueError(f"{wide[0]} is int48, which TOSA does not add.")
         self.tosa, self.batch, self.program = tosa, batch, program
         self.graph = tosa.TosaSerializer()
         self.values: dict[str, Any] = {}
@@ -54,7 +53,7 @@ class TosaGraph:
     def row(self, numbers: np.ndarray) -> Any:
         return self.const(numbers, "int32", [1, 1, numbers.size])
 
-    def rescaled(self, source: Any, shift: np.ndarray, shape: list[int], dtype: str = "int32") -> Any:
+    def rescaled(self, source: Any, shift: np.ndarray, dtype: str = "int32") -> Any:
         unit = UNIT[dtype.upper()]
         parts = [
             self.const(np.full(shift.size, 1 << unit), "int32" if unit == UNIT["INT32"] else "int16"),
@@ -63,10 +62,70 @@ class TosaGraph:
             self.const(0, "int32"),
         ]
         attribute = (unit == UNIT["INT32"], self.tosa.RoundingMode.SINGLE_ROUND, shift.size > 1, False, False)
-        return self.append("RESCALE", [source, *parts], shape, "int32", attribute)
+        return self.append("RESCALE", [source, *parts], source.shape, "int32", attribute)
+
+    def on(self, kind: str, *sources: Any, attribute: tuple = (), dtype: str = "int32") -> Any:
+        """An operation on values entry by entry."""
+        shape = [1, self.batch, max(source.shape[2] for source in sources)]
+        shifted = [self.const(0, "int8")] if kind == "MUL" else []
+        return self.append(kind, [*sources, *shifted], shape, dtype, attribute)
+
+    def bits(self, x: Any, mask: Any) -> Any:
+        return self.on("BITWISE_AND", x, self.row(np.asarray(mask)))
+
+    def down(self, x: Any, shift: Any) -> Any:
+        return self.on("ARITHMETIC_RIGHT_SHIFT", x, self.row(np.asarray(shift)), attribute=(False,))
+
+    def carried(self, high: Any, low: Any) -> tuple[Any, Any]:
+        return self.on("ADD", high, self.down(low, 16)), self.bits(low, 0xFFFF)
+
+    def halves(self, x: Any) -> tuple[Any, Any]:
+        """A value of int32, or of two parts, in two parts."""
+        return x if isinstance(x, tuple) else (self.down(x, 16), self.bits(x, 0xFFFF))
+
+    def wide(self, op: ops.Operation, sources: list) -> tuple[Any, Any]:
+        """What does not fit into int32, or is made of what does not."""
+        if isinstance(op, ops.Mul):
+            if isinstance(sources[0], tuple) or not self.program.proof.ranges[op.right].magnitude < 1 << 15:
+                raise ValueError(f"{op.name} is a product of too many bits.")
+            return self.carried(*(self.on("MUL", half, sources[1]) for half in self.halves(sources[0])))
+        if isinstance(op, ops.Add | ops.Sub):
+            pairs = zip(*map(self.halves, sources))
+            return self.carried(*(self.on(op.kind, *pair) for pair in pairs))
+        high, low = self.halves(sources[0])
+        if isinstance(op, ops.Clamp):
+            for end, above in ((op.low, True), (op.high, False)):
+                limits = self.row(end >> 16), self.row(end & 0xFFFF)
+                (one, one_low), (other, other_low) = ((high, low), limits) if above else (limits, (high, low))
+                same, more = (self.on(kind, one, other, dtype="bool") for kind in ("EQUAL", "GREATER"))
+                tied = self.on("LOGICAL_AND", same, self.on("GREATER", one_low, other_low, dtype="bool"), dtype="bool")
+                keeps = self.on("LOGICAL_OR", more, tied, dtype="bool")
+                high, low = (self.on("SELECT", keeps, *pair) for pair in zip((high, low), limits))
+            return high, low
+        if not isinstance(op, ops.Rescale):
+            raise ValueError(f"{op.name} ({op.kind}) has no form of two parts here.")
+        left, right, half = np.maximum(-op.shift, 0), np.maximum(op.shift, 0), rounding(op.shift)
+        while left.any():
+            part = np.minimum(left, 15)
+            high, low = self.carried(*(self.on("MUL", x, self.row(1 << part)) for x in (high, low)))
+            left = left - part
+        high, low = self.carried(
+            self.on("ADD", high, self.row(half >> 16)), self.on("ADD", low, self.row(half & 0xFFFF))
+        )
+        while right.any():
+            part = np.minimum(right, 15)
+            lost = self.on("MUL", self.bits(high, (1 << part) - 1), self.row(1 << (16 - part)))
+            high, low = self.down(high, part), self.on("ADD", self.down(low, part), lost)
+            right = right - part
+        return high, low
 
     def written(self, op: ops.Operation, size: int) -> Any:
-        shape, sources = [1, self.batch, size], [self.values[name] for name in op.inputs]
+        sources = [self.values[name] for name in op.inputs]
+        if "int48" in (self.program.dtypes[op.name], *(self.program.dtypes[name] for name in op.inputs)):
+            high, low = self.wide(op, sources)
+            if self.program.dtypes[op.name] == "int48":
+                return high, low
+            return self.on("ADD", self.on("MUL", high, self.row(np.array(1 << 16))), low)
         match op:
             case ops.Const():
                 return self.row(op.values)
@@ -76,23 +135,17 @@ class TosaGraph:
                 x = self.append("CAST", sources, [1, self.batch, op.weights.shape[1]], dtype)
                 weights = self.const(op.weights.T, dtype, [1, *op.weights.T.shape])
                 zeros = [self.const(0, dtype), self.const(0, dtype)]
-                product = self.append("MATMUL", [x, weights, *zeros], shape, total)
-                return product if byte else self.rescaled(product, np.zeros(1, int), shape, total)
+                product = self.append("MATMUL", [x, weights, *zeros], [1, self.batch, size], total)
+                return product if byte else self.rescaled(product, np.zeros(1, int), total)
             case ops.Rescale():
-                left = self.row(1 << np.maximum(-op.shift, 0))
-                larger = self.append("MUL", [*sources, left, self.const(0, "int8")], shape, "int32")
-                return self.rescaled(larger, np.maximum(op.shift, 0), shape)
+                larger = self.on("MUL", *sources, self.row(1 << np.maximum(-op.shift, 0)))
+                return self.rescaled(larger, np.maximum(op.shift, 0))
             case ops.Clamp():
-                raised = self.append(
-                    "MAXIMUM", [*sources, self.row(op.low)], shape, "int32", (self.tosa.NanPropagationMode.PROPAGATE,)
-                )
-                return self.append(
-                    "MINIMUM", [raised, self.row(op.high)], shape, "int32", (self.tosa.NanPropagationMode.PROPAGATE,)
-                )
-            case ops.Add() | ops.Sub():
-                return self.append(op.kind, sources, shape, "int32")
-            case ops.Mul():
-                return self.append("MUL", [*sources, self.const(0, "int8")], shape, "int32")
+                attribute = (self.tosa.NanPropagationMode.PROPAGATE,)
+                raised = self.on("MAXIMUM", *sources, self.row(op.low), attribute=attribute)
+                return self.on("MINIMUM", raised, self.row(op.high), attribute=attribute)
+            case ops.Add() | ops.Sub() | ops.Mul():
+                return self.on(op.kind, *sources)
         raise ValueError(f"{op.name} ({op.kind}) has no form here.")
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
