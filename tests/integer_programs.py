@@ -92,6 +92,20 @@ def transpose(draft, rng, value):
     draft.transpose(value, shape, tuple(int(a) for a in rng.permutation(len(shape))))
 
 
+def windows(draft, rng, value):
+    size = draft.sizes[value]
+    shape = (2, 3, size // 6) if size % 6 == 0 else (1, size, 1)
+    if size <= 48:  # what is seen through windows of 9 grows fast
+        draft.windows(value, shape, (int(rng.choice([1, 3])), int(rng.choice([1, 3, 5]))))
+
+
+def join(draft, rng, value):
+    other = str(rng.choice(sorted(draft.sizes)))
+    sizes = draft.sizes[value], draft.sizes[other]
+    if sum(sizes) <= 100:
+        draft.join(value, other, int(rng.choice([d for d in (1, 2, 3, 6) if not any(size % d for size in sizes)])))
+
+
 APPEND = {
     "matmul": matmul,
     "rescale": lambda draft, rng, value: draft.rescale(value, shifts(rng, draft.sizes[value])),
@@ -103,6 +117,8 @@ APPEND = {
     "sub": binary("sub"),
     "mul": binary("mul"),
     "transpose": transpose,
+    "windows": windows,
+    "join": join,
 }
 
 
@@ -125,9 +141,26 @@ def everything() -> IntegerProgram:
     turned = draft.transpose(kept, (10, 13), (1, 0))
     draft.matmul(turned, rng.integers(-127, 128, (3, 13)).astype(np.int8), 1, 10, name="inner")
     draft.matmul(kept, rng.integers(-127, 128, (4, 13)).astype(np.int8), 10, 1, name="outer")
+    seen = draft.windows(draft.join(turned, kept, 10, name="both"), (5, 4, 13), (3, 3))
+    draft.matmul(seen, rng.integers(-127, 128, (4, 117)).astype(np.int8), 20, 1, name="convolved")
+    draft.windows("both", (13, 10, 2), (1, 3), name="around")
+    draft.matmul(wide, rng.integers(-127, 128, (2, 130)).astype(np.int8), name="wide_sums")
+    draft.rescale("wide_sums", 16, name="of_sums")
     draft.sub(draft.lookup(picked, -128, np.arange(256) ** 2), draft.const(np.arange(9) - 4), name="square")
     draft.rescale(draft.add("most", draft.const([2**31 + 5, -(2**31)])), 20, name="shown")
-    for name in (picked, each, "scaled", "inner", "outer", "square", "shown", "pairs"):
+    for name in (
+        picked,
+        each,
+        "scaled",
+        "inner",
+        "outer",
+        "square",
+        "shown",
+        "pairs",
+        "convolved",
+        "around",
+        "of_sums",
+    ):
         draft.output(name, (draft.sizes[name],))
     return draft.finish()
 

@@ -83,6 +83,9 @@ RESULTS = [
     "Sub",
     "Mul",
     "Transpose",
+    "Windows",
+    "Join",
+    "Moved",
 ]
 
 

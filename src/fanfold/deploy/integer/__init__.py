@@ -14,6 +14,7 @@ from fanfold.deploy.integer.operations import (
     Bank,
     Clamp,
     Const,
+    Join,
     Lookup,
     MatMul,
     Mul,
@@ -21,6 +22,7 @@ from fanfold.deploy.integer.operations import (
     Rescale,
     Sub,
     Transpose,
+    Windows,
 )
 from fanfold.deploy.integer.player import play, values_of
 from fanfold.deploy.integer.program import IntegerPort, IntegerProgram
@@ -40,6 +42,7 @@ __all__ = [
     "IntegerEstimator",
     "IntegerPort",
     "IntegerProgram",
+    "Join",
     "Lookup",
     "MatMul",
     "Mul",
@@ -52,6 +55,7 @@ __all__ = [
     "TorchProgram",
     "Transpose",
     "UnprovedError",
+    "Windows",
     "compiled",
     "drafted",
     "fingerprint_of_program",

@@ -14,6 +14,7 @@ from fanfold.deploy.integer.intervals import rounding
 from fanfold.deploy.integer.program import IntegerProgram
 
 SYMBOLS = {"ADD": "+", "SUB": "-", "MUL": "*"}
+MANY = 8  # entries, from which vector code pays
 ENTRYWISE = (ops.Rescale, ops.Clamp, ops.Lookup, ops.Bank, ops.OfTwo)
 
 
@@ -42,11 +43,31 @@ def groups_of(program: IntegerProgram) -> list[Group]:
             continue
         size = program.sizes[op.name]
         last = groups[-1] if groups else None
-        if last and isinstance(op, ENTRYWISE) and isinstance(last.operations[-1], ENTRYWISE) and last.size == size:
+        if last and _in_one_loop(program, last, op):
             groups[-1] = Group((*last.operations, op), size)
         else:
             groups.append(Group((op,), size))
     return groups
+
+
+def _in_one_loop(program: IntegerProgram, group: Group, op: ops.Operation) -> bool:
+    """Whether an operation goes into the loop of those before it."""
+    before = group.operations[-1]
+    if isinstance(op, ops.MatMul):
+        return _is_convolution(program, before, op)
+    both = isinstance(op, ENTRYWISE) and isinstance(before, ENTRYWISE)
+    if any(isinstance(part, ops.Lookup) for part in (op, before)) and group.size > MANY:
+        return False  # reading tables entry by entry, compilers would make no vector code of the rest
+    return both and group.size == program.sizes[op.name]
+
+
+def _is_convolution(program: IntegerProgram, windows: ops.Operation, product: ops.MatMul) -> bool:
+    """Whether a product is all that takes these windows, so that they need not be stored."""
+    if not isinstance(windows, ops.Windows) or (product.weights.shape[1], product.inner) != (windows.window, 1):
+        return False
+    taken = [op for op in program.operations if windows.name in op.inputs]
+    shown = any(port.name == windows.name for port in program.outputs)
+    return taken == [product] and not shown and program.dtypes[windows.name] in ("int8", "int16")
 
 
 class Loops:
@@ -77,6 +98,13 @@ class Loops:
             return self.products.lines(first)
         if isinstance(first, ops.Transpose):
             return self._transposed(first)
+        if isinstance(first, ops.Windows):
+            second = group.operations[-1]
+            return (
+                self.products.lines(second, first) if isinstance(second, ops.MatMul) else self.products.windows(first)
+            )
+        if isinstance(first, ops.Join):
+            return self._joined(first)
         return self._entrywise(group, stored)
 
     def _entrywise(self, group: Group, stored: set[str]) -> list[str]:
@@ -161,3 +189,13 @@ class Loops:
         for index, axis in reversed([*zip(indices, op.axes)]):
             lines = [f"for (int32_t {index} = 0; {index} < {op.shape[axis]}; {index}++) {{", *indented(lines), "}"]
         return ["i = 0;", *lines]
+
+    def _joined(self, op: ops.Join) -> list[str]:
+        out, ctype = self.values.place(op.name), C_TYPES[op.dtype]
+        columns = [self.program.sizes[name] // op.outer for name in op.inputs]
+        lines = []
+        for name, start, count in zip(op.inputs, (0, columns[0]), columns):
+            place = f"{out}[o * {sum(columns)} + {start} + i]"
+            entry = f"({ctype}){self.values.whole(name)}[o * {count} + i]"
+            lines.append(f"for (i = 0; i < {count}; i++) {place} = {entry};")
+        return [f"for (int32_t o = 0; o < {op.outer}; o++) {{", *indented(lines), "}"]

@@ -117,6 +117,16 @@ class Draft:
         """The entries with their axes in another order."""
         return self._append(ops.Transpose(name or self._next("transpose"), source, shape, axes))
 
+    def windows(
+        self, source: str, shape: tuple[int, int, int], kernel: tuple[int, int], name: str | None = None
+    ) -> str:
+        """The windows of a picture `(rows, columns, channels)`."""
+        return self._append(ops.Windows(name or self._next("windows"), source, shape, kernel))
+
+    def join(self, left: str, right: str, outer: int = 1, name: str | None = None) -> str:
+        """Two values side by side, each seen as `(outer, columns)`."""
+        return self._append(ops.Join(name or self._next("join"), left, right, outer, "int48"))
+
     def _append(self, op: ops.Operation) -> str:
         """Append an operation with the narrowest type that is proved to hold its value."""
         if unknown := [name for name in op.inputs if name not in self.sizes]:
@@ -139,7 +149,7 @@ class Draft:
 
     def _types(self, op: ops.Operation) -> tuple[str, ...]:
         """The types that its value may have, the narrowest first."""
-        if isinstance(op, ops.Transpose):
+        if isinstance(op, ops.Moved):
             return (self.dtypes[op.source],)
         return ("int32", "int48") if isinstance(op, ops.MatMul) else tuple(ops.BITS)
 
@@ -153,8 +163,8 @@ class Draft:
 
 
 def _of_type(op: Any, dtype: str) -> ops.Operation:
-    """The operation, its value of this type; a transposition keeps that of its source."""
-    return op if isinstance(op, ops.Transpose) else replace(op, dtype=dtype)
+    """The operation, its value of this type; one that is moved keeps that of its source."""
+    return op if isinstance(op, ops.Moved) else replace(op, dtype=dtype)
 
 
 def _vector(values: Numbers) -> np.ndarray:

@@ -1,5 +1,6 @@
 """The reader that writes an integer program, of layers as their form says them, with the weights that they have."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -8,10 +9,11 @@ from torch import Tensor
 from fanfold.deploy.integer.draft import Draft
 from fanfold.deploy.integer.program import IntegerProgram
 from fanfold.estimators.base import InWholeNumbers
-from fanfold.estimators.fixed_point import Arithmetic, FormPort, RoundedMatrix, Scaled, Widths
+from fanfold.estimators.fixed_point import FormPort, RoundedMatrix, Scaled, ShapedArithmetic, Widths
+from fanfold.estimators.fixed_point.arithmetic import PORT_BITS
 
 
-class Drafting(Arithmetic[str]):
+class Drafting(ShapedArithmetic[str]):
     """Writes layers into a draft: a value is its name there.
 
     Args:
@@ -46,9 +48,11 @@ class Drafting(Arithmetic[str]):
         super().__init__(widths, fractions, pairs_fit=pairs_fit, noise_var=noise_var)
         self.draft, self.ports = draft, ports
 
-    def _entered(self, name: str, fraction: int) -> str:
+    def _entered(self, name: str, fraction: int, bits: int) -> str:
         port = self.ports[name]
-        return self.draft.input(name, port.shape, "int16", fraction, port.layout, port.unit)
+        return self.draft.input(
+            name, port.shape, "int16" if bits == PORT_BITS else "int32", fraction, port.layout, port.unit
+        )
 
     def _constant(self, numbers: Tensor, fraction: np.ndarray) -> str:
         return self.draft.const(_whole(numbers, fraction))
@@ -85,6 +89,29 @@ class Drafting(Arithmetic[str]):
         if row is None or edges is None:
             return self.draft.lookup(x.value, -x.largest, values[0], name)
         return self.draft.bank(x.value, row.value, edges, -x.largest, values, name)
+
+    def _joined(self, left: str, right: str, outer: int) -> str:
+        return self.draft.join(left, right, outer)
+
+    def _convolved(
+        self, x: Scaled[str], weights: RoundedMatrix, shape: tuple[int, int, int], kernel: tuple[int, int]
+    ) -> str:
+        return self.draft.matmul(self.draft.windows(x.value, shape, kernel), weights.integers, shape[0] * shape[1])
+
+    def _regarded(self, x: Scaled[str], fraction: np.ndarray) -> str:
+        return x.value
+
+    def _octaves(self, x: Scaled[str], first: int, count: int, digits: int) -> str:
+        total = None
+        for octave in range(first, first + count):
+            shifted = self.draft.rescale(x.value, octave) if octave else x.value
+            part = self.draft.clamp(shifted, 1 << digits, 2 << digits)
+            total = part if total is None else self.draft.add(total, part)
+        assert total is not None
+        return self.draft.sub(total, self.draft.const(count << digits))
+
+    def _fractions_for(self, x: Scaled[str], bits: int, shape: tuple[int, ...], axes: tuple[int, ...]) -> np.ndarray:
+        return np.array([next(self._fractions) for _ in range(math.prod(shape[axis] for axis in axes))])
 
 
 def _whole(numbers: Tensor, fraction: np.ndarray) -> np.ndarray:

@@ -168,6 +168,34 @@ def _(op: ops.Transpose, source: Range) -> tuple[Range, Span]:
     return Range(low, high), NOTHING
 
 
+@bounded.register
+def _(op: ops.Windows, source: Range) -> tuple[Range, Span]:
+    low, high = (windows_of(op, end[None])[0] for end in source)
+    return Range(low, high), NOTHING
+
+
+@bounded.register
+def _(op: ops.Join, left: Range, right: Range) -> tuple[Range, Span]:
+    low, high = (joined(op, a[None], b[None])[0] for a, b in zip(left, right))
+    return Range(low, high), NOTHING
+
+
+def windows_of(op: ops.Windows, x: np.ndarray) -> np.ndarray:
+    """The windows `(batch, size)` of pictures `(batch, rows · columns · channels)`."""
+    (rows, columns, _), (h, w) = op.shape, op.kernel
+    around = ((0, 0), (h // 2, h // 2), (w // 2, w // 2), (0, 0))
+    picture = np.pad(x.reshape(len(x), *op.shape), around)
+    shifted = [picture[:, i : i + rows, j : j + columns] for i in range(h) for j in range(w)]
+    return np.stack(shifted, 3).reshape(len(x), -1)
+
+
+def joined(op: ops.Join, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Two values `(batch, size)` side by side."""
+    batch = max(len(left), len(right))  # what no input reaches has no batch
+    seen = [np.broadcast_to(x, (batch, x.shape[1])).reshape(batch, op.outer, -1) for x in (left, right)]
+    return np.concatenate(seen, 2).reshape(batch, -1)
+
+
 def _looked_up(op: ops.Operation, low: int, values: np.ndarray, source: Range) -> Range:
     first, last = int(source.low.min()) - low, int(source.high.max()) - low
     entries = values.shape[-1]

@@ -1,4 +1,4 @@
-"""An integer program as an ONNX file, whose bits in a runtime are the player's.
+"""An integer program as an ONNX file, whose bits in a runtime are the player's; one file, a few nodes an operation.
 
 Products of bytes that no kernel saturates are `MatMulInteger`; all else is in float32 or float64, as the proof says of
 each operation. A rescale is `Floor(x 2^-s + 1/2)` and never `QuantizeLinear`, whose ties go to even. Where a clamp
@@ -174,11 +174,15 @@ class _Graph:
     def _flat(self, port: IntegerPort) -> str:
         return port.name if len(port.shape) == 1 else self._reshape(port.name, port.size)
 
+    def _batched(self, tensor: str, size: int) -> str:
+        """A tensor with the batch of the first input: what no input reaches has none."""
+        shape = self.node("Concat", [self._batch_size(), self.number([size], "int64")], axis=0)
+        return self.node("Expand", [tensor, shape])
+
     def _output(self, port: IntegerPort) -> None:
         whole = self.source(port.name, port.dtype)
         if port.name not in self.varying:  # it has no batch yet
-            shape = self.node("Concat", [self._batch_size(), self.number([port.size], "int64")], axis=0)
-            whole = self.node("Expand", [whole, shape])
+            whole = self._batched(whole, port.size)
         self.node("Reshape", [whole, self.number([-1, *port.shape], "int64")], port.name)
 
     @singledispatchmethod
@@ -286,3 +290,25 @@ class _Graph:
         (x,) = self.sources(op)
         turned = self.node("Transpose", [self._reshape(x, *op.shape)], perm=[0, *(1 + axis for axis in op.axes)])
         self._keep(op.name, self.carrier(op), self._reshape(turned, self.program.sizes[op.name]))
+
+    @add.register
+    def _(self, op: ops.Windows) -> None:
+        (x,), dtype = self.sources(op), self.carrier(op)
+        (rows, columns, _), (h, w) = op.shape, op.kernel
+        around = self.number([0, h // 2, w // 2, 0, 0, h // 2, w // 2, 0], "int64")
+        picture = self.node("Pad", [self._reshape(x, *op.shape), around])
+        axes, shifted = self.number([1, 2], "int64"), []
+        for i in range(h):
+            for j in range(w):
+                ends = [self.number(end, "int64") for end in ([i, j], [i + rows, j + columns])]
+                shifted.append(self.node("Slice", [picture, *ends, axes]))
+        side_by_side = self.node("Concat", shifted, axis=3)
+        self._keep(op.name, dtype, self._reshape(side_by_side, self.program.sizes[op.name]))
+
+    @add.register
+    def _(self, op: ops.Join) -> None:
+        size = {name: self.program.sizes[name] for name in op.inputs}
+        parts = [self._batched(x, size[name]) for x, name in zip(self.sources(op), op.inputs)]
+        seen = [self._reshape(x, op.outer, size[name] // op.outer) for x, name in zip(parts, op.inputs)]
+        whole = self._reshape(self.node("Concat", seen, axis=2), self.program.sizes[op.name])
+        self._keep(op.name, self.carrier(op), whole)

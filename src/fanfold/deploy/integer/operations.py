@@ -1,11 +1,12 @@
-"""The operations of an integer program: each says in a few lines what it computes.
+"""The operations of an integer program, in one file as each is a few lines that say what it computes.
 
 They are a subset of TOSA's integer profile, on flat vectors of whole numbers. Each operation makes one value, a vector
 of so many entries of one type: int8, int16, int32 or int48. Accumulators are int32 or int48. There is one rounding
 rule, half up: `(x + (1 << (s - 1))) >> s`.
 
-Source of the names: TOSA 1.0 specification, operators MATMUL, RESCALE, CLAMP, TABLE, ADD, SUB, MUL, TRANSPOSE, CONST.
-Unlike there scales are powers of two, and tables have an entry for every value, so that nothing is interpolated.
+Source of the names: TOSA 1.0 specification, operators MATMUL, RESCALE, CLAMP, TABLE, ADD, SUB, MUL, TRANSPOSE, CONCAT,
+CONST; WINDOWS is this project's. Unlike there scales are powers of two, and tables have an entry for every value, so
+that nothing is interpolated.
 """
 
 from dataclasses import dataclass, fields
@@ -278,7 +279,23 @@ class Mul(OfTwo):
 
 
 @dataclass(frozen=True, eq=False)
-class Transpose(Operation):
+class Moved(Operation):
+    """An operation that moves entries and computes nothing: its value has the type of its source.
+
+    Example:
+        >>> from fanfold.deploy.integer import Transpose
+        >>> from fanfold.deploy.integer.operations import Moved
+        >>> issubclass(Transpose, Moved)
+        True
+    """
+
+    source: str
+
+    sources = ("source",)
+
+
+@dataclass(frozen=True, eq=False)
+class Transpose(Moved):
     """The same entries with their axes in another order; the value is seen in this shape.
 
     Example:
@@ -287,12 +304,53 @@ class Transpose(Operation):
         (2, 3)
     """
 
-    source: str
     shape: tuple[int, ...]
     axes: tuple[int, ...]
 
     kind = "TRANSPOSE"
-    sources = ("source",)
+
+
+@dataclass(frozen=True, eq=False)
+class Windows(Moved):
+    """The windows of a picture, `out[r, c, i, j, k] = in[r + i - h // 2, c + j - w // 2, k]`, and zero beside it.
+
+    The value is seen as `(rows, columns, channels)`. A product of each window with a matrix is a convolution, TOSA's
+    CONV2D with padding that keeps the size.
+
+    Example:
+        >>> from fanfold.deploy.integer import Windows
+        >>> Windows("seen", "x", (8, 12, 16), (3, 3)).window
+        144
+    """
+
+    shape: tuple[int, ...]  # (rows, columns, channels)
+    kernel: tuple[int, ...]  # (h, w), odd
+
+    kind = "WINDOWS"
+
+    @property
+    def window(self) -> int:
+        """How many entries a window has."""
+        return self.kernel[0] * self.kernel[1] * self.shape[2]
+
+
+@dataclass(frozen=True, eq=False)
+class Join(Operation):
+    """Two values side by side: each is seen as `(outer, columns)`, and the columns of the right one come last.
+
+    Example:
+        >>> from fanfold.deploy.integer import Join
+        >>> Join("both", "z", "state", 64, "int8").inputs
+        ('z', 'state')
+    """
+
+    left: str
+    right: str
+    outer: int
+    dtype: str
+
+    kind = "CONCAT"
+    sources = ("left", "right")
 
 
 def content(values: np.ndarray) -> tuple[str, tuple[int, ...], bytes]:
@@ -300,7 +358,7 @@ def content(values: np.ndarray) -> tuple[str, tuple[int, ...], bytes]:
     return values.dtype.name, values.shape, values.tobytes()
 
 
-KINDS = {op.kind: op for op in (Const, MatMul, Rescale, Clamp, Lookup, Bank, Add, Sub, Mul, Transpose)}
+KINDS = {op.kind: op for op in (Const, MatMul, Rescale, Clamp, Lookup, Bank, Add, Sub, Mul, Transpose, Windows, Join)}
 
 
 def plain_fields(kind: type[Operation]) -> dict[str, type]:

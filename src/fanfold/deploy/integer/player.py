@@ -6,7 +6,7 @@ from functools import singledispatch
 import numpy as np
 
 from fanfold.deploy.integer import operations as ops
-from fanfold.deploy.integer.intervals import rescaled
+from fanfold.deploy.integer.intervals import joined, rescaled, windows_of
 from fanfold.deploy.integer.program import IntegerPort, IntegerProgram
 
 
@@ -129,3 +129,13 @@ def _(op: ops.Mul, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 def _(op: ops.Transpose, x: np.ndarray) -> np.ndarray:
     axes = (0, *(1 + axis for axis in op.axes))
     return x.reshape(len(x), *op.shape).transpose(axes).reshape(x.shape)
+
+
+@played.register
+def _(op: ops.Windows, x: np.ndarray) -> np.ndarray:
+    return windows_of(op, x)
+
+
+@played.register
+def _(op: ops.Join, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return joined(op, x, y)

@@ -1,4 +1,4 @@
-"""The integer program: named ports and a list of operations, whole and proved by being there."""
+"""The integer program: named ports and a list of operations, in one file with what makes it whole and proved."""
 
 import math
 import re
@@ -11,7 +11,18 @@ import numpy as np
 
 from fanfold.core.settings import Checked
 from fanfold.core.table import Table
-from fanfold.deploy.integer.operations import BITS, KINDS, Const, MatMul, Operation, Transpose, content
+from fanfold.deploy.integer.operations import (
+    BITS,
+    KINDS,
+    Const,
+    Join,
+    MatMul,
+    Moved,
+    Operation,
+    Transpose,
+    Windows,
+    content,
+)
 from fanfold.deploy.integer.ranges import Proof, proof_of
 
 MOST_ENTRIES = 1 << 20  # of one value
@@ -197,7 +208,7 @@ class IntegerProgram:
         """The type of each value, by its name."""
         dtypes: dict[str, str] = {port.name: port.dtype for port in self.inputs}
         for op in self.operations:
-            dtypes[op.name] = dtypes[op.source] if isinstance(op, Transpose) else vars(op)["dtype"]
+            dtypes[op.name] = dtypes[op.source] if isinstance(op, Moved) else vars(op)["dtype"]
             if dtypes[op.name] not in BITS:
                 raise ValueError(f"{op.name} is {dtypes[op.name]!r}; take one of {', '.join(BITS)}.")
         return dtypes
@@ -268,7 +279,24 @@ def size_of(op: Operation, sizes: dict[str, int]) -> int:
         if not positive or math.prod(op.shape) != size or sorted(op.axes) != list(range(len(op.shape))):
             raise ValueError(f"{op.name} sees {size} entries in shape {op.shape} with axes {op.axes}.")
         return size
+    if isinstance(op, Windows):
+        return _windows_size(op, size)
+    if isinstance(op, Join):
+        together = size + sizes[op.right]
+        if op.outer < 1 or size % op.outer or together % op.outer:
+            raise ValueError(f"{op.name} joins {size} and {sizes[op.right]} entries, each in {op.outer} rows.")
+        return together
     return _entrywise_size(op, size, sizes)
+
+
+def _windows_size(op: Windows, size: int) -> int:
+    odd = len(op.kernel) == 2 and all(n > 0 and n % 2 for n in op.kernel)
+    if not odd or len(op.shape) != 3 or min(op.shape) < 1 or math.prod(op.shape) != size:
+        raise ValueError(
+            f"{op.name} sees {size} entries in shape {op.shape} through windows of {op.kernel}; pass (rows, columns, "
+            "channels), and odd sides of a window."
+        )
+    return op.shape[0] * op.shape[1] * op.window
 
 
 def _entrywise_size(op: Operation, size: int, sizes: dict[str, int]) -> int:

@@ -115,3 +115,17 @@ def _(op: ops.Mul, carrier: torch.dtype, arrays: list[Tensor], x: Tensor, y: Ten
 @computed.register
 def _(op: ops.Transpose, carrier: torch.dtype, arrays: list[Tensor], x: Tensor) -> Tensor:
     return x.reshape(len(x), *op.shape).permute(0, *(1 + axis for axis in op.axes)).flatten(1)
+
+
+@computed.register
+def _(op: ops.Windows, carrier: torch.dtype, arrays: list[Tensor], x: Tensor) -> Tensor:
+    (rows, columns, _), (h, w) = op.shape, op.kernel
+    picture = nn.functional.pad(x.reshape(len(x), *op.shape), (0, 0, w // 2, w // 2, h // 2, h // 2))
+    shifted = [picture[:, i : i + rows, j : j + columns] for i in range(h) for j in range(w)]
+    return torch.stack(shifted, 3).flatten(1)
+
+
+@computed.register
+def _(op: ops.Join, carrier: torch.dtype, arrays: list[Tensor], x: Tensor, y: Tensor) -> Tensor:
+    batch = max(len(x), len(y))
+    return torch.cat([v.expand(batch, -1).reshape(batch, op.outer, -1) for v in (x, y)], 2).flatten(1)

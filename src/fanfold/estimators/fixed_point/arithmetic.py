@@ -45,8 +45,8 @@ class Arithmetic(ABC, Generic[V]):
     # What a reader has to know
 
     @abstractmethod
-    def _entered(self, name: str, fraction: int) -> V:
-        """The whole numbers of a port."""
+    def _entered(self, name: str, fraction: int, bits: int) -> V:
+        """The whole numbers of a port, of so many bits."""
 
     @abstractmethod
     def _constant(self, numbers: Tensor, fraction: np.ndarray) -> V:
@@ -94,12 +94,12 @@ class Arithmetic(ABC, Generic[V]):
 
     # What layers are written in
 
-    def entered(self, name: str) -> Scaled[V]:
-        """The port of that name."""
-        fraction = self._entered_fraction(name)
-        return Scaled(self._entered(name, fraction), np.array([fraction]), 1 << (PORT_BITS - 1))
+    def entered(self, name: str, bits: int = PORT_BITS) -> Scaled[V]:
+        """The port of that name, with 16 or 32 bits."""
+        fraction = self._entered_fraction(name, bits)
+        return Scaled(self._entered(name, fraction, bits), np.array([fraction]), 1 << (bits - 1))
 
-    def _entered_fraction(self, name: str) -> int:
+    def _entered_fraction(self, name: str, bits: int) -> int:
         return next(self._fractions)
 
     def matrix(self, weights: Tensor, bits: int | None = None) -> RoundedMatrix:

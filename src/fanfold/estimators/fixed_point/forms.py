@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 from torch import Tensor, nn
 
-from fanfold.estimators.fixed_point.arithmetic import Arithmetic
+from fanfold.estimators.fixed_point.shaped import ShapedArithmetic
 from fanfold.estimators.fixed_point.values import Scaled
 from fanfold.observation import Observation
 
@@ -60,7 +60,7 @@ class IntegerForm(Protocol):
         """
         ...
 
-    def written(self, arithmetic: Arithmetic[Any]) -> Mapping[str, Scaled[Any]]:
+    def written(self, arithmetic: ShapedArithmetic[Any]) -> Mapping[str, Scaled[Any]]:
         """The layers, with the weights that the network has now, in these operations: the value of each output."""
         ...
 

@@ -16,9 +16,10 @@ from fanfold.algorithms import LISTACP
 from fanfold.core.abilities import ability, offers
 from fanfold.core.settings import Checked, checks_arguments
 from fanfold.estimators.base import Bound, Grouped, InWholeNumbers, Kept, Preparable
-from fanfold.estimators.fixed_point.arithmetic import Arithmetic, Widths
+from fanfold.estimators.fixed_point.arithmetic import Widths
 from fanfold.estimators.fixed_point.forms import FormPort, integer_form
 from fanfold.estimators.fixed_point.readers import Calibrating, FakeQuantised
+from fanfold.estimators.fixed_point.shaped import ShapedArithmetic
 from fanfold.estimators.fixed_point.values import Scaled
 from fanfold.estimators.ofdm.beam_mixer import MixerSettings
 from fanfold.estimators.ofdm.grid_cnn import CNNSettings
@@ -170,7 +171,7 @@ class QuantisedNetwork(nn.Module):
             port.name: _parts(port, numbers[port.name]).reshape(-1, port.size).double() for port in self.form.inputs
         }
 
-    def written(self, arithmetic: Arithmetic[Any]) -> Mapping[str, Scaled[Any]]:
+    def written(self, arithmetic: ShapedArithmetic[Any]) -> Mapping[str, Scaled[Any]]:
         """The layers in the operations of a reader, with these weights: the value of each output."""
         return self.form.written(arithmetic)
 

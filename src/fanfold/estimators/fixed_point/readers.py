@@ -4,14 +4,16 @@ Numbers on grids of powers of two are exact in double precision, and sums of pro
 2^24 in single precision too, so that these are an integer program's bits.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from fanfold.estimators.fixed_point.arithmetic import PORT_BITS, Arithmetic, Widths
+from fanfold.estimators.fixed_point.arithmetic import Widths
 from fanfold.estimators.fixed_point.rounding import half_up, unit_of
+from fanfold.estimators.fixed_point.shaped import ShapedArithmetic
 from fanfold.estimators.fixed_point.values import RoundedMatrix, Scaled, finest
 
 SINGLE_EXACT = 1 << 24  # whole numbers up to here are exact in single precision
@@ -20,7 +22,12 @@ HEADROOM = 1.25  # over what is seen
 FINER = 3  # how many scales are tried that clip more and more
 
 
-class FakeQuantised(Arithmetic[Tensor]):
+def _headroom(bits: int) -> float:
+    """Over the largest number seen: what has bits to spare gives some of them for what was not seen."""
+    return HEADROOM * 2 ** max(0, (bits - 8) // 3)
+
+
+class FakeQuantised(ShapedArithmetic[Tensor]):
     """Computes values as tensors of numbers `(batch, size)`, in double precision.
 
     Args:
@@ -51,22 +58,26 @@ class FakeQuantised(Arithmetic[Tensor]):
         super().__init__(widths, fractions, pairs_fit=pairs_fit, noise_var=noise_var)
         self.ports = ports
 
-    def _entered(self, name: str, fraction: int) -> Tensor:
-        unit, most = np.ldexp(1.0, -fraction), 1 << (PORT_BITS - 1)
+    def _entered(self, name: str, fraction: int, bits: int) -> Tensor:
+        unit, most = np.ldexp(1.0, -fraction), 1 << (bits - 1)
         return half_up(self.ports[name].double(), np.array([fraction])).clamp(-most * unit, (most - 1) * unit)
 
     def _constant(self, numbers: Tensor, fraction: np.ndarray) -> Tensor:
         return numbers[None]
 
     def _product(self, x: Scaled[Tensor], weights: RoundedMatrix, outer: int, inner: int) -> Tensor:
-        steep = max(np.abs(weights.fraction).max(), np.abs(x.fraction).max())
-        exact = weights.row_sum * x.largest <= SINGLE_EXACT and steep <= SINGLE_FRACTION // 2
-        carrier = torch.float32 if exact else torch.float64
+        carrier = self._carrier(x, weights)
         seen, numbers = x.value.to(carrier), weights.numbers.to(carrier)
         if outer * inner == 1:
             return (seen @ numbers.mT).double()
         seen = seen.reshape(len(seen), outer, numbers.shape[1], inner)
         return (numbers @ seen).flatten(1).double()
+
+    def _carrier(self, x: Scaled[Tensor], weights: RoundedMatrix) -> torch.dtype:
+        """The type in which the sums of a product are exact."""
+        steep = max(np.abs(weights.fraction).max(), np.abs(x.fraction).max())
+        exact = weights.row_sum * x.largest <= SINGLE_EXACT and steep <= SINGLE_FRACTION // 2
+        return torch.float32 if exact else torch.float64
 
     def _rounded(self, x: Scaled[Tensor], fraction: np.ndarray, name: str | None) -> Tensor:
         return half_up(x.value, fraction) if (x.fraction > fraction).any() else x.value
@@ -105,6 +116,32 @@ class FakeQuantised(Arithmetic[Tensor]):
         slope = rise[:, 1:] + rise[:, :-1]  # half of either neighbour's
         return tables[picked, at] + slope[picked, at] * (x.value - x.value.detach())
 
+    def _joined(self, left: Tensor, right: Tensor, outer: int) -> Tensor:
+        batch = max(len(left), len(right))  # numbers of the layer itself have none
+        return torch.cat([x.expand(batch, -1).reshape(batch, outer, -1) for x in (left, right)], 2).flatten(1)
+
+    def _convolved(
+        self, x: Scaled[Tensor], weights: RoundedMatrix, shape: tuple[int, int, int], kernel: tuple[int, int]
+    ) -> Tensor:
+        carrier = self._carrier(x, weights)
+        picture = x.value.to(carrier).reshape(-1, *shape).permute(0, 3, 1, 2)
+        taps = weights.numbers.to(carrier).reshape(-1, *kernel, shape[2]).permute(0, 3, 1, 2)
+        out = nn.functional.conv2d(picture, taps, padding=(kernel[0] // 2, kernel[1] // 2))
+        return out.permute(0, 2, 3, 1).flatten(1).double()
+
+    def _regarded(self, x: Scaled[Tensor], fraction: np.ndarray) -> Tensor:
+        return x.value * unit_of(fraction - x.fraction).to(x.value.device)
+
+    def _octaves(self, x: Scaled[Tensor], first: int, count: int, digits: int) -> Tensor:
+        whole = x.value / float(unit_of(x.fraction)[0])
+        whole = whole.clamp(2.0 ** (first + digits), 2.0 ** (first + digits + count))
+        octave = torch.frexp(whole.detach())[1] - 1 - digits - first
+        within = torch.ldexp(whole, -(octave + first + digits))  # from 1 to 2
+        return octave + half_up(within, np.array([digits])) - 1
+
+    def _fractions_for(self, x: Scaled[Tensor], bits: int, shape: tuple[int, ...], axes: tuple[int, ...]) -> np.ndarray:
+        return np.array([next(self._fractions) for _ in range(math.prod(shape[axis] for axis in axes))])
+
 
 class Calibrating(FakeQuantised):
     """Chooses the fractions while it computes: each is that of the least squared error on what comes in.
@@ -133,8 +170,8 @@ class Calibrating(FakeQuantised):
         super().__init__(ports, widths, pairs_fit=pairs_fit, noise_var=noise_var)
         self.chosen: list[int] = []
 
-    def _entered_fraction(self, name: str) -> int:
-        self.chosen.append(finest(HEADROOM * float(self.ports[name].abs().max()), PORT_BITS))
+    def _entered_fraction(self, name: str, bits: int) -> int:
+        self.chosen.append(finest(HEADROOM * float(self.ports[name].abs().max()), bits))
         return self.chosen[-1]
 
     def _fraction_for(self, x: Scaled[Tensor], bits: int, least: int | None) -> int:
@@ -152,3 +189,18 @@ class Calibrating(FakeQuantised):
         best = first + int(np.argmin(losses))
         self.chosen.append(best if least is None else max(best, least))
         return self.chosen[-1]
+
+    def _fractions_for(self, x: Scaled[Tensor], bits: int, shape: tuple[int, ...], axes: tuple[int, ...]) -> np.ndarray:
+        seen = x.value.reshape(-1, *shape).movedim([1 + axis for axis in axes], [*range(len(axes))])
+        seen = seen.reshape(math.prod(shape[axis] for axis in axes), -1)
+        largest = _headroom(bits) * seen.abs().amax(1, keepdim=True)
+        first = np.array([finest(size, bits) for size in largest.flatten().tolist()])
+        numbers, losses = torch.cat([seen, largest], 1), []
+        for fraction in (first + k for k in range(FINER)):
+            unit = unit_of(fraction)[:, None]
+            most = ((1 << (bits - 1)) - 1) * unit
+            on_grid = torch.clamp(half_up(numbers, fraction[:, None]), -most, most)
+            losses.append((on_grid - numbers).square().sum(1))
+        chosen = first + torch.stack(losses).argmin(0).numpy()
+        self.chosen += chosen.tolist()
+        return chosen

@@ -4,6 +4,7 @@ import math
 from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from fanfold.estimators.fixed_point.rounding import to_even
@@ -27,6 +28,9 @@ class Scaled(NamedTuple, Generic[V]):
     largest: int
 
 
+ONE_SCALE = np.zeros(1, np.int64)
+
+
 class RoundedMatrix(NamedTuple):
     """Weights on their grid: the numbers, with gradients, the fraction of each row, and the largest row.
 
@@ -40,18 +44,18 @@ class RoundedMatrix(NamedTuple):
     numbers: Tensor  # (rows, columns)
     fraction: np.ndarray  # (rows,)
     bits: int
+    columns: np.ndarray = ONE_SCALE  # what the fraction of each entry that goes in is beyond that of the first
 
     @property
     def integers(self) -> np.ndarray:
         """The whole numbers, int8 or int16."""
-        whole = np.ldexp(self.numbers.detach().cpu().numpy(), self.fraction[:, None])
+        whole = np.ldexp(self.numbers.detach().cpu().numpy(), self.fraction[:, None] - self.columns)
         return whole.astype(np.int8 if self.bits <= BYTE_BITS else np.int16)
 
     @property
     def row_sum(self) -> int:
         """The largest sum of absolute whole numbers in a row."""
-        sums = self.numbers.detach().abs().sum(1).cpu().numpy()
-        return int(np.ldexp(sums, self.fraction).max())
+        return int(np.abs(self.integers.astype(np.int64)).sum(1).max())
 
 
 def finest(largest: float, bits: int) -> int:
@@ -61,18 +65,21 @@ def finest(largest: float, bits: int) -> int:
     return math.floor(math.log2(((1 << (bits - 1)) - 1) / largest))
 
 
-def quantised_rows(weights: Tensor, bits: int, *, pairs_fit: bool = False) -> RoundedMatrix:
+def quantised_rows(
+    weights: Tensor, bits: int, *, pairs_fit: bool = False, columns: np.ndarray = ONE_SCALE
+) -> RoundedMatrix:
     """A matrix on its grid, with the fraction of each row: the largest that clips nothing.
+
+    Where entries that go in have fractions of their own, `columns` beyond that of the first, weights make up for it.
 
     Where pairs are to fit, `255 (|w1| + |w2|) <= 32767` holds for neighbours in rows of 8 bits.
     """
     weights = weights.double()
-    sizes = weights.detach().abs().amax(1)
+    sizes = torch.ldexp(weights.detach().abs(), torch.from_numpy(-columns).to(weights.device)).amax(1)
     fraction = np.array([finest(size, bits) for size in sizes.tolist()])
     if pairs_fit and bits <= BYTE_BITS:
-        whole = np.abs(
-            RoundedMatrix(to_even(weights.detach(), fraction[:, None]), fraction, bits).integers.astype(np.int64)
-        )
+        rounded = to_even(weights.detach(), fraction[:, None] - columns)
+        whole = np.abs(RoundedMatrix(rounded, fraction, bits, columns).integers.astype(np.int64))
         pairs = whole[:, :-1] + whole[:, 1:] if whole.shape[1] > 1 else whole
         fraction = fraction - (BYTE * pairs.max(1) > PAIR_LIMIT)
-    return RoundedMatrix(to_even(weights, fraction[:, None]), fraction, bits)
+    return RoundedMatrix(to_even(weights, fraction[:, None] - columns), fraction, bits, columns)

@@ -1,0 +1,140 @@
+"""The channel networks in whole numbers: little is lost, and every machine gives the same bits."""
+
+import copy
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+import fanfold as ff
+from fanfold.core.streams import generator_of
+from fanfold.core.units import nmse_db
+from fanfold.deploy.integer import (
+    CompiledProgram,
+    IntegerEstimator,
+    TorchProgram,
+    drafted,
+    golden_vectors,
+    load_program,
+    play,
+    program_to_c,
+    save_program,
+    to_integers,
+)
+from fanfold.deploy.integer.onnx_form import onnx_model
+from fanfold.estimators import quantised
+from fanfold.estimators.ofdm import BeamMixer, CNNSettings, GridCNN, MixerSettings
+from integer_programs import random_inputs
+from machines import MACHINES, need
+from test_integer_c import STRICT, run
+
+CHANNELS = ff.problems.OFDMChannel(pilots="comb-4", snr_db=(0, 20))
+MAKE = {
+    "beam-mixer": lambda **known: BeamMixer.of(CHANNELS, MixerSettings(48, 6, 2, 6, 24, 16, **known)),
+    "grid-cnn": lambda **known: GridCNN.of(CHANNELS, CNNSettings(width=16, depth=3, **known)),
+}
+LIMITS = {"w16a16": 0.02, "w8a12": 0.1, "w8a8": 0.3}  # dB
+
+
+def shaken(kind: str, **known: bool):
+    """A network whose weights have moved, all of them, and which still estimates."""
+    net, generator = MAKE[kind](**known), torch.Generator().manual_seed(1)
+    net.prepare(*CHANNELS.sample(400, generator_of(0)))
+    for p in net.parameters():
+        p.data += 0.02 * torch.randn(p.shape, generator=generator)
+    return net
+
+
+@pytest.fixture(scope="module", params=MAKE)
+def net(request):
+    return shaken(request.param)
+
+
+@pytest.fixture(scope="module")
+def observed():
+    return CHANNELS.sample(200, generator_of(1))[1]
+
+
+@pytest.fixture(scope="module")
+def program(net, observed):
+    return to_integers(net, observed, "w8a8", name="p")
+
+
+@pytest.mark.parametrize("widths", LIMITS)
+def test_little_is_lost_at_every_snr(net, observed, widths):
+    whole = quantised(net, widths, observed)
+    for snr_db in (0, 10, 20):
+        x, obs = CHANNELS.held_out().shifted(snr_db=float(snr_db)).sample(150, generator_of(2))
+        with torch.no_grad():
+            floating = nmse_db(net(obs).x, x)
+            assert floating < -8  # it estimates something
+            assert nmse_db(whole(obs).x, x) < floating + LIMITS[widths]
+
+
+def test_what_is_trained_is_the_program_bit_for_bit(net, observed):
+    _, obs = CHANNELS.held_out().sample(20, generator_of(3))
+    for widths in LIMITS:
+        whole = quantised(net, widths, observed)
+        assert torch.equal(IntegerEstimator(drafted(whole))(obs).x, whole(obs).x.detach())
+
+
+def test_every_form_of_the_program_gives_the_player_s_bits(program, tmp_path):
+    inputs = random_inputs(program, 12, 0)
+    wanted = play(program, inputs)["x_hat"]
+    assert np.array_equal(play(load_program(save_program(program, tmp_path / "p")), inputs)["x_hat"], wanted)
+    tensors = {name: torch.from_numpy(value) for name, value in inputs.items()}
+    assert np.array_equal(TorchProgram(program)(tensors)["x_hat"].numpy(), wanted)
+    model = onnx_model(program).SerializeToString()
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    assert np.array_equal(session.run(["x_hat"], inputs)[0], wanted)
+    assert np.array_equal(CompiledProgram(program)(program, inputs)["x_hat"], wanted)
+
+
+@pytest.mark.parametrize("name", ["aarch64", "arm"])
+def test_other_machines_give_the_player_s_bits(program, tmp_path, name):
+    compiler, flags, player = MACHINES[name]
+    need(compiler, *player)
+    program_to_c(program, golden_vectors(program, random_inputs(program, 6, 0))).write(tmp_path)
+    assert run(compiler, *flags, *STRICT, "p.c", "-o", "p", folder=tmp_path) == 0
+    assert run(*player, "./p", folder=tmp_path) == 0
+
+
+def test_matrices_multiply_words_and_their_sums_stay_within_32_bits(program):
+    products = [op for op in program.operations if op.kind == "MATMUL"]
+    for op in products[1:]:  # the first one adds up the power of the pilots
+        assert program.dtypes[op.name] == "int32"
+    of_bytes = [op for op in products if op.weights.dtype == np.int8 and program.dtypes[op.source] == "int8"]
+    spent = sum(op.weights.size * op.outer * op.inner for op in of_bytes)
+    assert spent > 0.4 * program.multiply_accumulates  # of small networks; the filter keeps its digits
+
+
+def test_a_channel_of_another_power_is_estimated_as_well(net, observed):
+    whole = quantised(net, "w16a16", observed)
+    x, obs = CHANNELS.held_out().shifted(snr_db=10.0).sample(150, generator_of(4))
+    weaker = ff.Observation(obs.y / 8, obs.A, obs.noise_var / 64)
+    with torch.no_grad():
+        assert nmse_db(whole(weaker).x, x / 8) < nmse_db(whole(obs).x, x) + 0.1
+
+
+def test_a_known_power_is_not_measured(observed):
+    net = shaken("beam-mixer", known_power=True)
+    x, obs = CHANNELS.held_out().shifted(snr_db=10.0).sample(150, generator_of(5))
+    with torch.no_grad():
+        assert nmse_db(quantised(net, "w16a16", observed)(obs).x, x) < nmse_db(net(obs).x, x) + 0.02
+
+
+def test_training_in_whole_numbers_moves_every_weight_that_makes_the_estimate(net, observed):
+    whole = quantised(copy.deepcopy(net), "w8a8", observed)
+    x, obs = CHANNELS.sample(16, generator_of(6))
+    (whole(obs).x - x).abs().square().mean().backward()
+    for name, p in whole.network.named_parameters():
+        if not name.startswith(("hidden", "spread")):  # which say the error variance
+            assert p.grad is not None, name
+            assert torch.isfinite(p.grad).all(), name
+            assert (p.grad != 0).any(), name
+
+
+def test_the_noise_has_to_be_known(net, observed):
+    with pytest.raises(ValueError, match="pass noise_var"):
+        to_integers(net, ff.Observation(observed.y, observed.A))
