@@ -80,12 +80,12 @@ class NoiseSplit(Checked):
 
     def differences(self, halves: Halves, network: Estimate, baseline: Estimate) -> Tensor:
         """`‖A x_network - y₂‖² - ‖A x_baseline - y₂‖²` of each sample, in double precision: `(batch,)`."""
-        seen, beside = self._measured(halves.obs, network.x), self._measured(halves.obs, baseline.x)
+        seen, beside = self.measured(halves.obs, network.x), self.measured(halves.obs, baseline.x)
         wide = double(halves.judge.dtype)  # before squaring: what single precision cannot hold would be no number
         gap, left = seen.to(wide) - beside.to(wide), beside.to(wide) - halves.judge.to(wide)
         return (power(gap) + 2 * (gap * left.conj()).real).flatten(1).sum(-1)
 
-    def _measured(self, obs: Observation, x: Tensor) -> Tensor:
+    def measured(self, obs: Observation, x: Tensor) -> Tensor:
         """What an estimate says of the measurements; without an operator, it is of what y is."""
         if obs.A is not None:
             return obs.A @ x
