@@ -214,13 +214,16 @@ RARE = (
     posing.WithScene,
     posing.KnownWaveform,
     posing.Restrictable,
+    posing.ErringModel,
+    posing.DrawnInGroups,
 )
 
 
 class Strange(Offset):
     """Has what an offset has not, by name."""
 
-    likelihood = layout = mask = scene = None
+    likelihood = layout = mask = scene = groups = None
+    true_A = None  # noqa: N815 - its name in the mathematics
     restricted = Offset.shifted
     window, resolution, gain, has_posterior = (0.0, 1.0), 0.1, "known", False
 
