@@ -8,6 +8,7 @@ import torch
 
 import fanfold as ff
 from fanfold.cli import main as cli
+from fanfold.core.machine import World
 from fanfold.core.streams import generator_of
 from fanfold.core.units import nmse_db
 from fanfold.deploy.integer import (
@@ -419,6 +420,14 @@ def test_training_and_quantising_is_one_command(tmp_path, capsys):
     assert not (tmp_path / "other").exists()  # nothing is trained for nothing
     assert cli.run(["train", "--config", str(tmp_path / "run-w16a16/config.toml")]) != 0
     assert "take the config of that" in capsys.readouterr().err
+
+
+def test_training_of_several_processes_is_not_quantised_in_one_go(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("fanfold.cli.training.join_world", lambda device: World(rank=1, size=2))
+    words = ["compressed-sensing", "--n", "20", "--m", "12", "lista-cp", "--layers", "2", "--quantise", "w8a8"]
+    assert cli.run(["train", *words, "--run-dir", str(tmp_path / "run")]) != 0
+    assert "run fanfold quantise RUN" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_that_stopped_before_its_first_checkpoint_does_not_begin_from_nothing(tmp_path, monkeypatch, capsys):

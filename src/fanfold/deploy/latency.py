@@ -190,6 +190,7 @@ def _timed_in_integers(whole: InWholeNumbers, example: Observation, budget: floa
         Timing.of(timed_us(call, calls)),
         budget,
         multiply_accumulates=program.multiply_accumulates,
+        weight_bytes=program.weight_bytes,
         note="in whole numbers",
     )
 

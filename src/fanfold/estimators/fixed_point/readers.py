@@ -134,9 +134,6 @@ class FakeQuantised(ShapedArithmetic[Tensor]):
         within = torch.ldexp(whole, -(octave + first + digits))  # from 1 to 2
         return octave + half_up(within, np.array([digits])) - 1
 
-    def _fractions_for(self, x: Scaled[Tensor], bits: int, shape: tuple[int, ...], axes: tuple[int, ...]) -> np.ndarray:
-        return np.array([next(self._fractions) for _ in range(math.prod(shape[axis] for axis in axes))])
-
 
 class Calibrating(FakeQuantised):
     """Chooses the fractions while it computes: each is that of the least squared error on what comes in.
