@@ -426,7 +426,7 @@ def test_training_of_several_processes_is_not_quantised_in_one_go(tmp_path, monk
     monkeypatch.setattr("fanfold.cli.training.join_world", lambda device: World(rank=1, size=2))
     words = ["compressed-sensing", "--n", "20", "--m", "12", "lista-cp", "--layers", "2", "--quantise", "w8a8"]
     assert cli.run(["train", *words, "--run-dir", str(tmp_path / "run")]) != 0
-    assert "run fanfold quantise RUN" in capsys.readouterr().err
+    assert "then fanfold quantise RUN" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 

@@ -114,7 +114,7 @@ def _train(
     world = join_world(torch.device(device))  # chooses the GPU of this process
     if widths is not None and world.size > 1:
         raise ValueError(
-            "one process trains in whole numbers: leave out --quantise under torchrun, and run fanfold quantise RUN then."
+            "one process trains in whole numbers: leave out --quantise under torchrun; then fanfold quantise RUN."
         )
     net = settings.build(problem).to(device)
     if widths is not None:
