@@ -394,14 +394,7 @@ def test_a_quantised_run_resumes_is_kept_and_leaves_as_an_integer_program(tmp_pa
     assert "take c" in capsys.readouterr().err
 
     (tmp_path / "profile.toml").write_text(PROFILE)
-    words = [
-        "certify",
-        f"{path}-w8a12",
-        "--profile",
-        str(tmp_path / "profile.toml"),
-        "--out",
-        str(tmp_path / "release"),
-    ]
+    words = ["certify", f"{path}-w8a12", "--profile", str(tmp_path / "profile.toml")]
     assert cli.run([*words, "--out", str(tmp_path / "release")]) == 0
     program = load_program(tmp_path / "release/integer/estimator.safetensors")
     assert torch.equal(IntegerEstimator(program)(obs).x, whole(obs).x.detach())

@@ -183,7 +183,7 @@ def _timed(backend: str, estimator: Estimator, example: Observation, budget: flo
 def _timed_in_integers(whole: InWholeNumbers, example: Observation, budget: float, calls: int) -> BackendLatency:
     """The times of the C of an integer program, called from Python."""
     program = drafted(whole)
-    numbers = {name: value[:1].double().numpy() for name, value in whole.form.numbers(example).items()}
+    numbers = {name: value[:1].resolve_conj().numpy() for name, value in whole.form.numbers(example).items()}
     call = CompiledProgram(program).prepared({port.name: port.integers(numbers[port.name]) for port in program.inputs})
     return BackendLatency(
         "c",

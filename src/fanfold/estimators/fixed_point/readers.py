@@ -113,7 +113,7 @@ class FakeQuantised(ShapedArithmetic[Tensor]):
 
     def _joined(self, left: Tensor, right: Tensor, outer: int) -> Tensor:
         batch = max(len(left), len(right))  # numbers of the layer itself have none
-        return torch.cat([x.expand(batch, -1).reshape(batch, outer, -1) for x in (left, right)], 2).flatten(1)
+        return torch.cat([x.expand(batch, -1).unflatten(1, (outer, -1)) for x in (left, right)], 2).flatten(1)
 
     def _convolved(
         self, x: Scaled[Tensor], weights: RoundedMatrix, shape: tuple[int, int, int], kernel: tuple[int, int]
