@@ -64,8 +64,8 @@ def main(kind: str, weights: str, source: str) -> None:
         program = drafted(whole, kind.replace("-", "_"))
         taken = times_in_c(program)
         print(
-            f"{kind} {widths}: loss in dB {losses}, mismatches {mismatches(program)}, C {taken.median:.0f} µs (median), "
-            f"{taken.p99:.0f} (p99)"
+            f"{kind} {widths}: loss in dB {losses}, mismatches {mismatches(program)}, C {taken.median:.0f} µs, "
+            f"p99 {taken.p99:.0f} µs"
         )
 
 
