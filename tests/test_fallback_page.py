@@ -6,12 +6,23 @@ from pathlib import Path
 PAGE = (Path(__file__).parent.parent / "docs/fallback.md").read_text()
 
 
+CODE, TEACHING = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+
+
 def test_the_example_falls_back():
     names: dict = {}
-    (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    exec(code, names)
+    exec(CODE, names)
     x, obs, guard = names["x"], names["obs"], names["guard"]
     lost = (names["x_hat"] - x).square().sum()
     assert lost <= 1.05 * (names["safe"](obs).x - x).square().sum()
     assert lost < (names["net"](obs).x - x).square().sum()
     assert guard.condition == "fallback"
+
+
+def test_a_hundred_pairs_teach_it_the_new_place():
+    names: dict = {}
+    exec(CODE + TEACHING, names)
+    x, obs = names["x"], names["obs"]
+    error, before, safe = ((names[of](obs).x - x).square().sum() for of in ("better", "net", "safe"))
+    assert error < 0.8 * before
+    assert error <= safe

@@ -90,6 +90,14 @@ MISTAKES = {  # a verb, then what is wrong with which words
         "folder": [RUN, "folder"],
         "markup": [RUN, f"{MARKUP}.npy"],
     },
+    "adapt": {
+        "flag": [RUN, "--out", "new", "--observations", "y.npy", "--layrs"],
+        "value": [RUN, "--out", "new"],
+        "missing": [RUN, "--out", "new", "--pairs", "nowhere.npz"],
+        "few": [RUN, "--out", "new", "--observations", "y.npy"],
+        "folder": [RUN, "--out", "folder/new/er", "--observations", "y.npy"],
+        "markup": [RUN, "--out", "new", "--pairs", f"{MARKUP}.npz"],
+    },
     "reproduce": {
         "flag": ["sparse-limit", "--layrs"],
         "value": ["sparse-limit", "--seed", "1e99"],

@@ -89,7 +89,7 @@ def apply_to_file(
         network.strength = strength
     elif strength != 1:
         raise ValueError("this network has no classical algorithm to go back to: leave --strength at 1.")
-    obs = _observe(y, net, outline, noise_var)
+    obs = observed(measurements(y), y, net, outline, noise_var)
     estimate = net(obs)
     if on_remark is not None and (usual := run.kept(USUAL)) is not None:
         for sentence in UsualRange(net, checked_usual(usual, run.file_of(USUAL))).remarks(obs, estimate):
@@ -178,8 +178,20 @@ def interval_around(
     return intervals(obs)
 
 
-def _observe(y: Path, net: nn.Module, outline: Outline, noise_var: float | None) -> Observation:
-    """Measurements of a file, with the operator and the noise variance of the training problem."""
+def observed(values: Tensor, y: Path, net: nn.Module, outline: Outline, noise_var: float | None) -> Observation:
+    """Measurements of a file, with the operator and the noise variance of the training problem, in its precision.
+
+    Args:
+        values: The measurements.
+        y: The file that held them.
+        net: The network that is to take them.
+        outline: What the network was built from.
+        noise_var: Their noise variance, if it is another than the problem's.
+
+    Raises:
+        ValueError: If they are complex where the problem's are real, or each has an operator or a noise variance of its
+            own.
+    """
     example = outline.observation
     A = example.A
     if A is not None and A.varies:
@@ -187,7 +199,9 @@ def _observe(y: Path, net: nn.Module, outline: Outline, noise_var: float | None)
             f"each measurement of {outline.name} has an operator of its own, which {y} does not hold: apply "
             "the network in Python, net(Observation(y, Batched(matrices), noise_var))."
         )
-    measured, var = _read(y, example), _noise_var(y, net, outline, noise_var)
+    if values.is_complex() and not example.y.is_complex():
+        raise ValueError(f"{y} holds {values.dtype} and the problem's measurements are real; pass real ones.")
+    measured, var = values.to(example.y.dtype), _noise_var(y, net, outline, noise_var)
     if var is not None and example.noise_var is not None and example.noise_var.ndim:
         var = var.expand(*measured.shape[:-1], 1)  # as it is drawn
     return Observation(measured, A, var)
@@ -213,12 +227,9 @@ def _noise_var(y: Path, net: nn.Module, outline: Outline, given: float | None) -
     return None
 
 
-def _read(y: Path, example: Observation) -> Tensor:
-    """The array of a file, in the precision of the problem's measurements."""
-    measured = torch.as_tensor(read_csv(y).values if y.suffix.lower() == ".csv" else array_of(y))
-    if measured.is_complex() and not example.y.is_complex():
-        raise ValueError(f"{y} holds {measured.dtype} and the problem's measurements are real; pass real ones.")
-    return measured.to(example.y.dtype)
+def measurements(y: Path) -> Tensor:
+    """The array of an `.npy` or `.csv` file."""
+    return torch.as_tensor(read_csv(y).values if y.suffix.lower() == ".csv" else array_of(y))
 
 
 def _beside(out: Path, what: str) -> Path:

@@ -31,6 +31,7 @@ VERBS = {  # verb: the module of fanfold.cli that holds it, and what it does
     "runs": ("trained", "List run directories."),
     "evaluate": ("trained", "Error of a trained run against its peers and limits, over conditions."),
     "apply": ("trained", "Use a trained run on your own measurements."),
+    "adapt": ("adapting", "Adapt a trained run to another place, from few pairs or measurements alone."),
     "time": ("timing", "Time one call of a trained run in each backend, against a slot and this machine's floors."),
     "reproduce": ("studies", "Run a published experiment: goals, measured values, PASS or FAIL."),
     "report": ("trained", "Write the page of a run."),

@@ -15,7 +15,12 @@ from fanfold.runs.directory import Run
 
 
 def certify(
-    run: RunPath, profile: Path, against: Path | None = None, out: Path | None = None, overwrite: bool = False
+    run: RunPath,
+    profile: Path,
+    against: Path | None = None,
+    sign: Path | None = None,
+    out: Path | None = None,
+    overwrite: bool = False,
 ) -> Result:
     """Measure a trained run against a profile and write its release, with the certificate; exit code 1 if it fails.
 
@@ -23,6 +28,7 @@ def certify(
         run: Its run directory.
         profile: A TOML file with the declared domain and the limits.
         against: The folder of the release before: what moved is said, and what got worse fails.
+        sign: A file with a private key, which signs the release if it passes; needs model-signing.
         out: The folder for the release; release in the run directory if not given.
         overwrite: Replace a release that is in the folder of --out.
     """
@@ -31,11 +37,15 @@ def certify(
     check_folder(folder.parent)
     if out is not None and out.exists() and not overwrite:
         raise ValueError(f"{out} exists; choose another folder, or replace the release in it with --overwrite.")
-    release = certify_release(stored, profile, folder, against=against, write_page=write_release_page, say=note)
+    release = certify_release(
+        stored, profile, folder, against=against, sign=sign, write_page=write_release_page, say=note
+    )
     certificate = release.certificate
     show(filled(certificate.table))
     for sentence in certificate.moved:
         note(f"moved: {sentence}")
+    if sign is not None:
+        note(f"signed with {sign}" if certificate.passed else "not signed, as it does not pass")
     note(f"{certificate.verdict} Written: {folder}; open {folder / 'certificate.html'}")
     return {
         "folder": str(folder),
@@ -48,15 +58,18 @@ def certify(
 
 
 def verify(
-    bundle: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="BUNDLE")], allow_program: bool = False
+    bundle: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="BUNDLE")],
+    key: Path | None = None,
+    allow_program: bool = False,
 ) -> Result:
     """Check a release on this machine: hashes, certificate, and golden vectors in torch, ONNX Runtime and C.
 
     Args:
         bundle: The folder of the release. Nothing of it is trusted: it is read, and none of its programs is started.
+        key: A file with the public key of who has to have signed the release; needs model-signing.
         allow_program: Compile and run the C of the release as it is, where this fanfold would write another.
     """
-    verification = verify_bundle(bundle, allow_program=allow_program)
+    verification = verify_bundle(bundle, key=key, allow_program=allow_program)
     show(verification.table)
     note(f"{bundle}: {verification.verdict}")
     return {

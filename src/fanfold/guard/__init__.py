@@ -15,6 +15,7 @@ from fanfold.evaluation.scores import (
     pit,
     uniform_histogram,
 )
+from fanfold.guard.adaptation import Adaptation, adapt
 from fanfold.guard.calibrated_variance import CalibratedVariance, calibrate_variance
 from fanfold.guard.conformal import Conformal, conformal
 from fanfold.guard.fallback import Guarded, NoiseSplit, Trusting, guarded
@@ -61,6 +62,7 @@ __all__ = [
     "LC2ST",
     "SBC",
     "TARP",
+    "Adaptation",
     "Added",
     "Amplified",
     "BeyondPrior",
@@ -96,6 +98,7 @@ __all__ = [
     "TrainingGuard",
     "Trusting",
     "UsualRange",
+    "adapt",
     "calibrate_variance",
     "calibration_curve",
     "conformal",

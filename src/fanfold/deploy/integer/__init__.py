@@ -7,7 +7,7 @@ from fanfold.deploy.integer.drafting import Drafting, drafted
 from fanfold.deploy.integer.estimator import CompiledProgram, IntegerEstimator, compiled
 from fanfold.deploy.integer.files import fingerprint_of_program, load_program, save_program
 from fanfold.deploy.integer.golden import GoldenVectors, golden_vectors, hex_text, hex_vectors
-from fanfold.deploy.integer.intervals import Range
+from fanfold.deploy.integer.intervals import Range, UnprovedError
 from fanfold.deploy.integer.onnx_form import program_to_onnx
 from fanfold.deploy.integer.operations import (
     Add,
@@ -54,6 +54,7 @@ __all__ = [
     "Sub",
     "TorchProgram",
     "Transpose",
+    "UnprovedError",
     "Windows",
     "compiled",
     "drafted",

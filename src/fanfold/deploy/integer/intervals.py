@@ -10,8 +10,29 @@ import numpy as np
 
 from fanfold.deploy.integer import operations as ops
 
+INT48_MOST = ops.highest("int48")  # the widest accumulator
 FLOAT64_EXACT = 1 << 53  # whole numbers up to here are exact in float64
 MOST_SHIFT = 47
+
+
+class UnprovedError(ValueError):
+    """An operation may overflow: no accumulator is proved to hold what it computes.
+
+    Args:
+        sentence: What may be reached, where, and what to do.
+        operation: The name of the operation.
+        bound: What it may reach.
+        limit: The most that what it is computed in holds.
+
+    Example:
+        >>> from fanfold.deploy.integer import UnprovedError
+        >>> UnprovedError("r may reach 40000", "r", 40000, 32767).operation
+        'r'
+    """
+
+    def __init__(self, sentence: str, operation: str, bound: int, limit: int):
+        super().__init__(sentence)
+        self.operation, self.bound, self.limit = operation, bound, limit
 
 
 class Range(NamedTuple):
@@ -92,11 +113,12 @@ def _(op: ops.Rescale, source: Range) -> tuple[Range, Span]:
     if np.abs(op.shift).max() > MOST_SHIFT:
         raise ValueError(f"{op.name} shifts by {np.abs(op.shift).max()} bits; pass at most {MOST_SHIFT}.")
     longest = max(0, -int(op.shift.min()))
-    if source.magnitude << longest > FLOAT64_EXACT:
-        raise ValueError(f"{op.name} shifts {source.magnitude} by {longest} bits to the left, beyond 2^53.")
+    if (reached := source.magnitude << longest) > FLOAT64_EXACT:
+        sentence = f"{op.name} shifts {source.magnitude} by {longest} bits to the left, beyond 2^53."
+        raise UnprovedError(sentence, op.name, reached, INT48_MOST)
     half = rounding(op.shift)
-    reached = Range(source.low + half, source.high + half)
-    return Range(rescaled(source.low, op.shift), rescaled(source.high, op.shift)), reached.span
+    halved = Range(source.low + half, source.high + half)
+    return Range(rescaled(source.low, op.shift), rescaled(source.high, op.shift)), halved.span
 
 
 @bounded.register
@@ -133,8 +155,9 @@ def _(op: ops.Sub, left: Range, right: Range) -> tuple[Range, Span]:
 
 @bounded.register
 def _(op: ops.Mul, left: Range, right: Range) -> tuple[Range, Span]:
-    if left.magnitude * right.magnitude > FLOAT64_EXACT:
-        raise ValueError(f"{op.name} may reach {left.magnitude * right.magnitude}, beyond 2^53; rescale before.")
+    if (reached := left.magnitude * right.magnitude) > FLOAT64_EXACT:
+        sentence = f"{op.name} may reach {reached}, beyond 2^53; rescale before."
+        raise UnprovedError(sentence, op.name, reached, INT48_MOST)
     corners = np.stack(np.broadcast_arrays(*(a * b for a in left for b in right)))
     return Range(corners.min(0), corners.max(0)), NOTHING
 

@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from fanfold.deploy.integer.intervals import Range, bounded
+from fanfold.deploy.integer.intervals import INT48_MOST, Range, UnprovedError, bounded
 from fanfold.deploy.integer.operations import MatMul, Operation, highest, lowest
 
 FLOAT32_EXACT = 1 << 24  # whole numbers up to here are exact in float32
@@ -82,19 +82,22 @@ def refuse_unproved(row: RangeRow) -> None:
     """Refuse an operation that may overflow.
 
     Raises:
-        ValueError: With the name of the operation, the bound and the limit.
+        UnprovedError: With the name of the operation, the bound and the limit.
     """
     if row.holds:
         return
-    if row.bound > row.limit:
-        raise ValueError(
-            f"{row.operation} ({row.kind}) may reach {row.bound} and is computed within {row.limit}; widen it to "
-            "int48, or clamp or rescale what goes in."
+    place, bound, limit = f"{row.operation} ({row.kind})", row.bound, row.limit
+    if bound > limit:
+        advice = "clamp or rescale what goes in"
+        advice = advice if limit >= INT48_MOST else f"widen it to int48, or {advice}"
+        sentence = f"{place} may reach {bound} and is computed within {limit}; {advice}."
+    else:
+        bound, limit = max(row.high, -row.low - 1), highest(row.dtype)
+        sentence = (
+            f"{place} lies within {row.low} to {row.high}, which {row.dtype} does not hold ({lowest(row.dtype)} to "
+            f"{limit}); clamp it before, or give it a wider type."
         )
-    raise ValueError(
-        f"{row.operation} ({row.kind}) lies within {row.low} to {row.high}, which {row.dtype} does not hold "
-        f"({lowest(row.dtype)} to {highest(row.dtype)}); clamp it before, or give it a wider type."
-    )
+    raise UnprovedError(sentence, row.operation, bound, limit)
 
 
 def range_of_type(dtype: str, size: int) -> Range:

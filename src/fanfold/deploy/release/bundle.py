@@ -1,6 +1,7 @@
 """The folder of a release: its files with their hashes, read as something that anyone may have sent.
 
 manifest.json           every other file, with its size and SHA-256
+signature.json          who made it, over all others: there if the release was signed
 certificate.json        what was measured, against which limits
 certificate.html        the same to read
 model-card.md           what the model is for, where, and how good
@@ -27,6 +28,7 @@ from fanfold.core.files import file_hash, is_regular, read_regular, write_whole
 MANIFEST, CERTIFICATE, PAGE, CARD, BILL = (
     "manifest.json", "certificate.json", "certificate.html", "model-card.md", "bom.cdx.json",
 )  # fmt: skip
+SIGNATURE = "signature.json"  # the one file that the manifest does not list, as it is made after that
 PROFILE, GOLDEN, CELLS, RUN = "profile.toml", "golden.safetensors", "cells.safetensors", "run"
 CONFIG, ENVIRONMENT, WEIGHTS = "run/config.toml", "run/environment.json", "run/weights.safetensors"
 OPERATOR, ONNX, C_SOURCE = "run/operator.safetensors", "onnx/estimator.onnx", "c/estimator.c"
@@ -59,6 +61,9 @@ class Bundle:
     Args:
         path: The folder.
 
+    Attributes:
+        signed: How many bytes its signature has; 0 if it is not signed.
+
     Raises:
         ValueError: If it is no such folder, or something about it is not as it should be; says what.
     """
@@ -69,8 +74,8 @@ class Bundle:
         files = dict(_listed(self.path, ""))
         if MANIFEST not in files:
             raise ValueError(f"{self.path} has no {MANIFEST}: it is no release, or not a whole one.")
-        self.entries = _entries(self._json(MANIFEST, files[MANIFEST]))
-        files.pop(MANIFEST)
+        self.entries = _entries(self.parsed(MANIFEST, files.pop(MANIFEST)))
+        self.signed = files.pop(SIGNATURE, 0)
         for name in files:
             if name not in self.entries:
                 raise ValueError(f"{self.path} holds {name}, which its manifest does not list.")
@@ -107,9 +112,14 @@ class Bundle:
         Raises:
             ValueError: If it holds none.
         """
-        return self._json(name, self.entries[name].size)
+        return self.parsed(name, self.entries[name].size)
 
-    def _json(self, name: str, size: int) -> dict[str, Any]:
+    def parsed(self, name: str, size: int) -> dict[str, Any]:
+        """The object of a JSON file of so many bytes, whether the manifest lists it or not.
+
+        Raises:
+            ValueError: If it holds none, or is too large or too deep to be parsed.
+        """
         if size > MOST_TEXT:
             raise ValueError(f"{name} has {size} bytes, more than any text of a release ({MOST_TEXT}).")
         try:
@@ -158,7 +168,7 @@ def write_manifest(folder: Path) -> None:
     files = {
         name: {"sha256": file_hash(folder / name), "bytes": size}
         for name, size in sorted(_listed(folder, ""))
-        if name != MANIFEST
+        if name not in (MANIFEST, SIGNATURE)
     }
     write_whole(folder / MANIFEST, json.dumps({"schema": SCHEMA, "files": files}, indent=1).encode())
 
@@ -190,7 +200,7 @@ def _entries(data: dict[str, Any]) -> dict[str, Entry]:
     entries: dict[str, Entry] = {}
     for name, said in data["files"].items():
         parts = name.split("/")
-        if any(part in ("", ".", "..") or set(part) & set("\\:\0") for part in parts) or name == MANIFEST:
+        if any(part in ("", ".", "..") or set(part) & set("\\:\0") for part in parts) or name in (MANIFEST, SIGNATURE):
             raise ValueError(f"{MANIFEST} names {name[:60]!r}, which is no file within the release.")
         if not isinstance(said, dict) or not isinstance(said.get("sha256"), str) or type(said.get("bytes")) is not int:
             raise ValueError(f"{MANIFEST} says neither size nor SHA-256 of {name[:60]!r}.")

@@ -16,7 +16,6 @@ from fanfold.core.table import plain
 from fanfold.deploy.codegen import CompiledC, compiled, to_c
 from fanfold.deploy.cost import stored_numbers
 from fanfold.deploy.export import write_onnx
-from fanfold.deploy.integer import drafted
 from fanfold.deploy.lowering import Lowered, lowered
 from fanfold.deploy.release import bundle as layout
 from fanfold.deploy.release.against import compared, write_cells
@@ -28,6 +27,7 @@ from fanfold.deploy.release.hashes import code_hash, host
 from fanfold.deploy.release.measures import IntegerBuild, integer_results, latency_result, size_results
 from fanfold.deploy.release.profile import ReleaseProfile, read_profile
 from fanfold.deploy.release.results import ReleaseCertificate, ReleaseResult
+from fanfold.deploy.release.signature import signs_with
 from fanfold.estimators.base import InWholeNumbers, fingerprint_of
 from fanfold.observation import Estimator, Observation
 from fanfold.runs.directory import Run
@@ -61,6 +61,7 @@ def certify_release(
     *,
     against: str | Path | None = None,
     integer: IntegerBuild | None = None,
+    sign: str | Path | None = None,
     write_page: WritePage | None = None,
     say: Say = lambda line: None,
 ) -> Release:
@@ -72,19 +73,22 @@ def certify_release(
         folder: Where the release goes; one that is there is replaced.
         against: The folder of the release before, which gates this one.
         integer: An integer program to be released beside the float network; that of a quantised run if not given.
+        sign: The file of a private key, which signs the release if it passes.
         write_page: Writes the certificate as a page.
         say: Called with a line before what takes seconds.
 
     Raises:
         ValueError: If the profile, the run or the older release is not as it should be, a condition is none of the
-            problem's, or the network cannot be exported as the profile asks.
+            problem's, the network cannot be exported as the profile asks, or the key is none.
+        ImportError: If it is to be signed, and the library that does is not installed.
     """
     declared = read_profile(profile)
+    signs = None if sign is None else signs_with(sign)
     before = None if against is None else Bundle(against)
     _check_place(folder)
     net, problem = run.estimator(), run.draws()
     if (whole := ability(net, InWholeNumbers)) is not None:
-        integer, net = integer or IntegerBuild.of(drafted(whole)), whole.network
+        integer, net = integer or IntegerBuild.of_network(whole), whole.network
     golden = ReleaseVectors.of(problem, net)
     example = golden.observation(problem.A)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -98,11 +102,12 @@ def certify_release(
         measured = measure_cells(net, problem, declared)
         write_cells(place / layout.CELLS, measured.cells)
         results = [*measured.results, *results]
-        quantised = () if integer is None else measure_cells(integer.estimator, problem, declared).cells
-        results += integer_results(integer, declared.integers, measured.cells, quantised)
-        if integer is not None:
+        quantised = ()
+        if integer is not None and integer.estimator is not None:
+            quantised = measure_cells(integer.estimator, problem, declared).cells
             (place / layout.INTEGER).mkdir()
             integer.write(place / layout.INTEGER)
+        results += integer_results(integer, declared.integers, measured.cells, quantised)
         if declared.latency is not None:
             say(f"timing {declared.latency.rounds} rounds of {declared.latency.calls} calls")
             results.append(latency_result(net, example, declared.latency, in_c))
@@ -113,6 +118,8 @@ def certify_release(
             slower = None if declared.latency is None else declared.latency.slower
             certificate = compared(before, certificate, measured.cells, slower)
         _write_documents(certificate, place, write_page)
+        if signs is not None and certificate.passed:
+            signs(place)
         _replace(folder, place)
     return Release(folder, certificate)
 

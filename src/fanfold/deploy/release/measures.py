@@ -5,13 +5,22 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fanfold.deploy.codegen import CompiledC
-from fanfold.deploy.integer import IntegerEstimator, IntegerProgram, RangeRow, program_to_c, save_program
+from fanfold.deploy.integer import (
+    IntegerEstimator,
+    IntegerProgram,
+    RangeRow,
+    UnprovedError,
+    drafted,
+    program_to_c,
+    save_program,
+)
 from fanfold.deploy.latency import BackendLatency, one_core, time_backends, time_c
 from fanfold.deploy.release.against import LATENCY, difference
 from fanfold.deploy.release.bundle import C_SOURCE, ONNX, WEIGHTS
 from fanfold.deploy.release.cells import CellErrors
 from fanfold.deploy.release.profile import IntegerLimits, LatencyLimits, SizeLimits
 from fanfold.deploy.release.results import ReleaseResult
+from fanfold.estimators.base import InWholeNumbers
 from fanfold.observation import Estimator, Observation
 
 
@@ -19,9 +28,10 @@ class IntegerBuild(NamedTuple):
     """An integer program that is released beside the float network, with what is known of it.
 
     Attributes:
-        estimator: The program as an estimator.
+        estimator: The program as an estimator; None where there is none, as it may overflow.
         proof: What is proved of its operations.
         write: Writes its files into a folder, and gives their paths.
+        unproved: Why there is no program.
 
     Example:
         >>> from fanfold.deploy.integer import Draft
@@ -33,9 +43,10 @@ class IntegerBuild(NamedTuple):
         'x_hat'
     """
 
-    estimator: Estimator
+    estimator: Estimator | None
     proof: Sequence[RangeRow]
     write: Callable[[Path], Sequence[Path]]
+    unproved: UnprovedError | None = None
 
     @classmethod
     def of(cls, program: IntegerProgram) -> "IntegerBuild":
@@ -50,6 +61,18 @@ class IntegerBuild(NamedTuple):
             return [kept, *program_to_c(program).write(folder)]
 
         return cls(IntegerEstimator(program), program.proof.rows, write)
+
+    @classmethod
+    def of_network(cls, network: InWholeNumbers) -> "IntegerBuild":
+        """Of a quantised network, whose forward pass the program is; without one where it may overflow.
+
+        Raises:
+            ValueError: If no scales are chosen yet.
+        """
+        try:
+            return cls.of(drafted(network))
+        except UnprovedError as unproved:
+            return cls(None, (), lambda folder: (), unproved)
 
 
 def latency_result(
@@ -108,12 +131,22 @@ def integer_results(
     floats: Sequence[CellErrors],
     integers: Sequence[CellErrors],
 ) -> Iterator[ReleaseResult]:
-    """The loss of an integer program in each cell, on the same draws as the float network, and its range proof."""
+    """The loss of an integer program in each cell, on the same draws as the float network, and its range proof.
+
+    Of a program that may overflow, and so is none, the operation that fails its proof.
+    """
     limit = None if limits is None else limits.loss_db
     if build is None:
         if limit is not None:
             note = "there is no integer program; quantise the run, fanfold quantise RUN, or hand one over in Python"
             yield ReleaseResult("loss by quantisation", {}, "dB", None, limit=limit, note=note)
+        return
+    if (unproved := build.unproved) is not None:
+        name, note = unproved.operation, f"it may overflow, and there is no program: {unproved}"
+        yield ReleaseResult(f"range of {name}", {}, "", unproved.bound, limit=unproved.limit, note=note)
+        note = f"there is no program, as {name} may overflow"
+        for errors in floats:
+            yield ReleaseResult("loss by quantisation", errors.cell, "dB", None, limit=limit, note=note)
         return
     for old, new in zip(floats, integers, strict=True):
         loss = difference(old, new)

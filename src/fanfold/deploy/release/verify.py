@@ -6,7 +6,7 @@ the C that is compiled. The C source of the bundle is compared, and is compiled 
 
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +27,7 @@ from fanfold.deploy.release.golden import ReleaseVectors, replay_onnx, replay_to
 from fanfold.deploy.release.hashes import code_hash
 from fanfold.deploy.release.measures import IntegerBuild
 from fanfold.deploy.release.results import WORDS, ReleaseCertificate, ReleaseResult
+from fanfold.deploy.release.signature import checks_with
 from fanfold.estimators.base import InWholeNumbers, fingerprint_of
 from fanfold.linops import LinearOperator
 from fanfold.observation import Observation
@@ -86,32 +87,43 @@ class Verification(NamedTuple):
         return Table([{"what": c.what, "verdict": WORDS[c.passed], "note": c.note} for c in self.checks])
 
 
-def verify_bundle(path: str | Path, *, allow_program: bool = False) -> Verification:
+def verify_bundle(path: str | Path, *, key: str | Path | None = None, allow_program: bool = False) -> Verification:
     """Check a release on this machine: its files, its certificate, and its golden vectors through torch, ONNX and C.
 
     Checks end with the first that makes those after it meaningless. No file outside the folder is read.
 
     Args:
         path: The folder of the release.
+        key: The file of the public key of who has to have signed it; a release by anyone else is refused then.
         allow_program: Whether the C of the bundle may be compiled and run as it is. Else C is made anew from the
             weights, and the bundle's is compared with that.
 
     Raises:
-        ValueError: If there is no folder at all.
+        ValueError: If there is no folder at all, or the key is none.
+        ImportError: If a key is given, and the library that checks signatures is not installed.
+        OSError: If the key cannot be read.
     """
     check_bundle_folder(Path(path))
+    signed = None if key is None else checks_with(key)
     checks: list[BundleCheck] = []
     try:
-        checks.extend(_checks(Path(path), allow_program=allow_program))  # those before an error stay
+        checks.extend(_checks(Path(path), signed, allow_program=allow_program))  # those before an error stay
     except REFUSED_BY as error:
         sentence = str(error).strip().partition("\n")[0] or type(error).__name__
         checks.append(BundleCheck("reading the release", False, sentence[:400]))
     return Verification(tuple(checks))
 
 
-def _checks(path: Path, *, allow_program: bool) -> Iterator[BundleCheck]:
+def _checks(path: Path, signed: Callable[[Bundle], None] | None, *, allow_program: bool) -> Iterator[BundleCheck]:
     bundle = Bundle(path)
     yield BundleCheck("files", True, f"{len(bundle.entries)} files are what the manifest says")
+    if signed is not None:
+        said = _signature_check(bundle, signed)
+        yield said
+        if not said.passed:
+            return
+    elif bundle.signed:
+        yield BundleCheck("signature", None, "it is signed; give the public key with --key, to know by whom")
     certificate = read_certificate(bundle)
     yield from _hashes(bundle, certificate)
     yield BundleCheck("certificate", certificate.passed, certificate.verdict)
@@ -137,6 +149,14 @@ def _checks(path: Path, *, allow_program: bool) -> Iterator[BundleCheck]:
         yield _of(replay_onnx(golden, lowered(net, obs), A, bundle.read(layout.ONNX)))
     if layout.C_SOURCE in bundle.entries:
         yield from _in_c(bundle, net, golden, obs, A, allow_program=allow_program)
+
+
+def _signature_check(bundle: Bundle, signed: Callable[[Bundle], None]) -> BundleCheck:
+    try:
+        signed(bundle)
+    except ValueError as error:
+        return BundleCheck("signature", False, str(error))
+    return BundleCheck("signature", True, "the holder of the key signed the release as it is")
 
 
 def _integer_check(bundle: Bundle, whole: InWholeNumbers) -> BundleCheck:

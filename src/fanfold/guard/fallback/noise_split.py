@@ -79,11 +79,11 @@ class NoiseSplit(Checked):
 
     def differences(self, halves: Halves, network: Estimate, baseline: Estimate) -> Tensor:
         """`‖A x_network - y₂‖² - ‖A x_baseline - y₂‖²` of each sample, in double precision: `(batch,)`."""
-        seen, beside = self._measured(halves.obs, network.x), self._measured(halves.obs, baseline.x)
+        seen, beside = self.measured(halves.obs, network.x), self.measured(halves.obs, baseline.x)
         gap = seen - beside
         return (power(gap) + 2 * (gap * (beside - halves.judge).conj()).real).double().sum(-1)
 
-    def _measured(self, obs: Observation, x: Tensor) -> Tensor:
+    def measured(self, obs: Observation, x: Tensor) -> Tensor:
         """What an estimate says of the measurements; without an operator, it is of what y is."""
         if obs.A is not None:
             return obs.A @ x
