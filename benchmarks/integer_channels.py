@@ -5,17 +5,18 @@ default size, `grid-cnn` likewise; SOURCE is that of its channels. One thread.
 """
 
 import sys
-import time
 
-import numpy as np
 import onnxruntime
 import torch
 
 import fanfold as ff
 from fanfold.core.streams import generator_of
 from fanfold.core.units import nmse_db
+from fanfold.deploy import Timing
+from fanfold.deploy.cost import timed_us
 from fanfold.deploy.integer import CompiledProgram, TorchProgram, drafted, golden_vectors, play
 from fanfold.deploy.integer.onnx_form import onnx_model
+from fanfold.deploy.latency import one_core
 from fanfold.estimators import quantised
 from fanfold.estimators.ofdm import CNNSettings, MixerSettings
 
@@ -39,16 +40,11 @@ def mismatches(program) -> dict[str, int]:
     return {"outputs": wanted.size} | {name: int((value != wanted).sum()) for name, value in forms.items()}
 
 
-def microseconds(program) -> tuple[float, float]:
-    """Least and median time of one sample in C, the call from Python included."""
-    run = CompiledProgram(program)
+def times_in_c(program) -> Timing:
+    """The times of a call of the C for one sample, on one core."""
     inputs = {name: value[-1:] for name, value in golden_vectors(program).inputs.items()}
-    times = []
-    for _ in range(CALLS):
-        start = time.perf_counter()
-        run(program, inputs)
-        times.append(1e6 * (time.perf_counter() - start))
-    return min(times), float(np.median(times))
+    with one_core():
+        return Timing.of(timed_us(CompiledProgram(program).prepared(inputs), CALLS))
 
 
 @torch.no_grad()
@@ -66,9 +62,10 @@ def main(kind: str, weights: str, source: str) -> None:
             x, seen = problem.held_out().shifted(snr_db=float(snr_db)).sample(SAMPLES, generator_of(1))
             losses[snr_db] = round(float(nmse_db(whole(seen).x, x) - nmse_db(net(seen).x, x)), 3)
         program = drafted(whole, kind.replace("-", "_"))
-        least, median = microseconds(program)
+        taken = times_in_c(program)
         print(
-            f"{kind} {widths}: loss in dB {losses}, mismatches {mismatches(program)}, C {least:.0f} / {median:.0f} µs"
+            f"{kind} {widths}: loss in dB {losses}, mismatches {mismatches(program)}, C {taken.median:.0f} µs, "
+            f"p99 {taken.p99:.0f} µs"
         )
 
 

@@ -238,6 +238,15 @@ def test_exp_and_log_are_within_a_unit_of_rounding_over_all_numbers(tmp_path, fl
             assert plain.sum() > 10_000
 
 
+@pytest.mark.parametrize("compiler", ["gcc", "clang"])
+def test_flags_that_would_make_exp_wrong_are_refused_by_the_source(tmp_path, compiler):
+    need(compiler)
+    source = written(ExpAndLog(), torch.zeros(2, 4), tmp_path)
+    compile_shared([source], FAST, compiler=compiler, cache=tmp_path / "cache")
+    with pytest.raises(ValueError, match="sums in another order"):
+        compile_shared([source], ["-ffast-math"], compiler=compiler, cache=tmp_path / "cache")
+
+
 # Files
 
 

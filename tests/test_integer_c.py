@@ -111,7 +111,14 @@ def test_matrices_that_several_layers_share_are_written_once():
     draft.output(x, (64,))
     program = draft.finish()
     assert program_to_c(program).files["p.c"].count("int8_t w_") == 1
-    assert program.weight_bytes < 2 * weights.nbytes
+    assert program.weight_bytes == weights.nbytes + 2  # and the ends of the clamp, one byte each
+
+
+def test_tables_count_in_the_narrowest_type_that_holds_them():
+    for most, bytes_each in ((127, 1), (128, 2), (2**15, 4)):
+        draft = Draft("p")
+        draft.output(draft.lookup(draft.input("y", (4,), "int8"), -128, np.full(256, most)), (4,))
+        assert draft.finish().weight_bytes == 256 * bytes_each
 
 
 def test_the_header_says_the_bytes_of_all_constant_arrays():

@@ -1,6 +1,7 @@
 """The channel networks in whole numbers: little is lost, and every machine gives the same bits."""
 
 import copy
+import warnings
 
 import numpy as np
 import onnxruntime
@@ -133,6 +134,16 @@ def test_training_in_whole_numbers_moves_every_weight_that_makes_the_estimate(ne
             assert p.grad is not None, name
             assert torch.isfinite(p.grad).all(), name
             assert (p.grad != 0).any(), name
+
+
+def test_pilots_are_timed_whole_and_none_at_all_are_estimated(observed):
+    whole = quantised(shaken("grid-cnn"), "w8a8", observed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # of imaginary parts that are left out
+        (in_c,) = ff.deploy.time_backends(whole, observed[:2], ["c"], calls=2)
+    assert in_c.timing is not None
+    assert whole(observed[:0]).x.shape == (0, 768)
+    assert IntegerEstimator(drafted(whole))(observed[:0]).x.shape == (0, 768)
 
 
 def test_the_noise_has_to_be_known(net, observed):

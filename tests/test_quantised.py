@@ -1,11 +1,14 @@
 """Networks that train in whole numbers: what they compute is what their integer program plays, bit for bit."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
 
 import fanfold as ff
 from fanfold.cli import main as cli
+from fanfold.core.machine import World
 from fanfold.core.streams import generator_of
 from fanfold.core.units import nmse_db
 from fanfold.deploy.integer import (
@@ -21,6 +24,7 @@ from fanfold.deploy.integer import (
 from fanfold.deploy.release import verify_bundle
 from fanfold.estimators import quantised
 from fanfold.estimators.fixed_point import Calibrating, FakeQuantised, FormPort, SoftStep, SoftSteps, integer_form
+from fanfold.estimators.fixed_point.network import HEADROOMS
 from fanfold.evaluation import peers
 from fanfold.runs.directory import Run
 from fanfold.training.trainer import Trainer
@@ -199,6 +203,22 @@ def test_oamp_needs_one_noise_variance():
         quantised(ff.unfold(ff.algorithms.OAMP(), problem, 2, {"damping": "tied"}))
 
 
+def test_another_noise_variance_than_that_of_the_tables_is_said():
+    problem = ff.problems.CompressedSensing(n=20, m=12)
+    _, obs = problem.sample(10, generator_of(0))
+    whole = quantised(ff.unfold(ff.algorithms.OAMP(), problem, 2), "w8a8", obs)
+    louder = ff.Observation(obs.y, obs.A, 2 * obs.noise_var)
+    with pytest.warns(UserWarning, match=r"made for noise_var = 1.67e-05, and there are observations with 3.33e-05"):
+        whole(louder)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        whole(obs)
+        whole(ff.Observation(obs.y, obs.A))  # which says nothing of its noise
+        quantised(ff.unfold(ff.algorithms.LISTACP(), problem, 2), "w8a8", obs)(louder)  # whose layers do not take it
+    with pytest.raises(ValueError, match="needs the noise variance"):
+        whole.calibrate(ff.Observation(obs.y, obs.A))  # not made for the one before
+
+
 def test_sums_that_would_not_fit_lose_their_last_digits():
     """Values of very different scales, as residuals are that shrink from layer to layer."""
     numbers = torch.rand(50, 4, generator=generator_of(0), dtype=torch.float64)
@@ -221,6 +241,28 @@ def test_sums_that_would_not_fit_lose_their_last_digits():
     whole = play(program, {"y": program.inputs[0].integers(numbers.numpy())})["x_hat"]
     assert np.array_equal(np.ldexp(said.value.numpy(), chooser.chosen[-1]), whole)
     torch.testing.assert_close(said.value, numbers * (1 - 0.01) * (1 - 1e-4), rtol=0, atol=1e-4)
+
+
+def test_of_several_choices_of_scales_the_nearest_to_floating_point_is_taken(net, observed):
+    wanted = net(observed).x
+    whole = quantised(net, "w8a8", observed)
+    errors = []
+    for headroom in HEADROOMS:
+        chooser = Calibrating({"y": observed.y.double()}, "w8a8", headroom=headroom, noise_var=whole.known_noise_var)
+        with torch.no_grad():
+            errors.append((whole.written(chooser)["x_hat"].value - wanted).square().sum().item())
+    assert len(set(errors)) > 1
+    with torch.no_grad():
+        error = (whole(observed).x.double() - wanted).square().sum().item()
+    assert error == pytest.approx(min(errors), rel=1e-5)  # estimates are in single precision
+
+
+def test_scales_need_observations_and_the_cpu():
+    net = ff.unfold(ff.algorithms.LISTACP(), PROBLEM, 2, {"threshold": "per-layer"})
+    with pytest.raises(ValueError, match="holds no observations"):
+        quantised(net, "w8a8", PROBLEM.sample(2, generator_of(0))[1][:0])
+    with pytest.raises(ValueError, match=r"on meta; .*net.cpu\(\)"):
+        quantised(net.to("meta"))
 
 
 # Gradients
@@ -352,14 +394,7 @@ def test_a_quantised_run_resumes_is_kept_and_leaves_as_an_integer_program(tmp_pa
     assert "take c" in capsys.readouterr().err
 
     (tmp_path / "profile.toml").write_text(PROFILE)
-    words = [
-        "certify",
-        f"{path}-w8a12",
-        "--profile",
-        str(tmp_path / "profile.toml"),
-        "--out",
-        str(tmp_path / "release"),
-    ]
+    words = ["certify", f"{path}-w8a12", "--profile", str(tmp_path / "profile.toml")]
     assert cli.run([*words, "--out", str(tmp_path / "release")]) == 0
     program = load_program(tmp_path / "release/integer/estimator.safetensors")
     assert torch.equal(IntegerEstimator(program)(obs).x, whole(obs).x.detach())
@@ -378,6 +413,14 @@ def test_training_and_quantising_is_one_command(tmp_path, capsys):
     assert not (tmp_path / "other").exists()  # nothing is trained for nothing
     assert cli.run(["train", "--config", str(tmp_path / "run-w16a16/config.toml")]) != 0
     assert "take the config of that" in capsys.readouterr().err
+
+
+def test_training_of_several_processes_is_not_quantised_in_one_go(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("fanfold.cli.training.join_world", lambda device: World(rank=1, size=2))
+    words = ["compressed-sensing", "--n", "20", "--m", "12", "lista-cp", "--layers", "2", "--quantise", "w8a8"]
+    assert cli.run(["train", *words, "--run-dir", str(tmp_path / "run")]) != 0
+    assert "then fanfold quantise RUN" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_that_stopped_before_its_first_checkpoint_does_not_begin_from_nothing(tmp_path, monkeypatch, capsys):

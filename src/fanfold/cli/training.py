@@ -111,19 +111,23 @@ def _train(
     if run_dir is not None:
         check_folder(run_dir)
     settings = settings_for(network, problem, prior_given=prior_given)
-    leads = join_world(torch.device(device)).leads  # chooses the GPU of this process
+    world = join_world(torch.device(device))  # chooses the GPU of this process
+    if widths is not None and world.size > 1:
+        raise ValueError(
+            "one process trains in whole numbers: leave out --quantise under torchrun; then fanfold quantise RUN."
+        )
     net = settings.build(problem).to(device)
     if widths is not None:
         integer_form(net)  # or it is refused before anything is trained
     path = run_dir or claimed(Path("runs"), f"{type(problem).__name__}-{name}".lower())
     try:
         with resumable(lambda: _goes_on(path)), watching(str(path)) as watch:
-            fit(net, problem, run_dir=path, on_event=watch if leads else None, **options)
+            fit(net, problem, run_dir=path, on_event=watch if world.leads else None, **options)
     finally:
         if run_dir is None:
             discard_unused(path)
     if widths is None:
-        return _trained(path, leads=leads)
+        return _trained(path, leads=world.leads)
     return quantise(path, widths, TrainingFlags(seed=options["seed"], threads=options["threads"]))
 
 

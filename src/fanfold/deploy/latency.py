@@ -183,13 +183,14 @@ def _timed(backend: str, estimator: Estimator, example: Observation, budget: flo
 def _timed_in_integers(whole: InWholeNumbers, example: Observation, budget: float, calls: int) -> BackendLatency:
     """The times of the C of an integer program, called from Python."""
     program = drafted(whole)
-    numbers = {name: value[:1].double().numpy() for name, value in whole.form.numbers(example).items()}
+    numbers = {name: value[:1].resolve_conj().numpy() for name, value in whole.form.numbers(example).items()}
     call = CompiledProgram(program).prepared({port.name: port.integers(numbers[port.name]) for port in program.inputs})
     return BackendLatency(
         "c",
         Timing.of(timed_us(call, calls)),
         budget,
         multiply_accumulates=program.multiply_accumulates,
+        weight_bytes=program.weight_bytes,
         note="in whole numbers",
     )
 

@@ -96,7 +96,8 @@ def compile_c(sources: Sequence[Path], out: Path, flags: Sequence[str], compiler
     Raises:
         ValueError: If it refuses them; with its first complaint.
     """
-    command = [compiler, *STRICT, *flags, *map(str, sources), "-o", str(out), "-lm"]
+    linked = [] if "-c" in flags else ["-lm"]  # which clang refuses where nothing is linked
+    command = [compiler, *STRICT, *flags, *map(str, sources), "-o", str(out), *linked]
     run_compiler(command, f"{Path(compiler).name} does not compile {sources[0].name}")
 
 

@@ -22,6 +22,9 @@ WORD = """\
 typedef union { float f; uint32_t u; } float_word; /* a number and its word */
 """
 EXP = """\
+#if defined(__FAST_MATH__) || defined(__ASSOCIATIVE_MATH__)
+#error "sums in another order (-ffast-math, -Ofast, -fassociative-math) make exp wrong; see the header for what may be"
+#endif
 /* exp to 1.01 units of rounding, of all numbers: x = n log 2 + r with n whole (Cody & Waite, 1980), exp r by its best
    polynomial, and 2^n by exponents in two steps, so that small results are subnormal. */
 static inline float exp_of(float x) {

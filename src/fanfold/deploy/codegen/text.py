@@ -99,6 +99,9 @@ def _header(program: CProgram, ports: Sequence[Port], name: str, weight_bytes: i
         f" * Multiply-accumulates of a call: {program.products}. Bytes of weights: {program.weight_bytes}.",
         f" * Bytes of the workspace: sizeof({name}_workspace), {program.workspace_bytes} of them in use.",
         " * A call allocates nothing and keeps nothing; calls with workspaces of their own may run at once.",
+        " *",
+        " * C99. Fast with gcc: -O3 -march=native -ffp-contract=fast -fno-math-errno -fno-trapping-math.",
+        " * Not -ffast-math, -Ofast or -fassociative-math: sums would lose their order, and exp its digits.",
     ]
     if weight_bytes:
         lines.append(

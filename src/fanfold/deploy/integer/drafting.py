@@ -1,6 +1,5 @@
 """The reader that writes an integer program, of layers as their form says them, with the weights that they have."""
 
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -109,9 +108,6 @@ class Drafting(ShapedArithmetic[str]):
             total = part if total is None else self.draft.add(total, part)
         assert total is not None
         return self.draft.sub(total, self.draft.const(count << digits))
-
-    def _fractions_for(self, x: Scaled[str], bits: int, shape: tuple[int, ...], axes: tuple[int, ...]) -> np.ndarray:
-        return np.array([next(self._fractions) for _ in range(math.prod(shape[axis] for axis in axes))])
 
 
 def _whole(numbers: Tensor, fraction: np.ndarray) -> np.ndarray:

@@ -186,14 +186,15 @@ def windows_of(op: ops.Windows, x: np.ndarray) -> np.ndarray:
     around = ((0, 0), (h // 2, h // 2), (w // 2, w // 2), (0, 0))
     picture = np.pad(x.reshape(len(x), *op.shape), around)
     shifted = [picture[:, i : i + rows, j : j + columns] for i in range(h) for j in range(w)]
-    return np.stack(shifted, 3).reshape(len(x), -1)
+    return np.stack(shifted, 3).reshape(len(x), op.window * op.shape[0] * op.shape[1])
 
 
 def joined(op: ops.Join, left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """Two values `(batch, size)` side by side."""
     batch = max(len(left), len(right))  # what no input reaches has no batch
-    seen = [np.broadcast_to(x, (batch, x.shape[1])).reshape(batch, op.outer, -1) for x in (left, right)]
-    return np.concatenate(seen, 2).reshape(batch, -1)
+    rows = [(batch, op.outer, x.shape[1] // op.outer) for x in (left, right)]
+    seen = [np.broadcast_to(x, (batch, x.shape[1])).reshape(shape) for x, shape in zip((left, right), rows)]
+    return np.concatenate(seen, 2).reshape(batch, left.shape[1] + right.shape[1])
 
 
 def _looked_up(op: ops.Operation, low: int, values: np.ndarray, source: Range) -> Range:

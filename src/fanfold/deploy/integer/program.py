@@ -11,6 +11,7 @@ import numpy as np
 
 from fanfold.core.settings import Checked
 from fanfold.core.table import Table
+from fanfold.deploy.integer.c_text import BYTES, narrowest
 from fanfold.deploy.integer.operations import (
     BITS,
     KINDS,
@@ -225,9 +226,13 @@ class IntegerProgram:
 
     @property
     def weight_bytes(self) -> int:
-        """The bytes of its matrices, tables and numbers, those that are the same in several layers once."""
-        arrays = (values for op in self.operations for values in op.numbers.values())
-        return sum(len(values) for *_, values in {content(values) for values in arrays})
+        """The bytes of its matrices, tables and numbers, those that are the same in several layers once.
+
+        Matrices count in their types, tables and numbers in the narrowest one that holds them, as in C.
+        """
+        arrays = [values for op in self.operations for values in op.numbers.values()]
+        once = {content(values): values for values in arrays}.values()
+        return sum(v.size * (BYTES[narrowest(v)] if v.dtype == np.int64 else v.itemsize) for v in once)
 
     @property
     def multiply_accumulates(self) -> int:

@@ -128,4 +128,4 @@ def _(op: ops.Windows, carrier: torch.dtype, arrays: list[Tensor], x: Tensor) ->
 @computed.register
 def _(op: ops.Join, carrier: torch.dtype, arrays: list[Tensor], x: Tensor, y: Tensor) -> Tensor:
     batch = max(len(x), len(y))
-    return torch.cat([v.expand(batch, -1).reshape(batch, op.outer, -1) for v in (x, y)], 2).flatten(1)
+    return torch.cat([v.expand(batch, -1).unflatten(1, (op.outer, -1)) for v in (x, y)], 2).flatten(1)

@@ -1,5 +1,6 @@
 """What an estimator computes in whole numbers: its form, written once in operations that torch and programs read."""
 
+import math
 from collections.abc import Mapping
 from functools import singledispatch
 from typing import Any, Literal, NamedTuple, Protocol
@@ -28,10 +29,7 @@ class FormPort(NamedTuple):
     @property
     def size(self) -> int:
         """How many whole numbers it has."""
-        size = 1
-        for axis in self.shape:
-            size *= axis
-        return size
+        return math.prod(self.shape)
 
 
 class IntegerForm(Protocol):
@@ -50,6 +48,11 @@ class IntegerForm(Protocol):
     @property
     def outputs(self) -> tuple[FormPort, ...]:
         """What comes out: `x_hat`, and `var` where the network knows it."""
+        ...
+
+    @property
+    def for_one_noise_var(self) -> bool:
+        """Whether it is made for one noise variance, that of the observations on which its scales are chosen."""
         ...
 
     def numbers(self, obs: Observation) -> Mapping[str, Tensor]:

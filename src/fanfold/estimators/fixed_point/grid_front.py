@@ -96,6 +96,8 @@ class GridFront:
         (192, 2)
     """
 
+    for_one_noise_var = False
+
     def __init__(self, network: CorrectedLMMSE):
         self.grid = network
         self.constants: dict[str, Tensor] = {}  # those that matter are the network's, and kept with it

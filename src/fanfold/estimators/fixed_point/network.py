@@ -5,6 +5,7 @@ activations are chosen once, on the network as it is when training begins, and k
 """
 
 import copy
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -15,10 +16,10 @@ from torch import Tensor, nn
 from fanfold.algorithms import LISTACP
 from fanfold.core.abilities import ability, offers
 from fanfold.core.settings import Checked, checks_arguments
-from fanfold.estimators.base import Bound, Grouped, InWholeNumbers, Kept, Preparable
+from fanfold.estimators.base import Bound, Grouped, InWholeNumbers, Kept, Preparable, device_of
 from fanfold.estimators.fixed_point.arithmetic import Widths
 from fanfold.estimators.fixed_point.forms import FormPort, integer_form
-from fanfold.estimators.fixed_point.readers import Calibrating, FakeQuantised
+from fanfold.estimators.fixed_point.readers import HEADROOM, Calibrating, FakeQuantised
 from fanfold.estimators.fixed_point.shaped import ShapedArithmetic
 from fanfold.estimators.fixed_point.values import Scaled
 from fanfold.estimators.ofdm.beam_mixer import MixerSettings
@@ -30,6 +31,8 @@ from fanfold.problems import Problem
 from fanfold.unfolding.unfold import UnfoldedSettings
 
 CALIBRATION_DRAWS = 500
+HEADROOMS = (HEADROOM, 1.5, 2.0)  # over what is seen, of which the one with the least error in the end is taken
+SAME_NOISE = 1e-5  # relative difference of one noise variance in two precisions, single ones 6e-8
 UNKNOWN = -1.0  # noise variance: NaN is not equal to itself
 
 NetworkSettings = UnfoldedSettings | MixerSettings | CNNSettings
@@ -71,7 +74,7 @@ class QuantisedNetwork(nn.Module):
             it is not known.
 
     Raises:
-        ValueError: If the network has no integer form.
+        ValueError: If the network has no integer form, or is on another device than the CPU.
 
     Example:
         >>> import fanfold as ff, torch
@@ -96,21 +99,25 @@ class QuantisedNetwork(nn.Module):
 
     def __init__(self, network: nn.Module, widths: Widths, *, pairs_fit: bool = False, trained: bool = False):
         super().__init__()
+        _check_device(device_of(network))
         self.network, self.widths, self.pairs_fit, self.trained = network, widths, pairs_fit, trained
         self.form = integer_form(network)
         silence = {port.name: torch.zeros(1, port.size) for port in self.form.inputs}
         for name, constant in self.form.constants.items():
             self.register_buffer(f"constant_{name}", constant)  # the tensor itself: loading weights fills it
         self.register_buffer("noise_var", torch.tensor(UNKNOWN, dtype=torch.float64))
-        self.register_buffer("fractions", torch.tensor(self._chosen(silence, 1.0)))
+        self.register_buffer("fractions", torch.tensor(self._chosen(silence, 1.0)[0]))
         self.register_buffer("calibrated", torch.tensor(data=False))
         self._has_weights = False  # of the training in floating point
 
     @torch.no_grad()
-    def _chosen(self, ports: Mapping[str, Tensor], noise_var: float | None) -> list[int]:
-        reader = Calibrating(ports, self.widths, pairs_fit=self.pairs_fit, noise_var=noise_var)
-        self.form.written(reader)
-        return reader.chosen
+    def _chosen(
+        self, ports: Mapping[str, Tensor], noise_var: float | None, headroom: float = HEADROOM
+    ) -> tuple[list[int], Tensor]:
+        """The scales that suit these numbers, and the estimates with them, `(batch, size)`."""
+        reader = Calibrating(ports, self.widths, headroom=headroom, pairs_fit=self.pairs_fit, noise_var=noise_var)
+        estimates = self.form.written(reader)[self.form.outputs[0].name].value
+        return reader.chosen, estimates
 
     @property
     def settings(self) -> QuantisedSettings | None:
@@ -153,19 +160,38 @@ class QuantisedNetwork(nn.Module):
             learner.prepare(x, obs)
         self.calibrate(obs)
 
+    @torch.no_grad()
     def calibrate(self, obs: Observation) -> None:
-        """Choose the scales of activations on observations, for the weights as they are."""
-        ports = self._ports(obs)
-        noise_var = obs.noise_var
-        if noise_var is not None and bool((noise_var == noise_var.reshape(-1)[0]).all()):
-            self.noise_var.fill_(noise_var.reshape(-1)[0])
-        few = {name: numbers[:CALIBRATION_DRAWS] for name, numbers in ports.items()}
-        chosen = torch.tensor(self._chosen(few, self.known_noise_var))
-        self.fractions.copy_(chosen)
+        """Choose the scales of activations on observations, for the weights as they are.
+
+        Each scale has the least error where it is rounded, which is not yet the least in the end: among ALISTA's in 8
+        bits such choices are apart by 1 dB. Of several, which leave more and more room above what is seen, that is
+        taken whose estimates are the nearest to those in floating point.
+
+        Raises:
+            ValueError: If there are no observations, or they do not fit the network.
+        """
+        if not obs.y.numel():
+            raise ValueError(f"y of shape {tuple(obs.y.shape)} holds no observations to choose scales on; pass some.")
+        if self._leading(obs):
+            obs = obs[:CALIBRATION_DRAWS]
+        few = {name: numbers[:CALIBRATION_DRAWS] for name, numbers in self._ports(obs).items()}
+        noise_var, port = _one_noise_var(obs), self.form.outputs[0]
+        choices = [self._chosen(few, noise_var, headroom) for headroom in HEADROOMS]
+        floating = _parts(port, self.network(obs).x).reshape(-1, port.size)[:CALIBRATION_DRAWS]
+        errors = [float((said - floating).square().sum()) for _, said in choices]
+        self.fractions.copy_(torch.tensor(choices[errors.index(min(errors))][0]))
+        self.noise_var.fill_(UNKNOWN if noise_var is None else noise_var)
         self.calibrated.fill_(value=True)
+
+    def _leading(self, obs: Observation) -> int:
+        """How many axes of y are those of a batch."""
+        first = self.form.inputs[0]
+        return obs.y.ndim - (len(first.shape) - (first.layout == "iq"))
 
     def _ports(self, obs: Observation) -> dict[str, Tensor]:
         """The numbers of each port as `(batch, size)`."""
+        _check_device(device_of(self))
         numbers = self.form.numbers(obs)
         return {
             port.name: _parts(port, numbers[port.name]).reshape(-1, port.size).double() for port in self.form.inputs
@@ -186,17 +212,30 @@ class QuantisedNetwork(nn.Module):
             raise ValueError(
                 "the scales of whole numbers are not chosen yet: train the network, or calibrate(obs) on observations."
             )
+        self._warn_of_another_noise(obs)
         known = {"pairs_fit": self.pairs_fit, "noise_var": self.known_noise_var}
         values = self.written(FakeQuantised(self._ports(obs), self.widths, self.fractions.tolist(), **known))
-        first = self.form.inputs[0]
-        axes = len(first.shape) - (first.layout == "iq")
-        batch, real = obs.y.shape[: obs.y.ndim - axes], obs.y.dtype.to_real()
+        batch, real = obs.y.shape[: self._leading(obs)], obs.y.dtype.to_real()
         said = {}
         for port in self.form.outputs:
             numbers = values[port.name].value.reshape(*batch, *port.shape)
             numbers = torch.view_as_complex(numbers) if port.layout == "iq" else numbers
             said[port.name] = numbers.to(real.to_complex() if numbers.is_complex() else real)
         return Estimate(said["x_hat"], said.get("var"))
+
+    def _warn_of_another_noise(self, obs: Observation) -> None:
+        """Say where observations have another noise variance than that which tables are made for."""
+        known = self.known_noise_var
+        if not self.form.for_one_noise_var or known is None or obs.noise_var is None:
+            return
+        off = (obs.noise_var - known).abs() > SAME_NOISE * known
+        if off.any():
+            warnings.warn(
+                f"the network's tables are made for noise_var = {known:.3g}, and there are observations with "
+                f"{obs.noise_var[off][0]:.3g}: these are estimated as if it were {known:.3g}. Make one for that noise, "
+                "quantised(net.network, net.widths, obs), or take the network in floating point, net.network.",
+                stacklevel=6,
+            )
 
 
 class BoundQuantisedNetwork(QuantisedNetwork):
@@ -226,6 +265,18 @@ def _bound(network: nn.Module) -> Bound:
     return network
 
 
+def _check_device(device: torch.device) -> None:
+    if device.type != "cpu":
+        raise ValueError(f"the network is on {device}; whole numbers are computed on the CPU so far: net.cpu().")
+
+
+def _one_noise_var(obs: Observation) -> float | None:
+    """The noise variance of all observations; None where it is not one."""
+    if obs.noise_var is None or (obs.noise_var != obs.noise_var.reshape(-1)[0]).any():
+        return None
+    return obs.noise_var.reshape(-1)[0].item()
+
+
 def _parts(port: FormPort, numbers: Tensor) -> Tensor:
     return torch.view_as_real(numbers.resolve_conj()) if port.layout == "iq" else numbers
 
@@ -250,7 +301,8 @@ def quantised(
             not.
 
     Raises:
-        ValueError: If the network has no integer form; the error names what has.
+        ValueError: If the network has no integer form; the error names what has. Or if it is on another device than
+            the CPU.
     """
     whole_already = ability(network, InWholeNumbers)
     inner = network if whole_already is None else whole_already.network

@@ -112,6 +112,8 @@ class OAMPLayers:
         (40,)
     """
 
+    for_one_noise_var = True
+
     def __init__(self, network: Unfolded, prior: Prior):
         self.network, self.prior = network, prior
         A = network.operator

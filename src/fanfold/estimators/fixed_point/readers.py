@@ -22,11 +22,6 @@ HEADROOM = 1.25  # over what is seen
 FINER = 3  # how many scales are tried that clip more and more
 
 
-def _headroom(bits: int) -> float:
-    """Over the largest number seen: what has bits to spare gives some of them for what was not seen."""
-    return HEADROOM * 2 ** max(0, (bits - 8) // 3)
-
-
 class FakeQuantised(ShapedArithmetic[Tensor]):
     """Computes values as tensors of numbers `(batch, size)`, in double precision.
 
@@ -118,7 +113,7 @@ class FakeQuantised(ShapedArithmetic[Tensor]):
 
     def _joined(self, left: Tensor, right: Tensor, outer: int) -> Tensor:
         batch = max(len(left), len(right))  # numbers of the layer itself have none
-        return torch.cat([x.expand(batch, -1).reshape(batch, outer, -1) for x in (left, right)], 2).flatten(1)
+        return torch.cat([x.expand(batch, -1).unflatten(1, (outer, -1)) for x in (left, right)], 2).flatten(1)
 
     def _convolved(
         self, x: Scaled[Tensor], weights: RoundedMatrix, shape: tuple[int, int, int], kernel: tuple[int, int]
@@ -139,14 +134,18 @@ class FakeQuantised(ShapedArithmetic[Tensor]):
         within = torch.ldexp(whole, -(octave + first + digits))  # from 1 to 2
         return octave + half_up(within, np.array([digits])) - 1
 
-    def _fractions_for(self, x: Scaled[Tensor], bits: int, shape: tuple[int, ...], axes: tuple[int, ...]) -> np.ndarray:
-        return np.array([next(self._fractions) for _ in range(math.prod(shape[axis] for axis in axes))])
-
 
 class Calibrating(FakeQuantised):
     """Chooses the fractions while it computes: each is that of the least squared error on what comes in.
 
-    It is the error on these numbers and on one more, larger by a quarter than all of them; beyond it, numbers saturate.
+    It is the error on these numbers and on one more, larger than all of them; beyond it, numbers saturate.
+
+    Args:
+        ports: The numbers of each port that goes in, `(batch, size)`.
+        widths: The bits of weights and activations.
+        headroom: How much larger.
+        pairs_fit: See `Arithmetic`.
+        noise_var: See `Arithmetic`.
 
     Attributes:
         chosen: The fractions, in order.
@@ -164,23 +163,26 @@ class Calibrating(FakeQuantised):
         ports: Mapping[str, Tensor],
         widths: Widths,
         *,
+        headroom: float = HEADROOM,
         pairs_fit: bool = False,
         noise_var: float | None = None,
     ):
         super().__init__(ports, widths, pairs_fit=pairs_fit, noise_var=noise_var)
+        self.headroom = headroom
         self.chosen: list[int] = []
 
+    def _roomier(self, bits: int) -> float:
+        """Over the largest number seen: what has bits to spare gives some of them for what was not seen."""
+        return self.headroom * 2 ** max(0, (bits - 8) // 3)
+
     def _entered_fraction(self, name: str, bits: int) -> int:
-        self.chosen.append(finest(HEADROOM * float(self.ports[name].abs().max()), bits))
+        self.chosen.append(finest(self.headroom * float(self.ports[name].abs().max()), bits))
         return self.chosen[-1]
 
     def _fraction_for(self, x: Scaled[Tensor], bits: int, least: int | None) -> int:
         seen = x.value.flatten()
-        largest = HEADROOM * seen.abs().max()
-        numbers, first = (
-            torch.cat([seen, largest[None]]),
-            finest(float(largest), bits),
-        )  # what comes later may be larger
+        largest = self.headroom * seen.abs().max()
+        numbers, first = torch.cat([seen, largest[None]]), finest(float(largest), bits)  # later ones may be larger
         losses = []
         for fraction in range(first, first + FINER):
             unit, most = 2.0**-fraction, (1 << (bits - 1)) - 1
@@ -193,7 +195,7 @@ class Calibrating(FakeQuantised):
     def _fractions_for(self, x: Scaled[Tensor], bits: int, shape: tuple[int, ...], axes: tuple[int, ...]) -> np.ndarray:
         seen = x.value.reshape(-1, *shape).movedim([1 + axis for axis in axes], [*range(len(axes))])
         seen = seen.reshape(math.prod(shape[axis] for axis in axes), -1)
-        largest = _headroom(bits) * seen.abs().amax(1, keepdim=True)
+        largest = self._roomier(bits) * seen.abs().amax(1, keepdim=True)
         first = np.array([finest(size, bits) for size in largest.flatten().tolist()])
         numbers, losses = torch.cat([seen, largest], 1), []
         for fraction in (first + k for k in range(FINER)):

@@ -55,9 +55,9 @@ class ShapedArithmetic(Arithmetic[V]):
     def _octaves(self, x: Scaled[V], first: int, count: int, digits: int) -> V:
         """`Σ_k clamp(x 2^-(k + digits), 1, 2) - 1` over octaves k of whole numbers, with so many digits."""
 
-    @abstractmethod
     def _fractions_for(self, x: Scaled[V], bits: int, shape: tuple[int, ...], axes: tuple[int, ...]) -> np.ndarray:
         """The fractions of the next value that is narrowed, one for each place along these axes."""
+        return np.array([next(self._fractions) for _ in range(math.prod(shape[axis] for axis in axes))])
 
     def linear(
         self, x: Scaled[V], weights: Tensor, outer: int = 1, inner: int = 1, bits: int | None = None

@@ -94,6 +94,8 @@ class SoftSteps:
         (20,)
     """
 
+    for_one_noise_var = False
+
     def __init__(self, network: Unfolded, step_of: Callable[[Theta], SoftStep]):
         self.network, self.step_of = network, step_of
         self.constants: dict[str, Tensor] = {}
