@@ -90,6 +90,28 @@ async function slid(figure, seen) {
     seen.other = await figure.state();
 }
 
+async function astray(figure) { // from the path: a step speaks of curves that were taken away, where no limit is known
+    await figure.press('leave', 'Enter');
+    await figure.part('preset').selectOption('100x34');
+    await figure.part('pick').selectOption('OAMP');
+    await figure.tab.locator('[data-key="ISTA"] input').click();
+    await figure.tab.locator('[data-part="choices"] input').first().click();
+    await figure.tab.evaluate(() => document.querySelector('fanfold-figure').set({sparsity: 0.2, snr: 40}));
+    await figure.press('layer', 'End');
+    return figure.part('see').textContent();
+}
+
+async function several(tab) { // in one page, the last one moved before it is ready
+    await tab.evaluate(() => {
+        for (let i = 0; i < 4; i++) document.body.append(document.createElement('fanfold-figure'));
+        document.querySelector('main').append(document.body.lastChild);
+    });
+    await tab.waitForFunction(() => [...document.querySelectorAll('fanfold-figure')].every(f => f.redraws || f.part_('failed').textContent), null, WAIT);
+    return tab.evaluate(() => [...document.querySelectorAll('fanfold-figure')].map(f => ({
+        failed: f.part_('failed').textContent, curves: f.part_('curves').querySelectorAll('.curve').length,
+    })));
+}
+
 (async () => {
     const seen = {console: [], requests: [], opened_ms: [], path: [], slid: {}, axe: {}, widths: {}};
     const browser = await chromium.launch({executablePath: process.env.CHROMIUM, args: ['--no-sandbox']});
@@ -100,6 +122,7 @@ async function slid(figure, seen) {
         seen.words = await figure.part('said').textContent();
         await slid(figure, seen);
         seen.latencies = (await figure.state()).latencies;
+        seen.astray = await astray(figure);
         const module = `data:text/javascript;base64,${readFileSync(bits).toString('base64')}`;
         seen.bits = await figure.tab.evaluate(async module => {
             const {bits} = await import(module);
@@ -125,6 +148,12 @@ async function slid(figure, seen) {
         const within = await visit(browser, seen, 'light', {}, report);
         await within.press('strength', 'Home');
         seen.report = await within.state();
+        await within.tab.evaluate(() => document.querySelector('fanfold-figure').set({sparsity: 0.02, snr: 40}));
+        await within.settled();
+        seen.low = await within.tab.evaluate(() => [document.querySelector('fanfold-figure').plot.floor, document.querySelector('fanfold-figure').limit]);
+        await within.tab.emulateMedia({colorScheme: 'dark'});
+        seen.scheme = await within.part('plot').evaluate(e => getComputedStyle(e).colorScheme);
+        seen.several = await several(within.tab);
     } finally {
         await browser.close();
     }

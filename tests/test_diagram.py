@@ -335,6 +335,8 @@ def test_what_has_no_step_is_refused():
         ValueError, match=r"a diagram needs `start` and `step`; .* Pass an algorithm, or an unfolded network"
     ):
         ff.diagram(ff.neural(ff.problems.LinearGaussian()))
+    with pytest.raises(ValueError, match=r"ISTA is a class. Pass ISTA\(\)"):
+        ff.diagram(ff.algorithms.ISTA)
     with pytest.raises(ValueError, match="needs the operator A"):
         ff.diagram(ff.algorithms.ISTA(), ff.problems.Tone())
 

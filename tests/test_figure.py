@@ -85,6 +85,8 @@ def test_the_verb_writes_the_page_and_replaces_none(tmp_path, capsys):
 def test_a_problem_that_there_is_not_is_refused(tmp_path):
     with pytest.raises(ValueError, match="no problem '3x2'; choose of 200x100"):
         ff.figure(tmp_path / "figure.html", ["3x2"])
+    with pytest.raises(ValueError, match="no problem at all; choose of 200x100"):
+        ff.figure(tmp_path / "figure.html", [])
 
 
 def test_a_report_of_the_texts_problem_has_the_figure_and_no_other_has():
@@ -296,6 +298,23 @@ def test_in_a_report_the_run_is_a_curve_that_starts_as_its_algorithm(seen):
     assert seen["report"]["settings"]["strength"] == 0
     assert curves["this run"] == curves["FISTA"]
     assert seen["report"]["step"] == -1
+
+
+def test_a_page_holds_several_figures_and_moves_them(seen):
+    assert seen["several"] == [{"failed": "", "curves": 8}] * 5
+
+
+def test_a_report_is_light_and_so_is_the_figure_in_it(seen):
+    assert seen["scheme"] == "light"
+
+
+def test_the_limit_is_in_the_picture_where_it_is_lowest(seen):
+    floor, limit = seen["low"]
+    assert floor < limit
+
+
+def test_a_step_speaks_of_curves_that_are_not_shown_and_of_a_limit_that_is_not_known(seen):
+    assert re.match(r"ISTA has −?[\d.]+ dB: .* is not known\.$", seen["astray"])
 
 
 def test_the_guided_path_can_be_walked_with_the_keyboard(seen):

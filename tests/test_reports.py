@@ -122,11 +122,10 @@ def test_peers_can_be_told_apart_without_colour():
     assert len({line.get_color() for line in lines[:7]}) == 7
 
 
-def test_small_numbers_are_not_rounded_to_nothing(tmp_path):
-    page = write_page(
-        tmp_path / "p.html", "t", "v", [Section("s", table=Table([{"a": 1.5e-5, "b": 0.0, "c": 12.345}]))], {}
-    )
-    for text in ("<td>1.5e-05</td>", "<td>0.00</td>", "<td>12.35</td>"):
+def test_small_numbers_are_not_rounded_to_nothing_nor_large_ones_written_out(tmp_path):
+    table = Table([{"a": 1.5e-5, "b": 0.0, "c": 12.345, "d": 1.271e12}])
+    page = write_page(tmp_path / "p.html", "t", "v", [Section("s", table=table)], {})
+    for text in ("<td>1.5e-05</td>", "<td>0.00</td>", "<td>12.35</td>", "<td>1.27e+12</td>"):
         assert text in page.read_text()
 
 

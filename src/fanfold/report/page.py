@@ -115,5 +115,5 @@ def _cell(column: str, value: Any, words: bool) -> str:
 
 
 def _number(value: float) -> str:
-    """Two places behind the point, or three digits of what is too small for them."""
-    return f"{value:.3g}" if 0 < abs(value) < 0.1 else f"{value:.2f}"
+    """Two places behind the point, or three digits of what is too small or too large for them."""
+    return f"{value:.3g}" if 0 < abs(value) < 0.1 or abs(value) >= 1e6 else f"{value:.2f}"

@@ -23,6 +23,7 @@ from fanfold.unfolding.boundary import admitted
 
 SAMPLES = 2  # that a step is recorded with
 LONGEST = 130  # characters of a citation
+PASS = "Pass an algorithm, or an unfolded network of one."
 
 
 @runtime_checkable
@@ -82,8 +83,11 @@ def diagram(net_or_algorithm: object, problem: Problem | None = None, *, dark: b
 
 
 def _of_algorithm(algorithm: object, problem: Problem | None) -> Subject:
-    require(algorithm, Stepping, "a diagram", "Pass an algorithm, or an unfolded network of one.")
-    assert isinstance(algorithm, Algorithm)
+    require(algorithm, Stepping, "a diagram", PASS)
+    if isinstance(algorithm, type):
+        raise ValueError(f"a diagram needs an algorithm; {algorithm.__name__} is a class. Pass {algorithm.__name__}().")
+    if not isinstance(algorithm, Algorithm):
+        raise ValueError(f"a diagram needs a fanfold.algorithms.Algorithm; {type(algorithm).__name__} is none. {PASS}")
     obs = admitted(algorithm, example_of(problem or CompressedSensing(n=50, m=30), SAMPLES))
     record = recorded(algorithm, obs, [algorithm.nominal_theta(obs)])
     name = type(algorithm).__name__

@@ -7,7 +7,7 @@ from fanfold.report.diagram import svg
 from fanfold.report.diagram.layout import HALF, SMALL, FlowPlan, planned, width_of
 from fanfold.report.diagram.parts import Flow, Part
 from fanfold.report.diagram.quantities import NominalQuantity
-from fanfold.report.diagram.symbols import names_in, number_text, plain_text
+from fanfold.report.diagram.symbols import marked, names_in, number_text, plain_text
 
 MARGIN, LEAST, RIGHT = 28, 860, 84  # of the page: border, width, room for numbers on the right
 FOLD, GLYPH, ROW = 14, 30, 64  # height of a fold's slant, of a symbol in a panel, of a chart
@@ -172,7 +172,7 @@ def _chart(q: NominalQuantity, left: float, right: float, y: float) -> str:
 
     xs = [left + (t + 0.5) * wide for t in range(len(q.learned))]
     pieces = [
-        svg.formula(MARGIN, y + 26, f"\x01{q.name}\x02", [q.name], ""),
+        svg.formula(MARGIN, y + 26, marked(q.name), [q.name], ""),
         svg.text(MARGIN, y + 43, _nominal_line(q), "small quiet"),
         svg.line(left, bottom + 11, right, bottom + 11, "rule"),
         svg.line(left, place(q.level), right, place(q.level), "was"),
@@ -206,7 +206,7 @@ def _others(subject: Subject, width: float, y: float) -> tuple[list[str], float]
     words = "may be learned" if subject.layers is None else "fixed"
     pieces, x = [svg.text(MARGIN, y + 15, words, "small quiet")], MARGIN + width_of(words, SMALL) + 12
     for name in names:
-        label = f"\x01{name}\x02 = {subject.quantities[name].nominal}"
+        label = f"{marked(name)} = {subject.quantities[name].nominal}"
         wide = width_of(label, SMALL) + 14
         if x + wide > width - MARGIN:
             x, y = float(MARGIN), y + 26

@@ -38,6 +38,11 @@ def pretty(name: str) -> str:
     return GREEK.get(head, head) + power + tail
 
 
+def marked(name: str) -> str:
+    """The name of a quantity, marked as one."""
+    return OPEN + name + CLOSE
+
+
 def plain_text(text: str) -> str:
     """A formula without the marks around quantities."""
     return text.replace(OPEN, "").replace(CLOSE, "")
@@ -61,7 +66,7 @@ class Formulas:
         for group in (record.nominal, record.state, record.data):
             for name, q in group.items():
                 if group is record.nominal:
-                    self.names[id(q)] = OPEN + name + CLOSE
+                    self.names[id(q)] = marked(name)
                     taken[name] = 1
                 elif id(q) not in self.names:
                     text = pretty(name)
@@ -85,10 +90,6 @@ class Formulas:
     def of(self, taken: Taken) -> str:
         """A value by its name, else its formula."""
         return self._text(taken, 0)
-
-    def definition(self, q: Value) -> str:
-        """The formula of a value, whatever its name."""
-        return self._made(q)[0] if q.maker is not None else self.of(q)
 
     def _text(self, taken: Taken, binding: int) -> str:
         if not isinstance(taken, Value):
@@ -122,7 +123,7 @@ class Formulas:
             signals = [q for q in values if q.origin != "constant"]
             return " ".join([pretty(word), *(self._text(q, POWER) for q in signals[:1])]), TIMES
         if o.kind == "network":
-            return f"{OPEN}{word}{CLOSE}({self._listed(values)})", ATOM
+            return f"{marked(word)}({self._listed(values)})", ATOM
         if o.kind == "arithmetic" and (text := self._arithmetic(word, takes)) is not None:
             return text
         if word == "power":

@@ -1,14 +1,12 @@
 // <fanfold-figure>: exported programs, run anew whenever a slider moves, beside the limit that no estimator passes.
 
 import {AT_ONCE, Curve, DRAWS, Engine, LATER} from 'fanfold/engine';
-import {HOME, STEPS} from 'fanfold/path';
+import {dB, HOME, STEPS} from 'fanfold/path';
 import {colour, isDark, LOOKS, Plot} from 'fanfold/plot';
 import {inWords, spikes} from 'fanfold/spikes';
 import {template} from 'fanfold/template';
 
 const KEPT = 100; // of the latest latencies
-const minus = text => text.replace('-', '−');
-const dB = value => (Number.isFinite(value) ? minus(`${value.toFixed(1)} dB`) : 'diverged');
 const nearest = (values, value) => values.reduce((best, v, i) => (Math.abs(v - value) < Math.abs(values[best] - value) ? i : best), 0);
 
 // What the sliders say: from where they stand to a setting and back, and in words.
@@ -33,6 +31,13 @@ async function inflated(text) {
     return new Response(new Blob([packed]).stream().pipeThrough(new DecompressionStream('deflate'))).arrayBuffer();
 }
 
+let engine; // one for all figures of a page, as a browser has room for about a hundred memories of WebAssembly
+
+function engineOf(manifest) {
+    engine ??= inflated(embedded('fanfold-payload')).then(payload => Engine.of(manifest, payload));
+    return engine;
+}
+
 class FanfoldFigure extends HTMLElement {
     constructor() {
         super();
@@ -46,10 +51,11 @@ class FanfoldFigure extends HTMLElement {
     }
 
     async connectedCallback() {
-        if (this.engine) return;
+        if (this.connected) return; // once, wherever in the page it is moved
+        this.connected = true;
         const manifest = JSON.parse(embedded('fanfold-manifest'));
         try {
-            this.engine = await Engine.of(manifest, await inflated(embedded('fanfold-payload')));
+            this.engine = await engineOf(manifest);
         } catch (error) { // of a browser that is too old, or that may run no WebAssembly
             this.part_('failed').textContent = `The figure cannot run in this browser: ${error.message}.`;
             return;
@@ -94,6 +100,7 @@ class FanfoldFigure extends HTMLElement {
             const input = this.part_(name);
             Object.assign(input, {min: scale.min ?? 0, max: scale.max, step: scale.step});
             input.addEventListener('input', event => {
+                clearInterval(this.playing);
                 this.set({[name]: scale.of(Number(input.value))}, Math.min(event.timeStamp, performance.now()));
             });
         }
@@ -144,7 +151,7 @@ class FanfoldFigure extends HTMLElement {
 
     #compute() {
         const {snr, sparsity, mismatch, lam, strength} = this.settings;
-        const wanted = new Set([...this.shown, this.pick]);
+        const wanted = new Set([...this.shown, this.pick, ...(STEPS[this.step]?.shown ?? [])]); // of which a step speaks too
         for (const estimator of this.preset.estimators) {
             const {key, learned, follows} = estimator;
             if (!wanted.has(key)) { delete this.curves[key]; continue; }
@@ -162,15 +169,14 @@ class FanfoldFigure extends HTMLElement {
         const {settings, preset, limit, shown} = this, {layer} = settings;
         const dark = isDark(this.part_('plot'));
         const shownCurves = Object.fromEntries(shown.map(key => [key, this.curves[key].curve.db]));
-        this.plot.show(shownCurves, limit, layer, Math.min(-30, -settings.snr - 10));
+        this.plot.show(shownCurves, limit, layer, Math.min(-30, -settings.snr - 10, limit - 4));
         const {x, estimates} = this.curves[this.pick].curve;
         const estimate = estimates[layer - 1];
         spikes(this.part_('spikes'), x, estimate, this.pick);
         for (const label of this.part_('curves').querySelectorAll('.curve')) {
             const {key} = label.dataset;
             label.querySelector('line').setAttribute('stroke', colour(key, dark));
-            label.querySelector('b').textContent = key === 'limit' ? (limit === null ? 'not known' : dB(limit))
-                : shown.includes(key) ? dB(shownCurves[key][layer - 1]) : '';
+            label.querySelector('b').textContent = key === 'limit' ? dB(limit) : shown.includes(key) ? dB(shownCurves[key][layer - 1]) : '';
             if (key !== 'limit') label.querySelector('input').checked = shown.includes(key);
         }
         for (const [name, scale] of Object.entries(this.scales)) {
@@ -190,8 +196,7 @@ class FanfoldFigure extends HTMLElement {
         const {layer} = this.settings;
         const ranking = Object.entries(shownCurves).map(([key, db]) => [key, db[layer - 1]]).sort((a, b) => a[1] - b[1]);
         const rows = ranking.map(([key, value]) => `${key} ${dB(value)}`).join(', ');
-        const end = this.limit === null ? 'the limit is not known' : `the limit is ${dB(this.limit)}`;
-        const text = `Error at layer ${layer}, the lowest first: ${rows || 'no curve is shown'}; ${end}.`;
+        const text = `Error at layer ${layer}, the lowest first: ${rows || 'no curve is shown'}; the limit is ${dB(this.limit)}.`;
         const look = inWords(x, estimate, this.pick, layer);
         this.part_('plot').setAttribute('aria-label', text);
         this.part_('spikes').setAttribute('aria-label', look);

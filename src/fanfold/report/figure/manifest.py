@@ -17,7 +17,7 @@ from fanfold.report.learned import Deviating
 from fanfold.unfolding.loops import iterates
 
 LABELS = {
-    "200x100": "200 unknowns from 100 (text's)",
+    "200x100": "200 unknowns from 100",
     "100x50": "100 unknowns from 50",
     "100x34": "100 unknowns from 34",
 }
@@ -68,8 +68,9 @@ def pack(names: Sequence[str] = tuple(PROBLEMS), run: Deviating | None = None) -
     Raises:
         ValueError: If there is no such problem, or no program for the network.
     """
-    if unknown := [name for name in names if name not in PROBLEMS]:
-        raise ValueError(f"the figure has no problem {unknown[0]!r}; choose of {', '.join(PROBLEMS)}.")
+    if not names or (unknown := [name for name in names if name not in PROBLEMS]):
+        which = f"no problem {unknown[0]!r}" if names else "no problem at all"
+        raise ValueError(f"the figure has {which}; choose of {', '.join(PROBLEMS)}.")
     blocks = _Blocks()
     presets = [_preset(name, kept()[name], built()[name], blocks) for name in names]
     if run is not None:

@@ -64,7 +64,7 @@ def figure_head(packed: Packed) -> str:
     """What a page needs in its head so that `<fanfold-figure></fanfold-figure>` works in its body.
 
     Modules are data in an import map, since a page from disk may fetch no file. A page has one such head and any number
-    of figures; `mode="free"` leaves the guided path out at first.
+    of figures; `mode="free"` leaves the guided path out at first, and `look="light"` suits a page that is always light.
 
     Args:
         packed: What `manifest.pack` gave.

@@ -72,7 +72,7 @@ export class Plot {
             series: [{}, ...names.map(name => {
                 const {dash, bold} = LOOKS[name];
                 const stroke = colour(name, dark);
-                return {label: name, stroke, dash, width: bold ? 2.6 : 1.6, points: {show: Boolean(bold), size: 5, fill: stroke}};
+                return {label: name, stroke, dash, width: bold ? 2.6 : 1.6, points: {show: () => bold || (this.layer === 1 && name !== 'limit'), size: 5, fill: stroke}};
             })],
             hooks: {draw: [chart => this.#annotate(chart, names, dark, named)]},
         };

@@ -32,5 +32,5 @@ def live_sections(problem: Problem, net: object = None) -> list[Section]:
         "The same problem in this page: exported programs of the algorithms, of two networks that come with fanfold"
         f"{'' if run is None else ', and of this run'}, run as you move a slider."
     )
-    figure = f'{figure_head(pack([TEXTS], run))}<fanfold-figure mode="free"></fanfold-figure>'
+    figure = f'{figure_head(pack([TEXTS], run))}<fanfold-figure mode="free" look="light"></fanfold-figure>'
     return [Section("Move the sliders", text, [figure])]
