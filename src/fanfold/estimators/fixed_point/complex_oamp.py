@@ -13,12 +13,14 @@ from collections.abc import Mapping, Sequence
 from functools import singledispatch
 from typing import NamedTuple, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from fanfold.algorithms.base import Theta
+from fanfold.estimators.fixed_point.arithmetic import Arithmetic
 from fanfold.estimators.fixed_point.forms import FormPort
-from fanfold.estimators.fixed_point.oamp import LAYERS_OF, MOST_SHARE, WIDE_BITS, PosteriorTables, VarianceLaw
+from fanfold.estimators.fixed_point.oamp import LAYERS_OF, MOST_SHARE, SHARE_BITS, WIDE_BITS, PosteriorTables, VarianceLaw
 from fanfold.estimators.fixed_point.shaped import ShapedArithmetic
 from fanfold.estimators.fixed_point.values import BYTE_BITS, Scaled
 from fanfold.linops import Kronecker, LinearOperator
@@ -32,7 +34,9 @@ V = TypeVar("V")
 FINE = 16  # bits between factors, and of what is computed once
 DEVIATION_BITS = 24  # of 1 / √v, which spans 40 dB
 REACH, UNIT_FRACTION = 3, 11  # of r over its deviation: parts up to 2^3
-RADIAL_BITS, RADIAL_FRACTION, MIDDLE = 9, 4, 16.0  # of |r|² over its variance, less the middle of tables
+SHARE_FRACTION = 19  # of β, which is next to nothing where few unknowns are thought to be there
+EXPECTED_BITS = 31  # of the variance that is expected, before it is divided by 1 - β
+RADIAL_BITS, RADIAL_FRACTION, MIDDLE = 9, 3, 32.0  # of |r|² over its variance, less the middle of tables
 
 
 @singledispatch
@@ -145,8 +149,9 @@ class ComplexOAMPLayers:
             if k == len(thetas):
                 return {"x_hat": a.output(self._in_pairs(a, x), "x_hat")}
             share = denoiser.share(a, at, v_r, theta, A.n)
-            rest = a.within(a.minus(x, a.times(r_k, share)))
-            message = a.times(rest, a.table(share, lambda b: 1 / (1 - b.clamp(0, MOST_SHARE)), FINE))
+            coarse = a.on_grid(share, SHARE_BITS - 1, SHARE_BITS)
+            inverse = a.table(coarse, lambda b: 1 / (1 - b.clamp(0, MOST_SHARE)), FINE)
+            message = a.times(a.within(a.minus(x, a.times(r_k, share))), inverse)
             if r is None:
                 r = change = a.narrowed(message)
             else:
@@ -156,8 +161,7 @@ class ComplexOAMPLayers:
                 residual = a.minus(z, self._forward(a, a.narrowed(r, FINE), FINE))
             else:
                 residual = a.minus(residual, self._forward(a, change))
-            odds = a.table(share, lambda b: b.clamp(0, MOST_SHARE) / (1 - b.clamp(0, MOST_SHARE)), FINE)
-            expected = a.times(v_r, odds)
+            expected = a.times(a.within(a.times(v_r, share), EXPECTED_BITS), inverse)
         raise AssertionError("there is a layer")
 
     def _entered(self, a: ShapedArithmetic[V]) -> Scaled[V]:
@@ -208,6 +212,16 @@ class RadialTables(PosteriorTables):
         >>> RadialTables(ff.priors.BernoulliGaussian(0.1), Variances.of(0.1)).prior.p
         0.1
     """
+
+    def share(self, arithmetic: Arithmetic[V], u: Scaled[V], v_r: Scaled[V], theta: Theta, n: int) -> Scaled[V]:
+        """The divergence of the posterior mean, with more digits than that over real numbers."""
+        edges, bits = self.variances.edges(v_r), 2 + SHARE_FRACTION
+        each = arithmetic.bank(u, v_r, edges, lambda at: self._relative(at, theta), bits)
+        ones = arithmetic.matrix(torch.ones(1, n, dtype=torch.float64), bits=2)
+        total = arithmetic.within(arithmetic.product(each, ones))
+        mean = arithmetic.times(total, arithmetic.number(torch.tensor(1 / n)))
+        least, most = (torch.tensor([math.ldexp(1.0, -bits)]) for bits in (SHARE_FRACTION, 0))
+        return arithmetic.clamped(arithmetic.shifted(mean, np.array([SHARE_FRACTION])), least, most)
 
     def _posterior(self, at: Tensor, theta: Theta) -> tuple[Tensor, Tensor, Tensor]:
         v = self.variances.centres[:, None]
