@@ -20,7 +20,7 @@ from torch import Tensor
 from fanfold.algorithms.base import Theta
 from fanfold.estimators.fixed_point.arithmetic import Arithmetic
 from fanfold.estimators.fixed_point.forms import FormPort
-from fanfold.estimators.fixed_point.oamp import LAYERS_OF, MOST_SHARE, SHARE_BITS, WIDE_BITS, PosteriorTables, VarianceLaw
+from fanfold.estimators.fixed_point.oamp import LAYERS_OF, MOST_SHARE, SHARE_BITS, WIDE_BITS, PosteriorTables, VarianceLaw, Variances
 from fanfold.estimators.fixed_point.shaped import ShapedArithmetic
 from fanfold.estimators.fixed_point.values import BYTE_BITS, Scaled
 from fanfold.linops import Kronecker, LinearOperator
@@ -34,6 +34,7 @@ V = TypeVar("V")
 FINE = 16  # bits between factors, and of what is computed once
 DEVIATION_BITS = 24  # of 1 / √v, which spans 40 dB
 REACH, UNIT_FRACTION = 3, 11  # of r over its deviation: parts up to 2^3
+LAW_DB, TABLE_DB = 0.5, 2.0
 SHARE_FRACTION = 19  # of β, which is next to nothing where few unknowns are thought to be there
 EXPECTED_BITS = 31  # of the variance that is expected, before it is divided by 1 - β
 RADIAL_BITS, RADIAL_FRACTION, MIDDLE = 9, 3, 32.0  # of |r|² over its variance, less the middle of tables
@@ -133,8 +134,8 @@ class ComplexOAMPLayers:
         noise_var = torch.tensor(a.noise_var, dtype=torch.float64)
         template = Observation.unchecked(torch.zeros(A.m, dtype=A.dtype), A, noise_var)
         thetas = self.network.thetas(self.network.admitted(template))
-        law = VarianceLaw(self.prior.power, d, A.n, noise_var, degrees=1)
-        denoiser = RadialTables(self.prior, law.variances)
+        law = VarianceLaw(self.prior.power, d, A.n, noise_var, degrees=1, step_db=LAW_DB)
+        denoiser = RadialTables(self.prior, Variances.of(self.prior.power, TABLE_DB))
         z = residual = self._by_factors(a, self._entered(a), "left", self.measured, self.seen, FINE)
         r, expected = None, None
         for k, theta in enumerate(thetas, 1):

@@ -30,7 +30,7 @@ from fanfold.unfolding.unfold import Unfolded
 
 V = TypeVar("V")
 
-LEAST_DB, ROWS, STEP_DB = -75.0, 40, 2.0  # of the variances that have rows, relative to the power of x
+LEAST_DB, SPAN_DB, STEP_DB = -75.0, 80.0, 2.0  # of the variances that have rows, relative to the power of x
 WIDE_BITS = 28  # of variances, which span many decibels
 TABLE_BITS, REACH_BITS = 9, 3  # of r over its standard deviation, as tables take it, up to 2^3
 SHARE_BITS, MOST_SHARE = 12, 0.97  # of β
@@ -49,10 +49,10 @@ class Variances(NamedTuple):
     borders: np.ndarray  # (rows - 1,)
 
     @classmethod
-    def of(cls, power: float) -> "Variances":
-        """For unknowns of this power."""
-        at = LEAST_DB + STEP_DB * np.arange(ROWS)
-        centres, borders = (power * 10 ** (a / 10) for a in (at, at[:-1] + STEP_DB / 2))
+    def of(cls, power: float, step_db: float = STEP_DB) -> "Variances":
+        """For unknowns of this power, one for every so many decibels."""
+        at = LEAST_DB + step_db * np.arange(round(SPAN_DB / step_db))
+        centres, borders = (power * 10 ** (a / 10) for a in (at, at[:-1] + step_db / 2))
         return cls(torch.from_numpy(centres), borders)
 
     def edges(self, value: Scaled[V]) -> np.ndarray:
@@ -212,9 +212,9 @@ class VarianceLaw:
         torch.Size([40, 4])
     """
 
-    def __init__(self, power: float, d: Tensor, n: int, noise_var: Tensor, degrees: int = 2):
-        self.variances, self.power, self.d2, self.d, self.n = Variances.of(power), power, d.square(), d, n
-        self.noise_var, self.degrees = noise_var, degrees
+    def __init__(self, power: float, d: Tensor, n: int, noise_var: Tensor, degrees: int = 2, step_db: float = STEP_DB):
+        self.variances, self.power, self.noise_var = Variances.of(power, step_db), power, noise_var
+        self.d2, self.d, self.n, self.degrees = d.square(), d, n, degrees
 
     def row(self, arithmetic: Arithmetic[V], v: Scaled[V], rows: Tensor, bits: int = 16) -> Scaled[V]:
         """The row that a variance picks."""
