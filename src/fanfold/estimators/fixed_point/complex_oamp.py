@@ -20,7 +20,15 @@ from torch import Tensor
 from fanfold.algorithms.base import Theta
 from fanfold.estimators.fixed_point.arithmetic import Arithmetic
 from fanfold.estimators.fixed_point.forms import FormPort
-from fanfold.estimators.fixed_point.oamp import LAYERS_OF, MOST_SHARE, SHARE_BITS, WIDE_BITS, PosteriorTables, VarianceLaw, Variances
+from fanfold.estimators.fixed_point.oamp import (
+    LAYERS_OF,
+    MOST_SHARE,
+    SHARE_BITS,
+    WIDE_BITS,
+    PosteriorTables,
+    VarianceLaw,
+    Variances,
+)
 from fanfold.estimators.fixed_point.shaped import ShapedArithmetic
 from fanfold.estimators.fixed_point.values import BYTE_BITS, Scaled
 from fanfold.linops import Kronecker, LinearOperator
@@ -34,7 +42,7 @@ V = TypeVar("V")
 FINE = 16  # bits between factors, and of what is computed once
 DEVIATION_BITS = 24  # of 1 / √v, which spans 40 dB
 REACH, UNIT_FRACTION = 3, 11  # of r over its deviation: parts up to 2^3
-LAW_DB, TABLE_DB = 0.5, 2.0
+LAW_DB, TABLE_DB = 0.5, 2.0  # between rows of the linear step, and of tables
 SHARE_FRACTION = 19  # of β, which is next to nothing where few unknowns are thought to be there
 EXPECTED_BITS = 31  # of the variance that is expected, before it is divided by 1 - β
 RADIAL_BITS, RADIAL_FRACTION, MIDDLE = 9, 3, 32.0  # of |r|² over its variance, less the middle of tables
@@ -238,9 +246,7 @@ def packed(matrix: Tensor) -> Tensor:
     return torch.cat([top, bottom])
 
 
-def _turned(
-    a: ShapedArithmetic[V], x: Scaled[V], axes: Axes, order: Sequence[int]
-) -> tuple[Scaled[V], Axes]:
+def _turned(a: ShapedArithmetic[V], x: Scaled[V], axes: Axes, order: Sequence[int]) -> tuple[Scaled[V], Axes]:
     """A value with its axes in this order."""
     if tuple(order) == axes.order:
         return x, axes

@@ -1,4 +1,4 @@
-"""Unfolded OAMP in whole numbers, for real dense operators. Ma & Ping (2017), eqs. 29-34; see `algorithms.oamp`.
+"""Unfolded OAMP in whole numbers, for real operators as one matrix. Ma & Ping (2017), eqs. 29-34; see `algorithms.oamp`.
 
 With `A = U diag(d) Vᵀ` a layer is
 
@@ -202,7 +202,8 @@ class VarianceLaw:
         d: The singular values, `(m,)`.
         n: How many unknowns there are.
         noise_var: The noise variance.
-        degrees: Over how many its squares are spread: 2 of real numbers, 1 of complex ones, see `residual.variances`.
+        degrees: 2 of real numbers and 1 of complex ones, see `residual.variances`.
+        step_db: How many decibels are between rows.
 
     Example:
         >>> import torch
@@ -221,7 +222,12 @@ class VarianceLaw:
         return arithmetic.picked(v, self.variances.edges(v), rows, bits)
 
     def seen(
-        self, arithmetic: Arithmetic[V], squares: Scaled[V], expected: Scaled[V] | None, before: Theta | None, theta: Theta
+        self,
+        arithmetic: Arithmetic[V],
+        squares: Scaled[V],
+        expected: Scaled[V] | None,
+        before: Theta | None,
+        theta: Theta,
     ) -> Scaled[V]:
         """The error variance that the squares `(m,)` of a residual show, `residual.variances` with a known noise variance."""
         scale = 1.0 if before is None else before.v_denoised
