@@ -43,7 +43,11 @@ def test_the_forward_pass_is_the_program_bit_for_bit(observed, widths):
     assert torch.equal(said.detach(), IntegerEstimator(drafted(whole))(loud).x)
     assert torch.view_as_real(said).unique().numel() > 100
     said.abs().square().sum().backward()
-    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in whole.parameters())
+    for name, p in whole.named_parameters():
+        if "v_denoised" not in name:  # which only picks rows
+            assert p.grad is not None, name
+            assert torch.isfinite(p.grad).all(), name
+            assert (p.grad != 0).any(), name
 
 
 def test_every_form_of_the_program_gives_the_player_s_bits(program):
@@ -127,7 +131,7 @@ def test_what_is_refused_is_said():
     complex_problem = ff.problems.CompressedSensing(n=20, m=10, dtype="complex64")
     with pytest.raises(ValueError, match="complex"):
         quantised(ff.unfold(ff.algorithms.LISTACP(), complex_problem, 2))
-    with pytest.raises(ValueError, match="damping = 0.5"):
+    with pytest.raises(ValueError, match=r"damping = 0\.5"):
         quantised(ff.unfold(ff.algorithms.OAMP(damping=0.5), SMALL, 2))
     _, obs = SMALL.sample(10, generator_of(0))
     with pytest.raises(ValueError, match="needs the noise variance"):

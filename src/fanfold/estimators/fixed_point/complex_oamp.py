@@ -130,12 +130,13 @@ class ComplexOAMPLayers:
         """The measurements, once their operator is known to be the network's."""
         return {"y": self.network.admitted(obs).y}
 
-    def written(self, a: ShapedArithmetic[V]) -> Mapping[str, Scaled[V]]:
+    def written(self, arithmetic: ShapedArithmetic[V]) -> Mapping[str, Scaled[V]]:
         """The layers.
 
         Raises:
             ValueError: If no noise variance is known.
         """
+        a = arithmetic
         if a.noise_var is None:
             raise ValueError("OAMP needs the noise variance; choose scales on observations that all have the same one.")
         A, d = self.network.operator, self.constants["d"]

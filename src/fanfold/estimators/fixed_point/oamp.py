@@ -1,4 +1,4 @@
-"""Unfolded OAMP in whole numbers, for real operators as one matrix. Ma & Ping (2017), eqs. 29-34; see `algorithms.oamp`.
+"""Unfolded OAMP in whole numbers, for real operators as matrices. Ma & Ping (2017), eqs. 29-34; see `algorithms.oamp`.
 
 With `A = U diag(d) Vᵀ` a layer is
 
@@ -91,11 +91,11 @@ def _(algorithm: OAMP, network: Unfolded) -> IntegerForm:
         raise ValueError(f"OAMP under {algorithm.prior} has no integer form yet; take a BernoulliGaussian prior.")
     if network.operator.seen().mask is not None:
         raise ValueError("the operator has columns of zeros; OAMP in integers needs to see every unknown.")
-    return LAYERS_OF[network.operator.dtype.is_complex](network, algorithm.prior)
+    return LAYERS_OF.get(network.operator.dtype.is_complex, OAMPLayers)(network, algorithm.prior)
 
 
 FORMS |= {"unfolded OAMP with a BernoulliGaussian prior"}
-LAYERS_OF: dict[bool, Callable[[Unfolded, Prior], IntegerForm]] = {}  # by whether the operator is complex
+LAYERS_OF: dict[bool, Callable[[Unfolded, Prior], IntegerForm]] = {}  # by whether it is complex, where not OAMPLayers
 
 
 class OAMPLayers:
@@ -186,9 +186,6 @@ class OAMPLayers:
         return arithmetic.plus(product, arithmetic.product(coarse, rest))
 
 
-LAYERS_OF[False] = OAMPLayers
-
-
 def _sum(arithmetic: Arithmetic[V], x: Scaled[V], size: int) -> Scaled[V]:
     """The sum of all entries."""
     return arithmetic.product(x, arithmetic.matrix(torch.ones(1, size, dtype=torch.float64), bits=2))
@@ -199,7 +196,7 @@ class VarianceLaw:
 
     Args:
         power: The power of the unknowns.
-        d: The singular values, `(m,)`.
+        d: The singular values, `(m,)`, of as many measurements of n unknowns.
         n: How many unknowns there are.
         noise_var: The noise variance.
         degrees: 2 of real numbers and 1 of complex ones, see `residual.variances`.
@@ -207,10 +204,9 @@ class VarianceLaw:
 
     Example:
         >>> import torch
-        >>> from fanfold.algorithms.base import Theta
         >>> from fanfold.estimators.fixed_point.oamp import VarianceLaw
-        >>> VarianceLaw(0.1, torch.ones(4), 8, torch.tensor(0.01)).step(Theta(noise_scale=torch.ones(1))).shape
-        torch.Size([40, 4])
+        >>> VarianceLaw(0.1, torch.ones(4), 8, torch.tensor(0.01)).variances.centres.shape
+        torch.Size([40])
     """
 
     def __init__(self, power: float, d: Tensor, n: int, noise_var: Tensor, degrees: int = 2, step_db: float = STEP_DB):
@@ -222,14 +218,9 @@ class VarianceLaw:
         return arithmetic.picked(v, self.variances.edges(v), rows, bits)
 
     def seen(
-        self,
-        arithmetic: Arithmetic[V],
-        squares: Scaled[V],
-        expected: Scaled[V] | None,
-        before: Theta | None,
-        theta: Theta,
+        self, arithmetic: Arithmetic[V], e2: Scaled[V], expected: Scaled[V] | None, before: Theta | None, theta: Theta
     ) -> Scaled[V]:
-        """The error variance that the squares `(m,)` of a residual show, `residual.variances` with a known noise variance."""
+        """The error variance that the squares of a residual show, `residual.variances` with a known noise variance."""
         scale = 1.0 if before is None else before.v_denoised
         centres = self.variances.centres if expected is not None else torch.tensor([self.power], dtype=torch.float64)
         weights, offset, least = self._fit(centres * scale, theta)
@@ -238,7 +229,7 @@ class VarianceLaw:
         else:
             g = self.row(arithmetic, expected, weights)
             b, low = (self.row(arithmetic, expected, t[:, None], WIDE_BITS) for t in (offset, least))
-        terms = arithmetic.narrowed(arithmetic.times(squares, g), 16)
+        terms = arithmetic.narrowed(arithmetic.times(e2, g), 16)
         shown = arithmetic.within(arithmetic.plus(_sum(arithmetic, terms, self.d.shape[0]), b), 40)
         above = arithmetic.minus(shown, low)
         zero = torch.zeros(1, dtype=torch.float64)
