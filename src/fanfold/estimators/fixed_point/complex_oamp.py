@@ -110,8 +110,8 @@ class ComplexOAMPLayers:
         self.count, self.constants = 0, {}
         spectrum = torch.ones((), dtype=torch.float64)
         for k, factor in enumerate(factors_of(A)):
-            wide = factor.to(torch.complex128)
-            U, d, right = thin_svd(wide.detach())
+            wide = factor.detach().to(torch.complex128)
+            U, d, right = thin_svd(wide)
             matrices = {"left": U.mH, "forward": U.mH @ wide, "back": right}
             self.constants |= {f"{name}{k}": packed(matrix) for name, matrix in matrices.items()}
             spectrum, self.count = spectrum[..., None] * d, k + 1
