@@ -73,6 +73,20 @@ def test_little_is_lost_on_a_dense_complex_matrix_at_40_db(widths, limit):
         assert nmse_db(whole(obs).x, x) < floating + limit
 
 
+def test_a_layer_that_believes_in_nothing_is_outweighed_by_the_residual():
+    """With a probability of 1e-20 in the first layer hardly any error is expected, and the residual shows a lot."""
+    problem = ff.problems.CompressedSensing(n=120, m=80, snr_db=40.0, dtype="complex64")
+    net = ff.unfold(ff.algorithms.OAMP(problem.prior), problem, 8, {"p": "per-layer"})
+    with torch.no_grad():
+        net.deviations["p"][0] = 3.0
+        x, obs = problem.sample(200, generator_of(2))
+        assert net.thetas(obs)[0].p < 1e-12
+        floating = nmse_db(net(obs).x, x)
+        assert floating < -45
+        whole = quantised(net, "w16a16", problem.sample(200, generator_of(1))[1])
+        assert nmse_db(whole(obs).x, x) < floating + 0.05
+
+
 def test_little_is_lost_on_a_kronecker_product_at_30_db():
     """Where layers converge: of so small a product a scene in a hundred does not, in numbers of any kind."""
     problem = ff.problems.RFImaging("gaussian", (14, 14), (12, 12), sparsity=0.03)

@@ -5,7 +5,8 @@ parts before the last of them, `(n_1, …, 2, n_K)`, so that a complex factor is
 factors axes turn, and 16 bits are kept. Forward factors are `U_kᴴ A_k = diag(d_k) V_kᴴ`, which nothing of size m · n
 takes. A circular posterior mean is r times a gain of |r|² over its variance, and that is what tables are over.
 
-Where weights have 8 bits, half way through the residual is computed anew with 16, as factors are small.
+Variances up to 3 dB above the prior's power have rows, so that a prior that guesses ten times less power than there is
+fails. Where weights have 8 bits, half way through the residual is computed anew with 16, as factors are small.
 """
 
 import math
@@ -43,7 +44,8 @@ FINE = 16  # bits between factors, and of what is computed once
 DEVIATION_BITS = 24  # of 1 / √v, which spans 40 dB
 REACH, UNIT_FRACTION = 3, 11  # of r over its deviation: parts up to 2^3
 LAW_DB, TABLE_DB = 0.5, 2.0  # between rows of the linear step, and of tables
-SHARE_FRACTION = 19  # of β, which is next to nothing where few unknowns are thought to be there
+SHARE_FRACTION = 19  # of β
+LEAST_SHARE = 11  # β is at least 2^-11, so that a residual still outweighs what is expected
 EXPECTED_BITS = 31  # of the variance that is expected, before it is divided by 1 - β
 RADIAL_BITS, RADIAL_FRACTION, MIDDLE = 9, 3, 32.0  # of |r|² over its variance, less the middle of tables
 
@@ -230,7 +232,7 @@ class RadialTables(PosteriorTables):
         ones = arithmetic.matrix(torch.ones(1, n, dtype=torch.float64), bits=2)
         total = arithmetic.within(arithmetic.product(each, ones))
         mean = arithmetic.times(total, arithmetic.number(torch.tensor(1 / n)))
-        least, most = (torch.tensor([math.ldexp(1.0, -bits)]) for bits in (SHARE_FRACTION, 0))
+        least, most = (torch.tensor([math.ldexp(1.0, -bits)]) for bits in (LEAST_SHARE, 0))
         return arithmetic.clamped(arithmetic.shifted(mean, np.array([SHARE_FRACTION])), least, most)
 
     def _posterior(self, at: Tensor, theta: Theta) -> tuple[Tensor, Tensor, Tensor]:
