@@ -119,6 +119,12 @@ MISTAKES = {  # a verb, then what is wrong with which words
         "folder": [RUN, "--out", "folder"],
         "markup": [RUN, "--out", f"{MARKUP}/x.svg"],
     },
+    "quantise": {
+        "flag": [RUN, "--layrs"],
+        "value": [RUN, "--widths", "w7a7"],
+        "missing": ["nowhere", "--widths", "w8a8"],
+        "markup": [RUN, "--widths", MARKUP],
+    },
     "time": {
         "flag": [RUN, "--layrs"],
         "value": [RUN, "--numerology", "7"],

@@ -6,6 +6,7 @@ A network gets an integer form by being registered with `integer_form`; its laye
 
 from fanfold.estimators.fixed_point.arithmetic import Arithmetic, Widths
 from fanfold.estimators.fixed_point.cnn_form import CNNForm
+from fanfold.estimators.fixed_point.complex_oamp import ComplexOAMPLayers
 from fanfold.estimators.fixed_point.forms import FormPort, IntegerForm, integer_form
 from fanfold.estimators.fixed_point.mixer_form import MixerForm
 from fanfold.estimators.fixed_point.network import BoundQuantisedNetwork, QuantisedNetwork, QuantisedSettings, quantised
@@ -20,6 +21,7 @@ __all__ = [
     "BoundQuantisedNetwork",
     "CNNForm",
     "Calibrating",
+    "ComplexOAMPLayers",
     "FakeQuantised",
     "FormPort",
     "IntegerForm",

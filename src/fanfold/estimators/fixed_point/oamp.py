@@ -1,4 +1,4 @@
-"""Unfolded OAMP in whole numbers, for real dense operators. Ma & Ping (2017), eqs. 29-34; see `algorithms.oamp`.
+"""Unfolded OAMP in whole numbers, for real operators as matrices. Ma & Ping (2017), eqs. 29-34; see `algorithms.oamp`.
 
 With `A = U diag(d) Vᵀ` a layer is
 
@@ -10,7 +10,7 @@ bank of tables, one for every two decibels, which it picks: the weights g of squ
 posterior mean over r and its variance over v_r. What matrices multiply is the change of r, as in `soft_steps`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import singledispatch
 from typing import NamedTuple, TypeVar
 
@@ -30,7 +30,7 @@ from fanfold.unfolding.unfold import Unfolded
 
 V = TypeVar("V")
 
-LEAST_DB, ROWS, STEP_DB = -75.0, 40, 2.0  # of the variances that have rows, relative to the power of x
+LEAST_DB, SPAN_DB, STEP_DB = -75.0, 80.0, 2.0  # of the variances that have rows, relative to the power of x
 WIDE_BITS = 28  # of variances, which span many decibels
 TABLE_BITS, REACH_BITS = 9, 3  # of r over its standard deviation, as tables take it, up to 2^3
 SHARE_BITS, MOST_SHARE = 12, 0.97  # of β
@@ -49,10 +49,10 @@ class Variances(NamedTuple):
     borders: np.ndarray  # (rows - 1,)
 
     @classmethod
-    def of(cls, power: float) -> "Variances":
-        """For unknowns of this power."""
-        at = LEAST_DB + STEP_DB * np.arange(ROWS)
-        centres, borders = (power * 10 ** (a / 10) for a in (at, at[:-1] + STEP_DB / 2))
+    def of(cls, power: float, step_db: float = STEP_DB) -> "Variances":
+        """For unknowns of this power, one for every so many decibels."""
+        at = LEAST_DB + step_db * np.arange(round(SPAN_DB / step_db))
+        centres, borders = (power * 10 ** (a / 10) for a in (at, at[:-1] + step_db / 2))
         return cls(torch.from_numpy(centres), borders)
 
     def edges(self, value: Scaled[V]) -> np.ndarray:
@@ -91,10 +91,11 @@ def _(algorithm: OAMP, network: Unfolded) -> IntegerForm:
         raise ValueError(f"OAMP under {algorithm.prior} has no integer form yet; take a BernoulliGaussian prior.")
     if network.operator.seen().mask is not None:
         raise ValueError("the operator has columns of zeros; OAMP in integers needs to see every unknown.")
-    return OAMPLayers(network, algorithm.prior)
+    return LAYERS_OF.get(network.operator.dtype.is_complex, OAMPLayers)(network, algorithm.prior)
 
 
 FORMS |= {"unfolded OAMP with a BernoulliGaussian prior"}
+LAYERS_OF: dict[bool, Callable[[Unfolded, Prior], IntegerForm]] = {}  # by whether it is complex, where not OAMPLayers
 
 
 class OAMPLayers:
@@ -143,11 +144,11 @@ class OAMPLayers:
         down = arithmetic.matrix(forward)
         rest = arithmetic.rest(forward, down)
         residual, r, expected = self._finely(arithmetic, arithmetic.entered("y"), U.mT), None, None
-        law = _Law(self.prior.power, d, A.n, noise_var)
-        denoiser = _Denoiser(self.prior, law.variances)
+        law = VarianceLaw(self.prior.power, d, A.n, noise_var)
+        denoiser = PosteriorTables(self.prior, law.variances)
         for k, theta in enumerate(thetas, 1):
             e = arithmetic.narrowed(residual, 16)
-            v = law.seen(arithmetic, e, expected, thetas[k - 2] if k > 1 else None, theta)
+            v = law.seen(arithmetic, arithmetic.times(e, e), expected, thetas[k - 2] if k > 1 else None, theta)
             q = arithmetic.narrowed(arithmetic.times(e, law.row(arithmetic, v, law.step(theta))))
             step = arithmetic.product(q, back)
             r_k = arithmetic.narrowed(step if r is None else arithmetic.plus(step, r), 16)
@@ -192,31 +193,45 @@ def _sum(arithmetic: Arithmetic[V], x: Scaled[V], size: int) -> Scaled[V]:
     return arithmetic.product(x, arithmetic.matrix(torch.ones(1, size, dtype=torch.float64), bits=2))
 
 
-class _Law:
-    """What depends on variances and on the singular values, for every variance that has a row."""
+class VarianceLaw:
+    """What depends on variances and on the singular values, for every variance that has a row.
 
-    def __init__(self, power: float, d: Tensor, n: int, noise_var: Tensor):
-        self.variances, self.power, self.d2, self.d, self.n = Variances.of(power), power, d.square(), d, n
-        self.noise_var = noise_var
+    Args:
+        power: The power of the unknowns.
+        d: The singular values, `(m,)`, of as many measurements of n unknowns.
+        n: How many unknowns there are.
+        noise_var: The noise variance.
+        degrees: 2 of real numbers and 1 of complex ones, see `residual.variances`.
+        step_db: How many decibels are between rows.
+
+    Example:
+        >>> import torch
+        >>> from fanfold.estimators.fixed_point.oamp import VarianceLaw
+        >>> VarianceLaw(0.1, torch.ones(4), 8, torch.tensor(0.01)).variances.centres.shape
+        torch.Size([40])
+    """
+
+    def __init__(self, power: float, d: Tensor, n: int, noise_var: Tensor, degrees: int = 2, step_db: float = STEP_DB):
+        self.variances, self.power, self.noise_var = Variances.of(power, step_db), power, noise_var
+        self.d2, self.d, self.n, self.degrees = d.square(), d, n, degrees
 
     def row(self, arithmetic: Arithmetic[V], v: Scaled[V], rows: Tensor, bits: int = 16) -> Scaled[V]:
         """The row that a variance picks."""
         return arithmetic.picked(v, self.variances.edges(v), rows, bits)
 
     def seen(
-        self, arithmetic: Arithmetic[V], e: Scaled[V], expected: Scaled[V] | None, before: Theta | None, theta: Theta
+        self, arithmetic: Arithmetic[V], e2: Scaled[V], expected: Scaled[V] | None, before: Theta | None, theta: Theta
     ) -> Scaled[V]:
-        """The error variance that a residual shows, `residual.variances` with a known noise variance."""
+        """The error variance that the squares of a residual show, `residual.variances` with a known noise variance."""
         scale = 1.0 if before is None else before.v_denoised
         centres = self.variances.centres if expected is not None else torch.tensor([self.power], dtype=torch.float64)
         weights, offset, least = self._fit(centres * scale, theta)
-        squares = arithmetic.times(e, e)
         if expected is None:
             g, b, low = arithmetic.number(weights), *(arithmetic.number(t, WIDE_BITS) for t in (offset, least))
         else:
             g = self.row(arithmetic, expected, weights)
             b, low = (self.row(arithmetic, expected, t[:, None], WIDE_BITS) for t in (offset, least))
-        terms = arithmetic.narrowed(arithmetic.times(squares, g), 16)
+        terms = arithmetic.narrowed(arithmetic.times(e2, g), 16)
         shown = arithmetic.within(arithmetic.plus(_sum(arithmetic, terms, self.d.shape[0]), b), 40)
         above = arithmetic.minus(shown, low)
         zero = torch.zeros(1, dtype=torch.float64)
@@ -230,7 +245,7 @@ class _Law:
         least = total.amin(-1, keepdim=True)
         weights = (least / total).square()
         s1, s2 = ((weights * a).sum(-1, keepdim=True) for a in (self.d2, self.d2.square()))
-        pull = 2 * (least / v).square() / theta.spread.double()
+        pull = self.degrees * (least / v).square() / theta.spread.double()
         scale = s2 + pull
         return weights * self.d2 / scale, ((pull * v - noise_var * s1) / scale)[:, 0], v[:, 0] / 10
 
@@ -247,8 +262,15 @@ class _Law:
         return theta.v_linear.double() * (v * left + sigma2 * w.square().sum(-1)) / self.n
 
 
-class _Denoiser:
-    """The posterior mean and its variance as tables over r over its deviation, a row for each variance."""
+class PosteriorTables:
+    """The posterior mean and its variance as tables over r over its deviation, a row for each variance.
+
+    Example:
+        >>> import fanfold as ff
+        >>> from fanfold.estimators.fixed_point.oamp import PosteriorTables, Variances
+        >>> PosteriorTables(ff.priors.BernoulliGaussian(0.1), Variances.of(0.1)).prior.p
+        0.1
+    """
 
     def __init__(self, prior: Prior, variances: Variances):
         self.prior, self.variances = prior, variances

@@ -59,8 +59,6 @@ def form_of_algorithm(algorithm: Algorithm, network: Unfolded) -> IntegerForm:
 
 @integer_form.register
 def _(network: Unfolded) -> IntegerForm:
-    if network.operator.dtype.is_complex:
-        raise ValueError("the network is complex; unfolded networks have an integer form for real operators so far.")
     return form_of_algorithm(network.algorithm, network)
 
 
@@ -86,6 +84,9 @@ class SoftSteps:
         network: The network.
         step_of: The layer of its quantities.
 
+    Raises:
+        ValueError: If the operator is complex.
+
     Example:
         >>> import fanfold as ff
         >>> from fanfold.estimators.fixed_point import integer_form
@@ -97,6 +98,8 @@ class SoftSteps:
     for_one_noise_var = False
 
     def __init__(self, network: Unfolded, step_of: Callable[[Theta], SoftStep]):
+        if network.operator.dtype.is_complex:
+            raise ValueError("the network is complex; soft thresholding has an integer form for real operators so far.")
         self.network, self.step_of = network, step_of
         self.constants: dict[str, Tensor] = {}
         self.inputs = (FormPort("y", (network.operator.m,)),)
