@@ -30,7 +30,7 @@ from test_estimator_laws import CASES
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch's, on tracing
 EPS = float(np.finfo(np.float32).eps)
 QUICK = ("-O1",)
-REFUSED = {"quantised": "computes in whole numbers"}  # row of the registry: what the error says
+REFUSED = {"whole-numbers": "computes in whole numbers"}  # row of the registry: what the error says
 ONE_LAYER, ONE_ITERATION = {"layers": 1}, {"iterations": 1}
 SHALLOW = {  # a trace takes a second a layer
     "hybrid-oamp": ONE_LAYER,

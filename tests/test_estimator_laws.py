@@ -60,7 +60,7 @@ ROWS = {
     "locator": Case(Tone(n=9), estimators.LocatorSettings(width=4), SINGLE),
     "neural": Case(LINEAR, estimators.NeuralSettings("gaussian", 2, width=8), SINGLE),
     "flow-posterior": Case(LINEAR, estimators.FlowPosteriorSettings(transforms=2, width=8), SINGLE),
-    "quantised": Case(SPARSE, estimators.QuantisedSettings(UNFOLDED_CP, "w16a16"), DOUBLE),
+    "whole-numbers": Case(SPARSE, estimators.QuantisedSettings(UNFOLDED_CP, "w16a16"), DOUBLE),
 }
 OFDM_ROWS = {  # which all measure the scale
     "beam-mixer": Case(CHANNELS, ofdm.MixerSettings(8, 6, 1, 6, 16, 16), SINGLE),

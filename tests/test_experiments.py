@@ -70,7 +70,8 @@ def test_demo_and_the_studies_that_it_shows_reach_their_goals_and_its_page_asks_
     assert page.count("data:image/png;base64,") == 5  # the original and four recoveries
     assert "Bayes limit" in page
     assert "do not trust" in page
-    data = [json.loads(d) for d in re.findall(r'<script type="application/json"[^>]*>(.*?)</script>', page, re.DOTALL)]
+    numbers = r'<script type="application/json" id="data-\d+">(.*?)</script>'  # the live figure has others
+    data = [json.loads(d) for d in re.findall(numbers, page, re.DOTALL)]
     assert len(data) == 3
     assert len(data[0]) == 16
     assert photographs.recover.kept == unfolding_figure.measure.kept == 1

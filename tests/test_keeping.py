@@ -16,6 +16,7 @@ from fanfold.core.noise import circular
 from fanfold.linops import Dense, Kronecker, LinearOperator
 from fanfold.observation import Estimate, Observation
 from fanfold.problems.base import Described
+from fanfold.runs import recipe
 from fanfold.runs.directory import Run
 from fanfold.runs.folders import SCHEMA
 from fanfold.shrinkage import soft
@@ -310,3 +311,11 @@ def test_intervals_are_calibrated_once_and_kept_in_the_run(tmp_path):
     ff.resume(tmp_path / "run")
     file.write_text(file.read_text().replace(run.weights_hash(), "0" * 64))  # of other weights
     assert run.kept("intervals-each-0.9") is None
+
+
+def test_no_two_registries_share_a_name():
+    """A run keeps names: one that two of them have would be read as the other."""
+    homes = (ff.likelihoods, ff.penalties, ff.priors, ff.algorithms, ff.estimators, ff.problems)
+    kinds = [kind for home in homes for kind in home.REGISTRY.values()] + list(ff.problems.PARTS.values())
+    assert set(recipe.NAMES) == set(kinds)
+    assert len(recipe.OF_PROBLEMS | recipe.OF_NETWORKS) == len(set(kinds))

@@ -57,7 +57,7 @@ ROWS = {  # of the registry of what trains
     "learned-filters": (CHANNELS, ofdm.FilterSettings(2, 2, 6, 1, 4, 8, 2)),
     "adapted": (CHANNELS, ofdm.AdaptedSettings(MIXER)),
 }
-OTHERWISE = {"quantised"}  # leaves as an integer program
+OTHERWISE = {"whole-numbers"}  # leaves as an integer program
 OTHERS = {  # other corrections and outputs of the same rows
     "hybrid-oamp, mean": (IMAGING, estimators.HybridOAMPSettings(OAMP(), 1, correct="mean", width=4)),
     "neural, quantiles": (LINEAR, estimators.NeuralSettings("pinball", width=8)),

@@ -44,7 +44,7 @@ REGISTRY: dict[str, type] = {
     "locator": LocatorSettings,
     "neural": NeuralSettings,
     "flow-posterior": FlowPosteriorSettings,
-    "quantised": QuantisedSettings,
+    "whole-numbers": QuantisedSettings,
     **ofdm.REGISTRY,
 }
 
