@@ -80,7 +80,8 @@ def _section(section: Section, index: int) -> str:
     data = section.details or section.table
     if section.details:
         behind = scrolling(_table(section.details), f"{section.title}: numbers")
-        parts.append(f"<details><summary>The {len(data)} numbers behind the figure</summary>{behind}</details>")
+        which = "numbers behind the figure" if section.figures else "rows in full"
+        parts.append(f"<details><summary>The {len(data)} {which}</summary>{behind}</details>")
     if data:
         embedded = json.dumps(plain(data.rows)).replace("<", "\\u003c")
         parts.append(f'<script type="application/json" id="data-{index}">{embedded}</script>')

@@ -1,6 +1,6 @@
-"""The default end-to-end estimator: cross-validated networks beside closed forms, weighed by errors on left-out draws.
+"""The default end-to-end estimator, in one file, as training, leaving out and answering are views of the same products.
 
-It is one long file, since what trains, what is left out and what is said are views of the same few products.
+Cross-validated networks stand beside closed forms, weighed by errors on left-out draws.
 Squared error gives the posterior mean, a Gaussian likelihood mean and variance (Nix & Weigend, 1994); members differ in
 their start and in the fold that they leave out (Krogh & Vedelsby, 1995).
 """

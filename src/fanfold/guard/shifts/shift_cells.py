@@ -226,7 +226,7 @@ class ShiftTable:
 
 def _times(ratio: float) -> str:
     """A ratio to three digits, but for what is close to one."""
-    return f"{ratio:.3f}" if 0.9 < ratio < 1.1 else f"{ratio:.3g}" if ratio < 1000 else f"{ratio:.0f}"
+    return f"{ratio:.3f}" if 0.9 < ratio < 1.1 else f"{ratio:.0f}" if 1000 <= ratio < 1e6 else f"{ratio:.3g}"
 
 
 def _words(value: Any) -> str:

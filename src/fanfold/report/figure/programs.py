@@ -5,6 +5,7 @@ The C is that of `deploy.codegen`. What `unfold` does to a quantity, `Domain.dev
 
 import copy
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,7 @@ def as_it_is(algorithm: Algorithm, values: Values) -> Algorithm:
     return algorithm
 
 
-class _Part(nn.Module):
+class _Part(nn.Module, ABC):
     """The start or the step of an algorithm, from tensors as `inputs` names them to those that `outputs` names."""
 
     def __init__(self, algorithm: Algorithm, A: LinearOperator, swap: Swap, examples: Values):
@@ -95,8 +96,9 @@ class _Part(nn.Module):
         self.outputs = list(said)
         return tuple(said.values())
 
+    @abstractmethod
     def said(self, algorithm: Algorithm, obs: Observation, given: Values, values: Values) -> dict[str, Tensor]:
-        raise NotImplementedError
+        """What it gives, by name, of the algorithm with these values."""
 
 
 class _Start(_Part):
