@@ -35,6 +35,6 @@ export const template = style => `<style>${style}</style><div class="figure">
       <div class="control"><label for="preset">Sizes</label><select id="preset" data-part="preset"></select></div>
       <div class="row"><button data-part="play">Play the layers</button><button data-part="again">Back to the start</button></div>
       <p class="quiet">Networks were trained at 20 dB and 10 of 100 not zero. OAMP is told the prior and the noise; the unfolded
-        one started from a wrong prior and reads the noise off each sample. The limit is that of state evolution. Means over 64 draws.</p>
+        one started from a wrong prior and reads the noise off each sample. The limit is that of state evolution. Curves are means over 64 draws, whose chance moves all of them by about a dB, past the limit too.</p>
     </div>
   </div></div>`;
