@@ -1,0 +1,188 @@
+"""How the documents are built: Sphinx with MyST; whatever a page needs is in its folder, so that it reads from disk."""
+
+import dataclasses
+import functools
+import inspect
+import re
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from docutils.utils.math.latex2mathml import tex2mathml
+from sphinx.util.docutils import SphinxDirective
+
+import fanfold as ff
+from fanfold.report.figure.manifest import pack
+from fanfold.report.figure.page import figure_head
+
+HERE = Path(__file__).parent
+LIVE = "<fanfold-figure"
+
+project = "fanfold"
+author = "the fanfold authors"
+release = version = ff.__version__
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+source_suffix = {".md": "markdown"}
+exclude_patterns = ["_build"]
+suppress_warnings = [
+    "toc.empty_glob",  # pages that a toctree names by a pattern may not be there yet
+    "misc.highlighting_failure",  # JSON with an ellipsis, for example, is shown without colours
+]
+
+myst_enable_extensions = ["dollarmath"]
+myst_heading_anchors = 3
+
+autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
+autodoc_typehints = "signature"
+napoleon_numpy_docstring = False
+napoleon_use_rtype = False
+napoleon_use_ivar = True
+python_use_unqualified_type_names = True
+maximum_signature_line_length = 100
+add_module_names = False
+
+html_theme = "furo"
+html_title = "fanfold"
+html_static_path = ["_static"]
+html_css_files = ["fanfold.css"]
+html_math_renderer = "mathml"
+html_copy_source = False
+html_show_sourcelink = False
+html_show_search_summary = False  # it would fetch pages, which a page from disk may not
+html_theme_options = {"footer_icons": []}
+pygments_style = "default"
+pygments_dark_style = "github-dark"
+
+
+# Mathematics, as the MathML that browsers draw by themselves
+
+
+def inline_math(writer: Any, node: nodes.math) -> None:
+    """A formula in a line."""
+    writer.body.append(tex2mathml(node.astext(), as_block=False))
+    raise nodes.SkipNode
+
+
+def block_math(writer: Any, node: nodes.math_block) -> None:
+    """A formula in a line of its own."""
+    writer.body.append(f'<div class="math">{tex2mathml(node.astext(), as_block=True)}</div>')
+    raise nodes.SkipNode
+
+
+# Docstrings, which are written to be read in a terminal
+
+
+@functools.cache
+def homes() -> dict[int, str]:
+    """Where the reference tells in full of what a room exports, by its identity: in the innermost room that has it."""
+    text = "".join(page.read_text() for page in sorted((HERE / "api").glob("*.md")))
+    paths = re.findall(r"^```\{room\} (\S+)$", text, re.MULTILINE)
+    return {id(thing): f"{path}.{name}" for path in sorted(paths, key=depth) for name, thing in exported(path)}
+
+
+def depth(path: str) -> int:
+    """How deep in the package a module is."""
+    return path.count(".")
+
+
+def exported(path: str) -> list[tuple[str, Any]]:
+    """The classes and functions in a module's `__all__` that say what they are."""
+    module = import_module(path)
+    things = [(name, getattr(module, name)) for name in module.__all__]
+    return [(name, thing) for name, thing in things if callable(thing) and inspect.getdoc(thing)]
+
+
+@functools.cache
+def public_names() -> dict[str, str]:
+    """Where the reference has a class or function, by its bare name, unless two have that name."""
+    places: dict[str, set[str]] = {}
+    for path in homes().values():
+        places.setdefault(path.rpartition(".")[2], set()).add(path)
+    return {name: path for name, (path, *others) in places.items() if not others}
+
+
+class Room(SphinxDirective):
+    """`{room} fanfold.priors`: what a module exports, first in a list with one sentence each, then in full."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        """The nodes of the room."""
+        (path,) = self.arguments
+        rows, entries = [], []
+        for name, thing in exported(path):
+            home = homes()[id(thing)]
+            first = " ".join((inspect.getdoc(thing) or "").split("\n\n")[0].split())
+            rows += [f"   * - :py:obj:`{name} <{home}>`", f"     - {marked_up(first)}"]
+            if home == f"{path}.{name}":
+                entries += [f".. autoclass:: {home}\n   :members:" if inspect.isclass(thing) else f".. autofunction:: {home}"]
+        table = ".. list-table::\n   :widths: 1 3\n\n" + "\n".join(rows)
+        return self.parse_text_to_nodes("\n\n".join(["```{eval-rst}", table, *entries, "```"]))
+
+
+def code(match: re.Match) -> str:
+    """A name in backticks as a link where the reference has it, anything else as it stands."""
+    text = re.sub(r"\s+", " ", match[1])
+    path = public_names().get(text)
+    return f":py:obj:`{text} <{path}>`" if path else f"``{text}``"
+
+
+def marked_up(text: str) -> str:
+    """Prose of a docstring in reStructuredText: what is special there and not meant so is escaped."""
+    pieces = re.split(r"(`[^`]+`)", text)
+    for i, piece in enumerate(pieces):
+        if i % 2:  # a word may follow at once, as in `x`s
+            joined = "\\ " if pieces[i + 1][:1].isalnum() else ""
+            pieces[i] = re.sub(r"`([^`]+)`", code, piece) + joined
+        else:
+            pieces[i] = re.sub(r"([*|\\]|(?<=\w)_(?!\w))", r"\\\1", piece)
+    return "".join(pieces)
+
+
+def field_comments(kind: type) -> list[str]:
+    """The fields of a dataclass with the comments that stand behind them, as lines of an `Args:` section."""
+    try:
+        source = inspect.getsource(kind)
+    except (OSError, TypeError):
+        return []
+    fields = {field.name for field in dataclasses.fields(kind) if field.init}
+    found = re.findall(r"^    (\w+): [^\n#]*#\s*(.+)$", source, re.MULTILINE)
+    lines = [f"    {name}: {comment[0].upper()}{comment[1:]}." for name, comment in found if name in fields]
+    return ["", "Args:", *lines] if lines else []
+
+
+def docstring(app: Any, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
+    """Make a docstring ready for napoleon: mark up its prose, leave its examples, say what its fields are."""
+    if what == "class" and dataclasses.is_dataclass(thing):
+        if thing.__doc__ and thing.__doc__.startswith(f"{thing.__name__}("):  # what dataclass writes of itself
+            lines.clear()
+        if not any(re.match(r"(Args|Attributes):", line) for line in lines):
+            lines += field_comments(thing)
+    blocks: list[list[str]] = []
+    for line in lines:  # examples run to the next empty line
+        example = line.lstrip().startswith(">>>") or (bool(blocks) and blocks[-1][0].lstrip().startswith(">>>"))
+        if not blocks or not line.strip() or example != blocks[-1][0].lstrip().startswith(">>>"):
+            blocks.append([])
+        blocks[-1].append(line)
+    done = [block if block[0].lstrip().startswith(">>>") else marked_up("\n".join(block)).split("\n") for block in blocks]
+    lines[:] = [line for block in done for line in block]
+
+
+# The live figure
+
+
+def add_figure(app: Any, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
+    """Give a page that holds the live figure what the figure needs."""
+    if LIVE in context.get("body", ""):
+        context["metatags"] += figure_head(pack())
+
+
+def setup(app: Any) -> dict[str, Any]:
+    """What Sphinx calls."""
+    app.add_directive("room", Room)
+    app.add_html_math_renderer("mathml", (inline_math, None), (block_math, None))
+    app.connect("autodoc-process-docstring", docstring, priority=400)  # before napoleon
+    app.connect("html-page-context", add_figure)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
