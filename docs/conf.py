@@ -50,6 +50,7 @@ html_css_files = ["fanfold.css"]
 html_math_renderer = "mathml"
 html_copy_source = False
 html_show_sourcelink = False
+html_show_copyright = False
 html_show_search_summary = False  # it would fetch pages, which a page from disk may not
 html_theme_options = {"footer_icons": []}
 pygments_style = "default"
@@ -114,10 +115,14 @@ class Room(SphinxDirective):
         rows, entries = [], []
         for name, thing in exported(path):
             home = homes()[id(thing)]
+            if depth(path) and depth(home) > depth(path) + 1:  # told under a heading further down the page
+                continue
             first = " ".join((inspect.getdoc(thing) or "").split("\n\n")[0].split())
             rows += [f"   * - :py:obj:`{name} <{home}>`", f"     - {marked_up(first)}"]
             if home == f"{path}.{name}":
-                entries += [f".. autoclass:: {home}\n   :members:" if inspect.isclass(thing) else f".. autofunction:: {home}"]
+                entries += [
+                    f".. autoclass:: {home}\n   :members:" if inspect.isclass(thing) else f".. autofunction:: {home}"
+                ]
         table = ".. list-table::\n   :widths: 1 3\n\n" + "\n".join(rows)
         return self.parse_text_to_nodes("\n\n".join(["```{eval-rst}", table, *entries, "```"]))
 
@@ -150,7 +155,7 @@ def field_comments(kind: type) -> list[str]:
     fields = {field.name for field in dataclasses.fields(kind) if field.init}
     found = re.findall(r"^    (\w+): [^\n#]*#\s*(.+)$", source, re.MULTILINE)
     lines = [f"    {name}: {comment[0].upper()}{comment[1:]}." for name, comment in found if name in fields]
-    return ["", "Args:", *lines] if lines else []
+    return ["", "Args:", *lines, ""] if lines else []
 
 
 def docstring(app: Any, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
@@ -159,15 +164,21 @@ def docstring(app: Any, what: str, name: str, thing: Any, options: Any, lines: l
         if thing.__doc__ and thing.__doc__.startswith(f"{thing.__name__}("):  # what dataclass writes of itself
             lines.clear()
         if not any(re.match(r"(Args|Attributes):", line) for line in lines):
-            lines += field_comments(thing)
+            later = (i for i, line in enumerate(lines) if re.match(r"(Raises|Example|Returns):", line))
+            at = next(later, len(lines))
+            lines[at:at] = field_comments(thing)
     blocks: list[list[str]] = []
-    for line in lines:  # examples run to the next empty line
-        example = line.lstrip().startswith(">>>") or (bool(blocks) and blocks[-1][0].lstrip().startswith(">>>"))
-        if not blocks or not line.strip() or example != blocks[-1][0].lstrip().startswith(">>>"):
+    for line in lines:  # an example runs to the next empty line
+        if not blocks or not line.strip() or (is_example([line]) and not is_example(blocks[-1])):
             blocks.append([])
         blocks[-1].append(line)
-    done = [block if block[0].lstrip().startswith(">>>") else marked_up("\n".join(block)).split("\n") for block in blocks]
+    done = (block if is_example(block) else marked_up("\n".join(block)).split("\n") for block in blocks)
     lines[:] = [line for block in done for line in block]
+
+
+def is_example(lines: list[str]) -> bool:
+    """Whether lines are typed at Python's prompt, or what it answers."""
+    return lines[0].lstrip().startswith(">>>")
 
 
 # The live figure

@@ -102,6 +102,9 @@ MISTAKES = {  # a verb, then what is wrong with which words
         "flag": ["sparse-limit", "--layrs"],
         "value": ["sparse-limit", "--seed", "1e99"],
         "missing": ["nowhere"],
+        "neither": [],
+        "both": ["sparse-limit", "--all"],
+        "all": ["--all", "--out-dir", "file"],
         "folder": ["sparse-limit", "--out-dir", "file"],
         "markup": ["sparse-limit", "--out-dir", f"file/{MARKUP}"],
     },
@@ -156,6 +159,13 @@ MISTAKES = {  # a verb, then what is wrong with which words
         "value": ["--out", "figure.txt"],
         "folder": ["--out", "folder"],
         "markup": ["--out", f"{MARKUP}/x.html"],
+    },
+    "docs": {
+        "flag": ["--layrs"],
+        "value": ["--out", ""],
+        "folder": ["--out", "file"],
+        "other": ["--out", "."],
+        "markup": ["--out", f"file/{MARKUP}"],
     },
     "doctor": {"flag": ["--layrs"], "value": ["gausian"]},
 }

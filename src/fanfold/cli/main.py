@@ -40,6 +40,7 @@ VERBS = {  # verb: the module of fanfold.cli that holds it, and what it does
     "certify": ("releasing", "Hold a trained run against a profile of limits, and bundle it as a release."),
     "verify": ("releasing", "Check a release on this machine: hashes, certificate, golden vectors."),
     "figure": ("figures", "Write the live figure: algorithms, networks and the limit as sliders move, in one page."),
+    "docs": ("documents", "Build the documents, which read and search from disk, and open them."),
     "doctor": ("installation", "Check the installation and the machine."),
 }
 ABOUT = "Learned estimators from measurement models. Every verb takes --json and, for the trace of an error, --debug."

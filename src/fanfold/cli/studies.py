@@ -1,24 +1,23 @@
 """The verbs that show what fanfold can do: demo and reproduce."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import tyro
 
 from fanfold.cli.console import Watch, note, notes, show
 from fanfold.cli.flags import Result
 from fanfold.cli.outputs import check_folder
-from fanfold.core.files import write_whole
-from fanfold.core.table import Table, plain
-from fanfold.experiments import Study, find_experiment
+from fanfold.cli.refusals import refusal_of
+from fanfold.core.table import Table
+from fanfold.experiments import EXPERIMENTS, Study, find_experiment
 from fanfold.experiments.demo import study as demo_study
-from fanfold.report.page import Section, write_page
+from fanfold.experiments.pages import INDEX, Background, background, command_of, write_index, write_study
 from fanfold.report.plots import require_matplotlib
-from fanfold.runs.environment import installed
 from fanfold.training.events import Event
+
+REPORTS = Path("reports")
 
 
 def demo(out_dir: Path = Path("fanfold-demo"), seed: int = 0) -> Result:
@@ -30,11 +29,13 @@ def demo(out_dir: Path = Path("fanfold-demo"), seed: int = 0) -> Result:
     """
     require_matplotlib()
     check_folder(out_dir)
-    return _present(demo_study(seed=seed, watch=_watch), out_dir)
+    command = f"fanfold demo{f' --seed {seed}' if seed else ''}"
+    return _present(demo_study(seed=seed, watch=_watch), out_dir, background(demo_study), command)
 
 
 def reproduce(
-    name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")],
+    name: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")] = None,
+    every: Annotated[bool, tyro.conf.arg(name="all")] = False,
     quick: bool = False,
     out_dir: Path | None = None,
     seed: int = 0,
@@ -44,29 +45,53 @@ def reproduce(
     Args:
         name: An experiment, such as sparse-limit, lista-family, mimo-detection, rf-imaging or photographs; the error
             of a wrong name lists them all.
+        every: Run all of them, one after the other, and write an index over their reports.
         quick: The small version, with goals of its own.
-        out_dir: Where the report goes; reports/NAME if not given.
+        out_dir: Where the report goes, reports/NAME if not given; with --all the folder of all reports and their
+            index.html, reports if not given.
         seed: Seed of matrices and draws.
     """
     require_matplotlib()
-    experiment, folder = find_experiment(name), out_dir or Path("reports") / name
+    if (name is None) != every:
+        known = "" if name else f" There are {', '.join(EXPERIMENTS)}."
+        raise ValueError(f"reproduce takes the NAME of one study, or --all.{known}")
+    if name is None:
+        return _reproduce_all(out_dir or REPORTS, quick, seed)
+    experiment, folder = find_experiment(name), out_dir or REPORTS / name
     check_folder(folder)
-    return _present(experiment(quick=quick, seed=seed, watch=_watch), folder)
+    study = experiment(quick=quick, seed=seed, watch=_watch)
+    result = _present(study, folder, background(experiment), command_of(name, quick, seed))
+    if out_dir is None and (REPORTS / INDEX).is_file():
+        write_index(REPORTS, EXPERIMENTS)
+    return result
 
 
-def _present(study: Study, out_dir: Path) -> Result:
+def _reproduce_all(folder: Path, quick: bool, seed: int) -> Result:
+    """Run every study; one that breaks is said and keeps none of the others away."""
+    check_folder(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    results: list[Result] = []
+    failures: dict[str, str] = {}
+    for name, experiment in EXPERIMENTS.items():
+        command = command_of(name, quick, seed)
+        note(f"{len(results) + len(failures) + 1} of {len(EXPERIMENTS)}: {command}")
+        try:
+            study = experiment(quick=quick, seed=seed, watch=_watch)
+        except Exception as error:
+            failures[name] = refusal_of(error, command).sentence
+            note(f"{name} could not be run: {failures[name]}")
+        else:
+            results.append(_present(study, folder / name, background(experiment), command))
+        write_index(folder, EXPERIMENTS, failures)  # after each, so that Ctrl-C leaves one
+    note(f"open {folder / INDEX}")
+    failed = bool(failures) or any(result["failed"] for result in results)
+    studies = [{key: value for key, value in result.items() if key != "failed"} for result in results]
+    return {"studies": studies, "failures": failures, "index": str(folder / INDEX), "failed": failed}
+
+
+def _present(study: Study, out_dir: Path, said: Background, command: str) -> Result:
     """Write the report of an experiment and print its goals."""
-    out_dir.mkdir(parents=True, exist_ok=True)
-    goals = Section("Goals", study.claim, table=study.table())
-    facts = study.facts | {
-        "fanfold": installed("fanfold"),
-        "torch": torch.__version__,
-        "seconds": round(study.seconds, 1),
-    }
-    page = write_page(out_dir / "report.html", f"fanfold {study.name}", study.verdict, [*study.sections, goals], facts)
-    for i, figure in enumerate(f for section in study.sections for f in section.figures if f.startswith("<svg")):
-        write_whole(out_dir / f"figure-{i + 1}.svg", figure.encode())
-    write_whole(out_dir / "goals.json", json.dumps(plain(study.as_json()), indent=1).encode())
+    page = write_study(study, out_dir, said, command)
     show(Table([{**row, "pass": "PASS" if row["pass"] else "FAIL"} for row in study.table()]))
     notes.print(f"\n{study.verdict}\n")
     note(f"open {page}")
