@@ -26,7 +26,6 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 source_suffix = {".md": "markdown"}
 exclude_patterns = ["_build"]
 suppress_warnings = [
-    "toc.empty_glob",  # pages that a toctree names by a pattern may not be there yet
     "misc.highlighting_failure",  # JSON with an ellipsis, for example, is shown without colours
 ]
 
@@ -181,6 +180,23 @@ def is_example(lines: list[str]) -> bool:
     return lines[0].lstrip().startswith(">>>")
 
 
+# Pages and their contents
+
+
+def list_the_rest(app: Any, page: str, content: list[str]) -> None:
+    """Put pages that the first page has in no contents under one of their own, so that a new file needs no other."""
+    if page != "index":
+        return
+    rest = sorted({file.stem for file in HERE.glob("*.md")} - {page, *content[0].splitlines()})
+    if rest:
+        content[0] += "\n```{toctree}\n:caption: More\n:hidden:\n" + "\n".join(rest) + "\n```\n"
+
+
+def first_page_anew(*about: Any) -> list[str]:
+    """The first page is read in each build, as it depends on which files there are."""
+    return ["index"]
+
+
 # The live figure
 
 
@@ -195,5 +211,7 @@ def setup(app: Any) -> dict[str, Any]:
     app.add_directive("room", Room)
     app.add_html_math_renderer("mathml", (inline_math, None), (block_math, None))
     app.connect("autodoc-process-docstring", docstring, priority=400)  # before napoleon
+    app.connect("source-read", list_the_rest)
+    app.connect("env-get-outdated", first_page_anew)
     app.connect("html-page-context", add_figure)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
