@@ -29,7 +29,7 @@ def channel_sections(
     problem: OFDMChannel, net: nn.Module, metrics: Sequence[dict[str, Any]], samples: int
 ) -> tuple[str, list[Section]]:
     """The verdict and the sections of the page."""
-    peers = peers_of(net, problem)
+    peers = peers_of(net, problem, at_once=True)
     snrs = snrs_of(problem)
     table = evaluate(peers, problem, samples=samples, snr_db=snrs)
     curves = {name: [row["nmse_db"] for row in table.where(estimator=name)] for name in peers}

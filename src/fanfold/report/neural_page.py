@@ -29,7 +29,7 @@ def sections_of(
     problem: Problem, net: nn.Module, metrics: Sequence[dict[str, Any]], samples: int
 ) -> tuple[str, list[Section]]:
     """The verdict and the sections of the page of an end-to-end network; a kind of problem may register its own."""
-    peers = peers_of(net, problem)
+    peers = peers_of(net, problem, at_once=True)
     table = evaluate(peers, problem, samples=samples, layers=False)
     about = draws_in_words(problem, max(row["samples"] for row in table))
     about += " The limit is the error of the exact posterior mean." if table.rows[0]["limit_db"] is not None else ""

@@ -73,7 +73,7 @@ def layered_sections(
         samples: Draws to measure on.
         unit: What was minimised, if it was not the NMSE.
     """
-    peers = peers_of(net, problem)
+    peers = peers_of(net, problem, at_once=True)
     table = evaluate(peers, problem, samples=samples)
     layers = list(range(1, net.depth + 1))
     curves = {row["estimator"]: [r["nmse_db"] for r in table.where(estimator=row["estimator"])] for row in table}

@@ -113,4 +113,7 @@ def figure_head(packed: Packed) -> str:
 
 
 def _uri(source: str) -> str:
+    """The module as data, without indentation and without lines that are comments, which a page has no use for."""
+    lines = (line.strip() for line in source.splitlines())
+    source = "\n".join(line for line in lines if not line.startswith("//"))
     return "data:text/javascript;base64," + base64.b64encode(source.encode()).decode()
