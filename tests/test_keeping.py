@@ -320,7 +320,9 @@ def test_numbers_that_json_lacks_are_kept_as_text_and_come_back(tmp_path):
     problem = ff.problems.CompressedSensing(n=20, m=10)
     ff.save(ff.unfold(ff.algorithms.ISTA(), problem, 2, {"step": "tied"}), tmp_path / "net", problem)
     run = Run.open(tmp_path / "net")
-    run.keep("bounds", {"rows": [{"width": math.inf, "low": -math.inf, "mean": 1.5}], "p": (math.nan, 0.25), "word": "wide"})
+    run.keep(
+        "bounds", {"rows": [{"width": math.inf, "low": -math.inf, "mean": 1.5}], "p": (math.nan, 0.25), "word": "wide"}
+    )
 
     def refuse(word: str) -> None:
         raise AssertionError(f"{word} is not in JSON")

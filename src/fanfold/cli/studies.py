@@ -16,6 +16,7 @@ from fanfold.core.table import Table, plain
 from fanfold.experiments import Study, find_experiment
 from fanfold.experiments.demo import study as demo_study
 from fanfold.report.page import Section, write_page
+from fanfold.report.paper import write_paper_figures
 from fanfold.report.plots import require_matplotlib
 from fanfold.runs.environment import installed
 from fanfold.training.events import Event
@@ -38,6 +39,7 @@ def reproduce(
     quick: bool = False,
     out_dir: Path | None = None,
     seed: int = 0,
+    pdf: bool = False,
 ) -> Result:
     """Run a published experiment: every goal, what was measured, PASS or FAIL, and a report.
 
@@ -47,14 +49,15 @@ def reproduce(
         quick: The small version, with goals of its own.
         out_dir: Where the report goes; reports/NAME if not given.
         seed: Seed of matrices and draws.
+        pdf: Write the charts as PDF figures for papers too, a column wide, beside the report.
     """
     require_matplotlib()
     experiment, folder = find_experiment(name), out_dir or Path("reports") / name
     check_folder(folder)
-    return _present(experiment(quick=quick, seed=seed, watch=_watch), folder)
+    return _present(experiment(quick=quick, seed=seed, watch=_watch), folder, pdf=pdf)
 
 
-def _present(study: Study, out_dir: Path) -> Result:
+def _present(study: Study, out_dir: Path, *, pdf: bool = False) -> Result:
     """Write the report of an experiment and print its goals."""
     out_dir.mkdir(parents=True, exist_ok=True)
     goals = Section("Goals", study.claim, table=study.table())
@@ -66,6 +69,8 @@ def _present(study: Study, out_dir: Path) -> Result:
     page = write_page(out_dir / "report.html", f"fanfold {study.name}", study.verdict, [*study.sections, goals], facts)
     for i, figure in enumerate(f for section in study.sections for f in section.figures if f.startswith("<svg")):
         write_whole(out_dir / f"figure-{i + 1}.svg", figure.encode())
+    if pdf:
+        write_paper_figures(study.sections, out_dir)
     write_whole(out_dir / "goals.json", json.dumps(plain(study.as_json()), indent=1).encode())
     show(Table([{**row, "pass": "PASS" if row["pass"] else "FAIL"} for row in study.table()]))
     notes.print(f"\n{study.verdict}\n")

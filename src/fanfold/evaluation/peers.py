@@ -75,9 +75,7 @@ def peers_of(net: Estimator, problem: Problem, *, at_once: bool = False) -> dict
     return peers
 
 
-def classical_peers(
-    problem: Problem, iterations: int, seed: int = 0, *, at_once: bool = False
-) -> dict[str, Estimator]:
+def classical_peers(problem: Problem, iterations: int, seed: int = 0, *, at_once: bool = False) -> dict[str, Estimator]:
     """FISTA with its best λ and AMP with its best α at this depth, OAMP and LMMSE.
 
     OAMP is told the true prior, where there is one: what a network that learns has to reach. LMMSE has the covariance

@@ -23,6 +23,7 @@ from fanfold.report.figure.section import live_sections
 from fanfold.report.learned import learned_sections
 from fanfold.report.neural_page import of_batches, sections_of
 from fanfold.report.page import Section, filled, scrolling, write_page
+from fanfold.report.paper import write_paper_figures
 from fanfold.report.plots import Series, line_chart
 from fanfold.report.posterior_checks import Say, posterior_sections
 from fanfold.report.run_facts import draws_in_words, what_was_run
@@ -34,7 +35,9 @@ from fanfold.runs.directory import Run
 LOSS = "NMSE in dB, summed over the loss's layers"
 
 
-def write_run_page(run: Run, path: Path, samples: int, say: Say = lambda line: None) -> Path:
+def write_run_page(
+    run: Run, path: Path, samples: int, say: Say = lambda line: None, *, pdf: Path | None = None
+) -> Path:
     """Measure the trained network on fresh draws and write its page.
 
     Args:
@@ -42,6 +45,7 @@ def write_run_page(run: Run, path: Path, samples: int, say: Say = lambda line: N
         path: The page's file.
         samples: Draws to measure on.
         say: Called with a line before what takes seconds.
+        pdf: The folder for its charts as PDF figures for papers; none are written if it is None.
 
     Raises:
         ValueError: If the run has no weights yet.
@@ -58,6 +62,9 @@ def write_run_page(run: Run, path: Path, samples: int, say: Say = lambda line: N
         verdict = f"{advice} {verdict[:1].upper()}{verdict[1:]}"
     kept = [*simulation_sections(run), *shift_sections(run)]
     sections = [what_was_run(run, problem, net), *sections, *kept, *live_sections(problem, net)]
+    if pdf is not None:
+        for figure in write_paper_figures(sections, pdf):
+            say(f"written: {figure}")
     return write_page(path, f"fanfold run {run.path.name}", verdict, sections, _facts(run, problem))
 
 

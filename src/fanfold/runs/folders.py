@@ -65,7 +65,7 @@ def read_toml(file: Path) -> dict[str, Any]:
 
 
 def strict_json(data: Mapping[str, Any], indent: int | None = None) -> str:
-    """Plain data as strict JSON: numbers that it lacks, infinity and NaN, are text, which `revived` makes numbers again.
+    """Plain data as strict JSON: infinity and NaN, which it lacks, are text, which `revived` makes numbers again.
 
     Example:
         >>> from fanfold.runs.folders import strict_json

@@ -39,9 +39,7 @@ LISTA_LEAD = (
 WORLDS = ("text", "lista", *PICTURED)
 
 
-def figure(
-    path: str | Path = "figure.html", names: Sequence[str] | None = None, *, world: str = "text"
-) -> Path:
+def figure(path: str | Path = "figure.html", names: Sequence[str] | None = None, *, world: str = "text") -> Path:
     """Write the live figure as one page, whole or not at all.
 
     Args:
@@ -78,7 +76,9 @@ def figure(
 def _of_world(world: str, names: Sequence[str] | None) -> tuple[Packed, str, str]:
     """What a page of a world embeds, its title and its first sentences."""
     if world not in WORLDS:
-        raise ValueError(f"the figure has no world {world!r}; choose of {', '.join(WORLDS)}.{did_you_mean(world, WORLDS)}")
+        raise ValueError(
+            f"the figure has no world {world!r}; choose of {', '.join(WORLDS)}.{did_you_mean(world, WORLDS)}"
+        )
     if names is not None and world != "text":
         raise ValueError(f"the world {world} has no sizes to choose; leave names out.")
     if world == "text":

@@ -170,8 +170,8 @@ WORLDS: dict[str, World] = {
     "rf": World(
         "An RF scene behind two apertures of random codes",
         "A scene of 32 × 32 voxels, one in ten of them a reflector of random strength and phase, is seen by 24 × 24 "
-        "complex measurements through a Kronecker product. Every number is computed in this page, by the C that fanfold "
-        "exports.",
+        "complex measurements through a Kronecker product. Every number is computed in this page, by the C that "
+        "fanfold exports.",
         "The unfolded network was trained at 30 dB, from a prior that is wrong by a factor of three and noise that it "
         "reads off each sample; OAMP is told both. λ of FISTA is the one that is best there. Curves are means over the "
         "12 scenes.",
@@ -184,8 +184,9 @@ WORLDS: dict[str, World] = {
         "The channel between a user and the 32 antennas of a base station on 24 subcarriers, in a street of 3GPP's "
         "urban microcell. Pilots are on every fourth subcarrier. Every number is computed in this page, by the C that "
         "fanfold exports.",
-        "The network and the covariances of both LMMSE filters were learned at other places of the same kind, from 0 to "
-        "20 dB. Least squares and the filters have no layers. Curves are means over the 24 channels; no limit is known.",
+        "The network and the covariances of both LMMSE filters were learned at other places of the same kind, from 0 "
+        "to 20 dB. Least squares and the filters have no layers. Curves are means over the 24 channels; no limit is "
+        "known.",
         CHANNEL, 6, 10, tuple(range(-4, 25, 2)),
         {"rows": 1, "columns": 1, "height": 32, "width": 24, "shades": "heat", "what": "channel"},
         _drawn(CHANNEL.held_out(), 24), _train_channel, _channel_estimators, lambda x: x.abs(),
