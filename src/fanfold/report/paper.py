@@ -41,8 +41,9 @@ def write_paper_figures(sections: Sequence[Section], folder: Path) -> list[Path]
         >>> from fanfold.report.paper import write_paper_figures
         >>> from fanfold.report.plots import Series, line_chart
         >>> chart = line_chart([Series("ISTA", [1, 2], [-1.0, -2.0])], "layers", "NMSE in dB")
+        >>> sections = [Section("Error of every layer", "", [chart])]
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     [path.name for path in write_paper_figures([Section("Error of every layer", "", [chart])], Path(folder))]
+        ...     [path.name for path in write_paper_figures(sections, Path(folder))]
         ['error-of-every-layer.pdf']
     """
     folder.mkdir(parents=True, exist_ok=True)

@@ -26,13 +26,23 @@ from fanfold.report.page import Section, filled, scrolling, write_page
 from fanfold.report.paper import write_paper_figures
 from fanfold.report.plots import Series, line_chart
 from fanfold.report.posterior_checks import Say, posterior_sections
-from fanfold.report.run_facts import draws_in_words, what_was_run
+from fanfold.report.run_facts import NMSE_IN_WORDS, draws_in_words, what_was_run
 from fanfold.report.scenes import scene_sections
 from fanfold.report.shifted import shift_sections
 from fanfold.report.simulations import simulation_sections
 from fanfold.runs.directory import Run
 
 LOSS = "NMSE in dB, summed over the loss's layers"
+EARLY_LAYERS = (
+    "Do not stop at an earlier layer of the network because its error looks low enough: layers were trained to lead to "
+    "the last one, an earlier one may be worse than the algorithm's, and its variances promise nothing."
+)
+EVOLUTION = (
+    "State evolution says what the best message passing has after each layer on a large random operator with the same "
+    "singular values. Beside it stand the error variance that the network claims for itself and the one that it has, "
+    "each over the signal's power. Where the last two agree, the variances can be used for intervals and weights; a "
+    "claim below the truth is overconfidence. The certificate is of draws like these, not of another world."
+)
 
 
 def write_run_page(
@@ -96,7 +106,7 @@ def layered_sections(
     series += [
         Series(k, layers, [v] * net.depth, "limit") for k, v in limits.items() if v is not None and math.isfinite(v)
     ]
-    about = draws_in_words(problem, max(row["samples"] for row in table))
+    about = f"{draws_in_words(problem, max(row['samples'] for row in table))} {NMSE_IN_WORDS}\n{EARLY_LAYERS}"
     sections = [
         Section("Error of every layer", about, [line_chart(series, "layers", "NMSE in dB")],
                 filled(table.last_layers()), filled(table)),
@@ -146,7 +156,17 @@ def _certificate(net: Layered, problem: Problem, samples: int) -> list[Section]:
     if estimates[-1].var is None:
         return []
     certificate = certify(estimates, x, problem)
-    return [Section("Convergence certificate", certificate.verdict, details=certificate.table)]
+    rows = certificate.table.rows
+    layers = [row["layer"] for row in rows]
+    kinds = {"state evolution": "limit", "claimed": "classical", "is": "learned"}
+    series = [
+        Series(name, layers, [row[name] for row in rows], kind)
+        for name, kind in kinds.items()
+        if all(row[name] is not None and math.isfinite(row[name]) for row in rows)
+    ]
+    chart = [line_chart(series, "layer", "error variance over power, dB")] if series else []
+    text = f"{certificate.verdict}\n{EVOLUTION}"
+    return [Section("Convergence certificate", text, chart, details=certificate.table)]
 
 
 def _verdict(table: Table) -> str:

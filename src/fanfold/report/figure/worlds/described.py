@@ -173,8 +173,8 @@ WORLDS: dict[str, World] = {
         "complex measurements through a Kronecker product. Every number is computed in this page, by the C that "
         "fanfold exports.",
         "The unfolded network was trained at 30 dB, from a prior that is wrong by a factor of three and noise that it "
-        "reads off each sample; OAMP is told both. λ of FISTA is the one that is best there. Curves are means over the "
-        "12 scenes.",
+        "reads off each sample; OAMP is told both. λ of FISTA is the one that is best there. The limit is that of "
+        "state evolution, of operators without structure. Curves are means over the 12 scenes.",
         SCENES, 12, 30, tuple(range(10, 41, 2)),
         {"rows": 1, "columns": 1, "height": 32, "width": 32, "shades": "heat", "what": "scene"},
         _drawn(SCENES, 12), _train_rf, _rf_estimators, lambda x: x.abs(),

@@ -8,11 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fanfold.bounds.convergence import certify, has_evolution
 from fanfold.core.complex_pairs import as_pairs
 from fanfold.core.noise import circular
 from fanfold.core.units import nmse_db, power
 from fanfold.deploy.codegen import CFiles, to_c
 from fanfold.observation import Estimate, Observation
+from fanfold.problems import Problem
 from fanfold.report.figure.built import compiled_program
 from fanfold.report.figure.worlds.described import WORLDS
 from fanfold.report.figure.worlds.every_layer import EveryLayer
@@ -86,15 +88,27 @@ def facts_of(name: str, weights: Weights) -> dict[str, Any]:
     world = WORLDS[name]
     x = world.signals()
     obs = observed(name, x, world.snr_db)
+    evolves = has_evolution(world.problem)
     rows = []
     for number, (key, estimator) in enumerate(world.estimators(weights).items()):
         layers = EveryLayer(estimator)(obs).x.unflatten(-1, (-1, x.shape[-1])).unbind(1)
         errors = [round(nmse_db(x_hat, x), PRECISE) for x_hat in layers]
         rows.append({"key": key, "program": f"estimator_{number}", "layers": len(layers), "nmse_db": errors})
-    measured = {"estimators": rows, "received_power": received_power(name), "parts": 2 if x.is_complex() else 1}
+    limits = [_limit_db(world.problem.shifted(snr_db=float(snr)), x) for snr in world.snrs_db] if evolves else None
+    measured = {
+        "limits": limits,
+        "estimators": rows,
+        "received_power": received_power(name),
+        "parts": 2 if x.is_complex() else 1,
+    }
     shown = world._asdict()
     words = {key: shown[key] for key in ("title", "lead", "note", "layers", "snr_db", "snrs_db", "view")}
     return words | measured
+
+
+def _limit_db(problem: Problem, x: Tensor) -> float:
+    """Where state evolution settles, NMSE in dB."""
+    return round(certify([Estimate(x)], x, problem).limit_db, PRECISE)
 
 
 def _real(x: Tensor) -> Tensor:
