@@ -68,7 +68,7 @@ export class Plot {
         const named = width >= NARROW;
         const options = {
             width, height: Math.round(Math.min(420, Math.max(250, width * 0.55))),
-            padding: [10, named ? 112 : 14, 0, 0],
+            padding: [10, named ? Math.max(112, 16 + 7.6 * Math.max(...names.map(name => name.length))) : 14, 0, 0],
             legend: {show: false}, cursor: {show: false},
             scales: {x: {time: false, range: [1, this.layers]}, y: {range: () => [this.floor, 4]}},
             axes: [

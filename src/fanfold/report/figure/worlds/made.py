@@ -42,13 +42,14 @@ def make_world(name: str, **fewer: int) -> KeptWorld:
     return KeptWorld(facts_of(name, weights), programs, _real(world.signals()), weights)
 
 
-def c_of(name: str, weights: Weights, folder: Path) -> Iterator[CFiles]:
+def c_of(name: str, weights: Weights, folder: Path, only: int | None = None) -> Iterator[CFiles]:
     """The C of every program of a world: `measured` and `pixels`, then one for each estimator, in their order.
 
     Args:
         name: The world.
         weights: What was trained and tuned.
         folder: Where the C goes.
+        only: How many estimators, of the first; all if None.
     """
     world = WORLDS[name]
     A, x = world.problem.A, world.signals()
@@ -56,7 +57,7 @@ def c_of(name: str, weights: Weights, folder: Path) -> Iterator[CFiles]:
     yield to_c(lambda obs: Estimate(A @ obs.y), Observation(x), folder, name="measured")
     yield to_c(lambda obs: Estimate(world.pixels(obs.y)), Observation(x), folder, name="pixels")
     obs = observed(name, x[:3], world.snr_db)
-    for number, estimator in enumerate(world.estimators(weights).values()):
+    for number, estimator in enumerate([*world.estimators(weights).values()][:only]):
         yield to_c(EveryLayer(estimator), obs, folder, name=f"estimator_{number}")
 
 
