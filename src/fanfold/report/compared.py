@@ -89,8 +89,8 @@ def place_of(truth: Tensor, errors: list[Tensor]) -> Place | None:
 
 
 def brightening(errors: list[Tensor]) -> int:
-    """How many times brighter error maps are drawn, so that one pixel in a hundred of the least map reaches white."""
-    level = min(e.flatten().double().quantile(0.99).item() for e in errors)
+    """How many times brighter error maps are drawn, so that a pixel in a hundred of the first one reaches white."""
+    level = errors[0].flatten().double().quantile(0.99).item()
     return next((factor for factor in reversed(BRIGHTER) if factor * level <= 1), 1)
 
 

@@ -131,7 +131,7 @@ def _rf_estimators(weights: Weights) -> dict[str, Estimator]:
 
 
 def _channel_net() -> BeamDelayNetwork:
-    return OAMPSettings(iterations=6, beams=64, modes=6).build(CHANNEL)
+    return OAMPSettings(iterations=5, beams=64, modes=6).build(CHANNEL)
 
 
 def _train_channel(steps: int = 800) -> dict[str, Tensor]:
@@ -187,7 +187,7 @@ WORLDS: dict[str, World] = {
         "The network and the covariances of both LMMSE filters were learned at other places of the same kind, from 0 "
         "to 20 dB. Least squares and the filters have no layers. Curves are means over the 24 channels; no limit is "
         "known.",
-        CHANNEL, 6, 10, tuple(range(-4, 25, 2)),
+        CHANNEL, 5, 10, tuple(range(-4, 25, 2)),
         {"rows": 1, "columns": 1, "height": 32, "width": 24, "shades": "heat", "what": "channel"},
         _drawn(CHANNEL.held_out(), 24), _train_channel, _channel_estimators, lambda x: x.abs(),
     ),

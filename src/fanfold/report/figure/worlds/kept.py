@@ -61,9 +61,10 @@ def kept_world(name: str) -> KeptWorld:
 def write_world(name: str, world: KeptWorld, folder: Path = FOLDER) -> Path:
     """Keep what `make_world` gave."""
     whole, ports = io.BytesIO(), {key: one[1:] for key, one in world.programs.items()}
+    tensors = {**world.weights, SIGNALS: world.signals}
     with zipfile.ZipFile(whole, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         add_file(archive, FACTS, json.dumps({**world.facts, "programs": ports}).encode())
-        add_file(archive, WEIGHTS, save({**world.weights, SIGNALS: world.signals.contiguous()}))
+        add_file(archive, WEIGHTS, save({k: t.contiguous() for k, t in tensors.items()}))
         for key, one in world.programs.items():
             add_file(archive, f"{key}.wasm", one.wasm)
     write_whole(folder / f"{name}.zip", whole.getvalue())
