@@ -19,9 +19,9 @@ from fanfold.report.figure.trained import LAYERS, PROBLEMS
 from fanfold.report.figure.world_manifest import pack_world
 from fanfold.report.figure.worlds import PICTURED, kept_world
 from fanfold.report.figure.worlds.described import WORLDS
-from fanfold.report.figure.worlds.every_layer import EveryLayer
 from fanfold.report.figure.worlds.kept import write_world
 from fanfold.report.figure.worlds.made import c_of, noise_var_of, observed
+from fanfold.report.figure.worlds.whole_curve import WholeCurve
 from machines import need
 from test_figure import ROUNDED_ONCE, ROWS, modules_in
 
@@ -59,7 +59,7 @@ def test_worlds_that_there_are_not_are_refused(tmp_path):
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", PICTURED)
-def test_every_layer_of_every_estimator_is_what_torch_says(name, tmp_path):
+def test_whole_curve_of_every_estimator_is_what_torch_says(name, tmp_path):
     world, kept = WORLDS[name], kept_world(name)
     said = said_in_node(pack_world(name), tmp_path, world.snr_db)
     is_complex, signals = kept.facts["parts"] == 2, world.signals()
@@ -81,7 +81,7 @@ def test_every_layer_of_every_estimator_is_what_torch_says(name, tmp_path):
     for estimator, layers in zip(
         world.estimators(kept.weights).values(), rest.reshape(DRAWS, -1, world.layers, n).unbind(1), strict=True
     ):
-        wanted = EveryLayer(estimator)(obs).x.unflatten(-1, (-1, signals.shape[1]))
+        wanted = WholeCurve(estimator)(obs).x.unflatten(-1, (-1, signals.shape[1]))
         wanted = wanted[:, [min(t, wanted.shape[1] - 1) for t in range(world.layers)]]
         # sums in another order, up to sixteen layers deep, of operators whose gain is below 3
         assert (joined(layers) - wanted).abs().max() <= 3e3 * EPS * wanted.abs().max()

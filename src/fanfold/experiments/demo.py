@@ -24,7 +24,7 @@ from fanfold.unfolding.unfold import Unfolded, iterate, unfold
 
 WRONG = BernoulliGaussian(0.3)  # three times as many entries as there are
 LEARN = {"prior": "per-layer", "noise_var": "per-layer", "variances": "per-layer"}
-LEARNED, UNTRAINED, TOLD = "unfolded OAMP", "OAMP, wrong prior", "OAMP, told all"
+LEARNED, UNTRAINED, INFORMED = "unfolded OAMP", "OAMP, wrong prior", "OAMP, told all"
 STEPS, SAMPLES = 150, 2000
 
 
@@ -47,7 +47,7 @@ def at_the_limit(seed: int, watch: Watcher, steps: int = STEPS) -> AtTheLimit:
     with torch.no_grad():
         curves = {
             name: [nmse_db(estimate.x, x) for estimate in one.trajectory(obs)]
-            for name, one in ((LEARNED, net), (UNTRAINED, untrained), (TOLD, told))
+            for name, one in ((LEARNED, net), (UNTRAINED, untrained), (INFORMED, told))
         }
     limit = bayes_limit(problem)
     assert limit is not None
@@ -59,7 +59,7 @@ def goals(one: AtTheLimit) -> list[Goal]:
     end = {name: curve[-1] for name, curve in one.curves.items()}
     return [
         Goal(f"{LEARNED} from a wrong prior, above the Bayes limit", "dB", "<=", 0.5, end[LEARNED] - one.limit_db),
-        Goal(f"{LEARNED} from a wrong prior, above {TOLD}", "dB", "<=", 0.3, end[LEARNED] - end[TOLD]),
+        Goal(f"{LEARNED} from a wrong prior, above {INFORMED}", "dB", "<=", 0.3, end[LEARNED] - end[INFORMED]),
     ]
 
 

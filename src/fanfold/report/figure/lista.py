@@ -38,7 +38,7 @@ LARGEST = 127  # of a byte with a sign
 LEARN = {"W1": "per-layer", "W2": "per-layer", "threshold": "per-layer"}
 
 
-class KeptLISTA(NamedTuple):
+class LISTAParts(NamedTuple):
     """What was learned, and the programs that take its steps.
 
     Attributes:
@@ -80,7 +80,7 @@ class ISTAMatrices(nn.Module):
 
 
 @lru_cache
-def kept_lista() -> KeptLISTA:
+def kept_lista() -> LISTAParts:
     """What `make_lista` gave."""
     with zipfile.ZipFile(FILE) as archive:
         facts = json.loads(archive.read("facts.json"))
@@ -89,10 +89,10 @@ def kept_lista() -> KeptLISTA:
             name: torch.from_numpy(np.frombuffer(archive.read(f"{name}.bytes"), np.int8).copy()).reshape(LAYERS, *shape)
             for name, shape in facts.pop("shapes").items()
         }
-    return KeptLISTA(whole=whole, programs=programs, **facts)
+    return LISTAParts(whole=whole, programs=programs, **facts)
 
 
-def network(kept: KeptLISTA) -> Unfolded:
+def network(kept: LISTAParts) -> Unfolded:
     """The network as torch runs it."""
     net = unfold(LISTA(kept.lam), PROBLEMS[TEXTS], LAYERS, LEARN)
     net.deviations["threshold"].data.copy_(torch.tensor(kept.threshold))
@@ -101,7 +101,7 @@ def network(kept: KeptLISTA) -> Unfolded:
     return net.requires_grad_(False)
 
 
-def make_lista(steps: int = 1500) -> KeptLISTA:
+def make_lista(steps: int = 1500) -> LISTAParts:
     """Train the network, round it and compile its step, in about three minutes of one core.
 
     Args:
@@ -121,7 +121,7 @@ def make_lista(steps: int = 1500) -> KeptLISTA:
         name: (learned[name] / scales[name].clamp_min(1e-30)[:, None, None]).round().to(torch.int8) for name in MATRICES
     }
     threshold = learned["threshold"].flatten().tolist()
-    kept = KeptLISTA(ista.lam, threshold, {k: v.tolist() for k, v in scales.items()}, whole, 0.0, _programs(ista.lam))
+    kept = LISTAParts(ista.lam, threshold, {k: v.tolist() for k, v in scales.items()}, whole, 0.0, _programs(ista.lam))
     x, obs = draw(problem, 1000, 0, Stream.TESTING, 0)
     return kept._replace(nmse_db=round(nmse_db(network(kept)(obs).x, x), 3))
 
@@ -141,7 +141,7 @@ def _step(obs: Observation) -> Tensor:
     return torch.as_tensor(obs.A.norm() ** -2).reshape(1).float()
 
 
-def write_lista(kept: KeptLISTA) -> Path:
+def write_lista(kept: LISTAParts) -> Path:
     """Keep what `make_lista` gave."""
     whole = io.BytesIO()
     facts = kept._asdict() | {

@@ -19,7 +19,7 @@ from fanfold.priors import BernoulliGaussian
 from fanfold.problems import OFDMChannel, Photographs, Problem, RFImaging
 from fanfold.problems.draws import draw
 from fanfold.problems.sparse.photographs import load_picture
-from fanfold.report.figure.worlds.every_layer import EveryDepth
+from fanfold.report.figure.worlds.whole_curve import ByDepth
 from fanfold.training.fit import fit
 from fanfold.unfolding.unfold import iterate, unfold
 
@@ -147,7 +147,7 @@ def _channel_with(weights: Weights) -> BeamDelayNetwork:
 
 
 def _channel_estimators(weights: Weights) -> dict[str, Estimator]:
-    return {**channel_peers(CHANNEL), "unfolded OAMP": EveryDepth(_channel_with(weights))}
+    return {**channel_peers(CHANNEL), "unfolded OAMP": ByDepth(_channel_with(weights))}
 
 
 def _drawn(problem: Problem, count: int) -> Callable[[], Tensor]:

@@ -19,7 +19,7 @@ PICTURED = ("photograph", "rf", "channel")  # the worlds whose estimates are pic
 FACTS, WEIGHTS, SIGNALS = "facts.json", "weights.safetensors", "signals"
 
 
-class KeptWorld(NamedTuple):
+class WorldParts(NamedTuple):
     """One world as it is kept.
 
     Attributes:
@@ -41,7 +41,7 @@ class KeptWorld(NamedTuple):
 
 
 @lru_cache
-def kept_world(name: str) -> KeptWorld:
+def kept_world(name: str) -> WorldParts:
     """A world that `write_world` kept.
 
     Raises:
@@ -55,10 +55,10 @@ def kept_world(name: str) -> KeptWorld:
             key: BuiltProgram(archive.read(f"{key}.wasm"), *ports) for key, ports in facts.pop("programs").items()
         }
         weights = load(archive.read(WEIGHTS))
-    return KeptWorld(facts, programs, weights.pop(SIGNALS), weights)
+    return WorldParts(facts, programs, weights.pop(SIGNALS), weights)
 
 
-def write_world(name: str, world: KeptWorld, folder: Path = FOLDER) -> Path:
+def write_world(name: str, world: WorldParts, folder: Path = FOLDER) -> Path:
     """Keep what `make_world` gave."""
     whole, ports = io.BytesIO(), {key: one[1:] for key, one in world.programs.items()}
     tensors = {**world.weights, SIGNALS: world.signals}

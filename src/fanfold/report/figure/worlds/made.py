@@ -17,15 +17,15 @@ from fanfold.observation import Estimate, Observation
 from fanfold.problems import Problem
 from fanfold.report.figure.built import compiled_program
 from fanfold.report.figure.worlds.described import WORLDS
-from fanfold.report.figure.worlds.every_layer import EveryLayer
-from fanfold.report.figure.worlds.kept import KeptWorld
+from fanfold.report.figure.worlds.kept import WorldParts
+from fanfold.report.figure.worlds.whole_curve import WholeCurve
 
 Weights = Mapping[str, Tensor]
 PRECISE = 3  # places of what is measured in dB
 SEED = 7  # of the noise that errors are measured with
 
 
-def make_world(name: str, **fewer: int) -> KeptWorld:
+def make_world(name: str, **fewer: int) -> WorldParts:
     """Train, compile and measure one world, in some minutes of one core.
 
     Args:
@@ -39,7 +39,7 @@ def make_world(name: str, **fewer: int) -> KeptWorld:
     weights = world.train(**fewer)
     with tempfile.TemporaryDirectory() as folder:
         programs = {files.name: compiled_program(files) for files in c_of(name, weights, Path(folder))}
-    return KeptWorld(facts_of(name, weights), programs, _real(world.signals()), weights)
+    return WorldParts(facts_of(name, weights), programs, _real(world.signals()), weights)
 
 
 def c_of(name: str, weights: Weights, folder: Path, only: int | None = None) -> Iterator[CFiles]:
@@ -58,7 +58,7 @@ def c_of(name: str, weights: Weights, folder: Path, only: int | None = None) -> 
     yield to_c(lambda obs: Estimate(world.pixels(obs.y)), Observation(x), folder, name="pixels")
     obs = observed(name, x[:3], world.snr_db)
     for number, estimator in enumerate([*world.estimators(weights).values()][:only]):
-        yield to_c(EveryLayer(estimator), obs, folder, name=f"estimator_{number}")
+        yield to_c(WholeCurve(estimator), obs, folder, name=f"estimator_{number}")
 
 
 @torch.no_grad()
@@ -92,7 +92,7 @@ def facts_of(name: str, weights: Weights) -> dict[str, Any]:
     evolves = has_evolution(world.problem)
     rows = []
     for number, (key, estimator) in enumerate(world.estimators(weights).items()):
-        layers = EveryLayer(estimator)(obs).x.unflatten(-1, (-1, x.shape[-1])).unbind(1)
+        layers = WholeCurve(estimator)(obs).x.unflatten(-1, (-1, x.shape[-1])).unbind(1)
         errors = [round(nmse_db(x_hat, x), PRECISE) for x_hat in layers]
         rows.append({"key": key, "program": f"estimator_{number}", "layers": len(layers), "nmse_db": errors})
     limits = [_limit_db(world.problem.shifted(snr_db=float(snr)), x) for snr in world.snrs_db] if evolves else None

@@ -11,16 +11,16 @@ from fanfold.estimators.ofdm.beam_delay import BeamDelayNetwork
 from fanfold.observation import Estimate, Estimator, Observation
 
 
-class EveryLayer(nn.Module):
+class WholeCurve(nn.Module):
     """An estimator whose estimate is that of every layer, one after the other, `(batch, layers · n)`.
 
     An estimator without layers gives its one estimate.
 
     Example:
         >>> import fanfold as ff, torch
-        >>> from fanfold.report.figure.worlds.every_layer import EveryLayer
+        >>> from fanfold.report.figure.worlds.whole_curve import WholeCurve
         >>> x, obs = ff.problems.CompressedSensing(n=40, m=20).sample(8, torch.Generator().manual_seed(0))
-        >>> EveryLayer(ff.iterate(ff.algorithms.ISTA(), 3))(obs).x.shape
+        >>> WholeCurve(ff.iterate(ff.algorithms.ISTA(), 3))(obs).x.shape
         torch.Size([8, 120])
     """
 
@@ -35,18 +35,18 @@ class EveryLayer(nn.Module):
         return Estimate(torch.cat([estimate.x for estimate in estimates], -1))
 
 
-class EveryDepth(nn.Module):
+class ByDepth(nn.Module):
     """A channel network with so many steps of its algorithm as there may be, one network a depth.
 
     Its way back from beams and delays is the last layer's; what an earlier layer holds goes the same way.
 
     Example:
         >>> import fanfold as ff, torch
-        >>> from fanfold.report.figure.worlds.every_layer import EveryDepth
+        >>> from fanfold.report.figure.worlds.whole_curve import ByDepth
         >>> problem = ff.problems.OFDMChannel("umi", "comb-4")
         >>> net = ff.estimators.ofdm.OAMPSettings(iterations=2, beams=16, modes=4).build(problem)
         >>> obs = problem.sample(3, torch.Generator().manual_seed(0))[1]
-        >>> len(EveryDepth(net).trajectory(obs))
+        >>> len(ByDepth(net).trajectory(obs))
         2
     """
 
