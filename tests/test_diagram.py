@@ -92,7 +92,7 @@ def test_every_algorithm_is_drawn_as_one_self_contained_picture(name):
     assert len(labelled) == 2
     assert not {e.tag for e in root.iter()} & {f"{SVG}script", f"{SVG}image", f"{SVG}foreignObject", f"{SVG}use"}
     assert re.findall(r"https?://[^\"]*", svg) == ["http://www.w3.org/2000/svg"]
-    assert re.findall(r"url\(([^)]*)\)", svg) == ["#fanfold-hatch"]
+    assert re.findall(r"url\(([^)]*)\)", svg) == [f"#{root.get('id')}-hatch"]
     assert "prefers-color-scheme:dark" in svg
     smallest = min(map(float, re.findall(r"(?:font-size:|font:)([\d.]+)px", svg)))
     narrowest = float(re.findall(r'style="min-width:([\d.]+)px"', svg)[0]) / float(root.get("width") or 0)
@@ -266,11 +266,20 @@ def test_learned_differs_from_fixed_in_outline_pattern_and_words():
         if g.find(f"{SVG}rect") is not None and g.find(f"{SVG}text") is not None
     }
     assert (kinds["step"], kinds["threshold"], kinds["A"]) == ("learned", "fixed", "fixed")
-    styles = dict(re.findall(r"\.fanfold-diagram \.(learned|fixed)\{([^}]*)\}", svg))
-    assert "url(#fanfold-hatch)" in styles["learned"]
+    styles = dict(re.findall(r"#fanfold-\w+ \.(learned|fixed)\{([^}]*)\}", svg))
+    assert re.search(r"url\(#fanfold-\w+-hatch\)", styles["learned"])
     assert "stroke-width:2.4" in styles["learned"]
     assert "url" not in styles["fixed"]
     assert "threshold: 0.0" in "\n".join(t for t in titles(svg) if "fixed by the algorithm" in t)
+
+
+def test_diagrams_in_one_page_share_no_id_and_no_style():
+    one, two = ff.diagram(ff.algorithms.ISTA()), ff.diagram(ff.algorithms.ISTA(), dark=False)
+    ids = [[e.get("id") for e in ElementTree.fromstring(svg).iter() if e.get("id")] for svg in (one, two)]
+    assert len({*ids[0], *ids[1]}) == 8
+    for svg, names in zip((one, two), ids, strict=True):
+        rules = re.findall(r"(?m)^[^\n{]*(?=\{)", svg[svg.index("<style>") + 7 : svg.index("</style>")].strip())
+        assert all(rule.startswith((f"#{names[0]}", "@media")) for rule in rules), rules
 
 
 def luminance(colour: str) -> float:

@@ -126,12 +126,12 @@ def test_demo_and_the_studies_that_it_shows_reach_their_goals_and_its_page_asks_
     assert cli.run(["demo", "--out-dir", str(tmp_path)]) == 0
     page = (tmp_path / "report.html").read_text()
     assert_asks_for_nothing(page)
-    assert page.count("data:image/png;base64,") == 5  # the original and four recoveries
+    assert page.count("data:image/png;base64,") == 10  # the original, five crops and four error maps
     assert "Bayes limit" in page
     assert "do not trust" in page
     numbers = r'<script type="application/json" id="data-\d+">(.*?)</script>'  # the live figure has others
     data = [json.loads(d) for d in re.findall(numbers, page, re.DOTALL)]
-    assert len(data) == 3
+    assert len(data) == 5
     assert len(data[0]) == 16
     assert photographs.recover.kept == unfolding_figure.measure.kept == 1
 

@@ -120,7 +120,7 @@ def test_monte_carlo_divergence_is_the_exact_one_on_average():
 
 @pytest.mark.parametrize("correct", KINDS)
 @pytest.mark.parametrize("share", ["tied", "per-layer"])
-def test_gradients_are_finite_and_reach_every_layer(correct, share):
+def test_gradients_are_finite_and_reach_whole_curve(correct, share):
     on = imaging()
     x, obs = draws(on)
     net = moved(hybrid(on, correct, share=share))

@@ -1,5 +1,7 @@
 """Keeping: what was trained or saved comes back bit for bit; what is the user's own is named and asked for again."""
 
+import json
+import math
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -13,6 +15,7 @@ import fanfold as ff
 from fanfold.algorithms import FREE, POSITIVE, Algorithm, Nominal
 from fanfold.cli.apply import apply_to_file
 from fanfold.core.noise import circular
+from fanfold.core.table import Table
 from fanfold.linops import Dense, Kronecker, LinearOperator
 from fanfold.observation import Estimate, Observation
 from fanfold.problems.base import Described
@@ -311,6 +314,32 @@ def test_intervals_are_calibrated_once_and_kept_in_the_run(tmp_path):
     ff.resume(tmp_path / "run")
     file.write_text(file.read_text().replace(run.weights_hash(), "0" * 64))  # of other weights
     assert run.kept("intervals-each-0.9") is None
+
+
+def test_numbers_that_json_lacks_are_kept_as_text_and_come_back(tmp_path):
+    problem = ff.problems.CompressedSensing(n=20, m=10)
+    ff.save(ff.unfold(ff.algorithms.ISTA(), problem, 2, {"step": "tied"}), tmp_path / "net", problem)
+    run = Run.open(tmp_path / "net")
+    run.keep(
+        "bounds", {"rows": [{"width": math.inf, "low": -math.inf, "mean": 1.5}], "p": (math.nan, 0.25), "word": "wide"}
+    )
+
+    def refuse(word: str) -> None:
+        raise AssertionError(f"{word} is not in JSON")
+
+    json.loads((tmp_path / "net" / "bounds.json").read_text(), parse_constant=refuse)
+    kept = run.kept("bounds")
+    assert kept is not None
+    assert kept["rows"] == [{"width": math.inf, "low": -math.inf, "mean": 1.5}]
+    assert math.isnan(kept["p"][0])
+    assert (kept["p"][1], kept["word"]) == (0.25, "wide")
+    json.loads((tmp_path / "net" / "environment.json").read_text(), parse_constant=refuse)
+
+
+def test_a_table_on_a_terminal_has_three_digits_of_huge_numbers():
+    text = str(Table([{"what": "ratio", "value": 123456789.123}, {"what": "dB", "value": -12.345}]))
+    assert text.splitlines()[1:] == ["ratio  1.23e+08", "dB       -12.35"]
+    assert "inf" in str(Table([{"a": math.inf}]))
 
 
 def test_no_two_registries_share_a_name():

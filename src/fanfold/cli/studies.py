@@ -14,6 +14,7 @@ from fanfold.core.table import Table
 from fanfold.experiments import EXPERIMENTS, Study, find_experiment
 from fanfold.experiments.demo import study as demo_study
 from fanfold.experiments.pages import INDEX, Background, background, command_of, write_index, write_study
+from fanfold.report.paper import write_paper_figures
 from fanfold.report.plots import require_matplotlib
 from fanfold.training.events import Event
 
@@ -39,6 +40,7 @@ def reproduce(
     quick: bool = False,
     out_dir: Path | None = None,
     seed: int = 0,
+    pdf: bool = False,
 ) -> Result:
     """Run a published experiment: every goal, what was measured, PASS or FAIL, and a report.
 
@@ -50,23 +52,24 @@ def reproduce(
         out_dir: Where the report goes, reports/NAME if not given; with --all the folder of all reports and their
             index.html, reports if not given.
         seed: Seed of matrices and draws.
+        pdf: Write the charts as PDF figures for papers too, a column wide, beside the report.
     """
     require_matplotlib()
     if (name is None) != every:
         known = "" if name else f" There are {', '.join(EXPERIMENTS)}."
         raise ValueError(f"reproduce takes the NAME of one study, or --all.{known}")
     if name is None:
-        return _reproduce_all(out_dir or REPORTS, quick, seed)
+        return _reproduce_all(out_dir or REPORTS, quick, seed, pdf=pdf)
     experiment, folder = find_experiment(name), out_dir or REPORTS / name
     check_folder(folder)
     study = experiment(quick=quick, seed=seed, watch=_watch)
-    result = _present(study, folder, background(experiment), command_of(name, quick, seed))
+    result = _present(study, folder, background(experiment), command_of(name, quick, seed), pdf=pdf)
     if out_dir is None and (REPORTS / INDEX).is_file():
         write_index(REPORTS, EXPERIMENTS)
     return result
 
 
-def _reproduce_all(folder: Path, quick: bool, seed: int) -> Result:
+def _reproduce_all(folder: Path, quick: bool, seed: int, *, pdf: bool) -> Result:
     """Run every study; one that breaks is said and keeps none of the others away."""
     check_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -81,7 +84,7 @@ def _reproduce_all(folder: Path, quick: bool, seed: int) -> Result:
             failures[name] = refusal_of(error, command).sentence
             note(f"{name} could not be run: {failures[name]}")
         else:
-            results.append(_present(study, folder / name, background(experiment), command))
+            results.append(_present(study, folder / name, background(experiment), command, pdf=pdf))
         write_index(folder, EXPERIMENTS, failures)  # after each, so that Ctrl-C leaves one
     note(f"open {folder / INDEX}")
     failed = bool(failures) or any(result["failed"] for result in results)
@@ -89,9 +92,11 @@ def _reproduce_all(folder: Path, quick: bool, seed: int) -> Result:
     return {"studies": studies, "failures": failures, "index": str(folder / INDEX), "failed": failed}
 
 
-def _present(study: Study, out_dir: Path, said: Background, command: str) -> Result:
+def _present(study: Study, out_dir: Path, said: Background, command: str, *, pdf: bool = False) -> Result:
     """Write the report of an experiment and print its goals."""
     page = write_study(study, out_dir, said, command)
+    if pdf:
+        write_paper_figures(study.sections, out_dir)
     show(Table([{**row, "pass": "PASS" if row["pass"] else "FAIL"} for row in study.table()]))
     notes.print(f"\n{study.verdict}\n")
     note(f"open {page}")

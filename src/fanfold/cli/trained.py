@@ -9,7 +9,7 @@ import tyro
 from fanfold.cli.apply import apply_to_file
 from fanfold.cli.console import note, show
 from fanfold.cli.flags import Result, RunPath
-from fanfold.cli.outputs import check_file
+from fanfold.cli.outputs import check_file, check_folder
 from fanfold.cli.shifting import shifts_of_run
 from fanfold.core.abilities import ability
 from fanfold.core.files import is_regular
@@ -206,7 +206,9 @@ def apply(
     }
 
 
-def report(run: RunPath, out: Path | None = None, samples: int = 1000, overwrite: bool = False) -> Result:
+def report(
+    run: RunPath, out: Path | None = None, samples: int = 1000, overwrite: bool = False, pdf: Path | None = None
+) -> Result:
     """Write the page of a run: learning curve, error, peers and limits, and checks of a posterior.
 
     Args:
@@ -214,10 +216,13 @@ def report(run: RunPath, out: Path | None = None, samples: int = 1000, overwrite
         out: The page's file; report.html in the run directory if not given.
         samples: Draws to measure on.
         overwrite: Replace the file of --out if it exists.
+        pdf: A folder for the charts as PDF figures for papers, a column wide; older ones there are replaced.
     """
     stored = Run.open(run)
     path = out or stored.path / "report.html"
     check_file(path, overwrite=overwrite or out is None)
-    write_run_page(stored, path, samples, note)
+    if pdf is not None:
+        check_folder(pdf)
+    write_run_page(stored, path, samples, note, pdf=pdf)
     note(f"open {path}")
     return {"report": str(path)}

@@ -12,6 +12,8 @@ from typing import Any
 
 from fanfold.core.files import write_whole
 
+HUGE = 1e6  # from which on three digits of a number say more than two places behind its point
+
 
 @dataclass(frozen=True)
 class Table:
@@ -120,7 +122,9 @@ def as_text(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 def _cell(value: Any) -> str:
     if value is None:
         return ""
-    return f"{value:.2f}" if isinstance(value, float) else str(value)
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.3g}" if HUGE <= abs(value) < math.inf else f"{value:.2f}"
 
 
 def _written(text: str, path: str | Path | None) -> str:

@@ -43,38 +43,44 @@ def lam_grid(problem: Problem, seed: int = 0, points: int = 18) -> list[float]:
 
 
 ITERATIONS = 50  # of classical algorithms beside a network that has no layers
+SLOW_TO_START = "MCP"  # of skglm, which numba compiles anew in every process
 ALPHAS = (0.9, 1.0, 1.1, 1.2, 1.3, 1.5, 1.8)  # thresholds of AMP, in standard deviations of its effective noise
 
 
-def peers_of(net: Estimator, problem: Problem) -> dict[str, Estimator]:
+def peers_of(net: Estimator, problem: Problem, *, at_once: bool = False) -> dict[str, Estimator]:
     """A network beside what it was before it learned and the tuned classical peers, at its depth where it has layers.
 
     Beside an end-to-end network stand the best linear estimator, which it started from, the classical estimators that
     are registered for its kind of problem and, where the problem knows enough, maximum likelihood, maximum a posteriori
     and the exact posterior mean. Where none of these is to be had and there is an operator, LMMSE and the iterative
     algorithms stand there, after 50 iterations.
+
+    Args:
+        net: The network.
+        problem: What it estimates.
+        at_once: Leave out the peer that compiles itself for most of a minute before its first answer, `SLOW_TO_START`.
     """
     origin, network = ability(net, WithOrigin), ability(net, Layered)
     before = {} if origin is None else dict([origin.origin])
     if network is not None:
-        return {UNFOLDED: net} | before | classical_peers(problem, network.depth)
+        return {UNFOLDED: net} | before | classical_peers(problem, network.depth, at_once=at_once)
     peers: dict[str, Estimator] = {NETWORK: net} | before
     if ability(problem, KnownModel) and ability(problem, Searchable):
         peers |= {"maximum likelihood": MaximumLikelihood.of(problem), "most probable": MaximumAPosteriori.of(problem)}
     peers |= known_peers(problem)
     if len(peers) == 1 + len(before) and posterior_of(problem) is None:  # nothing is known of its kind but the operator
-        peers |= classical_peers(problem, ITERATIONS)
+        peers |= classical_peers(problem, ITERATIONS, at_once=at_once)
     if (posterior := posterior_of(problem)) is not None:
         peers["exact posterior"] = posterior
     return peers
 
 
-def classical_peers(problem: Problem, iterations: int, seed: int = 0) -> dict[str, Estimator]:
+def classical_peers(problem: Problem, iterations: int, seed: int = 0, *, at_once: bool = False) -> dict[str, Estimator]:
     """FISTA with its best λ and AMP with its best α at this depth, OAMP and LMMSE.
 
     OAMP is told the true prior, where there is one: what a network that learns has to reach. LMMSE has the covariance
     of training draws. Where measurements come through a likelihood that is not Gaussian, which none of these knows, the
-    only peer is GAMP, told the prior and the likelihood.
+    only peer is GAMP, told the prior and the likelihood. `at_once` is that of `peers_of`.
     """
     peers: dict[str, Estimator] = {}
     if problem.A is None:
@@ -88,13 +94,14 @@ def classical_peers(problem: Problem, iterations: int, seed: int = 0) -> dict[st
         peers["OAMP, true prior"] = iterate(OAMP(prior), iterations)
     if noise_var is not None:
         peers["LMMSE"] = LMMSE.of(problem, seed=seed)
-    return peers | library_peers(problem, seed)
+    return peers | library_peers(problem, seed, at_once=at_once)
 
 
-def library_peers(problem: Problem, seed: int = 0) -> dict[str, Estimator]:
+def library_peers(problem: Problem, seed: int = 0, *, at_once: bool = False) -> dict[str, Estimator]:
     """Lasso, lasso with least squares on its support, MCP and OMP, where scikit-learn and skglm are installed.
 
-    For real signals only. Weights are the best of a grid on 50 draws; OMP needs the noise variance.
+    For real signals only. Weights are the best of a grid on 50 draws; OMP needs the noise variance. `at_once` is that
+    of `peers_of`.
     """
     A = problem.A
     if A is None or A.varies or A.dtype.is_complex or not (find_spec("sklearn") and find_spec("skglm")):
@@ -106,7 +113,8 @@ def library_peers(problem: Problem, seed: int = 0) -> dict[str, Estimator]:
         return min((make(lam) for lam in grid), key=lambda e: _finite(nmse_db(e(obs).x, x)))
 
     kinds: dict[str, Callable[[float], Estimator]] = {"Lasso": Lasso, "Lasso, debiased": DebiasedLasso, "MCP": MCP}
-    peers = {f"{name}, best λ": best(kind) for name, kind in kinds.items()}
+    chosen = {name: kind for name, kind in kinds.items() if not (at_once and name == SLOW_TO_START)}
+    peers = {f"{name}, best λ": best(kind) for name, kind in chosen.items()}
     return peers | ({"OMP, residual stop": OMP()} if obs.noise_var is not None else {})
 
 

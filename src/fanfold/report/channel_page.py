@@ -16,9 +16,11 @@ from fanfold.evaluation.scores import mean_normalised_square
 from fanfold.observation import Estimate, Estimator, Observation
 from fanfold.problems import OFDMChannel
 from fanfold.problems.draws import draw
+from fanfold.report.compared import compared, enlarged
 from fanfold.report.neural_page import learning_sections, sections_of
 from fanfold.report.page import Section
-from fanfold.report.plots import Series, line_chart, picture_row
+from fanfold.report.plots import Series, line_chart
+from fanfold.report.run_facts import NMSE_IN_WORDS
 
 PICTURE_DB = 10.0  # SNR of the channel that is shown
 AROUND = (-10.0, -5.0, 0.0, 5.0, 10.0)  # dB, of SNRs about the one that was trained for
@@ -29,13 +31,14 @@ def channel_sections(
     problem: OFDMChannel, net: nn.Module, metrics: Sequence[dict[str, Any]], samples: int
 ) -> tuple[str, list[Section]]:
     """The verdict and the sections of the page."""
-    peers = peers_of(net, problem)
+    peers = peers_of(net, problem, at_once=True)
     snrs = snrs_of(problem)
     table = evaluate(peers, problem, samples=samples, snr_db=snrs)
     curves = {name: [row["nmse_db"] for row in table.where(estimator=name)] for name in peers}
     series = [Series(k, snrs, curve, "learned" if k == NETWORK else "classical") for k, curve in curves.items()]
     about = (
-        f"Up to {samples} draws of places that were not trained on. The SNR is the channel's power over the noise's."
+        f"Up to {samples} draws of places that were not trained on. The SNR is the channel's power over the noise's. "
+        f"{NMSE_IN_WORDS}"
     )
     return _verdict(curves, snrs), [
         Section("Error against SNR", about, [line_chart(series, "SNR in dB", "NMSE in dB")], details=table),
@@ -66,18 +69,30 @@ def answer(estimator: Estimator, obs: Observation, batch: int = 250) -> Estimate
 
 def picture(h: Tensor, problem: OFDMChannel) -> Tensor:
     """`|h|` of the first symbol, antennas down and subcarriers across, from 0 to 1 at three times its mean power."""
-    size = h.reshape(problem.layout.shape)[:, 0].abs() / (3 * problem.power) ** 0.5
-    scale = max(1, 256 // max(size.shape))
-    return size.clamp(0, 1).repeat_interleave(scale, 0).repeat_interleave(scale, 1)
+    return enlarged(_magnitude(h, problem))
+
+
+def _magnitude(h: Tensor, problem: OFDMChannel) -> Tensor:
+    return (h.reshape(problem.layout.shape)[:, 0].abs() / (3 * problem.power) ** 0.5).clamp(0, 1)
 
 
 def _one_channel(peers: Mapping[str, Estimator], problem: OFDMChannel) -> Section:
     x, obs = draw(problem.shifted(snr_db=PICTURE_DB).held_out(), 1, 0, Stream.TESTING, 0)
     estimates = {name: answer(estimator, obs).x for name, estimator in peers.items()}
-    shown = {"channel": x[0]} | {name: x_hat[0] for name, x_hat in estimates.items()}
-    captions = {name: f"{nmse_db(x_hat, x):.1f} dB" for name, x_hat in estimates.items()}
-    text = f"|h| of one draw at {PICTURE_DB:g} dB SNR: antennas down, subcarriers of the first symbol across."
-    return Section("One channel", text, [picture_row({k: picture(h, problem) for k, h in shown.items()}, captions)])
+    scores = {name: nmse_db(x_hat, x) for name, x_hat in estimates.items()}
+    rest = sorted((name for name in scores if name != NETWORK), key=lambda name: scores[name])
+    ordered = {name: estimates[name][0] for name in [*([NETWORK] if NETWORK in scores else []), *rest]}
+    about, rows = compared(
+        _magnitude(x[0], problem),
+        {name: _magnitude(h, problem) for name, h in ordered.items()},
+        {name: f"{scores[name]:.1f} dB" for name in ordered},
+        {name: _magnitude(h - x[0], problem) for name, h in ordered.items()},
+    )
+    text = (
+        f"|h| of one draw at {PICTURE_DB:g} dB SNR: antennas down, subcarriers of the first symbol across; white is "
+        f"three times the mean power. {about}"
+    )
+    return Section("One channel", text, rows)
 
 
 def _variances(net: nn.Module, problem: OFDMChannel, snrs: Sequence[float], samples: int) -> Section:

@@ -18,7 +18,7 @@ from fanfold.problems.draws import draw
 from fanfold.problems.protocols import GaussianModel, KnownModel, Tabulated
 from fanfold.report.page import Section, filled
 from fanfold.report.plots import Series, line_chart
-from fanfold.report.run_facts import draws_in_words
+from fanfold.report.run_facts import NMSE_IN_WORDS, draws_in_words
 from fanfold.report.scenes import scene_sections
 
 LOSS_UNITS = "Loss in units of the best linear estimator's error (cross-entropy: nats)."
@@ -29,9 +29,10 @@ def sections_of(
     problem: Problem, net: nn.Module, metrics: Sequence[dict[str, Any]], samples: int
 ) -> tuple[str, list[Section]]:
     """The verdict and the sections of the page of an end-to-end network; a kind of problem may register its own."""
-    peers = peers_of(net, problem)
+    peers = peers_of(net, problem, at_once=True)
     table = evaluate(peers, problem, samples=samples, layers=False)
     about = draws_in_words(problem, max(row["samples"] for row in table))
+    about += f" {NMSE_IN_WORDS}"
     about += " The limit is the error of the exact posterior mean." if table.rows[0]["limit_db"] is not None else ""
     sections = [
         Section("Error", about, table=filled(table)),

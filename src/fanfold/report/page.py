@@ -21,7 +21,7 @@ h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 .4rem; } h2 { font-size: 1
 .verdict { font-size: 1.12rem; border-left: 4px solid var(--accent); padding: .2rem 0 .2rem .9rem; margin: 1.2rem 0; }
 .quiet, figcaption, footer { color: var(--quiet); font-size: .9rem; }
 svg { width: 100%; height: auto; } .pictures { display: flex; flex-wrap: wrap; gap: .8rem; }
-.pictures figure { margin: 0; flex: 1 1 16rem; max-width: 19.5rem; }
+.pictures { margin-bottom: .8rem; } .pictures figure { margin: 0; flex: 1 1 9rem; max-width: 14rem; }
 .pictures img { width: 100%; display: block; }
 table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums; }
 .scroll { overflow-x: auto; } th, td { text-align: right; padding: .25rem .7rem; border-bottom: 1px solid var(--line); }

@@ -5,7 +5,7 @@ import io
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from PIL import Image
 from torch import Tensor
@@ -29,6 +29,33 @@ class Series:
     kind: str = "classical"
 
 
+@runtime_checkable
+class Charted(Protocol):
+    """A figure that knows the curves it shows, so that it can be drawn again in another form."""
+
+    series: Sequence[Series]
+    x_label: str
+    y_label: str
+    log_x: bool
+    log_y: bool
+
+
+class LineChart(str):
+    """The SVG of a line chart, with what it shows.
+
+    Example:
+        >>> from fanfold.report.plots import Series, line_chart
+        >>> line_chart([Series("ISTA", [1, 2], [-1.0, -2.0])], "layers", "NMSE in dB").y_label
+        'NMSE in dB'
+    """
+
+    series: Sequence[Series]
+    x_label: str
+    y_label: str
+    log_x: bool
+    log_y: bool
+
+
 @dataclass
 class Label:
     """The name at the end of a curve, `place` in units of the vertical axis."""
@@ -41,7 +68,7 @@ class Label:
 
 def line_chart(
     series: Sequence[Series], x_label: str, y_label: str, *, log_x: bool = False, log_y: bool = False
-) -> str:
+) -> LineChart:
     """An SVG line chart; each curve is named at its end, limits are dashed.
 
     Raises:
@@ -50,7 +77,9 @@ def line_chart(
     figure = line_figure(series, x_label, y_label, log_x=log_x, log_y=log_y)
     out = io.StringIO()
     figure.savefig(out, format="svg", metadata={"Date": None})
-    return out.getvalue()[out.getvalue().index("<svg") :]
+    chart = LineChart(out.getvalue()[out.getvalue().index("<svg") :])
+    chart.series, chart.x_label, chart.y_label, chart.log_x, chart.log_y = series, x_label, y_label, log_x, log_y
+    return chart
 
 
 def line_figure(series: Sequence[Series], x_label: str, y_label: str, *, log_x: bool = False, log_y: bool = False):

@@ -12,6 +12,11 @@ from fanfold.problems.protocols import SaysReading, Stored
 from fanfold.report.page import Section
 from fanfold.runs.directory import Run
 
+NMSE_IN_WORDS = (
+    "NMSE is the power of the error over that of the signal: −10 dB is a tenth of it, −20 dB a hundredth, and 0 dB no "
+    "better than to say zero."
+)
+
 
 def what_was_run(run: Run, problem: Problem, net: nn.Module) -> Section:
     """A table of the facts of a run."""

@@ -23,18 +23,31 @@ from fanfold.report.figure.section import live_sections
 from fanfold.report.learned import learned_sections
 from fanfold.report.neural_page import of_batches, sections_of
 from fanfold.report.page import Section, filled, scrolling, write_page
+from fanfold.report.paper import write_paper_figures
 from fanfold.report.plots import Series, line_chart
 from fanfold.report.posterior_checks import Say, posterior_sections
-from fanfold.report.run_facts import draws_in_words, what_was_run
+from fanfold.report.run_facts import NMSE_IN_WORDS, draws_in_words, what_was_run
 from fanfold.report.scenes import scene_sections
 from fanfold.report.shifted import shift_sections
 from fanfold.report.simulations import simulation_sections
 from fanfold.runs.directory import Run
 
 LOSS = "NMSE in dB, summed over the loss's layers"
+EARLY_LAYERS = (
+    "Do not stop at an earlier layer of the network because its error looks low enough: layers were trained to lead to "
+    "the last one, an earlier one may be worse than the algorithm's, and its variances promise nothing."
+)
+EVOLUTION = (
+    "State evolution says what the best message passing has after each layer on a large random operator with the same "
+    "singular values. Beside it stand the error variance that the network claims for itself and the one that it has, "
+    "each over the signal's power. Where the last two agree, the variances can be used for intervals and weights; a "
+    "claim below the truth is overconfidence. The certificate is of draws like these, not of another world."
+)
 
 
-def write_run_page(run: Run, path: Path, samples: int, say: Say = lambda line: None) -> Path:
+def write_run_page(
+    run: Run, path: Path, samples: int, say: Say = lambda line: None, *, pdf: Path | None = None
+) -> Path:
     """Measure the trained network on fresh draws and write its page.
 
     Args:
@@ -42,6 +55,7 @@ def write_run_page(run: Run, path: Path, samples: int, say: Say = lambda line: N
         path: The page's file.
         samples: Draws to measure on.
         say: Called with a line before what takes seconds.
+        pdf: The folder for its charts as PDF figures for papers; none are written if it is None.
 
     Raises:
         ValueError: If the run has no weights yet.
@@ -58,6 +72,9 @@ def write_run_page(run: Run, path: Path, samples: int, say: Say = lambda line: N
         verdict = f"{advice} {verdict[:1].upper()}{verdict[1:]}"
     kept = [*simulation_sections(run), *shift_sections(run)]
     sections = [what_was_run(run, problem, net), *sections, *kept, *live_sections(problem, net)]
+    if pdf is not None:
+        for figure in write_paper_figures(sections, pdf):
+            say(f"written: {figure}")
     return write_page(path, f"fanfold run {run.path.name}", verdict, sections, _facts(run, problem))
 
 
@@ -73,7 +90,7 @@ def layered_sections(
         samples: Draws to measure on.
         unit: What was minimised, if it was not the NMSE.
     """
-    peers = peers_of(net, problem)
+    peers = peers_of(net, problem, at_once=True)
     table = evaluate(peers, problem, samples=samples)
     layers = list(range(1, net.depth + 1))
     curves = {row["estimator"]: [r["nmse_db"] for r in table.where(estimator=row["estimator"])] for row in table}
@@ -89,7 +106,7 @@ def layered_sections(
     series += [
         Series(k, layers, [v] * net.depth, "limit") for k, v in limits.items() if v is not None and math.isfinite(v)
     ]
-    about = draws_in_words(problem, max(row["samples"] for row in table))
+    about = f"{draws_in_words(problem, max(row['samples'] for row in table))} {NMSE_IN_WORDS}\n{EARLY_LAYERS}"
     sections = [
         Section("Error of every layer", about, [line_chart(series, "layers", "NMSE in dB")],
                 filled(table.last_layers()), filled(table)),
@@ -139,7 +156,17 @@ def _certificate(net: Layered, problem: Problem, samples: int) -> list[Section]:
     if estimates[-1].var is None:
         return []
     certificate = certify(estimates, x, problem)
-    return [Section("Convergence certificate", certificate.verdict, details=certificate.table)]
+    rows = certificate.table.rows
+    layers = [row["layer"] for row in rows]
+    kinds = {"state evolution": "limit", "claimed": "classical", "is": "learned"}
+    series = [
+        Series(name, layers, [row[name] for row in rows], kind)
+        for name, kind in kinds.items()
+        if all(row[name] is not None and math.isfinite(row[name]) for row in rows)
+    ]
+    chart = [line_chart(series, "layer", "error variance over power, dB")] if series else []
+    text = f"{certificate.verdict}\n{EVOLUTION}"
+    return [Section("Convergence certificate", text, chart, details=certificate.table)]
 
 
 def _verdict(table: Table) -> str:

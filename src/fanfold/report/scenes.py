@@ -1,4 +1,4 @@
-"""One scene in pictures: the true one beside what each method makes of it."""
+"""One scene in pictures: the true one, a part of it as each method sees it, and where each method errs."""
 
 from collections.abc import Mapping
 
@@ -13,10 +13,8 @@ from fanfold.observation import Estimator
 from fanfold.problems import Problem
 from fanfold.problems.draws import draw
 from fanfold.problems.protocols import WithScene
+from fanfold.report.compared import compared
 from fanfold.report.page import Section
-from fanfold.report.plots import picture_row
-
-LONGEST = 256  # pixels of a picture's longer side, about
 
 
 @torch.no_grad()
@@ -29,13 +27,18 @@ def scene_sections(peers: Mapping[str, Estimator], problem: Problem) -> list[Sec
     x, obs = draw(problem.held_out(), 1, 0, Stream.TESTING, 0)
     estimates = {name: estimator(obs.to(device_of(estimator))).x.cpu() for name, estimator in peers.items()}
     brightest = x.abs().max().clamp_min(torch.finfo(x.real.dtype).tiny)
-    pictures = {"scene": _picture(x / brightest, extent)}
-    pictures |= {name: _picture(x_hat / brightest, extent) for name, x_hat in estimates.items()}
-    captions = {name: f"{nmse_db(x_hat, x):.1f} dB" for name, x_hat in estimates.items()}
-    text = "The magnitude of one scene that was not trained on, and of its estimates, all on the scale of the scene."
-    return [Section("One scene", text, [picture_row(pictures, captions)])]
+    scores = {name: nmse_db(x_hat, x) for name, x_hat in estimates.items()}
+    rest = sorted(list(scores)[1:], key=lambda name: scores[name])  # the network itself comes first
+    ordered = {name: estimates[name] for name in [*list(scores)[:1], *rest]}
+    about, rows = compared(
+        _picture(x / brightest, extent),
+        {name: _picture(x_hat / brightest, extent) for name, x_hat in ordered.items()},
+        {name: f"{scores[name]:.1f} dB" for name in ordered},
+        {name: _picture((x_hat - x) / brightest, extent) for name, x_hat in ordered.items()},
+    )
+    text = f"The magnitude of one scene that was not trained on, its brightest voxel being white. {about}"
+    return [Section("One scene", text, rows)]
 
 
 def _picture(x: Tensor, extent: list[int]) -> Tensor:
-    repeats = max(1, LONGEST // max(extent))
-    return x.abs().reshape(extent).clamp(0, 1).repeat_interleave(repeats, 0).repeat_interleave(repeats, 1)
+    return x.abs().reshape(extent).clamp(0, 1)

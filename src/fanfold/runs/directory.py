@@ -17,7 +17,6 @@ To load a run is to read these files and no others: it starts no program, follow
 problem nor its data.
 """
 
-import json
 import os
 from collections.abc import Mapping
 from contextlib import suppress
@@ -80,7 +79,7 @@ class Run:
         for fragment in folders.BEFORE_CONFIG:
             (path / fragment).unlink(missing_ok=True)
         text = tomli_w.dumps({"schema": folders.SCHEMA} | dict(config)).encode()
-        write_whole(path / folders.ENVIRONMENT, json.dumps(dict(environment), indent=2).encode(), follow=False)
+        write_whole(path / folders.ENVIRONMENT, folders.strict_json(environment, indent=2).encode(), follow=False)
         if operator is not None:
             write_operator(path, operator)
         needs = needs_of(config.get("problem", {}))
@@ -280,7 +279,7 @@ class Run:
 
     def keep(self, name: str, data: Mapping[str, Any]) -> None:
         """Keep plain data about the trained network, such as calibrated intervals."""
-        content = json.dumps({"weights": self.weights_hash()} | dict(data)).encode()
+        content = folders.strict_json({"weights": self.weights_hash()} | dict(data)).encode()
         write_whole(self.file_of(name), content, follow=False)
 
     def file_of(self, name: str) -> Path:
@@ -290,7 +289,7 @@ class Run:
     def kept(self, name: str) -> dict[str, Any] | None:
         """What `keep` kept, if there is some and it is about the weights that are there now."""
         file = self.file_of(name)
-        data = folders.read_json(file, read_regular(file)) if os.path.lexists(file) else {}
+        data = folders.revived(folders.read_json(file, read_regular(file))) if os.path.lexists(file) else {}
         return data if data.get("weights") == self.weights_hash() else None
 
     def _check_operator(self, A: LinearOperator | None) -> None:

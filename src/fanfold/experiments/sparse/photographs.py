@@ -21,8 +21,8 @@ from fanfold.experiments.base import Goal, Study
 from fanfold.observation import Observation
 from fanfold.problems import Photographs
 from fanfold.problems.sparse.photographs import load_picture
+from fanfold.report.compared import compared
 from fanfold.report.page import Section
-from fanfold.report.plots import picture_row
 from fanfold.training.events import Event
 from fanfold.training.fit import fit
 from fanfold.unfolding.unfold import iterate, unfold
@@ -93,8 +93,9 @@ def section(recovery: Recovery) -> Section:
     """The pictures side by side, PSNR under each."""
     p = recovery.psnr_db
     captions = {name: f"{value:.2f} dB PSNR" for name, value in p.items()}
-    captions["original"] = "512 × 512, never seen in training"
-    pictures = {"original": recovery.original, **recovery.pictures}
+    shown = {name: recovery.pictures[name] for name in sorted(p, key=p.__getitem__, reverse=True)}
+    errors = {name: (picture - recovery.original).abs() for name, picture in shown.items()}
+    about, rows_of_pictures = compared(recovery.original, shown, captions, errors)
     text = (
         f"The picture is measured in blocks of 16 × 16 pixels with {recovery.ratio:.0%} as many random projections as "
         "pixels and noise of standard deviation 0.01. The network and the linear estimator have seen two other "
@@ -103,10 +104,10 @@ def section(recovery: Recovery) -> Section:
         f"The unfolded network is {p[UNFOLDED] - p[SHORT]:.1f} dB above FISTA with as many iterations and "
         f"{p[UNFOLDED] - p[LINEAR]:+.2f} dB from the linear MMSE estimator with the training covariance, the strongest "
         "simple peer. What would take it further: larger or overlapping blocks, a denoiser that sees across blocks, "
-        "more pictures."
+        f"more pictures.\n{about}"
     )
     rows = [{"method": name, "PSNR (dB)": p[name], "learned numbers": recovery.parameters[name]} for name in p]
-    return Section("A photograph it has not seen", text, [picture_row(pictures, captions)], Table(rows))
+    return Section("A photograph it has not seen", text, rows_of_pictures, Table(rows))
 
 
 def verdict(recovery: Recovery) -> str:

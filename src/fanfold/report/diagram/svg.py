@@ -1,5 +1,6 @@
 """Pieces of an SVG: text with marked quantities, boxes, wires, and the style in which fixed and learned differ."""
 
+import hashlib
 import html
 import itertools
 import re
@@ -28,7 +29,7 @@ STYLE = """
 .fanfold-diagram .set,.fanfold-diagram .moves{font-weight:600}.fanfold-diagram .moves{fill:var(--edge)}
 .fanfold-diagram .fixed{fill:var(--fixed);stroke:var(--line);stroke-width:1.3}
 .fanfold-diagram .may{fill:var(--fixed);stroke:var(--edge);stroke-width:1.6;stroke-dasharray:4 3}
-.fanfold-diagram .learned{fill:url(#fanfold-hatch);stroke:var(--edge);stroke-width:2.4}
+.fanfold-diagram .learned{fill:url(#NAME-hatch);stroke:var(--edge);stroke-width:2.4}
 .fanfold-diagram .data{fill:var(--data);stroke:none}.fanfold-diagram .formula{fill:var(--shade);stroke:none}
 .fanfold-diagram .hatch{fill:var(--learned)}.fanfold-diagram .stripe{stroke:var(--hatch);stroke-width:1.2;opacity:.55}
 .fanfold-diagram .clear{fill-opacity:0}.fanfold-diagram .rests{stroke:var(--edge);stroke-width:1.3}
@@ -41,22 +42,26 @@ STYLE = """
 .fanfold-diagram .band{fill:var(--learned);stroke:none}
 """
 HATCH = (
-    '<defs><pattern id="fanfold-hatch" width="6" height="6" patternUnits="userSpaceOnUse" '
+    '<defs><pattern id="NAME-hatch" width="6" height="6" patternUnits="userSpaceOnUse" '
     'patternTransform="rotate(45)"><rect width="6" height="6" class="hatch"/>'
     '<path d="M0 0V6" class="stripe"/></pattern></defs>'
 )
 
 
 def document(body: str, width: float, height: float, title: str, description: str, *, dark: bool) -> str:
-    """The whole SVG, in light colours, and where `dark` says so in dark ones for readers who prefer them."""
+    """The whole SVG, in light colours, and where `dark` says so in dark ones for readers who prefer them.
+
+    Its ids and its style bear a name of its content, so that several in one page keep apart.
+    """
+    name = "fanfold-" + hashlib.sha256(f"{title}{description}{body}{dark}".encode()).hexdigest()[:10]
     night = f"@media(prefers-color-scheme:dark){{.fanfold-diagram{{{_variables(DARK)}}}}}" if dark else ""
-    style = STYLE % (_variables(LIGHT), night)
+    style = (STYLE % (_variables(LIGHT), night)).replace(".fanfold-diagram", f"#{name}").replace("NAME", name)
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" class="fanfold-diagram" role="img" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" id="{name}" class="fanfold-diagram" role="img" '
         f'viewBox="0 0 {n(width)} {n(height)}" width="{n(width)}" height="{n(height)}" '
-        f'style="min-width:{n(LEGIBLE * width)}px" aria-labelledby="fanfold-title fanfold-desc">'
-        f'<title id="fanfold-title">{escaped(title)}</title><desc id="fanfold-desc">{escaped(description)}</desc>'
-        f"<style>{style}</style>{HATCH}"
+        f'style="min-width:{n(LEGIBLE * width)}px" aria-labelledby="{name}-title {name}-desc">'
+        f'<title id="{name}-title">{escaped(title)}</title><desc id="{name}-desc">{escaped(description)}</desc>'
+        f"<style>{style}</style>{HATCH.replace('NAME', name)}"
         f'<rect class="ground" width="{n(width)}" height="{n(height)}" rx="10"/>{body}</svg>'
     )
 

@@ -111,10 +111,19 @@ def _of_problem(problem: CompressedSensing) -> dict[str, BuiltProgram]:
     programs = {}
     with tempfile.TemporaryDirectory() as folder:
         for files in c_of(problem, Path(folder)):
-            sizes = {m.name: m.size for m in files.program.inputs}
-            inputs, outputs = ({n: sizes[n] for n in inputs_of(files)}, {m.name: m.size for m in files.program.outputs})
-            programs[files.name] = BuiltProgram(compile_wasm(files, SMALL)[-2].read_bytes(), inputs, outputs)
+            programs[files.name] = compiled_program(files)
     return programs
+
+
+def compiled_program(files: CFiles) -> BuiltProgram:
+    """A program as WebAssembly, with the inputs that it looks at.
+
+    Raises:
+        ValueError: If clang with wasm-ld is not there.
+    """
+    sizes = {m.name: m.size for m in files.program.inputs}
+    inputs, outputs = {n: sizes[n] for n in inputs_of(files)}, {m.name: m.size for m in files.program.outputs}
+    return BuiltProgram(compile_wasm(files, SMALL)[-2].read_bytes(), inputs, outputs)
 
 
 def write_programs(programs: Mapping[str, Mapping[str, BuiltProgram]]) -> Path:
@@ -122,16 +131,17 @@ def write_programs(programs: Mapping[str, Mapping[str, BuiltProgram]]) -> Path:
     whole = io.BytesIO()
     ports = {problem: {name: one[1:] for name, one in rows.items()} for problem, rows in programs.items()}
     with zipfile.ZipFile(whole, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
-        _add(archive, PORTS, json.dumps(ports).encode())
+        add_file(archive, PORTS, json.dumps(ports).encode())
         for problem, rows in programs.items():
             for name, one in rows.items():
-                _add(archive, f"{problem}/{name}.wasm", one.wasm)
+                add_file(archive, f"{problem}/{name}.wasm", one.wasm)
     write_whole(FILE, whole.getvalue())
     built.cache_clear()
     return FILE
 
 
-def _add(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
+def add_file(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
+    """Add a file without a date, so that the same content is the same bytes."""
     info = zipfile.ZipInfo(name, LONG_AGO)
     info.compress_type = zipfile.ZIP_DEFLATED
     archive.writestr(info, content)

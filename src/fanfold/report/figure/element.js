@@ -1,8 +1,9 @@
 // <fanfold-figure>: exported programs, run anew whenever a slider moves, beside the limit that no estimator passes.
 
-import {AT_ONCE, Curve, DRAWS, Engine, LATER} from 'fanfold/engine';
+import {AT_ONCE, Curve, Engine, LATER} from 'fanfold/engine';
 import {dB, HOME, STEPS} from 'fanfold/path';
 import {colour, isDark, LOOKS, Plot} from 'fanfold/plot';
+import {pictures, picturesInWords} from 'fanfold/pictures';
 import {inWords, spikes} from 'fanfold/spikes';
 import {template} from 'fanfold/template';
 
@@ -61,11 +62,13 @@ class FanfoldFigure extends HTMLElement {
             return;
         }
         this.scales = scales(manifest);
+        this.home = {...HOME, ...manifest.home};
+        this.manifest = manifest;
         this.#reset();
         this.plot = new Plot(this.part_('plot'), manifest.layers, layer => this.set({layer}));
         this.#listen();
         this.#list();
-        this.#go(this.getAttribute('mode') === 'free' ? -1 : 0);
+        this.#go(this.getAttribute('mode') === 'free' || manifest.view ? -1 : 0);
         this.dispatchEvent(new Event('ready'));
     }
 
@@ -73,7 +76,7 @@ class FanfoldFigure extends HTMLElement {
     get state() {
         const db = Object.fromEntries(Object.entries(this.curves).map(([key, {curve}]) => [key, curve.db]));
         const {settings, shown, pick, redraws, latencies, step, limit} = this;
-        const settled = !this.waiting && Object.values(this.curves).every(({curve}) => curve.draws >= DRAWS);
+        const settled = !this.waiting && Object.values(this.curves).every(({curve}) => curve.settled);
         return {settings, shown, pick, redraws, latencies, step, limit, db, settled, layers: this.engine.layers, preset: this.preset.key};
     }
 
@@ -92,7 +95,7 @@ class FanfoldFigure extends HTMLElement {
         this.preset = this.engine.presets[0];
         this.shown = this.preset.estimators.map(({key}) => key);
         this.pick = this.shown.at(-1);
-        Object.assign(this.settings, HOME);
+        Object.assign(this.settings, this.home);
     }
 
     #listen() {
@@ -104,6 +107,7 @@ class FanfoldFigure extends HTMLElement {
                 this.set({[name]: scale.of(Number(input.value))}, Math.min(event.timeStamp, performance.now()));
             });
         }
+        this.#arrange();
         const sizes = this.part_('preset');
         sizes.append(...this.engine.presets.map(({key, label}) => new Option(label, key)));
         sizes.addEventListener('change', () => { this.preset = this.engine.preset(sizes.value); this.set({}); });
@@ -116,6 +120,23 @@ class FanfoldFigure extends HTMLElement {
         this.part_('leave').addEventListener('click', () => this.#go(this.step < 0 ? 0 : -1));
         matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => this.set({}));
         new ResizeObserver(() => this.set({})).observe(this.part_('plot'));
+    }
+
+    #arrange() { // what this world has: sliders, words, pictures
+        const {view, sliders, note, count} = this.manifest;
+        for (const name of Object.keys(this.scales)) if (sliders && !sliders.includes(name)) this.part_(`${name}-control`).classList.add('hidden');
+        if (note) this.part_('note').textContent = note;
+        this.part_('guide').classList.toggle('hidden', Boolean(view));
+        this.part_('preset-control').classList.toggle('hidden', this.engine.presets.length < 2);
+        this.part_('spiked').classList.toggle('hidden', Boolean(view));
+        this.part_('pictured').classList.toggle('hidden', !view);
+        if (!view) return;
+        const several = view.rows * view.columns === 1;
+        this.part_('scene-control').classList.toggle('hidden', !several);
+        this.scene = 0;
+        const scenes = this.part_('scene');
+        scenes.append(...Array.from({length: several ? count : 0}, (_, i) => new Option(`${view.what} ${i + 1} of ${count}`, i)));
+        scenes.addEventListener('change', () => { this.scene = Number(scenes.value); this.set({}); });
     }
 
     #list() { // of the curves, to tick, with the error of each at the layer that is shown
@@ -132,7 +153,8 @@ class FanfoldFigure extends HTMLElement {
             });
             return label;
         };
-        this.part_('curves').append(...[...this.preset.estimators.map(({key}) => key), 'limit'].map(row));
+        const known = this.preset.limits.flat().some(v => v !== null);
+        this.part_('curves').append(...[...this.preset.estimators.map(({key}) => key), ...(known ? ['limit'] : [])].map(row));
     }
 
     // Draw in the next frame with a few draws, and go on in frames after it until the mean is over all of them.
@@ -170,9 +192,7 @@ class FanfoldFigure extends HTMLElement {
         const dark = isDark(this.part_('plot'));
         const shownCurves = Object.fromEntries(shown.map(key => [key, this.curves[key].curve.db]));
         this.plot.show(shownCurves, limit, layer, Math.min(-30, -settings.snr - 10, limit - 4));
-        const {x, estimates} = this.curves[this.pick].curve;
-        const estimate = estimates[layer - 1];
-        spikes(this.part_('spikes'), x, estimate, this.pick);
+        const look = this.#look(layer);
         for (const label of this.part_('curves').querySelectorAll('.curve')) {
             const {key} = label.dataset;
             label.querySelector('line').setAttribute('stroke', colour(key, dark));
@@ -188,19 +208,34 @@ class FanfoldFigure extends HTMLElement {
         this.part_('preset').value = preset.key;
         this.part_('pick').value = this.pick;
         this.redraws++;
-        if (this.state.settled) this.#say(shownCurves, x, estimate);
+        if (this.state.settled) this.#say(shownCurves, look);
         this.#guide();
     }
 
-    #say(shownCurves, x, estimate) { // for those who hear the figure, once it is at rest
+    #look(layer) { // what the estimate looks like; what to say of it
+        const {seen} = this.curves[this.pick].curve, {view} = this.manifest;
+        if (view) {
+            const first = this.scene, count = view.rows * view.columns;
+            const chosen = count === 1 ? [seen[Math.min(first, seen.length - 1)]] : seen;
+            const parts = ['truth', 'estimate', 'error'].map(name => this.part_(name));
+            const shown = pictures(parts, view, chosen, layer, x => this.engine.pixels(this.preset, x));
+            this.part_('shown-db').textContent = dB(shown.db);
+            return () => picturesInWords(view, shown, this.pick, layer);
+        }
+        const [{x, estimates}] = seen, estimate = estimates[layer - 1];
+        spikes(this.part_('spikes'), x, estimate, this.pick);
+        return () => inWords(x, estimate, this.pick, layer);
+    }
+
+    #say(shownCurves, words) { // for those who hear the figure, once it is at rest
         const {layer} = this.settings;
         const ranking = Object.entries(shownCurves).map(([key, db]) => [key, db[layer - 1]]).sort((a, b) => a[1] - b[1]);
         const rows = ranking.map(([key, value]) => `${key} ${dB(value)}`).join(', ');
         const text = `Error at layer ${layer}, the lowest first: ${rows || 'no curve is shown'}; the limit is ${dB(this.limit)}.`;
-        const look = inWords(x, estimate, this.pick, layer);
+        const look = words();
         this.part_('plot').setAttribute('aria-label', text);
         this.part_('spikes').setAttribute('aria-label', look);
-        this.part_('words').textContent = look;
+        for (const part of this.shadowRoot.querySelectorAll('.words')) part.textContent = look;
         if (this.part_('said').textContent !== text) this.part_('said').textContent = text;
     }
 

@@ -1,7 +1,7 @@
 // Runs the exported programs: each is WebAssembly of generated C, and every number of a curve comes out of one.
 
 import {env} from 'fanfold/host';
-import {error, ingredients, signal} from 'fanfold/draws';
+import {error, ingredients, normals, signal} from 'fanfold/draws';
 
 export const DRAWS = 64; // that a curve is the mean over, once it is settled
 export const AT_ONCE = 4; // of them, before a slider's effect is drawn
@@ -50,8 +50,10 @@ export class Engine {
             }));
             const arrays = {};
             for (const [name, place] of Object.entries(preset.arrays)) arrays[name] = fixed(new Float32Array(bytes(place)));
+            if (preset.signals) return {...preset, programs, arrays, signals: new Float32Array(bytes(preset.signals)), noise: []};
             arrays.V = fixed(programs.right_factor.run(arrays).V);
-            return {...preset, programs, arrays, error: fixed(error(arrays.matrix, 99)), made: []};
+            const estimators = preset.estimators.map(one => withMatrices(one, programs, arrays, bytes));
+            return {...preset, programs, arrays, estimators, error: fixed(error(arrays.matrix, 99)), made: []};
         }));
         return engine;
     }
@@ -61,7 +63,7 @@ export class Engine {
     }
 
     noiseVar(preset, {sparsity, snr}) {
-        return Math.fround(sparsity * preset.gain / 10 ** (snr / 10));
+        return Math.fround((preset.received_power ?? sparsity * preset.gain) / 10 ** (snr / 10));
     }
 
     // The draw with a number, at these settings, the same for every estimator.
@@ -73,6 +75,7 @@ export class Engine {
 
     // y = (A + mismatch E) x + w
     #measured(preset, number, settings) {
+        if (preset.signals) return this.#observed(preset, number, settings);
         const made = preset.made[number] ??= ingredients(preset, 1000 + number);
         const x = signal(made, settings.sparsity);
         const deviation = Math.sqrt(this.noiseVar(preset, settings));
@@ -85,13 +88,30 @@ export class Engine {
         return {x, y};
     }
 
+    // The same of unknowns that are kept, whose entries have one part or two
+    #observed(preset, number, settings) {
+        const {n, m, parts} = preset;
+        const x = preset.signals.subarray(number * n, (number + 1) * n);
+        const deviation = Math.sqrt(this.noiseVar(preset, settings) / parts);
+        const noise = preset.noise[number] ??= normals(m, 1000 + number);
+        const y = preset.programs.measured.run({y: x}).x_hat.map((v, i) => v + deviation * noise[i]);
+        return {x, y};
+    }
+
+    // What unknowns look like: the pixels of one.
+    pixels(preset, x) {
+        return preset.programs.pixels.run({y: x}).x_hat;
+    }
+
     // The estimate after each layer.
     trajectory(preset, estimator, y, settings) {
+        if (estimator.whole) return this.#whole(preset, estimator, y, settings);
         const given = {...preset.arrays, y, noise_var: this.noiseVar(preset, settings), strength: settings.strength};
         const at = (values, layer) => values[Math.min(layer, values.length - 1)];
         const set = layer => {
             for (const [name, values] of Object.entries(estimator.values)) {
-                given[`value_${name}`] = at(values, layer) * (settings[estimator.follows[name]] ?? 1);
+                const value = at(values, layer);
+                given[`value_${name}`] = typeof value === 'number' ? value * (settings[estimator.follows[name]] ?? 1) : value;
                 given[`deviation_${name}`] = at(estimator.deviations[name] ?? [0], layer);
             }
         };
@@ -110,25 +130,56 @@ export class Engine {
         }
         return estimates;
     }
+
+    // Of a program that gives all its layers at once; what has fewer than the figure stays at its last.
+    #whole(preset, {program, layers}, y, settings) {
+        const {n} = preset;
+        const all = preset.programs[program].run({y, noise_var: this.noiseVar(preset, settings)}).x_hat;
+        return Array.from({length: this.layers}, (_, layer) => {
+            const at = Math.min(layer, layers - 1);
+            return all.subarray(at * n, (at + 1) * n);
+        });
+    }
+}
+
+// An estimator whose quantities may be matrices: those of the algorithm come out of a program, what was learned lies in
+// bytes with a scale for each layer.
+function withMatrices(estimator, programs, arrays, bytes) {
+    if (!estimator.matrices) return estimator;
+    const {program, inputs, learned} = estimator.matrices;
+    const nominal = programs[program].run({...arrays, ...inputs});
+    const values = {...estimator.values}, deviations = {...estimator.deviations};
+    for (const [name, {at, scales}] of Object.entries(learned)) {
+        const whole = new Int8Array(bytes(at)), size = whole.length / scales.length;
+        values[name] = [fixed(nominal[name])];
+        deviations[name] = scales.map((scale, layer) => fixed(Float32Array.from(whole.subarray(layer * size, (layer + 1) * size), v => v * scale)));
+    }
+    return {...estimator, values, deviations, matrices: undefined};
 }
 
 // The error of an estimator after each layer: sums over the draws so far, and the estimates of the first draw.
 export class Curve {
     constructor(engine, preset, estimator, settings) {
-        Object.assign(this, {engine, preset, estimator, settings, draws: 0, power: 0});
+        Object.assign(this, {engine, preset, estimator, settings, draws: 0, power: 0, seen: []});
+        this.most = preset.count ?? DRAWS;
         this.errors = new Float64Array(engine.layers);
     }
 
     more(draws) {
-        for (let i = 0; i < draws && this.draws < DRAWS; i++, this.draws++) {
-            const {x, y} = this.engine.draw(this.preset, this.draws, this.settings);
-            const estimates = this.engine.trajectory(this.preset, this.estimator, y, this.settings);
+        const {preset} = this;
+        for (let i = 0; i < draws && this.draws < this.most; i++, this.draws++) {
+            const {x, y} = this.engine.draw(preset, this.draws, this.settings);
+            const estimates = this.engine.trajectory(preset, this.estimator, y, this.settings);
             this.power += x.reduce((sum, v) => sum + v * v, 0);
             estimates.forEach((estimate, layer) => {
                 this.errors[layer] += estimate.reduce((sum, v, k) => sum + (v - x[k]) ** 2, 0);
             });
-            if (!this.draws) Object.assign(this, {x, estimates});
+            if (!this.draws || preset.signals) this.seen.push({x, estimates}); // what is looked at
         }
+    }
+
+    get settled() {
+        return this.draws >= this.most;
     }
 
     get db() { // a ratio of sums

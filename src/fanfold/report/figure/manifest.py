@@ -45,8 +45,15 @@ class Packed(NamedTuple):
         return json.dumps(plain(self.manifest), separators=(",", ":")).replace("<", "\\u003c")
 
 
-class _Blocks:
-    """Bytes one after the other, each from a multiple of four on."""
+class Blocks:
+    """Bytes one after the other, each from a multiple of four on.
+
+    Example:
+        >>> from fanfold.report.figure.manifest import Blocks
+        >>> blocks = Blocks()
+        >>> blocks.add(b"abc"), blocks.add(b"d")
+        ([0, 3], [4, 1])
+    """
 
     def __init__(self):
         self.content = bytearray()
@@ -68,22 +75,37 @@ def pack(names: Sequence[str] = tuple(PROBLEMS), run: Deviating | None = None) -
     Raises:
         ValueError: If there is no such problem, or no program for the network.
     """
-    if not names or (unknown := [name for name in names if name not in PROBLEMS]):
-        which = f"no problem {unknown[0]!r}" if names else "no problem at all"
-        raise ValueError(f"the figure has {which}; choose of {', '.join(PROBLEMS)}.")
-    blocks = _Blocks()
-    presets = [_preset(name, kept()[name], built()[name], blocks) for name in names]
+    blocks = Blocks()
+    manifest = text_parts(names, blocks)
     if run is not None:
         if (program := program_of_run(run)) is None:
             raise ValueError(f"the figure has no program for {run.algorithm} with these deviations.")
         deviations = {k: d.flatten().tolist() for k, d in run.deviations.items()}
         obs = one_draw(PROBLEMS[names[0]])
-        presets[0]["estimators"].append(_row("this run", program, run.algorithm, obs, {}, {}, deviations))
-    manifest = {"layers": LAYERS, "snrs": SNRS_DB, "sparsities": SPARSITIES, "presets": presets}
+        row = _row("this run", program, run.algorithm, obs, {}, {}, deviations)
+        manifest["presets"][0]["estimators"].append(row)
+    return packed(manifest, blocks)
+
+
+def text_parts(names: Sequence[str], blocks: Blocks) -> dict[str, Any]:
+    """The manifest of the text's problems, whose arrays and programs go into the blocks.
+
+    Raises:
+        ValueError: If there is no such problem.
+    """
+    if not names or (unknown := [name for name in names if name not in PROBLEMS]):
+        which = f"no problem {unknown[0]!r}" if names else "no problem at all"
+        raise ValueError(f"the figure has {which}; choose of {', '.join(PROBLEMS)}.")
+    presets = [_preset(name, kept()[name], built()[name], blocks) for name in names]
+    return {"layers": LAYERS, "snrs": SNRS_DB, "sparsities": SPARSITIES, "presets": presets}
+
+
+def packed(manifest: dict[str, Any], blocks: Blocks) -> Packed:
+    """A manifest with the blocks that it speaks of."""
     return Packed(manifest, base64.b64encode(zlib.compress(bytes(blocks.content), 9)).decode())
 
 
-def _preset(name: str, trained: TrainedFigure, programs: Mapping[str, BuiltProgram], blocks: _Blocks) -> dict[str, Any]:
+def _preset(name: str, trained: TrainedFigure, programs: Mapping[str, BuiltProgram], blocks: Blocks) -> dict[str, Any]:
     problem = PROBLEMS[name]
     U, d, _ = problem.A.svd()
     arrays = {"matrix": problem.A.matrix(), "U": U.matrix(), "d": d}

@@ -6,12 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fanfold.core.files import write_whole
+from fanfold.core.suggest import did_you_mean
 from fanfold.deploy.codegen import host_functions
+from fanfold.report.figure.lista import pack_lista
 from fanfold.report.figure.manifest import Packed, pack
 from fanfold.report.figure.trained import PROBLEMS
+from fanfold.report.figure.world_manifest import pack_world
+from fanfold.report.figure.worlds import PICTURED, kept_world
 
 FOLDER = Path(__file__).parent
-MODULES = ("draws", "engine", "plot", "spikes", "path", "template", "element")
+MODULES = ("draws", "engine", "plot", "spikes", "pictures", "path", "template", "element")
 POLICY = (  # what a browser may load: nothing but what is in the page
     "default-src 'none'; script-src 'unsafe-inline' 'wasm-unsafe-eval' data:; style-src 'unsafe-inline'; img-src data:"
 )
@@ -28,17 +32,25 @@ LEAD = (
     "Sparse signals from half as many noisy measurements: iterative algorithms, two networks that start as one of "
     "them, and the limit. Every error is computed in this page, by the C that fanfold exports."
 )
+LISTA_LEAD = (
+    "The same problem with unfolded LISTA beside it: two learned matrices a layer, 960 000 numbers in bytes, where the "
+    "other networks have some dozens. Every error is computed in this page, by the C that fanfold exports."
+)
+WORLDS = ("text", "lista", *PICTURED)
 
 
-def figure(path: str | Path = "figure.html", names: Sequence[str] = tuple(PROBLEMS)) -> Path:
+def figure(path: str | Path = "figure.html", names: Sequence[str] | None = None, *, world: str = "text") -> Path:
     """Write the live figure as one page, whole or not at all.
 
     Args:
         path: The page's file.
         names: The problems that the reader may choose, of `200x100`, `100x50` and `100x34`; the first is shown first.
+            All of them if None. Of the world `text` alone.
+        world: `text`, sparse signals at these sizes; `lista`, the first of them with unfolded LISTA, a page of a
+            megabyte or two; or a world whose estimates are pictures, `photograph`, `rf` and `channel`.
 
     Raises:
-        ValueError: If there is no such problem.
+        ValueError: If there is no such problem or world.
 
     Example:
         >>> import fanfold as ff, tempfile
@@ -47,17 +59,34 @@ def figure(path: str | Path = "figure.html", names: Sequence[str] = tuple(PROBLE
         ...     page.stat().st_size < 400_000
         True
     """
-    title, lead = html.escape(TITLE), html.escape(LEAD)
+    packed, title, lead = _of_world(world, names)
+    title, lead = html.escape(title), html.escape(lead)
     text = (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
         f'<meta http-equiv="Content-Security-Policy" content="{html.escape(POLICY)}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
-        f"<style>{STYLE}</style>{figure_head(pack(names))}</head><body><main><h1>{title}</h1><p>{lead}</p>"
+        f"<style>{STYLE}</style>{figure_head(packed)}</head><body><main><h1>{title}</h1><p>{lead}</p>"
         "<fanfold-figure></fanfold-figure></main><noscript><p>The figure computes in this page and needs JavaScript."
         "</p></noscript></body></html>"
     )
     write_whole(Path(path), text.encode())
     return Path(path)
+
+
+def _of_world(world: str, names: Sequence[str] | None) -> tuple[Packed, str, str]:
+    """What a page of a world embeds, its title and its first sentences."""
+    if world not in WORLDS:
+        raise ValueError(
+            f"the figure has no world {world!r}; choose of {', '.join(WORLDS)}.{did_you_mean(world, WORLDS)}"
+        )
+    if names is not None and world != "text":
+        raise ValueError(f"the world {world} has no sizes to choose; leave names out.")
+    if world == "text":
+        return pack(tuple(PROBLEMS) if names is None else names), TITLE, LEAD
+    if world == "lista":
+        return pack_lista(), TITLE, LISTA_LEAD
+    facts = kept_world(world).facts
+    return pack_world(world), facts["title"], facts["lead"]
 
 
 def figure_head(packed: Packed) -> str:
@@ -84,4 +113,7 @@ def figure_head(packed: Packed) -> str:
 
 
 def _uri(source: str) -> str:
+    """The module as data, without indentation and without lines that are comments, which a page has no use for."""
+    lines = (line.strip() for line in source.splitlines())
+    source = "\n".join(line for line in lines if not line.startswith("//"))
     return "data:text/javascript;base64," + base64.b64encode(source.encode()).decode()

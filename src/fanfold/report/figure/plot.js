@@ -8,6 +8,12 @@ export const LOOKS = {
     'OAMP': {light: '#8b3d88', dark: '#dd9bc8', dash: [4, 2]},
     'unfolded ISTA': {light: '#b35000', dark: '#ff9a4d', dash: [], bold: true},
     'unfolded OAMP': {light: '#111111', dark: '#f0e442', dash: [], bold: true},
+    'unfolded LISTA': {light: '#7a1f5c', dark: '#ff9bd2', dash: [], bold: true},
+    'LMMSE': {light: '#8b3d88', dark: '#dd9bc8', dash: [4, 2]},
+    'unfolded LISTA-CP': {light: '#b35000', dark: '#ff9a4d', dash: [], bold: true},
+    'least squares, linear': {light: '#6b7280', dark: '#a8b0bb', dash: [2, 3]},
+    'LMMSE, grid': {light: '#0072b2', dark: '#56b4e9', dash: [8, 4]},
+    'LMMSE, space ⊗ grid': {light: '#00735c', dark: '#33c9a5', dash: [10, 3, 2, 3]},
     'this run': {light: '#6b4a00', dark: '#c6e04f', dash: [12, 4], bold: true},
     'limit': {light: '#a3003c', dark: '#ff8fa8', dash: [3, 5]},
 };
@@ -62,11 +68,11 @@ export class Plot {
         const named = width >= NARROW;
         const options = {
             width, height: Math.round(Math.min(420, Math.max(250, width * 0.55))),
-            padding: [10, named ? 112 : 14, 0, 0],
+            padding: [10, named ? Math.max(112, 16 + 7.6 * Math.max(...names.map(name => name.length))) : 14, 0, 0],
             legend: {show: false}, cursor: {show: false},
             scales: {x: {time: false, range: [1, this.layers]}, y: {range: () => [this.floor, 4]}},
             axes: [
-                {...axis, label: 'layer or iteration', labelSize: 20, size: 34, splits: [1, 4, 8, 12, 16].filter(t => t <= this.layers)},
+                {...axis, label: 'layer or iteration', labelSize: 20, size: 34, splits: this.layers < 8 ? undefined : [1, 4, 8, 12, 16].filter(t => t <= this.layers), incrs: [1, 2, 4, 8]},
                 {...axis, label: 'NMSE in dB', labelSize: 22, size: 44, values: (_, ticks) => ticks.map(v => String(v).replace('-', '−'))},
             ],
             series: [{}, ...names.map(name => {

@@ -191,14 +191,15 @@ def programs_of(
     assert A is not None
     assert noise_var is not None
     U, d, V = A.svd()
-    values = {name: torch.as_tensor(v).reshape(1) for name, v in vars(algorithm.nominal_theta(obs)).items()}
+    values = {name: torch.as_tensor(v) for name, v in vars(algorithm.nominal_theta(obs)).items()}
+    values = {name: v if v.ndim else v.reshape(1) for name, v in values.items()}  # matrices stay what they are
     given = {"y": obs.y, "noise_var": noise_var.reshape(1, 1), "matrix": A.matrix()}
     given |= {"U": U.matrix(), "d": d, "V": V.matrix()}
     begun = given | {f"value_{k}": v for k, v in values.items()}
     state = algorithm.start(obs)
     stepped = given | {"strength": torch.ones(1)}
     for k, v in values.items():
-        stepped |= {f"value_{k}": v, f"deviation_{k}": torch.zeros(1)}
+        stepped |= {f"value_{k}": v, f"deviation_{k}": torch.zeros_like(v)}
     stepped |= {f"old_{k}": t for k, t in _tensors(state).items()}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's notices about itself, and about settings that are tensors

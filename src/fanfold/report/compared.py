@@ -1,0 +1,112 @@
+"""One truth and several estimates of it in pictures that differ: the truth whole, then a crop and an error map of each.
+
+Whole estimates look alike from a few dB on; what tells them apart is where they err, and how small parts look.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import avg_pool2d
+
+from fanfold.report.plots import picture_row
+
+LONGEST = 256  # pixels of a picture's longer side, about
+CROP = 3  # so many crops would lie along each side
+SMALLEST = 12  # pixels a side, of which a crop would show too little
+MOST = 4  # estimates that are shown
+BRIGHTER = (1, 2, 5, 10, 20, 50, 100)  # times that error maps may be drawn brighter
+
+
+class Place(NamedTuple):
+    """Where a crop lies: its first row and column, its height and width.
+
+    Example:
+        >>> from fanfold.report.compared import Place
+        >>> Place(0, 4, 8, 8).of(__import__("torch").zeros(16, 16)).shape
+        torch.Size([8, 8])
+    """
+
+    row: int
+    column: int
+    height: int
+    width: int
+
+    def of(self, picture: Tensor) -> Tensor:
+        """The crop of a picture `(h, w)`."""
+        return picture[self.row : self.row + self.height, self.column : self.column + self.width]
+
+
+def compared(
+    truth: Tensor, estimates: Mapping[str, Tensor], captions: Mapping[str, str], errors: Mapping[str, Tensor]
+) -> tuple[str, list[str]]:
+    """A sentence on what is to be seen, and three rows of pictures: the truth, crops, error maps.
+
+    Args:
+        truth: The true picture `(h, w)` in [0, 1].
+        estimates: Pictures on the same scale by name, the most important first; the first four are shown.
+        captions: A line below each, by name.
+        errors: Magnitudes of the errors `(h, w)` by name, on the same scale.
+
+    Example:
+        >>> import torch
+        >>> from fanfold.report.compared import compared
+        >>> grey = torch.full((32, 32), 0.5)
+        >>> text, rows = compared(grey, {"ISTA": 0.9 * grey}, {}, {"ISTA": 0.1 * grey})
+        >>> len(rows)
+        3
+    """
+    shown = list(estimates)[:MOST]
+    place = place_of(truth, [errors[name] for name in shown])
+    brighter = brightening([errors[name] for name in shown])
+    whole = {"truth": enlarged(framed(truth, place))}
+    maps = {f"error of {name}": enlarged(brighter * errors[name]) for name in shown}
+    rows = [picture_row(whole, {"truth": "" if place is None else "the frame is what is shown larger"})]
+    if place is not None:
+        crops = {"truth, framed part": truth} | {name: estimates[name] for name in shown}
+        rows.append(picture_row({name: enlarged(place.of(p)) for name, p in crops.items()}, captions))
+    else:
+        rows.append(picture_row({name: enlarged(estimates[name]) for name in shown}, captions))
+    worst = {f"error of {name}": f"{100 * errors[name].max():.0f} % at its worst" for name in shown}
+    rows.append(picture_row(maps, worst))
+    times = "as bright as the pictures" if brighter == 1 else f"{brighter} times as bright"
+    left = len(estimates) - len(shown)
+    more = f" {left} more methods are in the tables alone." if left else ""
+    return f"Error maps are magnitudes of the errors, {times}; per cent are of white.{more}", rows
+
+
+def place_of(truth: Tensor, errors: list[Tensor]) -> Place | None:
+    """The crop in which the errors differ most in sum; None where a crop would be too small."""
+    height, width = (max(SMALLEST, size // CROP) for size in truth.shape)
+    if height >= truth.shape[0] or width >= truth.shape[1]:
+        return None
+    squares = torch.stack([e.square() for e in errors])
+    spread = squares.amax(0) - squares.amin(0) if len(squares) > 1 else squares[0]
+    sums = avg_pool2d(spread[None, None].double(), (height, width), stride=1)[0, 0]
+    row, column = divmod(int(sums.argmax()), sums.shape[1])
+    return Place(row, column, height, width)
+
+
+def brightening(errors: list[Tensor]) -> int:
+    """How many times brighter error maps are drawn, so that a pixel in a hundred of the first one reaches white."""
+    level = errors[0].flatten().double().quantile(0.99).item()
+    return next((factor for factor in reversed(BRIGHTER) if factor * level <= 1), 1)
+
+
+def framed(picture: Tensor, place: Place | None) -> Tensor:
+    """The picture with a white frame in a black one around a crop."""
+    if place is None:
+        return picture
+    picture, (row, column, height, width) = picture.clone(), place
+    for step, shade in ((0, 0.0), (1, 1.0)) if min(height, width) > 3 else ((0, 1.0),):
+        top, left, bottom, right = row + step, column + step, row + height - 1 - step, column + width - 1 - step
+        picture[[top, bottom], left : right + 1] = shade
+        picture[top : bottom + 1, [left, right]] = shade
+    return picture
+
+
+def enlarged(picture: Tensor) -> Tensor:
+    """The picture with each pixel as so many that it is large enough to look at."""
+    repeats = max(1, LONGEST // max(picture.shape))
+    return picture.repeat_interleave(repeats, 0).repeat_interleave(repeats, 1)
