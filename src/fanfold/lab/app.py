@@ -195,7 +195,7 @@ def application(lab: Lab) -> Starlette:
             said = json.loads(await lab.jobs.help(MODULE, ["pairs", str(file)]))
         except ValueError as error:
             file.unlink(missing_ok=True)
-            raise ValueError(str(error).replace(str(file), "the file")) from error
+            raise ValueError(str(error).replace(str(file.resolve()), "the file").replace(str(file), "the file")) from error
         return JSONResponse(said, 201)
 
     async def handed_over(request: Request) -> Response:

@@ -83,7 +83,7 @@ export class Curves {
     }
 
     #levels(chart, flat, ink) { // of the strongest peers and the limit, where they are known
-        const {ctx} = chart, ratio = devicePixelRatio || 1, {left, width} = chart.bbox;
+        const {ctx} = chart, ratio = devicePixelRatio || 1, {left, width} = chart.bbox, paper = getComputedStyle(this.host).backgroundColor;
         ctx.save();
         Object.assign(ctx, {strokeStyle: ink, fillStyle: ink, globalAlpha: 0.75, lineWidth: ratio, font: `${11 * ratio}px system-ui, sans-serif`, textAlign: 'right'});
         ctx.setLineDash([3 * ratio, 4 * ratio]);
@@ -93,7 +93,13 @@ export class Curves {
             ctx.moveTo(left, y);
             ctx.lineTo(left + width, y);
             ctx.stroke();
-            ctx.fillText(`${name} ${dB(value)}`, left + width - 4 * ratio, y - 4 * ratio);
+            const place = [`${name} ${dB(value)}`, left + width - 4 * ratio, y - 4 * ratio];
+            ctx.save();
+            Object.assign(ctx, {globalAlpha: 1, strokeStyle: paper, lineWidth: 4 * ratio, lineJoin: 'round'});
+            ctx.setLineDash([]);
+            ctx.strokeText(...place); // a rim that keeps curves out of the letters
+            ctx.fillText(...place);
+            ctx.restore();
         }
         ctx.restore();
     }

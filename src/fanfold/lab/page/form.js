@@ -2,6 +2,7 @@
 
 export const PAIRS = 'pairs';
 const FIRST = 4; // settings that are seen at once; the others are folded away
+const SHORT = 32; // characters of what is said of a setting beside its name
 const TRAINING = ['steps', 'lr', 'batch', 'validate_every'];
 const SHARINGS = ['', 'tied', 'per-layer', 'tied vector', 'per-layer vector'];
 const text = value => (Array.isArray(value) ? value.join(' ') : value ?? '');
@@ -80,7 +81,8 @@ export class Form {
 
     #field(row, table) {
         const id = `${table}-${row.name}`, values = this.state[table];
-        const label = made('label', {htmlFor: id, textContent: row.name, title: row.about});
+        const about = row.about.length <= SHORT ? row.about : ''; // what is longer is in the title alone
+        const label = made('label', {htmlFor: id, title: row.about}, row.name, made('span', {className: 'quiet', textContent: about && ` ${about}`}));
         const set = value => {
             if (value === undefined) delete values[row.name];
             else values[row.name] = value;

@@ -81,6 +81,7 @@ class Page {
             at('said').textContent = `${name} begins.`;
             this.changed();
             await this.#list();
+            at('plot').scrollIntoView({block: 'nearest'});
         });
     }
 
