@@ -195,7 +195,9 @@ def application(lab: Lab) -> Starlette:
             said = json.loads(await lab.jobs.help(MODULE, ["pairs", str(file)]))
         except ValueError as error:
             file.unlink(missing_ok=True)
-            raise ValueError(str(error).replace(str(file.resolve()), "the file").replace(str(file), "the file")) from error
+            raise ValueError(
+                str(error).replace(str(file.resolve()), "the file").replace(str(file), "the file")
+            ) from error
         return JSONResponse(said, 201)
 
     async def handed_over(request: Request) -> Response:
@@ -225,6 +227,7 @@ def application(lab: Lab) -> Starlette:
 
     async def resume(request: Request) -> Response:
         run = lab.run(request)
+        lab.jobs.check_idle(run.name)
         if not is_regular(run / CONFIG):
             raise ValueError(f"{run.name} stopped before it was a run; begin it anew.")
         if is_regular(run / "weights.safetensors"):

@@ -96,9 +96,8 @@ class Jobs:
         Raises:
             ValueError: If it is live already, too many wait, or the lab ends.
         """
+        self.check_idle(name)
         job = self.jobs.get(name) or Job(name, words)
-        if name in self.jobs and job.live:
-            raise ValueError(f"{name} is {job.condition} already; wait for it, or cancel it.")
         if self.ending:
             raise ValueError("the lab is ending; start it again: fanfold lab.")
         if sum(other.live for other in self.jobs.values()) >= MOST_WAITING:
@@ -107,6 +106,16 @@ class Jobs:
         self.jobs[name] = job
         job.task = asyncio.get_running_loop().create_task(self._train(job))
         return job
+
+    def check_idle(self, name: str) -> None:
+        """Refuse to begin what waits or trains.
+
+        Raises:
+            ValueError: If it does.
+        """
+        job = self.jobs.get(name)
+        if job is not None and job.live:
+            raise ValueError(f"{name} is {job.condition} already; wait for it, or cancel it.")
 
     async def _train(self, job: Job) -> None:
         try:
