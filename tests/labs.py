@@ -55,15 +55,20 @@ class LabProcess:
         return next(run for run in self.json("runs")["runs"] if run["name"] == name)
 
     def children(self) -> list[int]:
-        """The processes that the lab started and that are there."""
-        listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(self.process.pid)], capture_output=True, text=True)
-        return [int(pid) for pid in listed.stdout.split()]
+        """The processes that work for the lab: what its nursery, which has no work of its own, forked."""
+        (nursery,) = _children_of(self.process.pid)
+        return _children_of(nursery)
 
     def end(self) -> tuple[int, str]:
         """End the lab as by Ctrl-C; its exit code and what it said last."""
         self.process.send_signal(signal.SIGINT)
         _, said = self.process.communicate(timeout=PATIENCE)
         return self.process.returncode, said
+
+
+def _children_of(process: int) -> list[int]:
+    listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(process)], capture_output=True, text=True)
+    return [int(pid) for pid in listed.stdout.split()]
 
 
 @contextmanager

@@ -26,6 +26,7 @@ from fanfold.lab.follow import EventLog
 from fanfold.lab.jobs import Jobs
 from fanfold.lab.parts import choices, pairs
 from fanfold.lab.words import words_of
+from fanfold.lab.workers import Workers
 from fanfold.runs.directory import Run
 from labs import Following, LabProcess, alive, lab_of, wait_for
 from machines import need
@@ -260,9 +261,12 @@ def test_a_follower_goes_on_where_it_was_or_begins_anew(tmp_path):
     assert "line 2 is no JSON" in log.damage
 
 
-def test_a_training_that_is_refused_says_why_and_one_that_waits_can_be_cancelled(tmp_path):
+@pytest.mark.parametrize("forks", [True, False])
+def test_a_training_that_is_refused_says_why_and_one_that_waits_can_be_cancelled(tmp_path, monkeypatch, forks):
+    monkeypatch.setattr("fanfold.lab.workers.WARM", ("json",))
+
     async def story():
-        jobs = Jobs(tmp_path, at_once=1)
+        jobs = Jobs(tmp_path, at_once=1, workers=Workers(forks=forks))
         refused, waiting = jobs.begin("a", ["nonsense"]), jobs.begin("b", ["nonsense"])
         with pytest.raises(ValueError, match="a is waiting already"):
             jobs.begin("a", [])
@@ -281,7 +285,7 @@ def test_a_training_that_is_refused_says_why_and_one_that_waits_can_be_cancelled
     jobs, refused, waiting = asyncio.run(story())
     assert (refused.condition, waiting.condition, waiting.attempt) == ("failed", "cancelled", 0)
     assert refused.message.startswith("no command 'nonsense'; there are demo, train")
-    assert not jobs.processes
+    assert not jobs.workers.working
 
 
 def test_a_process_ends_when_the_lab_is_gone_however_it_went(tmp_path):

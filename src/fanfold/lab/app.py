@@ -56,7 +56,7 @@ class Lab:
     Example:
         >>> from pathlib import Path
         >>> from fanfold.lab.app import Lab
-        >>> Lab(Path("runs")).jobs.processes
+        >>> Lab(Path("runs")).jobs.workers.working
         set()
     """
 

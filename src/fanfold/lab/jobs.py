@@ -2,21 +2,17 @@
 
 import asyncio
 import os
-import sys
-from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
 from fanfold.core.files import is_regular
+from fanfold.lab.workers import Work, Workers
 
 Condition = Literal["waiting", "training", "cancelled", "failed", "finished", "stopped"]
 LIVE = ("waiting", "training")
-GRACE_SECONDS = 10.0  # that a process has to end by itself before it is killed
 MOST_WAITING = 100  # trainings
-LAST_WORDS = 20  # lines of what a process said that are kept
-LONGEST_LINE = 2**16  # bytes of what a process says
 INTERRUPTED = 130  # the exit code of a command that was interrupted
 
 
@@ -43,7 +39,8 @@ class Job:
         self.message = ""
         self.attempt = 0
         self.task: asyncio.Task[None] | None = None
-        self.process: asyncio.subprocess.Process | None = None
+        self.work: Work | None = None
+        self.ending = False  # whether it was cancelled
 
     @property
     def live(self) -> bool:
@@ -57,6 +54,7 @@ class Jobs:
     Args:
         folder: Where the runs are.
         at_once: How many train at once; one for each core, and four at most, if not given.
+        workers: The processes that do the work.
 
     Example:
         >>> from pathlib import Path
@@ -65,10 +63,10 @@ class Jobs:
         'stopped'
     """
 
-    def __init__(self, folder: Path, at_once: int | None = None):
+    def __init__(self, folder: Path, at_once: int | None = None, workers: Workers | None = None):
         self.folder = folder
         self.jobs: dict[str, Job] = {}
-        self.processes: set[asyncio.subprocess.Process] = set()
+        self.workers = Workers() if workers is None else workers
         self.ending = False
         self._room = asyncio.Semaphore(at_once or max(1, min(4, os.cpu_count() or 1)))
 
@@ -102,7 +100,7 @@ class Jobs:
             raise ValueError("the lab is ending; start it again: fanfold lab.")
         if sum(other.live for other in self.jobs.values()) >= MOST_WAITING:
             raise ValueError(f"{MOST_WAITING} trainings are waiting; cancel some, or wait for some to end.")
-        job.words, job.condition, job.message = list(words), "waiting", ""
+        job.words, job.condition, job.message, job.ending = list(words), "waiting", "", False
         self.jobs[name] = job
         job.task = asyncio.get_running_loop().create_task(self._train(job))
         return job
@@ -120,9 +118,8 @@ class Jobs:
     async def _train(self, job: Job) -> None:
         try:
             async with self._room:
-                job.condition, job.attempt = "training", job.attempt + 1
-                job.process = await self._process("fanfold", job.words)
-                code, _, said = await self._heard(job.process)
+                job.condition, job.attempt, job.work = "training", job.attempt + 1, self.workers.hire()
+                code, _, said = await self.workers.done(job.work, "fanfold", job.words)
         except asyncio.CancelledError:
             job.condition = "cancelled"
             raise
@@ -130,10 +127,10 @@ class Jobs:
             job.condition, job.message = "failed", f"no process could be started: {error.strerror}."
             return
         finally:
-            job.process = None
+            job.work = None
         if code == 0:
             job.condition = "finished"
-        elif code == INTERRUPTED or self.ending:
+        elif code == INTERRUPTED or job.ending or self.ending:
             job.condition = "cancelled"
         else:
             job.condition, job.message = "failed", sentence_of(said, code)
@@ -147,15 +144,14 @@ class Jobs:
         job = self.jobs.get(name)
         if job is None or not job.live or job.task is None:
             raise ValueError(f"{name} does not train here; there is nothing to cancel.")
-        process = job.process
-        if process is None:
+        job.ending = True
+        if job.work is None:
             job.task.cancel()
         else:
-            await self._end(process)
+            await job.work.end()
         with suppress(asyncio.CancelledError):
             await job.task
-        if job.condition != "finished":  # which it was at that moment
-            job.condition, job.message = "cancelled", ""
+        _settle(job)
 
     async def help(self, module: str, words: Sequence[str]) -> bytes:
         """What a module of fanfold prints on its standard output, in a process of its own.
@@ -163,8 +159,7 @@ class Jobs:
         Raises:
             ValueError: If it fails, with what it said last.
         """
-        process = await self._process(module, words)
-        code, out, said = await self._heard(process)
+        code, out, said = await self.workers.done(self.workers.hire(), module, words)
         if code:
             raise ValueError(sentence_of(said, code))
         return out
@@ -172,57 +167,20 @@ class Jobs:
     async def close(self) -> None:
         """End all processes, trainings at their last checkpoints, and wait until none is left."""
         self.ending = True
-        waiting = [job.task for job in self.jobs.values() if job.live and job.process is None and job.task]
-        for task in waiting:
-            task.cancel()
-        await asyncio.gather(*(self._end(process) for process in list(self.processes)))
         tasks = [job.task for job in self.jobs.values() if job.task]
+        for job in self.jobs.values():
+            if job.live and job.work is None and job.task:
+                job.task.cancel()
+        await self.workers.close()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def _process(self, module: str, words: Sequence[str]) -> asyncio.subprocess.Process:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "fanfold.lab.process", module, *words,
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-            limit=LONGEST_LINE,
-            start_new_session=True,  # so that Ctrl-C in the terminal ends the lab, and the lab its processes
-        )  # fmt: skip
-        self.processes.add(process)
-        return process
-
-    async def _heard(self, process: asyncio.subprocess.Process) -> tuple[int, bytes, list[str]]:
-        """The exit code of a process, what it printed and the last lines of what it said."""
-        assert process.stdout is not None
-        assert process.stderr is not None
-        try:
-            out, said = await asyncio.gather(process.stdout.read(), _last_lines(process.stderr))
-            return await process.wait(), out, said
-        except asyncio.CancelledError:
-            await self._end(process)
-            raise
-        finally:
-            self.processes.discard(process)
-
-    @staticmethod
-    async def _end(process: asyncio.subprocess.Process) -> None:
-        """Let go of a process, which ends as by Ctrl-C; kill it if it does not."""
-        if process.stdin is not None:
-            process.stdin.close()
-        try:
-            await asyncio.wait_for(process.wait(), GRACE_SECONDS)
-        except TimeoutError:
-            with suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
+        for job in self.jobs.values():
+            _settle(job)
 
 
-async def _last_lines(stream: asyncio.StreamReader) -> list[str]:
-    """The last lines of a stream that is read to its end."""
-    lines, rest = deque[str](maxlen=LAST_WORDS), b""
-    while block := await stream.read(LONGEST_LINE):
-        *whole, rest = (rest + block).split(b"\n")
-        rest = rest[-LONGEST_LINE:]
-        lines.extend(line.decode(errors="replace") for line in whole)
-    return [*lines, rest.decode(errors="replace")] if rest else [*lines]
+def _settle(job: Job) -> None:
+    """Say of a training whose turn never came that it was cancelled."""
+    if job.live:
+        job.condition = "cancelled"
 
 
 def sentence_of(said: Sequence[str], code: int) -> str:
