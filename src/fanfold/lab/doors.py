@@ -66,7 +66,8 @@ class Doors:
             await self.app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        refused = self.refusal(*(headers.get(name) for name in ("host", "origin", "sec-fetch-site")), scope["path"])
+        origin, site = headers.get("origin"), headers.get("sec-fetch-site")
+        refused = self.refusal(headers.get("host"), origin, site, scope["path"])
         if refused and scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
         elif refused:
