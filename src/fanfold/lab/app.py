@@ -135,6 +135,8 @@ class Lab:
                     quiet = 0.0
         finally:
             self.followers -= 1
+            if self.jobs.condition(run.name) not in LIVE:
+                self.logs.pop(run.name, None)
 
     async def report(self, run: Path) -> Path:
         """The page of a run, made by `fanfold report` where there is none that is newer than the weights.

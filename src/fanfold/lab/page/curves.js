@@ -13,7 +13,11 @@ export const LOOKS = [ // told apart by the colour-blind, and by their dashes wi
 export const isDark = () => matchMedia('(prefers-color-scheme: dark)').matches;
 export const colourOf = slot => LOOKS[slot][isDark() ? 'dark' : 'light'];
 export const dB = value => (Number.isFinite(value) ? `${value.toFixed(1).replace('-', '−')} dB` : 'no number');
+const LONG = 2000; // steps
 const FONT = '12px system-ui, sans-serif';
+
+// Steps that a run needs room for: all of a training that goes on, of a long one twice what there is.
+const room = ({steps, ended, events}) => (ended || !steps ? 0 : steps <= LONG ? steps : Math.min(steps, 2 ** Math.ceil(Math.log2(events + 64))));
 
 export class Curves {
     constructor(host) {
@@ -43,7 +47,7 @@ export class Curves {
             for (const [step, value] of points) column[place.get(step)] = Number.isFinite(value) ? value : null;
             return column;
         });
-        const most = Math.max(10, ...runs.map(run => run.steps ?? 0), steps.at(-1));
+        const most = Math.max(10, steps.at(-1), ...runs.map(room));
         const flat = Object.entries(levels);
         const made = JSON.stringify([width, isDark(), most, runs.map(run => [run.name, run.slot]), flat]);
         const data = [steps, ...columns];
@@ -67,7 +71,7 @@ export class Curves {
         };
         const options = {
             width, height: Math.round(Math.min(400, Math.max(250, width * 0.5))),
-            padding: [10, 16, 0, 0], legend: {show: false}, cursor: {show: false},
+            padding: [10, 28, 0, 0], legend: {show: false}, cursor: {show: false},
             scales: {x: {time: false, range: [0, most]}, y: {range}},
             axes: [
                 {...axis, label: 'step', labelSize: 20, size: 34},

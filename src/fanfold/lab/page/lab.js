@@ -87,6 +87,7 @@ class Page {
 
     take(file) {
         return this.trying(async () => {
+            if (!this.form) throw new Error('What can be chosen is still being loaded: drop the file again in a moment.');
             if (this.state.problem !== PAIRS) Object.assign(this.state, {problem: PAIRS, of_problem: {}});
             this.form.show(this.state);
             at('pairs').textContent = `${file.name} is read…`;

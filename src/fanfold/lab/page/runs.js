@@ -27,6 +27,7 @@ export class Followed {
             this.onNews(this);
         });
         this.source.addEventListener('state', ({data}) => { this.state = JSON.parse(data); this.onNews(this, true); });
+        this.source.addEventListener('error', ({target}) => { if (target.readyState === EventSource.CLOSED) this.leave(); }); // refused; else it comes back by itself
         this.source.addEventListener('end', () => { this.ended = true; this.leave(); this.onNews(this, true); });
     }
 
