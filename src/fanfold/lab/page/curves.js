@@ -75,7 +75,7 @@ export class Curves {
             scales: {x: {time: false, range: [0, most]}, y: {range}},
             axes: [
                 {...axis, label: 'step', labelSize: 20, size: 34},
-                {...axis, label: 'NMSE in dB', labelSize: 22, size: 48, values: (_, ticks) => ticks.map(v => String(v).replace('-', '−'))},
+                {...axis, label: 'NMSE in dB', labelSize: 22, size: 56, values: (_, ticks) => ticks.map(v => String(v).replace('-', '−'))},
             ],
             series: [{}, ...lines.map(({run, faint}) => ({
                 label: run.name, stroke: faint ? `${colourOf(run.slot)}55` : colourOf(run.slot), dash: faint ? [] : LOOKS[run.slot].dash,

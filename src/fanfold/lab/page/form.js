@@ -81,7 +81,7 @@ export class Form {
 
     #field(row, table) {
         const id = `${table}-${row.name}`, values = this.state[table];
-        const about = row.about.length > SHORT ? '' : row.about.replace(/^[A-Z](?![A-Z])/, letter => letter.toLowerCase()); // what is longer is in the title alone
+        const about = row.about.length > SHORT ? '' : row.about.replace(/^[A-Z](?=[a-z])/, letter => letter.toLowerCase()); // what is longer is in the title alone
         const label = made('label', {htmlFor: id, title: row.about}, row.name, made('span', {className: 'quiet', textContent: about && ` ${about}`}));
         const set = value => {
             if (value === undefined) delete values[row.name];

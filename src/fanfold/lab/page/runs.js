@@ -98,16 +98,19 @@ export class Card {
         const {condition, message, resumable, damage, command, step, steps, nmse_db, advice} = row;
         const live = LIVE.has(condition), last = followed?.validated.at(-1);
         this.box.checked = Boolean(followed);
+        this.line.toggleAttribute('hidden', !followed);
         this.line.innerHTML = followed ? `<line x1="0" x2="30" y1="6" y2="6" stroke="${colourOf(followed.slot)}" stroke-width="3" stroke-dasharray="${LOOKS[followed.slot].dash}"/>` : '';
         const level = last ? last[1] : nmse_db;
         this.level.textContent = level === undefined || level === null ? '' : dB(level);
         this.what.textContent = row.problem ? what(row) : '';
         const at = Math.max(step ?? 0, followed?.batches.at(-1)?.[0] ?? 0, last?.[0] ?? 0);
-        this.condition.textContent = steps && condition !== 'waiting' ? `${condition}, step ${at} of ${steps}` : condition === 'training' ? 'starting' : condition;
+        this.condition.textContent = condition === 'waiting' || (!at && !steps && condition !== 'training') ? condition
+            : !at && condition === 'training' ? 'starting' : `${condition}, step ${at}${steps ? ` of ${steps}` : ''}`;
         this.progress.hidden = !live;
         if (steps && condition === 'training') Object.assign(this.progress, {max: steps, value: at});
         else this.progress.removeAttribute('value');
         this.message.textContent = message || damage || advice || '';
+        this.message.className = message || damage ? 'message' : 'message advice';
         this.cancel.hidden = !live;
         this.resume.hidden = !resumable;
         for (const element of this.ended) element.hidden = condition !== 'finished';
