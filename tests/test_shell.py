@@ -167,6 +167,12 @@ MISTAKES = {  # a verb, then what is wrong with which words
         "other": ["--out", "."],
         "markup": ["--out", f"file/{MARKUP}"],
     },
+    "lab": {
+        "flag": ["--layrs"],
+        "value": ["--port", "70000"],
+        "folder": ["--runs", "file"],
+        "markup": ["--runs", f"file/{MARKUP}"],
+    },
     "doctor": {"flag": ["--layrs"], "value": ["gausian"]},
 }
 CASES = [(verb, wrong, words) for verb, mistakes in MISTAKES.items() for wrong, words in mistakes.items()]

@@ -41,8 +41,10 @@ VERBS = {  # verb: the module of fanfold.cli that holds it, and what it does
     "verify": ("releasing", "Check a release on this machine: hashes, certificate, golden vectors."),
     "figure": ("figures", "Write the live figure: algorithms, networks and the limit as sliders move, in one page."),
     "docs": ("documents", "Build the documents, which read and search from disk, and open them."),
+    "lab": ("lab", "Open a page on this machine: train live, compare runs, on your own pairs too."),
     "doctor": ("installation", "Check the installation and the machine."),
 }
+LIGHT = ("lab",)  # verbs that import no torch themselves
 ABOUT = "Learned estimators from measurement models. Every verb takes --json and, for the trace of an error, --debug."
 SHELLS = ("bash", "zsh", "tcsh", "fish")  # that can complete words
 HELP = ("-h", "--help", "-H", "--help-verbose")
@@ -132,13 +134,13 @@ def _read(args: Sequence[str], config: str | None) -> Work:
     verbs: dict[str, Callable[..., Any]] = {name: _placeholder(text) for name, (_, text) in VERBS.items()}
     rules = nullcontext()
     if verb in VERBS:
-        from fanfold.cli.flags import registry as rules
+        from fanfold.cli.rules import registry as rules
 
         module = import_module(f"fanfold.cli.{VERBS[verb][0]}")
         if verb == "train":
             verbs[verb] = _later(module.train_verb(args, None if config is None else Path(config)))
         else:
-            verbs[verb] = _later(vars(module)[verb])
+            verbs[verb] = _later(vars(module)[verb], light=verb in LIGHT)
     markers: tuple = (tyro.conf.CascadeSubcommandArgs, tyro.conf.FlagCreatePairsOff)
     with rules:
         return tyro.extras.subcommand_cli_from_dict(
@@ -146,13 +148,16 @@ def _read(args: Sequence[str], config: str | None) -> Work:
         )
 
 
-def _later(verb: Callable[..., Any]) -> Callable[..., Work]:
-    """The verb's flags, as work to be done once they are read, on as many threads as the machine can bear."""
-    from fanfold.core.machine import sensible_threads, threads
+def _later(verb: Callable[..., Any], *, light: bool = False) -> Callable[..., Work]:
+    """The verb's flags, as work to be done once they are read, on as many threads of torch as the machine can bear."""
 
     @functools.wraps(verb)
     def read(*args, **kwargs):
         def work() -> dict[str, Any]:
+            if light:
+                return verb(*args, **kwargs)
+            from fanfold.core.machine import sensible_threads, threads
+
             with threads(sensible_threads()):
                 return verb(*args, **kwargs)
 

@@ -1,0 +1,150 @@
+// What to train: problem, network and settings, built from what the lab says can be chosen.
+
+export const PAIRS = 'pairs';
+const FIRST = 4; // settings that are seen at once; the others are folded away
+const SHORT = 32; // characters of what is said of a setting beside its name
+const TRAINING = ['steps', 'lr', 'batch', 'validate_every'];
+const SHARINGS = ['', 'tied', 'per-layer', 'tied vector', 'per-layer vector'];
+const text = value => (Array.isArray(value) ? value.join(' ') : value ?? '');
+
+function made(tag, facts = {}, ...children) {
+    const element = Object.assign(document.createElement(tag), facts);
+    element.append(...children);
+    return element;
+}
+
+// What a field's text stands for; undefined where nothing is said, and an error where it is no such thing.
+export function valueOf({name, kind}, said) {
+    if (said.trim() === '') return undefined;
+    const numbers = said.trim().split(/[\s,]+/).map(Number);
+    if (numbers.some(v => !Number.isFinite(v)) || (kind === 'number' && numbers.length > 1)) {
+        throw new Error(`${name} takes ${kind === 'numbers' ? 'numbers' : 'a number'}, not “${said.trim()}”.`);
+    }
+    return kind === 'numbers' ? numbers : numbers[0];
+}
+
+export class Form {
+    // onChange is called when the state changed, onTrain when it is to be trained, onFile with a file of pairs.
+    constructor(host, choices, {onChange, onTrain, onFile}) {
+        Object.assign(this, {host, choices, onChange, onTrain, onFile, wrong: new Map()});
+        host.addEventListener('submit', event => { event.preventDefault(); if (this.check()) onTrain(); });
+    }
+
+    show(state) {
+        this.state = state;
+        const {problems, networks, training} = this.choices;
+        const problem = problems.find(p => p.name === state.problem) ?? problems[0];
+        const operator = problem.name === PAIRS ? this.pairs?.operator ?? true : problem.operator;
+        const fitting = networks.filter(n => operator || !n.quantities.length);
+        const network = fitting.find(n => n.name === state.network) ?? fitting[0];
+        Object.assign(state, {problem: problem.name, network: network.name});
+        this.wrong.clear();
+        const focused = document.activeElement?.id;
+        const ordered = [...training].sort((a, b) => (TRAINING.indexOf(a.name) >>> 0) - (TRAINING.indexOf(b.name) >>> 0));
+        this.host.replaceChildren(
+            this.#part('Problem', 'problem', problems, problem, 'of_problem', problem.name === PAIRS ? [this.#drop()] : []),
+            this.#part('Network', 'network', fitting, network, 'of_network', [], this.#learned(network)),
+            made('fieldset', {}, made('legend', {textContent: 'Training'}), ...this.#fields(ordered, 'training')),
+            this.button = made('button', {className: 'main', textContent: 'Train', type: 'submit'}),
+        );
+        document.getElementById(focused)?.focus();
+        this.ready();
+    }
+
+    ready() {
+        this.button.disabled = this.state.problem === PAIRS && !this.pairs;
+    }
+
+    #part(legend, name, rows, row, table, more = [], folded = []) {
+        const select = made('select', {id: `choose-${name}`}, ...rows.map(r => new Option(r.name, r.name, false, r === row)));
+        select.addEventListener('change', () => {
+            this.state[name] = select.value;
+            this.state[table] = {};
+            if (name === 'network') this.state.learn = {};
+            this.show(this.state);
+            this.onChange();
+        });
+        const about = made('p', {className: 'quiet', id: `about-${name}`, textContent: row.about});
+        select.setAttribute('aria-describedby', about.id);
+        const chosen = made('div', {className: 'field wide'}, made('label', {htmlFor: select.id, className: 'unseen', textContent: legend}), select, about);
+        const ordered = name === 'network' ? [...row.fields].sort((a, b) => (b.name === 'layers') - (a.name === 'layers')) : row.fields;
+        return made('fieldset', {}, made('legend', {textContent: legend}), chosen, ...more, ...this.#fields(ordered, table, folded));
+    }
+
+    #fields(rows, table, folded = []) {
+        const shown = made('div', {className: 'fields'}, ...rows.slice(0, FIRST).map(row => this.#field(row, table)));
+        const rest = [...rows.slice(FIRST).map(row => this.#field(row, table)), ...folded];
+        const changed = rows.slice(FIRST).some(({name}) => name in this.state[table]) || (folded.length && Object.keys(this.state.learn).length);
+        const more = made('details', {open: Boolean(changed)}, made('summary', {textContent: 'More settings'}), made('div', {className: 'fields'}, ...rest));
+        return rest.length ? [shown, more] : [shown];
+    }
+
+    #field(row, table) {
+        const id = `${table}-${row.name}`, values = this.state[table];
+        const about = row.about.length > SHORT ? '' : row.about.replace(/^[A-Z](?=[a-z])/, letter => letter.toLowerCase()); // what is longer is in the title alone
+        const label = made('label', {htmlFor: id, title: row.about}, row.name, made('span', {className: 'quiet', textContent: about && ` ${about}`}));
+        const set = value => {
+            if (value === undefined) delete values[row.name];
+            else values[row.name] = value;
+            this.onChange();
+        };
+        if (row.kind === 'switch') {
+            const box = made('input', {type: 'checkbox', id, checked: values[row.name] ?? row.default, title: row.about});
+            box.addEventListener('change', () => set(box.checked === row.default ? undefined : box.checked));
+            return made('div', {className: 'field switch'}, box, label);
+        }
+        if (row.kind === 'choice') {
+            const select = made('select', {id, title: row.about}, ...row.choices.map(c => new Option(c, c, false, c === (values[row.name] ?? row.default))));
+            if (row.default === null) select.prepend(new Option('as usual', '', false, !(row.name in values)));
+            select.addEventListener('change', () => set(select.value === '' ? undefined : row.choices.find(c => String(c) === select.value)));
+            return made('div', {className: 'field'}, label, select);
+        }
+        const input = made('input', {id, value: text(values[row.name]), placeholder: text(row.default), inputMode: row.kind === 'number' ? 'decimal' : 'text', title: row.about, autocomplete: 'off'});
+        const wrong = made('span', {className: 'wrong', id: `${id}-wrong`});
+        const take = () => {
+            let value;
+            try {
+                value = valueOf(row, input.value);
+                this.wrong.delete(input);
+            } catch (error) {
+                this.wrong.set(input, error.message);
+            }
+            wrong.textContent = this.wrong.get(input) ?? '';
+            input.setAttribute('aria-invalid', String(this.wrong.has(input)));
+            if (!this.wrong.has(input)) set(value);
+        };
+        input.setAttribute('aria-describedby', wrong.id);
+        input.addEventListener('change', take);
+        return made('div', {className: 'field'}, label, input, wrong);
+    }
+
+    #learned(network) { // what may deviate: all numbers of each layer's own, if nothing is said
+        return network.quantities.map(name => {
+            const id = `learn-${name}`;
+            const select = made('select', {id}, ...SHARINGS.map(s => new Option(s || 'as usual', s, false, s === (this.state.learn[name] ?? ''))));
+            select.addEventListener('change', () => {
+                if (select.value) this.state.learn[name] = select.value;
+                else delete this.state.learn[name];
+                this.onChange();
+            });
+            return made('div', {className: 'field'}, made('label', {htmlFor: id, textContent: `learn ${name}`}), select);
+        });
+    }
+
+    #drop() {
+        const input = made('input', {type: 'file', accept: '.npz', id: 'file'});
+        input.addEventListener('change', () => { if (input.files.length) this.onFile(input.files[0]); });
+        const reading = made('p', {className: 'quiet', id: 'pairs', role: 'status'});
+        reading.textContent = this.pairs ? [this.pairs.file, this.pairs.reading, ...this.pairs.doubts].join(': ').replace(/\s+/g, ' ')
+            : this.state.data ? `The address names ${this.state.data}.` : 'Arrays x (samples, n), y (samples, m) and, where it is known, A (m, n).';
+        return made('div', {className: 'drop'}, made('label', {htmlFor: 'file', textContent: 'Your pairs, an .npz of at most 64 MB; drop it here, or choose it:'}), input, reading);
+    }
+
+    // Whether all fields can be read; the first that cannot is where the reader is led.
+    check() {
+        this.host.querySelectorAll('input').forEach(input => input === document.activeElement && input.dispatchEvent(new Event('change')));
+        const [first] = this.wrong.keys();
+        first?.focus();
+        return !first;
+    }
+}

@@ -1,0 +1,513 @@
+"""The lab: who may come in, what it is asked, runs that are followed, cancelled and resumed, its page in a browser."""
+
+import asyncio
+import io
+import json
+import os
+import re
+import runpy
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fanfold.cli import main as cli
+from fanfold.core.files import write_whole
+from fanfold.lab import page as lab_page
+from fanfold.lab import uploads
+from fanfold.lab.doors import Doors
+from fanfold.lab.follow import EventLog
+from fanfold.lab.jobs import Jobs
+from fanfold.lab.parts import choices, pairs
+from fanfold.lab.words import words_of
+from fanfold.lab.workers import Workers
+from fanfold.runs.directory import Run
+from labs import Following, LabProcess, alive, lab_of, wait_for
+from machines import need
+
+HERE = Path(__file__).parent
+SMALL = {"n": 40, "m": 20, "snr_db": 20}
+QUICK = {"batch": 8, "validation_samples": 20, "threads": 1}
+
+
+@pytest.fixture(scope="module")
+def offered() -> dict:
+    return choices()
+
+
+# What the page is
+
+
+def test_the_page_and_its_files_name_nothing_outside():
+    sources = {name: file.read_text() for name, file in lab_page.FILES.items() if file.parent == lab_page.FOLDER}
+    assert {"lab.js", "form.js", "runs.js", "curves.js", "address.js", "lab.css"} == sources.keys()
+    text = lab_page.page() + "".join(sources.values())
+    assert set(re.findall(r"https?://[\w./-]+", text)) == {"http://www.w3.org/2000/svg"}  # a name, not an address
+    assert re.findall(r"""(?:src|href)=["'](?!static/|data:)[^"']*""", text) == []
+    assert "eval(" not in text
+
+
+def test_every_module_of_the_import_map_is_served():
+    imports = json.loads(lab_page.IMPORT_MAP)["imports"]
+    static = {path.removeprefix("./static/") for path in imports.values() if "static" in path}
+    assert static <= lab_page.FILES.keys()
+    needed = {
+        name for file in lab_page.FILES.values() for name in re.findall(r"from '(fanfold/\w+)'", file.read_text())
+    }
+    assert needed <= imports.keys()
+
+
+def test_the_server_imports_no_torch():
+    modules = "fanfold.cli.main, fanfold.cli.rules, fanfold.cli.lab, fanfold.lab.serve"
+    code = f"import sys, {modules}; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
+
+
+def test_without_the_extra_it_says_what_to_install(monkeypatch, capsys, tmp_path):
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    monkeypatch.delitem(sys.modules, "fanfold.lab.serve", raising=False)
+    assert cli.run(["lab", "--no-browser", "--runs", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == "fanfold: the lab needs Starlette and uvicorn: pip install 'fanfold[lab]'\n"
+
+
+def test_a_port_that_is_taken_or_none_is_refused(capsys, tmp_path):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        for port, said in ((other.getsockname()[1], "cannot be had"), (70_000, "a port is from 1 to 65535")):
+            assert cli.run(["lab", "--no-browser", "--runs", str(tmp_path), "--port", str(port)]) == 2
+            assert said in capsys.readouterr().err
+
+
+# Who may come in
+
+
+@pytest.mark.parametrize(
+    ("host", "origin", "site", "path", "why"),
+    [
+        ("127.0.0.1:80", None, None, "/secret/", ""),
+        ("localhost:80", "http://localhost:80", "same-origin", "/secret/runs", ""),
+        ("127.0.0.1", None, "none", "/secret/", ""),
+        ("evil.example", None, None, "/secret/", "no address"),
+        ("127.0.0.1:81", None, None, "/secret/", "no address"),
+        (None, None, None, "/secret/", "no address"),
+        ("127.0.0.1:80", "http://evil.example", None, "/secret/", "its own page alone"),
+        ("127.0.0.1:80", "http://127.0.0.1:81", None, "/secret/", "its own page alone"),
+        ("127.0.0.1:80", "null", None, "/secret/", "its own page alone"),
+        ("127.0.0.1:80", None, "cross-site", "/secret/", "its own page alone"),
+        ("127.0.0.1:80", None, None, "/", "token"),
+        ("127.0.0.1:80", None, None, "/secret2/", "token"),
+        ("127.0.0.1:80", None, None, "/runs/secret/", "token"),
+        ("127.0.0.1:80", None, None, "/sécret/", "token"),
+    ],
+)
+def test_who_may_come_in(host, origin, site, path, why):
+    async def nothing(scope, receive, send):
+        raise AssertionError
+
+    said = Doors(nothing, "secret", 80).refusal(host, origin, site, path)
+    assert why in said
+    assert bool(said) == bool(why)
+
+
+# What it is asked
+
+
+def asked(**changes) -> dict:
+    return {"problem": "compressed-sensing", "network": "ista"} | changes
+
+
+@pytest.mark.parametrize(
+    ("request_", "words"),
+    [
+        (asked(), "train compressed-sensing ista"),
+        (
+            asked(of_problem={"n": 600, "snr_db": 20.5}, of_network={"lam": 1e-3, "layers": 3.0}, training={"seed": 2}),
+            "train compressed-sensing --n 600 --snr-db 20.5 ista --lam 0.001 --layers 3 --draw-seed 2",
+        ),
+        (
+            asked(network="lista", learn={"W1": "tied", "threshold": "per-layer vector"}),
+            "train compressed-sensing lista --learn W1=tied threshold=per-layer vector",
+        ),
+        (
+            asked(problem="few-channels", network="oamp", of_problem={"problem.known_noise": False, "known": False}),
+            "train few-channels --problem.no-known-noise --no-known oamp",
+        ),
+        (
+            asked(problem="rf-imaging", network="oamp", of_problem={"scene": [8, 8]}, of_network={"adapt": True}),
+            "train rf-imaging --scene 8 8 oamp --adapt",
+        ),
+        (asked(problem="tone", network="neural", of_network={"width": 4}), "train tone neural --width 4"),
+    ],
+)
+def test_what_is_asked_is_a_command_that_the_shell_reads(offered, request_, words, tmp_path):
+    given = words_of(request_, offered, tmp_path)
+    assert " ".join(given) == words
+    assert cli._parsed(given, None) is not None
+
+
+@pytest.mark.parametrize(
+    ("request_", "why"),
+    [
+        ([], "no object"),
+        (asked(steps=3), "a request has no 'steps'"),
+        (asked(network="istaa"), "Did you mean 'ista'"),
+        (asked(problem="program"), "no problem 'program'"),
+        (asked(problem=["ista"]), "no problem"),
+        (asked(of_problem={"run_dir": "/"}), "no setting 'run_dir'"),
+        (asked(of_problem=3), "no object of settings"),
+        (asked(of_problem={"n": "--run-dir"}), "it is a number"),
+        (asked(of_problem={"n": float("inf")}), "it is a number"),
+        (asked(of_problem={"n": True}), "it is a number"),
+        (asked(of_problem={"ensemble": "--x"}), "ensemble takes iid"),
+        (asked(problem="rf-imaging", of_problem={"scene": []}), "a list of numbers"),
+        (asked(problem="rf-imaging", of_problem={"speckle": "yes"}), "true or false"),
+        (asked(learn={"W": "tied"}), "no quantity 'W'"),
+        (asked(learn={"step": "--x"}), "is learned tied"),
+        (asked(problem="pairs"), "no file"),
+        (asked(problem="pairs", data="../pairs.npz"), "no file"),
+    ],
+)
+def test_what_the_page_does_not_offer_is_refused(offered, request_, why, tmp_path):
+    with pytest.raises(ValueError, match=re.escape(why)):
+        words_of(request_, offered, tmp_path)
+
+
+def test_choices_start_no_program_and_read_no_file(offered):
+    names = {row["name"] for row in offered["problems"]}
+    assert names.isdisjoint({"program", "simulations", "rf"})
+    assert {"compressed-sensing", "pairs", "tone"} <= names
+    rows = [field for part in ("problems", "networks") for row in offered[part] for field in row["fields"]]
+    assert {field["kind"] for field in rows + offered["training"]} == {"number", "numbers", "choice", "switch"}
+
+
+# Files that are dropped
+
+
+async def blocks(*parts: bytes):
+    for part in parts:
+        yield part
+
+
+def test_a_file_is_there_whole_or_not_at_all(tmp_path, monkeypatch):
+    file = asyncio.run(uploads.taken("../my pairs.NPZ", 0, blocks(b"ab", b"c"), tmp_path))
+    assert (file.name[:9], file.suffix, file.read_bytes()) == ("my-pairs-", ".npz", b"abc")
+    assert asyncio.run(uploads.taken("my pairs.npz", 3, blocks(b"abc"), tmp_path)) == file
+    monkeypatch.setattr(uploads, "MOST_BYTES", 3)
+    for name, declared, content, why in (
+        ("a.npz", 4, b"", "fanfold train pairs"),
+        ("a.npz", 0, b"abcd", "fanfold train pairs"),
+        ("a.npz", 0, b"", "is empty"),
+        ("a.csv", 0, b"a", "no .npz file"),
+    ):
+        with pytest.raises(ValueError, match=why):
+            asyncio.run(uploads.taken(name, declared, blocks(content), tmp_path))
+    assert [*tmp_path.iterdir()] == [file]
+
+
+def stored(path: Path, **arrays) -> Path:
+    np.savez(path, **arrays)
+    return path
+
+
+def sparse_pairs(path: Path, dtype: type = float) -> Path:
+    draws = np.random.default_rng(0)
+    A = draws.normal(size=(20, 40)).astype(dtype) / 20**0.5
+    x = draws.normal(size=(200, 40)).astype(dtype) * (draws.random((200, 40)) < 0.1)
+    return stored(path, x=x, y=x @ A.T + 0.02 * draws.normal(size=(200, 20)), A=A)
+
+
+def test_pairs_are_read_before_anything_trains_on_them(tmp_path, monkeypatch):
+    said = pairs(sparse_pairs(tmp_path / "good.npz"))
+    assert said["operator"]
+    assert said["reading"] == "160 pairs to train, of 200; 40 unknowns x, 20 measurements y, A 20 x 40"
+    unrelated = pairs(stored(tmp_path / "bad.npz", x=np.eye(8), y=np.eye(8)[::-1] * 0.5, A=np.eye(8)))
+    assert "is this the right A" in unrelated["doubts"][0]
+    with pytest.raises(ValueError, match="has no array x"):
+        pairs(stored(tmp_path / "none.npz", y=np.eye(3)))
+    monkeypatch.setattr("fanfold.lab.parts.MOST_BYTES", 1000)
+    with pytest.raises(ValueError, match="more than the lab reads"):
+        pairs(tmp_path / "good.npz")
+
+
+# Logs and processes
+
+
+def test_a_follower_goes_on_where_it_was_or_begins_anew(tmp_path):
+    file, log = tmp_path / "metrics.jsonl", EventLog(tmp_path)
+    nothing = log.since("", 0)
+    assert (nothing.anew, nothing.events) == (True, [])
+    file.write_text('{"a": 1}\n{"a": 2}\n{"a"')
+    first = log.since(nothing.mark, 0)
+    assert (first.anew, first.events) == (True, ['{"a": 1}', '{"a": 2}'])
+    with file.open("a") as stream:
+        stream.write(": 3}\n")
+    assert log.since(first.mark, 0)[:2] == (False, ['{"a": 3}'])
+    assert EventLog(tmp_path).since(first.mark, 0)[:2] == (False, ['{"a": 3}'])  # of a server that forgot it
+    assert log.since(first.mark, 1).anew  # it was resumed since
+    write_whole(file, b'{"a": 9}\n')  # as resume forgets what came after the checkpoint
+    assert log.since(first.mark, 0)[:2] == (True, ['{"a": 9}'])
+    for mark in ("x", "-", "0.0-1", f"{first.mark}9", first.mark.replace("-2", "--1")):
+        assert log.since(mark, 0).anew
+    with file.open("a") as stream:
+        stream.write("no JSON\n")
+    log.since("", 0)
+    assert "line 2 is no JSON" in log.damage
+
+
+@pytest.mark.parametrize("forks", [True, False])
+def test_a_training_that_is_refused_says_why_and_one_that_waits_can_be_cancelled(tmp_path, monkeypatch, forks):
+    monkeypatch.setattr("fanfold.lab.workers.WARM", ("json",))
+
+    async def story():
+        jobs = Jobs(tmp_path, at_once=1, workers=Workers(forks=forks))
+        refused, waiting = jobs.begin("a", ["nonsense"]), jobs.begin("b", ["nonsense"])
+        with pytest.raises(ValueError, match="a is waiting already"):
+            jobs.begin("a", [])
+        await jobs.cancel("b")
+        assert refused.task
+        await refused.task
+        with pytest.raises(ValueError, match="nothing to cancel"):
+            await jobs.cancel("a")
+        with pytest.raises(ValueError, match="no command 'else'"):
+            await jobs.help("fanfold", ["else"])
+        await jobs.close()
+        with pytest.raises(ValueError, match="the lab is ending"):
+            jobs.begin("c", [])
+        return jobs, refused, waiting
+
+    jobs, refused, waiting = asyncio.run(story())
+    assert (refused.condition, waiting.condition, waiting.attempt) == ("failed", "cancelled", 0)
+    assert refused.message.startswith("no command 'nonsense'; there are demo, train")
+    assert not jobs.workers.working
+
+
+def test_a_process_ends_when_the_lab_is_gone_however_it_went(tmp_path):
+    (tmp_path / "waits.py").write_text(
+        "import time\ntry:\n    print('begun', flush=True)\n    time.sleep(600)\n"
+        "except KeyboardInterrupt:\n    print('kept')\n"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fanfold.lab.process", "waits"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
+    )  # fmt: skip
+    assert process.stdin
+    assert process.stdout
+    assert process.stdout.readline() == "begun\n"
+    process.stdin.close()
+    assert process.stdout.read() == "kept\n"
+    assert process.wait() == 0
+    process.stdout.close()
+
+
+# A lab of its own process
+
+
+def check_doors(lab: LabProcess) -> None:
+    at = f"127.0.0.1:{lab.parts.port}"
+    assert lab.ask("")[0] == 200
+    assert lab.ask("runs", token="wrong")[0] == 403
+    for headers in ({"Host": "evil.example"}, {"Host": at, "Origin": "http://evil.example"}):
+        for body in (None, asked()):
+            assert lab.ask("runs", body, headers=headers)[0] == 403
+    assert lab.json("runs")["runs"] == []
+    for path, body in (
+        ("runs/nowhere/events", None),
+        ("runs/..%2f/cancel", {}),
+        ("data/x.npz", None),
+        ("static/x", None),
+    ):
+        assert lab.ask(path, body)[0] == 404
+    assert "no JSON" in lab.json("runs", b"{", wanted=400)["error"]
+    assert lab.ask("runs", b" " * 2**17)[0] == 413
+    with socket.create_connection((str(lab.parts.hostname), lab.parts.port)) as raw:  # bound to this machine alone
+        assert raw.getpeername()[0] == "127.0.0.1"
+
+
+def followed(lab: LabProcess, name: str, least: int, mark: str = "") -> tuple[Following, list[dict]]:
+    """A stream, and its first events, so many at least."""
+    stream, events = Following(lab, name, mark), list[dict]()
+    for kind, data in stream:
+        events = (events if not data.get("anew") else []) + data["lines"] if kind == "lines" else events
+        if len(events) >= least:
+            return stream, events
+    raise AssertionError(f"the stream ended after {len(events)} events")
+
+
+def check_pairs(lab: LabProcess, folder: Path) -> Path:
+    """Pairs that are handed over are trained on and exported; where the archive is unpacked."""
+    file = sparse_pairs(folder / "p.npz", complex)  # for which no peers of other libraries are tuned
+    status, said = lab.ask("data?name=my+pairs.npz", file.read_bytes())
+    assert status == 201, said.decode()
+    taken = json.loads(said)["file"]
+    body = asked(problem="pairs", data=taken, of_network={"layers": 3}, training={"steps": 40, "lr": 0.01, **QUICK})
+    name = lab.json("runs", body, wanted=201)["name"]
+    events = [*Following(lab, name)]
+    assert events[-2][1]["condition"] == "finished", events[-2]
+    lines = [line for kind, data in events if kind == "lines" for line in data["lines"]]
+    levels = [line["nmse_db"] for line in lines if "nmse_db" in line]
+    assert levels[-1] < levels[0]
+    status, archive = lab.ask(f"runs/{name}/export.zip")
+    assert status == 200, archive.decode()
+    assert lab.ask(f"runs/{name}/config.toml") == (200, (folder / "runs" / name / "config.toml").read_bytes())
+    exported = folder / "exported"
+    with zipfile.ZipFile(io.BytesIO(archive)) as files:
+        assert set(files.namelist()) == {taken, "config.toml", "train.py", "report.html"}
+        files.extractall(exported)
+    assert b"fanfold run pairs-ista-1" in (exported / "report.html").read_bytes()
+    assert len((exported / "train.py").read_text().splitlines()) <= 15
+    return exported
+
+
+def test_runs_are_followed_cancelled_exported_and_resumed_and_end_with_the_lab(tmp_path, monkeypatch, capsys):
+    """Fifty clients follow one training; one that vanishes, one that comes back, pairs, and the end of all."""
+    runs = tmp_path / "runs"
+    with lab_of(runs) as lab:
+        check_doors(lab)
+        body = asked(
+            of_problem=SMALL, of_network={"layers": 3}, training={"steps": 10**6, "validate_every": 50, **QUICK}
+        )
+        name = lab.json("runs", body, wanted=201)["name"]
+        assert "already" in lab.json(f"runs/{name}/resume", {}, wanted=400)["error"]
+        vanishing, _ = followed(lab, name, 10)
+        returning, before = followed(lab, name, 60)
+        mark = returning.mark
+        vanishing.vanish()
+        returning.vanish()
+        heard: list[list[tuple[str, dict]]] = [[] for _ in range(50)]
+
+        def follow(place: int) -> None:
+            heard[place].extend(Following(lab, name))
+
+        clients = [threading.Thread(target=follow, args=(place,)) for place in range(50)]
+        for client in clients:
+            client.start()
+        again, missed = followed(lab, name, 100, mark)
+        steps = [event["step"] for event in before + missed if event["event"] == "stepped"]
+        assert steps == list(range(1, len(steps) + 1))  # it got all that it missed, once
+        again.vanish()
+        wait_for(lambda: all(heard), "fifty clients hear")
+        assert len(lab.children()) == 1
+
+        assert lab.json(f"runs/{name}/cancel", {})["condition"] == "cancelled"
+        for client in clients:
+            client.join()
+        logged = Run.open(runs / name).metrics()
+        for events in heard:
+            assert events[-1] == ("end", {})
+            assert events[-2][1]["condition"] == "cancelled"
+            lines = [line for kind, data in events if kind == "lines" for line in data["lines"]]
+            assert [line["step"] for line in lines] == [event["step"] for event in logged]
+        assert lab.children() == []
+        assert lab.run(name)["resumable"]
+        assert "nothing to cancel" in lab.json(f"runs/{name}/cancel", {}, wanted=400)["error"]
+        assert "no weights yet" in lab.json(f"runs/{name}/report", wanted=400)["error"]
+
+        exported = check_pairs(lab, tmp_path)
+
+        lab.json(f"runs/{name}/resume", {}, wanted=202)
+        resumed, events = followed(lab, name, len(logged) + 20, mark)
+        steps = [event["step"] for event in events if event["event"] == "stepped"]
+        assert steps == list(range(1, len(steps) + 1))  # anew, and without those after the checkpoint
+        (child,) = lab.children()
+        code, said = lab.end()
+        assert code == 0
+        assert said == f"stopped; go on with: fanfold resume {runs / name}\n"
+        assert not alive(child)
+        resumed.vanish()
+    assert any(event["event"] == "validated" for event in Run.open(runs / name).metrics())
+    assert (runs / name / "checkpoint.safetensors").is_file()
+    monkeypatch.chdir(exported)
+    runpy.run_path("train.py")
+    assert "unfolded" in capsys.readouterr().out
+    trained = [(folder / "weights.safetensors").read_bytes() for folder in (runs / "pairs-ista-1", exported / "again")]
+    assert trained[0] == trained[1]
+
+
+# In a browser
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory) -> dict:
+    """What Chromium says of the lab, in two tabs."""
+    need("node", "chromium")
+    modules = "require.resolve('playwright-core'); require.resolve('axe-core')"
+    if subprocess.run(["node", "-e", modules], capture_output=True).returncode:
+        pytest.skip("needs playwright-core and axe-core in NODE_PATH; .ci/run installs them")
+    folder = tmp_path_factory.mktemp("lab")
+    with lab_of(folder / "runs") as lab:
+        words = [
+            "node",
+            str(HERE / "lab_in_browser.cjs"),
+            lab.address,
+            str(sparse_pairs(folder / "p.npz")),
+            str(folder),
+        ]
+        environment = os.environ | {"CHROMIUM": str(shutil.which("chromium"))}
+        done = subprocess.run(words, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    said["updates"] = said["live"]["first"]["updates"] + said["live"]["second"]["updates"]
+    times = f"answered in {said['answered_ms']} ms, trained in {said['seconds']:.1f} s, {said['updates']} updates"
+    print(f"{times}; pictures: {folder}")
+    return said | {"address": lab.address, "folder": folder}
+
+
+def test_the_text_s_figure_trains_live_in_both_tabs(seen):
+    for tab in ("first", "second"):
+        live = seen["live"][tab]
+        assert live["steps"] == list(range(1, 301))
+        assert live["validated"] == list(range(0, 301, 10))
+        assert live["last"] < -14
+        assert live["ended"]
+
+
+def test_a_training_has_many_updates(seen):
+    """Of the two tabs, of which one is not seen for a while and the other comes later."""
+    assert seen["updates"] >= 25
+
+
+def test_a_tab_that_is_not_seen_follows_nothing_and_misses_nothing(seen):
+    before, after = seen["unseen"]
+    assert before == after < 300
+    assert seen["live"]["first"]["connections"] == 2
+
+
+def test_runs_are_compared_and_cancelled_from_the_page(seen):
+    name = seen["cancelled"]["name"]
+    assert seen["cancelled"]["conditions"] == {seen["live"]["name"]: "finished", name: "cancelled"}
+    assert seen["series"] == [seen["live"]["name"]] * 2 + [name] * 2
+
+
+def test_the_address_says_all_and_brings_it_back(seen):
+    names = [seen["live"]["name"], seen["cancelled"]["name"]]
+    assert seen["restored"] == {"same": True, "n": "60", "steps": "100000", "lam": "0.05", "shown": names}
+    assert seen["wrong"] == "n takes a number, not “many”."
+    assert seen["focused"] == "of_problem-n"
+    assert seen["view"]
+
+
+def test_pairs_are_dropped_onto_the_page(seen):
+    assert seen["before_pairs"]
+    assert seen["pairs"]["ready"]
+    assert "160 pairs to train" in seen["pairs"]["reading"]
+    assert "data=p-" in seen["pairs"]["url"]
+    assert "no .npz file" in seen["refused"]
+
+
+def test_nothing_outside_is_asked_and_nothing_goes_wrong(seen):
+    assert seen["silent"] == []
+    assert all(url.startswith(seen["address"]) for url in seen["requests"])
+    assert seen["figure"] == ""
+
+
+def test_the_page_is_for_all_who_read_it(seen):
+    assert seen["axe"] == {"light": [], "dark": [], "phone": []}
+    assert seen["widths"] == {"light": 1200, "dark": 1200, "phone": 390}
