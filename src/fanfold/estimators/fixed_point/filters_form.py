@@ -5,7 +5,7 @@ their channels last.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 import torch
@@ -104,13 +104,14 @@ class FiltersForm(MixtureForm):
         size = rows * 2 * places
         forth = from_left(stage.forth)
         rest, now = (a.roomy(a.linear(part, forth, outer=rows), size, SQUARE_BITS) for part in (rest, now))
-        gains = self._gains(a, stage, (rest, now), level, shares)
+        powers = [self._powers(a, part, places) for part in (rest, now)]
+        gains = self._gains(a, stage, powers, level, shares)
         gains = a.joined(gains, gains, 2 * rows, (places, places))
 
         def left_as_it_is(powers: Tensor) -> Tensor:
             return 1 / (1 + powers)
 
-        shrunk = seen_over(a, self._powers(a, now, places), level, (LEAST_SEEN, MOST_SEEN), left_as_it_is)
+        shrunk = seen_over(a, powers[1], level, (LEAST_SEEN, MOST_SEEN), left_as_it_is)
         shrunk = a.times(now, a.joined(shrunk, shrunk, rows, (places, places)))
         both = a.joined(rest, a.roomy(shrunk, size, SQUARE_BITS), 1, (size, size))
         change = a.roomy(a.times(both, gains), 2 * size, TABLE_BITS)
@@ -126,7 +127,7 @@ class FiltersForm(MixtureForm):
         self,
         a: ShapedArithmetic[V],
         stage: FilterStage,
-        parts: tuple[Scaled[V], Scaled[V]],
+        powers: Sequence[Logarithm],
         level: Scaled[V],
         shares: Scaled[V],
     ) -> Scaled[V]:
@@ -136,8 +137,7 @@ class FiltersForm(MixtureForm):
         def logarithm(powers: Tensor) -> Tensor:
             return LOG_BEAM_SCALE * (powers + SMALLEST_BEAM_POWER).log()
 
-        powers, ends = [self._powers(a, part, places) for part in parts], (LEAST_SEEN, MOST_SEEN)
-        seen = [seen_over(a, power, level, ends, logarithm) for power in powers]
+        seen = [seen_over(a, power, level, (LEAST_SEEN, MOST_SEEN), logarithm) for power in powers]
         hidden = a.joined(
             *(a.moved(a.roomy(part, rows * places), (rows, places), (1, 0)) for part in seen), places, (rows, rows)
         )
