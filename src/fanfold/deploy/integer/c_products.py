@@ -55,7 +55,7 @@ class ProductLoops:
         of_bytes = self._of_bytes(op)
         packed, starts = self.lanes.packed(op, windows, of_bytes=of_bytes)
         in_lanes, weights = self.values.either(f"w_{op.name}", packed, self._padded_weights(op))
-        start = self.values.in_lanes(f"starts_{op.name}", starts, "int32_t") if of_bytes else None
+        start = self.values.constant(f"starts_{op.name}", starts, "int32_t", "#if LANES") if of_bytes else None
         lines = self.lanes.lines(op, windows, in_lanes, start)
         self.padded_bytes = max(self.padded_bytes, self.lanes.copied_bytes)
         return ["#if LANES", *lines, "#else", *self._lines(op, weights, windows), "#endif"]
@@ -70,7 +70,8 @@ class ProductLoops:
         value, shift, start = "int16_t", "", "0"
         if of_bytes:
             self.values.needs.add("bytes")
-            offsets = self.values.constant(f"offset_{op.name}", -OFFSET * op.weights.sum(1, dtype=np.int64), "int32_t")
+            starts, lanes = -OFFSET * op.weights.sum(1, dtype=np.int64), self.lanes.takes(op)
+            offsets = self.values.constant(f"offset_{op.name}", starts, "int32_t", "#if !LANES" if lanes else "")
             value, shift, start = "byte_t", " + BYTE_OFFSET", f"BYTE_OFFSET ? {offsets}[r + {{row}}] : 0"
         declared = [f"{value} x{k}[{padded}];" for k in range(together)]
         filled = []

@@ -47,14 +47,23 @@ class CValues:
         """The C array of a value, or of a constant."""
         return self._arrays.get(name) or self.place(name)
 
-    def constant(self, name: str, values: np.ndarray, ctype: str | None = None) -> str:
-        """The name of a constant array of these numbers: an older one where they are the same."""
+    def constant(self, name: str, values: np.ndarray, ctype: str | None = None, only: str = "") -> str:
+        """The name of a constant array of these numbers: an older one where they are the same.
+
+        Args:
+            name: What it is called if it is new.
+            values: The numbers.
+            ctype: Their type in C; the narrowest if None.
+            only: The line of the preprocessor under which alone it is there.
+        """
         ctype = ctype or narrowest(values)
-        key = (ctype, *content(values))
+        key = (only, ctype, *content(values))
         if key not in self._named:
             self._named[key] = name
-            self.constants.append(constant(ctype, name, values))
-            self.constant_bytes += values.size * BYTES[ctype]
+            text = constant(ctype, name, values)
+            self.constants += [only, text, "#endif"] if only else [text]
+            if only != "#if LANES":  # what is instead of others
+                self.constant_bytes += values.size * BYTES[ctype]
         return self._named[key]
 
     def either(self, name: str, packed: np.ndarray, rows: np.ndarray) -> tuple[str, str]:
@@ -69,14 +78,6 @@ class CValues:
             self.constant_bytes += rows.size * BYTES[ctype]
             self.needs.add("lanes")
         return f"lanes_{self._named[key]}", self._named[key]
-
-    def in_lanes(self, name: str, values: np.ndarray, ctype: str) -> str:
-        """The name of a constant array that lanes alone take."""
-        key = ("lanes", *content(values))
-        if key not in self._named:
-            self._named[key] = name
-            self.constants += ["#if LANES", constant(ctype, name, values), "#endif"]
-        return self._named[key]
 
 
 def narrowest_of(weights: np.ndarray) -> str:

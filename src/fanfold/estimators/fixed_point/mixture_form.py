@@ -35,9 +35,10 @@ from fanfold.estimators.ofdm.kronecker_gmm import KroneckerGMM
 V = TypeVar("V")
 
 LEAST_VAR, LEAST_MODE = 2.0**-30, 2.0**-20  # of eigenvalues, below which no noise is either
-SURPRISE = 8.0  # octaves of a square over its variance that are told apart, either way
+SURPRISE, SURPRISE_BITS = 12.0, 20  # octaves of a square over its variance that are told apart, and of the ratio
 FAR = 20.0  # octaves below the likeliest component, where others count for nothing
 SHARE_BITS = 12  # of the sum of all weights, as a table takes it
+MEAN_FRACTION, MEAN_BITS = 12, 20  # of modes of a channel of unit power, up to 2^7
 LARGEST_OVER = 64.0  # octaves between variances, more than there are
 
 
@@ -105,7 +106,8 @@ class MixtureForm(PilotFront):
             part = a.narrowed_along(part, (self.antennas, 2, bank.modes), (2,), fine.activations)
             part = a.moved(part, (self.antennas, 2, bank.modes), (2, 1, 0))
             part = a.linear(part, from_left(bank.U[:, k]).mT, outer=bank.modes, bits=fine.weights)
-            total = part if total is None else a.added(total, part)
+            part = a.on_grid(part, MEAN_FRACTION, MEAN_BITS)  # one scale, so that components may be of any size
+            total = part if total is None else a.plus(total, part)
         assert total is not None
         assert rank <= bank.modes
         return InModes(z, total, shares)
@@ -117,7 +119,7 @@ class MixtureForm(PilotFront):
         z = a.linear(turned, from_left(bank.U[:, k]), outer=bank.rank, bits=fine.weights)
         z = a.moved(a.narrowed_along(z, shape, (0,), fine.activations), shape, (2, 1, 0))
         z = a.linear(z, from_left(bank.V[:, k]), outer=self.antennas, bits=fine.weights)
-        return a.narrowed_along(z, (self.antennas, 2, bank.rank), (2,), SQUARE_BITS)
+        return a.narrowed_along(z, (self.antennas, 2, bank.rank), (0, 2), SQUARE_BITS)  # weak ones say much, too
 
     def _over(self, a: ShapedArithmetic[V], var: Tensor, level: Scaled[V]) -> Scaled[V]:
         """`log2 d - log2 v` of variances `(rank, antennas)`, as `(antennas, rank)`."""
@@ -138,7 +140,7 @@ class MixtureForm(PilotFront):
         scale = a.number_at(torch.from_numpy(-2.0 * fractions), LEVEL)
         surprise = a.minus(a.minus(a.plus(exact_log2(a, size), scale), beyond), level)
         end = torch.tensor([SURPRISE])
-        squares = a.table(a.clamped(surprise, -end, end), torch.exp2, TABLE_BITS)
+        squares = a.table(a.clamped(surprise, -end, end), torch.exp2, SURPRISE_BITS)
         costs = a.times(a.summed(squares, 1, count), a.number(torch.tensor([1 / math.log(2)])))
         costs = a.plus(a.shifted(costs, np.array([LEVEL])), a.summed(beyond, 1, count))
         return a.minus(a.number_at(bank.log_weights[k : k + 1] / math.log(2), LEVEL), costs)
@@ -170,7 +172,8 @@ def _shares(a: ShapedArithmetic[V], evidence: Sequence[Scaled[V]]) -> Scaled[V]:
     below = a.clamped(a.minus(logs, _largest(a, logs, count)), -far, torch.zeros(1))
     weights = a.table(below, lambda at: torch.exp2(at.clamp_max(0)), TABLE_BITS)
     total = a.on_grid(a.summed(weights, 1, count), SHARE_BITS - 2 - count.bit_length(), SHARE_BITS)
-    return a.times(weights, a.table(total, lambda at: 1 / at.clamp_min(1), TABLE_BITS - 1))
+    shares = a.times(weights, a.table(total, lambda at: 1 / at.clamp_min(1), TABLE_BITS - 1))
+    return a.on_grid(shares, TABLE_BITS - 2, TABLE_BITS)
 
 
 def _largest(a: ShapedArithmetic[V], x: Scaled[V], count: int) -> Scaled[V]:
