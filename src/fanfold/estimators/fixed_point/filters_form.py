@@ -69,13 +69,13 @@ class FiltersForm(MixtureForm):
 
     def _change(self, a: ShapedArithmetic[V], seen: InModes[V], level: Scaled[V]) -> Scaled[V]:
         """What all stages add to the first modes, `(antennas, 2, corrected)`."""
-        net, bank, size = self.network, self.bank, self.rows * 2 * self.plane
+        net, bank = self.network, self.bank
         corrected, shape = net.corrected, (self.rows, 2, self.plane)
         z = a.linear(
             seen.pilots, from_left(net.to_modes[:, :corrected]), outer=self.antennas, bits=self._fine(a).weights
         )
-        z = a.moved(a.roomy(z, size, TABLE_BITS), (net.groups, self.plane, 2, corrected), (3, 0, 2, 1))
-        first = a.roomy(seen.mean, 2 * bank.modes * self.antennas, TABLE_BITS)
+        z = a.moved(a.narrowed(z, TABLE_BITS), (net.groups, self.plane, 2, corrected), (3, 0, 2, 1))
+        first = a.narrowed(seen.mean, TABLE_BITS)
         first = a.signed_sums(first, torch.eye(bank.modes)[:corrected], inner=2 * self.antennas)
         first = a.moved(first, (corrected, 2, net.groups, self.plane), (0, 2, 1, 3))
         shares = a.roomy(seen.shares, len(bank.log_weights))
@@ -86,7 +86,7 @@ class FiltersForm(MixtureForm):
             rest = a.narrowed_along(a.minus(z, now), shape, (0,))
             step = self._step(a, stage, rest, a.narrowed_along(now, shape, (0,)), level, shares)
             change = step if change is None else a.added(change, step)
-            change = a.roomy(change, size, TABLE_BITS)
+            change = a.narrowed(change, TABLE_BITS)
         assert change is not None
         return a.moved(change, (corrected, net.groups, 2, self.plane), (1, 3, 2, 0))
 
@@ -103,7 +103,7 @@ class FiltersForm(MixtureForm):
         rows, places = self.rows, math.prod(stage.beams)
         size = rows * 2 * places
         forth = from_left(stage.forth)
-        rest, now = (a.roomy(a.linear(part, forth, outer=rows), size, SQUARE_BITS) for part in (rest, now))
+        rest, now = (a.narrowed(a.linear(part, forth, outer=rows), SQUARE_BITS) for part in (rest, now))
         powers = [self._powers(a, part, places) for part in (rest, now)]
         gains = self._gains(a, stage, powers, level, shares)
         gains = a.joined(gains, gains, 2 * rows, (places, places))

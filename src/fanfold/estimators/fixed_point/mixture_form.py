@@ -28,7 +28,7 @@ from fanfold.estimators.fixed_point.pilot_front import (
     in_pairs,
 )
 from fanfold.estimators.fixed_point.shaped import ShapedArithmetic
-from fanfold.estimators.fixed_point.values import Scaled
+from fanfold.estimators.fixed_point.values import Scaled, finest
 from fanfold.estimators.ofdm.filter_bank import MixtureNetwork
 from fanfold.estimators.ofdm.kronecker_gmm import KroneckerGMM
 
@@ -36,6 +36,7 @@ V = TypeVar("V")
 
 LEAST_VAR, LEAST_MODE = 2.0**-30, 2.0**-20  # of eigenvalues, below which no noise is either
 SURPRISE, SURPRISE_BITS = 12.0, 20  # octaves of a square over its variance that are told apart, and of the ratio
+FAR_OUT = 8.0  # standard deviations of a mode, beyond which it saturates
 FAR = 20.0  # octaves below the likeliest component, where others count for nothing
 SHARE_BITS = 12  # of the sum of all weights, as a table takes it
 MEAN_FRACTION, MEAN_BITS = 12, 20  # of modes of a channel of unit power, up to 2^7
@@ -103,7 +104,7 @@ class MixtureForm(PilotFront):
         for k, part in enumerate(parts):
             share = a.signed_sums(shares, torch.eye(len(parts))[k : k + 1])
             part = a.times(part, share)
-            part = a.narrowed_along(part, (self.antennas, 2, bank.modes), (2,), fine.activations)
+            part = a.on_grids(part, np.tile(self._fractions(k, fine.activations), 2 * self.antennas), fine.activations)
             part = a.moved(part, (self.antennas, 2, bank.modes), (2, 1, 0))
             part = a.linear(part, from_left(bank.U[:, k]).mT, outer=bank.modes, bits=fine.weights)
             part = a.on_grid(part, MEAN_FRACTION, MEAN_BITS)  # one scale, so that components may be of any size
@@ -111,6 +112,19 @@ class MixtureForm(PilotFront):
         assert total is not None
         assert rank <= bank.modes
         return InModes(z, total, shares)
+
+    def _fractions(self, k: int, bits: int) -> np.ndarray:
+        """The fraction of each mode that a component expects, `(modes,)`; few draws that choose scales are of it."""
+        bank = self.bank
+        back, of_modes = bank.back[:, k].detach(), self._of_modes(k).detach()
+        var = (back.square().sum(0) / of_modes).sum(-1) * bank.of_space[k].max()
+        return np.array([finest(FAR_OUT * size, bits) for size in var.sqrt().tolist()])
+
+    def _of_modes(self, k: int) -> Tensor:
+        """The variances of a component's modes of the pilots, `(rank,)`."""
+        bank = self.bank
+        strongest = int(bank.of_space[k].argmax())
+        return (bank.spectrum[k, :, strongest] / bank.of_space[k, strongest]).clamp_min(LEAST_MODE)
 
     def _in_eigenbasis(self, a: ShapedArithmetic[V], turned: Scaled[V], k: int) -> Scaled[V]:
         """Modes of the pilots `(rank, 2, antennas)` in the eigenbases of a component, `(antennas, 2, rank)`."""
@@ -148,8 +162,7 @@ class MixtureForm(PilotFront):
     def _kept(self, a: ShapedArithmetic[V], z: Scaled[V], level: Scaled[V], k: int) -> Scaled[V]:
         """What the filter of a component keeps, as modes over the grid `(antennas, 2, modes)`, in its directions."""
         bank, fine, (antennas, rank) = self.bank, self._fine(a), (self.antennas, self.bank.rank)
-        strongest = int(bank.of_space[k].argmax())
-        of_modes = (bank.spectrum[k, :, strongest] / bank.of_space[k, strongest]).clamp_min(LEAST_MODE)
+        of_modes = self._of_modes(k)
         deviation = bank.gain_deviation[k].exp()
         over = self._over(a, of_modes[:, None] * bank.of_space[k] * deviation, level)
         end = torch.tensor([float(SURE)])
