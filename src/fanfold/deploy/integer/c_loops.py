@@ -7,6 +7,7 @@ import numpy as np
 
 from fanfold.deploy.generated import indented
 from fanfold.deploy.integer import operations as ops
+from fanfold.deploy.integer.c_lanes import table_of_bytes
 from fanfold.deploy.integer.c_products import INT32, ProductLoops
 from fanfold.deploy.integer.c_text import C_TYPES, literal
 from fanfold.deploy.integer.c_values import CValues
@@ -105,6 +106,8 @@ class Loops:
             )
         if isinstance(first, ops.Join):
             return self._joined(first)
+        if isinstance(first, ops.Lookup) and self._of_bytes(first):
+            return self._bytes_looked_up(first)
         return self._entrywise(group, stored)
 
     def _entrywise(self, group: Group, stored: set[str]) -> list[str]:
@@ -120,6 +123,17 @@ class Loops:
             if op.name in stored:
                 body.append(f"{self.values.place(op.name)}[i] = ({C_TYPES[self.program.dtypes[op.name]]})v_{op.name};")
         return [*before, f"for (i = 0; i < {group.size}; i++) {{", *indented(body), "}"]
+
+    def _of_bytes(self, op: ops.Lookup) -> bool:
+        """Whether a table is of bytes, has bytes, and is read more than a few times."""
+        dtypes = self.program.dtypes
+        return dtypes[op.source] == dtypes[op.name] == "int8" and self.program.sizes[op.name] > MANY
+
+    def _bytes_looked_up(self, op: ops.Lookup) -> list[str]:
+        self.values.needs |= {"lanes", "bytes_looked_up"}
+        table = self.values.constant(f"t_{op.name}", table_of_bytes(op.values, op.low), "int8_t")
+        x, out = self.values.whole(op.source), self.values.place(op.name)
+        return [f"bytes_looked_up({x}, {out}, {table}, {self.program.sizes[op.name]});"]
 
     def _wide(self, op: ops.Operation) -> bool:
         """Whether it is computed in 64 bits."""

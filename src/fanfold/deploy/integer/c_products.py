@@ -11,6 +11,7 @@ import math
 import numpy as np
 
 from fanfold.deploy.generated import indented
+from fanfold.deploy.integer.c_lanes import LaneProducts
 from fanfold.deploy.integer.c_text import C_TYPES
 from fanfold.deploy.integer.c_values import CValues
 from fanfold.deploy.integer.operations import MatMul, Windows, highest
@@ -45,11 +46,21 @@ class ProductLoops:
     """
 
     def __init__(self, values: CValues):
-        self.values, self.padded_bytes = values, 0
+        self.values, self.padded_bytes, self.lanes = values, 0, LaneProducts(values)
 
     def lines(self, op: MatMul, windows: Windows | None = None) -> list[str]:
         """The loop of one product, of a value or of the windows of one, which then are made one at a time."""
-        weights = self._weights(op)
+        if not self.lanes.takes(op):
+            return self._lines(op, self._weights(op), windows)
+        of_bytes = self._of_bytes(op)
+        packed, starts = self.lanes.packed(op, windows, of_bytes=of_bytes)
+        in_lanes, weights = self.values.either(f"w_{op.name}", packed, self._padded_weights(op))
+        start = self.values.constant(f"starts_{op.name}", starts, "int32_t", "#if LANES") if of_bytes else None
+        lines = self.lanes.lines(op, windows, in_lanes, start)
+        self.padded_bytes = max(self.padded_bytes, self.lanes.copied_bytes)
+        return ["#if LANES", *lines, "#else", *self._lines(op, weights, windows), "#endif"]
+
+    def _lines(self, op: MatMul, weights: str, windows: Windows | None) -> list[str]:
         if not self._by_rows(op):
             return self._along_rows(op, weights)
         rows, columns = op.weights.shape
@@ -59,7 +70,8 @@ class ProductLoops:
         value, shift, start = "int16_t", "", "0"
         if of_bytes:
             self.values.needs.add("bytes")
-            offsets = self.values.constant(f"offset_{op.name}", -OFFSET * op.weights.sum(1, dtype=np.int64), "int32_t")
+            starts, lanes = -OFFSET * op.weights.sum(1, dtype=np.int64), self.lanes.takes(op)
+            offsets = self.values.constant(f"offset_{op.name}", starts, "int32_t", "#if !LANES" if lanes else "")
             value, shift, start = "byte_t", " + BYTE_OFFSET", f"BYTE_OFFSET ? {offsets}[r + {{row}}] : 0"
         declared = [f"{value} x{k}[{padded}];" for k in range(together)]
         filled = []
@@ -169,10 +181,12 @@ class ProductLoops:
         return columns if columns < whole else -(-columns // whole) * whole
 
     def _weights(self, op: MatMul) -> str:
+        return self.values.constant(f"w_{op.name}", self._padded_weights(op), C_TYPES[op.weights.dtype.name])
+
+    def _padded_weights(self, op: MatMul) -> np.ndarray:
         columns = op.weights.shape[1]
         padded = self._padded(op) if self._by_rows(op) else columns
-        weights = np.pad(op.weights, ((0, 0), (0, padded - columns)))
-        return self.values.constant(f"w_{op.name}", weights, C_TYPES[op.weights.dtype.name])
+        return np.pad(op.weights, ((0, 0), (0, padded - columns)))
 
     def _along_rows(self, op: MatMul, weights: str) -> list[str]:
         """The product along an axis that is not the last: whole rows of the value are added."""

@@ -12,6 +12,7 @@ import numpy as np
 
 from fanfold.core.files import write_whole
 from fanfold.deploy.generated import header_lines, indented
+from fanfold.deploy.integer.c_lanes import BYTES_LOOKED_UP, SWITCH
 from fanfold.deploy.integer.c_loops import Loops, groups_of
 from fanfold.deploy.integer.c_text import BYTES, C_TYPES, constant
 from fanfold.deploy.integer.c_values import CValues
@@ -20,11 +21,16 @@ from fanfold.deploy.integer.golden import GoldenVectors, golden_vectors, hex_tex
 from fanfold.deploy.integer.program import IntegerPort, IntegerProgram
 
 HELPERS = {
-    "down": """/* floor(x / 2^s): the complement of a negative number is shifted, which C defines. */
+    "down": """/* floor(x / 2^s). C leaves it to compilers what a shift of a negative number is, and they do this;
+   where one does not, the complement is shifted. */
 static inline {t} down{bits}({t} x, int32_t s)
 {{
+#if (-1 >> 1) == -1
+    return x >> s;
+#else
     const {t} sign = -({t})(x < 0);
     return ((x ^ sign) >> s) ^ sign;
+#endif
 }}
 """,
     "clamp": """static inline {t} clamp{bits}({t} x, {t} low, {t} high)
@@ -220,8 +226,14 @@ class _Writer:
             for bits in (32, 64)
             if f"{name}{bits}" in self.values.needs
         ]
-        named = {"count_reached": COUNT_REACHED, "bytes": UNSIGNED_BYTES}
-        return [*helpers, *(text for name, text in named.items() if name in self.values.needs)]
+        named = {
+            "count_reached": COUNT_REACHED,
+            "bytes": UNSIGNED_BYTES,
+            "lanes": SWITCH,
+            "bytes_looked_up": BYTES_LOOKED_UP,
+        }
+        helpers += [text for name, text in named.items() if name in self.values.needs]
+        return [*helpers, *self.loops.products.lanes.helpers.values()]
 
     def _self_test(self, golden: GoldenVectors) -> str:
         program = self.program

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from fanfold.deploy.integer.c_text import BYTES, constant, narrowest
+from fanfold.deploy.integer.c_text import BYTES, C_TYPES, constant, narrowest
 from fanfold.deploy.integer.operations import Const, content
 from fanfold.deploy.integer.program import IntegerProgram
 
@@ -47,12 +47,39 @@ class CValues:
         """The C array of a value, or of a constant."""
         return self._arrays.get(name) or self.place(name)
 
-    def constant(self, name: str, values: np.ndarray, ctype: str | None = None) -> str:
-        """The name of a constant array of these numbers: an older one where they are the same."""
+    def constant(self, name: str, values: np.ndarray, ctype: str | None = None, only: str = "") -> str:
+        """The name of a constant array of these numbers: an older one where they are the same.
+
+        Args:
+            name: What it is called if it is new.
+            values: The numbers.
+            ctype: Their type in C; the narrowest if None.
+            only: The line of the preprocessor under which alone it is there.
+        """
         ctype = ctype or narrowest(values)
-        key = (ctype, *content(values))
+        key = (only, ctype, *content(values))
         if key not in self._named:
             self._named[key] = name
-            self.constants.append(constant(ctype, name, values))
-            self.constant_bytes += values.size * BYTES[ctype]
+            text = constant(ctype, name, values)
+            self.constants += [only, text, "#endif"] if only else [text]
+            if only != "#if LANES":  # what is instead of others
+                self.constant_bytes += values.size * BYTES[ctype]
         return self._named[key]
+
+    def either(self, name: str, packed: np.ndarray, rows: np.ndarray) -> tuple[str, str]:
+        """The names of weights as lanes take them, and row by row: a compiler sees the one or the other."""
+        names = f"lanes_{name}", name
+        key = ("either", *content(rows), packed.shape)
+        if key not in self._named:
+            self._named[key] = name
+            ctype = narrowest_of(rows)
+            aligned = constant(narrowest_of(packed), names[0], packed).replace("] = {", "] ALIGNED = {", 1)
+            self.constants += ["#if LANES", aligned, "#else", constant(ctype, name, rows), "#endif"]
+            self.constant_bytes += rows.size * BYTES[ctype]
+            self.needs.add("lanes")
+        return f"lanes_{self._named[key]}", self._named[key]
+
+
+def narrowest_of(weights: np.ndarray) -> str:
+    """The type of C that weights have."""
+    return C_TYPES[weights.dtype.name]

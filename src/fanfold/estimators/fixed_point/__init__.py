@@ -7,8 +7,10 @@ A network gets an integer form by being registered with `integer_form`; its laye
 from fanfold.estimators.fixed_point.arithmetic import Arithmetic, Widths
 from fanfold.estimators.fixed_point.cnn_form import CNNForm
 from fanfold.estimators.fixed_point.complex_oamp import ComplexOAMPLayers
+from fanfold.estimators.fixed_point.filters_form import FiltersForm
 from fanfold.estimators.fixed_point.forms import FormPort, IntegerForm, integer_form
 from fanfold.estimators.fixed_point.mixer_form import MixerForm
+from fanfold.estimators.fixed_point.mixture_form import MixtureForm
 from fanfold.estimators.fixed_point.network import BoundQuantisedNetwork, QuantisedNetwork, QuantisedSettings, quantised
 from fanfold.estimators.fixed_point.oamp import OAMPLayers
 from fanfold.estimators.fixed_point.readers import Calibrating, FakeQuantised
@@ -23,9 +25,11 @@ __all__ = [
     "Calibrating",
     "ComplexOAMPLayers",
     "FakeQuantised",
+    "FiltersForm",
     "FormPort",
     "IntegerForm",
     "MixerForm",
+    "MixtureForm",
     "OAMPLayers",
     "QuantisedNetwork",
     "QuantisedSettings",

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 from fanfold.core.complex_pairs import from_right
 from fanfold.estimators.fixed_point.forms import FORMS, IntegerForm, integer_form
-from fanfold.estimators.fixed_point.grid_front import (
+from fanfold.estimators.fixed_point.grid_front import GridFront
+from fanfold.estimators.fixed_point.pilot_front import (
     LEVEL,
     POWER_DIGITS,
     POWER_OCTAVES,
     SQUARE_BITS,
     TABLE_BITS,
-    GridFront,
     in_pairs,
     seen_over,
 )

@@ -24,6 +24,7 @@ from fanfold.estimators.fixed_point.shaped import ShapedArithmetic
 from fanfold.estimators.fixed_point.values import Scaled
 from fanfold.estimators.ofdm.beam_mixer import MixerSettings
 from fanfold.estimators.ofdm.grid_cnn import CNNSettings
+from fanfold.estimators.ofdm.learned_filters import FilterSettings
 from fanfold.linops import LinearOperator
 from fanfold.measurements import takes_measurements
 from fanfold.observation import Estimate, Observation
@@ -35,7 +36,7 @@ HEADROOMS = (HEADROOM, 1.5, 2.0)  # over what is seen, of which the one with the
 SAME_NOISE = 1e-5  # relative difference of one noise variance in two precisions, single ones 6e-8
 UNKNOWN = -1.0  # noise variance: NaN is not equal to itself
 
-NetworkSettings = UnfoldedSettings | MixerSettings | CNNSettings
+NetworkSettings = UnfoldedSettings | MixerSettings | CNNSettings | FilterSettings
 
 
 @dataclass(frozen=True)

@@ -112,7 +112,10 @@ class ShapedArithmetic(Arithmetic[V]):
         bits = bits or self.bits
         chosen = self._fractions_for(x, bits, shape, axes)
         seen = [size if axis in axes else 1 for axis, size in enumerate(shape)]
-        fraction = np.broadcast_to(chosen.reshape(seen), shape).ravel()
+        return self.on_grids(x, np.broadcast_to(chosen.reshape(seen), shape).ravel(), bits)
+
+    def on_grids(self, x: Scaled[V], fraction: np.ndarray, bits: int) -> Scaled[V]:
+        """The numbers in so many bits, with a fraction for each entry that the layers themselves say."""
         scaled = self.shifted(x, fraction)
         most = torch.from_numpy(np.ldexp(float((1 << (bits - 1)) - 1), -fraction))
         value = self._clamped(scaled, -most, most, None)

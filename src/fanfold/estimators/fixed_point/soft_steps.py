@@ -1,4 +1,4 @@
-"""LISTA-CP and ALISTA in whole numbers. Chen et al. (2018), eq. 12; Liu, Chen, Wang & Yin (2019), section 3.
+"""ISTA, LISTA-CP and ALISTA in whole numbers. Chen et al. (2018), eq. 12; Liu, Chen, Wang & Yin (2019), section 3.
 
 A layer `x ← soft(x + step W (y - A x), t)` is, with the residual e, y at first,
 
@@ -18,7 +18,7 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from fanfold.algorithms import ALISTA, LISTACP
+from fanfold.algorithms import ALISTA, ISTA, LISTACP
 from fanfold.algorithms.base import Algorithm, Theta
 from fanfold.estimators.fixed_point.arithmetic import Arithmetic
 from fanfold.estimators.fixed_point.forms import FORMS, FormPort, IntegerForm, integer_form
@@ -74,7 +74,13 @@ def _(algorithm: ALISTA, network: Unfolded) -> IntegerForm:
     return SoftSteps(network, lambda theta: SoftStep(theta.W, theta.threshold, theta.step))
 
 
-FORMS |= {"unfolded LISTACP", "unfolded ALISTA with p = 0"}
+@form_of_algorithm.register
+def _(algorithm: ISTA, network: Unfolded) -> IntegerForm:
+    W = network.operator.matrix().mH
+    return SoftSteps(network, lambda theta: SoftStep(W, theta.threshold, theta.step))
+
+
+FORMS |= {"unfolded ISTA", "unfolded LISTACP", "unfolded ALISTA with p = 0"}
 
 
 class SoftSteps:

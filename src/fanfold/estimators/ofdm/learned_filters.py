@@ -101,7 +101,8 @@ class LearnedFilters(MixtureNetwork):
         generator = torch.Generator().manual_seed(settings.network_seed)
         self.register_buffer("to_modes", torch.zeros(2, self.bank.modes, self.bank.rank))
         self.stages = nn.ModuleList(
-            _Stage((columns, rows), self.groups * self.corrected, settings, generator) for _ in range(settings.stages)
+            FilterStage((columns, rows), self.groups * self.corrected, settings, generator)
+            for _ in range(settings.stages)
         )
         summary = (settings.width if settings.stages else 0) + settings.components + 2
         self.hidden = linear(summary, 32, generator)
@@ -204,7 +205,7 @@ class LearnedFilters(MixtureNetwork):
         return z.unflatten(-1, (self.groups, -1)).transpose(2, 3).flatten(3).flatten(1, 2)
 
 
-class _Stage(nn.Module):
+class FilterStage(nn.Module):
     """Gains over beams from their powers; a correction that is zero at the start."""
 
     def __init__(self, plane: tuple[int, int], channels: int, size: FilterSettings, generator: torch.Generator):
