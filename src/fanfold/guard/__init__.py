@@ -18,7 +18,7 @@ from fanfold.evaluation.scores import (
 from fanfold.guard.adaptation import Adaptation, adapt
 from fanfold.guard.calibrated_variance import CalibratedVariance, calibrate_variance
 from fanfold.guard.conformal import Conformal, conformal
-from fanfold.guard.fallback import Guarded, NoiseSplit, Trusting, guarded
+from fanfold.guard.fallback import Guarded, Hysteresis, NoiseSplit, Trusting, guarded
 from fanfold.guard.lc2st import LC2ST, lc2st
 from fanfold.guard.monitoring import (
     CusumWatch,
@@ -78,6 +78,7 @@ __all__ = [
     "Guarded",
     "HeavyTailed",
     "Histogram",
+    "Hysteresis",
     "Interfered",
     "Interval",
     "MartingaleWatch",

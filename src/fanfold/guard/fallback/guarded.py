@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from fanfold.guard.answers import answers
+from fanfold.guard.fallback.hysteresis import Hysteresis, Standing
 from fanfold.guard.fallback.noise_split import NoiseSplit
 from fanfold.guard.fallback.samples import as_rows, distance, finite, saturation, trailing, unit
 from fanfold.guard.fallback.trust import Trust, Trusting
@@ -31,6 +32,8 @@ class Calls(NamedTuple):
     capped: int = 0  # the network was too far from the baseline
     unfit: int = 0  # y was not finite, silent or saturated, or the network's estimate, or its variance, not finite
     in_fallback: int = 0  # the baseline had the larger weight
+    changes: int = 0  # the larger weight went over to the other path
+    alarms: int = 0  # the alarm was raised
 
 
 class GuardLimits(NamedTuple):
@@ -48,6 +51,7 @@ class GuardLimits(NamedTuple):
     alarm: float  # chance of a false alarm, ever
     latch: bool  # whether the alarm leaves the baseline alone
     axes: int = 1  # of the measurements of one sample
+    hysteresis: Hysteresis | None = None  # which keeps to one path at a time; else both are weighed
 
 
 class Guarded:
@@ -71,6 +75,9 @@ class Guarded:
         trusting: The rule by which trust moves.
         limits: What it holds to.
         trust: What it has come to; the weight of the network, and the evidence against it.
+        standing: Which path answers, where there is hysteresis.
+        raised: Whether the alarm is on: it was raised, and no evidence since says that the network is the better one.
+        followed: How much of the measurements' changes network and baseline follow, over the last calls.
         calls: What has happened so far.
 
     Example:
@@ -93,9 +100,10 @@ class Guarded:
         trusting: Trusting,
         limits: GuardLimits,
         scale: float,
+        usual: tuple[float, float] = (0.0, 0.0),
     ):
         self.estimator, self.baseline, self.judge, self.monitor = estimator, baseline, judge, monitor
-        self.trusting, self.limits, self.scale = trusting, limits, scale
+        self.trusting, self.limits, self.scale, self.usual = trusting, limits, scale, usual
         self.reset()
 
     def reset(self) -> None:
@@ -105,19 +113,19 @@ class Guarded:
         self.trust: Trust = self.trusting.start(self.scale)
         if self.judge is None:
             self.trust = self.trust._replace(network=1.0)
+        self.standing, self.raised, self.followed = Standing(), False, self.usual
 
     @property
     def alarmed(self) -> bool:
         """Whether the evidence against the network, or that observations are strange, has ever been enough."""
-        strange = self.watch is not None and bool(self.watch.alarmed)
-        return strange or self.trust.highest >= 1 / self.limits.alarm
+        return self._strange or self.trust.highest >= 1 / self.limits.alarm
 
     @property
     def condition(self) -> Condition:
-        """Fallback, where the baseline answers; else active or, once alarmed, "monitoring"."""
+        """Fallback, where the baseline answers; else active or, while the alarm is on, "monitoring"."""
         if self._weight < 0.5:
             return "fallback"
-        return "monitoring" if self.alarmed else "active"
+        return "monitoring" if self.raised else "active"
 
     @property
     def promise(self) -> str:
@@ -155,13 +163,14 @@ class Guarded:
         batch, rows = obs.y.shape[: obs.y.ndim - self.limits.axes], as_rows(obs, self.limits.axes)
         fit = self._fit(rows.y)
         rows = Observation.unchecked(rows.y.masked_fill(~torch.isfinite(rows.y), 0.0), rows.A, rows.noise_var)
-        network, beside = answers(self.estimator, rows), answers(self.baseline, rows)
+        beside = answers(self.baseline, rows)
+        network, strange = self._answered(rows, beside)
         gap = network.x - beside.x
         fit = fit & finite(gap) if network.var is None else fit & finite(gap) & finite(network.var)
         gap = torch.where(trailing(fit, gap), gap, 0.0)
         apart, radius = distance(gap), self.limits.radius * unit(beside)
         capped = apart > radius
-        weights = self._weights(rows, network, fit)
+        weights = self._weights(rows, (network, beside), strange, fit)
         w = trailing((weights * torch.where(capped, radius / apart, 1.0)).to(gap.real.dtype), gap)
         self._count(fit, capped, weights < 0.5)
         x = beside.x + w * gap
@@ -171,40 +180,85 @@ class Guarded:
             var = var.reshape(*batch, *var.shape[1:])
         return Estimate(x.reshape(*batch, *x.shape[1:]), var)
 
+    def _answered(self, rows: Observation, beside: Estimate) -> tuple[Estimate, Tensor | None]:
+        """The network's estimates and, with a monitor, the p-values of the observations: the network runs once."""
+        if self.monitor is None:
+            return answers(self.estimator, rows), None
+        said, strange = self.monitor.judged(rows)
+        var = None if said.var is None else said.var.reshape(beside.x.shape)
+        return Estimate(said.x.reshape(beside.x.shape), var).to(rows.y.device), strange
+
+    @property
+    def _strange(self) -> bool:
+        return self.watch is not None and bool(self.watch.alarmed)
+
     @property
     def _weight(self) -> float:
         """The network's weight in an estimate that nothing else keeps from it."""
-        return 0.0 if (self.limits.latch or self.judge is None) and self.alarmed else self.trust.network
+        if self._strange if self.judge is None else self.limits.latch and self.trust.highest >= 1 / self.limits.alarm:
+            return 0.0
+        return self.trust.network if self.limits.hysteresis is None else float(not self.standing.fallen)
 
     def _fit(self, y: Tensor) -> Tensor:
         """Which samples `(batch,)` are as measurements can be."""
         return finite(y) & (y != 0).flatten(1).any(-1) & (saturation(y) <= self.limits.saturated)
 
-    def _weights(self, rows: Observation, network: Estimate, fit: Tensor) -> Tensor:
+    def _weights(
+        self, rows: Observation, whole: tuple[Estimate, Estimate], strange: Tensor | None, fit: Tensor
+    ) -> Tensor:
         """The network's weight at each call, zero where it is not fit: `(batch,)`; calls that are judged move it."""
-        strange = None if self.monitor is None else self.monitor.p_values(rows, network)
         calls = range(self.calls.all, self.calls.all + len(rows.y))
         number = self.calls.all - self.calls.unfit + fit.cumsum(0) - 1  # of those that are fit
         judged = [] if self.judge is None else (fit & (number % self.limits.every == 0)).nonzero()[:, 0].tolist()
-        differences = dict(zip(judged, self._differences(rows, judged, calls)))
-        weights = []
+        differences = dict(zip(judged, self._differences(rows, whole, judged, calls)))
+        weights, changes, alarms = [], 0, 0
         for i in range(len(calls)):
+            before, on, seen = self._weight, self.raised, self._strange
             if i in differences:
                 self.trust = self.trusting.after(self.trust, differences[i])
             if self.watch is not None and strange is not None and fit[i]:
                 self.watch = self.watch.update(strange[i])
+            if self.limits.hysteresis is not None:
+                self.standing = self.limits.hysteresis.after(self.standing, self.trust.network)
+            self._raise_or_end(strange=self._strange and not seen)
             weights.append(self._weight)
-        self.calls = self.calls._replace(judged=self.calls.judged + len(judged))
+            changes += (before < 0.5) != (weights[-1] < 0.5)
+            alarms += self.raised and not on
+        self.calls = self.calls._replace(
+            judged=self.calls.judged + len(judged),
+            changes=self.calls.changes + changes,
+            alarms=self.calls.alarms + alarms,
+        )
         return torch.tensor(weights, dtype=torch.float64, device=fit.device) * fit
 
-    def _differences(self, rows: Observation, judged: list[int], calls: Sequence[int]) -> list[float]:
+    def _raise_or_end(self, *, strange: bool) -> None:
+        """Raise the alarm, or end it where the losses since say that the network is the better path after all."""
+        enough = 1 / self.limits.alarm
+        if not self.raised and (strange or self.trust.against >= enough):
+            self.raised, self.trust = True, self.trust.anew()
+        elif self.raised and self.judge is not None and self.trust.benign >= enough:
+            self.raised, self.trust = False, self.trust.anew()
+
+    def _differences(
+        self, rows: Observation, whole: tuple[Estimate, Estimate], judged: list[int], calls: Sequence[int]
+    ) -> list[float]:
         if self.judge is None or not judged:
             return []
         index = torch.tensor(judged, device=rows.y.device)
-        halves = self.judge.halves(rows[index], [calls[i] for i in judged])
-        return self.judge.differences(
-            halves, answers(self.estimator, halves.obs), answers(self.baseline, halves.obs)
-        ).tolist()
+        some, halves = rows[index], self.judge.halves(rows[index], [calls[i] for i in judged])
+        copy = answers(self.estimator, halves.obs), answers(self.baseline, halves.obs)
+        differences = self.judge.differences(halves, *copy)
+        if self.judge.noise == "claimed":
+            return differences.tolist()
+        network, beside = (Estimate(estimate.x[index]) for estimate in whole)
+        explained = self.judge.explained(some, halves, (network, beside), copy)
+        smooth = []
+        for pair in explained.shares.tolist():
+            kept = self.judge.memory
+            self.followed = tuple(kept * old + (1 - kept) * new for old, new in zip(self.followed, pair))  # pyrefly: ignore
+            smooth.append(self.followed)
+        shares = torch.tensor(smooth, dtype=explained.shares.dtype, device=index.device)
+        return (differences + explained._replace(shares=shares).correction()).tolist()
 
     def _count(self, fit: Tensor, capped: Tensor, in_fallback: Tensor) -> None:
         more = {"all": fit.numel(), "capped": capped, "unfit": ~fit, "in_fallback": in_fallback}
