@@ -20,6 +20,7 @@ from fanfold.guard.calibrated_variance import CalibratedVariance, calibrate_vari
 from fanfold.guard.conformal import Conformal, conformal
 from fanfold.guard.fallback import Guarded, Hysteresis, NoiseSplit, Trusting, guarded
 from fanfold.guard.lc2st import LC2ST, lc2st
+from fanfold.guard.learn_then_test import LearnThenTest, Switched, TriedSetting, learn_then_test
 from fanfold.guard.monitoring import (
     CusumWatch,
     MartingaleWatch,
@@ -81,6 +82,7 @@ __all__ = [
     "Hysteresis",
     "Interfered",
     "Interval",
+    "LearnThenTest",
     "MartingaleWatch",
     "Misbelieved",
     "Monitor",
@@ -96,7 +98,9 @@ __all__ = [
     "Share",
     "Shift",
     "ShiftTable",
+    "Switched",
     "TrainingGuard",
+    "TriedSetting",
     "Trusting",
     "UsualRange",
     "adapt",
@@ -111,6 +115,7 @@ __all__ = [
     "guarded",
     "interval_score",
     "lc2st",
+    "learn_then_test",
     "load_monitor",
     "mean_normalised_square",
     "monitor",

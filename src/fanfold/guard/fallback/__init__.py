@@ -1,9 +1,11 @@
 """Fallback: a network and a baseline beside it, weighed call by call without the truth."""
 
 from fanfold.guard.fallback.calibrating import guarded
-from fanfold.guard.fallback.guarded import Calls, Condition, Guarded, GuardLimits
+from fanfold.guard.fallback.guarded import Guarded
 from fanfold.guard.fallback.hysteresis import Hysteresis, Standing
+from fanfold.guard.fallback.limits import Calls, Condition, GuardLimits
 from fanfold.guard.fallback.noise_split import Explained, Halves, NoiseSplit
+from fanfold.guard.fallback.stepping import GuardStep
 from fanfold.guard.fallback.trust import Trust, Trusting
 
 __all__ = [
@@ -11,6 +13,7 @@ __all__ = [
     "Condition",
     "Explained",
     "GuardLimits",
+    "GuardStep",
     "Guarded",
     "Halves",
     "Hysteresis",

@@ -6,8 +6,9 @@ import torch
 
 from fanfold.core.settings import checks_arguments
 from fanfold.guard.answers import Pairs, answers, calibration_draws
-from fanfold.guard.fallback.guarded import Guarded, GuardLimits
+from fanfold.guard.fallback.guarded import Guarded
 from fanfold.guard.fallback.hysteresis import Hysteresis
+from fanfold.guard.fallback.limits import GuardLimits
 from fanfold.guard.fallback.noise_split import NoiseSplit
 from fanfold.guard.fallback.samples import distance, saturation, unit
 from fanfold.guard.fallback.trust import Trusting

@@ -1,57 +1,20 @@
 """A network that falls back to a baseline: never far from it in a call, never much worse over many calls."""
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fanfold.guard.answers import answers
-from fanfold.guard.fallback.hysteresis import Hysteresis, Standing
+from fanfold.guard.fallback.hysteresis import Standing
+from fanfold.guard.fallback.limits import Calls, Condition, GuardLimits
 from fanfold.guard.fallback.noise_split import NoiseSplit
 from fanfold.guard.fallback.samples import as_rows, distance, finite, saturation, trailing, unit
+from fanfold.guard.fallback.stepping import GuardStep
 from fanfold.guard.fallback.trust import Trust, Trusting
 from fanfold.guard.monitoring import Monitor
 from fanfold.measurements import takes_measurements
 from fanfold.observation import Estimate, Estimator, Observation
-
-Condition = Literal["active", "monitoring", "fallback"]
-
-
-class Calls(NamedTuple):
-    """What has happened so far, in calls, each of which is one sample.
-
-    Example:
-        >>> from fanfold.guard.fallback import Calls
-        >>> Calls().all
-        0
-    """
-
-    all: int = 0
-    judged: int = 0  # of these, the losses were compared
-    capped: int = 0  # the network was too far from the baseline
-    unfit: int = 0  # y was not finite, silent or saturated, or the network's estimate, or its variance, not finite
-    in_fallback: int = 0  # the baseline had the larger weight
-    changes: int = 0  # the larger weight went over to the other path
-    alarms: int = 0  # the alarm was raised
-
-
-class GuardLimits(NamedTuple):
-    """What a guarded estimator holds to; made by `guarded`.
-
-    Example:
-        >>> from fanfold.guard.fallback import GuardLimits
-        >>> GuardLimits(radius=1.0, saturated=0.1, every=1, alarm=0.001, latch=False).radius
-        1.0
-    """
-
-    radius: float  # of the ball around the baseline, in its claimed deviations; in units of x where it claims none
-    saturated: float  # share of the entries of y at its largest magnitude, above which y counts as saturated
-    every: int  # at which of the calls that are fit losses are compared
-    alarm: float  # chance of a false alarm, ever
-    latch: bool  # whether the alarm leaves the baseline alone
-    axes: int = 1  # of the measurements of one sample
-    hysteresis: Hysteresis | None = None  # which keeps to one path at a time; else both are weighed
 
 
 class Guarded:
@@ -141,6 +104,11 @@ class Guarded:
             return (
                 f"{text} Losses are not compared; the baseline answers once the monitor alarms. {self.monitor.promise}"
             )
+        if (rule := self.limits.hysteresis) is not None:
+            return (
+                f"{text} One path answers at a time: the baseline once the network's weight is {rule.leave:g} or less, for "
+                f"{rule.stay} calls at least. Nothing bounds what that loses over time."
+            )
         until = ", up to the alarm," if self.limits.latch else ""
         strange = "" if self.monitor is None else f" The monitor raises it too. {self.monitor.promise}"
         return (
@@ -151,6 +119,37 @@ class Guarded:
             f"{self.limits.alarm:g} at most, ever. Losses are those at the measurements, under A and the noise "
             f"variance of the observation: what A does not see is not judged.{strange}"
         )
+
+    @property
+    def remembered(self) -> dict[str, Tensor]:
+        """The two weights, and all else that the next call depends on, as numbers: what a program begins with."""
+        trust, last = self.trust, self.calls.all - self.calls.unfit
+        numbers = (
+            *(trust.scale, *trust.evidence, trust.highest, trust.judged, *trust.favour, trust.since),
+            *(*self.followed, self.standing.fallen, self.standing.remaining, self.raised, last),
+        )
+        weights = (trust.network, 1 - trust.network)
+        return {
+            "trust": torch.tensor(weights, dtype=torch.float64),
+            "memory": torch.tensor([float(number) for number in numbers], dtype=torch.float64),
+        }
+
+    def chance(self, obs: Observation, calls: Sequence[int]) -> dict[str, Tensor]:
+        """The noise that is added to y at these calls, which a program cannot draw: standard, circular, like y."""
+        return {} if self.judge is None else {"drawn": self.judge.drawn(obs, calls)}
+
+    def step(self) -> nn.Module:
+        """One call as a module that keeps nothing: `(obs, chance, remembered) -> (estimate, remembered)`.
+
+        Raises:
+            ValueError: If there is a monitor, whose p-values have no program.
+        """
+        if self.monitor is not None:
+            raise ValueError(
+                "a guarded estimator with a monitor has no program, as p-values are ranks among thousands of draws: pass "
+                "guarded(..., monitor=None), and monitor beside it."
+            )
+        return GuardStep(self.estimator, self.baseline, self.judge, self.trusting, self.limits)
 
     @takes_measurements
     @torch.no_grad()

@@ -118,10 +118,14 @@ class NoiseSplit(Checked):
         """
         if obs.noise_var is None:
             raise ValueError("splitting the noise needs its variance; pass noise_var in the observation.")
-        drawn = [circular(obs.y[0].shape, generator_of(self.seed, Stream.SPLIT, n), obs.y.dtype) for n in calls]
-        v = torch.stack(drawn).to(obs.y.device) * obs.noise_var.sqrt()
+        v = self.drawn(obs, calls) * obs.noise_var.sqrt()
         a = self.fraction
         return Halves(Observation.unchecked(obs.y + a * v, obs.A, (1 + a * a) * obs.noise_var), obs.y - v / a)
+
+    def drawn(self, obs: Observation, calls: Sequence[int]) -> Tensor:
+        """The standard noise of some calls, like y; that of each is drawn by its number alone."""
+        each = [circular(obs.y[0].shape, generator_of(self.seed, Stream.SPLIT, n), obs.y.dtype) for n in calls]
+        return torch.stack(each).to(obs.y.device)
 
     def differences(self, halves: Halves, network: Estimate, baseline: Estimate) -> Tensor:
         """`‖A x_network - y₂‖² - ‖A x_baseline - y₂‖²` of each sample, in double precision: `(batch,)`."""
@@ -151,7 +155,7 @@ class NoiseSplit(Checked):
             residuals.append(power(y - seen).mean(axes))
             shares.append(((moved * added.conj()).real.sum(axes) / size).nan_to_num(0.0, 0.0, 0.0).clamp(0, 1))
         assert obs.noise_var is not None
-        var = obs.noise_var.to(residuals[0]).expand(len(y), *[1] * len(axes)).reshape(-1)
+        var = obs.noise_var.to(residuals[0]).expand(y.shape[0], *[1] * len(axes)).reshape(-1)
         return Explained(var, torch.stack(residuals, -1), torch.stack(shares, -1), y[0].numel())
 
     def measured(self, obs: Observation, x: Tensor) -> Tensor:
