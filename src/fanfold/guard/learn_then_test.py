@@ -99,8 +99,8 @@ class LearnThenTest(NamedTuple):
             )
         return (
             f"{len(self.proved)} of {len(self.settings)} settings have a risk of at most {self.at_most:g} in each of "
-            f"{cells} cells, all of them at once but for a chance of {self.delta:g}, from {self.samples} draws of each: it "
-            f"holds for these shifts and no others. The best has strength {self.best.strength:g} and threshold "
+            f"{cells} cells, all of them at once but for a chance of {self.delta:g}, from {self.samples} draws of each: "
+            f"it holds for these shifts and no others. The best has strength {self.best.strength:g} and threshold "
             f"{self.best.threshold:g}."
         )
 
@@ -228,7 +228,7 @@ def learn_then_test(
 
 
 def cells_p_values(losses: Tensor, at_most: float) -> Tensor:
-    """The p-value of "the mean loss is above the limit in some cell", losses `(settings, cells, draws)` -> `(settings,)`.
+    """P-values of "the mean loss is above the limit in some cell", losses `(settings, cells, draws)` -> `(settings,)`.
 
     That of each cell is the smaller of Hoeffding's and Bentkus' for means of independent numbers in [0, 1]; the
     hypothesis is a union, so that the largest of them is one for it (Berger, 1982).
