@@ -392,7 +392,7 @@ class Remembering(Protocol):
         ...
 
     def step(self) -> nn.Module:
-        """One call of streams side by side: `(obs, chance, remembered) -> (estimate, remembered)`, all `(streams, ...)`."""
+        """One call of streams side by side, `(streams, ...)`: `(obs, chance, remembered) -> (estimate, remembered)`."""
         ...
 
 

@@ -94,16 +94,16 @@ def guarded(
             "the baseline claims a variance of zero where the estimator says something else, so that no radius holds "
             "its error; pass one that claims none, lambda obs: ff.Estimate(baseline(obs).x)."
         )
-    scale, usual = 0.0, (0.0, 0.0)
+    scale, usual = 0.0, (0.0, 0.0, 0.0)
     if judge is not None:
         halves = judge.halves(obs, range(len(obs.y)))
         copy = answers(estimator, halves.obs), answers(baseline, halves.obs)
         differences = judge.differences(halves, *copy)
         if judge.noise == "measured":
             explained = judge.explained(obs, halves, (network, beside), copy)
-            shares = explained.shares.mean(0)
-            usual = shares[0].item(), shares[1].item()
-            differences = differences + explained._replace(shares=shares.expand(len(obs.y), 2)).correction()
+            traits = explained.traits.mean(0)
+            usual = tuple(traits.tolist())
+            differences = explained._replace(traits=traits.expand(len(obs.y), -1)).corrected(differences)
         check_finite("the difference of losses, of estimates from a copy of y with more noise,", differences)
         scale = differences.abs().mean().item()
         trusting = trusting or Trusting.of(differences.tolist())

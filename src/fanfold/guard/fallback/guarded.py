@@ -40,7 +40,7 @@ class Guarded:
         trust: What it has come to; the weight of the network, and the evidence against it.
         standing: Which path answers, where there is hysteresis.
         raised: Whether the alarm is on: it was raised, and no evidence since says that the network is the better one.
-        followed: How much of the measurements' changes network and baseline follow, over the last calls.
+        followed: How network and baseline follow measurements, over the last calls: `traits` of `Explained`.
         calls: What has happened so far.
 
     Example:
@@ -63,7 +63,7 @@ class Guarded:
         trusting: Trusting,
         limits: GuardLimits,
         scale: float,
-        usual: tuple[float, float] = (0.0, 0.0),
+        usual: tuple[float, ...] = (0.0, 0.0, 0.0),
     ):
         self.estimator, self.baseline, self.judge, self.monitor = estimator, baseline, judge, monitor
         self.trusting, self.limits, self.scale, self.usual = trusting, limits, scale, usual
@@ -106,8 +106,8 @@ class Guarded:
             )
         if (rule := self.limits.hysteresis) is not None:
             return (
-                f"{text} One path answers at a time: the baseline once the network's weight is {rule.leave:g} or less, for "
-                f"{rule.stay} calls at least. Nothing bounds what that loses over time."
+                f"{text} One path answers at a time: the baseline once the network's weight is {rule.leave:g} or less, "
+                f"for {rule.stay} calls at least. Nothing bounds what that loses over time."
             )
         until = ", up to the alarm," if self.limits.latch else ""
         strange = "" if self.monitor is None else f" The monitor raises it too. {self.monitor.promise}"
@@ -146,8 +146,8 @@ class Guarded:
         """
         if self.monitor is not None:
             raise ValueError(
-                "a guarded estimator with a monitor has no program, as p-values are ranks among thousands of draws: pass "
-                "guarded(..., monitor=None), and monitor beside it."
+                "a guarded estimator with a monitor has no program, as p-values are ranks among thousands of draws: "
+                "pass guarded(..., monitor=None), and monitor beside it."
             )
         return GuardStep(self.estimator, self.baseline, self.judge, self.trusting, self.limits)
 
@@ -251,13 +251,12 @@ class Guarded:
             return differences.tolist()
         network, beside = (Estimate(estimate.x[index]) for estimate in whole)
         explained = self.judge.explained(some, halves, (network, beside), copy)
-        smooth = []
-        for pair in explained.shares.tolist():
-            kept = self.judge.memory
-            self.followed = tuple(kept * old + (1 - kept) * new for old, new in zip(self.followed, pair))  # pyrefly: ignore
+        smooth, kept = [], self.judge.memory
+        for traits in explained.traits.tolist():
+            self.followed = tuple(kept * old + (1 - kept) * new for old, new in zip(self.followed, traits, strict=True))
             smooth.append(self.followed)
-        shares = torch.tensor(smooth, dtype=explained.shares.dtype, device=index.device)
-        return (differences + explained._replace(shares=shares).correction()).tolist()
+        traits = torch.tensor(smooth, dtype=explained.traits.dtype, device=index.device)
+        return explained._replace(traits=traits).corrected(differences).tolist()
 
     def _count(self, fit: Tensor, capped: Tensor, in_fallback: Tensor) -> None:
         more = {"all": fit.numel(), "capped": capped, "unfit": ~fit, "in_fallback": in_fallback}

@@ -25,6 +25,10 @@ from fanfold.observation import Estimate, Observation
 LEAST_LEFT = 0.05  # share of a change that an estimate leaves, below which a residual says nothing of the noise
 
 
+TOLERANCE = 1.2  # by which cross-validated residuals of two paths may differ, and be alike
+WIDEST = 20.0  # of the logarithms of ratios of residuals, as where one path follows y to the last bit
+
+
 class Halves(NamedTuple):
     """An observation in two, whose noises are independent; made by `NoiseSplit.halves`.
 
@@ -45,31 +49,47 @@ class Explained(NamedTuple):
     Example:
         >>> import torch
         >>> from fanfold.guard.fallback import Explained
-        >>> Explained(torch.ones(3), torch.ones(3, 2), torch.zeros(3, 2), 10).unclaimed().tolist()
+        >>> Explained(torch.ones(3), torch.ones(3, 2), torch.zeros(3, 3), 10).unclaimed.tolist()
         [0.0, 0.0, 0.0]
     """
 
     noise_var: Tensor  # (batch,) that the observation claims
     residuals: Tensor  # (batch, 2) mean squares of `y - A x_hat`
-    shares: Tensor  # (batch, 2) of the measurements' changes, that `A x_hat` follows: D over the measurements
+    traits: Tensor  # (batch, 3) shares D over m of the measurements' changes that each follows, log ratio of residuals
     measurements: int
 
+    @property
     def unclaimed(self) -> Tensor:
         """The variance of noise beyond the claim, `(batch,)`: what the network leaves, as far as the baseline bears.
 
-        The network's share of the residual is noise if it is right. If it errs, it takes its own error for noise; but
-        the noise is no more than what the baseline would leave of a measurement that it was not given, by generalised
+        What the network leaves is noise if it is right. If it errs, it takes its error for noise; but the noise is no
+        more than what the baseline would leave of a measurement that it was not given, by generalised
         cross-validation (Golub, Heath & Wahba, 1979).
         """
-        left = 1 - self.shares.clamp(0, 1 - LEAST_LEFT)
+        left = self._left
         of_network = self.residuals[:, 0] / left[:, 0]
-        most = self.residuals[:, 1] / left[:, 1].square()
-        return (torch.minimum(of_network, most) - self.noise_var).clamp_min(0)
+        return (torch.minimum(of_network, self._most) - self.noise_var).clamp_min(0)
 
-    def correction(self) -> Tensor:
-        """What a difference of losses lacks where noise is not claimed, `(batch,)`: 2 e (D_network - D_baseline)."""
-        apart = self.shares[:, 0] - self.shares[:, 1]
-        return 2 * self.measurements * self.unclaimed() * apart
+    def corrected(self, differences: Tensor) -> Tensor:
+        """Differences of losses, `(batch,)`, with the noise that nothing claims: `d + 2 e (D_network - D_baseline)`.
+
+        Where that speaks for the network, it counts as far as the network would also leave less of measurements that it
+        was not given, by cross-validation, which is exact to `TOLERANCE`.
+        """
+        m = self.measurements
+        moved = differences + 2 * m * self.unclaimed * (self.traits[:, 0] - self.traits[:, 1])
+        left = self._left
+        ratio = self.traits[:, 2].exp() * (left[:, 1] / left[:, 0]).square()
+        kept_out = m * self._most * (ratio / TOLERANCE - 1)
+        return torch.where(moved < differences, torch.minimum(differences, torch.maximum(moved, kept_out)), moved)
+
+    @property
+    def _left(self) -> Tensor:
+        return 1 - self.traits[:, :2].clamp(0, 1 - LEAST_LEFT)
+
+    @property
+    def _most(self) -> Tensor:
+        return self.residuals[:, 1] / self._left[:, 1].square()
 
 
 @dataclass(frozen=True)
@@ -98,7 +118,7 @@ class NoiseSplit(Checked):
     fraction: float = 0.5  # deviation of the added noise over that of the noise; less is a noisier judge
     seed: int = 0  # of the added noise
     noise: Literal["measured", "claimed"] = "measured"  # what the noise is taken to be; at least what is claimed
-    memory: float = 0.9  # of the shares that estimates follow, that is kept from call to call
+    memory: float = 0.95  # of how both paths follow measurements, that is kept from call to call
 
     def __post_init__(self):
         if not 0 < self.fraction < float("inf"):
@@ -156,7 +176,10 @@ class NoiseSplit(Checked):
             shares.append(((moved * added.conj()).real.sum(axes) / size).nan_to_num(0.0, 0.0, 0.0).clamp(0, 1))
         assert obs.noise_var is not None
         var = obs.noise_var.to(residuals[0]).expand(y.shape[0], *[1] * len(axes)).reshape(-1)
-        return Explained(var, torch.stack(residuals, -1), torch.stack(shares, -1), y[0].numel())
+        tiny = torch.finfo(torch.float64).tiny
+        ratio = residuals[0].clamp_min(tiny).log() - residuals[1].clamp_min(tiny).log()
+        traits = torch.stack([*shares, ratio.nan_to_num(WIDEST).clamp(-WIDEST, WIDEST)], -1)
+        return Explained(var, torch.stack(residuals, -1), traits, y[0].numel())
 
     def measured(self, obs: Observation, x: Tensor) -> Tensor:
         """What an estimate says of the measurements; without an operator, it is of what y is."""

@@ -1,6 +1,6 @@
 """One call of a guarded estimator as tensors alone, with all that it remembers going in and coming out: what exports.
 
-The same rule as `Guarded` and `Trusting`, for as many streams side by side as there are samples; tests hold both to one.
+The same rule as `Guarded` and `Trusting`, for as many streams side by side as there are samples; tests compare both.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ LENGTHS = {  # of what is remembered beside the weights, in this order
     "judged": 1,
     "favour": len(STAKES),
     "since": 1,
-    "followed": 2,
+    "followed": 3,
     "fallen": 1,
     "remaining": 1,
     "raised": 1,
@@ -71,7 +71,7 @@ class GuardStep(nn.Module):
         Args:
             obs: The measurements `(streams, ...)`.
             chance: `drawn`, standard circular noise like y, where losses are compared.
-            remembered: `trust`, `(streams, 2)`, of network and baseline, and `memory`, `(streams, 16)`.
+            remembered: `trust`, `(streams, 2)`, of network and baseline, and `memory`, `(streams, 17)`.
         """
         weights, parts = remembered["trust"].double(), _parts(remembered["memory"].double())
         fit = finite(obs.y) & (obs.y != 0).flatten(1).any(-1) & (saturation(obs.y) <= self.limits.saturated)
@@ -108,7 +108,7 @@ class GuardStep(nn.Module):
     def _difference(
         self, rows: Observation, drawn: Tensor, whole: tuple[Estimate, Estimate], followed: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """How much both paths follow over the last calls, `(streams, 2)`, and the difference of losses `(streams, 1)`."""
+        """How both paths follow over the last calls, `(streams, 3)`, and the difference of losses `(streams, 1)`."""
         judge = self.judge
         assert judge is not None and rows.noise_var is not None
         v, a = drawn * rows.noise_var.sqrt(), judge.fraction
@@ -118,8 +118,8 @@ class GuardStep(nn.Module):
         difference = judge.differences(halves, *copy)
         if judge.noise == "measured":
             explained = judge.explained(rows, halves, whole, copy)
-            followed = judge.memory * followed + (1 - judge.memory) * explained.shares
-            difference = difference + explained._replace(shares=followed).correction()
+            followed = judge.memory * followed + (1 - judge.memory) * explained.traits
+            difference = explained._replace(traits=followed).corrected(difference)
         return followed, difference[:, None]
 
     def _trusted(self, network: Tensor, parts: Parts, difference: Tensor) -> tuple[Tensor, Parts]:
