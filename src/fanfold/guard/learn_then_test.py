@@ -99,9 +99,9 @@ class LearnThenTest(NamedTuple):
             )
         return (
             f"{len(self.proved)} of {len(self.settings)} settings have a risk of at most {self.at_most:g} in each of "
-            f"{cells} cells, all of them at once but for a chance of {self.delta:g}, from {self.samples} draws of each: "
-            f"it holds for these shifts and no others. The best has strength {self.best.strength:g} and threshold "
-            f"{self.best.threshold:g}."
+            f"{cells} cells, all of them at once but for a chance of {self.delta:g}, from {self.samples} draws of "
+            f"each: it holds for these shifts and no others. The best has strength {self.best.strength:g} and "
+            f"threshold {self.best.threshold:g}."
         )
 
 

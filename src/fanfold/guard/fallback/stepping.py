@@ -110,7 +110,8 @@ class GuardStep(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """How both paths follow over the last calls, `(streams, 3)`, and the difference of losses `(streams, 1)`."""
         judge = self.judge
-        assert judge is not None and rows.noise_var is not None
+        assert judge is not None
+        assert rows.noise_var is not None
         v, a = drawn * rows.noise_var.sqrt(), judge.fraction
         more = Observation.unchecked(rows.y + a * v, rows.A, (1 + a * a) * rows.noise_var)
         halves = Halves(more, rows.y - v / a)
