@@ -281,6 +281,51 @@ def test_channels_move_faster_and_spread_wider_where_their_source_says_how():
     assert all(layout == UMI.layout for layout in scenarios)
 
 
+STILL = ["rayleigh", "kronecker", "kronecker:frequency=0.8,space=0.5x0.5x0.2", "rician:frequency=0.9"]
+
+
+@pytest.mark.parametrize("source", STILL)
+def test_sources_that_stand_still_move_and_spread_where_that_can_be_said(source):
+    """Doppler over symbols alone, with the correlations of before; a delay spread for a correlation over frequency."""
+    axes = "array=2x2x2,subcarriers=12,symbols=3"
+    problem = ff.problems.OFDMChannel(f"{source}{',' if ':' in source else ':'}{axes}", "comb-2")
+    moved = {s.name: s.problem.channels for s in shifts(problem) if s.family in ("Doppler", "delay spread")}
+    before = problem.channels.correlations()
+    fast = [channels for name, channels in moved.items() if "m/s" in name]
+    assert len(fast) == (0 if source.startswith("rician") else 3)
+    for channels in fast:
+        *space, time, frequency = channels.correlations()
+        assert all(torch.allclose(a, b) for a, b in zip([*space, frequency], [*before[:-2], before[-1]], strict=True))
+        assert time[0, 1].real < 1
+    spreads = [channels.correlations()[-1][0, 1].abs().item() for name, channels in moved.items() if " ns" in name]
+    if source != "rayleigh":
+        shorter, longer = spreads
+        assert longer < before[-1][0, 1].abs() < shorter < 1
+    assert not [s for s in shifts(problem.shifted(source=f"kronecker:{axes[:-1]}1")) if s.family == "Doppler"]
+
+
+def test_the_standards_places_are_shifts_where_they_can_be_drawn():
+    pytest.importorskip("sionna")
+    named = {s.severity: s.problem for s in shifts(UMI) if s.family == "scenario" and "38.901" in s.severity}
+    assert set(named) == {f"{model} of TR 38.901" for model in ("uma", "inh", "cdl-c", "cdl-d")}
+    assert all(problem.layout == UMI.layout for problem in named.values())
+    x, _ = drawn(named["cdl-c of TR 38.901"], 4)
+    assert power(x).mean().item() == pytest.approx(1, abs=1e-5)
+    profile = ff.problems.OFDMChannel("tr38901:model=cdl-c,array=2x2x2,subcarriers=12,symbols=2,spacing_khz=60")
+    moved = [(s.family, s.problem.channels) for s in shifts(profile) if s.family in ("Doppler", "delay spread")]
+    assert [c.speed_mps for family, c in moved if family == "Doppler"] == [10.0, 30.0, 100.0]
+    assert [round(c.delay_spread_ns) for family, c in moved if family == "delay spread"] == [33, 300]
+    assert all(c.layout == profile.layout for _, c in moved)
+
+
+def test_without_the_package_that_draws_them_the_standards_places_are_no_shifts(monkeypatch):
+    def missing(self):
+        raise ImportError
+
+    monkeypatch.setattr(ff.propagation.TR38901, "versions", missing)
+    assert not [s for s in shifts(UMI) if "38.901" in s.severity]
+
+
 def test_the_untouched_families_of_sparse_recovery_are_two():
     assert {s.family for s in shifts(SPARSE) if s.untouched} == {"correlation", "calibration drift"}
 

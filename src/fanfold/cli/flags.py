@@ -218,7 +218,9 @@ def _(settings: QuantisedSettings) -> Any:
 
 @chosen_for.register
 def _(settings: RecalibratedSettings) -> Any:
-    raise ValueError("the network is a recalibrated one, which `fanfold adapt` made of another: take the config of that.")
+    raise ValueError(
+        "the network is a recalibrated one, which `fanfold adapt` made of another: take the config of that."
+    )
 
 
 def _name_of(algorithm: Algorithm) -> str:

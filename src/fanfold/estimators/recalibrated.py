@@ -4,12 +4,12 @@ The error of A is corrected by what the network says first, one step of defect c
 """
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fanfold.core.abilities import ability, offers
+from fanfold.core.abilities import ability
 from fanfold.core.settings import Checked
 from fanfold.estimators.base import Kept, ScaleAware, Settings
 from fanfold.measurements import in_full_precision, takes_measurements

@@ -1,8 +1,8 @@
 """Adapting a trained network to where it is used: from few pairs, or from measurements alone; never for the worse.
 
-What changes is chosen by draws that nothing learned from: the receiver that measurements are corrected for, how far what
-was learned counts (`strength`), a few numbers, or all weights. Measurements alone choose the strength, by the half of their noise that the network did not
-see: Oliveira, Lei & Tibshirani (2021), section 2.
+What changes is chosen by draws that nothing learned from: the receiver that measurements are corrected for, how far
+what was learned counts (`strength`), a few numbers, or all weights. Measurements alone choose the strength, by the half
+of their noise that the network did not see: Oliveira, Lei & Tibshirani (2021), section 2.
 """
 
 import copy
@@ -61,9 +61,9 @@ def adapt(network: nn.Module, draws: Pairs | Observation, *, held_out: float = 0
 
     With x, what has changed of the receiver is estimated first: the noise variance, a gain (and phase) of each
     measurement, an error of A. Where that helps, the network is put behind it (`Recalibrated`), and the rest is tried
-    from there: the strength, a few numbers or all weights change. A candidate counts as better where the loss of held-out
-    samples falls by two standard errors, and the sum of their squared errors falls too: the loss is the logarithm of a
-    sample's squared error, or the network's own. Where the model is linear, sums of two pairs are pairs again: they
+    from there: the strength, a few numbers or all weights change. A candidate counts as better where the loss of
+    held-out samples falls by two standard errors, and the sum of their squared errors falls too: the loss is the
+    logarithm of a sample's squared error, or the network's own. Where the model is linear, sums of two pairs are pairs again: they
     teach and judge too, since few samples do not show that a network errs without bounds on one in a thousand. Then
     either loss may fall surely, that of pairs or that of pairs with their sums, and the other must not rise.
 

@@ -12,7 +12,6 @@ from torch import Tensor
 from fanfold.core.precision import double
 from fanfold.core.units import power
 from fanfold.estimators import ReceiverModel
-from fanfold.linops import LinearOperator
 from fanfold.observation import Observation
 
 MOST_ENTRIES = 2**20  # of an error of A
@@ -71,7 +70,9 @@ def fitted_gains(y: Tensor, z: Tensor) -> Tensor:
 
 
 def fitted_error(x: Tensor, left: Tensor) -> tuple[Tensor | None, Tensor]:
-    """An error E of the operator, `(m, n)`, and the variance of what it leaves of new draws; None if it explains little.
+    """An error E of the operator, `(m, n)`, and the variance of what it leaves of new draws.
+
+    E is None where it explains little.
 
     Args:
         x: The signals, `(samples, n)`.
