@@ -422,7 +422,27 @@ def test_a_network_that_gives_no_number_is_infinitely_bad_and_the_table_says_so(
     assert all(cell.risk.value == math.inf and cell.harmful for cell in table.cells)
 
 
+def test_a_specialist_is_as_good_as_the_network_and_better_where_there_is_something_to_learn():
+    ista = ff.algorithms.ISTA(lam=0.05)
+    net = ff.unfold(ista, SPARSE, 4, {"step": "per-layer", "threshold": "per-layer"})
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    cells = [s for s in shifts(SPARSE) if s.family == "gain"]
+    table = shift_table(net, SPARSE, baseline=SAFE, peers={}, cells=cells, calls=500, specialist_steps=30)
+    gains = [cell.network_db - cell.specialist_db for cell in table.cells]
+    assert max(gains) > 0.1
+    assert min(gains) > -0.1  # the best step is chosen by other draws than these 500
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    assert "specialist_db" in table.table.columns
+    alone = shift_table(net, SPARSE, baseline=SAFE, peers={}, cells=cells[:1], calls=10)
+    assert "specialist_db" not in alone.table.columns
+    assert all(cell.specialist_db is None for cell in alone.cells)
+
+
 def test_the_table_refuses_what_it_cannot_compare():
+    with pytest.raises(ValueError, match="specialist_steps is -1"):
+        shift_table(NET, SPARSE, baseline=SAFE, peers={}, calls=10, specialist_steps=-1)
+    with pytest.raises(ValueError, match="Iterated has nothing to learn, so it has no specialists"):
+        shift_table(NET, SPARSE, baseline=SAFE, peers={}, calls=10, specialist_steps=5)
     with pytest.raises(ValueError, match="nothing to compare"):
         shift_table(NET, SPARSE, peers={}, calls=10)
     with pytest.raises(ValueError, match="calls is 1"):

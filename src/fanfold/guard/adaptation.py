@@ -63,9 +63,10 @@ def adapt(network: nn.Module, draws: Pairs | Observation, *, held_out: float = 0
     measurement, an error of A. Where that helps, the network is put behind it (`Recalibrated`), and the rest is tried
     from there: the strength, a few numbers or all weights change. A candidate counts as better where the loss of
     held-out samples falls by two standard errors, and the sum of their squared errors falls too: the loss is the
-    logarithm of a sample's squared error, or the network's own. Where the model is linear, sums of two pairs are pairs again: they
-    teach and judge too, since few samples do not show that a network errs without bounds on one in a thousand. Then
-    either loss may fall surely, that of pairs or that of pairs with their sums, and the other must not rise.
+    logarithm of a sample's squared error, or the network's own. Where the model is linear, sums of two pairs are pairs
+    again: they teach and judge too, since few samples do not show that a network errs without bounds on one in a
+    thousand. Then either loss may fall surely, that of pairs or that of pairs with their sums, and the other must not
+    rise.
 
     Without x the strength alone changes, and only where the network errs more at the measurements than silence would:
     less than that says little of x, of which they see a part. Nothing is learned, so that all samples decide.
