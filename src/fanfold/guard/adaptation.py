@@ -60,8 +60,8 @@ def adapt(network: nn.Module, draws: Pairs | Observation, *, held_out: float = 0
     """Adapt a copy of a network to draws of another place; the one that came is never changed.
 
     With x, what has changed of the receiver is estimated first: the noise variance, a gain (and phase) of each
-    measurement, an error of A. Where that helps, the network is put behind it (`Recalibrated`), and the rest is tried
-    from there: the strength, a few numbers or all weights change. A candidate counts as better where the loss of
+    measurement, an error of A. Where that helps, the network is put behind it (`Recalibrated`). The strength, a few
+    numbers or all weights change, of the network by itself and of that behind its receiver. A candidate counts as better where the loss of
     held-out samples falls by two standard errors, and the sum of their squared errors falls too: the loss is the
     logarithm of a sample's squared error, or the network's own. Where the model is linear, sums of two pairs are pairs
     again: they teach and judge too, since few samples do not show that a network errs without bounds on one in a
@@ -137,14 +137,15 @@ def _check(network: nn.Module, x: Tensor | None, obs: Observation, held_out: flo
 
 
 def _by_pairs(network: nn.Module, lessons: OfPairs, judge: OfPairs) -> Adaptation:
-    """The best of all candidates: first another receiver, then, behind the best one, another network."""
+    """The best of all candidates: another receiver; another network; and another network behind the best receiver."""
     contest = _Contest(network, judge)
     for level, receiver in receivers_of(lessons.x, lessons.obs):
         contest.enter(level, network, judge.through(receiver), receiver)
-    before, receiver = contest.level, contest.receiver
-    for level, candidate in _candidates(network, lessons.through(receiver)):
-        named = level if receiver is None else f"{before}, then {level}"
-        contest.enter(named, candidate, judge.through(receiver), receiver)
+    before, chosen = contest.level, contest.receiver
+    for receiver in (None,) if chosen is None else (None, chosen):
+        for level, candidate in _candidates(network, lessons.through(receiver)):
+            named = level if receiver is None else f"{before}, then {level}"
+            contest.enter(named, candidate, judge.through(receiver), receiver)
     return contest.adaptation()
 
 

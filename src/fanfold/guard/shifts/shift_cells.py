@@ -114,8 +114,8 @@ class ShiftCell:
 
 
 SHOWN = (
-    "family", "severity", "network_db", "baseline_db", "guarded_db", "specialist_db", "limit_db", "risk", "guarded_risk", "detected",
-    "alarmed_after", "in_fallback",
+    "family", "severity", "network_db", "baseline_db", "guarded_db", "specialist_db", "limit_db", "risk",
+    "guarded_risk", "detected", "alarmed_after", "in_fallback",
 )  # fmt: skip
 
 
