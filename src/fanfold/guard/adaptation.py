@@ -61,12 +61,12 @@ def adapt(network: nn.Module, draws: Pairs | Observation, *, held_out: float = 0
 
     With x, what has changed of the receiver is estimated first: the noise variance, a gain (and phase) of each
     measurement, an error of A. Where that helps, the network is put behind it (`Recalibrated`). The strength, a few
-    numbers or all weights change, of the network by itself and of that behind its receiver. A candidate counts as better where the loss of
-    held-out samples falls by two standard errors, and the sum of their squared errors falls too: the loss is the
-    logarithm of a sample's squared error, or the network's own. Where the model is linear, sums of two pairs are pairs
-    again: they teach and judge too, since few samples do not show that a network errs without bounds on one in a
-    thousand. Then either loss may fall surely, that of pairs or that of pairs with their sums, and the other must not
-    rise.
+    numbers or all weights change, of the network by itself and of that behind its receiver. A candidate counts as
+    better where the loss of held-out samples falls by two standard errors, and the sum of their squared errors falls
+    too: the loss is the logarithm of a sample's squared error, or the network's own. Where the model is linear, sums of
+    two pairs are pairs again: they teach and judge too, since few samples do not show that a network errs without
+    bounds on one in a thousand. Then either loss may fall surely, that of pairs or that of pairs with their sums, and
+    the other must not rise.
 
     Without x the strength alone changes, and only where the network errs more at the measurements than silence would:
     less than that says little of x, of which they see a part. Nothing is learned, so that all samples decide.
