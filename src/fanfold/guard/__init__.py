@@ -57,6 +57,7 @@ from fanfold.guard.shifts import (
 from fanfold.guard.sure import Risk, sure
 from fanfold.guard.tarp import TARP
 from fanfold.guard.unlike import TrainingGuard, UsualRange
+from fanfold.guard.weighted import WeightedConformal, weighted_conformal
 
 __all__ = [
     "LC2ST",
@@ -98,6 +99,7 @@ __all__ = [
     "TrainingGuard",
     "Trusting",
     "UsualRange",
+    "WeightedConformal",
     "adapt",
     "calibrate_variance",
     "calibration_curve",
@@ -123,6 +125,7 @@ __all__ = [
     "sure",
     "tarp",
     "uniform_histogram",
+    "weighted_conformal",
 ]
 
 
