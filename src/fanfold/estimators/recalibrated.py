@@ -11,12 +11,23 @@ from torch import Tensor, nn
 
 from fanfold.core.abilities import ability
 from fanfold.core.settings import Checked
-from fanfold.estimators.base import Kept, ScaleAware, Settings
+from fanfold.estimators.arrays.learned_responses import LearnedResponsesSettings
+from fanfold.estimators.base import Kept, ScaleAware
+from fanfold.estimators.fixed_point import QuantisedSettings
+from fanfold.estimators.imaging.one_phase import OnePhaseSettings
+from fanfold.estimators.imaging.settings import Imaging
+from fanfold.estimators.ofdm.adaptation import AdaptedSettings
+from fanfold.estimators.ofdm.adaptation import NetworkSettings as Channels
 from fanfold.measurements import in_full_precision, takes_measurements
 from fanfold.observation import Estimate, Estimator, Observation
 from fanfold.problems.base import Problem
+from fanfold.unfolding.equilibrium import EquilibriumSettings
 from fanfold.unfolding.unfold import UnfoldedSettings
 
+Linear = (  # settings of every network of measurements through one operator
+    Imaging | EquilibriumSettings | OnePhaseSettings | LearnedResponsesSettings | QuantisedSettings | Channels
+    | AdaptedSettings
+)  # fmt: skip
 PASSED_ON = ("strength", "operator", "fingerprint")  # what is the network's, if it has it
 
 
@@ -90,7 +101,9 @@ class RecalibratedSettings(Checked):
         torch.Size([20])
     """
 
-    within: Settings = field(default_factory=UnfoldedSettings)  # the network for the receiver as it was
+    within: "Linear | RecalibratedSettings" = field(
+        default_factory=UnfoldedSettings
+    )  # for the receiver as it was
     corrects: bool = False  # whether there is an error of A to correct
 
     def build(self, problem: Problem) -> "Recalibrated":
@@ -136,7 +149,9 @@ class Recalibrated(nn.Module):
         """The settings that build the network again; None where the one within has none."""
         kept = ability(self.within, Kept)
         settings = None if kept is None else kept.settings
-        return None if settings is None else RecalibratedSettings(settings, self.receiver.error is not None)
+        if not isinstance(settings, Linear | RecalibratedSettings):
+            return None
+        return RecalibratedSettings(settings, self.receiver.error is not None)
 
     @property
     def scale_equivariant(self) -> bool:
