@@ -101,9 +101,7 @@ class RecalibratedSettings(Checked):
         torch.Size([20])
     """
 
-    within: "Linear | RecalibratedSettings" = field(
-        default_factory=UnfoldedSettings
-    )  # for the receiver as it was
+    within: "Linear | RecalibratedSettings" = field(default_factory=UnfoldedSettings)  # for the receiver as it was
     corrects: bool = False  # whether there is an error of A to correct
 
     def build(self, problem: Problem) -> "Recalibrated":
