@@ -39,8 +39,8 @@ class Objective:
         self.estimator, self.training, self.world, self.conditions = estimator, training, world, conditions
         if training.nmse_over == "condition" and (conditions is None or training.simulations):
             raise ValueError(
-                "nmse_over='condition' takes a problem of several conditions, such as ff.problems.Broad, and fresh draws "
-                "at each step, simulations=0; pass 'sample' or 'batch'."
+                "nmse_over='condition' takes a problem of several conditions, such as ff.problems.Broad, and fresh "
+                "draws at each step, simulations=0; pass 'sample' or 'batch'."
             )
         self.self_judged = ability(estimator, SelfJudged) is not None
         if training.loss is not None and (self.self_judged or training.schedule == "lessons"):
