@@ -480,6 +480,8 @@ def test_a_run_says_what_shifts_do_to_it_and_its_page_shows_it(tmp_path, capsys)
     evaluate = ["evaluate", str(run), "--samples", "30", "--json"]
     assert cli.run([*evaluate, "--baseline", "zero"]) == 2
     assert "add --shifts" in capsys.readouterr().err
+    assert cli.run([*evaluate, "--specialist-steps", "5"]) == 2
+    assert "--specialist-steps 5 is for the cells of --shifts; add --shifts." in capsys.readouterr().err
     assert cli.run([*evaluate, "--shifts", "--baseline", "maximum likelyhood"]) == 2
     assert "Did you mean 'maximum likelihood'?" in capsys.readouterr().err
     assert cli.run([*evaluate, "--shifts", "--baseline", "exact posterior"]) == 0
