@@ -150,6 +150,7 @@ ROWS: dict[str, dict[str, Row]] = {
         "fading": of("tone", {"density": "uniform"}, n=2, snr_db=0.0, gain="rayleigh", density="raised-cosine"),
         "ranged": of("tone", {"show_noise": False}, n=3, snr_db=(0.0, 10.0)),
     },
+    "broad": {"": of("broad", {"importance": (1.0, 2.0)}, problem=SMALL, conditions={"snr_db": (10.0, 30.0)})},
     "varied": {"": of("varied", {"groups": 4}, problem=SMALL, ranges={"snr_db": (10.0, 30.0)})},
 }
 

@@ -215,6 +215,20 @@ def test_the_verb_keeps_a_run_of_its_own(run, tmp_path, monkeypatch, capsys, fla
     assert "exists; choose another run directory" in capsys.readouterr().err
 
 
+def test_the_verb_keeps_a_receiver_that_has_drifted(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    ff.save(trained(), "old", PROBLEM)
+    x, obs = draws(ff.guard.CalibrationDrift(PROBLEM, 3.0), 100, 1)
+    np.savez("few.npz", x=x.numpy(), y=obs.y.numpy(), noise_var=obs.noise_var.numpy())
+    assert cli.run(["adapt", "old", "--pairs", "few.npz", "--out", "new", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["level"].startswith("gains")
+    new, place = ff.load("new"), ff.guard.CalibrationDrift(PROBLEM, 3.0)
+    assert error_db(new, place) < error_db(trained(), place) - 1
+    np.save("y.npy", obs.y[:3].numpy())
+    assert cli.run(["apply", "new", "y.npy", "--alarm", "0"]) == 0
+    np.testing.assert_allclose(np.load("x_hat.npy"), new(obs[:3]).x.detach().numpy(), rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [

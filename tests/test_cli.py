@@ -264,7 +264,7 @@ def test_every_registered_problem_and_algorithm_is_a_subcommand(capsys):
 
     assert cli.run(["train", "--help"]) == 0
     shown = capsys.readouterr().out
-    of_others = {"unfolded", "equilibrium", "whole-numbers"}
+    of_others = {"unfolded", "equilibrium", "whole-numbers", "recalibrated"}
     for name in {*problems.REGISTRY, *algorithms.REGISTRY, *estimators.REGISTRY} - of_others:
         assert f"• {name}" in shown
 

@@ -33,6 +33,7 @@ LINEAR = LinearGaussian(n=2, m=3)
 CHANNELS = OFDMChannel("umi", "comb-4", snr_db=10.0)
 STEPS = {"step": "per-layer", "threshold": "tied"}
 UNFOLDED_CP = estimators.UnfoldedSettings(LISTACP(0.05), 3, {"W": "per-layer", "threshold": "tied"})
+UNFOLDED_ISTA = estimators.UnfoldedSettings(ISTA(0.05), 3, STEPS)
 MAPS = estimators.ThresholdMapFISTASettings(FISTA(0.02), 2, width=4, depth=2)
 
 
@@ -61,6 +62,7 @@ ROWS = {
     "neural": Case(LINEAR, estimators.NeuralSettings("gaussian", 2, width=8), SINGLE),
     "flow-posterior": Case(LINEAR, estimators.FlowPosteriorSettings(transforms=2, width=8), SINGLE),
     "whole-numbers": Case(SPARSE, estimators.QuantisedSettings(UNFOLDED_CP, "w16a16"), DOUBLE),
+    "recalibrated": Case(SPARSE, estimators.RecalibratedSettings(UNFOLDED_ISTA, corrects=True), DOUBLE),
 }
 OFDM_ROWS = {  # which all measure the scale
     "beam-mixer": Case(CHANNELS, ofdm.MixerSettings(8, 6, 1, 6, 16, 16), SINGLE),
@@ -185,6 +187,8 @@ def test_networks_of_the_users_own_parts_say_that_they_have_no_settings(name):
 
 # Estimates
 
+REFUSALS = r"another operator|made for scenes|takes the 6 pilots|of 42 elements|gains are of"
+
 
 @every
 def test_samples_do_not_see_each_other(name):
@@ -282,7 +286,7 @@ def test_half_precision_is_computed_in_single(name, half):
     estimate = answer(lambda: net(Observation(obs.y.to(kind), A, obs.noise_var)))
     if isinstance(estimate, str):  # within these is a network whose operator is made of the one that came
         assert "belongs to another operator" in estimate
-        assert name in ("one-phase", "learned-responses")
+        assert name in ("one-phase", "learned-responses", "recalibrated")
         return
     if isinstance(net, unfolding.Unfolded | estimators.QuantisedNetwork):
         assert obs.A is not None
@@ -302,7 +306,7 @@ def test_measurements_of_another_shape_are_refused_by_a_sentence(name):
         made(name)(Observation(obs.y[..., :-1], None, obs.noise_var))
     if obs.A is not None:
         other = Dense(obs.A.matrix()[:-1, :-1])
-        with pytest.raises(ValueError, match=r"another operator|made for scenes|takes the 6 pilots|of 42 elements"):
+        with pytest.raises(ValueError, match=REFUSALS):
             made(name)(Observation(obs.y[..., :-1], other, obs.noise_var))
 
 

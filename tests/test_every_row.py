@@ -118,7 +118,7 @@ def killed_while_training(words: list[str], path: Path) -> None:
 
 
 def test_every_row_is_walked():
-    of_others = {"whole-numbers"}  # which is made of another row's run: tests/test_quantised.py walks it
+    of_others = {"whole-numbers", "recalibrated"}  # made of other rows' runs: in test_quantised.py and test_adapt.py
     assert set(WORDS) == set(estimators.REGISTRY) - of_others
 
 

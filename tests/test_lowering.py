@@ -34,8 +34,9 @@ CHANNELS = ff.problems.OFDMChannel("kronecker:array=2x2x2,subcarriers=12,delay_s
 LINEAR = ff.problems.LinearGaussian(n=2, m=3)
 MAPS = estimators.ThresholdMapFISTASettings(FISTA(0.02), 1, width=4, depth=2)
 MIXER = ofdm.MixerSettings(6, 6, 1, 6, 8, 12)
+UNFOLDED = estimators.UnfoldedSettings(ISTA(0.05), 2, {"step": "per-layer", "threshold": "tied"})
 ROWS = {  # of the registry of what trains
-    "unfolded": (SPARSE, estimators.UnfoldedSettings(ISTA(0.05), 2, {"step": "per-layer", "threshold": "tied"})),
+    "unfolded": (SPARSE, UNFOLDED),
     "equilibrium": (SPARSE, estimators.EquilibriumSettings(ISTA(1.0), {"threshold": "tied"}, 1e-3)),
     "hybrid-oamp": (IMAGING, estimators.HybridOAMPSettings(OAMP(), 1, {"damping": "tied"}, width=4)),
     "hybrid-ep": (IMAGING, estimators.HybridEPSettings(EP(BernoulliGaussian()), 1, width=4, reach=1)),
@@ -56,6 +57,7 @@ ROWS = {  # of the registry of what trains
     "beam-delay-oamp": (CHANNELS, ofdm.OAMPSettings(1, 8, 3)),
     "learned-filters": (CHANNELS, ofdm.FilterSettings(2, 2, 6, 1, 4, 8, 2)),
     "adapted": (CHANNELS, ofdm.AdaptedSettings(MIXER)),
+    "recalibrated": (SPARSE, estimators.RecalibratedSettings(UNFOLDED, corrects=True)),
 }
 OTHERWISE = {"whole-numbers"}  # leaves as an integer program
 OTHERS = {  # other corrections and outputs of the same rows

@@ -281,6 +281,51 @@ def test_channels_move_faster_and_spread_wider_where_their_source_says_how():
     assert all(layout == UMI.layout for layout in scenarios)
 
 
+STILL = ["rayleigh", "kronecker", "kronecker:frequency=0.8,space=0.5x0.5x0.2", "rician:frequency=0.9"]
+
+
+@pytest.mark.parametrize("source", STILL)
+def test_sources_that_stand_still_move_and_spread_where_that_can_be_said(source):
+    """Doppler over symbols alone, with the correlations of before; a delay spread for a correlation over frequency."""
+    axes = "array=2x2x2,subcarriers=12,symbols=3"
+    problem = ff.problems.OFDMChannel(f"{source}{',' if ':' in source else ':'}{axes}", "comb-2")
+    moved = {s.name: s.problem.channels for s in shifts(problem) if s.family in ("Doppler", "delay spread")}
+    before = problem.channels.correlations()
+    fast = [channels for name, channels in moved.items() if "m/s" in name]
+    assert len(fast) == (0 if source.startswith("rician") else 3)
+    for channels in fast:
+        *space, time, frequency = channels.correlations()
+        assert all(torch.allclose(a, b) for a, b in zip([*space, frequency], [*before[:-2], before[-1]], strict=True))
+        assert time[0, 1].real < 1
+    spreads = [channels.correlations()[-1][0, 1].abs().item() for name, channels in moved.items() if " ns" in name]
+    if source != "rayleigh":
+        shorter, longer = spreads
+        assert longer < before[-1][0, 1].abs() < shorter < 1
+    assert not [s for s in shifts(problem.shifted(source=f"kronecker:{axes[:-1]}1")) if s.family == "Doppler"]
+
+
+def test_the_standards_places_are_shifts_where_they_can_be_drawn():
+    pytest.importorskip("sionna")
+    named = {s.severity: s.problem for s in shifts(UMI) if s.family == "scenario" and "38.901" in s.severity}
+    assert set(named) == {f"{model} of TR 38.901" for model in ("uma", "inh", "cdl-c", "cdl-d")}
+    assert all(problem.layout == UMI.layout for problem in named.values())
+    x, _ = drawn(named["cdl-c of TR 38.901"], 4)
+    assert power(x).mean().item() == pytest.approx(1, abs=1e-5)
+    profile = ff.problems.OFDMChannel("tr38901:model=cdl-c,array=2x2x2,subcarriers=12,symbols=2,spacing_khz=60")
+    moved = [(s.family, s.problem.channels) for s in shifts(profile) if s.family in ("Doppler", "delay spread")]
+    assert [c.speed_mps for family, c in moved if family == "Doppler"] == [10.0, 30.0, 100.0]
+    assert [round(c.delay_spread_ns) for family, c in moved if family == "delay spread"] == [33, 300]
+    assert all(c.layout == profile.layout for _, c in moved)
+
+
+def test_without_the_package_that_draws_them_the_standards_places_are_no_shifts(monkeypatch):
+    def missing(self):
+        raise ImportError
+
+    monkeypatch.setattr(ff.propagation.TR38901, "versions", missing)
+    assert not [s for s in shifts(UMI) if "38.901" in s.severity]
+
+
 def test_the_untouched_families_of_sparse_recovery_are_two():
     assert {s.family for s in shifts(SPARSE) if s.untouched} == {"correlation", "calibration drift"}
 
@@ -377,7 +422,27 @@ def test_a_network_that_gives_no_number_is_infinitely_bad_and_the_table_says_so(
     assert all(cell.risk.value == math.inf and cell.harmful for cell in table.cells)
 
 
+def test_a_specialist_is_as_good_as_the_network_and_better_where_there_is_something_to_learn():
+    ista = ff.algorithms.ISTA(lam=0.05)
+    net = ff.unfold(ista, SPARSE, 4, {"step": "per-layer", "threshold": "per-layer"})
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    cells = [s for s in shifts(SPARSE) if s.family == "gain"]
+    table = shift_table(net, SPARSE, baseline=SAFE, peers={}, cells=cells, calls=500, specialist_steps=30)
+    gains = [cell.network_db - cell.specialist_db for cell in table.cells]
+    assert max(gains) > 0.1
+    assert min(gains) > -0.1  # the best step is chosen by other draws than these 500
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    assert "specialist_db" in table.table.columns
+    alone = shift_table(net, SPARSE, baseline=SAFE, peers={}, cells=cells[:1], calls=10)
+    assert "specialist_db" not in alone.table.columns
+    assert all(cell.specialist_db is None for cell in alone.cells)
+
+
 def test_the_table_refuses_what_it_cannot_compare():
+    with pytest.raises(ValueError, match="specialist_steps is -1"):
+        shift_table(NET, SPARSE, baseline=SAFE, peers={}, calls=10, specialist_steps=-1)
+    with pytest.raises(ValueError, match="Iterated has nothing to learn, so it has no specialists"):
+        shift_table(NET, SPARSE, baseline=SAFE, peers={}, calls=10, specialist_steps=5)
     with pytest.raises(ValueError, match="nothing to compare"):
         shift_table(NET, SPARSE, peers={}, calls=10)
     with pytest.raises(ValueError, match="calls is 1"):
@@ -415,6 +480,8 @@ def test_a_run_says_what_shifts_do_to_it_and_its_page_shows_it(tmp_path, capsys)
     evaluate = ["evaluate", str(run), "--samples", "30", "--json"]
     assert cli.run([*evaluate, "--baseline", "zero"]) == 2
     assert "add --shifts" in capsys.readouterr().err
+    assert cli.run([*evaluate, "--specialist-steps", "5"]) == 2
+    assert "--specialist-steps 5 is for the cells of --shifts; add --shifts." in capsys.readouterr().err
     assert cli.run([*evaluate, "--shifts", "--baseline", "maximum likelyhood"]) == 2
     assert "Did you mean 'maximum likelihood'?" in capsys.readouterr().err
     assert cli.run([*evaluate, "--shifts", "--baseline", "exact posterior"]) == 0

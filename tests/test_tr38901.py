@@ -14,6 +14,8 @@ from fanfold.adapters.sionna import SCENARIOS, _arrays, profile_paths, sionna_at
 from fanfold.propagation import Dataset, source_of
 from fanfold.propagation.drawing import draw_channels, shard_seed
 from fanfold.propagation.models import LIGHT
+from fanfold.propagation.settings import said
+from fanfold.propagation.sources import files_of_source
 from fanfold.propagation.statistics import delay_spread_ns
 from fanfold.propagation.tr38901 import MODELS, TR38901
 
@@ -191,3 +193,43 @@ def test_without_sionna_the_error_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "sionna.phy", None)
     with pytest.raises(ImportError, match=r"pip install 'fanfold\[channels\]'"):
         TR38901("umi").make(1, 0)
+
+
+# Drawn as they are asked for
+
+
+def test_a_source_of_the_standard_draws_as_it_is_asked():
+    source = source_of("tr38901:model=tdl-a,array=1x1x2,subcarriers=12,spacing_khz=60")
+    assert source.layout.spacing_hz == 60e3
+    one, two, other = (source.draw(3, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1))
+    assert one.shape == (3, 2, 1, 12)
+    assert torch.equal(one, two)
+    assert not torch.equal(one, other)
+    torch.testing.assert_close(one.abs().square().mean((1, 2, 3)), torch.ones(3))
+    assert files_of_source("tr38901:model=tdl-a,array=1x1x2 + umi") == []
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        TR38901(),
+        TR38901("cdl-c", symbols=4, speed_mps=(1e-7, 2.5), delay_spread_ns=33.3),
+        TR38901("uma", panels=(2, 1), spacing_khz=120, carrier_ghz=28.0, line_of_sight="force"),
+    ],
+)
+def test_a_name_says_all_settings(recipe):
+    assert source_of(f"tr38901:{said(recipe)}") == recipe
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("tr38901:modell=umi", "has no setting 'modell'"),
+        ("tr38901:model=umx", "unknown model 'umx'"),
+        ("tr38901:spacing_khz=31", "pass 15 or 30 or 60 or 120"),
+        ("tr38901:speed_mps=fast", "speed_mps is 'fast'"),
+    ],
+)
+def test_a_name_with_wrong_settings_is_refused(name, says):
+    with pytest.raises(ValueError, match=says):
+        source_of(name)

@@ -424,6 +424,7 @@ def paths_of(kind: type) -> Iterator[str]:
 NAMES = {
     "modulation": {"classes"},
     "varied": {"ranges"},
+    "broad": {"conditions"},
     "tone": {"estimate"},
     "time-delay": {"estimate"},
 }  # texts that are no paths

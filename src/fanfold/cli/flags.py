@@ -13,7 +13,7 @@ import tyro
 from fanfold import algorithms, estimators, problems
 from fanfold.algorithms import Algorithm
 from fanfold.cli.rules import Words
-from fanfold.estimators import QuantisedSettings
+from fanfold.estimators import QuantisedSettings, RecalibratedSettings
 from fanfold.training.settings import Training
 from fanfold.unfolding.equilibrium import EquilibriumSettings
 from fanfold.unfolding.unfold import UnfoldedSettings
@@ -73,8 +73,8 @@ def _choice_of(rows: Mapping[str, Any]) -> Any:
 
 
 UNFOLDINGS = {name: _unfolding(kind) for name, kind in algorithms.REGISTRY.items()}
-# rows that each algorithm's subcommand stands for, and the one that --quantise makes of another
-FROM_OTHERS = (UnfoldedSettings, EquilibriumSettings, QuantisedSettings)
+# rows that each algorithm's subcommand stands for, and those that --quantise and `adapt` make of others
+FROM_OTHERS = (UnfoldedSettings, EquilibriumSettings, QuantisedSettings, RecalibratedSettings)
 NETWORKS = UNFOLDINGS | {name: kind for name, kind in estimators.REGISTRY.items() if kind not in FROM_OTHERS}
 
 CHOICES = frozenset({*problems.REGISTRY, *NETWORKS, "draw", "info"})  # the words that choose what a verb works on
@@ -104,6 +104,13 @@ def _(settings: QuantisedSettings) -> Any:
     raise ValueError(
         f"the network is a quantised one, which is trained from another: take the config of that, and --quantise "
         f"{settings.widths}."
+    )
+
+
+@chosen_for.register
+def _(settings: RecalibratedSettings) -> Any:
+    raise ValueError(
+        "the network is a recalibrated one, which `fanfold adapt` made of another: take the config of that."
     )
 
 

@@ -29,6 +29,7 @@ def shifts_of_run(
     *,
     samples: int,
     named: str | None = None,
+    specialist_steps: int = 0,
 ) -> ShiftTable:
     """What every shift does to the network of a run, to its peers and to the network guarded by one of them.
 
@@ -39,6 +40,7 @@ def shifts_of_run(
         peers: Its peers by name, itself among them or not.
         samples: Calls of each cell; peers see a fifth of them.
         named: The peer that is the baseline; the one that errs least without a shift if None.
+        specialist_steps: Steps that the network goes on training in each cell, for a specialist; none if 0.
 
     Raises:
         ValueError: If there is no peer, or none of that name.
@@ -60,6 +62,7 @@ def shifts_of_run(
         monitor=usual,
         calls=samples,
         samples=few,
+        specialist_steps=specialist_steps,
         on_cell=_say_measured,
     )
 

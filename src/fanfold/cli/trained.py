@@ -81,6 +81,7 @@ def evaluate(
     learning_curve: bool = False,
     shifts: bool = False,
     baseline: str | None = None,
+    specialist_steps: int = 0,
 ) -> Result:
     """Error of a trained run on fresh draws, against its untrained self and its peers, with the limits.
 
@@ -97,7 +98,11 @@ def evaluate(
         shifts: Also say what becomes of it in a world that has changed, shift by shift, guarded and not, and what a
             monitor sees of it; the run's page shows it from then on.
         baseline: The peer that it falls back to there, and is compared with; the one that errs least if not given.
+        specialist_steps: With --shifts: so many steps a copy of the network goes on training under each shift, to show
+            what one that knew of it would reach; takes a training for each.
     """
+    if specialist_steps and not shifts:
+        raise ValueError(f"--specialist-steps {specialist_steps} is for the cells of --shifts; add --shifts.")
     if baseline is not None and not shifts:
         raise ValueError(f"--baseline {baseline} is the peer that --shifts compares with; add --shifts.")
     if out is not None:
@@ -118,7 +123,9 @@ def evaluate(
     show(table)
     result: dict[str, Any] = {"rows": table.rows}
     if shifts:
-        survived = shifts_of_run(stored, net, problem, peers, samples=samples, named=baseline)
+        survived = shifts_of_run(
+            stored, net, problem, peers, samples=samples, named=baseline, specialist_steps=specialist_steps
+        )
         stored.keep(SHIFTS, survived.as_dict())
         show(survived.table)
         note(survived.verdict)

@@ -26,6 +26,7 @@ from fanfold.estimators.posterior.flow_posterior import FlowPosterior, FlowPoste
 from fanfold.estimators.posterior.lone import Neural
 from fanfold.estimators.posterior.maximum_likelihood import MaximumAPosteriori, MaximumLikelihood
 from fanfold.estimators.posterior.neural import NeuralSettings, neural
+from fanfold.estimators.recalibrated import Recalibrated, RecalibratedSettings, ReceiverModel
 from fanfold.estimators.sparse import MCP, OMP, DebiasedLasso, Lasso
 from fanfold.unfolding.equilibrium import EquilibriumSettings
 from fanfold.unfolding.unfold import UnfoldedSettings
@@ -45,6 +46,7 @@ REGISTRY: dict[str, type] = {
     "neural": NeuralSettings,
     "flow-posterior": FlowPosteriorSettings,
     "whole-numbers": QuantisedSettings,
+    "recalibrated": RecalibratedSettings,
     **ofdm.REGISTRY,
 }
 
@@ -82,6 +84,9 @@ __all__ = [
     "OnePhaseSettings",
     "QuantisedNetwork",
     "QuantisedSettings",
+    "Recalibrated",
+    "RecalibratedSettings",
+    "ReceiverModel",
     "RootMUSIC",
     "SphereDecoder",
     "ThresholdMapFISTA",

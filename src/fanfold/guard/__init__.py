@@ -58,6 +58,7 @@ from fanfold.guard.shifts import (
 from fanfold.guard.sure import Risk, sure
 from fanfold.guard.tarp import TARP
 from fanfold.guard.unlike import TrainingGuard, UsualRange
+from fanfold.guard.weighted import WeightedConformal, weighted_conformal
 
 __all__ = [
     "LC2ST",
@@ -103,6 +104,7 @@ __all__ = [
     "TriedSetting",
     "Trusting",
     "UsualRange",
+    "WeightedConformal",
     "adapt",
     "calibrate_variance",
     "calibration_curve",
@@ -129,6 +131,7 @@ __all__ = [
     "sure",
     "tarp",
     "uniform_histogram",
+    "weighted_conformal",
 ]
 
 

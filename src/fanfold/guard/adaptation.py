@@ -1,8 +1,8 @@
 """Adapting a trained network to where it is used: from few pairs, or from measurements alone; never for the worse.
 
-How much is learned anew is chosen by draws that nothing learned from: how far what was learned counts (`strength`), a
-few numbers, or all weights. Measurements alone choose the strength, by the half of their noise that the network did not
-see: Oliveira, Lei & Tibshirani (2021), section 2.
+What changes is chosen by draws that nothing learned from: the receiver that measurements are corrected for, how far
+what was learned counts (`strength`), a few numbers, or all weights. Measurements alone choose the strength, by the half
+of their noise that the network did not see: Oliveira, Lei & Tibshirani (2021), section 2.
 """
 
 import copy
@@ -15,10 +15,12 @@ from torch import Tensor, nn
 from fanfold.core.abilities import ability, offers
 from fanfold.core.settings import checks_arguments
 from fanfold.core.table import Table
+from fanfold.estimators import Recalibrated, ReceiverModel
 from fanfold.estimators.base import Grouped, Restrainable, TrainedInRounds, device_of
 from fanfold.guard.adaptation_losses import OfMeasurements, OfPairs
 from fanfold.guard.answers import Pairs
 from fanfold.guard.fallback import NoiseSplit
+from fanfold.guard.recalibration import receivers_of
 from fanfold.observation import Observation, check_finite
 
 STRENGTHS = (0.0, 0.25, 0.5, 0.75)  # of what was learned
@@ -40,7 +42,7 @@ class Adaptation(NamedTuple):
     """
 
     network: nn.Module
-    level: str  # what changed: "nothing", "strength 0.5", "few numbers, 150 steps" or "all weights, 40 steps"
+    level: str  # what changed: "nothing", "gains", "strength 0.5", "few numbers, 150 steps", or two, joined by "then"
     gain: float  # by how much the loss fell on the draws that decide, in `unit`; 0 if nothing changed
     unit: str  # "dB" of the error, or "of its loss" for networks that judge themselves
     tried: Table  # a row for each candidate: `level`, `gain`, its `standard_error`, and whether it is `better`
@@ -57,11 +59,14 @@ class Adaptation(NamedTuple):
 def adapt(network: nn.Module, draws: Pairs | Observation, *, held_out: float = 0.3, seed: int = 0) -> Adaptation:
     """Adapt a copy of a network to draws of another place; the one that came is never changed.
 
-    With x, the strength, a few numbers or all weights change. A candidate counts as better where the loss of held-out
-    samples falls by two standard errors, and the sum of their squared errors falls too: the loss is the logarithm of a
-    sample's squared error, or the network's own. Where the model is linear, sums of two pairs are pairs again: they
-    teach and judge too, since few samples do not show that a network errs without bounds on one in a thousand. Then
-    either loss may fall surely, that of pairs or that of pairs with their sums, and the other must not rise.
+    With x, what has changed of the receiver is estimated first: the noise variance, a gain (and phase) of each
+    measurement, an error of A. Where that helps, the network is put behind it (`Recalibrated`). The strength, a few
+    numbers or all weights change, of the network by itself and of that behind its receiver. A candidate counts as
+    better where the loss of held-out samples falls by two standard errors, and the sum of their squared errors falls
+    too: the loss is the logarithm of a sample's squared error, or the network's own. Where the model is linear, sums of
+    two pairs are pairs again: they teach and judge too, since few samples do not show that a network errs without
+    bounds on one in a thousand. Then either loss may fall surely, that of pairs or that of pairs with their sums, and
+    the other must not rise.
 
     Without x the strength alone changes, and only where the network errs more at the measurements than silence would:
     less than that says little of x, of which they see a part. Nothing is learned, so that all samples decide.
@@ -94,11 +99,13 @@ def adapt(network: nn.Module, draws: Pairs | Observation, *, held_out: float = 0
     with torch.random.fork_rng(devices):
         torch.manual_seed(seed)
         if x is None:
-            return _chosen(network, OfMeasurements(obs, NoiseSplit(seed=seed)), _restrained(network))
+            contest = _Contest(network, OfMeasurements(obs, NoiseSplit(seed=seed)))
+            for level, candidate in _restrained(network):
+                contest.enter(level, candidate, contest.judge)
+            return contest.adaptation()
         x = x.to(obs.y.device)
         first = min(max(round(len(x) * (1 - held_out)), 1), len(x) - 3)
-        lessons, judge = OfPairs(x[:first], obs[:first], seed), OfPairs(x[first:], obs[first:], seed)
-        return _chosen(network, judge, _candidates(network, lessons))
+        return _by_pairs(network, OfPairs(x[:first], obs[:first], seed), OfPairs(x[first:], obs[first:], seed))
 
 
 def _check(network: nn.Module, x: Tensor | None, obs: Observation, held_out: float) -> None:
@@ -129,20 +136,52 @@ def _check(network: nn.Module, x: Tensor | None, obs: Observation, held_out: flo
         )
 
 
-@torch.no_grad()
-def _chosen(
-    network: nn.Module, judge: OfPairs | OfMeasurements, candidates: Iterator[tuple[str, nn.Module]]
-) -> Adaptation:
-    """The candidate that is better by most, if one is."""
-    before, rows = judge.losses(network), []
-    best = (0.0, "nothing", copy.deepcopy(network))
-    for level, candidate in candidates:
-        gain = judge.losses(candidate).gain_over(before)
-        rows.append({"level": level, "gain": gain.mean, "standard_error": gain.error, "better": gain.better})
-        if gain.better and gain.mean > best[0]:
-            best = (gain.mean, level, copy.deepcopy(candidate))
-    gain, level, chosen = best
-    return Adaptation(chosen, level, gain, judge.unit(network), Table(rows))
+def _by_pairs(network: nn.Module, lessons: OfPairs, judge: OfPairs) -> Adaptation:
+    """The best of all candidates: another receiver; another network; and another network behind the best receiver."""
+    contest = _Contest(network, judge)
+    for level, receiver in receivers_of(lessons.x, lessons.obs):
+        contest.enter(level, network, judge.through(receiver), receiver)
+    before, chosen = contest.level, contest.receiver
+    for receiver in (None,) if chosen is None else (None, chosen):
+        for level, candidate in _candidates(network, lessons.through(receiver)):
+            named = level if receiver is None else f"{before}, then {level}"
+            contest.enter(named, candidate, judge.through(receiver), receiver)
+    return contest.adaptation()
+
+
+class _Contest:
+    """Candidates for a network's place, of which the one that is surely better by most takes it.
+
+    Args:
+        network: The network.
+        judge: What it is judged by.
+    """
+
+    @torch.no_grad()
+    def __init__(self, network: nn.Module, judge: OfPairs | OfMeasurements):
+        self.judge, self.unit, self.before = judge, judge.unit(network), judge.losses(network)
+        self.gain, self.level, self.network = 0.0, "nothing", copy.deepcopy(network)
+        self.receiver: ReceiverModel | None = None
+        self.rows: list[dict] = []
+
+    @torch.no_grad()
+    def enter(
+        self,
+        level: str,
+        network: nn.Module,
+        judge: OfPairs | OfMeasurements,
+        receiver: ReceiverModel | None = None,
+    ) -> None:
+        """Judge a candidate, of which a copy is kept where it is the best so far."""
+        gain = judge.losses(network).gain_over(self.before)
+        self.rows.append({"level": level, "gain": gain.mean, "standard_error": gain.error, "better": gain.better})
+        if gain.better and gain.mean > self.gain:
+            self.gain, self.level, self.network, self.receiver = gain.mean, level, copy.deepcopy(network), receiver
+
+    def adaptation(self) -> Adaptation:
+        """What came of it."""
+        network = self.network if self.receiver is None else Recalibrated(self.network, self.receiver)
+        return Adaptation(network, self.level, self.gain, self.unit, Table(self.rows))
 
 
 def _candidates(network: nn.Module, lessons: OfPairs) -> Iterator[tuple[str, nn.Module]]:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from fanfold.core.abilities import ability, offers
 from fanfold.core.units import power
+from fanfold.estimators import ReceiverModel
 from fanfold.estimators.base import Classifying, SelfJudged
 from fanfold.guard.fallback import NoiseSplit
 from fanfold.observation import Observation
@@ -74,11 +75,16 @@ class OfPairs(NamedTuple):
     x: Tensor
     obs: Observation
     seed: int = 0
+    receiver: ReceiverModel | None = None  # what measured, where it is not what the network believes
+
+    def through(self, receiver: ReceiverModel | None) -> "OfPairs":
+        """The same pairs, whose measurements are corrected for a receiver before the network has them."""
+        return self._replace(receiver=receiver)
 
     def lesson(self, network: nn.Module, step: int) -> Tensor:
         """What a step of learning minimises: the network's own loss, or logarithms of squared errors."""
         if (judge := ability(network, SelfJudged)) is not None:
-            return judge.losses(self.obs, self.x).mean()
+            return judge.losses(self._given(network), self.x).mean()
         errors = self._errors(network)
         loss = (errors.log10().mean() + errors.mean().log10()) / 2
         if self._linear:
@@ -92,11 +98,11 @@ class OfPairs(NamedTuple):
         """
         judge = ability(network, SelfJudged)
         if judge is not None and offers(network, Classifying):
-            return Losses(self._judged(judge)[:, None], torch.zeros(1), torch.ones(1))
+            return Losses(self._judged(judge, network)[:, None], torch.zeros(1), torch.ones(1))
         errors = self._errors(network).double()
         bounded = errors.sum()[None]
         if judge is not None:
-            return Losses(self._judged(judge)[:, None], bounded, bounded)
+            return Losses(self._judged(judge, network)[:, None], bounded, bounded)
         loss = 10 * errors.log10()[:, None]
         if not self._linear:
             return Losses(loss, bounded, bounded)
@@ -114,14 +120,19 @@ class OfPairs(NamedTuple):
     def _linear(self) -> bool:
         return self.obs.A is not None and not self.obs.A.varies
 
-    def _judged(self, judge: SelfJudged) -> Tensor:
+    @torch.no_grad()
+    def _given(self, network: nn.Module) -> Observation:
+        """What the network is given."""
+        return self.obs if self.receiver is None else self.receiver.corrected(self.obs, network)
+
+    def _judged(self, judge: SelfJudged, network: nn.Module) -> Tensor:
         with torch.random.fork_rng([self.x.device] if self.x.is_cuda else []):
             torch.manual_seed(self.seed)
-            return judge.losses(self.obs, self.x).double()
+            return judge.losses(self._given(network), self.x).double()
 
     def _errors(self, network: nn.Module) -> Tensor:
         """Squared errors over the mean energy of x, never below rounding."""
-        errors, energy = (power(a).flatten(1).sum(-1) for a in (network(self.obs).x - self.x, self.x))
+        errors, energy = (power(a).flatten(1).sum(-1) for a in (network(self._given(network)).x - self.x, self.x))
         floor = torch.finfo(errors.dtype)
         return errors / energy.mean().clamp_min(floor.tiny) + floor.eps**2
 
@@ -131,7 +142,7 @@ class OfPairs(NamedTuple):
         var = obs.noise_var
         if var is not None:
             var = var + (var.roll(by, 0) if var.ndim else var)
-        return OfPairs(x, Observation.unchecked(obs.y + obs.y.roll(by, 0), obs.A, var), self.seed)
+        return self._replace(x=x, obs=Observation.unchecked(obs.y + obs.y.roll(by, 0), obs.A, var))
 
 
 class OfMeasurements(NamedTuple):

@@ -20,6 +20,7 @@ from fanfold.problems.rf.imaging import RFImaging
 from fanfold.problems.rf.user_array import RFGeometry
 from fanfold.problems.simulators import BatchSimulator, Box, Independent, Program, Simulations, Simulator, Truncated
 from fanfold.problems.simulators.heat import Heat
+from fanfold.problems.sparse.broad import Broad
 from fanfold.problems.sparse.clustered import Clustered
 from fanfold.problems.sparse.compressed_sensing import CompressedSensing
 from fanfold.problems.sparse.exactly_sparse import ExactlySparse
@@ -29,6 +30,7 @@ from fanfold.problems.sparse.photographs import Photographs
 from fanfold.problems.sparse.varied import Varied
 
 REGISTRY: dict[str, type] = {
+    "broad": Broad,
     "clustered": Clustered,
     "compressed-sensing": CompressedSensing,
     "denoising": Denoising,
@@ -65,6 +67,7 @@ __all__ = [
     "REGISTRY",
     "BatchSimulator",
     "Box",
+    "Broad",
     "Clustered",
     "CompressedSensing",
     "Denoising",

@@ -399,6 +399,22 @@ class DrawnInGroups(Protocol):
 
 
 @runtime_checkable
+class OfConditions(Protocol):
+    """A problem of several conditions, which says which of them each draw of a call has.
+
+    Attributes:
+        weights: The importance of each condition, `(conditions,)`, of sum one.
+    """
+
+    @property
+    def weights(self) -> Tensor: ...
+
+    def condition_of(self, n: int) -> Tensor:
+        """The number of the condition of each of n draws of a call, `(n,)`."""
+        ...
+
+
+@runtime_checkable
 class KeepsValidation(Protocol):
     """A problem of stored draws that keeps some for validation, apart from those for tests."""
 

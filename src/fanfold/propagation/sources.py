@@ -13,8 +13,10 @@ from fanfold.propagation.dataset import MANIFEST, Dataset
 from fanfold.propagation.mixed import Mixed
 from fanfold.propagation.models import MODELS
 from fanfold.propagation.settings import made
+from fanfold.propagation.tr38901 import TR38901
 from fanfold.propagation.user_files import UserFile
 
+ON_DEMAND = "tr38901"  # channels of the standard, drawn as they are asked for
 SHIPPED = {"umi": Path(__file__).parent / "data" / "umi"}  # 32 antennas and 24 subcarriers
 JOINS = re.compile(r"(?<![0-9][eE])\+")  # not that of 1e+3
 
@@ -23,8 +25,9 @@ def source_of(name: str) -> Source:
     """The source that a name stands for.
 
     Args:
-        name: `"umi"`, which is shipped; a model with settings, `"rician:k_db=10,array=2x4x8"`; the path of a dataset; a
-            file with settings, `"measured.mat:array=2x4x8,name=H"`; or several of these in equal parts, joined by `+`.
+        name: `"umi"`, which is shipped; a model with settings, `"rician:k_db=10,array=2x4x8"`, or
+            `"tr38901:model=cdl-c,array=2x4x8"`, which Sionna draws when it is asked; the path of a dataset; a file with
+            settings, `"measured.mat:array=2x4x8,name=H"`; or several of these in equal parts, joined by `+`.
 
     Raises:
         ValueError: If there is none of that name, or a setting is unknown or wrong.
@@ -39,6 +42,8 @@ def source_of(name: str) -> Source:
     head, text = _split(name)
     if head in MODELS:
         return made(MODELS[head], head, text)
+    if head == ON_DEMAND:
+        return made(TR38901, head, text)
     if name in SHIPPED or os.path.isdir(name):
         folder = SHIPPED.get(name, Path(name)).resolve()
         return _dataset(str(folder), _changed(folder / MANIFEST))
@@ -51,7 +56,7 @@ def source_of(name: str) -> Source:
 def files_of_source(name: str) -> list[str]:
     """The parts of a source's name that stand for files or folders, without a look at the disk."""
     parts = [part.strip() for part in JOINS.split(name)]
-    return [part for part in parts if part not in SHIPPED and _split(part)[0] not in MODELS]
+    return [part for part in parts if part not in SHIPPED and not _is_model(_split(part)[0])]
 
 
 def _parts(name: str) -> list[str]:
@@ -67,7 +72,7 @@ def _parts(name: str) -> list[str]:
 
 def _is_source(name: str) -> bool:
     head, _ = _split(name)
-    named = head in MODELS or name in SHIPPED
+    named = _is_model(head) or name in SHIPPED
     return named or os.path.isdir(name) or os.path.isfile(head)
 
 
@@ -90,13 +95,17 @@ def _changed(file: Path) -> int:
 def _split(name: str) -> tuple[str, str]:
     """A name and its settings; the colon of a drive is no colon before settings."""
     head, _, text = name.rpartition(":")
-    return (head, text) if head and ("=" in text or head in MODELS) else (name, "")
+    return (head, text) if head and ("=" in text or _is_model(head)) else (name, "")
+
+
+def _is_model(head: str) -> bool:
+    return head in MODELS or head == ON_DEMAND
 
 
 def _hint(head: str) -> str:
     if head in tr38901.MODELS:
         return f"draw it first (fanfold channels draw {head} --n 10000 --out {head}) and pass that folder: ./{head}."
-    known, suffixes = [*SHIPPED, *MODELS], ", ".join(SUFFIXES)
+    known, suffixes = [*SHIPPED, *MODELS, ON_DEMAND], ", ".join(SUFFIXES)
     if "/" in head or "\\" in head:
         return f"there is no folder or file {Path(head).absolute()}."
     return f"pass {', '.join(known)}, the folder of a dataset, or a file ({suffixes}).{did_you_mean(head, known)}"

@@ -12,7 +12,7 @@ from fanfold.adapters.sionna import MISSING, PACKAGE, SCENARIOS, profile_paths, 
 from fanfold.core.machine import threads
 from fanfold.core.settings import Checked
 from fanfold.core.suggest import did_you_mean
-from fanfold.propagation.base import Layout
+from fanfold.propagation.base import Layout, Part
 
 PROFILES = tuple(f"{kind}-{letter}" for kind in ("cdl", "tdl") for letter in "abcde")
 MODELS = (*SCENARIOS, *PROFILES)
@@ -103,6 +103,14 @@ class TR38901(Checked):
             return {PACKAGE: version(PACKAGE)}
         except PackageNotFoundError as error:
             raise ImportError(MISSING) from error
+
+    def draw(self, n: int, generator: torch.Generator, part: Part = "train") -> Tensor:
+        """Fresh channels `(n, antennas, symbols, subcarriers)`, complex64; all parts are alike.
+
+        Raises:
+            ImportError: If Sionna is not installed.
+        """
+        return self.make(n, int(torch.randint(2**31, (), generator=generator)))[0]
 
     def make(self, n: int, seed: int) -> tuple[Tensor, float]:
         """`n` channels `(n, antennas, symbols, subcarriers)` of unit power each, and their mean power before.

@@ -8,6 +8,8 @@ from fanfold.runs.directory import Run
 KEPT = "shifts"  # under which a run keeps it
 SHOWN = ("family", "severity", "network_db", "baseline_db", "guarded_db", "risk", "guarded_risk", "detected")
 
+SPECIALIST = "specialist_db"  # where some were trained
+
 
 def shift_sections(run: Run) -> list[Section]:
     """The table of shifts of a run for which one was made; else nothing.
@@ -20,7 +22,8 @@ def shift_sections(run: Run) -> list[Section]:
         return []
     try:
         rows = [check_table(row) for row in data["rows"]]
-        table = Table([{name: row[name] for name in SHOWN} for row in rows])
+        trained = (SPECIALIST,) if any(row.get(SPECIALIST) is not None for row in rows) else ()
+        table = Table([{name: row[name] for name in SHOWN + trained} for row in rows])
         verdict = str(data["verdict"])
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{run.file_of(KEPT)} is damaged ({error}); make it anew: evaluate --shifts.") from error

@@ -8,6 +8,7 @@ from fanfold.core.machine import World
 from fanfold.core.units import nmse_db, power
 from fanfold.estimators.base import HeldOutJudged, Layered, SelfJudged
 from fanfold.observation import Observation
+from fanfold.problems.protocols import OfConditions
 from fanfold.training.settings import Training
 
 
@@ -34,8 +35,13 @@ class LossTerms(nn.Module):
 class Objective:
     """The loss of a batch, over all processes, and the score of held-out draws."""
 
-    def __init__(self, estimator: nn.Module, training: Training, world: World):
-        self.estimator, self.training, self.world = estimator, training, world
+    def __init__(self, estimator: nn.Module, training: Training, world: World, conditions: OfConditions | None = None):
+        self.estimator, self.training, self.world, self.conditions = estimator, training, world, conditions
+        if training.nmse_over == "condition" and (conditions is None or training.simulations):
+            raise ValueError(
+                "nmse_over='condition' takes a problem of several conditions, such as ff.problems.Broad, and fresh "
+                "draws at each step, simulations=0; pass 'sample' or 'batch'."
+            )
         self.self_judged = ability(estimator, SelfJudged) is not None
         if training.loss is not None and (self.self_judged or training.schedule == "lessons"):
             raise ValueError(
@@ -79,14 +85,29 @@ class Objective:
     def _log_nmse(self, x_hat: Tensor, x: Tensor) -> Tensor:
         if self.training.nmse_over == "batch":
             return torch.log10(self.world.sum(power(x_hat - x).sum()) / self.world.sum(power(x).sum()))
+        if self.training.nmse_over == "condition":
+            total = len(x) * self.world.size
+            return self._over_conditions(x_hat, x, total, self.world.share(total))
         logs = log_ratios(x_hat, x)
         return self.world.sum(logs.sum()) / (len(logs) * self.world.size)
+
+    def _over_conditions(self, x_hat: Tensor, x: Tensor, total: int, rows: slice) -> Tensor:
+        """The mean of the logarithms of the NMSEs of conditions, by their importance; of those that have draws."""
+        assert self.conditions is not None
+        numbers, weights = self.conditions.condition_of(total)[rows].to(x.device), self.conditions.weights.to(x.device)
+        zeros = weights.new_zeros(len(weights), dtype=x.real.dtype)
+        error, signal = (
+            self.world.sum(zeros.index_add(0, numbers, power(a).flatten(1).sum(-1))) for a in (x_hat - x, x)
+        )
+        drawn = signal > 0
+        logs = torch.log10(error[drawn] / signal[drawn] + torch.finfo(x.real.dtype).eps ** 2)
+        shares = weights[drawn].to(logs.dtype)
+        return (shares * logs).sum() / shares.sum()
 
     def held_out(self, obs: Observation, x: Tensor, depth: int) -> tuple[float, float | None]:
         """NMSE in dB on held-out draws of the network cut to `depth`, and the mean of its own losses, if any."""
         x_hat = LossTerms(self.estimator)(obs, depth)[-1]
-        over_batch = self.training.nmse_over == "batch"
-        value = nmse_db(x_hat, x) if over_batch else 10 * log_ratios(x_hat, x).mean().item()
+        value = self._value(x_hat, x)
         if self.training.loss is not None:
             return value, self._given(x_hat, x).item()
         if (judge := ability(self.estimator, HeldOutJudged)) is not None:  # what decides, if it is another
@@ -94,6 +115,14 @@ class Objective:
         if (judge := ability(self.estimator, SelfJudged)) is not None:
             return value, judge.losses(obs, x).mean().item()
         return value, None
+
+    def _value(self, x_hat: Tensor, x: Tensor) -> float:
+        """The NMSE of held-out draws in dB, over what the training has it."""
+        if self.training.nmse_over == "batch":
+            return nmse_db(x_hat, x)
+        if self.training.nmse_over == "condition":
+            return 10 * self._over_conditions(x_hat, x, len(x), slice(None)).item()
+        return 10 * log_ratios(x_hat, x).mean().item()
 
 
 def log_ratios(x_hat: Tensor, x: Tensor) -> Tensor:

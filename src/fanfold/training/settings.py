@@ -10,7 +10,7 @@ from torch import Tensor
 from fanfold.core.settings import Checked, check_names
 
 Schedule = Literal["end-to-end", "layer-by-layer", "lessons"]
-NMSEOver = Literal["batch", "sample"]
+NMSEOver = Literal["batch", "sample", "condition"]
 Loss = Callable[[Tensor, Tensor], Tensor]  # x_hat and x, both (batch, n), to (batch,) or one number
 
 
@@ -24,7 +24,8 @@ class Training(Checked):
         lr: Learning rate, times the lr_scale of each quantity.
         schedule: All layers at once, one more each stage, or lessons, which an estimator that knows some makes itself.
         refine: Factor on lr when a new layer's predecessors move with it, layer by layer.
-        nmse_over: The NMSE that is minimised is that of the whole batch, or each sample has its own.
+        nmse_over: The NMSE that is minimised is that of the whole batch, or each sample has its own, or each condition
+            of a problem that has several, weighed by their importance.
         loss_layers: The loss is summed over that many last layers.
         clip: Largest norm of the gradient.
         weight_decay: Pull of the deviations towards zero, the algorithm.

@@ -32,7 +32,7 @@ from fanfold.estimators.base import (
 from fanfold.observation import Observation
 from fanfold.problems import Problem
 from fanfold.problems.draws import Pool, draw
-from fanfold.problems.protocols import KeepsValidation, SaysReading, Stored
+from fanfold.problems.protocols import KeepsValidation, OfConditions, SaysReading, Stored
 from fanfold.runs.weights import facts_of, load_parameters, parameters_of, write_tensors
 from fanfold.training import checkpoint
 from fanfold.training.best import Best, MeanWeights
@@ -60,7 +60,7 @@ class Trainer:
     ):
         self.estimator, self.problem, self.training = estimator, problem, training
         self.device, self.world, self.path = device, world, path
-        self.objective = Objective(estimator, training, world)
+        self.objective = Objective(estimator, training, world, ability(problem, OfConditions))
         network = ability(estimator, Layered)
         if training.schedule == "layer-by-layer":
             require(estimator, Layered, "schedule='layer-by-layer'", "Take end-to-end.")

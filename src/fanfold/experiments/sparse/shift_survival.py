@@ -55,11 +55,12 @@ class Size:
     calls: int  # of each cell and of each phase
     phases: int
     names: tuple[str, ...] | None  # of the shifts; all if None
+    specialist_steps: int  # in each cell; no specialists if 0
     collapses: tuple[str, ...]
 
 
-QUICK = Size(40, 0.999, 1000, 0, 100, 4, FEW, COLLAPSES[:1])
-FULL = Size(150, 0.999, 1000, 6000, 1000, 6, None, (*COLLAPSES, *BETTER))
+QUICK = Size(40, 0.999, 1000, 0, 100, 4, FEW, 0, COLLAPSES[:1])
+FULL = Size(150, 0.999, 1000, 6000, 1000, 6, None, 150, (*COLLAPSES, *BETTER))
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,17 @@ def table_of(
     seed: int,
 ) -> ShiftTable:
     """What these shifts do."""
-    return shift_table(net, on, guarded=guard, peers={}, monitor=watching, cells=cells, calls=size.calls, seed=seed)
+    return shift_table(
+        net,
+        on,
+        guarded=guard,
+        peers={},
+        monitor=watching,
+        cells=cells,
+        calls=size.calls,
+        specialist_steps=size.specialist_steps,
+        seed=seed,
+    )
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ from fanfold.guard.shifts.shift import Shift, shifts
 from fanfold.guard.shifts.shift_cells import Ratio, ShiftCell, ShiftTable
 from fanfold.guard.shifts.shift_table import best_peer, shift_table
 from fanfold.guard.shifts.signals import Amplified, Correlated, HeavyTailed
+from fanfold.guard.shifts.specialists import specialist
 
 __all__ = [
     "Added",
@@ -40,6 +41,7 @@ __all__ = [
     "shift_table",
     "shifts",
     "sparse",
+    "specialist",
     "unwritten",
 ]
 

@@ -1,8 +1,11 @@
 """Shifts of channel estimation: another SNR, place, speed or delay spread, interference, dead antennas."""
 
+import math
 from collections.abc import Iterable
+from dataclasses import fields, replace
 from functools import singledispatch
 
+from fanfold.adapters.sionna import NOMINAL_DELAY_SPREAD_NS, SCENARIOS
 from fanfold.guard.shifts import linear
 from fanfold.guard.shifts.interference import Form, RadioInterfered, SecondUser
 from fanfold.guard.shifts.noise import NoiseClaimed, Noisier
@@ -12,12 +15,18 @@ from fanfold.problems.radio.few_channels import FewChannels
 from fanfold.problems.radio.mimo_detection import MIMODetection
 from fanfold.problems.radio.ofdm_channel import OFDMChannel
 from fanfold.propagation.base import Layout, Source
-from fanfold.propagation.models import Jakes, Kronecker, Rayleigh
-from fanfold.propagation.sources import SHIPPED, source_of
+from fanfold.propagation.dataset import Dataset
+from fanfold.propagation.models import MODELS, Jakes, Kronecker, Rayleigh, Rician
+from fanfold.propagation.settings import said
+from fanfold.propagation.sources import ON_DEMAND, SHIPPED, source_of
+from fanfold.propagation.tr38901 import TR38901
 
 SNRS_DB = (-10.0, 10.0)  # added to the SNR
 SPEEDS_MPS = (10.0, 30.0, 100.0)
 STRETCHES = (1 / 3, 3.0)  # of the delay spread
+ELSEWHERE = ("umi", "uma", "inh", "cdl-c", "cdl-d")  # of the standard: street, roof, office; no sight, and sight
+NUMEROLOGIES_KHZ = (15, 30, 60, 120)
+HEADS: dict[type, str] = {kind: head for head, kind in MODELS.items()} | {TR38901: ON_DEMAND}
 
 
 def scenarios(layout: Layout, but: str) -> dict[str, str]:
@@ -36,35 +45,130 @@ def scenarios(layout: Layout, but: str) -> dict[str, str]:
     return {name: source for name, source in (models | shipped).items() if source != but}
 
 
+def standard_scenarios(layout: Layout, but: str | None) -> dict[str, str]:
+    """Sources of the standard's other places with one layout; none where Sionna, which draws them, is not installed.
+
+    Args:
+        layout: The layout; arrays with polarisations and the numerologies of the standard are there.
+        but: The model that is left out, as channels come from it already.
+    """
+    khz = layout.spacing_hz / 1e3
+    fits = len(layout.array) == 3 and layout.array[0] <= 2 and layout.symbols <= 14 and khz in NUMEROLOGIES_KHZ
+    if not fits or not installed():
+        return {}
+    array = "x".join(map(str, layout.array))
+    axes = f"array={array},symbols={layout.symbols},subcarriers={layout.subcarriers},spacing_khz={khz:g}"
+    axes += f",carrier_ghz={layout.carrier_hz / 1e9!r}"
+    return {f"{model} of TR 38.901": f"{ON_DEMAND}:model={model},{axes}" for model in ELSEWHERE if model != but}
+
+
+def installed() -> bool:
+    """Whether the channels of the standard can be drawn."""
+    try:
+        return bool(TR38901().versions())
+    except ImportError:
+        return False
+
+
 @singledispatch
-def movements(source: Source, name: str) -> list[tuple[str, str, str]]:
+def movements(source: Source) -> list[tuple[str, str, str]]:
     """Family, severity and name of the sources that one becomes at other speeds and delay spreads."""
     return []
 
 
 @movements.register
-def _(source: Kronecker, name: str) -> list[tuple[str, str, str]]:
-    if source.delay_spread_ns is None:
+def _(source: Rayleigh) -> list[tuple[str, str, str]]:
+    still = Kronecker(source.array, source.symbols, source.subcarriers, source.spacing_hz, source.carrier_hz, (0.0,), 0)
+    return moving(still)
+
+
+@movements.register
+def _(source: Rician) -> list[tuple[str, str, str]]:
+    return spreading(source)
+
+
+@movements.register
+def _(source: Kronecker) -> list[tuple[str, str, str]]:
+    return [*moving(source), *spreading(source)]
+
+
+@movements.register
+def _(source: Jakes) -> list[tuple[str, str, str]]:
+    others = [replace(source, speed_mps=speed) for speed in SPEEDS_MPS if speed != source.speed_mps]
+    return [*(("Doppler", f"{other.speed_mps:g} m/s", named(other)) for other in others), *spreading(source)]
+
+
+@movements.register
+def _(source: TR38901) -> list[tuple[str, str, str]]:
+    if not installed():
         return []
-    spreads = [source.delay_spread_ns * stretch for stretch in STRETCHES]
-    return [("delay spread", f"{ns:.3g} ns", with_setting(name, "delay_spread_ns", ns)) for ns in spreads]
+    moved = []
+    if source.symbols > 1:
+        speeds = [speed for speed in SPEEDS_MPS if (speed, speed) != source.speeds]
+        moved = [("Doppler", f"{speed:g} m/s", named(replace(source, speed_mps=speed))) for speed in speeds]
+    if source.model in SCENARIOS:
+        return moved
+    spreads = [(source.delay_spread_ns or NOMINAL_DELAY_SPREAD_NS) * stretch for stretch in STRETCHES]
+    return moved + [("delay spread", f"{ns:.3g} ns", named(replace(source, delay_spread_ns=ns))) for ns in spreads]
 
 
 @movements.register
-def _(source: Jakes, name: str) -> list[tuple[str, str, str]]:
-    others = [speed for speed in SPEEDS_MPS if speed != source.speed_mps]
-    speeds = [("Doppler", f"{mps:g} m/s", with_setting(name, "speed_mps", mps)) for mps in others]
-    return [*speeds, *movements.dispatch(Kronecker)(source, name)]
+def _(source: Dataset) -> list[tuple[str, str, str]]:
+    recipe = recipe_of(source)
+    return [] if recipe is None else movements(recipe)
 
 
-@movements.register
-def _(source: Rayleigh, name: str) -> list[tuple[str, str, str]]:
-    return []
+@singledispatch
+def recipe_of(source: Source) -> TR38901 | None:
+    """The settings of the standard that a source draws with, or was drawn with; None where it is of another kind."""
+    return None
 
 
-def with_setting(name: str, setting: str, value: float) -> str:
-    """The name of a source with one setting more, which is the one that counts."""
-    return f"{name}{',' if ':' in name else ':'}{setting}={value!r}"
+@recipe_of.register
+def _(source: TR38901) -> TR38901 | None:
+    return source
+
+
+@recipe_of.register
+def _(source: Dataset) -> TR38901 | None:
+    recipe = source.manifest.get("recipe", {})
+    try:
+        return TR38901(**recipe) if recipe else None
+    except (TypeError, ValueError):  # channels that something else drew
+        return None
+
+
+def moving(source: Kronecker) -> list[tuple[str, str, str]]:
+    """The same correlations over space and frequency at speeds, where there are symbols over which to move."""
+    if source.symbols < 2:
+        return []
+    space, frequency = source.neighbours
+    same = {f.name: vars(source)[f.name] for f in fields(Kronecker)}
+    if source.angle_spread_deg is None and source.space is None:
+        same["space"] = (space,)
+    if source.delay_spread_ns is None and source.frequency is None:
+        same["frequency"] = frequency
+    return [("Doppler", f"{mps:g} m/s", named(Jakes(**same, speed_mps=mps))) for mps in SPEEDS_MPS]
+
+
+def spreading(source: Kronecker) -> list[tuple[str, str, str]]:
+    """Other delay spreads than that which a source has; a correlation of subcarriers ρ stands for one of its own.
+
+    `|1 / (1 + j 2π τ Δf)| = ρ` at neighbouring subcarriers gives `τ = √(1/ρ² - 1) / (2π Δf)`.
+    """
+    ns = source.delay_spread_ns
+    if ns is None:
+        rho = source.neighbours[1] if source.frequency is None else source.frequency
+        if rho == 0:
+            return []
+        ns = 1e9 * math.sqrt(1 / rho**2 - 1) / (2 * math.pi * source.spacing_hz)
+    spreads = [replace(source, delay_spread_ns=stretch * ns, frequency=None) for stretch in STRETCHES]
+    return [("delay spread", f"{other.delay_spread_ns:.3g} ns", named(other)) for other in spreads]
+
+
+def named(source: Rayleigh | TR38901) -> str:
+    """The name that stands for a model with its settings."""
+    return f"{HEADS[type(source)]}:{said(source)}"
 
 
 def noises(problem: OFDMChannel) -> Iterable[Shift]:
@@ -80,13 +184,15 @@ def noises(problem: OFDMChannel) -> Iterable[Shift]:
 
 @shifts.register
 def _(problem: OFDMChannel) -> tuple[Shift, ...]:
+    recipe = recipe_of(problem.channels)
+    elsewhere = standard_scenarios(problem.layout, None if recipe is None else recipe.model)
     places = [
         Shift("scenario", name, problem.shifted(source=source))
-        for name, source in scenarios(problem.layout, problem.source).items()
+        for name, source in (scenarios(problem.layout, problem.source) | elsewhere).items()
     ]
     moved = [
         Shift(family, severity, problem.shifted(source=source))
-        for family, severity, source in movements(problem.channels, problem.source)
+        for family, severity, source in movements(problem.channels)
     ]
     loud = [Shift("gain", f"{db:+g} dB", problem.shifted(power=problem.power * 10 ** (db / 10))) for db in (-20, 20)]
     return *noises(problem), *places, *moved, *loud, *received(problem, problem.layout)

@@ -28,7 +28,7 @@ class Shift(Checked):
     severity: str  # how far, with its unit
     problem: Problem  # what draws then
     seen: bool = True  # whether the law of the observation changes at all, so that something could see it
-    untouched: bool = False  # whether nothing in this package was tuned or trained on its family
+    untouched: bool = False  # whether no network and no guard of this package was tuned or trained on its family
 
     @property
     def name(self) -> str:

@@ -50,6 +50,8 @@ class ShiftCell:
         alarmed_after: The call at which the martingale alarms; None if it never does.
         delay: The call of the first alarm of CUSUM; None if there is none.
         in_fallback: The share of calls in which the baseline had the larger weight.
+        specialist_db: The error of the same network after some more steps of training on what the cell draws from;
+            None where none was trained.
 
     Example:
         >>> from fanfold.guard.shifts.shift_cells import Ratio, ShiftCell
@@ -75,6 +77,7 @@ class ShiftCell:
     alarmed_after: int | None
     delay: int | None
     in_fallback: float | None
+    specialist_db: float | None = None
 
     @property
     def shifted(self) -> bool:
@@ -102,13 +105,17 @@ class ShiftCell:
         named = ("family", "severity", "seen", "untouched", "calls", "network_db", "baseline_db", "guarded_db")
         late = ("detected", "alarmed_after", "delay", "in_fallback")
         row = {name: vars(self)[name] for name in named} | {f"{name}, dB": v for name, v in self.peers_db.items()}
-        row |= {"limit_db": self.limit_db} | parts | {name: vars(self)[name] for name in late}
+        row |= (
+            {"specialist_db": self.specialist_db, "limit_db": self.limit_db}
+            | parts
+            | {name: vars(self)[name] for name in late}
+        )
         return row | {"benign_alarm": self.benign_alarm}
 
 
 SHOWN = (
-    "family", "severity", "network_db", "baseline_db", "guarded_db", "limit_db", "risk", "guarded_risk", "detected",
-    "alarmed_after", "in_fallback",
+    "family", "severity", "network_db", "baseline_db", "guarded_db", "specialist_db", "limit_db", "risk",
+    "guarded_risk", "detected", "alarmed_after", "in_fallback",
 )  # fmt: skip
 
 

@@ -20,6 +20,7 @@ from fanfold.guard.fallback import Guarded
 from fanfold.guard.monitoring import Monitor
 from fanfold.guard.shifts.shift import Shift, shifts
 from fanfold.guard.shifts.shift_cells import Ratio, ShiftCell, ShiftTable
+from fanfold.guard.shifts.specialists import specialist
 from fanfold.observation import Estimate, Estimator, Observation
 from fanfold.problems import Problem
 from fanfold.problems.draws import draw
@@ -39,6 +40,7 @@ def shift_table(
     calls: int = 1000,
     samples: int = 200,
     between: float = 1000.0,
+    specialist_steps: int = 0,
     seed: int = 0,
     on_cell: Callable[[ShiftCell], None] | None = None,
 ) -> ShiftTable:
@@ -58,6 +60,8 @@ def shift_table(
         calls: Draws of each cell, one after the other.
         samples: The first so many of them, that peers see.
         between: The mean number of usual calls between false alarms, of the delay.
+        specialist_steps: So many steps the network goes on training in each cell, for a specialist beside it; 0 trains
+            none. A specialist costs a training, so that cells with one take much longer.
         seed: The seed of the draws.
         on_cell: Called with each cell once it is measured.
 
@@ -73,6 +77,8 @@ def shift_table(
         >>> table.cells[0].family, table.cells[0].harmful
         ('none', False)
     """
+    if specialist_steps < 0:
+        raise ValueError(f"specialist_steps is {specialist_steps}; pass 0 for no specialists, or a number of steps.")
     if calls < 2 or samples < 2:
         raise ValueError(f"calls is {calls} and samples {samples}; an error with an interval takes at least 2 of both.")
     for who, around in (("guarded", guarded), ("monitor", monitor)):
@@ -93,6 +99,7 @@ def shift_table(
         said, fallen = (None, None) if guarded is None else _guarded(guarded, obs)
         of_guarded = None if said is None else _errors(said, x)
         detected, alarmed_after, delay = _alarms(monitor, obs, estimate, between)
+        there = specialist(estimator, shift.problem, specialist_steps, seed) if specialist_steps else None
         limit = bayes_limit_of(shift.problem, x, obs)
         cell = ShiftCell(
             family=shift.family,
@@ -111,6 +118,7 @@ def shift_table(
             alarmed_after=alarmed_after,
             delay=delay,
             in_fallback=fallen,
+            specialist_db=None if there is None else _db(_errors(answers(there, obs), x), signal),
         )
         measured.append(cell)
         if on_cell is not None:

@@ -7,6 +7,7 @@ from fanfold.core.units import db
 from fanfold.guard.shifts import linear
 from fanfold.guard.shifts.shift import Shift, shifts, times
 from fanfold.guard.shifts.signals import Correlated, HeavyTailed
+from fanfold.problems.sparse.broad import Broad
 from fanfold.problems.sparse.clustered import Clustered
 from fanfold.problems.sparse.compressed_sensing import CompressedSensing
 from fanfold.problems.sparse.exactly_sparse import ExactlySparse
@@ -101,7 +102,8 @@ def _(problem: Photographs) -> tuple[Shift, ...]:
     return *noise, *linear.gain_shifts(problem), *wrong, *drift, *linear.interference_shifts(problem), *dead
 
 
+@shifts.register(Broad)
 @shifts.register(Varied)
 @shifts.register(Mismatched)
-def _(problem: Varied | Mismatched) -> tuple[Shift, ...]:
+def _(problem: Broad | Varied | Mismatched) -> tuple[Shift, ...]:
     return *linear.noise_shifts(problem), *others(problem), *linear.operator_shifts(problem)

@@ -1,0 +1,153 @@
+"""A receiver that has drifted is estimated from pairs: gains to the noise, an error of A as far as x tells."""
+
+from functools import cache
+
+import pytest
+import torch
+from torch import nn
+
+import fanfold as ff
+from fanfold.core.units import nmse_db, power
+from fanfold.estimators import Recalibrated, ReceiverModel
+from fanfold.guard.recalibration import fitted_error, fitted_gains, receivers_of
+
+PROBLEM = ff.problems.CompressedSensing(n=60, m=30, sparsity=0.1, snr_db=30, seed=0)
+COMPLEX = ff.problems.RFImaging("gaussian", (6, 6), (5, 6), snr_db=30)
+PAIRS = 100
+
+
+@cache
+def trained() -> nn.Module:
+    oamp = ff.algorithms.OAMP(ff.priors.BernoulliGaussian(0.3))
+    net = ff.unfold(oamp, PROBLEM, 4, {"prior": "per-layer", "noise_var": "per-layer"})
+    return ff.fit(net, PROBLEM, steps=60, batch=64, seed=0, threads=1)
+
+
+def draws(place, samples: int = PAIRS, seed: int = 1):
+    return place.sample(samples, torch.Generator().manual_seed(seed))
+
+
+@torch.no_grad()
+def error_db(net, place) -> float:
+    x, obs = draws(place, 2000, 999)
+    return nmse_db(net(obs).x, x)
+
+
+def test_a_hundred_pairs_win_back_a_calibration_drift():
+    net, drifted = trained(), ff.guard.CalibrationDrift(PROBLEM, gain_db=2.0)
+    home, before = error_db(net, PROBLEM), error_db(net, drifted)
+    adapted = ff.guard.adapt(net, draws(drifted))
+    assert before > home + 3
+    assert adapted.level.startswith("gains")
+    assert before - error_db(adapted.network, drifted) >= 0.8 * (before - home)
+
+
+def test_a_hundred_pairs_win_back_part_of_an_error_of_a_without_structure():
+    net, wrong = trained(), ff.problems.Mismatched(PROBLEM, 0.1)
+    adapted = ff.guard.adapt(net, draws(wrong))
+    assert adapted.level.startswith("gains and operator")
+    assert error_db(adapted.network, wrong) < error_db(net, wrong) - 1
+
+
+@pytest.mark.parametrize("place", [PROBLEM, PROBLEM.shifted(snr_db=10), ff.problems.Mismatched(PROBLEM, 0.01)])
+def test_where_the_receiver_is_as_it_was_nothing_is_lost(place):
+    adapted = ff.guard.adapt(trained(), draws(place, seed=2))
+    assert error_db(adapted.network, place) <= error_db(trained(), place) + 0.1  # what 2000 draws resolve
+
+
+def test_gains_and_phases_are_found_to_the_noise_of_the_pairs():
+    """N pairs tell a gain to a variance of `1 / (N SNR)`; drawn to their mean they are nearer."""
+    drifted = ff.guard.CalibrationDrift(COMPLEX, gain_db=1.0, phase_deg=20.0)
+    x, obs = draws(drifted, 200)
+    true = drifted.responses(obs.A.m, torch.complex128)
+    gains = fitted_gains(obs.y.to(torch.complex128), (obs.A @ x).to(torch.complex128))
+    allowed = 1 / (200 * 1000)
+    assert power(gains - true).mean() < 2 * allowed  # thirty of them, each exponential: 5 deviations
+    assert power(true - 1).mean() > 1000 * allowed
+
+
+def test_a_gain_that_is_common_needs_no_more_than_the_pairs_of_one():
+    x, obs = draws(PROBLEM, 10)
+    z = (obs.A @ x).double()
+    gains = fitted_gains(1.5 * (z + 0.05 * torch.randn(z.shape, generator=torch.Generator().manual_seed(3))), z)
+    assert gains.std() < 0.01
+    assert gains.mean().item() == pytest.approx(1.5, abs=0.01)
+
+
+def test_sensors_that_are_dead_are_not_divided_by():
+    x, obs = draws(ff.guard.Dead(PROBLEM, 3))
+    gains = fitted_gains(obs.y.double(), (obs.A @ x).double())
+    assert (gains[(obs.y == 0).all(0)] == 1).all()
+    assert torch.isfinite(gains).all()
+    assert gains.min() > 0.5
+
+
+def test_an_error_of_a_is_explained_by_as_many_directions_as_there_are_pairs():
+    """Of an error of one size in all n directions, N < n pairs see a share N / n."""
+    generator = torch.Generator().manual_seed(4)
+    n, m, pairs = 80, 12, 40
+    E, x = (torch.randn(shape, generator=generator, dtype=torch.complex128) for shape in ((m, n), (pairs, n)))
+    fitted, left = fitted_error(x, x @ E.mT)
+    explained = 1 - power(E - fitted).mean() / power(E).mean()
+    assert explained.item() == pytest.approx(pairs / n, abs=0.1)
+    fresh = torch.randn(2000, n, generator=generator, dtype=torch.complex128)
+    assert power(fresh @ (E - fitted).mT).mean().item() == pytest.approx(left.item(), rel=0.2)
+    noise = torch.randn(pairs, m, generator=generator, dtype=torch.complex128)
+    assert fitted_error(x, noise)[0] is None
+
+
+def test_the_noise_variance_is_that_which_is_left():
+    x, obs = draws(ff.guard.Noisier(PROBLEM, 3.0), 400)
+    levels = dict(receivers_of(x, obs))
+    assert levels["noise variance"].noise_factor.item() == pytest.approx(9, rel=0.1)
+    assert levels["gains"].noise_factor.item() == pytest.approx(9, rel=0.1)
+    assert "gains and operator" not in levels
+
+
+def test_without_an_operator_for_all_nothing_is_said_of_the_receiver():
+    tone, detection = ff.problems.Tone(), ff.problems.MIMODetection(users=4, antennas=8)
+    for problem in (tone, detection):
+        assert not list(receivers_of(*draws(problem, 20)))
+
+
+@pytest.mark.parametrize("corrects", [False, True])
+def test_what_was_recalibrated_is_kept_and_loaded(tmp_path, corrects):
+    net = ff.unfold(ff.algorithms.ISTA(lam=0.05), PROBLEM, 3, {"step": "per-layer"})
+    nn.init.constant_(net.deviations["step"], 0.2)
+    error = 0.01 * torch.randn(30, 60, generator=torch.Generator().manual_seed(5)) if corrects else None
+    both = Recalibrated(net, ReceiverModel(torch.linspace(0.5, 2, 30), 1.5, error))
+    both.strength = 0.5
+    assert net.strength == 0.5
+    ff.save(both, tmp_path / "run", PROBLEM)
+    again = ff.load(tmp_path / "run")
+    _, obs = draws(PROBLEM, 5)
+    assert again.strength == 0.5
+    assert torch.equal(again(obs).x, both(obs).x)
+    assert torch.equal(again(obs.y).x, both(obs.y).x)
+
+
+def test_what_can_be_said_of_the_network_can_be_said_of_it_behind_its_receiver():
+    from fanfold.core.abilities import offers
+    from fanfold.estimators.base import Bound, Restrainable
+
+    receiver = ReceiverModel(torch.ones(30))
+    for within, able in ((trained(), True), (ff.estimators.LMMSE.of(PROBLEM), False)):
+        both = Recalibrated(within, receiver)
+        assert offers(both, Restrainable) is able
+        assert offers(both, Bound) is able
+    assert Recalibrated(ff.estimators.LMMSE.of(PROBLEM), receiver).settings is None
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: ReceiverModel(torch.zeros(3)), "gains are"),
+        (lambda: ReceiverModel(torch.ones(3), 0.0), "noise_factor is 0.0"),
+        (lambda: ReceiverModel(torch.ones(3), 1.0, torch.ones(4, 2)), r"error is \(4, 2\) for 3 gains"),
+        (lambda: Recalibrated(trained(), ReceiverModel(torch.ones(29)))(draws(PROBLEM, 2)[1]), r"pass measurements of"),
+        (lambda: ff.estimators.RecalibratedSettings().build(ff.problems.Tone()), "one operator A"),
+    ],
+)
+def test_receivers_that_cannot_be_are_refused(make, says):
+    with pytest.raises(ValueError, match=says):
+        make()
