@@ -90,9 +90,14 @@ class NetworkKinds(nn.Module):
         return [sum(p.numel() for p in networks.parameters()) for networks in self.each.values()]
 
     def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
-        """Each kind with its share of the weight decay."""
+        """Each kind with its share of the weight decay; those that are stacked offer their matrices."""
         return [
-            {"params": [*networks.parameters()], "lr": lr, "decay_scale": DECAY[kind]}
+            {
+                "params": [*networks.parameters()],
+                "lr": lr,
+                "decay_scale": DECAY[kind],
+                "matrices": networks.of_matrices,
+            }
             for kind, networks in self.each.items()
         ]
 
