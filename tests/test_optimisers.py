@@ -1,4 +1,4 @@
-"""The optimiser of matrices: what a step is, what stays with Adam, what it gains, and that it goes on where it stopped."""
+"""The optimiser of matrices: what a step is, what stays with Adam, what it gains, and that it resumes."""
 
 import math
 
@@ -113,8 +113,8 @@ def test_a_cut_training_goes_on_to_the_same_numbers(tmp_path):
         if isinstance(event, Validated) and event.step == 8:
             raise Cut
 
+    net = ff.neural(problem, width=8)
     with pytest.raises(Cut):
-        net = ff.neural(problem, width=8)
         ff.fit(net, problem, run_dir=tmp_path / "cut", optimiser="muon", on_event=cut, **SHORT)
     again = ff.resume(tmp_path / "cut")
     assert all(torch.equal(a, b) for a, b in zip(again.parameters(), whole.parameters(), strict=True))

@@ -52,7 +52,7 @@ class Grouped(Protocol):
     def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
         """Parameter groups for an optimiser: `params`, `lr` and, if need be, `decay_scale`, of the weight decay.
 
-        In a group with `matrices` true, parameters `(..., rows, columns)` of more than one of both may move as matrices.
+        With `matrices` true, its parameters `(..., rows, columns)` of several rows and columns may move as matrices.
         """
         ...
 

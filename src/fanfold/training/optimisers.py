@@ -9,7 +9,7 @@ from torch import Tensor
 OptimiserName = Literal["adam", "muon"]
 
 MOMENTUM = 0.95
-RATE = 2.5  # of the rate of Adam, that matrices learn at: their steps agree with those that are to come
+RATE = 5.0  # of the rate of Adam, that matrices learn at: their steps agree with those that are to come
 ALIKE = 0.2  # times √max(rows, columns), an orthogonal matrix is as large as a step of Adam
 QUINTIC = (3.4445, -4.7750, 2.0315)  # takes singular values from 0.01 to 1 near 1 in a few rounds
 TURNS = 3  # rounds: what is then far from 1 is small, and five rounds cost more than they gain
@@ -42,9 +42,9 @@ class Muon(torch.optim.AdamW):
     """AdamW, but that matrices move by an orthogonal matrix times the learning rate.
 
     The step is the orthogonal factor of the momentum, times `0.2 √max(rows, columns)`, which is as large as a step of
-    Adam (Jordan, 2024; Liu et al., 2025, "Muon is scalable for LLM training", section 2.2), at 2.5 times the learning
-    rate. Each matrix of a stack `(..., rows, columns)` is a matrix by itself; one of a single row or column is none. The
-    state of a stack is its `momentum` and a count; all else has that of Adam.
+    Adam (Jordan, 2024; Liu et al., 2025, "Muon is scalable for LLM training", section 2.2), at 5 times the learning
+    rate. Each matrix of a stack `(..., rows, columns)` is a matrix by itself; one of a single row or column is none.
+    The state of a stack is its `momentum` and a count; all else has that of Adam.
 
     Args:
         groups: Parameter groups as for AdamW; those with `matrices` true are parted into matrices and the rest.
