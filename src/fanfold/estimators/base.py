@@ -50,7 +50,10 @@ class Grouped(Protocol):
     """An estimator whose quantities learn at rates of their own."""
 
     def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
-        """Parameter groups for an optimiser: `params`, `lr` and, if need be, `decay_scale`, of the weight decay."""
+        """Parameter groups for an optimiser: `params`, `lr` and, if need be, `decay_scale`, of the weight decay.
+
+        With `matrices` true, its parameters `(..., rows, columns)` of several rows and columns may move as matrices.
+        """
         ...
 
 

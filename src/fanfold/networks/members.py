@@ -3,6 +3,7 @@
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,8 @@ class Members(nn.Module, ABC):
         >>> issubclass(StackedMLP, Members)
         True
     """
+
+    of_matrices: ClassVar[bool] = False  # every parameter of more than one row and column is a stack of matrices
 
     @abstractmethod
     def noisy(self, z: Tensor) -> Tensor:
@@ -83,6 +86,8 @@ class StackedMLP(Members):
         >>> StackedMLP(members=5, inputs=8, outputs=3)(torch.ones(7, 8)).shape
         torch.Size([5, 7, 3])
     """
+
+    of_matrices: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -8,6 +8,7 @@ from typing import Any, Literal, TypedDict
 from torch import Tensor
 
 from fanfold.core.settings import Checked, check_names
+from fanfold.training.optimisers import OptimiserName
 
 Schedule = Literal["end-to-end", "layer-by-layer", "lessons"]
 NMSEOver = Literal["batch", "sample", "condition"]
@@ -16,7 +17,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]  # x_hat and x, both (batch, n), to (b
 
 @dataclass(frozen=True)
 class Training(Checked):
-    """How to train. Adam; in each stage the learning rate falls along a cosine to zero.
+    """How to train. In each stage the learning rate falls along a cosine to zero.
 
     Attributes:
         steps: Optimiser steps, in all.
@@ -29,6 +30,7 @@ class Training(Checked):
         loss_layers: The loss is summed over that many last layers.
         clip: Largest norm of the gradient.
         weight_decay: Pull of the deviations towards zero, the algorithm.
+        optimiser: Adam, or "muon" for the matrices that an estimator offers to it, and Adam for the rest.
         averaging: Weight, in [0, 1), of the past in a running mean of the weights, which is then what is judged and
             kept (Polyak & Juditsky, 1992); 0 takes the weights as they are.
         validate_every: Steps between validations, each of which saves a checkpoint.
@@ -58,6 +60,7 @@ class Training(Checked):
     loss_layers: int = 1
     clip: float = 1.0
     weight_decay: float = 0.0
+    optimiser: OptimiserName = "adam"
     averaging: float = 0.0
     validate_every: int = 50
     validation_samples: int = 500
@@ -99,6 +102,7 @@ class TrainingOptions(TypedDict, total=False):
     loss_layers: int
     clip: float
     weight_decay: float
+    optimiser: OptimiserName
     averaging: float
     validate_every: int
     validation_samples: int

@@ -38,6 +38,7 @@ from fanfold.training import checkpoint
 from fanfold.training.best import Best, MeanWeights
 from fanfold.training.events import Ending, Event, Finished, Started, Stepped, Validated, advice_on
 from fanfold.training.objective import LossTerms, Objective
+from fanfold.training.optimisers import Muon
 from fanfold.training.schedule import Stage, stages
 from fanfold.training.settings import Training
 
@@ -257,7 +258,13 @@ class Trainer:
             group["full_lr"] = group["lr"]
             scale: float = group.pop("decay_scale", 1.0)
             group["weight_decay"] = self.training.weight_decay * scale
-        return torch.optim.AdamW(groups, weight_decay=self.training.weight_decay)
+        if self.training.optimiser == "adam":
+            return torch.optim.AdamW(groups, weight_decay=self.training.weight_decay)
+        if not any(group.get("matrices") for group in groups):
+            raise ValueError(
+                f"optimiser='muon' moves matrices, and {type(estimator).__name__} offers none; take optimiser='adam'."
+            )
+        return Muon(groups, weight_decay=self.training.weight_decay)
 
     @torch.no_grad()
     def _validate(self, stage: Stage | None) -> Validated:

@@ -81,7 +81,7 @@ class Emulator(nn.Module):
 
     def parameter_group(self, lr: float) -> dict[str, Any]:
         """Its parameters, for an optimiser."""
-        return {"params": [*self.parameters()], "lr": RATE * lr, "decay_scale": DECAY}
+        return {"params": [*self.parameters()], "lr": RATE * lr, "decay_scale": DECAY, "matrices": True}
 
     def adopt(self, best: Mapping[str, Tensor], weights: Mapping[str, Tensor], which: Tensor) -> None:
         """Copy the weights of some members, `which` of `(members,)`, into the best ones, in place."""

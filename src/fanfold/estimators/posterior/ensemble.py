@@ -107,7 +107,7 @@ class Ensemble(nn.Module):
         self.to(self.features.mean)  # its device too
 
     def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
-        """Networks that say a variance are pulled less towards the linear estimator: they weigh what noise drowns."""
+        """Of few draws, networks that say a variance are pulled less towards the linear estimator: they weigh noise."""
         model = [] if self.emulator is None else [self.emulator.parameter_group(lr)]
         return [*self.networks.parameter_groups(lr), *model]
 

@@ -15,6 +15,7 @@ from fanfold.networks import Members
 
 SQUARED, GAUSSIAN, TAUGHT = "squared-error networks", "heteroscedastic networks", "networks taught by an emulator"
 DECAY = {SQUARED: 1.0, GAUSSIAN: 0.25, TAUGHT: 0.05}  # of the weight decay: those that are taught have draws enough
+UNDROPPED = {GAUSSIAN: 1.0}  # where every fold is left out once, and no entries are
 KINDS_APART = 500_000  # of their seeds
 WIDER = 4 / 3  # times as wide are networks that learn of as many draws as they want
 
@@ -70,6 +71,7 @@ class NetworkKinds(nn.Module):
         if plan.students:
             width = round(WIDER * plan.width)
             sizes[TAUGHT] = replace(plan, folds=plan.students, width=width, dropout=0.0)
+        self.decay = DECAY | UNDROPPED if plan.folds > 1 and not plan.dropout else DECAY
         self.counts = {kind: size.folds for kind, size in sizes.items()}
         self.members = nn.ModuleList(
             networks_of(features, 2 * d, size, seed + KINDS_APART * i) for i, size in enumerate(sizes.values())
@@ -90,9 +92,14 @@ class NetworkKinds(nn.Module):
         return [sum(p.numel() for p in networks.parameters()) for networks in self.each.values()]
 
     def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
-        """Each kind with its share of the weight decay."""
+        """Each kind with its share of the weight decay; those that are stacked offer their matrices."""
         return [
-            {"params": [*networks.parameters()], "lr": lr, "decay_scale": DECAY[kind]}
+            {
+                "params": [*networks.parameters()],
+                "lr": lr,
+                "decay_scale": self.decay[kind],
+                "matrices": networks.of_matrices,
+            }
             for kind, networks in self.each.items()
         ]
 
