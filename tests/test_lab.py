@@ -7,6 +7,7 @@ import os
 import re
 import runpy
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -288,23 +289,38 @@ def test_a_training_that_is_refused_says_why_and_one_that_waits_can_be_cancelled
     assert not jobs.workers.working
 
 
-def test_a_process_ends_when_the_lab_is_gone_however_it_went(tmp_path):
-    (tmp_path / "waits.py").write_text(
-        "import time\ntry:\n    print('begun', flush=True)\n    time.sleep(600)\n"
-        "except KeyboardInterrupt:\n    print('kept')\n"
-    )
+WAITS = """
+import pathlib, time
+try:
+    pathlib.Path("begun").touch()
+    time.sleep(600)
+except KeyboardInterrupt:
+    pathlib.Path("kept").touch()
+"""
+KILLED = """
+import asyncio, os, pathlib, signal
+from fanfold.lab import workers
+
+async def story():
+    workers.WARM = ("json",)
+    lab = workers.Workers(forks=FORKS)
+    working = asyncio.create_task(lab.done(lab.hire(), "waits", []))
+    while not pathlib.Path("begun").exists():
+        await asyncio.sleep(0.05)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+asyncio.run(story())
+"""
+
+
+@pytest.mark.parametrize("forks", [True, False])
+def test_a_process_ends_as_by_ctrl_c_where_the_lab_is_killed(tmp_path, forks):
+    (tmp_path / "waits.py").write_text(WAITS)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "fanfold.lab.process", "waits"],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
-    )  # fmt: skip
-    assert process.stdin
-    assert process.stdout
-    assert process.stdout.readline() == "begun\n"
-    process.stdin.close()
-    assert process.stdout.read() == "kept\n"
-    assert process.wait() == 0
-    process.stdout.close()
+    code = KILLED.replace("FORKS", str(forks))
+    lab = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert lab.returncode == -signal.SIGKILL, lab.stderr
+    wait_for((tmp_path / "kept").exists, "the process keeps what it has")
 
 
 # A lab of its own process
