@@ -20,8 +20,10 @@ import pytest
 
 from fanfold.cli import main as cli
 from fanfold.core.files import write_whole
+from fanfold.core.table import plain
 from fanfold.lab import page as lab_page
 from fanfold.lab import uploads
+from fanfold.lab.app import Lab
 from fanfold.lab.doors import Doors
 from fanfold.lab.follow import EventLog
 from fanfold.lab.jobs import Jobs
@@ -313,6 +315,35 @@ asyncio.run(story())
 """
 
 
+def test_a_nursery_that_cannot_import_is_said_and_another_one_is_tried(tmp_path, monkeypatch):
+    async def story():
+        jobs = Jobs(tmp_path, workers=Workers(forks=True))
+        for warm, condition in (("no_such_module",), "failed"), (("json",), "finished"):
+            monkeypatch.setattr("fanfold.lab.workers.WARM", warm)
+            job = jobs.begin("a", ["--version"])
+            assert job.task
+            await job.task
+            assert job.condition == condition
+            assert ("fanfold doctor" in job.message) == (condition == "failed")
+        await jobs.close()
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("shown", ["snr_db = inf", "when = 2026-01-01"])
+def test_a_config_that_json_cannot_say_is_listed_all_the_same(tmp_path, shown):
+    for name, config in (("a", f'[problem]\nname = "x"\n{shown}\n'), ("b", "problem = 3\n"), ("c", "[")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.toml").write_text(config)
+        (tmp_path / name / "metrics.jsonl").write_text('{"nmse_db": NaN}\n3\n')
+    (tmp_path / "d").symlink_to(tmp_path / "a")
+    runs = {run["name"]: run for run in plain(Lab(tmp_path).listed())}
+    assert runs.keys() == {"a", "b", "c"}
+    assert runs["a"]["nmse_db"] is None
+    assert json.loads(json.dumps(runs, allow_nan=False)) == runs
+    assert all("cannot be read" in runs[name]["damage"] or "no section" in runs[name]["damage"] for name in "bc")
+
+
 @pytest.mark.parametrize("forks", [True, False])
 def test_a_process_ends_as_by_ctrl_c_where_the_lab_is_killed(tmp_path, forks):
     (tmp_path / "waits.py").write_text(WAITS)
@@ -329,6 +360,7 @@ def test_a_process_ends_as_by_ctrl_c_where_the_lab_is_killed(tmp_path, forks):
 def check_doors(lab: LabProcess) -> None:
     at = f"127.0.0.1:{lab.parts.port}"
     assert lab.ask("")[0] == 200
+    assert lab.ask("", token=lab.parts.path.strip("/"))[0] == 200
     assert lab.ask("runs", token="wrong")[0] == 403
     for headers in ({"Host": "evil.example"}, {"Host": at, "Origin": "http://evil.example"}):
         for body in (None, asked()):

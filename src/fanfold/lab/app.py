@@ -13,6 +13,7 @@ from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Respon
 from starlette.routing import Route
 
 from fanfold.core.files import is_regular
+from fanfold.core.table import plain
 from fanfold.lab.folder import CONFIG, DATA, exported, facts_of, run_names, script_of
 from fanfold.lab.follow import EventLog
 from fanfold.lab.jobs import LIVE, Jobs
@@ -84,9 +85,9 @@ class Lab:
             ValueError: If there is none.
         """
         name = request.path_params["name"]
-        plain = bool(name) and name not in (".", "..") and not set(name) & {"/", "\\", "\0"}
+        within = bool(name) and name not in (".", "..") and not set(name) & {"/", "\\", "\0"}
         folder = self.folder / name
-        known = plain and (name in self.jobs.jobs or (not folder.is_symlink() and is_regular(folder / CONFIG)))
+        known = within and (name in self.jobs.jobs or (not folder.is_symlink() and is_regular(folder / CONFIG)))
         if not known:
             raise NotThereError(f"there is no run {name[:60]!r} in {self.folder}.")
         return folder
@@ -209,7 +210,7 @@ def application(lab: Lab) -> Starlette:
         return JSONResponse(json.loads(await lab.jobs.help(MODULE, ["pairs", str(lab.data / name)])))
 
     async def runs(request: Request) -> Response:
-        return JSONResponse({"folder": str(lab.folder), "runs": lab.listed()})
+        return JSONResponse(plain({"folder": str(lab.folder), "runs": lab.listed()}))  # a config may hold infinities
 
     async def begin(request: Request) -> Response:
         asked = await _object_of(request)
@@ -251,7 +252,8 @@ def application(lab: Lab) -> Starlette:
 
     async def export(request: Request) -> Response:
         run = lab.run(request)
-        archive = exported(run, (await lab.report(run)).read_bytes())
+        report = (await lab.report(run)).read_bytes()
+        archive = await asyncio.to_thread(exported, run, report)
         return Response(archive, media_type="application/zip", headers=_attached(f"{run.name}.zip"))
 
     @asynccontextmanager
@@ -308,5 +310,5 @@ def _refused(status: int) -> Callable[[Request, Exception], Awaitable[Response]]
 
 
 def _attached(name: str) -> dict[str, str]:
-    plain = "".join(c if (c.isalnum() and c.isascii()) or c in "-_." else "-" for c in name)
-    return {"Content-Disposition": f'attachment; filename="{plain}"'}
+    simple = "".join(c if (c.isalnum() and c.isascii()) or c in "-_." else "-" for c in name)
+    return {"Content-Disposition": f'attachment; filename="{simple}"'}

@@ -88,7 +88,12 @@ def serve(runs: Path, port: int, *, browser: bool, say: Callable[[str], None]) -
         address = f"http://{HOSTS[0]}:{listener.getsockname()[1]}/{token}/"
         doors = Doors(application(lab), token, listener.getsockname()[1])
         config = uvicorn.Config(
-            doors, log_level="error", access_log=False, timeout_graceful_shutdown=STREAM_SECONDS, server_header=False
+            doors,
+            log_level="error",
+            access_log=False,
+            timeout_graceful_shutdown=STREAM_SECONDS,
+            server_header=False,
+            proxy_headers=False,
         )
         say(address)
         if browser:
