@@ -1,4 +1,4 @@
-"""The lab: who may come in, what it is asked, runs that are followed, cancelled and resumed, its page in a browser."""
+"""The lab: who may come in, what it is asked, runs that are followed, cancelled, exported and resumed."""
 
 import asyncio
 import io
@@ -6,7 +6,6 @@ import json
 import os
 import re
 import runpy
-import shutil
 import signal
 import socket
 import subprocess
@@ -23,18 +22,16 @@ from fanfold.core.files import write_whole
 from fanfold.core.table import plain
 from fanfold.lab import page as lab_page
 from fanfold.lab import uploads
-from fanfold.lab.app import Lab
 from fanfold.lab.doors import Doors
 from fanfold.lab.follow import EventLog
 from fanfold.lab.jobs import Jobs
 from fanfold.lab.parts import choices, pairs
+from fanfold.lab.service import Lab
 from fanfold.lab.words import words_of
 from fanfold.lab.workers import Workers
 from fanfold.runs.directory import Run
-from labs import Following, LabProcess, alive, lab_of, wait_for
-from machines import need
+from labs import Following, LabProcess, alive, lab_of, sparse_pairs, stored, wait_for
 
-HERE = Path(__file__).parent
 SMALL = {"n": 40, "m": 20, "snr_db": 20}
 QUICK = {"batch": 8, "validation_samples": 20, "threads": 1}
 
@@ -212,18 +209,6 @@ def test_a_file_is_there_whole_or_not_at_all(tmp_path, monkeypatch):
         with pytest.raises(ValueError, match=why):
             asyncio.run(uploads.taken(name, declared, blocks(content), tmp_path))
     assert [*tmp_path.iterdir()] == [file]
-
-
-def stored(path: Path, **arrays) -> Path:
-    np.savez(path, **arrays)
-    return path
-
-
-def sparse_pairs(path: Path, dtype: type = float) -> Path:
-    draws = np.random.default_rng(0)
-    A = draws.normal(size=(20, 40)).astype(dtype) / 20**0.5
-    x = draws.normal(size=(200, 40)).astype(dtype) * (draws.random((200, 40)) < 0.1)
-    return stored(path, x=x, y=x @ A.T + 0.02 * draws.normal(size=(200, 20)), A=A)
 
 
 def test_pairs_are_read_before_anything_trains_on_them(tmp_path, monkeypatch):
@@ -477,85 +462,3 @@ def test_runs_are_followed_cancelled_exported_and_resumed_and_end_with_the_lab(t
     assert "unfolded" in capsys.readouterr().out
     trained = [(folder / "weights.safetensors").read_bytes() for folder in (runs / "pairs-ista-1", exported / "again")]
     assert trained[0] == trained[1]
-
-
-# In a browser
-
-
-@pytest.fixture(scope="module")
-def seen(tmp_path_factory) -> dict:
-    """What Chromium says of the lab, in two tabs."""
-    need("node", "chromium")
-    modules = "require.resolve('playwright-core'); require.resolve('axe-core')"
-    if subprocess.run(["node", "-e", modules], capture_output=True).returncode:
-        pytest.skip("needs playwright-core and axe-core in NODE_PATH; .ci/run installs them")
-    folder = tmp_path_factory.mktemp("lab")
-    with lab_of(folder / "runs") as lab:
-        words = [
-            "node",
-            str(HERE / "lab_in_browser.cjs"),
-            lab.address,
-            str(sparse_pairs(folder / "p.npz")),
-            str(folder),
-        ]
-        environment = os.environ | {"CHROMIUM": str(shutil.which("chromium"))}
-        done = subprocess.run(words, env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-    said = json.loads(done.stdout)
-    said["updates"] = said["live"]["first"]["updates"] + said["live"]["second"]["updates"]
-    times = f"answered in {said['answered_ms']} ms, trained in {said['seconds']:.1f} s, {said['updates']} updates"
-    print(f"{times}; pictures: {folder}")
-    return said | {"address": lab.address, "folder": folder}
-
-
-def test_the_text_s_figure_trains_live_in_both_tabs(seen):
-    for tab in ("first", "second"):
-        live = seen["live"][tab]
-        assert live["steps"] == list(range(1, 301))
-        assert live["validated"] == list(range(0, 301, 10))
-        assert live["last"] < -14
-        assert live["ended"]
-
-
-def test_a_training_has_many_updates(seen):
-    """Of the two tabs, of which one is not seen for a while and the other comes later."""
-    assert seen["updates"] >= 25
-
-
-def test_a_tab_that_is_not_seen_follows_nothing_and_misses_nothing(seen):
-    before, after = seen["unseen"]
-    assert before == after < 300
-    assert seen["live"]["first"]["connections"] == 2
-
-
-def test_runs_are_compared_and_cancelled_from_the_page(seen):
-    name = seen["cancelled"]["name"]
-    assert seen["cancelled"]["conditions"] == {seen["live"]["name"]: "finished", name: "cancelled"}
-    assert seen["series"] == [seen["live"]["name"]] * 2 + [name] * 2
-
-
-def test_the_address_says_all_and_brings_it_back(seen):
-    names = [seen["live"]["name"], seen["cancelled"]["name"]]
-    assert seen["restored"] == {"same": True, "n": "60", "steps": "100000", "lam": "0.05", "shown": names}
-    assert seen["wrong"] == "n takes a number, not “many”."
-    assert seen["focused"] == "of_problem-n"
-    assert seen["view"]
-
-
-def test_pairs_are_dropped_onto_the_page(seen):
-    assert seen["before_pairs"]
-    assert seen["pairs"]["ready"]
-    assert "160 pairs to train" in seen["pairs"]["reading"]
-    assert "data=p-" in seen["pairs"]["url"]
-    assert "no .npz file" in seen["refused"]
-
-
-def test_nothing_outside_is_asked_and_nothing_goes_wrong(seen):
-    assert seen["silent"] == []
-    assert all(url.startswith(seen["address"]) for url in seen["requests"])
-    assert seen["figure"] == ""
-
-
-def test_the_page_is_for_all_who_read_it(seen):
-    assert seen["axe"] == {"light": [], "dark": [], "phone": []}
-    assert seen["widths"] == {"light": 1200, "dark": 1200, "phone": 390}
