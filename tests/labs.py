@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import numpy as np
+
 PATIENCE = 300.0  # seconds, for machines that are busy: a state is waited for, and no time is asserted
 
 
@@ -126,3 +128,15 @@ def wait_for(condition: Any, what: str) -> None:
     while not condition():
         assert time.monotonic() < end, f"waited in vain: {what}"
         time.sleep(0.1)
+
+
+def stored(path: Path, **arrays) -> Path:
+    np.savez(path, **arrays)
+    return path
+
+
+def sparse_pairs(path: Path, dtype: type = float) -> Path:
+    draws = np.random.default_rng(0)
+    A = draws.normal(size=(20, 40)).astype(dtype) / 20**0.5
+    x = draws.normal(size=(200, 40)).astype(dtype) * (draws.random((200, 40)) < 0.1)
+    return stored(path, x=x, y=x @ A.T + 0.02 * draws.normal(size=(200, 20)), A=A)

@@ -1,4 +1,4 @@
-"""The lab: who may come in, what it is asked, runs that are followed, cancelled and resumed, its page in a browser."""
+"""The lab: who may come in, what it is asked, runs that are followed, cancelled, exported and resumed."""
 
 import asyncio
 import io
@@ -6,7 +6,7 @@ import json
 import os
 import re
 import runpy
-import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -19,19 +19,19 @@ import pytest
 
 from fanfold.cli import main as cli
 from fanfold.core.files import write_whole
+from fanfold.core.table import plain
 from fanfold.lab import page as lab_page
 from fanfold.lab import uploads
 from fanfold.lab.doors import Doors
 from fanfold.lab.follow import EventLog
 from fanfold.lab.jobs import Jobs
 from fanfold.lab.parts import choices, pairs
+from fanfold.lab.service import Lab
 from fanfold.lab.words import words_of
 from fanfold.lab.workers import Workers
 from fanfold.runs.directory import Run
-from labs import Following, LabProcess, alive, lab_of, wait_for
-from machines import need
+from labs import Following, LabProcess, alive, lab_of, sparse_pairs, stored, wait_for
 
-HERE = Path(__file__).parent
 SMALL = {"n": 40, "m": 20, "snr_db": 20}
 QUICK = {"batch": 8, "validation_samples": 20, "threads": 1}
 
@@ -211,18 +211,6 @@ def test_a_file_is_there_whole_or_not_at_all(tmp_path, monkeypatch):
     assert [*tmp_path.iterdir()] == [file]
 
 
-def stored(path: Path, **arrays) -> Path:
-    np.savez(path, **arrays)
-    return path
-
-
-def sparse_pairs(path: Path, dtype: type = float) -> Path:
-    draws = np.random.default_rng(0)
-    A = draws.normal(size=(20, 40)).astype(dtype) / 20**0.5
-    x = draws.normal(size=(200, 40)).astype(dtype) * (draws.random((200, 40)) < 0.1)
-    return stored(path, x=x, y=x @ A.T + 0.02 * draws.normal(size=(200, 20)), A=A)
-
-
 def test_pairs_are_read_before_anything_trains_on_them(tmp_path, monkeypatch):
     said = pairs(sparse_pairs(tmp_path / "good.npz"))
     assert said["operator"]
@@ -288,23 +276,67 @@ def test_a_training_that_is_refused_says_why_and_one_that_waits_can_be_cancelled
     assert not jobs.workers.working
 
 
-def test_a_process_ends_when_the_lab_is_gone_however_it_went(tmp_path):
-    (tmp_path / "waits.py").write_text(
-        "import time\ntry:\n    print('begun', flush=True)\n    time.sleep(600)\n"
-        "except KeyboardInterrupt:\n    print('kept')\n"
-    )
+WAITS = """
+import pathlib, time
+try:
+    pathlib.Path("begun").touch()
+    time.sleep(600)
+except KeyboardInterrupt:
+    pathlib.Path("kept").touch()
+"""
+KILLED = """
+import asyncio, os, pathlib, signal
+from fanfold.lab import workers
+
+async def story():
+    workers.WARM = ("json",)
+    lab = workers.Workers(forks=FORKS)
+    working = asyncio.create_task(lab.done(lab.hire(), "waits", []))
+    while not pathlib.Path("begun").exists():
+        await asyncio.sleep(0.05)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+asyncio.run(story())
+"""
+
+
+def test_a_nursery_that_cannot_import_is_said_and_another_one_is_tried(tmp_path, monkeypatch):
+    async def story():
+        jobs = Jobs(tmp_path, workers=Workers(forks=True))
+        for warm, condition in (("no_such_module",), "failed"), (("json",), "finished"):
+            monkeypatch.setattr("fanfold.lab.workers.WARM", warm)
+            job = jobs.begin("a", ["--version"])
+            assert job.task
+            await job.task
+            assert job.condition == condition
+            assert ("fanfold doctor" in job.message) == (condition == "failed")
+        await jobs.close()
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("shown", ["snr_db = inf", "when = 2026-01-01"])
+def test_a_config_that_json_cannot_say_is_listed_all_the_same(tmp_path, shown):
+    for name, config in (("a", f'[problem]\nname = "x"\n{shown}\n'), ("b", "problem = 3\n"), ("c", "[")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.toml").write_text(config)
+        (tmp_path / name / "metrics.jsonl").write_text('{"nmse_db": NaN}\n3\n')
+    (tmp_path / "d").symlink_to(tmp_path / "a")
+    runs = {run["name"]: run for run in plain(Lab(tmp_path).listed())}
+    assert runs.keys() == {"a", "b", "c"}
+    assert runs["a"]["nmse_db"] is None
+    assert json.loads(json.dumps(runs, allow_nan=False)) == runs
+    assert all("cannot be read" in runs[name]["damage"] or "no section" in runs[name]["damage"] for name in "bc")
+
+
+@pytest.mark.parametrize("forks", [True, False])
+def test_a_process_ends_as_by_ctrl_c_where_the_lab_is_killed(tmp_path, forks):
+    (tmp_path / "waits.py").write_text(WAITS)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "fanfold.lab.process", "waits"],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
-    )  # fmt: skip
-    assert process.stdin
-    assert process.stdout
-    assert process.stdout.readline() == "begun\n"
-    process.stdin.close()
-    assert process.stdout.read() == "kept\n"
-    assert process.wait() == 0
-    process.stdout.close()
+    code = KILLED.replace("FORKS", str(forks))
+    lab = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert lab.returncode == -signal.SIGKILL, lab.stderr
+    wait_for((tmp_path / "kept").exists, "the process keeps what it has")
 
 
 # A lab of its own process
@@ -313,6 +345,7 @@ def test_a_process_ends_when_the_lab_is_gone_however_it_went(tmp_path):
 def check_doors(lab: LabProcess) -> None:
     at = f"127.0.0.1:{lab.parts.port}"
     assert lab.ask("")[0] == 200
+    assert lab.ask("", token=lab.parts.path.strip("/"))[0] == 200
     assert lab.ask("runs", token="wrong")[0] == 403
     for headers in ({"Host": "evil.example"}, {"Host": at, "Origin": "http://evil.example"}):
         for body in (None, asked()):
@@ -429,85 +462,3 @@ def test_runs_are_followed_cancelled_exported_and_resumed_and_end_with_the_lab(t
     assert "unfolded" in capsys.readouterr().out
     trained = [(folder / "weights.safetensors").read_bytes() for folder in (runs / "pairs-ista-1", exported / "again")]
     assert trained[0] == trained[1]
-
-
-# In a browser
-
-
-@pytest.fixture(scope="module")
-def seen(tmp_path_factory) -> dict:
-    """What Chromium says of the lab, in two tabs."""
-    need("node", "chromium")
-    modules = "require.resolve('playwright-core'); require.resolve('axe-core')"
-    if subprocess.run(["node", "-e", modules], capture_output=True).returncode:
-        pytest.skip("needs playwright-core and axe-core in NODE_PATH; .ci/run installs them")
-    folder = tmp_path_factory.mktemp("lab")
-    with lab_of(folder / "runs") as lab:
-        words = [
-            "node",
-            str(HERE / "lab_in_browser.cjs"),
-            lab.address,
-            str(sparse_pairs(folder / "p.npz")),
-            str(folder),
-        ]
-        environment = os.environ | {"CHROMIUM": str(shutil.which("chromium"))}
-        done = subprocess.run(words, env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-    said = json.loads(done.stdout)
-    said["updates"] = said["live"]["first"]["updates"] + said["live"]["second"]["updates"]
-    times = f"answered in {said['answered_ms']} ms, trained in {said['seconds']:.1f} s, {said['updates']} updates"
-    print(f"{times}; pictures: {folder}")
-    return said | {"address": lab.address, "folder": folder}
-
-
-def test_the_text_s_figure_trains_live_in_both_tabs(seen):
-    for tab in ("first", "second"):
-        live = seen["live"][tab]
-        assert live["steps"] == list(range(1, 301))
-        assert live["validated"] == list(range(0, 301, 10))
-        assert live["last"] < -14
-        assert live["ended"]
-
-
-def test_a_training_has_many_updates(seen):
-    """Of the two tabs, of which one is not seen for a while and the other comes later."""
-    assert seen["updates"] >= 25
-
-
-def test_a_tab_that_is_not_seen_follows_nothing_and_misses_nothing(seen):
-    before, after = seen["unseen"]
-    assert before == after < 300
-    assert seen["live"]["first"]["connections"] == 2
-
-
-def test_runs_are_compared_and_cancelled_from_the_page(seen):
-    name = seen["cancelled"]["name"]
-    assert seen["cancelled"]["conditions"] == {seen["live"]["name"]: "finished", name: "cancelled"}
-    assert seen["series"] == [seen["live"]["name"]] * 2 + [name] * 2
-
-
-def test_the_address_says_all_and_brings_it_back(seen):
-    names = [seen["live"]["name"], seen["cancelled"]["name"]]
-    assert seen["restored"] == {"same": True, "n": "60", "steps": "100000", "lam": "0.05", "shown": names}
-    assert seen["wrong"] == "n takes a number, not “many”."
-    assert seen["focused"] == "of_problem-n"
-    assert seen["view"]
-
-
-def test_pairs_are_dropped_onto_the_page(seen):
-    assert seen["before_pairs"]
-    assert seen["pairs"]["ready"]
-    assert "160 pairs to train" in seen["pairs"]["reading"]
-    assert "data=p-" in seen["pairs"]["url"]
-    assert "no .npz file" in seen["refused"]
-
-
-def test_nothing_outside_is_asked_and_nothing_goes_wrong(seen):
-    assert seen["silent"] == []
-    assert all(url.startswith(seen["address"]) for url in seen["requests"])
-    assert seen["figure"] == ""
-
-
-def test_the_page_is_for_all_who_read_it(seen):
-    assert seen["axe"] == {"light": [], "dark": [], "phone": []}
-    assert seen["widths"] == {"light": 1200, "dark": 1200, "phone": 390}

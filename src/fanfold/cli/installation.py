@@ -24,7 +24,17 @@ def doctor() -> Result:
     net = unfold(FISTA(), problem, 8, {"step": "per-layer"})
     same = torch.equal(net(obs).x, iterate(FISTA(), 8)(obs).x)
     packages = ("fanfold", "torch", "numpy", "scipy", "safetensors", "tyro", "rich", "PyWavelets", "pillow")
-    extras = ("matplotlib", "pandas", "onnx", "onnxruntime", "onnxscript", "pylops", "deepinv", "scikit-learn")
+    extras = (
+        "matplotlib",
+        "pandas",
+        "onnx",
+        "onnxruntime",
+        "onnxscript",
+        "pylops",
+        "deepinv",
+        "scikit-learn",
+        "starlette",
+    )
     facts: dict[str, Any] = {name: installed(name) or "missing: install fanfold again" for name in packages}
     facts |= {name: installed(name) or "not installed (optional)" for name in extras}
     facts |= {

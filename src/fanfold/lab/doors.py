@@ -3,7 +3,7 @@
 import hmac
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import PlainTextResponse
+from starlette.responses import PlainTextResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 HOSTS = ("127.0.0.1", "localhost")
@@ -72,6 +72,8 @@ class Doors:
             await send({"type": "websocket.close", "code": 1008})
         elif refused:
             await PlainTextResponse(refused, 403)(scope, receive, send)
+        elif scope["path"] == f"/{self.token}":  # from where the page would not find its parts
+            await RedirectResponse(f"/{self.token}/")(scope, receive, send)
         else:
             path = scope["path"].removeprefix(f"/{self.token}") or "/"
 

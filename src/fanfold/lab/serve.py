@@ -12,9 +12,10 @@ from types import FrameType
 import uvicorn
 
 from fanfold.core.files import is_regular
-from fanfold.lab.app import Lab, application
+from fanfold.lab.app import application
 from fanfold.lab.doors import HOSTS, Doors
 from fanfold.lab.folder import CONFIG
+from fanfold.lab.service import Lab
 
 TOKEN_BYTES = 24
 STREAM_SECONDS = 2  # that open streams have to end before they are cut, as the server ends
@@ -54,8 +55,9 @@ class LabServer(uvicorn.Server):
     Example:
         >>> import uvicorn
         >>> from pathlib import Path
-        >>> from fanfold.lab.app import Lab, application
+        >>> from fanfold.lab.app import application
         >>> from fanfold.lab.serve import LabServer
+        >>> from fanfold.lab.service import Lab
         >>> lab = Lab(Path("runs"))
         >>> LabServer(uvicorn.Config(application(lab)), lab).should_exit
         False
@@ -88,7 +90,12 @@ def serve(runs: Path, port: int, *, browser: bool, say: Callable[[str], None]) -
         address = f"http://{HOSTS[0]}:{listener.getsockname()[1]}/{token}/"
         doors = Doors(application(lab), token, listener.getsockname()[1])
         config = uvicorn.Config(
-            doors, log_level="error", access_log=False, timeout_graceful_shutdown=STREAM_SECONDS, server_header=False
+            doors,
+            log_level="error",
+            access_log=False,
+            timeout_graceful_shutdown=STREAM_SECONDS,
+            server_header=False,
+            proxy_headers=False,
         )
         say(address)
         if browser:

@@ -1,6 +1,7 @@
 """How the lab has work done: in processes that it holds by a pipe, forked by a nursery that has imported torch."""
 
 import asyncio
+import errno
 import json
 import os
 import signal
@@ -131,6 +132,9 @@ class Workers:
             except asyncio.CancelledError:
                 work.let_go()
                 raise
+            except OSError:
+                await reading
+                raise
             return code, out, said
         finally:
             work.ended.set()
@@ -188,11 +192,16 @@ class Workers:
 
 
 async def _ended(work: Work, reader: asyncio.StreamReader) -> int:
-    """The exit code of forked work, as the nursery tells it; that of a killed process if the nursery was killed."""
+    """The exit code of forked work, as the nursery tells it; that of a killed process if the nursery was killed.
+
+    Raises:
+        OSError: If the nursery ended before it forked.
+    """
     number = await reader.readline()
-    if number:
-        work.process = int(number)
-        number = await reader.readline()
+    if not number:
+        raise ChildProcessError(errno.ECHILD, "the process that imports torch ended; see what fanfold doctor says")
+    work.process = int(number)
+    number = await reader.readline()
     return int(number) if number else -signal.SIGKILL
 
 

@@ -56,7 +56,7 @@ function made(tag, facts = {}, ...children) {
 }
 
 function what({problem, network, layers}) {
-    const sizes = ['n', 'm', 'snr_db'].filter(name => problem?.[name] !== undefined).map(name => `${name} ${problem[name]}`).join(', ');
+    const sizes = ['n', 'm', 'snr_db'].filter(name => (problem?.[name] ?? null) !== null).map(name => `${name} ${problem[name]}`).join(', ');
     return [`${network}${layers ? `, ${layers} layers` : ''}`, `${problem?.name}${sizes && ` (${sizes})`}`].join(' on ');
 }
 
