@@ -23,7 +23,7 @@ from fanfold.training.fit import fit
 from fanfold.training.settings import NMSEOver
 from fanfold.unfolding.unfold import Unfolded, unfold
 
-CONDITIONS = {
+CONDITIONS: dict[str, tuple[float, ...]] = {
     "snr_db": (10.0, 20.0, 40.0, 30.0, 30.0, 20.0, 30.0, 30.0),
     "sparsity": (0.1, 0.1, 0.1, 0.05, 0.2, 0.2, 0.1, 0.1),
     "gain": (1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.3, 3.0),
