@@ -163,9 +163,11 @@ def docstring(app: Any, what: str, name: str, thing: Any, options: Any, lines: l
         if thing.__doc__ and thing.__doc__.startswith(f"{thing.__name__}("):  # what dataclass writes of itself
             lines.clear()
         if not any(re.match(r"(Args|Attributes):", line) for line in lines):
-            later = (i for i, line in enumerate(lines) if re.match(r"(Raises|Example|Returns):", line))
-            at = next(later, len(lines))
+            at = beginning(lines, "Raises|Example|Returns")
             lines[at:at] = field_comments(thing)
+    if what in ("class", "function") and (source := cited(thing)) and source not in " ".join(lines):
+        at = beginning(lines, "Args|Attributes|Raises|Example|Returns")
+        lines[at:at] = ["", f"Source: {source}", ""]
     blocks: list[list[str]] = []
     for line in lines:  # an example runs to the next empty line
         if not blocks or not line.strip() or (is_example([line]) and not is_example(blocks[-1])):
@@ -173,6 +175,17 @@ def docstring(app: Any, what: str, name: str, thing: Any, options: Any, lines: l
         blocks[-1].append(line)
     done = (block if is_example(block) else marked_up("\n".join(block)).split("\n") for block in blocks)
     lines[:] = [line for block in done for line in block]
+
+
+def beginning(lines: list[str], sections: str) -> int:
+    """Where the first of these sections of a docstring begins; its end if it has none."""
+    return next((i for i, line in enumerate(lines) if re.match(rf"({sections}):", line)), len(lines))
+
+
+def cited(thing: Any) -> str:
+    """The paper that the first lines of a module cite, with a year in brackets; empty where they cite none."""
+    first = (inspect.getdoc(inspect.getmodule(thing)) or "").split("\n\n")[0]
+    return " ".join(first.split()) if re.search(r"\(\d{4}[a-z]?\)", first) else ""
 
 
 def is_example(lines: list[str]) -> bool:
