@@ -89,6 +89,7 @@ def certify_release(
     before = None if against is None else Bundle(against)
     _check_place(folder)
     net, problem = run.estimator(), run.draws()
+    released = net
     if (whole := ability(net, InWholeNumbers)) is not None:
         integer, net = _of_the_run(integer, IntegerBuild.of_network(whole)), whole.network
     golden = ReleaseVectors.of(problem, net)
@@ -115,7 +116,7 @@ def certify_release(
             if whole is None or integer is None or integer.estimator is None:
                 results.append(latency_result(net, example, declared.latency, in_c))
             else:
-                results.append(latency_result(whole, example, declared.latency))
+                results.append(latency_result(released, example, declared.latency))
         results += size_results(place, declared.sizes)
         facts, hashes = _facts(run, declared, low), _hashes(run, net, problem, place)
         certificate = ReleaseCertificate(vars(declared.life_cycle), facts, hashes, host(), tuple(results))
