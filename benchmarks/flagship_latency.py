@@ -167,7 +167,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("groups", nargs="*", help=f"some of {', '.join(ASKED_US)}; all if none is named")
     parser.add_argument("--quick", action="store_true", help="a tenth of the calls")
-    parser.add_argument("--widths", default="w8a8", help="bits of weights and activations of the integer C")
+    parser.add_argument(
+        "--widths",
+        default="w8a8",
+        choices=("w8a8", "w8a12", "w16a16"),
+        help="bits of weights and activations of the integer C",
+    )
     given = parser.parse_args()
     if unknown := [name for name in given.groups if name not in ASKED_US]:
         parser.error(f"no group {unknown[0]!r}; there are {', '.join(ASKED_US)}")

@@ -124,6 +124,7 @@ def test_tables_count_in_the_narrowest_type_that_holds_them():
 def test_the_header_says_the_bytes_of_all_constant_arrays():
     files = program_to_c(everything()).files
     source = files["p.c"].partition("#ifdef P_SELF_TEST")[0]
+    source = re.sub(r"#if LANES\n.*?#(else|endif)", "", source, flags=re.DOTALL)  # of a build without lanes
     arrays = re.findall(r"static const int(\d+)_t \w+((?:\[\d+\])+) =", source)
     total = sum(int(bits) // 8 * math.prod(map(int, re.findall(r"\d+", axes))) for bits, axes in arrays)
     assert total > 0
@@ -145,6 +146,38 @@ def test_a_compiled_program_is_an_estimator_as_the_played_one():
     assert len(ff.evaluate({"integer": fast}, problem, snr_db=[20])) == 1
     with pytest.raises(ValueError, match="another program"):
         CompiledProgram(program)(draft.finish(), {})
+
+
+def products_of_all_shapes() -> IntegerProgram:
+    """Bytes and words, rows and columns that fill no vector, few places and many, windows of pictures."""
+    rng, draft = np.random.default_rng(0), Draft("p")
+    for dtype, most in (("int8", 127), ("int16", 900)):
+        for rows, columns, outer in ((8, 3, 4), (17, 4, 5), (48, 7, 6), (40, 9, 14), (80, 12, 7), (128, 5, 12)):
+            size = f"{dtype}_{rows}"
+            x = draft.clamp(draft.input(f"x_{size}", (outer, columns), dtype), -most, most)
+            x = draft.rescale(x, 0) if dtype == "int8" else x
+            weights = rng.integers(-128, 128, (rows, columns)).astype(dtype)
+            draft.output(draft.matmul(x, weights, outer, name=f"r_{size}"), (outer, rows))
+        for channels, kernel, rows in ((1, (3, 3), 8), (3, (1, 3), 20), (4, (5, 3), 33), (5, (3, 5), 16)):
+            shape, size = (3, 4, channels), f"{dtype}_of_{channels}"
+            x = draft.clamp(draft.input(f"x_{size}", shape, dtype), -most, most)
+            weights = rng.integers(-128, 128, (rows, kernel[0] * kernel[1] * channels)).astype(dtype)
+            draft.output(draft.matmul(draft.windows(x, shape, kernel), weights, 12, name=f"r_{size}"), (12, rows))
+    y = draft.input("y", (70,), "int8")
+    draft.output(draft.lookup(y, -128, rng.integers(-128, 128, 256), name="looked_up"), (70,))
+    return draft.finish()
+
+
+@pytest.mark.parametrize(
+    ("compiler", "flags"),
+    [("gcc", ["-march=native", *SANITIZED]), ("gcc", SANITIZED), ("clang", ["-march=native"])],
+    ids=["native", "portable", "clang"],
+)
+def test_products_of_all_shapes_are_the_player_s_in_lanes_and_without(tmp_path, compiler, flags):
+    need(compiler)
+    written(products_of_all_shapes(), tmp_path, count=8)
+    assert run(compiler, "-O1", *flags, *STRICT, "p.c", "-o", "p", folder=tmp_path) == 0
+    assert run("./p", folder=tmp_path) == 0
 
 
 def test_a_hundred_thousand_outputs_of_vector_code_are_the_player_s():

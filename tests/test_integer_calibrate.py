@@ -111,7 +111,7 @@ def test_compiled_it_is_the_same(net, observed):
 def test_what_has_no_integer_form_is_refused():
     _, obs = PROBLEM.sample(10, generator_of(0))
     for algorithm, said in (
-        (ff.algorithms.ISTA(), "ISTA has no integer form"),
+        (ff.algorithms.FISTA(), "FISTA has no integer form"),
         (ff.algorithms.ALISTA(p=0.01), "selects"),
     ):
         with pytest.raises(ValueError, match=said):

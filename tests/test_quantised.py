@@ -21,7 +21,8 @@ from fanfold.deploy.integer import (
     play,
     program_to_onnx,
 )
-from fanfold.deploy.release import verify_bundle
+from fanfold.deploy.release import Bundle, IntegerBuild, certify_release, verify_bundle
+from fanfold.deploy.release.against import read_certificate
 from fanfold.estimators import quantised
 from fanfold.estimators.fixed_point import Calibrating, FakeQuantised, FormPort, SoftStep, SoftSteps, integer_form
 from fanfold.estimators.fixed_point.network import HEADROOMS
@@ -33,7 +34,8 @@ PROBLEM = ff.problems.CompressedSensing(n=60, m=30, snr_db=30.0)
 CP = ff.algorithms.LISTACP(0.3), {"W": "per-layer", "threshold": "per-layer vector"}
 ALISTA = ff.algorithms.ALISTA(), {"step": "per-layer", "threshold": "per-layer"}
 VAMP = ff.algorithms.OAMP(ff.priors.BernoulliGaussian(0.2)), dict.fromkeys(("noise_scale", "v_linear", "p"), "tied")
-NETWORKS = {"lista-cp": CP, "alista": ALISTA, "oamp": VAMP}
+ISTA = ff.algorithms.ISTA(), {"step": "per-layer", "threshold": "per-layer"}
+NETWORKS = {"lista-cp": CP, "alista": ALISTA, "ista": ISTA, "oamp": VAMP}
 WIDTHS = ("w8a8", "w8a12", "w16a16")
 PROFILE = """
 samples = 100
@@ -45,6 +47,10 @@ model_id = "sparse-1"
 snr_db = [20, 40]
 [integers]
 loss_db = 0.5
+[latency]
+limit_us = 1e6
+calls = 5
+rounds = 1
 """
 
 
@@ -109,6 +115,15 @@ def test_time_knows_the_c_of_whole_numbers(observed):
     assert eager.timing is not None
     assert in_c.timing is not None
     assert in_c.multiply_accumulates == drafted(whole).multiply_accumulates
+
+
+def test_time_knows_the_onnx_of_whole_numbers(observed):
+    pytest.importorskip("onnxruntime")
+    whole = quantised(trained("lista-cp", 2), "w8a8", observed)
+    (late,) = ff.deploy.time_backends(whole, observed[:2], ["onnx"], calls=5)
+    assert late.timing is not None
+    assert late.note == "in whole numbers"
+    assert late.weight_bytes == drafted(whole).weight_bytes
 
 
 def test_two_readers_agree_on_every_operation():
@@ -331,7 +346,7 @@ def test_it_leaves_as_no_float_program(observed):
 
 def test_what_has_no_form_is_refused_by_the_names_of_what_has():
     for algorithm, said in (
-        (ff.algorithms.ISTA(), r"unfolded ISTA has no integer form yet; .*unfolded LISTACP"),
+        (ff.algorithms.FISTA(), r"unfolded FISTA has no integer form yet; .*unfolded LISTACP"),
         (ff.algorithms.ALISTA(p=0.01), "selects"),
     ):
         net = ff.unfold(algorithm, PROBLEM, 2, {"threshold": "per-layer"})
@@ -401,13 +416,19 @@ def test_a_quantised_run_resumes_is_kept_and_leaves_as_an_integer_program(tmp_pa
     verification = verify_bundle(tmp_path / "release")
     assert verification.passed
     assert ("integer program", True) in [(check.what, check.passed) for check in verification.checks]
+    (late,) = [result for result in read_certificate(Bundle(tmp_path / "release")).results if "latency" in result.what]
+    assert "in whole numbers" in late.note
+    other = IntegerBuild.of(drafted(quantised(whole, "w8a8", obs)))
+    with pytest.raises(ValueError, match="another program than its own"):
+        certify_release(Run.open(f"{path}-w8a12"), tmp_path / "profile.toml", tmp_path / "other", integer=other)
+    assert not (tmp_path / "other").exists()
 
 
 def test_training_and_quantising_is_one_command(tmp_path, capsys):
     train_run(tmp_path / "run", "--quantise", "w16a16")
     assert ff.load(tmp_path / "run-w16a16").widths == "w16a16"
     assert ff.load(tmp_path / "run").layers == 2
-    words = ["compressed-sensing", "--n", "20", "--m", "12", "ista", "--layers", "2", "--quantise", "w8a8"]
+    words = ["compressed-sensing", "--n", "20", "--m", "12", "fista", "--layers", "2", "--quantise", "w8a8"]
     assert cli.run(["train", *words, "--run-dir", str(tmp_path / "other")]) != 0
     assert "no integer form" in capsys.readouterr().err
     assert not (tmp_path / "other").exists()  # nothing is trained for nothing

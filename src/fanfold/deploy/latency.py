@@ -5,10 +5,13 @@ number of multiply-accumulates out of the first cache. A budget is a fifth of a 
 """
 
 import os
-from collections.abc import Generator, Sequence
+import tempfile
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from fanfold.core.abilities import ability
@@ -16,7 +19,7 @@ from fanfold.deploy.backends import NEEDS, RUNNERS, missing
 from fanfold.deploy.codegen.bench import measure_c
 from fanfold.deploy.codegen.compiled import CompiledC, compiled
 from fanfold.deploy.cost import Timing, multiply_accumulates, stored_numbers, timed_us
-from fanfold.deploy.integer import CompiledProgram, drafted
+from fanfold.deploy.integer import CompiledProgram, IntegerProgram, drafted, program_to_onnx
 from fanfold.estimators.base import InWholeNumbers
 from fanfold.observation import Estimator, Observation
 
@@ -160,9 +163,9 @@ def time_backends(
 def _timed(backend: str, estimator: Estimator, example: Observation, budget: float, calls: int) -> BackendLatency:
     if lacks := missing(backend):
         return BackendLatency(backend, None, budget, note=f"{NOT_INSTALLED}: {', '.join(lacks)}")
+    if backend in INTEGER_CALLS and (whole := ability(estimator, InWholeNumbers)) is not None:
+        return _timed_in_integers(backend, whole, example, budget, calls)
     if backend == "c":
-        if (whole := ability(estimator, InWholeNumbers)) is not None:
-            return _timed_in_integers(whole, example, budget, calls)
         try:
             return time_c(compiled(estimator, example), example, budget, calls)
         except ValueError as error:
@@ -180,19 +183,38 @@ def _timed(backend: str, estimator: Estimator, example: Observation, budget: flo
     )
 
 
-def _timed_in_integers(whole: InWholeNumbers, example: Observation, budget: float, calls: int) -> BackendLatency:
-    """The times of the C of an integer program, called from Python."""
+def _timed_in_integers(
+    backend: str, whole: InWholeNumbers, example: Observation, budget: float, calls: int
+) -> BackendLatency:
+    """The times of an integer program, called from Python."""
     program = drafted(whole)
     numbers = {name: value[:1].resolve_conj().numpy() for name, value in whole.form.numbers(example).items()}
-    call = CompiledProgram(program).prepared({port.name: port.integers(numbers[port.name]) for port in program.inputs})
+    call = INTEGER_CALLS[backend](program, {port.name: port.integers(numbers[port.name]) for port in program.inputs})
     return BackendLatency(
-        "c",
+        backend,
         Timing.of(timed_us(call, calls)),
         budget,
         multiply_accumulates=program.multiply_accumulates,
         weight_bytes=program.weight_bytes,
         note="in whole numbers",
     )
+
+
+def _in_onnx_runtime(program: IntegerProgram, inputs: Mapping[str, np.ndarray]) -> Callable[[], object]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    with tempfile.TemporaryDirectory() as folder:
+        path = program_to_onnx(program, Path(folder) / "estimator.onnx")
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return lambda: session.run(None, dict(inputs))
+
+
+INTEGER_CALLS: dict[str, Callable[[IntegerProgram, Mapping[str, np.ndarray]], Callable[[], object]]] = {
+    "c": lambda program, inputs: CompiledProgram(program).prepared(inputs),
+    "onnx": _in_onnx_runtime,
+}
 
 
 def time_c(network: CompiledC, example: Observation, budget: float, calls: int) -> BackendLatency:

@@ -72,14 +72,16 @@ def certify_release(
         profile: The file of the profile.
         folder: Where the release goes; one that is there is replaced.
         against: The folder of the release before, which gates this one.
-        integer: An integer program to be released beside the float network; that of a quantised run if not given.
+        integer: An integer program to be released beside the float network; that of a quantised run, which releases no
+            other, if not given.
         sign: The file of a private key, which signs the release if it passes.
         write_page: Writes the certificate as a page.
         say: Called with a line before what takes seconds.
 
     Raises:
-        ValueError: If the profile, the run or the older release is not as it should be, a condition is none of the
-            problem's, the network cannot be exported as the profile asks, or the key is none.
+        ValueError: If the profile, the run or the older release is not as it should be, a quantised run comes with an
+            integer program that is not its own, a condition is none of the problem's, the network cannot be
+            exported as the profile asks, or the key is none.
         ImportError: If it is to be signed, and the library that does is not installed.
     """
     declared = read_profile(profile)
@@ -87,8 +89,9 @@ def certify_release(
     before = None if against is None else Bundle(against)
     _check_place(folder)
     net, problem = run.estimator(), run.draws()
+    released = net
     if (whole := ability(net, InWholeNumbers)) is not None:
-        integer, net = integer or IntegerBuild.of_network(whole), whole.network
+        integer, net = _of_the_run(integer, IntegerBuild.of_network(whole)), whole.network
     golden = ReleaseVectors.of(problem, net)
     example = golden.observation(problem.A)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -110,7 +113,10 @@ def certify_release(
         results += integer_results(integer, declared.integers, measured.cells, quantised)
         if declared.latency is not None:
             say(f"timing {declared.latency.rounds} rounds of {declared.latency.calls} calls")
-            results.append(latency_result(net, example, declared.latency, in_c))
+            if whole is None or integer is None or integer.estimator is None:
+                results.append(latency_result(net, example, declared.latency, in_c))
+            else:
+                results.append(latency_result(released, example, declared.latency))
         results += size_results(place, declared.sizes)
         facts, hashes = _facts(run, declared, low), _hashes(run, net, problem, place)
         certificate = ReleaseCertificate(vars(declared.life_cycle), facts, hashes, host(), tuple(results))
@@ -122,6 +128,16 @@ def certify_release(
             signs(place)
         _replace(folder, place)
     return Release(folder, certificate)
+
+
+def _of_the_run(given: IntegerBuild | None, of_run: IntegerBuild) -> IntegerBuild:
+    """The integer program of a quantised run, which is no other than the one that is given."""
+    if given is not None and given.fingerprint != of_run.fingerprint:
+        raise ValueError(
+            "the run is quantised, and integer is another program than its own, which is what a receiver would verify; "
+            "leave integer out, or certify the run in floating point with it."
+        )
+    return of_run
 
 
 def _check_place(folder: Path) -> None:

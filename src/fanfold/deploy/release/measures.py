@@ -11,6 +11,7 @@ from fanfold.deploy.integer import (
     RangeRow,
     UnprovedError,
     drafted,
+    fingerprint_of_program,
     program_to_c,
     save_program,
 )
@@ -32,6 +33,7 @@ class IntegerBuild(NamedTuple):
         proof: What is proved of its operations.
         write: Writes its files into a folder, and gives their paths.
         unproved: Why there is no program.
+        fingerprint: The hash of the program; nothing where there is none.
 
     Example:
         >>> from fanfold.deploy.integer import Draft
@@ -47,6 +49,7 @@ class IntegerBuild(NamedTuple):
     proof: Sequence[RangeRow]
     write: Callable[[Path], Sequence[Path]]
     unproved: UnprovedError | None = None
+    fingerprint: str = ""
 
     @classmethod
     def of(cls, program: IntegerProgram) -> "IntegerBuild":
@@ -60,7 +63,8 @@ class IntegerBuild(NamedTuple):
             kept = save_program(program, folder / f"{program.name}.safetensors")
             return [kept, *program_to_c(program).write(folder)]
 
-        return cls(IntegerEstimator(program), program.proof.rows, write)
+        fingerprint = fingerprint_of_program(program)
+        return cls(IntegerEstimator(program), program.proof.rows, write, fingerprint=fingerprint)
 
     @classmethod
     def of_network(cls, network: InWholeNumbers) -> "IntegerBuild":
@@ -80,6 +84,8 @@ def latency_result(
 ) -> ReleaseResult:
     """The time of a call: that of the middle round, with the fastest and the slowest round as its interval.
 
+    That of a quantised network is the time of its integer program, in C and in ONNX Runtime.
+
     Args:
         estimator: What is released.
         example: Observations of it.
@@ -87,14 +93,15 @@ def latency_result(
         in_c: The estimator in C, where it was compiled already.
     """
     what = f"{LATENCY}, {limits.quantile}, {limits.backend}"
-    times, floor = [], None
+    times, floor, how = [], None, ""
     for row in _rounds(estimator, example, limits, in_c):
         if row.timing is None:
             return ReleaseResult(what, {}, "µs", None, limit=limits.limit_us, note=row.note)
         times.append(row.timing.median if limits.quantile == "median" else row.timing.p99)
-        floor = row.floor_us
+        floor, how = row.floor_us, row.note
     times.sort()
     note = f"fastest to slowest of {limits.rounds} rounds of {limits.calls} calls, one core, one thread"
+    note += f", {how}" if how else ""
     note += "" if floor is None else f"; this host takes {floor:.3g} µs for the bare work"
     return ReleaseResult(what, {}, "µs", times[(len(times) - 1) // 2], times[0], times[-1], limits.limit_us, note=note)
 

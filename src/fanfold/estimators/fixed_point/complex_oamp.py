@@ -30,6 +30,7 @@ from fanfold.estimators.fixed_point.oamp import (
     VarianceLaw,
     Variances,
 )
+from fanfold.estimators.fixed_point.oamp_layers import at_known_noise, sent_on
 from fanfold.estimators.fixed_point.shaped import ShapedArithmetic
 from fanfold.estimators.fixed_point.values import BYTE_BITS, Scaled
 from fanfold.linops import Kronecker, LinearOperator
@@ -141,12 +142,8 @@ class ComplexOAMPLayers:
             ValueError: If no noise variance is known.
         """
         a = arithmetic
-        if a.noise_var is None:
-            raise ValueError("OAMP needs the noise variance; choose scales on observations that all have the same one.")
         A, d = self.network.operator, self.constants["d"]
-        noise_var = torch.tensor(a.noise_var, dtype=torch.float64)
-        template = Observation.unchecked(torch.zeros(A.m, dtype=A.dtype), A, noise_var)
-        thetas = self.network.thetas(self.network.admitted(template))
+        noise_var, thetas = at_known_noise(a, self.network)
         law = VarianceLaw(self.prior.power, d, A.n, noise_var, degrees=1, step_db=LAW_DB)
         denoiser = RadialTables(self.prior, Variances.of(self.prior.power, TABLE_DB))
         z = residual = self._by_factors(a, self._entered(a), "left", self.measured, self.seen, FINE)
@@ -166,11 +163,7 @@ class ComplexOAMPLayers:
             coarse = a.on_grid(share, SHARE_BITS - 1, SHARE_BITS)
             inverse = a.table(coarse, lambda b: 1 / (1 - b.clamp(0, MOST_SHARE)), FINE)
             message = a.times(a.within(a.minus(x, a.times(r_k, share))), inverse)
-            if r is None:
-                r = change = a.narrowed(message)
-            else:
-                change = a.narrowed(a.minus(message, r), at_least=r.fraction)
-                r = a.plus(change, r)
+            change, r = sent_on(a, message, r)
             if a.weight_bits <= BYTE_BITS and k == max(1, len(thetas) // 2):
                 residual = a.minus(z, self._forward(a, a.narrowed(r, FINE), FINE))
             else:

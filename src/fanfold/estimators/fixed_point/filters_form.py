@@ -138,9 +138,8 @@ class FiltersForm(MixtureForm):
             return LOG_BEAM_SCALE * (powers + SMALLEST_BEAM_POWER).log()
 
         seen = [seen_over(a, power, level, (LEAST_SEEN, MOST_SEEN), logarithm) for power in powers]
-        hidden = a.joined(
-            *(a.moved(a.roomy(part, rows * places), (rows, places), (1, 0)) for part in seen), places, (rows, rows)
-        )
+        left, right = (a.moved(a.roomy(part, rows * places), (rows, places), (1, 0)) for part in seen)
+        hidden = a.joined(left, right, places, (rows, rows))
         convolutions = [stage.first, *(part for part in stage.trunk if isinstance(part, nn.Conv2d))]
         channels = 2 * rows
         for k, layer in enumerate(convolutions):

@@ -22,6 +22,7 @@ from fanfold.algorithms import OAMP
 from fanfold.algorithms.base import Theta
 from fanfold.estimators.fixed_point.arithmetic import Arithmetic
 from fanfold.estimators.fixed_point.forms import FORMS, FormPort, IntegerForm
+from fanfold.estimators.fixed_point.oamp_layers import at_known_noise, sent_on
 from fanfold.estimators.fixed_point.soft_steps import form_of_algorithm
 from fanfold.estimators.fixed_point.values import RoundedMatrix, Scaled
 from fanfold.observation import Observation
@@ -133,13 +134,9 @@ class OAMPLayers:
         Raises:
             ValueError: If no noise variance is known.
         """
-        if arithmetic.noise_var is None:
-            raise ValueError("OAMP needs the noise variance; choose scales on observations that all have the same one.")
         U, d, right = (self.constants[name] for name in ("U", "d", "V"))
         A = self.network.operator
-        noise_var = torch.tensor(arithmetic.noise_var, dtype=torch.float64)
-        template = Observation.unchecked(torch.zeros(A.m, dtype=A.dtype), A, noise_var)
-        thetas = self.network.thetas(self.network.admitted(template))
+        noise_var, thetas = at_known_noise(arithmetic, self.network)
         forward, back = d[:, None] * right.mT, arithmetic.matrix(right)
         down = arithmetic.matrix(forward)
         rest = arithmetic.rest(forward, down)
@@ -162,11 +159,7 @@ class OAMPLayers:
             rest_of_x = arithmetic.within(arithmetic.minus(x, arithmetic.times(r_k, share)))
             inverse = arithmetic.table(share, lambda b: 1 / (1 - b.clamp(0, MOST_SHARE)), 16)
             message = arithmetic.times(rest_of_x, inverse)
-            if r is None:
-                r = change = arithmetic.narrowed(message)
-            else:
-                change = arithmetic.narrowed(arithmetic.minus(message, r), at_least=r.fraction)
-                r = arithmetic.plus(change, r)
+            change, r = sent_on(arithmetic, message, r)
             residual = arithmetic.minus(residual, arithmetic.product(change, down))
             if rest is not None and k == max(1, len(thetas) // 2):
                 missed = arithmetic.product(arithmetic.narrowed(r), rest)

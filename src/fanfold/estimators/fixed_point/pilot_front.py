@@ -37,7 +37,7 @@ class Fine(NamedTuple):
     """The bits of the filter that a network starts from, on which every digit of the estimate rests.
 
     Example:
-        >>> from fanfold.estimators.fixed_point.grid_front import Fine
+        >>> from fanfold.estimators.fixed_point.pilot_front import Fine
         >>> Fine(weights=12, activations=14).weights
         12
     """
@@ -54,7 +54,7 @@ class UnitPilots(NamedTuple, Generic[V]):
     """Pilots of a channel of unit power, in whole numbers.
 
     Example:
-        >>> from fanfold.estimators.fixed_point.grid_front import UnitPilots
+        >>> from fanfold.estimators.fixed_point.pilot_front import UnitPilots
         >>> UnitPilots("y", "level", None).root is None
         True
     """

@@ -210,7 +210,8 @@ class FilterStage(nn.Module):
 
     def __init__(self, plane: tuple[int, int], channels: int, size: FilterSettings, generator: torch.Generator):
         super().__init__()
-        self.beams = tuple(size.oversampling * n if n > 1 else 1 for n in plane)
+        along, across = (size.oversampling * n if n > 1 else 1 for n in plane)
+        self.beams = (along, across)
         turn = torch.kron(*(_dft(n, beams) for n, beams in zip(plane, self.beams, strict=True)))
         self.forth = nn.Parameter(torch.view_as_real(turn).movedim(-1, 0).contiguous())
         self.back = nn.Parameter(torch.view_as_real(turn.mH.resolve_conj()).movedim(-1, 0).contiguous())
