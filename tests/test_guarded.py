@@ -389,4 +389,4 @@ def test_what_does_not_fit_is_refused_with_the_fix():
 
 
 def test_trust_is_a_value_of_two_weights_and_a_few_numbers():
-    assert Trust._fields == ("network", "scale", "evidence", "highest", "judged")
+    assert Trust._fields == ("network", "scale", "evidence", "highest", "judged", "favour", "since")

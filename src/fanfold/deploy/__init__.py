@@ -5,7 +5,7 @@ from fanfold.deploy.codegen import CFiles, CompiledC, compile_shared, compiled, 
 from fanfold.deploy.cost import Timing, call_costs, latency_us, multiply_accumulates, stored_numbers
 from fanfold.deploy.export import FromMeasurements, to_onnx
 from fanfold.deploy.latency import BackendLatency, slot_budget_us, time_backends
-from fanfold.deploy.lowering import Lowered, Port, lowered
+from fanfold.deploy.lowering import Lowered, LoweredStep, Port, lowered
 from fanfold.deploy.memory import PeakMemory
 from fanfold.deploy.release import certify_release, read_profile, verify_bundle
 
@@ -15,6 +15,7 @@ __all__ = [
     "CompiledC",
     "FromMeasurements",
     "Lowered",
+    "LoweredStep",
     "PeakMemory",
     "Port",
     "Timing",

@@ -378,6 +378,24 @@ class Costly(Protocol):
     at_most: int
 
 
+@runtime_checkable
+class Remembering(Protocol):
+    """An estimator whose calls depend on those before: a program of it has what it remembers as ports, in and out."""
+
+    @property
+    def remembered(self) -> Mapping[str, Tensor]:
+        """What the next call depends on, by name, `(k,)` each, real."""
+        ...
+
+    def chance(self, obs: Observation, calls: Sequence[int]) -> Mapping[str, Tensor]:
+        """What is drawn by lot in the calls of these numbers, by name, `(batch, ...)`; none where nothing is."""
+        ...
+
+    def step(self) -> nn.Module:
+        """One call of streams side by side, `(streams, ...)`: `(obs, chance, remembered) -> (estimate, remembered)`."""
+        ...
+
+
 # Keeping
 
 

@@ -18,8 +18,9 @@ from fanfold.evaluation.scores import (
 from fanfold.guard.adaptation import Adaptation, adapt
 from fanfold.guard.calibrated_variance import CalibratedVariance, calibrate_variance
 from fanfold.guard.conformal import Conformal, conformal
-from fanfold.guard.fallback import Guarded, NoiseSplit, Trusting, guarded
+from fanfold.guard.fallback import Guarded, Hysteresis, NoiseSplit, Trusting, guarded
 from fanfold.guard.lc2st import LC2ST, lc2st
+from fanfold.guard.learn_then_test import LearnThenTest, Switched, TriedSetting, learn_then_test
 from fanfold.guard.monitoring import (
     CusumWatch,
     MartingaleWatch,
@@ -78,8 +79,10 @@ __all__ = [
     "Guarded",
     "HeavyTailed",
     "Histogram",
+    "Hysteresis",
     "Interfered",
     "Interval",
+    "LearnThenTest",
     "MartingaleWatch",
     "Misbelieved",
     "Monitor",
@@ -95,7 +98,9 @@ __all__ = [
     "Share",
     "Shift",
     "ShiftTable",
+    "Switched",
     "TrainingGuard",
+    "TriedSetting",
     "Trusting",
     "UsualRange",
     "adapt",
@@ -110,6 +115,7 @@ __all__ = [
     "guarded",
     "interval_score",
     "lc2st",
+    "learn_then_test",
     "load_monitor",
     "mean_normalised_square",
     "monitor",

@@ -50,11 +50,14 @@ class CompiledC:
         self._work = _aligned(bytes_)
         self._ports = [np.zeros(m.size, np.float32) for m in (*program.inputs, *program.outputs)]
         buffers = [self._weights] * (files.weights is not None) + [*self._ports, self._work]
+        self.reset()
         self.pointers = [ctypes.c_void_p(buffer.ctypes.data) for buffer in buffers]
 
     @takes_measurements
     def __call__(self, obs: Observation) -> Estimate:
         """The estimates of a batch, with all outputs that the program has.
+
+        Of a program that remembers the samples are calls one after the other, which it goes on from until `reset`.
 
         Raises:
             ValueError: If the measurements do not fit the program, or are of another operator.
@@ -64,19 +67,28 @@ class CompiledC:
         trail = len(port.shape) - port.pairs - 1
         lead = y.shape[: y.ndim - trail]
         flat = Observation.unchecked(y.reshape(-1, *y.shape[y.ndim - trail :]), obs.A, _variances(obs, lead, trail))
-        arguments = [t.contiguous().numpy() for t in self.files.lowered.arguments(flat)]
+        low = self.files.lowered
+        arguments = [t.contiguous().numpy() for t in low.arguments(flat, self._calls)]
         outputs = [
             np.empty((len(flat.y), *map(int, port.shape[1:])), np.float32) for port in self.files.lowered.outputs
         ]
         for s in range(len(flat.y)):
-            for buffer, values in zip(self._ports, arguments):
-                buffer[:] = values[s].reshape(-1)
+            for port, buffer, values in zip(low.inputs, self._ports, arguments):
+                buffer[:] = self._held.get(port.name, values[s].reshape(-1))
             self.call()
             for buffer, values in zip(self._ports[len(arguments) :], outputs, strict=True):
                 values[s] = buffer.reshape(values[s].shape)
+            said = {port.name: values[s].reshape(-1) for port, values in zip(low.outputs, outputs)}
+            self._held = {name: said[output] for name, output in low.kept.items()}
+            self._calls += 1
         estimate = self.files.lowered.estimate([torch.from_numpy(values) for values in outputs])
         var = None if estimate.var is None else estimate.var.reshape(*lead, *estimate.var.shape[1:])
         return Estimate(estimate.x.reshape(*lead, *estimate.x.shape[1:]), var)
+
+    def reset(self) -> None:
+        """Forget all calls, where the program remembers any."""
+        self._held: dict[str, np.ndarray] = {}
+        self._calls = 0
 
     @property
     def entry(self) -> ctypes.c_void_p:

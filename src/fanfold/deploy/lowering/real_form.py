@@ -133,8 +133,11 @@ class RealForm(nn.Module):
             target: Any = node.target
             if target in WITH_TENSORS and any(map(_rounds, args)) and any(map(_is_double, node.all_input_nodes)):
                 target = WITH_TENSORS[target]
+                both = target is aten.clamp.Tensor  # whose bounds are of one kind
                 args = [
-                    keep(lambda a=a: torch.tensor(a, dtype=torch.float64), f"number_{i}") if _rounds(a) else a
+                    keep(lambda a=a: torch.tensor(a, dtype=torch.float64), f"number_{i}")
+                    if _rounds(a) or (both and isinstance(a, (int, float)))
+                    else a
                     for i, a in enumerate(args)
                 ]
             return target(*args, **kwargs)

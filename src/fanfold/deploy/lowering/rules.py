@@ -323,8 +323,8 @@ def _(a, b):
 
 
 @rule(aten.linalg_vector_norm.default)
-def _(z, *args, **kwargs):
-    return torch.linalg.vector_norm(_size(z), *args, **kwargs)
+def _(z, *args, dtype=None, **kwargs):
+    return torch.linalg.vector_norm(_size(z), *args, dtype=None if dtype is None else dtype.to_real(), **kwargs)
 
 
 # Products of matrices that both depend on the inputs; those with constant ones are in `lowering.products`

@@ -1,71 +1,19 @@
 """An estimator with its operator built in as a traced program of real tensors, for runtimes without complex numbers."""
 
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._dynamo.exc import UserError
 from torch.export import Dim, ExportedProgram
-from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
 from fanfold.core.abilities import ability, offers
-from fanfold.core.complex_pairs import as_pairs
-from fanfold.deploy.lowering.ports import BATCH, Port
+from fanfold.deploy.lowering.ports import BATCH
+from fanfold.deploy.lowering.programs import Lowered
 from fanfold.deploy.lowering.real_form import RealForm, needed_by
-from fanfold.estimators.base import Classifying, InWholeNumbers, Quantiled
-from fanfold.observation import Estimate, Estimator, Observation
-
-TRACES = ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn")  # which hold paths of this machine
-
-
-class Lowered:
-    """A program of real tensors, and its ports; made by `lowered`.
-
-    Attributes:
-        program: Takes the inputs in the order of `inputs`, and gives a tuple in the order of `outputs`.
-        inputs: `y` and, where the estimator takes one, `noise_var`.
-        outputs: `x_hat`, then `var` and `quantiles` where the estimator says these.
-
-    Example:
-        >>> import fanfold as ff, torch
-        >>> x, obs = ff.problems.CompressedSensing(n=40, m=20).sample(8, torch.Generator().manual_seed(0))
-        >>> low = ff.deploy.lowered(ff.iterate(ff.algorithms.ISTA(), 2), obs)
-        >>> low(obs).x.shape, [port.name for port in low.inputs]
-        (torch.Size([8, 40]), ['y'])
-    """
-
-    def __init__(self, program: ExportedProgram, inputs: tuple[Port, ...], outputs: tuple[Port, ...]):
-        self.program, self.inputs, self.outputs = program, inputs, outputs
-        self._module: nn.Module | None = None
-
-    def arguments(self, obs: Observation) -> tuple[Tensor, ...]:
-        """The inputs for an observation, `(batch, m)` and its noise variances.
-
-        Raises:
-            ValueError: If the program takes a noise variance and the observation has none.
-        """
-        arguments = [_real(obs.y)]
-        if len(self.inputs) > 1:
-            if obs.noise_var is None:
-                raise ValueError("the program takes a noise variance for each sample; pass an observation with one.")
-            arguments.append(_each(obs))
-        return tuple(arguments)
-
-    def estimate(self, outputs: Any) -> Estimate:
-        """The outputs of the program, or of what was made of it, as an estimate."""
-        said = {port.name: torch.as_tensor(value) for port, value in zip(self.outputs, outputs, strict=True)}
-        x = said["x_hat"]
-        return Estimate(torch.view_as_complex(x.contiguous()) if self.outputs[0].pairs else x, said.get("var"))
-
-    def __call__(self, obs: Observation) -> Estimate:
-        """What the program says, computed by torch."""
-        if self._module is None:
-            self._module = self.program.module()
-        with torch.no_grad():
-            return self.estimate(self._module(*self.arguments(obs)))
+from fanfold.deploy.lowering.remembered import lowered_step
+from fanfold.deploy.lowering.tracing import each_variance, evaluating, in_pairs, port_of, traced_with, without_traces
+from fanfold.estimators.base import Classifying, InWholeNumbers, Quantiled, Remembering
+from fanfold.observation import Estimator, Observation
 
 
 def lowered(
@@ -73,7 +21,8 @@ def lowered(
 ) -> Lowered:
     """An estimator as a program of real tensors alone: `torch.export`, then complex numbers as pairs `(..., 2)`.
 
-    The operator is in the program, and whatever depends on it and on the weights alone is computed once, before.
+    The operator is in the program, and whatever depends on it and on the weights alone is computed once, before. What
+    an estimator remembers from call to call goes in and comes out, as ports of their own: see `LoweredStep`.
 
     Args:
         estimator: Any estimator; it is run in the mode for evaluation, and is left as it was.
@@ -98,6 +47,8 @@ def lowered(
         ('batch', 20, 2)
     """
     _check(example, batch)
+    if (remembering := ability(estimator, Remembering)) is not None:
+        return lowered_step(remembering, example[: batch or len(example.y)], batch, fixed_noise=fixed_noise)
     if offers(estimator, InWholeNumbers):
         raise ValueError(
             "the network computes in whole numbers: take its integer program, ff.deploy.integer.drafted(net), or the "
@@ -105,26 +56,24 @@ def lowered(
         )
     example = example[: batch or len(example.y)]
     given = example.noise_var is not None and (example.noise_var.ndim > 0 or not fixed_noise)
-    with _evaluating(estimator), torch.no_grad(), warnings.catch_warnings():
+    with evaluating(estimator), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's notices about itself
         says_quantiles = _says_quantiles(estimator, example)
         module = _Ported(estimator, example, given=given, quantiles=says_quantiles)
-        arguments = (example.y.resolve_conj(), *([_each(example)] if given else ()))
+        arguments = (example.y.resolve_conj(), *([each_variance(example)] if given else ()))
         said = module(*arguments)  # so that all that derives from the operator is there
         traced = _traced(module, arguments, batch)
         taken = _taken(traced)
         form = RealForm(traced)
-        real = tuple(map(_real, arguments))
-        form(*real)
-        unused = real[1][:1] if given and not taken[1] else None
+        pairs = tuple(map(in_pairs, arguments))
+        form(*pairs)
+        unused = pairs[1][:1] if given and not taken[1] else None
         given = given and taken[1]
-        program = _traced(_Inputs(form, unused), real if given else real[:1], batch)
-    for node in program.graph.nodes:
-        for name in TRACES:
-            node.meta.pop(name, None)
+        program = _traced(_Inputs(form, unused), pairs if given else pairs[:1], batch)
+    without_traces(program)
     units = _units(estimator)
-    inputs = [_port(name, t, units[name], batch) for name, t in zip(("y", "noise_var"), arguments)]
-    outputs = [_port(name, t, units[name], batch) for name, t in said.items()]
+    inputs = [port_of(name, t, units[name], batch) for name, t in zip(("y", "noise_var"), arguments)]
+    outputs = [port_of(name, t, units[name], batch) for name, t in said.items()]
     return Lowered(program, tuple(inputs if given else inputs[:1]), tuple(outputs))
 
 
@@ -178,19 +127,7 @@ class _Inputs(nn.Module):
 
 
 def _traced(module: nn.Module, arguments: tuple[Tensor, ...], batch: int | None) -> ExportedProgram:
-    """The program of a module.
-
-    Raises:
-        ValueError: If it depends on values, or on the number of samples; with torch's first line on that.
-    """
-    shapes = None if batch is not None else tuple({0: Dim(BATCH)} for _ in arguments)
-    try:
-        return torch.export.export(module, arguments, dynamic_shapes=shapes, strict=False)
-    except (UserError, GuardOnDataDependentSymNode) as error:
-        first = str(error).strip().splitlines()[0]
-        raise ValueError(
-            f"the estimator cannot be traced, as what it does depends on the values or the number of samples: {first}"
-        ) from error
+    return traced_with(module, arguments, None if batch is not None else tuple({0: Dim(BATCH)} for _ in arguments))
 
 
 def _taken(program: ExportedProgram) -> list[bool]:
@@ -210,22 +147,6 @@ def _says_quantiles(estimator: Estimator, example: Observation) -> bool:
     return True
 
 
-def _real(t: Tensor) -> Tensor:
-    return (as_pairs(t) if t.is_complex() else t).contiguous()
-
-
-def _each(obs: Observation) -> Tensor:
-    """A noise variance for each sample, `(batch, ..., 1)`, with as many axes as y: 1 where it is the same along one."""
-    noise_var = torch.as_tensor(obs.noise_var)
-    noise_var = noise_var.reshape(*(1,) * (obs.y.ndim - noise_var.ndim), *noise_var.shape)
-    return noise_var.expand(len(obs.y), *noise_var.shape[1:]).contiguous()
-
-
-def _port(name: str, t: Tensor, unit: str, batch: int | None) -> Port:
-    shape = (BATCH if batch is None else batch, *t.shape[1:], *([2] if t.is_complex() else []))
-    return Port(name, shape, str(t.dtype.to_real()).removeprefix("torch."), unit, t.is_complex())
-
-
 def _units(estimator: Estimator) -> dict[str, str]:
     x = "probability of each class" if offers(estimator, Classifying) else "that of the unknowns"
     return {
@@ -235,17 +156,3 @@ def _units(estimator: Estimator) -> dict[str, str]:
         "var": "square of x_hat's, E|x_hat - x|^2",
         "quantiles": "that of x_hat, in rising order along the last axis but one",
     }
-
-
-@contextmanager
-def _evaluating(estimator: Estimator) -> Iterator[None]:
-    """A block in which a module is in the mode for evaluation."""
-    parts = list(estimator.modules()) if isinstance(estimator, nn.Module) else []
-    modes = [part.training for part in parts]
-    try:
-        for part in parts:
-            part.training = False
-        yield
-    finally:
-        for part, training in zip(parts, modes, strict=True):
-            part.training = training

@@ -6,7 +6,9 @@ import torch
 
 from fanfold.core.settings import checks_arguments
 from fanfold.guard.answers import Pairs, answers, calibration_draws
-from fanfold.guard.fallback.guarded import Guarded, GuardLimits
+from fanfold.guard.fallback.guarded import Guarded
+from fanfold.guard.fallback.hysteresis import Hysteresis
+from fanfold.guard.fallback.limits import GuardLimits
 from fanfold.guard.fallback.noise_split import NoiseSplit
 from fanfold.guard.fallback.samples import distance, saturation, unit
 from fanfold.guard.fallback.trust import Trusting
@@ -31,6 +33,7 @@ def guarded(
     alarm: float = 1e-3,
     latch: bool = False,
     trusting: Trusting | None = None,
+    hysteresis: Hysteresis | None = None,
     samples: int = 1000,
     seed: int = 0,
 ) -> "Guarded":
@@ -45,13 +48,15 @@ def guarded(
         judge: How losses are compared without the truth; None compares none, and leaves the cap and the monitor.
         monitor: What says how strange each observation is, made by `ff.guard.monitor` for this estimator. Once its
             martingale alarms, so does this; where no losses are compared the baseline then answers, until `reset`.
-            Its rate of false alarms adds to that of the losses.
+            Where they are, it moves no weight: a world that has changed may be one where the network is the better
+            path. Its rate of false alarms adds to that of the losses.
         every: At which calls they are compared: each, or one in so many of those that are fit, as comparing takes two
             more estimates.
         alarm: The chance with which a network ever raises the alarm by its losses whose clipped differences have, given
-            the calls before, no mean above zero.
-        latch: Whether the alarm leaves the baseline alone, until `reset`.
+            the calls before, no mean above zero. With the same chance an alarm ends whose network is no better.
+        latch: Whether the alarm of the losses leaves the baseline alone, until `reset`.
         trusting: The rule by which trust moves; None takes the rate that suits the draws.
+        hysteresis: Two thresholds and a least stay, for one path at a time; None weighs both.
         samples: The number of calibration draws, of a problem.
         seed: The seed of the draws.
 
@@ -89,14 +94,20 @@ def guarded(
             "the baseline claims a variance of zero where the estimator says something else, so that no radius holds "
             "its error; pass one that claims none, lambda obs: ff.Estimate(baseline(obs).x)."
         )
-    scale = 0.0
+    scale, usual = 0.0, (0.0, 0.0, 0.0)
     if judge is not None:
         halves = judge.halves(obs, range(len(obs.y)))
-        differences = judge.differences(halves, answers(estimator, halves.obs), answers(baseline, halves.obs))
+        copy = answers(estimator, halves.obs), answers(baseline, halves.obs)
+        differences = judge.differences(halves, *copy)
+        if judge.noise == "measured":
+            explained = judge.explained(obs, halves, (network, beside), copy)
+            traits = explained.traits.mean(0)
+            usual = tuple(traits.tolist())
+            differences = explained._replace(traits=traits.expand(len(obs.y), -1)).corrected(differences)
         check_finite("the difference of losses, of estimates from a copy of y with more noise,", differences)
         scale = differences.abs().mean().item()
         trusting = trusting or Trusting.of(differences.tolist())
     saturated = saturation(obs.y).amax().item() + MORE_SATURATED
-    limits = GuardLimits(radius, saturated, every, alarm, latch, obs.y.ndim - 1)
+    limits = GuardLimits(radius, saturated, every, alarm, latch, obs.y.ndim - 1, hysteresis)
     around = None if monitor is None else monitor.around(estimator, obs.A)
-    return Guarded(estimator, baseline, judge, around, trusting or Trusting(), limits, scale)
+    return Guarded(estimator, baseline, judge, around, trusting or Trusting(), limits, scale, usual)

@@ -1,53 +1,20 @@
 """A network that falls back to a baseline: never far from it in a call, never much worse over many calls."""
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fanfold.guard.answers import answers
+from fanfold.guard.fallback.hysteresis import Standing
+from fanfold.guard.fallback.limits import Calls, Condition, GuardLimits
 from fanfold.guard.fallback.noise_split import NoiseSplit
 from fanfold.guard.fallback.samples import as_rows, distance, finite, saturation, trailing, unit
+from fanfold.guard.fallback.stepping import GuardStep
 from fanfold.guard.fallback.trust import Trust, Trusting
 from fanfold.guard.monitoring import Monitor
 from fanfold.measurements import takes_measurements
 from fanfold.observation import Estimate, Estimator, Observation
-
-Condition = Literal["active", "monitoring", "fallback"]
-
-
-class Calls(NamedTuple):
-    """What has happened so far, in calls, each of which is one sample.
-
-    Example:
-        >>> from fanfold.guard.fallback import Calls
-        >>> Calls().all
-        0
-    """
-
-    all: int = 0
-    judged: int = 0  # of these, the losses were compared
-    capped: int = 0  # the network was too far from the baseline
-    unfit: int = 0  # y was not finite, silent or saturated, or the network's estimate, or its variance, not finite
-    in_fallback: int = 0  # the baseline had the larger weight
-
-
-class GuardLimits(NamedTuple):
-    """What a guarded estimator holds to; made by `guarded`.
-
-    Example:
-        >>> from fanfold.guard.fallback import GuardLimits
-        >>> GuardLimits(radius=1.0, saturated=0.1, every=1, alarm=0.001, latch=False).radius
-        1.0
-    """
-
-    radius: float  # of the ball around the baseline, in its claimed deviations; in units of x where it claims none
-    saturated: float  # share of the entries of y at its largest magnitude, above which y counts as saturated
-    every: int  # at which of the calls that are fit losses are compared
-    alarm: float  # chance of a false alarm, ever
-    latch: bool  # whether the alarm leaves the baseline alone
-    axes: int = 1  # of the measurements of one sample
 
 
 class Guarded:
@@ -71,6 +38,9 @@ class Guarded:
         trusting: The rule by which trust moves.
         limits: What it holds to.
         trust: What it has come to; the weight of the network, and the evidence against it.
+        standing: Which path answers, where there is hysteresis.
+        raised: Whether the alarm is on: it was raised, and no evidence since says that the network is the better one.
+        followed: How network and baseline follow measurements, over the last calls: `traits` of `Explained`.
         calls: What has happened so far.
 
     Example:
@@ -93,9 +63,10 @@ class Guarded:
         trusting: Trusting,
         limits: GuardLimits,
         scale: float,
+        usual: tuple[float, ...] = (0.0, 0.0, 0.0),
     ):
         self.estimator, self.baseline, self.judge, self.monitor = estimator, baseline, judge, monitor
-        self.trusting, self.limits, self.scale = trusting, limits, scale
+        self.trusting, self.limits, self.scale, self.usual = trusting, limits, scale, usual
         self.reset()
 
     def reset(self) -> None:
@@ -105,19 +76,19 @@ class Guarded:
         self.trust: Trust = self.trusting.start(self.scale)
         if self.judge is None:
             self.trust = self.trust._replace(network=1.0)
+        self.standing, self.raised, self.followed = Standing(), False, self.usual
 
     @property
     def alarmed(self) -> bool:
         """Whether the evidence against the network, or that observations are strange, has ever been enough."""
-        strange = self.watch is not None and bool(self.watch.alarmed)
-        return strange or self.trust.highest >= 1 / self.limits.alarm
+        return self._strange or self.trust.highest >= 1 / self.limits.alarm
 
     @property
     def condition(self) -> Condition:
-        """Fallback, where the baseline answers; else active or, once alarmed, "monitoring"."""
+        """Fallback, where the baseline answers; else active or, while the alarm is on, "monitoring"."""
         if self._weight < 0.5:
             return "fallback"
-        return "monitoring" if self.alarmed else "active"
+        return "monitoring" if self.raised else "active"
 
     @property
     def promise(self) -> str:
@@ -133,6 +104,11 @@ class Guarded:
             return (
                 f"{text} Losses are not compared; the baseline answers once the monitor alarms. {self.monitor.promise}"
             )
+        if (rule := self.limits.hysteresis) is not None:
+            return (
+                f"{text} One path answers at a time: the baseline once the network's weight is {rule.leave:g} or less, "
+                f"for {rule.stay} calls at least. Nothing bounds what that loses over time."
+            )
         until = ", up to the alarm," if self.limits.latch else ""
         strange = "" if self.monitor is None else f" The monitor raises it too. {self.monitor.promise}"
         return (
@@ -143,6 +119,37 @@ class Guarded:
             f"{self.limits.alarm:g} at most, ever. Losses are those at the measurements, under A and the noise "
             f"variance of the observation: what A does not see is not judged.{strange}"
         )
+
+    @property
+    def remembered(self) -> dict[str, Tensor]:
+        """The two weights, and all else that the next call depends on, as numbers: what a program begins with."""
+        trust, last = self.trust, self.calls.all - self.calls.unfit
+        numbers = (
+            *(trust.scale, *trust.evidence, trust.highest, trust.judged, *trust.favour, trust.since),
+            *(*self.followed, self.standing.fallen, self.standing.remaining, self.raised, last),
+        )
+        weights = (trust.network, 1 - trust.network)
+        return {
+            "trust": torch.tensor(weights, dtype=torch.float64),
+            "memory": torch.tensor([float(number) for number in numbers], dtype=torch.float64),
+        }
+
+    def chance(self, obs: Observation, calls: Sequence[int]) -> dict[str, Tensor]:
+        """The noise that is added to y at these calls, which a program cannot draw: standard, circular, like y."""
+        return {} if self.judge is None else {"drawn": self.judge.drawn(obs, calls)}
+
+    def step(self) -> nn.Module:
+        """One call as a module that keeps nothing: `(obs, chance, remembered) -> (estimate, remembered)`.
+
+        Raises:
+            ValueError: If there is a monitor, whose p-values have no program.
+        """
+        if self.monitor is not None:
+            raise ValueError(
+                "a guarded estimator with a monitor has no program, as p-values are ranks among thousands of draws: "
+                "pass guarded(..., monitor=None), and monitor beside it."
+            )
+        return GuardStep(self.estimator, self.baseline, self.judge, self.trusting, self.limits)
 
     @takes_measurements
     @torch.no_grad()
@@ -155,13 +162,14 @@ class Guarded:
         batch, rows = obs.y.shape[: obs.y.ndim - self.limits.axes], as_rows(obs, self.limits.axes)
         fit = self._fit(rows.y)
         rows = Observation.unchecked(rows.y.masked_fill(~torch.isfinite(rows.y), 0.0), rows.A, rows.noise_var)
-        network, beside = answers(self.estimator, rows), answers(self.baseline, rows)
+        beside = answers(self.baseline, rows)
+        network, strange = self._answered(rows, beside)
         gap = network.x - beside.x
         fit = fit & finite(gap) if network.var is None else fit & finite(gap) & finite(network.var)
         gap = torch.where(trailing(fit, gap), gap, 0.0)
         apart, radius = distance(gap), self.limits.radius * unit(beside)
         capped = apart > radius
-        weights = self._weights(rows, network, fit)
+        weights = self._weights(rows, (network, beside), strange, fit)
         w = trailing((weights * torch.where(capped, radius / apart, 1.0)).to(gap.real.dtype), gap)
         self._count(fit, capped, weights < 0.5)
         x = beside.x + w * gap
@@ -171,40 +179,84 @@ class Guarded:
             var = var.reshape(*batch, *var.shape[1:])
         return Estimate(x.reshape(*batch, *x.shape[1:]), var)
 
+    def _answered(self, rows: Observation, beside: Estimate) -> tuple[Estimate, Tensor | None]:
+        """The network's estimates and, with a monitor, the p-values of the observations: the network runs once."""
+        if self.monitor is None:
+            return answers(self.estimator, rows), None
+        said, strange = self.monitor.judged(rows)
+        var = None if said.var is None else said.var.reshape(beside.x.shape)
+        return Estimate(said.x.reshape(beside.x.shape), var).to(rows.y.device), strange
+
+    @property
+    def _strange(self) -> bool:
+        return self.watch is not None and bool(self.watch.alarmed)
+
     @property
     def _weight(self) -> float:
         """The network's weight in an estimate that nothing else keeps from it."""
-        return 0.0 if (self.limits.latch or self.judge is None) and self.alarmed else self.trust.network
+        if self._strange if self.judge is None else self.limits.latch and self.trust.highest >= 1 / self.limits.alarm:
+            return 0.0
+        return self.trust.network if self.limits.hysteresis is None else float(not self.standing.fallen)
 
     def _fit(self, y: Tensor) -> Tensor:
         """Which samples `(batch,)` are as measurements can be."""
         return finite(y) & (y != 0).flatten(1).any(-1) & (saturation(y) <= self.limits.saturated)
 
-    def _weights(self, rows: Observation, network: Estimate, fit: Tensor) -> Tensor:
+    def _weights(
+        self, rows: Observation, whole: tuple[Estimate, Estimate], strange: Tensor | None, fit: Tensor
+    ) -> Tensor:
         """The network's weight at each call, zero where it is not fit: `(batch,)`; calls that are judged move it."""
-        strange = None if self.monitor is None else self.monitor.p_values(rows, network)
         calls = range(self.calls.all, self.calls.all + len(rows.y))
         number = self.calls.all - self.calls.unfit + fit.cumsum(0) - 1  # of those that are fit
         judged = [] if self.judge is None else (fit & (number % self.limits.every == 0)).nonzero()[:, 0].tolist()
-        differences = dict(zip(judged, self._differences(rows, judged, calls)))
-        weights = []
+        differences = dict(zip(judged, self._differences(rows, whole, judged, calls)))
+        weights, changes, alarms = [], 0, 0
         for i in range(len(calls)):
+            before, on, seen = self._weight, self.raised, self._strange
             if i in differences:
                 self.trust = self.trusting.after(self.trust, differences[i])
             if self.watch is not None and strange is not None and fit[i]:
                 self.watch = self.watch.update(strange[i])
+            if self.limits.hysteresis is not None:
+                self.standing = self.limits.hysteresis.after(self.standing, self.trust.network)
+            self._raise_or_end(strange=self._strange and not seen)
             weights.append(self._weight)
-        self.calls = self.calls._replace(judged=self.calls.judged + len(judged))
+            changes += (before < 0.5) != (weights[-1] < 0.5)
+            alarms += self.raised and not on
+        self.calls = self.calls._replace(
+            judged=self.calls.judged + len(judged),
+            changes=self.calls.changes + changes,
+            alarms=self.calls.alarms + alarms,
+        )
         return torch.tensor(weights, dtype=torch.float64, device=fit.device) * fit
 
-    def _differences(self, rows: Observation, judged: list[int], calls: Sequence[int]) -> list[float]:
+    def _raise_or_end(self, *, strange: bool) -> None:
+        """Raise the alarm, or end it where the losses since say that the network is the better path after all."""
+        enough = 1 / self.limits.alarm
+        if not self.raised and (strange or self.trust.against >= enough):
+            self.raised, self.trust = True, self.trust.anew()
+        elif self.raised and self.judge is not None and self.trust.benign >= enough:
+            self.raised, self.trust = False, self.trust.anew()
+
+    def _differences(
+        self, rows: Observation, whole: tuple[Estimate, Estimate], judged: list[int], calls: Sequence[int]
+    ) -> list[float]:
         if self.judge is None or not judged:
             return []
         index = torch.tensor(judged, device=rows.y.device)
-        halves = self.judge.halves(rows[index], [calls[i] for i in judged])
-        return self.judge.differences(
-            halves, answers(self.estimator, halves.obs), answers(self.baseline, halves.obs)
-        ).tolist()
+        some, halves = rows[index], self.judge.halves(rows[index], [calls[i] for i in judged])
+        copy = answers(self.estimator, halves.obs), answers(self.baseline, halves.obs)
+        differences = self.judge.differences(halves, *copy)
+        if self.judge.noise == "claimed":
+            return differences.tolist()
+        network, beside = (Estimate(estimate.x[index]) for estimate in whole)
+        explained = self.judge.explained(some, halves, (network, beside), copy)
+        smooth, kept = [], self.judge.memory
+        for traits in explained.traits.tolist():
+            self.followed = tuple(kept * old + (1 - kept) * new for old, new in zip(self.followed, traits, strict=True))
+            smooth.append(self.followed)
+        traits = torch.tensor(smooth, dtype=explained.traits.dtype, device=index.device)
+        return explained._replace(traits=traits).corrected(differences).tolist()
 
     def _count(self, fit: Tensor, capped: Tensor, in_fallback: Tensor) -> None:
         more = {"all": fit.numel(), "capped": capped, "unfit": ~fit, "in_fallback": in_fallback}

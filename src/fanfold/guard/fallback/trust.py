@@ -33,11 +33,23 @@ class Trust(NamedTuple):
     evidence: tuple[float, ...]  # of each stake, that the network's loss is the larger one
     highest: float  # of all evidence so far, at any call
     judged: int  # how many differences it is from
+    favour: tuple[float, ...]  # of each stake, since the alarm, that the network's loss is the smaller one
+    since: int = 0  # how many differences these are from
 
     @property
     def against(self) -> float:
         """The evidence that the network's loss is the larger one; where it is not, this has a mean of at most 1."""
         return sum(self.evidence) + 1 / (self.judged + 1)
+
+    @property
+    def benign(self) -> float:
+        """The evidence since the alarm that the network's loss is the smaller one; else it has a mean of at most 1."""
+        return sum(self.favour) + 1 / (self.since + 1)
+
+    def anew(self) -> "Trust":
+        """The same trust, with all evidence to come: what follows an alarm, or its end."""
+        none = (0.0,) * len(self.evidence)
+        return self._replace(evidence=none, judged=0, favour=none, since=0)
 
 
 @dataclass(frozen=True)
@@ -100,7 +112,7 @@ class Trusting(Checked):
         """
         if not 0 <= scale < math.inf:
             raise ValueError(f"scale is {scale}; pass the mean size of a difference, finite and not negative.")
-        return Trust(0.5, scale, (0.0,) * len(STAKES), 1.0, 0)
+        return Trust(0.5, scale, (0.0,) * len(STAKES), 1.0, 0, (0.0,) * len(STAKES))
 
     def after(self, trust: Trust, difference: float) -> Trust:
         """The trust after one more difference; one that is not a number is the largest against the network."""
@@ -109,10 +121,9 @@ class Trusting(Checked):
         odds = math.log(before / (1 - before)) - self.rate * u
         network = 1 / (1 + math.exp(-odds)) if odds > 0 else math.exp(odds) / (1 + math.exp(odds))
         size = min(abs(difference), self.clip * trust.scale) if trust.scale and math.isfinite(difference) else 0.0
-        start = 1 / ((trust.judged + 1) * (trust.judged + 2)) / len(STAKES)
-        evidence = (min((e + start) * (1 + stake * u), ENOUGH) for e, stake in zip(trust.evidence, STAKES))
+        evidence, favour = _bet(trust.evidence, trust.judged, u), _bet(trust.favour, trust.since, -u)
         scale = self.memory * trust.scale + (1 - self.memory) * size if size else trust.scale
-        after = Trust(network, scale, tuple(evidence), trust.highest, trust.judged + 1)
+        after = Trust(network, scale, evidence, trust.highest, trust.judged + 1, favour, trust.since + 1)
         return after._replace(highest=max(trust.highest, after.against))
 
     def counted(self, trust: Trust, difference: float) -> float:
@@ -127,3 +138,9 @@ class Trusting(Checked):
         """The bound on what is lost against the best choice with so many changes, in counted differences."""
         stay = (calls - 1 - changes) * -math.log1p(-self.share / 2)
         return (math.log(2) + changes * math.log(2 / self.share) + stay) / self.rate
+
+
+def _bet(evidence: Sequence[float], calls: int, u: float) -> tuple[float, ...]:
+    """The evidence of each stake after one more call; bets begin at every call, with weights that sum to one."""
+    start = 1 / ((calls + 1) * (calls + 2)) / len(STAKES)
+    return tuple(min((e + start) * (1 + stake * u), ENOUGH) for e, stake in zip(evidence, STAKES))

@@ -1,0 +1,179 @@
+"""One call of a guarded estimator as tensors alone, with all that it remembers going in and coming out: what exports.
+
+The same rule as `Guarded` and `Trusting`, for as many streams side by side as there are samples; tests compare both.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from fanfold.guard.fallback.limits import GuardLimits
+from fanfold.guard.fallback.noise_split import Halves, NoiseSplit
+from fanfold.guard.fallback.samples import distance, finite, saturation, trailing, unit
+from fanfold.guard.fallback.trust import ENOUGH, STAKES, Trusting
+from fanfold.observation import Estimate, Estimator, Observation
+
+LENGTHS = {  # of what is remembered beside the weights, in this order
+    "scale": 1,
+    "evidence": len(STAKES),
+    "highest": 1,
+    "judged": 1,
+    "favour": len(STAKES),
+    "since": 1,
+    "followed": 3,
+    "fallen": 1,
+    "remaining": 1,
+    "raised": 1,
+    "fit": 1,
+}
+Parts = dict[str, Tensor]
+
+
+class GuardStep(nn.Module):
+    """One call of a guarded estimator for each sample, every one in a stream of its own: nothing is kept inside.
+
+    Args:
+        network, baseline: Both paths.
+        judge: How losses are compared, if they are.
+        rule: By which trust moves.
+        limits: What it holds to.
+
+    Example:
+        >>> import fanfold as ff, torch
+        >>> problem = ff.problems.CompressedSensing(n=20, m=10)
+        >>> net, safe = ff.iterate(ff.algorithms.OAMP(), 3), ff.iterate(ff.algorithms.FISTA(lam=0.1), 5)
+        >>> guard = ff.guard.guarded(net, safe, problem, reach=0.9, samples=100)
+        >>> x, obs = problem.sample(2, torch.Generator().manual_seed(0))
+        >>> held = {name: value.expand(2, -1) for name, value in guard.remembered.items()}
+        >>> estimate, after = guard.step()(obs, guard.chance(obs, (0, 0)), held)
+        >>> estimate.x.shape, after["trust"].shape
+        (torch.Size([2, 20]), torch.Size([2, 2]))
+    """
+
+    def __init__(
+        self,
+        network: Estimator,
+        baseline: Estimator,
+        judge: NoiseSplit | None,
+        rule: Trusting,
+        limits: GuardLimits,
+    ):
+        super().__init__()
+        self.network, self.baseline = network, baseline
+        self.judge, self.rule, self.limits = judge, rule, limits
+
+    def forward(
+        self, obs: Observation, chance: Mapping[str, Tensor], remembered: Mapping[str, Tensor]
+    ) -> tuple[Estimate, dict[str, Tensor]]:
+        """The estimates of one call of each stream, and what is then remembered.
+
+        Args:
+            obs: The measurements `(streams, ...)`.
+            chance: `drawn`, standard circular noise like y, where losses are compared.
+            remembered: `trust`, `(streams, 2)`, of network and baseline, and `memory`, `(streams, 17)`.
+        """
+        weights, parts = remembered["trust"].double(), _parts(remembered["memory"].double())
+        fit = finite(obs.y) & (obs.y != 0).flatten(1).any(-1) & (saturation(obs.y) <= self.limits.saturated)
+        rows = Observation.unchecked(torch.where(torch.isfinite(obs.y), obs.y, 0.0), obs.A, obs.noise_var)
+        network, beside = self.network(rows), self.baseline(rows)
+        gap = network.x - beside.x
+        fit = fit & finite(gap) if network.var is None else fit & finite(gap) & finite(network.var)
+        gap = torch.where(trailing(fit, gap), gap, 0.0)
+        apart, radius = distance(gap), self.limits.radius * unit(beside)
+        judged = fit & (torch.remainder(parts["fit"][:, 0], self.limits.every) == 0)
+        share = weights[:, :1]
+        if self.judge is not None:
+            followed, difference = self._difference(rows, chance["drawn"], (network, beside), parts["followed"])
+            after_share, after = self._trusted(share, parts, difference)
+            after["followed"] = followed
+            moved = judged[:, None]
+            share = torch.where(moved, after_share, share)
+            parts |= {name: torch.where(moved, value, parts[name]) for name, value in after.items()}
+            parts |= self._alarm(parts)
+        parts["fit"] = parts["fit"] + fit[:, None]
+        weight = self._answering(share, parts)[:, 0] * fit
+        keep = torch.where(apart > radius, radius / apart.clamp_min(torch.finfo(torch.float64).tiny), 1.0)
+        w = trailing((weight * keep).to(gap.real.dtype), gap)
+        var = None
+        if network.var is not None and beside.var is not None:
+            var = beside.var + w * torch.where(trailing(fit, gap), network.var - beside.var, 0.0)
+        memory = torch.cat([parts[name] for name in LENGTHS], -1)
+        kind = remembered["memory"].dtype
+        return Estimate(beside.x + w * gap, var), {
+            "trust": torch.cat([share, 1 - share], -1).to(kind),
+            "memory": memory.to(kind),
+        }
+
+    def _difference(
+        self, rows: Observation, drawn: Tensor, whole: tuple[Estimate, Estimate], followed: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """How both paths follow over the last calls, `(streams, 3)`, and the difference of losses `(streams, 1)`."""
+        judge = self.judge
+        assert judge is not None
+        assert rows.noise_var is not None
+        v, a = drawn * rows.noise_var.sqrt(), judge.fraction
+        more = Observation.unchecked(rows.y + a * v, rows.A, (1 + a * a) * rows.noise_var)
+        halves = Halves(more, rows.y - v / a)
+        copy = self.network(more), self.baseline(more)
+        difference = judge.differences(halves, *copy)
+        if judge.noise == "measured":
+            explained = judge.explained(rows, halves, whole, copy)
+            followed = judge.memory * followed + (1 - judge.memory) * explained.traits
+            difference = explained._replace(traits=followed).corrected(difference)
+        return followed, difference[:, None]
+
+    def _trusted(self, network: Tensor, parts: Parts, difference: Tensor) -> tuple[Tensor, Parts]:
+        """`Trusting.after` for streams side by side."""
+        rule, scale = self.rule, parts["scale"]
+        known, most = scale > 0, rule.clip * scale
+        u = torch.where(known, (difference / torch.where(known, most, 1.0)).clamp(-1.0, 1.0), torch.sign(difference))
+        u = torch.where(torch.isnan(difference), 1.0, u)
+        before = (1 - rule.share) * network + rule.share / 2
+        odds = (before / (1 - before)).log() - rule.rate * u
+        size = torch.minimum(difference.abs(), most)
+        counts = known & torch.isfinite(difference) & (size > 0)
+        after = {
+            "scale": torch.where(counts, rule.memory * scale + (1 - rule.memory) * size, scale),
+            "evidence": _bet(parts["evidence"], parts["judged"], u),
+            "judged": parts["judged"] + 1,
+            "favour": _bet(parts["favour"], parts["since"], -u),
+            "since": parts["since"] + 1,
+        }
+        against = after["evidence"].sum(-1, keepdim=True) + 1 / (after["judged"] + 1)
+        after["highest"] = torch.maximum(parts["highest"], against)
+        return torch.sigmoid(odds), after
+
+    def _alarm(self, parts: Parts) -> Parts:
+        """`Guarded`'s alarm, raised and ended."""
+        enough, on = 1 / self.limits.alarm, parts["raised"] > 0
+        against = parts["evidence"].sum(-1, keepdim=True) + 1 / (parts["judged"] + 1)
+        benign = parts["favour"].sum(-1, keepdim=True) + 1 / (parts["since"] + 1)
+        turned = torch.where(on, benign, against) >= enough
+        anew = {name: torch.where(turned, 0.0, parts[name]) for name in ("evidence", "judged", "favour", "since")}
+        return anew | {"raised": torch.where(turned, (~on).double(), parts["raised"])}
+
+    def _answering(self, share: Tensor, parts: Parts) -> Tensor:
+        """The weight that answers, with `Hysteresis` where it is wished for; its state in `parts` is that after."""
+        if (rule := self.limits.hysteresis) is not None:
+            fallen, remaining = parts["fallen"] > 0, parts["remaining"]
+            stays = fallen & ((remaining > 0) | (share < rule.back))
+            falls = ~fallen & (share <= rule.leave)
+            parts["fallen"] = (stays | falls).double()
+            left = torch.where(stays, (remaining - 1).clamp_min(0.0), 0.0)
+            parts["remaining"] = torch.where(falls, float(rule.stay - 1), left)
+            share = 1 - parts["fallen"]
+        if self.limits.latch and self.judge is not None:
+            share = torch.where(parts["highest"] >= 1 / self.limits.alarm, 0.0, share)
+        return share
+
+
+def _bet(evidence: Tensor, calls: Tensor, u: Tensor) -> Tensor:
+    start = 1 / ((calls + 1) * (calls + 2)) / len(STAKES)
+    stakes = torch.tensor(STAKES, dtype=torch.float64, device=evidence.device)
+    return ((evidence + start) * (1 + stakes * u)).clamp_max(ENOUGH)
+
+
+def _parts(memory: Tensor) -> Parts:
+    """What is remembered by name, `(streams, k)` each."""
+    return dict(zip(LENGTHS, memory.split(list(LENGTHS.values()), -1)))

@@ -1,0 +1,180 @@
+"""A world that has changed is no reason to leave a network that is still the better path; one that errs is left."""
+
+import pytest
+import torch
+
+import fanfold as ff
+from fanfold.guard import Hysteresis, NoiseSplit, guarded
+from fanfold.guard.fallback import Explained, Standing
+from fanfold.observation import Estimate, Observation
+
+PROBLEM = ff.problems.CompressedSensing(n=100, m=60, sparsity=0.1, snr_db=30.0)
+NET = ff.iterate(ff.algorithms.OAMP(prior=ff.priors.BernoulliGaussian(0.1)), 8)
+SAFE = ff.iterate(ff.algorithms.FISTA(lam=0.01), 60)
+CALLS = 400
+
+
+def drawn(problem, n=CALLS, seed=1):
+    return problem.sample(n, torch.Generator().manual_seed(seed))
+
+
+def error(x_hat, x):
+    return (x_hat - x).square().sum().item()
+
+
+@pytest.mark.parametrize("factor", [3.0, 5.0])
+def test_in_more_noise_than_was_claimed_the_guard_stays_with_the_network_where_it_is_better(factor):
+    x, obs = drawn(ff.guard.Noisier(PROBLEM, factor))
+    network, baseline = error(NET(obs).x, x), error(SAFE(obs).x, x)
+    assert network < 0.8 * baseline
+    measured, claimed = guarded(NET, SAFE, PROBLEM), guarded(NET, SAFE, PROBLEM, judge=NoiseSplit(noise="claimed"))
+    assert error(measured(obs).x, x) <= 1.122 * network  # half a decibel
+    assert error(claimed(obs).x, x) > 1.2 * network  # which follows y less, and seems to err
+
+
+@pytest.mark.parametrize("factor", [1.0, 5.0])
+@pytest.mark.parametrize("kind", ["offset", "shrunk", "early", "linear"])
+def test_networks_that_err_in_such_noise_cost_no_more_than_the_baseline(kind, factor):
+    """None was home when the guard was made; each leaves much of y, and could take that for noise."""
+    x, obs = drawn(ff.guard.Noisier(PROBLEM, factor))
+    offset = 0.075 * torch.randn(PROBLEM.A.n, generator=torch.Generator().manual_seed(5))
+    wrong = {
+        "offset": lambda o: Estimate(NET(o).x + offset),
+        "shrunk": lambda o: Estimate(0.65 * NET(o).x),
+        "early": ff.iterate(ff.algorithms.OAMP(prior=ff.priors.BernoulliGaussian(0.1)), 1),
+        "linear": lambda o: Estimate(0.65 * NET(o).x + 0.1 * (o.A.H @ o.y)),
+    }[kind]
+    baseline = error(SAFE(obs).x, x)
+    assert error(wrong(obs).x, x) > 1.5 * baseline
+    guard = guarded(NET, SAFE, PROBLEM)
+    guard.estimator = wrong
+    assert error(guard(obs).x, x) <= 1.05 * baseline
+
+
+def test_the_noise_beyond_the_claim_is_what_a_posterior_mean_leaves():
+    """Of that at the true noise, beside least squares, which follows as many numbers as there are unknowns."""
+    generator = torch.Generator().manual_seed(0)
+    matrix = torch.randn(60, 20, generator=generator, dtype=torch.float64) / 60**0.5
+    x, w = (torch.randn(500, n, generator=generator, dtype=torch.float64) for n in (20, 60))
+    right, inverse = 0.25, torch.linalg.pinv(matrix)
+    claimed = Observation(x @ matrix.mT + right**0.5 * w, ff.linops.Dense(matrix), torch.tensor(right / 4).double())
+    ridge = torch.linalg.solve(matrix.mT @ matrix + right * torch.eye(20), matrix.mT)
+    paths = [lambda o, F=F: Estimate(o.y @ F.mT) for F in (ridge, inverse)]
+    split = NoiseSplit()
+    halves = split.halves(claimed, range(500))
+    whole, copy = ((paths[0](o), paths[1](o)) for o in (claimed, halves.obs))
+    explained = split.explained(claimed, halves, whole, copy)
+    # means over 500 draws of 60 numbers, and of shares from one probe each
+    assert explained.unclaimed.mean().item() == pytest.approx(0.75 * right, rel=0.05)
+    assert explained.traits[:, 1].mean().item() == pytest.approx(20 / 60, abs=0.02)
+
+
+def test_without_noise_beyond_the_claim_nothing_is_corrected():
+    explained = Explained(torch.full((3,), 2.0), torch.ones(3, 2), torch.tensor([[0.2, 0.4, 0.0]]).expand(3, 3), 10)
+    differences = torch.tensor([-3.0, 0.0, 5.0])
+    assert torch.equal(explained.corrected(differences), differences)
+
+
+def test_where_the_network_follows_more_noise_beyond_the_claim_speaks_for_the_baseline():
+    explained = Explained(torch.ones(1), torch.full((1, 2), 4.0), torch.tensor([[0.6, 0.2, 0.0]]), 10)
+    assert explained.corrected(torch.tensor([-1.0])).item() > -1.0
+
+
+def test_an_alarm_over_a_harmless_shift_moves_no_weight_and_ends():
+    watching = ff.guard.monitor(NET, PROBLEM, alarm=0.01, draws=1700)
+    guard = guarded(NET, SAFE, PROBLEM, monitor=watching, latch=True)
+    noisier = ff.guard.Noisier(PROBLEM, 2.0)
+    guard(drawn(noisier, 20)[1])
+    assert (guard.alarmed, guard.condition, guard.calls.alarms) == (True, "monitoring", 1)
+    x, obs = drawn(noisier, seed=2)
+    assert error(guard(obs).x, x) <= 1.122 * error(NET(obs).x, x)  # half a decibel
+    assert (guard.alarmed, guard.condition, guard.calls.alarms) == (True, "active", 1)  # raised once, and over
+
+
+def test_an_alarm_that_was_right_does_not_end_and_comes_again():
+    guard = guarded(NET, SAFE, PROBLEM)
+    guard.estimator = lambda obs: Estimate(3 * NET(obs).x)
+    guard(drawn(PROBLEM, 200)[1])
+    assert (guard.raised, guard.condition, guard.calls.alarms) == (True, "fallback", 1)
+    guard.estimator = NET
+    guard(drawn(PROBLEM, 400)[1])
+    assert (guard.raised, guard.condition) == (False, "active")
+    guard.estimator = lambda obs: Estimate(3 * NET(obs).x)
+    guard(drawn(PROBLEM, 200)[1])
+    assert (guard.raised, guard.calls.alarms) == (True, 2)
+
+
+class Counting:
+    """A layered network that counts its passes."""
+
+    def __init__(self, net):
+        self.net, self.passes = net, 0
+
+    def __call__(self, obs):
+        self.passes += 1
+        return self.net(obs)
+
+    def trajectory(self, obs):
+        self.passes += 1
+        return self.net.trajectory(obs)
+
+
+def test_beside_a_monitor_a_layered_network_is_asked_once_a_call_and_once_for_its_losses():
+    net = Counting(ff.unfold(ff.algorithms.OAMP(), PROBLEM, layers=4, learn={}))
+    watching = ff.guard.monitor(net, PROBLEM, alarm=0.05, draws=600)
+    guard = guarded(net, SAFE, PROBLEM, reach=0.99, samples=300, monitor=watching)
+    _, obs = drawn(PROBLEM, 5)
+    net.passes = 0
+    got = guard(obs).x
+    assert net.passes == 2
+    beside = guarded(net, SAFE, PROBLEM, reach=0.99, samples=300)
+    assert torch.allclose(got, beside(obs).x, atol=1e-6)
+
+
+def stays(weights, rule):
+    standing, fallen = Standing(), []
+    for weight in weights:
+        standing = rule.after(standing, weight)
+        fallen.append(standing.fallen)
+    return torch.tensor(fallen)
+
+
+def test_a_switch_does_not_flap_whatever_weights_do_and_leaves_at_once():
+    rule, calls = Hysteresis(leave=0.4, back=0.9, stay=20), 1000
+    for weights in ([0.0, 1.0] * (calls // 2), torch.rand(calls, generator=torch.Generator().manual_seed(0)).tolist()):
+        fallen = stays(weights, rule)
+        changes = fallen.diff().nonzero()[:, 0]
+        assert len(changes) <= 2 * calls / rule.stay + 2
+        ends = changes[~fallen[changes + 1]]
+        assert all(fallen[end - rule.stay + 1 : end + 1].all() for end in ends)  # each stay is whole
+    assert stays([0.5, 0.4, 1.0], rule).tolist() == [False, True, True]
+    assert not stays([0.41] * 50, rule).any()
+    assert stays([0.1] + [0.89] * 100, rule).all()
+
+
+def test_a_guard_with_hysteresis_changes_paths_seldom_where_one_without_does_often():
+    """Both are the baseline with errors of one size, as if drawn: one is better at one call, one at the next."""
+    first, second = torch.randn(2, 60, 100, generator=torch.Generator().manual_seed(0))
+    coin = lambda obs: Estimate(SAFE(obs).x + 0.05 * torch.sin(1e3 * obs.y @ first))  # noqa: E731
+    other = lambda obs: Estimate(SAFE(obs).x + 0.05 * torch.sin(1e3 * obs.y @ second))  # noqa: E731
+    _, obs = drawn(PROBLEM)
+    settings = {"trusting": ff.guard.Trusting(rate=16.0)}
+    plain = guarded(coin, other, PROBLEM, **settings)
+    steady = guarded(coin, other, PROBLEM, hysteresis=Hysteresis(stay=100), **settings)
+    plain(obs)
+    got = steady(obs).x
+    assert 2 <= steady.calls.changes <= 2 * CALLS / 100 + 2
+    assert plain.calls.changes > 2 * steady.calls.changes
+    apart = (got - other(obs).x).norm(dim=-1)
+    alone = apart < 1e-6 * got.norm(dim=-1)
+    assert alone.sum() == steady.calls.in_fallback  # one path at a time, and the baseline to the bit
+    assert "One path answers at a time" in steady.promise
+
+
+def test_thresholds_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match=r"leave is 0\.9 and back is 0\.4; pass 0 <= leave < back <= 1"):
+        Hysteresis(leave=0.9, back=0.4)
+    with pytest.raises(ValueError, match="stay is 0; pass how many calls"):
+        Hysteresis(stay=0)
+    with pytest.raises(ValueError, match=r"memory is 1\.0; pass a number from 0 to below 1"):
+        NoiseSplit(memory=1.0)
