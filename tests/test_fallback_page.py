@@ -1,4 +1,4 @@
-"""The page on falling back: its example runs, and ends at the baseline."""
+"""The page on falling back: its examples run; one ends at the baseline, one says what is proved, one is a program."""
 
 import re
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 PAGE = (Path(__file__).parent.parent / "docs/fallback.md").read_text()
 
 
-CODE, TEACHING = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+CODE, PROVING, PROGRAM, TEACHING = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 
 def test_the_example_falls_back():
@@ -17,6 +17,18 @@ def test_the_example_falls_back():
     assert lost <= 1.05 * (names["safe"](obs).x - x).square().sum()
     assert lost < (names["net"](obs).x - x).square().sum()
     assert guard.condition == "fallback"
+
+
+def test_settings_are_proved_and_a_program_is_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(CODE.replace("steps=100", "steps=20") + PROVING, names)
+    tested = names["tested"]
+    assert len(tested.cells) == 8
+    assert tested.best is not None
+    assert tested.best.worst < 0.8
+    exec(PROGRAM, names)
+    assert (tmp_path / "guarded" / "estimator.c").stat().st_size > 1000
 
 
 def test_a_hundred_pairs_teach_it_the_new_place():

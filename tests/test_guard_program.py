@@ -16,8 +16,8 @@ from fanfold.observation import Estimate, Observation
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch's, on tracing
 EPS = torch.finfo(torch.float32).eps
 PROBLEM = ff.problems.CompressedSensing(n=30, m=20, sparsity=0.1, snr_db=30.0)
-NET = ff.iterate(ff.algorithms.ISTA(lam=0.02), 4)
-SAFE = ff.iterate(ff.algorithms.FISTA(lam=0.2), 2)
+NET = ff.iterate(ff.algorithms.ISTA(lam=0.02), 2)
+SAFE = ff.iterate(ff.algorithms.FISTA(lam=0.2), 1)
 CALLS, LOUD = 60, 100.0
 
 

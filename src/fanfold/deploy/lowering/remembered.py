@@ -85,7 +85,7 @@ def lowered_step(estimator: Remembering, example: Observation, batch: int | None
     tensors |= {name: value.float().expand(count, -1).contiguous() for name, value in start.items()}
     module = _Call(step, example, tuple(tensors), tuple(chance), tuple(start))
     arguments = tuple(tensors.values())
-    with evaluating(estimator), torch.no_grad(), warnings.catch_warnings():
+    with evaluating(step), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's notices about itself
         said = module(*arguments)
         shapes = None if batch is not None else (tuple({0: Dim(BATCH)} for _ in arguments),)
