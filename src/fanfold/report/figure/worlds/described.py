@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from fanfold.algorithms import FISTA, LISTACP, OAMP
 from fanfold.core.streams import Stream
 from fanfold.estimators import LMMSE
-from fanfold.estimators.ofdm import OAMPSettings
+from fanfold.estimators.ofdm import OAMPSettings, UnfoldedOAMP
 from fanfold.estimators.ofdm.beam_delay import BeamDelayNetwork
 from fanfold.estimators.ofdm.peers import channel_peers
 from fanfold.evaluation.peers import lam_grid, tuned
@@ -131,7 +131,7 @@ def _rf_estimators(weights: Weights) -> dict[str, Estimator]:
 
 
 def _channel_net() -> BeamDelayNetwork:
-    return OAMPSettings(iterations=5, beams=64, modes=6).build(CHANNEL)
+    return UnfoldedOAMP.of(CHANNEL, OAMPSettings(iterations=5, beams=64, modes=6))
 
 
 def _train_channel(steps: int = 800) -> dict[str, Tensor]:
