@@ -18,6 +18,7 @@ from fanfold.report.run_page import write_run_page
 from fanfold.runs.directory import Run
 
 PROBLEM = ff.problems.CompressedSensing(n=40, m=20)
+NETWORK = ff.unfold(ff.algorithms.ISTA(), PROBLEM, 2, {"step": "tied"})
 SCENES = ff.problems.RFImaging("gaussian", (4, 4), (3, 3))
 SMALL = {"steps": 4, "batch": 8, "validate_every": 2, "validation_samples": 20}
 
@@ -68,7 +69,23 @@ def test_verdicts_stand_in_the_column_of_verdicts_alone(page, tmp_path):
 
 def test_a_scene_is_shown_in_pictures(page):
     assert page.count("data:image/png;base64,") >= 5
-    assert ">scene</b>" in page
+    assert ">truth</b>" in page
+    assert ">error of unfolded</b>" in page
+    assert "Error maps are magnitudes of the errors" in page
+
+
+def test_a_page_explains_its_units_its_layers_and_its_certificate(page):
+    assert "−20 dB a hundredth" in page
+    assert "Do not stop at an earlier layer" in page
+    assert "State evolution says what" in page
+    assert "claimed by the network" in page
+
+
+def test_a_page_waits_for_no_peer_that_compiles_itself():
+    """An evaluation has it; see `test_strong_peers_come_near_the_limit_and_the_lasso_does_not`."""
+    names = set(peers_of(NETWORK, PROBLEM, at_once=True))
+    assert {"unfolded", "FISTA, best λ", "LMMSE"} <= names
+    assert not any(name.startswith("MCP") for name in names)
 
 
 def test_no_column_of_a_page_is_empty(page):

@@ -25,7 +25,7 @@ from fanfold.unfolding.unfold import Unfolded, iterate, unfold
 WRONG = BernoulliGaussian(0.3)  # three times as many entries as there are
 LEARN = {"prior": "per-layer", "noise_var": "per-layer", "variances": "per-layer"}
 LEARNED, UNTRAINED, INFORMED = "unfolded OAMP", "OAMP, wrong prior", "OAMP, told all"
-STEPS, SAMPLES = 150, 2000
+STEPS, SAMPLES = 80, 2000
 
 
 @dataclass(frozen=True)

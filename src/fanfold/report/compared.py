@@ -19,12 +19,12 @@ MOST = 4  # estimates that are shown
 BRIGHTER = (1, 2, 5, 10, 20, 50, 100)  # times that error maps may be drawn brighter
 
 
-class Place(NamedTuple):
+class Crop(NamedTuple):
     """Where a crop lies: its first row and column, its height and width.
 
     Example:
-        >>> from fanfold.report.compared import Place
-        >>> Place(0, 4, 8, 8).of(__import__("torch").zeros(16, 16)).shape
+        >>> from fanfold.report.compared import Crop
+        >>> Crop(0, 4, 8, 8).of(__import__("torch").zeros(16, 16)).shape
         torch.Size([8, 8])
     """
 
@@ -60,8 +60,8 @@ def compared(
     shown = list(estimates)[:MOST]
     place = place_of(truth, [errors[name] for name in shown])
     brighter = brightening([errors[name] for name in shown])
-    whole = {"truth": enlarged(framed(truth, place))}
-    maps = {f"error of {name}": enlarged(brighter * errors[name]) for name in shown}
+    whole = {"truth": enlarged(framed(truth, place))}  # whose frame is a pixel wide, so it is not pooled
+    maps = {f"error of {name}": enlarged(brighter * pooled(errors[name])) for name in shown}
     rows = [picture_row(whole, {"truth": "" if place is None else "the frame is what is shown larger"})]
     if place is not None:
         crops = {"truth, framed part": truth} | {name: estimates[name] for name in shown}
@@ -76,7 +76,7 @@ def compared(
     return f"Error maps are magnitudes of the errors, {times}; per cent are of white.{more}", rows
 
 
-def place_of(truth: Tensor, errors: list[Tensor]) -> Place | None:
+def place_of(truth: Tensor, errors: list[Tensor]) -> Crop | None:
     """The crop in which the errors differ most in sum; None where a crop would be too small."""
     height, width = (max(SMALLEST, size // CROP) for size in truth.shape)
     if height >= truth.shape[0] or width >= truth.shape[1]:
@@ -85,7 +85,7 @@ def place_of(truth: Tensor, errors: list[Tensor]) -> Place | None:
     spread = squares.amax(0) - squares.amin(0) if len(squares) > 1 else squares[0]
     sums = avg_pool2d(spread[None, None].double(), (height, width), stride=1)[0, 0]
     row, column = divmod(int(sums.argmax()), sums.shape[1])
-    return Place(row, column, height, width)
+    return Crop(row, column, height, width)
 
 
 def brightening(errors: list[Tensor]) -> int:
@@ -94,7 +94,13 @@ def brightening(errors: list[Tensor]) -> int:
     return next((factor for factor in reversed(BRIGHTER) if factor * level <= 1), 1)
 
 
-def framed(picture: Tensor, place: Place | None) -> Tensor:
+def pooled(error: Tensor) -> Tensor:
+    """The root mean squares of squares of pixels, as small as a page shows them: noise in a PNG is heavy."""
+    side = max(1, max(error.shape) // LONGEST)
+    return avg_pool2d(error.square()[None, None], side)[0, 0].sqrt()
+
+
+def framed(picture: Tensor, place: Crop | None) -> Tensor:
     """The picture with a white frame in a black one around a crop."""
     if place is None:
         return picture

@@ -78,6 +78,8 @@ def paper_figure(chart: Charted) -> bytes:
             _draw(axes, series, limits, looks)
         if chart.log_x:
             axes.set_xscale("log")
+        elif all(float(x).is_integer() for series in chart.series for x in series.x):
+            axes.locator_params(axis="x", integer=True)  # layers have no halves
         if chart.log_y:
             axes.set_yscale("log")
         axes.set_xlabel(chart.x_label)

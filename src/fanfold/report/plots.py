@@ -68,8 +68,8 @@ class Label:
 
 def line_chart(
     series: Sequence[Series], x_label: str, y_label: str, *, log_x: bool = False, log_y: bool = False
-) -> LineChart:
-    """An SVG line chart; each curve is named at its end, limits are dashed.
+) -> str:
+    """An SVG line chart, a `LineChart`; each curve is named at its end, limits are dashed.
 
     Raises:
         ImportError: If matplotlib is missing.

@@ -159,8 +159,9 @@ def _certificate(net: Layered, problem: Problem, samples: int) -> list[Section]:
     rows = certificate.table.rows
     layers = [row["layer"] for row in rows]
     kinds = {"state evolution": "limit", "claimed": "classical", "is": "learned"}
+    words = {"state evolution": "state evolution", "claimed": "claimed by the network", "is": "measured"}
     series = [
-        Series(name, layers, [row[name] for row in rows], kind)
+        Series(words[name], layers, [row[name] for row in rows], kind)
         for name, kind in kinds.items()
         if all(row[name] is not None and math.isfinite(row[name]) for row in rows)
     ]

@@ -101,8 +101,8 @@ def network(kept: LISTAParts) -> Unfolded:
     return net.requires_grad_(False)
 
 
-def make_lista(steps: int = 1500) -> LISTAParts:
-    """Train the network, round it and compile its step, in about three minutes of one core.
+def make_lista(steps: int = 4500) -> LISTAParts:
+    """Train the network, round it and compile its step, in some minutes of one core.
 
     Args:
         steps: Of training.

@@ -35,7 +35,7 @@ def pack_world(name: str) -> Packed:
         "parts": facts["parts"],
         "count": count,
         "received_power": facts["received_power"],
-        "limits": [facts.get("limits") or [None] * len(facts["snrs_db"])],
+        "limits": [facts["limits"] or [None] * len(facts["snrs_db"])],
         "arrays": {},
         "signals": blocks.add(signals.numpy().astype("<f4").tobytes()),
         "programs": {

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from fanfold.algorithms import FISTA, LISTACP, OAMP
 from fanfold.core.streams import Stream
 from fanfold.estimators import LMMSE
-from fanfold.estimators.ofdm import OAMPSettings
+from fanfold.estimators.ofdm import OAMPSettings, UnfoldedOAMP
 from fanfold.estimators.ofdm.beam_delay import BeamDelayNetwork
 from fanfold.estimators.ofdm.peers import channel_peers
 from fanfold.evaluation.peers import lam_grid, tuned
@@ -30,7 +30,7 @@ CHANNEL = OFDMChannel("umi", "comb-4", snr_db=(0.0, 20.0))
 OAMP_LEARN = ("p", "var", "noise_scale", "v_linear", "v_denoised", "spread", "damping")
 
 
-class World(NamedTuple):
+class FigureWorld(NamedTuple):
     """One world of the figure.
 
     Attributes:
@@ -131,7 +131,7 @@ def _rf_estimators(weights: Weights) -> dict[str, Estimator]:
 
 
 def _channel_net() -> BeamDelayNetwork:
-    return OAMPSettings(iterations=5, beams=64, modes=6).build(CHANNEL)
+    return UnfoldedOAMP.of(CHANNEL, OAMPSettings(iterations=5, beams=64, modes=6))
 
 
 def _train_channel(steps: int = 800) -> dict[str, Tensor]:
@@ -154,8 +154,8 @@ def _drawn(problem: Problem, count: int) -> Callable[[], Tensor]:
     return lambda: draw(problem, count, 0, Stream.TESTING, 0)[0]
 
 
-WORLDS: dict[str, World] = {
-    "photograph": World(
+WORLDS: dict[str, FigureWorld] = {
+    "photograph": FigureWorld(
         "A photograph from half as many measurements as pixels",
         "Each block of 8 × 8 pixels is measured by 32 random projections. An algorithm, "
         "a linear filter and an unfolded network estimate it from these; every number is computed in this page, by "
@@ -167,7 +167,7 @@ WORLDS: dict[str, World] = {
         lambda: PHOTOGRAPH.blocks(load_picture("aero")[CROP]),
         _train_photograph, _photograph_estimators, lambda x: DCT((8, 8)).H @ x,
     ),
-    "rf": World(
+    "rf": FigureWorld(
         "An RF scene behind two apertures of random codes",
         "A scene of 32 × 32 voxels, one in ten of them a reflector of random strength and phase, is seen by 24 × 24 "
         "complex measurements through a Kronecker product. Every number is computed in this page, by the C that "
@@ -179,7 +179,7 @@ WORLDS: dict[str, World] = {
         {"rows": 1, "columns": 1, "height": 32, "width": 32, "shades": "heat", "what": "scene"},
         _drawn(SCENES, 12), _train_rf, _rf_estimators, lambda x: x.abs(),
     ),
-    "channel": World(
+    "channel": FigureWorld(
         "A radio channel from one pilot in four",
         "The channel between a user and the 32 antennas of a base station on 24 subcarriers, in a street of 3GPP's "
         "urban microcell. Pilots are on every fourth subcarrier. Every number is computed in this page, by the C that "
