@@ -66,6 +66,9 @@ def _present(study: Study, out_dir: Path) -> Result:
     page = write_page(out_dir / "report.html", f"fanfold {study.name}", study.verdict, [*study.sections, goals], facts)
     for i, figure in enumerate(f for section in study.sections for f in section.figures if f.startswith("<svg")):
         write_whole(out_dir / f"figure-{i + 1}.svg", figure.encode())
+    for name, record in study.records.items():
+        (out_dir / name).parent.mkdir(parents=True, exist_ok=True)
+        write_whole(out_dir / name, json.dumps(plain(record), indent=1).encode())
     write_whole(out_dir / "goals.json", json.dumps(plain(study.as_json()), indent=1).encode())
     show(Table([{**row, "pass": "PASS" if row["pass"] else "FAIL"} for row in study.table()]))
     notes.print(f"\n{study.verdict}\n")
