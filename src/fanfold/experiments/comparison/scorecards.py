@@ -1,4 +1,4 @@
-"""The numbers of one estimator in one world: pairs, cost of a call, drift, what was learned, coverage, gap to the limit."""
+"""The numbers of one estimator in one world: pairs, cost, drift, what was learned, coverage, gap to the limit."""
 
 import math
 import statistics
@@ -16,7 +16,8 @@ from fanfold.core.units import db, nmse_db, rms
 from fanfold.deploy import multiply_accumulates
 from fanfold.deploy.latency import time_backends
 from fanfold.evaluation.scores import calibration_curve, coverage
-from fanfold.experiments.comparison.worlds import Contender, Family, Size, Supply, World
+from fanfold.experiments.comparison.supply import Size, Supply
+from fanfold.experiments.comparison.worlds import Contender, Family, World
 from fanfold.guard import conformal
 from fanfold.guard.answers import answers
 from fanfold.guard.shifts import Shift, shift_table, shifts
@@ -182,7 +183,8 @@ def scorecard(world: World, contender: Contender, size: Size, seed: int) -> Scor
     on, tests = world.problem.held_out(), size.slow_tests if world.name == "RF imaging" else size.tests
     x, obs = draw(on, tests, seed, Stream.TESTING, 0)
     curve: dict[int | None, float] = {}
-    for count in (*sorted({*size.counts, *(() if contender.training else size.few)}), None):
+    counts = sorted({*size.counts, *(() if contender.training else size.few)})
+    for count in (*(n for n in counts if n == 0 or n >= contender.least), None):
         estimator = contender.learn(Supply(world.problem, count, seed))
         curve[count] = finite(nmse_db(answers(estimator, obs).x, x))
     said, held, radius = covered(estimator, world, size.calibration // (3 if slow else 1), (x, obs), seed)
