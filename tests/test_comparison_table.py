@@ -23,7 +23,7 @@ from fanfold.experiments.comparison.supply import (
 )
 from fanfold.experiments.comparison.table_cells import comparison, curve_rows, shift_rows, word_rows
 from fanfold.experiments.comparison.words import CRITERIA
-from fanfold.experiments.comparison.worlds import FAMILIES, MIXED, Contender, World, mixture_of_places
+from fanfold.experiments.comparison.worlds import FAMILIES, MIXED, Arena, Contender, mixture_of_places
 from fanfold.problems.draws import draw
 from fanfold.report.learned import learned_ratios
 
@@ -140,7 +140,7 @@ def test_numbers_of_a_plain_network_have_no_name():
 
 def test_drift_of_the_baseline_itself_is_no_risk():
     fista = ff.iterate(ff.algorithms.FISTA(lam=0.05), 30)
-    world = World("sparse recovery", "", SPARSE, "FISTA", fista, "none", lambda x, obs: 0.0, (), "sparse-limit")
+    world = Arena("sparse recovery", "", SPARSE, "FISTA", fista, "none", lambda x, obs: 0.0, (), "sparse-limit")
     drifts = drifted(fista, world, dataclasses.replace(Size.quick(), shifts=8), 0)
     assert len(drifts) == -(-len(ff.guard.shifts(SPARSE)) // 8)
     assert [drift.risk for drift in drifts] == [1.0] * len(drifts)
@@ -148,7 +148,7 @@ def test_drift_of_the_baseline_itself_is_no_risk():
 
 
 def test_a_call_is_timed_where_it_runs():
-    x, obs = draw(SPARSE, 2, 0, Stream.TESTING, 0)
+    obs = draw(SPARSE, 2, 0, Stream.TESTING, 0)[1]
     products, microseconds, backend = call(ff.iterate(ff.algorithms.ISTA(), 10), obs, 5, ["eager"])
     assert products == 10 * 2 * SPARSE.n * SPARSE.m
     assert (microseconds > 0, backend) == (True, "eager")

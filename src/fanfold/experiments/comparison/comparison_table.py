@@ -7,21 +7,41 @@ Hybrid Estimation" of the text that the project implements; the limits are state
 2019) and, of channels, the exact posterior mean of the mixture that they are drawn from.
 """
 
+import math
 import time
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from fanfold.core.table import Table
 from fanfold.experiments.base import Goal, Study
-from fanfold.experiments.comparison.scorecards import Scorecard, scorecard
+from fanfold.experiments.comparison.scorecards import COVERAGE, Scorecard, scorecard
 from fanfold.experiments.comparison.supply import Size
 from fanfold.experiments.comparison.table_cells import Cards, comparison, curve_rows, shift_rows, word_rows
 from fanfold.experiments.comparison.words import CRITERIA
-from fanfold.experiments.comparison.worlds import FAMILIES, WORLDS, Family, World
+from fanfold.experiments.comparison.worlds import FAMILIES, WORLDS, Arena, Family
 from fanfold.experiments.sparse.unfolding_figure import Watcher
 from fanfold.report.page import Section
 from fanfold.report.plots import Series, line_chart
 
-SPARSE, CHANNELS, SCENES = "sparse recovery", "channel estimation", "RF imaging"
+
+class Lengths(NamedTuple):
+    """How far each goal of a world goes, in dB but for pairs.
+
+    Example:
+        >>> from fanfold.experiments.comparison.comparison_table import FULL_GOALS, Lengths
+        >>> all(isinstance(lengths, Lengths) for lengths in FULL_GOALS.values())
+        True
+    """
+
+    gap: float  # of the unfolded network to the limit
+    ahead: float  # of it to the end-to-end network
+    behind: float  # of it to the model-based estimator
+    steadier: float  # its mean risk over shifts to that of the end-to-end network
+    pairs: float | None  # that it needs over those that the end-to-end network does; None where too few are tried
+
+
+FULL_GOALS = {}
+QUICK_GOALS = {}
 
 
 def study(*, quick: bool, seed: int, watch: Watcher) -> Study:
@@ -45,9 +65,56 @@ def study(*, quick: bool, seed: int, watch: Watcher) -> Study:
 
 
 def goals(cards: Cards, *, quick: bool) -> list[Goal]:
-    """What other draws than those that all was chosen on are to show again."""
-    wanted = []
+    """What other draws than those that all was chosen on are to show again; networks that trained little owe less."""
+    lengths = QUICK_GOALS if quick else FULL_GOALS
+    wanted: list[Goal] = []
+    for world, of_world in cards.items():
+        unfolded, network, model = (of_world[family] for family in ("unfolding", "end-to-end", "model-based"))
+        farthest = max(of_world.values(), key=lambda card: abs(card.conformal - COVERAGE))
+        what = f"{world}: coverage of conformal 90 % intervals, worst of three ({farthest.family})"
+        wanted.append(Goal(what, "%", "=", 90.0, 100 * farthest.conformal, tolerance=2.0))
+        length = lengths[world]
+        wanted += [
+            Goal(
+                f"{world}: {unfolded.contender.name}, short of {unfolded.limit}",
+                "dB",
+                "<=",
+                length.gap,
+                unfolded.gap_db,
+            ),
+            Goal(
+                f"{world}: {unfolded.contender.name} against {network.contender.name}",
+                "dB",
+                "<=",
+                length.ahead,
+                unfolded.reached_db - network.reached_db,
+            ),
+            Goal(
+                f"{world}: the same against {model.contender.name}",
+                "dB",
+                "<=",
+                length.behind,
+                unfolded.reached_db - model.reached_db,
+            ),
+            Goal(
+                f"{world}: mean risk of {unfolded.contender.name} against that of {network.contender.name}",
+                "dB",
+                "<=",
+                length.steadier,
+                unfolded.mean_risk_db - network.mean_risk_db,
+            ),
+        ]
+        if length.pairs is not None:
+            what = f"{world}: pairs that {unfolded.contender.name} needs over those that {network.contender.name} does"
+            wanted.append(Goal(what, "ratio", "<=", length.pairs, pairs_ratio(unfolded, network)))
     return wanted
+
+
+def pairs_ratio(one: Scorecard, other: Scorecard) -> float:
+    """The pairs of one over those of another; the most that were tried stand for more than these."""
+    most = max(n for n in other.curve if n is not None)
+    needed = math.inf if one.needed is None else one.needed
+    return needed / (most if other.needed is None else max(1, other.needed))
 
 
 def verdict(cards: Cards) -> str:
@@ -71,7 +138,7 @@ def _ahead(of_world: Mapping[Family, Scorecard]) -> str:
     return f"{best.contender.name} ({best.family}), {best.gap_db:.1f} dB from it"
 
 
-def sections(cards: Cards, worlds: list[World]) -> list[Section]:
+def sections(cards: Cards, worlds: list[Arena]) -> list[Section]:
     """The table, its words one by one, and what each world's cells come from."""
     about = {world.name: world for world in worlds}
     text = "\n".join(

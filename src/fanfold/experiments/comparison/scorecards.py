@@ -17,7 +17,7 @@ from fanfold.deploy import multiply_accumulates
 from fanfold.deploy.latency import time_backends
 from fanfold.evaluation.scores import calibration_curve, coverage
 from fanfold.experiments.comparison.supply import Size, Supply
-from fanfold.experiments.comparison.worlds import Contender, Family, World
+from fanfold.experiments.comparison.worlds import Arena, Contender, Family
 from fanfold.guard import conformal
 from fanfold.guard.answers import answers
 from fanfold.guard.shifts import Shift, shift_table, shifts
@@ -170,7 +170,7 @@ def enough(curve: Mapping[int | None, float]) -> int | None:
 
 
 @torch.no_grad()
-def scorecard(world: World, contender: Contender, size: Size, seed: int) -> Scorecard:
+def scorecard(world: Arena, contender: Contender, size: Size, seed: int) -> Scorecard:
     """Learn from every number of pairs, and measure what came of it on draws that nothing was trained or tuned on.
 
     Args:
@@ -214,7 +214,7 @@ def finite(error_db: float) -> float:
     return math.inf if math.isnan(error_db) else error_db
 
 
-def drifted(estimator: Estimator, world: World, size: Size, seed: int) -> list[Drift]:
+def drifted(estimator: Estimator, world: Arena, size: Size, seed: int) -> list[Drift]:
     """What each shift of this kind of problem costs, against no shift and against the conservative baseline."""
     cells: Sequence[Shift] = shifts(world.problem)[:: size.shifts or 1]
     table = shift_table(
@@ -262,7 +262,7 @@ def learned(estimator: Estimator, contender: Contender) -> Learned:
 
 
 def covered(
-    estimator: Estimator, world: World, samples: int, tests: tuple[Tensor, Observation], seed: int
+    estimator: Estimator, world: Arena, samples: int, tests: tuple[Tensor, Observation], seed: int
 ) -> tuple[float | None, float, float]:
     """Shares of entries in 90 % intervals, of its own variance and calibrated ones, and the radius of the latter."""
     x, obs = tests

@@ -54,7 +54,7 @@ class Size(Checked):
     @classmethod
     def full(cls) -> "Size":
         """What runs in minutes."""
-        few = (1, 3, 10)
+        few = (10,)
         return cls((0, 30, 100, 300, 1000), few, 150, 300, 250, 150, 2000, 300, 1000, 100, None, 300, ("c", "eager"))
 
 

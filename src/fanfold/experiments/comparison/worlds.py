@@ -66,7 +66,7 @@ class Contender:
 
 
 @dataclass(frozen=True)
-class World:
+class Arena:
     """A problem with its limit, a conservative baseline and one estimator of each family.
 
     Example:
@@ -87,7 +87,7 @@ class World:
     wider: str  # the study that measures this world at full size
 
 
-def sparse_world(size: Size, seed: int, watch: Watcher) -> World:
+def sparse_world(size: Size, seed: int, watch: Watcher) -> Arena:
     """Sparse recovery, 100 measurements of 200 unknowns at 30 dB, one in ten not zero."""
     on = CompressedSensing(n=200, m=100, sparsity=0.1, snr_db=30.0, seed=seed)
     fista = tuned(FISTA, lam_grid(on, seed, points=8), on, LONG, seed)
@@ -106,7 +106,7 @@ def sparse_world(size: Size, seed: int, watch: Watcher) -> World:
     def end_to_end(supply: Supply) -> Estimator:
         return trained(neural(on, members=1, width=256, seed=seed), supply, "perceptron", watch, perceptron)
 
-    return World(
+    return Arena(
         "sparse recovery",
         "100 × 200 iid matrix, Bernoulli-Gaussian signals with p = 0.1, 30 dB",
         on,
@@ -123,7 +123,7 @@ def sparse_world(size: Size, seed: int, watch: Watcher) -> World:
     )
 
 
-def channel_world(size: Size, seed: int, watch: Watcher) -> World:
+def channel_world(size: Size, seed: int, watch: Watcher) -> Arena:
     """OFDM channels of four kinds of place in equal parts, 32 antennas, a pilot on every fourth of 24 subcarriers."""
     on = OFDMChannel(MIXED, "comb-4", snr_db=10.0)
     exact = KroneckerGMM.of(on, mixture_of_places(), known_power=True)
@@ -141,7 +141,7 @@ def channel_world(size: Size, seed: int, watch: Watcher) -> World:
     def end_to_end(supply: Supply) -> Estimator:
         return trained(CNNSettings(network_seed=seed).build(on), supply, "grid CNN", watch, convolutional)
 
-    return World(
+    return Arena(
         "channel estimation",
         "32 antennas, 24 subcarriers, four kinds of place (angle spread 5° or 40°, delay spread 50 or 800 ns), 10 dB",
         on,
@@ -158,7 +158,7 @@ def channel_world(size: Size, seed: int, watch: Watcher) -> World:
     )
 
 
-def scene_world(size: Size, seed: int, watch: Watcher) -> World:
+def scene_world(size: Size, seed: int, watch: Watcher) -> Arena:
     """RF imaging, 12 × 12 voxels through 10 × 10 Gaussian measurements at 30 dB, one voxel in ten a point."""
     on = RFImaging("gaussian", (12, 12), (10, 10), seed=seed)
     fista = tuned(FISTA, lam_grid(on, seed, points=8), on, LONG, seed)
@@ -184,7 +184,7 @@ def scene_world(size: Size, seed: int, watch: Watcher) -> World:
     def end_to_end(supply: Supply) -> Estimator:
         return trained(BackProjectionUNet.of(on, width=16, seed=seed), supply, "U-Net", watch, picture)
 
-    return World(
+    return Arena(
         "RF imaging",
         "Kron(Gauss), 12 × 12 voxels through 10 × 10 measurements, points with p = 0.1, 30 dB",
         on,
@@ -201,7 +201,7 @@ def scene_world(size: Size, seed: int, watch: Watcher) -> World:
     )
 
 
-WORLDS: tuple[Callable[[Size, int, Watcher], World], ...] = (sparse_world, channel_world, scene_world)
+WORLDS: tuple[Callable[[Size, int, Watcher], Arena], ...] = (sparse_world, channel_world, scene_world)
 
 
 def mixture_of_places() -> Mixture:
