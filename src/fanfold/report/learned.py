@@ -55,9 +55,10 @@ def learned_sections(net: object) -> list[Section]:
 
 @torch.no_grad()
 def learned_ratios(net: Deviating) -> dict[str, Tensor]:
-    """How far each learned number has moved: its magnitude over that of the algorithm's, `(layers, numbers)` or `(1, …)`.
+    """How far each learned number has moved: its magnitude over that of the algorithm's, `(layers, numbers)`.
 
-    Numbers that the algorithm puts at zero have no ratio and are left out; a quantity of none but these is `(0,)`.
+    Where layers share a quantity it is `(1, numbers)`. Numbers that the algorithm puts at zero have no ratio and are
+    left out; then what is left of the quantity is one axis.
 
     Args:
         net: A network whose quantities deviate from those of an algorithm.

@@ -179,15 +179,14 @@ def scorecard(world: Arena, contender: Contender, size: Size, seed: int) -> Scor
         size: How much is drawn and timed.
         seed: Of all draws.
     """
-    began, slow = time.process_time(), contender.training is None and world.name == "RF imaging"
-    on, tests = world.problem.held_out(), size.slow_tests if world.name == "RF imaging" else size.tests
-    x, obs = draw(on, tests, seed, Stream.TESTING, 0)
+    began, on = time.process_time(), world.problem.held_out()
+    x, obs = draw(on, size.slow_tests if world.slow else size.tests, seed, Stream.TESTING, 0)
     curve: dict[int | None, float] = {}
     counts = sorted({*size.counts, *(() if contender.training else size.few)})
     for count in (*(n for n in counts if n == 0 or n >= contender.least), None):
         estimator = contender.learn(Supply(world.problem, count, seed))
         curve[count] = finite(nmse_db(answers(estimator, obs).x, x))
-    said, held, radius = covered(estimator, world, size.calibration // (3 if slow else 1), (x, obs), seed)
+    said, held, radius = covered(estimator, world, size.calibration // (3 if world.slow else 1), (x, obs), seed)
     products, microseconds, backend = call(estimator, obs[:2], size.calls, size.backends)
     return Scorecard(
         world=world.name,
@@ -217,9 +216,8 @@ def finite(error_db: float) -> float:
 def drifted(estimator: Estimator, world: Arena, size: Size, seed: int) -> list[Drift]:
     """What each shift of this kind of problem costs, against no shift and against the conservative baseline."""
     cells: Sequence[Shift] = shifts(world.problem)[:: size.shifts or 1]
-    table = shift_table(
-        estimator, world.problem, baseline=world.conservative, peers={}, cells=cells, calls=size.shifted, seed=seed
-    )
+    calls, base = size.slow_shifted if world.slow else size.shifted, world.conservative
+    table = shift_table(estimator, world.problem, baseline=base, peers={}, cells=cells, calls=calls, seed=seed)
     home = table.cells[0].network_db
     return [
         Drift(f"{cell.family}, {cell.severity}", db(cell.risk.value), finite(cell.network_db) - home)

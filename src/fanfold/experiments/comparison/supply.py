@@ -42,6 +42,7 @@ class Size(Checked):
     slow_tests: int  # the same, of what is slow: scenes
     calibration: int  # draws that conformal intervals are calibrated on
     shifted: int  # draws of a shift
+    slow_shifted: int  # the same of scenes
     shifts: int | None  # every so many of the shifts; all if None
     calls: int  # that are timed
     backends: tuple[str, ...]  # the first of these that an estimator runs in
@@ -49,13 +50,14 @@ class Size(Checked):
     @classmethod
     def quick(cls) -> "Size":
         """What runs in seconds."""
-        return cls((0, 30, 300), (10,), 40, 40, 40, 30, 400, 60, 200, 30, 7, 10, ("eager",))
+        return cls((0, 30, 300), (10,), 40, 40, 40, 30, 400, 60, 200, 30, 15, 7, 10, ("eager",))
 
     @classmethod
     def full(cls) -> "Size":
         """What runs in minutes."""
-        few = (10,)
-        return cls((0, 30, 100, 300, 1000), few, 150, 300, 250, 150, 2000, 300, 1000, 100, None, 300, ("c", "eager"))
+        return cls(
+            (0, 30, 100, 300, 1000), (10,), 150, 300, 250, 150, 2000, 200, 1000, 100, 50, None, 300, ("c", "eager")
+        )
 
 
 @dataclass(frozen=True)

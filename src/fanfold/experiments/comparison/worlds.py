@@ -85,6 +85,7 @@ class Arena:
     limit_of: Callable[[Tensor, Observation], float]  # in dB, of these draws
     contenders: tuple[Contender, ...]
     wider: str  # the study that measures this world at full size
+    slow: bool = False  # whether fewer draws have to do
 
 
 def sparse_world(size: Size, seed: int, watch: Watcher) -> Arena:
@@ -198,6 +199,7 @@ def scene_world(size: Size, seed: int, watch: Watcher) -> Arena:
             Contender("unfolding", "unfolded OAMP", "12 layers", unfolded, training=training),
         ),
         "rf-imaging",
+        slow=True,
     )
 
 
