@@ -1,6 +1,7 @@
 """The comparison table: what its cells are made of, and that its words are judged by the numbers beside them."""
 
 import dataclasses
+import json
 import math
 import re
 
@@ -9,9 +10,12 @@ import torch
 from torch import nn
 
 import fanfold as ff
+from fanfold.cli import main as cli
 from fanfold.core.streams import Stream
 from fanfold.core.units import nmse_db
 from fanfold.estimators.ofdm import KroneckerGMM, Wiener
+from fanfold.experiments import EXPERIMENTS, Study
+from fanfold.experiments.comparison.comparison_table import goals, pairs_ratio
 from fanfold.experiments.comparison.scorecards import Drift, Learned, Scorecard, call, drifted, enough, learned
 from fanfold.experiments.comparison.supply import (
     GUESS,
@@ -225,3 +229,41 @@ def test_records_and_rows_hold_what_the_cells_say():
     assert curve_rows(of_world)[-1]["unfolding"] == -21.0
     assert of_world["unfolding"].worst.shift == "gain, x3"
     assert of_world["unfolding"].mean_risk_db == pytest.approx(0.0)
+
+
+def test_goals_are_missed_where_the_unfolded_network_falls_behind():
+    good = {
+        "model-based": {},
+        "end-to-end": {"curve": {0: 0.0, 100: -1.0, None: -3.0}, "drifts": [Drift("gain, x3", 20.0, 1.0)]},
+        "unfolding": {"curve": {0: -20.0, 100: -20.0, None: -20.8}},
+    }
+
+    def missed(**changes):
+        cards = {f: card(f, **(good[f] | (changes if f == "unfolding" else {}))) for f in FAMILIES}
+        return [goal.what for goal in goals({"sparse recovery": cards}, quick=False) if not goal.passed]
+
+    assert missed(drifts=[Drift("gain, x3", 0.0, 1.0)]) == [
+        "sparse recovery: the unfolding one against the end-to-end one"
+    ]
+    good["unfolding"]["curve"] = {0: -28.0, 100: -28.2, None: -28.5}  # beyond the limit, which no goal forbids
+    assert missed() == []
+    assert len(missed(conformal=0.87)) == 1
+    assert len(missed(drifts=[Drift("gain, x3", 20.0, 1.0)])) == 1
+    assert len(missed(curve={0: -1.0, 100: -2.0, None: -10.0})) == 4
+
+
+def test_pairs_that_were_too_few_count_as_the_most_that_were_tried():
+    never = card("end-to-end", curve={0: 0.0, 100: -1.0, None: -20.0})
+    assert pairs_ratio(card("unfolding", curve={0: -1.0, 10: -19.5, None: -20.0}), never) == 0.1
+    assert pairs_ratio(never, never) == math.inf
+
+
+def test_records_are_kept_beside_the_page(tmp_path, monkeypatch, capsys):
+    def study(**options):
+        return Study(
+            "comparison-table", "", "", 0.0, [], records={"runs/a.json": {"seed": options["seed"], "x": math.inf}}
+        )
+
+    monkeypatch.setitem(EXPERIMENTS, "comparison-table", study)
+    assert cli.run(["reproduce", "comparison-table", "--seed", "5", "--out-dir", str(tmp_path)]) == 0
+    assert json.loads((tmp_path / "runs/a.json").read_text()) == {"seed": 5, "x": None}
