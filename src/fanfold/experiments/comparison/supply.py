@@ -50,7 +50,7 @@ class Size(Checked):
     @classmethod
     def quick(cls) -> "Size":
         """What runs in seconds."""
-        return cls((0, 30, 300), (10,), 40, 40, 40, 30, 400, 60, 200, 30, 15, 7, 10, ("eager",))
+        return cls((0, 100), (10,), 40, 40, 40, 30, 400, 40, 150, 30, 8, 7, 10, ("eager",))
 
     @classmethod
     def full(cls) -> "Size":

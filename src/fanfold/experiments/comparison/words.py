@@ -132,7 +132,7 @@ def drift_in_words(card: Scorecard) -> str:
 
 def times(ratio: float) -> str:
     """A ratio in words."""
-    return f"{ratio:.2f}×" if ratio < 10 else f"{ratio:.3g}×"
+    return f"{ratio:.2f}×" if ratio < 10 else f"{ratio:.0f}×"
 
 
 def not_robust(w: World) -> tuple[bool, str]:
