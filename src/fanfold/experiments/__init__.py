@@ -5,6 +5,7 @@ from collections.abc import Callable
 from fanfold.core.suggest import did_you_mean
 from fanfold.experiments.base import Goal, Study
 from fanfold.experiments.channels import channel_drift, channel_estimation, link_level, pilot_overhead
+from fanfold.experiments.comparison import comparison_table
 from fanfold.experiments.guard import broad_training, detection
 from fanfold.experiments.limits import crlb_still_holds, single_tone, uncertainty
 from fanfold.experiments.rf import rf_calibration, rf_imaging, rf_scenes
@@ -24,6 +25,7 @@ EXPERIMENTS: dict[str, Callable[..., Study]] = {
     "broad-training": broad_training.study,
     "channel-drift": channel_drift.study,
     "channel-estimation": channel_estimation.study,
+    "comparison-table": comparison_table.study,
     "crlb-still-holds": crlb_still_holds.study,
     "detection": detection.study,
     "dense-weights": dense_weights.study,

@@ -1,7 +1,7 @@
 """What a published experiment returns: goals with what was measured, and the sections of its report."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -64,6 +64,7 @@ class Study:
     goals: Sequence[Goal]
     sections: Sequence[Section] = ()
     facts: dict[str, Any] = field(default_factory=dict)
+    records: Mapping[str, Any] = field(default_factory=dict)  # plain data by file name, kept beside the page as JSON
 
     @property
     def passed(self) -> bool:

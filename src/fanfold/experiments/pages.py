@@ -85,6 +85,9 @@ def write_study(study: Study, folder: Path, said: Background, command: str) -> P
     drawn = [figure for section in study.sections for figure in section.figures if figure.startswith("<svg")]
     for i, figure in enumerate(drawn):
         write_whole(folder / f"figure-{i + 1}.svg", figure.encode())
+    for name, record in study.records.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        write_whole(folder / name, json.dumps(plain(record), indent=1).encode())
     kept = study.as_json() | {"verdict": study.verdict, "command": command, "figures": len(drawn)}
     write_whole(folder / GOALS, json.dumps(plain(kept), indent=1).encode())
     return page

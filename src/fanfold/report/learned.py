@@ -53,14 +53,38 @@ def learned_sections(net: object) -> list[Section]:
     return [Section("What was learned", text, chart, filled(Table(rows)))]
 
 
-def _rows_of(net: Deviating, name: str, deviation: Tensor) -> list[dict[str, Any]]:
-    """The rows of one quantity, one for each layer, or one for all where they share it."""
+@torch.no_grad()
+def learned_ratios(net: Deviating) -> dict[str, Tensor]:
+    """How far each learned number has moved: its magnitude over that of the algorithm's, `(layers, numbers)`.
+
+    Where layers share a quantity it is `(1, numbers)`. Numbers that the algorithm puts at zero have no ratio and are
+    left out; then what is left of the quantity is one axis.
+
+    Args:
+        net: A network whose quantities deviate from those of an algorithm.
+    """
+    ratios = {}
+    for name, deviation in net.deviations.items():
+        fixed, values = _values(net, name, deviation.detach())
+        of_each = fixed.abs().reshape(1, -1).expand_as(values)
+        ratio = values / of_each
+        ratios[name] = ratio if (of_each > 0).all() else ratio[of_each > 0]
+    return ratios
+
+
+def _values(net: Deviating, name: str, deviation: Tensor) -> tuple[Tensor, Tensor]:
+    """The algorithm's value of one quantity, and the magnitudes that it took, `(layers, numbers)`."""
     A, nominal = net.operator, net.algorithm.nominals[name]
     obs = Observation.unchecked(torch.zeros(A.m, dtype=A.dtype, device=A.device), A)
     fixed = nominal.tensor(net.algorithm, obs)
     if A.varies and fixed.ndim:  # of each sample
         fixed = fixed.mean(0)
-    values = nominal.domain.deviate(fixed, deviation * net.strength).abs().reshape(len(deviation), -1)
+    return fixed, nominal.domain.deviate(fixed, deviation * net.strength).abs().reshape(len(deviation), -1)
+
+
+def _rows_of(net: Deviating, name: str, deviation: Tensor) -> list[dict[str, Any]]:
+    """The rows of one quantity, one for each layer, or one for all where they share it."""
+    fixed, values = _values(net, name, deviation)
     rows = []
     for layer, value in enumerate(values, start=1):
         several = len(value) > 1

@@ -1,0 +1,1 @@
+"""The study that measures the text's comparison table, cell by cell."""
