@@ -176,7 +176,7 @@ def main() -> None:
     given = parser.parse_args()
     if unknown := [name for name in given.groups if name not in ASKED_US]:
         parser.error(f"no group {unknown[0]!r}; there are {', '.join(ASKED_US)}")
-    calls = 200 if given.quick else 2000
+    calls = 100 if given.quick else 1000
     backends = [name for name in ("onnx", "openvino", "c") if not missing(name)]
     torch.set_num_threads(1)
     with one_core():
