@@ -36,8 +36,8 @@ class Drift:
 
     Example:
         >>> from fanfold.experiments.comparison.scorecards import Drift
-        >>> Drift("gain, x3", risk_db=2.0, lost_db=9.0).risk
-        1.584893192461113
+        >>> Drift("gain, x3", risk_db=20.0, lost_db=29.0).risk
+        100.0
     """
 
     shift: str
