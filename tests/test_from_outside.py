@@ -216,6 +216,7 @@ RARE = (
     posing.Restrictable,
     posing.ErringModel,
     posing.DrawnInGroups,
+    posing.OfConditions,
 )
 
 
