@@ -223,9 +223,9 @@ RARE = (
 class Strange(Offset):
     """Has what an offset has not, by name."""
 
-    likelihood = layout = mask = scene = groups = None
+    likelihood = layout = mask = scene = groups = weights = None
     true_A = None  # noqa: N815 - its name in the mathematics
-    restricted = Offset.shifted
+    restricted = condition_of = Offset.shifted
     window, resolution, gain, has_posterior = (0.0, 1.0), 0.1, "known", False
 
     def covariance(self, x: Tensor) -> Tensor:
