@@ -23,8 +23,20 @@ def command(*words: str | Path) -> str:
     return " ".join(["fanfold", *map(_word, words)])
 
 
+def path_word(path: Path) -> str:
+    """A path as a word of a command, which does not begin with a dash, so that it is no flag.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from fanfold.core.commands import path_word
+        >>> path_word(Path("-runs/first"))
+        './-runs/first'
+    """
+    return f"./{path}" if str(path).startswith("-") else str(path)
+
+
 def _word(word: str | Path) -> str:
-    text = f"./{word}" if isinstance(word, Path) and str(word).startswith("-") else str(word)
+    text = path_word(word) if isinstance(word, Path) else str(word)
     return shlex.quote(text) if text.isprintable() else f"$'{''.join(map(_escaped, text))}'"
 
 

@@ -11,12 +11,13 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from fanfold.core.commands import path_word
 from fanfold.core.files import is_regular
 from fanfold.core.table import plain
 from fanfold.lab.folder import CONFIG, exported, script_of
 from fanfold.lab.page import FILES, POLICY, REPORT_POLICY, page
-from fanfold.lab.service import MODULE, Lab, NotThereError, path_word
-from fanfold.lab.uploads import TooLargeError, taken
+from fanfold.lab.service import MODULE, Lab, NotThereError
+from fanfold.lab.uploads import TooLargeError, handed_over, taken
 from fanfold.lab.words import words_of
 
 MOST_REQUEST = 2**16  # bytes of a request for a run
@@ -69,11 +70,12 @@ def application(lab: Lab) -> Starlette:
             ) from error
         return JSONResponse(said, 201)
 
-    async def handed_over(request: Request) -> Response:
-        name = request.path_params["name"]
-        if not lab.data.is_dir() or name not in {file.name for file in lab.data.glob("*.npz")}:
-            raise NotThereError(f"there is no file {name[:60]!r} of pairs; drop it onto the page again.")
-        return JSONResponse(json.loads(await lab.jobs.help(MODULE, ["pairs", str(lab.data / name)])))
+    async def read_again(request: Request) -> Response:
+        try:
+            file = handed_over(request.path_params["name"], lab.data)
+        except ValueError as error:
+            raise NotThereError(str(error)) from error
+        return JSONResponse(json.loads(await lab.jobs.help(MODULE, ["pairs", str(file)])))
 
     async def runs(request: Request) -> Response:
         return JSONResponse(plain({"folder": str(lab.folder), "runs": lab.listed()}))  # a config may hold infinities
@@ -137,7 +139,7 @@ def application(lab: Lab) -> Starlette:
             Route("/choices", choices),
             Route("/figure/{part}", figure),
             Route("/data", hand_over, methods=["POST"]),
-            Route("/data/{name}", handed_over),
+            Route("/data/{name}", read_again),
             Route("/runs", runs),
             Route("/runs", begin, methods=["POST"]),
             Route(f"{one}/events", follow),

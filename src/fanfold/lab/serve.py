@@ -73,13 +73,16 @@ class LabServer(uvicorn.Server):
 
 
 def serve(runs: Path, port: int, *, browser: bool, say: Callable[[str], None]) -> list[str]:
-    """Serve the lab until it is interrupted; the names of the runs whose trainings stopped then and can be resumed.
+    """Serve the lab until it is interrupted.
 
     Args:
         runs: The folder of runs.
         port: The port; 0 takes a free one.
         browser: Whether to open a browser.
         say: Called with the address, once it can be opened.
+
+    Returns:
+        The names of the runs that can be resumed, of those that were cancelled or that the end of the lab stopped.
 
     Raises:
         ValueError: If the port cannot be had.

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+from fanfold.core.commands import path_word
 from fanfold.core.files import is_regular
 from fanfold.lab.folder import CONFIG, DATA, facts_of, run_names
 from fanfold.lab.follow import EventLog
@@ -136,8 +137,3 @@ class Lab:
 def _message(event: str, data: str, mark: str = "") -> str:
     """A server-sent event; a mark is what a client says when it comes back."""
     return (f"id: {mark}\n" if mark else "") + f"event: {event}\ndata: {data}\n\n"
-
-
-def path_word(run: Path) -> str:
-    """A path as a word of a command, which does not begin with a dash."""
-    return f"./{run}" if str(run).startswith("-") else str(run)

@@ -42,6 +42,18 @@ def checked_name(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_-]+", "-", name[:-4]).strip("-.")[:60] or "pairs"
 
 
+def handed_over(name: object, folder: Path) -> Path:
+    """A file that was handed over, by its name: no path leads elsewhere.
+
+    Raises:
+        ValueError: If there is none of that name.
+    """
+    there = [file.name for file in folder.glob("*.npz")] if folder.is_dir() else []
+    if name not in there:
+        raise ValueError(f"there is no file {str(name)[:60]!r} of pairs; drop it onto the page again.")
+    return folder / there[there.index(name)]
+
+
 async def taken(name: str, declared: int, blocks: AsyncIterator[bytes], folder: Path) -> Path:
     """Write a file of pairs into a folder, whole or not at all.
 

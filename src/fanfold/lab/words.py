@@ -5,12 +5,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from fanfold.core.commands import path_word
 from fanfold.core.suggest import did_you_mean
+from fanfold.lab.uploads import handed_over
 
 PARTS = ("problem", "network", "of_problem", "of_network", "learn", "training", "data")
 SHARINGS = ("tied", "per-layer", "tied vector", "per-layer vector")
 PAIRS = "pairs"  # the problem of the user's own pairs
-UNFOLDING = "layers"
 
 
 def words_of(request: Any, choices: Mapping[str, Any], data: Path) -> list[str]:
@@ -34,7 +35,7 @@ def words_of(request: Any, choices: Mapping[str, Any], data: Path) -> list[str]:
     network = _chosen(request.get("network"), choices["networks"], "network")
     words = ["train", problem["name"]]
     if problem["name"] == PAIRS:
-        words += ["--path", str(_file(request.get("data"), data))]
+        words += ["--path", path_word(handed_over(request.get("data"), data))]
     words += _flags(_table(request, "of_problem"), problem["fields"], problem["name"])
     words.append(network["name"])
     words += _flags(_table(request, "of_network"), network["fields"], network["name"])
@@ -56,14 +57,6 @@ def _chosen(name: Any, rows: list[dict[str, Any]], what: str) -> dict[str, Any]:
             f"no {what} {str(name)[:40]!r} here; there are {', '.join(known)}.{did_you_mean(str(name), known)}"
         )
     return rows[known.index(name)]
-
-
-def _file(name: Any, folder: Path) -> Path:
-    """A file that was handed over, by its name: no path leads elsewhere."""
-    there = [file.name for file in folder.glob("*.npz")] if folder.is_dir() else []
-    if name not in there:
-        raise ValueError(f"there is no file {str(name)[:60]!r} of pairs; drop it onto the page again.")
-    return folder / name
 
 
 def _flags(given: Mapping[str, Any], fields: list[dict[str, Any]], what: str) -> list[str]:
