@@ -16,16 +16,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from starlette.datastructures import Headers
+from starlette.responses import PlainTextResponse
 
 from fanfold.cli import main as cli
 from fanfold.core.files import write_whole
 from fanfold.core.table import plain
 from fanfold.lab import page as lab_page
 from fanfold.lab import uploads
-from fanfold.lab.doors import Doors
+from fanfold.lab.doors import ALWAYS, Doors
 from fanfold.lab.follow import EventLog
 from fanfold.lab.jobs import Jobs
 from fanfold.lab.parts import choices, pairs
+from fanfold.lab.serve import listening
 from fanfold.lab.service import Lab
 from fanfold.lab.words import words_of
 from fanfold.lab.workers import Workers
@@ -46,7 +49,7 @@ def offered() -> dict:
 
 def test_the_page_and_its_files_name_nothing_outside():
     sources = {name: file.read_text() for name, file in lab_page.FILES.items() if file.parent == lab_page.FOLDER}
-    assert {"lab.js", "form.js", "runs.js", "curves.js", "address.js", "lab.css"} == sources.keys()
+    assert {"lab.js", "form.js", "runs.js", "curves.js", "address.js", "made.js", "lab.css"} == sources.keys()
     text = lab_page.page() + "".join(sources.values())
     assert set(re.findall(r"https?://[\w./-]+", text)) == {"http://www.w3.org/2000/svg"}  # a name, not an address
     assert re.findall(r"""(?:src|href)=["'](?!static/|data:)[^"']*""", text) == []
@@ -114,6 +117,25 @@ def test_who_may_come_in(host, origin, site, path, why):
     said = Doors(nothing, "secret", 80).refusal(host, origin, site, path)
     assert why in said
     assert bool(said) == bool(why)
+
+
+@pytest.mark.parametrize(("path", "status"), [("/secret/", 200), ("/secret", 307), ("/wrong/", 403)])
+def test_every_answer_says_what_a_browser_must_not_do_with_it(path, status):
+    answers = list[dict]()
+
+    async def send(message):
+        answers.append(message)
+
+    scope = {"type": "http", "method": "GET", "path": path, "headers": [(b"host", b"localhost:8000")]}
+    asyncio.run(Doors(PlainTextResponse("in"), "secret", 8000)(scope, None, send))
+    assert answers[0]["status"] == status
+    headers = Headers(raw=answers[0]["headers"])
+    assert {name: headers.get(name) for name in ALWAYS} == ALWAYS
+
+
+def test_the_server_listens_on_this_machine_alone():
+    with listening(0) as listener:
+        assert listener.getsockname()[0] == "127.0.0.1"
 
 
 # What it is asked
@@ -360,8 +382,6 @@ def check_doors(lab: LabProcess) -> None:
         assert lab.ask(path, body)[0] == 404
     assert "no JSON" in lab.json("runs", b"{", wanted=400)["error"]
     assert lab.ask("runs", b" " * 2**17)[0] == 413
-    with socket.create_connection((str(lab.parts.hostname), lab.parts.port)) as raw:  # bound to this machine alone
-        assert raw.getpeername()[0] == "127.0.0.1"
 
 
 def followed(lab: LabProcess, name: str, least: int, mark: str = "") -> tuple[Following, list[dict]]:

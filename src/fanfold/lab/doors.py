@@ -65,23 +65,23 @@ class Doors:
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
+
+        async def guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                answered = MutableHeaders(scope=message)
+                for name, value in ALWAYS.items():
+                    answered.setdefault(name, value)
+            await send(message)
+
         headers = Headers(scope=scope)
         origin, site = headers.get("origin"), headers.get("sec-fetch-site")
         refused = self.refusal(headers.get("host"), origin, site, scope["path"])
+        path = scope["path"].removeprefix(f"/{self.token}")
         if refused and scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
         elif refused:
-            await PlainTextResponse(refused, 403)(scope, receive, send)
-        elif scope["path"] == f"/{self.token}":  # from where the page would not find its parts
-            await RedirectResponse(f"/{self.token}/")(scope, receive, send)
+            await PlainTextResponse(refused, 403)(scope, receive, guarded)
+        elif not path:  # from where the page would not find its parts
+            await RedirectResponse(f"/{self.token}/")(scope, receive, guarded)
         else:
-            path = scope["path"].removeprefix(f"/{self.token}") or "/"
-
-            async def guarded(message: Message) -> None:
-                if message["type"] == "http.response.start":
-                    answered = MutableHeaders(scope=message)
-                    for name, value in ALWAYS.items():
-                        answered.setdefault(name, value)
-                await send(message)
-
             await self.app({**scope, "path": path}, receive, guarded)
