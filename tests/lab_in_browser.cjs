@@ -110,6 +110,11 @@ async function looks(browser, url) {
     }
 }
 
+async function otherProblem(tab) { // one without an operator, for which the algorithm that is chosen is none
+    await tab.locator('#choose-problem').selectOption('tone');
+    seen.other = await tab.evaluate(() => { const {problem, network, of_problem, of_network, learn} = lab.state; return {problem, network, of_problem, of_network, learn}; });
+}
+
 async function pairsTaken(tab) {
     await tab.locator('#choose-problem').selectOption('pairs');
     seen.before_pairs = await tab.locator('button.main').isDisabled();
@@ -132,6 +137,7 @@ async function pairsTaken(tab) {
         await until(first, name => lab.rows.find(row => row.name === name)?.condition === 'cancelled', seen.cancelled.name); // it hears of it
         await restored(second);
         await looks(browser, second.url());
+        await otherProblem(first);
         await pairsTaken(first);
     } finally {
         await browser.close();

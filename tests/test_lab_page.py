@@ -74,6 +74,11 @@ def test_the_address_says_all_and_brings_it_back(seen):
     assert seen["view"]
 
 
+def test_another_problem_takes_no_settings_of_what_was_chosen_before(seen):
+    nothing = {"of_problem": {}, "of_network": {}, "learn": {}}
+    assert seen["other"] == {"problem": "tone", "network": "neural"} | nothing
+
+
 def test_pairs_are_dropped_onto_the_page(seen):
     assert seen["before_pairs"]
     assert seen["pairs"]["ready"]

@@ -24,7 +24,7 @@ from fanfold.core.array_files import held_arrays
 from fanfold.core.settings import kinds_of
 from fanfold.core.table import plain
 from fanfold.deploy.codegen import host_functions
-from fanfold.lab.words import PAIRS
+from fanfold.lab.words import PAIRS, SHARINGS
 from fanfold.problems import Pairs, Problem
 from fanfold.report.figure.manifest import pack
 from fanfold.report.figure.trained import PROBLEMS, SNRS_DB, SPARSITIES, kept
@@ -53,10 +53,14 @@ def choices() -> Row:
     return {
         "problems": rows,
         "networks": [row | {"quantities": row.get("quantities", [])} for row in iterative + end_to_end],
+        "sharings": SHARINGS,
         "training": [row | {"flag": FLAGS.get(row["name"], row["flag"])} for row in fields_of(Training())],
-        "text": {"problem": plain(dataclasses.asdict(PROBLEMS[TEXTS])), "lam": 0.05, "levels": levels.nmse_db,
-                 "limit": limit},
-    }  # fmt: skip
+        "text": {
+            "problem": plain(dataclasses.asdict(PROBLEMS[TEXTS])),
+            "levels": levels.nmse_db,
+            "limit": limit,
+        },
+    }
 
 
 def figure() -> Row:

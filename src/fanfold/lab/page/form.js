@@ -1,17 +1,12 @@
 // What to train: problem, network and settings, built from what the lab says can be chosen.
 
+import {made} from './made.js';
+
 export const PAIRS = 'pairs';
 const FIRST = 4; // settings that are seen at once; the others are folded away
 const SHORT = 32; // characters of what is said of a setting beside its name
 const TRAINING = ['steps', 'lr', 'batch', 'validate_every'];
-const SHARINGS = ['', 'tied', 'per-layer', 'tied vector', 'per-layer vector'];
 const text = value => (Array.isArray(value) ? value.join(' ') : value ?? '');
-
-function made(tag, facts = {}, ...children) {
-    const element = Object.assign(document.createElement(tag), facts);
-    element.append(...children);
-    return element;
-}
 
 // What a field's text stands for; undefined where nothing is said, and an error where it is no such thing.
 export function valueOf({name, kind}, said) {
@@ -37,6 +32,8 @@ export class Form {
         const operator = problem.name === PAIRS ? this.pairs?.operator ?? true : problem.operator;
         const fitting = networks.filter(n => operator || !n.quantities.length);
         const network = fitting.find(n => n.name === state.network) ?? fitting[0];
+        if (problem.name !== state.problem) state.of_problem = {};
+        if (network.name !== state.network) Object.assign(state, {of_network: {}, learn: {}}); // settings were of the other one
         Object.assign(state, {problem: problem.name, network: network.name});
         this.wrong.clear();
         const focused = document.activeElement?.id;
@@ -121,7 +118,7 @@ export class Form {
     #learned(network) { // what may deviate: all numbers of each layer's own, if nothing is said
         return network.quantities.map(name => {
             const id = `learn-${name}`;
-            const select = made('select', {id}, ...SHARINGS.map(s => new Option(s || 'as usual', s, false, s === (this.state.learn[name] ?? ''))));
+            const select = made('select', {id}, ...['', ...this.choices.sharings].map(s => new Option(s || 'as usual', s, false, s === (this.state.learn[name] ?? ''))));
             select.addEventListener('change', () => {
                 if (select.value) this.state.learn[name] = select.value;
                 else delete this.state.learn[name];

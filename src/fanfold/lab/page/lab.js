@@ -153,7 +153,7 @@ class Page {
 
     #follow() {
         const known = new Map(this.rows.map(row => [row.name, row]));
-        const wanted = this.state.shown.filter(name => known.has(name));
+        const wanted = this.state.shown.filter(name => known.has(name)).slice(-MOST); // an address may name more
         for (const [name, run] of this.followed) if (!wanted.includes(name)) { run.leave(); this.followed.delete(name); }
         for (const name of wanted) {
             let run = this.followed.get(name);

@@ -1,6 +1,7 @@
 // The runs: what the lab lists, and those that are shown, followed event by event.
 
 import {colourOf, dB, LOOKS} from './curves.js';
+import {made} from './made.js';
 
 export const LIVE = new Set(['waiting', 'training']);
 const word = text => (/^[\w./=:,+@-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
@@ -47,12 +48,6 @@ export class Followed {
         if (line.event === 'stepped' && this.in_db && !line.skipped) this.batches.push([line.step, 10 * (line.loss ?? NaN)]);
         if (line.event === 'finished') this.advice = line.advice;
     }
-}
-
-function made(tag, facts = {}, ...children) {
-    const element = Object.assign(document.createElement(tag), facts);
-    element.append(...children);
-    return element;
 }
 
 function what({problem, network, layers}) {
