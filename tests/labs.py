@@ -2,7 +2,6 @@
 
 import http.client
 import json
-import os
 import re
 import signal
 import subprocess
@@ -113,14 +112,6 @@ class Following:
     def vanish(self) -> None:
         self.answer.close()
         self.connection.close()
-
-
-def alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def wait_for(condition: Any, what: str) -> None:

@@ -1,6 +1,7 @@
 """Machines on which generated C is played: compilers, their flags, and what starts their programs."""
 
 import shutil
+import subprocess
 
 import pytest
 
@@ -19,3 +20,11 @@ def need(*programs: str) -> None:
     """Skip a test where a program is missing; .ci/run installs them all."""
     if missing := [name for name in programs if shutil.which(name) is None]:
         pytest.skip(f"needs {', '.join(missing)}")
+
+
+def need_browser(*modules: str) -> None:
+    """Skip a test where Node, Chromium or a module of Node is missing; .ci/run installs them all."""
+    need("node", "chromium")
+    wanted = "; ".join(f"require.resolve('{name}')" for name in modules)
+    if subprocess.run(["node", "-e", wanted], capture_output=True).returncode:
+        pytest.skip(f"needs {' and '.join(modules)} in NODE_PATH; .ci/run installs them")

@@ -17,7 +17,7 @@ import pytest
 import fanfold as ff
 from fanfold.cli import documents
 from fanfold.cli import main as cli
-from machines import need
+from machines import need_browser
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -164,10 +164,7 @@ def test_the_reference_has_equations_shapes_errors_and_examples(site):
 
 @needs_sphinx
 def test_pages_search_and_compute_from_disk_with_the_network_off(site):
-    need("node", "chromium")
-    found = subprocess.run(["node", "-e", "require.resolve('playwright-core')"], capture_output=True)
-    if found.returncode:
-        pytest.skip("needs playwright-core in NODE_PATH")
+    need_browser("playwright-core")
     script = ROOT / "tests/documents_in_browser.cjs"
     environment = os.environ | {"CHROMIUM": str(shutil.which("chromium"))}
     done = subprocess.run(["node", script, site], capture_output=True, text=True, env=environment)

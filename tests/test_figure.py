@@ -37,7 +37,7 @@ from fanfold.report.figure.trained import (
 )
 from fanfold.report.page import write_page
 from fanfold.unfolding.unfold import Unfolded
-from machines import need
+from machines import need, need_browser
 
 HERE = Path(__file__).parent
 EPS = float(np.finfo(np.float32).eps)
@@ -263,10 +263,7 @@ def test_programs_that_are_kept_can_be_made_again(tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory) -> dict:
     """What Chromium says of the page, once through with the keyboard."""
-    need("node", "chromium")
-    modules = "require.resolve('playwright-core'); require.resolve('axe-core')"
-    if subprocess.run(["node", "-e", modules], capture_output=True).returncode:
-        pytest.skip("needs playwright-core and axe-core in NODE_PATH; .ci/run installs them")
+    need_browser("playwright-core", "axe-core")
     folder = tmp_path_factory.mktemp("browser")
     page = figure_page.figure(folder / "figure.html")
     run = ff.unfold(

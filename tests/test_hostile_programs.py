@@ -27,6 +27,7 @@ from fanfold.problems.simulators.outcome import judge, one_line
 from fanfold.problems.simulators.store import HEAD, MAGIC
 from fanfold.problems.simulators.supervised import PREFIX, Supervisor, sweep
 from fanfold.problems.simulators.supervisor import remove
+from processes import alive
 
 PYTHON = f"{shlex.quote(sys.executable)} -I -S"  # starts in a few milliseconds
 linux = pytest.mark.skipif(sys.platform != "linux", reason="families are followed on Linux alone")
@@ -49,14 +50,6 @@ def until(condition: Callable[[], object]) -> None:
     """Wait for a state; the limit of every test ends a wait for nothing."""
     while not condition():
         time.sleep(0.01)
-
-
-def alive(pid: int) -> bool:
-    """Whether a process runs; one that has ended and waits for its parent does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] != b"Z"
-    except OSError:
-        return False
 
 
 def marked(folder: Path) -> list[int]:

@@ -33,7 +33,8 @@ from fanfold.lab.service import Lab
 from fanfold.lab.words import words_of
 from fanfold.lab.workers import Workers
 from fanfold.runs.directory import Run
-from labs import Following, LabProcess, alive, lab_of, sparse_pairs, stored, wait_for
+from labs import Following, LabProcess, lab_of, sparse_pairs, stored, wait_for
+from processes import alive
 
 SMALL = {"n": 40, "m": 20, "snr_db": 20}
 QUICK = {"batch": 8, "validation_samples": 20, "threads": 1}

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from labs import lab_of, sparse_pairs
-from machines import need
+from machines import need_browser
 
 HERE = Path(__file__).parent
 
@@ -17,10 +17,7 @@ HERE = Path(__file__).parent
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory) -> dict:
     """What Chromium says of the lab, in two tabs."""
-    need("node", "chromium")
-    modules = "require.resolve('playwright-core'); require.resolve('axe-core')"
-    if subprocess.run(["node", "-e", modules], capture_output=True).returncode:
-        pytest.skip("needs playwright-core and axe-core in NODE_PATH; .ci/run installs them")
+    need_browser("playwright-core", "axe-core")
     folder = tmp_path_factory.mktemp("lab")
     with lab_of(folder / "runs") as lab:
         words = [

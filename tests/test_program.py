@@ -21,6 +21,7 @@ from fanfold.problems.simulators.base import seeds_of
 from fanfold.runs import recipe
 from fanfold.runs.directory import Run
 from fanfold.training.simulate import simulation_events
+from processes import alive
 
 PYTHON = f"{shlex.quote(sys.executable)} -I -S"  # starts in a few milliseconds
 UNIT = Box((-1.0, 0.0), (1.0, 1.0))
@@ -36,14 +37,6 @@ def script(folder: Path, body: str, python: str = PYTHON) -> str:
 def only(program: Program, index: int = 0):
     (outcome,) = program.outcomes(0, [index])
     return outcome
-
-
-def alive(pid: int) -> bool:
-    """Whether a process runs; one that has ended and waits for its parent does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def until(condition) -> None:
