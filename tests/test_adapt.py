@@ -186,6 +186,11 @@ def test_settings_that_do_not_fit_are_refused():
         ff.guard.adapt(nn.Identity(), pairs)
 
 
+def test_a_single_pair_teaches_by_itself():
+    x, obs = draws(PROBLEM, 1, 1)
+    assert torch.isfinite(OfPairs(x, obs).lesson(trained(), 1))
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("adapt")

@@ -69,6 +69,16 @@ def test_the_noise_beyond_the_claim_is_what_a_posterior_mean_leaves():
     assert explained.traits[:, 1].mean().item() == pytest.approx(20 / 60, abs=0.02)
 
 
+@pytest.mark.parametrize("noise_var", [torch.tensor(0.1), torch.full((300, 1, 1), 0.1), torch.full((300, 4, 1), 0.1)])
+def test_noise_is_measured_of_measurements_of_several_axes_too(noise_var):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(300, 4, 5, generator=generator)
+    obs = Observation(x + 0.1**0.5 * torch.randn(x.shape, generator=generator), None, noise_var)
+    guard = guarded(lambda o: Estimate(o.y / 1.1), lambda o: Estimate(o.y / 2), (x, obs), reach=0.9)
+    assert error(guard(obs).x, x) < 1.1 * error(obs.y / 1.1, x)
+    assert guard(obs[0]).x.shape == (4, 5)
+
+
 def test_without_noise_beyond_the_claim_nothing_is_corrected():
     explained = Explained(torch.full((3,), 2.0), torch.ones(3, 2), torch.tensor([[0.2, 0.4, 0.0]]).expand(3, 3), 10)
     differences = torch.tensor([-3.0, 0.0, 5.0])

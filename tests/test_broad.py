@@ -42,15 +42,17 @@ def test_a_draw_has_the_law_of_its_condition():
     for k, numbers in enumerate(zip(*TABLE.values())):
         rows = BROAD.condition_of(8000) == k
         snr_db, gain = numbers
-        alone = SENSING.shifted(snr_db=snr_db)
-        assert (obs.noise_var[rows] == torch.tensor(alone.noise_var)).all()
+        noise_var = SENSING.shifted(snr_db=snr_db).noise_var
+        assert (obs.noise_var[rows] == torch.tensor(noise_var)).all()
         spread = 4 * (3 / SENSING.sparsity / (30 * int(rows.sum()))) ** 0.5  # kurtosis 3 / p of an entry
         assert power(x[rows]).mean().item() == pytest.approx(gain**2 * SENSING.sparsity, rel=spread)
         noise = obs.y[rows] - SENSING.A @ x[rows]
-        assert power(noise).mean().item() == pytest.approx(alone.noise_var, rel=4 * (2 / noise.numel()) ** 0.5)
+        assert power(noise).mean().item() == pytest.approx(noise_var, rel=4 * (2 / noise.numel()) ** 0.5)
         only = BROAD.condition(k)
         assert only.count == 1
-        assert power(only.sample(500, generator(1))[0]).mean() > 0
+        spread = 4 * (3 / SENSING.sparsity / (30 * 500)) ** 0.5
+        alone = power(only.sample(500, generator(1))[0]).mean().item()
+        assert alone == pytest.approx(gain**2 * SENSING.sparsity, rel=spread)
 
 
 def test_the_loss_is_the_mean_over_conditions_by_their_importance():
@@ -85,6 +87,12 @@ def test_a_training_over_conditions_is_kept_and_goes_on(tmp_path):
     assert Run.open(tmp_path / "run").problem() == BROAD
 
 
+def test_what_conditions_share_is_shifted():
+    denser = BROAD.shifted(sparsity=0.3)
+    assert (denser.problem.sparsity, denser.conditions) == (0.3, BROAD.conditions)
+    assert BROAD.shifted(conditions={"snr_db": (3.0,)}, importance=()).count == 1
+
+
 @pytest.mark.parametrize(
     ("make", "says"),
     [
@@ -94,6 +102,7 @@ def test_a_training_over_conditions_is_kept_and_goes_on(tmp_path):
         (lambda: ff.problems.Broad(SENSING, {"gain": (-1.0,)}), "gain is"),
         (lambda: ff.problems.Broad(SENSING, {"m": (10.0,)}), "changes the operator A"),
         (lambda: ff.problems.Broad(SENSING, {"snr": (10.0,)}), "has no 'snr'"),
+        (lambda: BROAD.shifted(snr_db=10.0), "each condition has its own snr_db"),
         (lambda: ff.fit(untrained(), SENSING, steps=1, nmse_over="condition"), "problem of several conditions"),
         (lambda: ff.fit(untrained(), BROAD, steps=1, nmse_over="condition", simulations=40), "fresh draws"),
     ],

@@ -11,6 +11,7 @@ from fanfold.deploy import compiled, lowered, time_backends
 from fanfold.deploy.cost import multiply_accumulates
 from fanfold.deploy.export import write_onnx
 from fanfold.guard import Hysteresis, guarded
+from fanfold.guard.fallback.stepping import LENGTHS
 from fanfold.observation import Estimate, Observation
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch's, on tracing
@@ -110,6 +111,19 @@ def test_streams_side_by_side_do_not_see_each_other():
     assert held["trust"][0, 0] < 0.5 < held["trust"][1, 0]
 
 
+def test_which_calls_are_judged_is_remembered_in_single_precision_however_many_there_were():
+    guard, obs = guard_of(PROBLEM, every=3), sequence(PROBLEM)
+    guard.calls = guard.calls._replace(all=2**24)  # of which the last but one was judged
+    held = {name: value.float()[None] for name, value in guard.remembered.items()}
+    step, place = guard.step(), [*LENGTHS].index("judged") + LENGTHS["evidence"] - 1
+    judged = [held["memory"][0, place].item()]
+    for call in range(10, 16):
+        one = obs[call : call + 1]
+        _, held = step(one, guard.chance(one, (call,)), held)
+        judged.append(held["memory"][0, place].item())
+    assert judged == [0, 0, 0, 1, 1, 1, 2]
+
+
 def test_a_call_costs_both_paths_twice():
     guard, obs = guard_of(PROBLEM), PROBLEM.sample(3, torch.Generator().manual_seed(0))[1]
     (row,) = time_backends(guard, obs, ["c"], calls=5)
@@ -123,6 +137,8 @@ def test_what_has_no_program_is_refused():
     obs = PROBLEM.sample(3, torch.Generator().manual_seed(0))[1]
     with pytest.raises(ValueError, match="a guarded estimator with a monitor has no program"):
         lowered(guard, obs)
+    with pytest.raises(ValueError, match="splitting the noise needs its variance"):
+        lowered(guard_of(PROBLEM), Observation(obs.y, obs.A))
     double = replace(PROBLEM, dtype="float64")
     with pytest.raises(ValueError, match="in single precision"):
         lowered(guard_of(double), double.sample(3, torch.Generator().manual_seed(0))[1])

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import fanfold as ff
-from fanfold.guard.learn_then_test import cells_p_values, clipped_error, holm
+from fanfold.guard.learn_then_test import FIRST_DRAW, cells_p_values, clipped_error, holm
 from fanfold.observation import Estimate
 
 PROBLEM = ff.problems.LinearGaussian(n=3, m=6, snr_db=10.0)
@@ -84,6 +84,30 @@ def test_where_the_network_fails_in_one_cell_the_settings_that_switch_are_what_i
     assert clipped_error(switched(obs).x, x).mean() <= 0.5
 
 
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
+def test_errors_and_distances_are_relative_at_any_scale(scale):
+    x = scale * torch.ones(1, 3)
+    assert clipped_error(1.5 * x, x).item() == pytest.approx(0.25, rel=1e-5)
+    says = lambda factor: lambda obs: Estimate(factor * x)  # noqa: E731
+    obs = ff.Observation(torch.ones(1, 2))
+    for threshold, chosen in ((0.4, 1.0), (0.6, 1.5)):
+        switched = ff.guard.Switched(says(1.5), says(1.0), threshold)
+        assert torch.equal(switched(obs).x, chosen * x)
+
+
+def test_draws_are_those_of_no_calibration():
+    """Guards and monitors of the same seed take the draws with numbers 0 and 1."""
+    seen = []
+
+    def spy(obs):
+        seen.append(obs.y)
+        return half(obs)
+
+    ff.guard.learn_then_test(spy, half, PROBLEM, 0.5, cells=GAINS, samples=200)
+    calibrated = [ff.guard.answers.independent_draws(PROBLEM, 500, 0, index)[1].y for index in (0, 1)]
+    assert not any((y[:, None] == used).all(-1).any() for y in seen for used in calibrated)
+
+
 def test_none_is_said_where_nothing_can_be_proved():
     tested = ff.guard.learn_then_test(zero, zero, PROBLEM, 0.2, samples=200)
     assert (tested.best, tested.proved) == (None, ())
@@ -113,7 +137,7 @@ def test_a_monitor_gives_the_threshold():
     watching = ff.guard.monitor(net, problem, alarm=0.05, draws=800)
     tested = ff.guard.learn_then_test(net, safe, problem, 0.9, thresholds=(0.0, 1.0), monitor=watching, samples=200)
     never, always = tested.settings
-    x, obs = ff.guard.answers.independent_draws(problem, 200, 0, 0)
+    x, obs = ff.guard.answers.independent_draws(problem, 200, 0, FIRST_DRAW)
     assert never.risks[0] == pytest.approx(clipped_error(net(obs).x, x).mean().item(), rel=1e-4)
     assert always.risks[0] == pytest.approx(clipped_error(safe(obs).x, x).mean().item(), rel=1e-4)
 
@@ -125,6 +149,8 @@ def test_what_does_not_fit_is_refused_with_the_fix():
         ff.guard.learn_then_test(half, half, PROBLEM, 0.5, strengths=(0.5, 1.0))
     with pytest.raises(ValueError, match="a loss is 7; pass one between 0 and 1"):
         ff.guard.learn_then_test(half, half, PROBLEM, 0.5, loss=lambda x_hat, x: torch.full((len(x),), 7.0))
+    with pytest.raises(ValueError, match=r"losses are \(\) for 200 samples; pass a loss that gives one for each"):
+        ff.guard.learn_then_test(half, half, PROBLEM, 0.5, samples=200, loss=lambda x_hat, x: x_hat.mean() ** 2)
     with pytest.raises(ValueError, match=r"at_most is 1\.5; pass a number between"):
         ff.guard.learn_then_test(half, half, PROBLEM, 1.5)
     with pytest.raises(ValueError, match="thresholds has -1"):

@@ -36,6 +36,12 @@ def test_singular_values_come_near_one_and_vectors_stay(rows, columns):
     assert torch.allclose(orthogonal(1e-3 * matrix), orthogonal(matrix))  # of any scale
 
 
+def test_a_phase_of_a_complex_matrix_stays():
+    matrix = torch.randn(6, 4, generator=rng(0), dtype=torch.complex128)
+    assert torch.allclose(orthogonal(1j * matrix), 1j * orthogonal(matrix))
+    assert ((torch.linalg.svdvals(orthogonal(matrix)) - 1).abs() < 0.5).all()
+
+
 def test_each_matrix_of_a_stack_is_one_by_itself():
     stack = torch.randn(3, 6, 4, generator=rng(0))
     stack[1] = 0

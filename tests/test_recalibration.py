@@ -9,7 +9,7 @@ from torch import nn
 import fanfold as ff
 from fanfold.core.units import nmse_db, power
 from fanfold.estimators import Recalibrated, ReceiverModel
-from fanfold.guard.recalibration import fitted_error, fitted_gains, receivers_of
+from fanfold.guard.recalibration import RIDGES, fitted_error, fitted_gains, receivers_of
 
 PROBLEM = ff.problems.CompressedSensing(n=60, m=30, sparsity=0.1, snr_db=30, seed=0)
 COMPLEX = ff.problems.RFImaging("gaussian", (6, 6), (5, 6), snr_db=30)
@@ -94,6 +94,35 @@ def test_an_error_of_a_is_explained_by_as_many_directions_as_there_are_pairs():
     assert power(fresh @ (E - fitted).mT).mean().item() == pytest.approx(left.item(), rel=0.2)
     noise = torch.randn(pairs, m, generator=generator, dtype=torch.complex128)
     assert fitted_error(x, noise)[0] is None
+
+
+@pytest.mark.parametrize(("pairs", "n"), [(15, 40), (60, 20)])
+def test_what_the_others_leave_of_a_pair_is_that_of_a_fit_without_it(pairs, n):
+    """In closed form of all pairs, few and many; the ridge is that of all."""
+    generator = torch.Generator().manual_seed(6)
+    x, E, w = (
+        torch.randn(shape, generator=generator, dtype=torch.complex128) for shape in ((pairs, n), (4, n), (pairs, 4))
+    )
+    left = x @ E.mT + w
+    fitted, residual = fitted_error(x, left)
+    ridges = [ridge * power(x).sum() / pairs * torch.eye(n, dtype=x.dtype) for ridge in RIDGES]
+    fits = [torch.linalg.solve(x.mH @ x + ridge, x.mH @ left).mT for ridge in ridges]
+    chosen = min(range(len(RIDGES)), key=lambda i: power(fits[i] - fitted).sum())
+    torch.testing.assert_close(fitted, fits[chosen], rtol=1e-8, atol=1e-8)  # squares of condition numbers, in double
+    missed = []
+    for k in range(pairs):
+        rest = torch.arange(pairs) != k
+        without = torch.linalg.solve(x[rest].mH @ x[rest] + ridges[chosen], x[rest].mH @ left[rest])
+        missed.append(power(left[k] - x[k] @ without).mean())
+    assert residual.item() == pytest.approx(torch.stack(missed).mean().item(), rel=1e-6)
+
+
+def test_silent_pairs_and_a_single_one_say_nothing_of_the_receiver():
+    x, obs = draws(PROBLEM, 12)
+    silent = dict(receivers_of(torch.zeros_like(x), obs))
+    assert "gains and operator" not in silent
+    assert (silent["gains"].gains == 1).all()
+    assert not list(receivers_of(x[:1], obs[:1]))
 
 
 def test_the_noise_variance_is_that_which_is_left():

@@ -94,6 +94,19 @@ def test_coverage_is_restored_by_a_classifier_where_y_alone_has_another_law():
     assert "learned" in weighted.promise
 
 
+@pytest.mark.parametrize("kind", ["each", "joint"])
+@pytest.mark.parametrize("noise_var", [None, torch.tensor(0.5, dtype=torch.float64)])
+def test_axes_of_a_batch_are_samples_each(kind, noise_var):
+    x, obs, nuisance = noisy(600, 0.0, 1)
+    obs = Observation(obs.y, None, noise_var)
+    there = Observation(noisy(200, 0.2, 3)[1].y, None, noise_var)
+    for ratio in (louder(nuisance, 0.2), there):
+        cal = weighted_conformal(halved, (x, obs), ratio, kind=kind)
+        flat = cal(obs[:6]).radius
+        assert torch.equal(cal(Observation(obs.y[:6].reshape(2, 3, 2), None, noise_var)).radius, flat.reshape(2, 3, 2))
+        assert torch.equal(cal(Observation(obs.y[0], None, noise_var)).radius, flat[0])
+
+
 def test_the_learned_ratio_is_that_of_two_gaussians():
     _, y = spread_out(5000, 0.0, 1)
     x, there = spread_out(5000, 1.0, 21)
@@ -113,6 +126,10 @@ def test_where_there_is_too_far_it_is_refused_with_what_it_takes():
     [
         (lambda x, obs: weighted_conformal(halved, (x, obs), torch.zeros(3)), "3 log ratios for 400 draws"),
         (lambda x, obs: weighted_conformal(halved, (x, obs), torch.full((400,), math.nan)), "a log ratio"),
+        (
+            lambda x, obs: weighted_conformal(halved, (x, obs), torch.full((400,), -math.inf)),
+            "is possible in the other",
+        ),
         (lambda x, obs: weighted_conformal(halved, (x, obs), obs[:20]), "20 of there; pass 50"),
         (lambda x, obs: weighted_conformal(halved, (x, obs), Observation(obs.y[:, :1])), "measurements of one kind"),
         (lambda x, obs: weighted_conformal(halved, (x, obs), torch.zeros(400)).as_dict(), "is not kept"),

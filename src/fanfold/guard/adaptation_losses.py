@@ -87,7 +87,7 @@ class OfPairs(NamedTuple):
             return judge.losses(self._given(network), self.x).mean()
         errors = self._errors(network)
         loss = (errors.log10().mean() + errors.mean().log10()) / 2
-        if self._linear:
+        if self._linear and len(self.x) > 1:
             loss = loss + SUM_SHARE * self._sums(1 + step % (len(self.x) - 1))._errors(network).mean().log10()
         return loss
 

@@ -70,7 +70,20 @@ def answers(estimator: Estimator, obs: Observation, batch: int = 4096) -> Estima
     return Estimate(torch.cat([e.x for e in parts]), var).to(home)
 
 
-def part(estimate: Estimate, rows: slice) -> Estimate:
+def checked_answers(estimator: Estimator, x: Tensor, obs: Observation, batch: int) -> tuple[Tensor, Estimate]:
+    """The truths and the estimates of calibration draws, in single precision at least.
+
+    Raises:
+        ValueError: If their shapes differ, or an estimate is not finite.
+    """
+    x, estimate = widened(x), widened_estimate(answers(estimator, obs, batch))
+    if estimate.x.shape != x.shape:
+        raise ValueError(f"the estimator says {tuple(estimate.x.shape)} where x is {tuple(x.shape)}.")
+    check_finite("the estimator's x", estimate.x)
+    return x, estimate
+
+
+def part(estimate: Estimate, rows: slice | Tensor) -> Estimate:
     """The estimates of these rows of a batch."""
     return Estimate(estimate.x[rows], None if estimate.var is None else estimate.var[rows])
 
@@ -78,6 +91,11 @@ def part(estimate: Estimate, rows: slice) -> Estimate:
 def widened(a: Tensor) -> Tensor:
     """Half precision in single precision, which quantiles and sums need; anything else as it is."""
     return a.to(at_least_single(a.dtype))
+
+
+def widened_estimate(estimate: Estimate) -> Estimate:
+    """An estimate of half precision in single precision; anything else as it is."""
+    return Estimate(widened(estimate.x), None if estimate.var is None else widened(estimate.var))
 
 
 def deviation(estimate: Estimate) -> Tensor:

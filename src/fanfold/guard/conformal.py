@@ -15,7 +15,7 @@ from fanfold.core.settings import checks_arguments
 from fanfold.core.units import rms
 from fanfold.evaluation.interval import Interval
 from fanfold.guard import bands
-from fanfold.guard.answers import Pairs, answers, calibration_draws, part, widened
+from fanfold.guard.answers import Pairs, calibration_draws, checked_answers, part, widened_estimate
 from fanfold.guard.quantiles import average_quantile, chance, conformal_quantile, group_quantiles
 from fanfold.measurements import takes_measurements
 from fanfold.observation import Estimate, Estimator, Observation, check_finite
@@ -79,10 +79,7 @@ def conformal(
     """
     _check(kind, scale, groups)
     x, obs = calibration_draws(draws, samples, seed)
-    x, estimate = widened(x), _widened(answers(estimator, obs, batch))
-    if estimate.x.shape != x.shape:
-        raise ValueError(f"the estimator says {tuple(estimate.x.shape)} where x is {tuple(x.shape)}.")
-    check_finite("the estimator's x", estimate.x)
+    x, estimate = checked_answers(estimator, x, obs, batch)
     scale = scale or ("constant" if estimate.var is None else "variance")
     cal = Conformal(estimator, coverage, kind, scale, groups, tuple(x.shape[1:]), by)
     cal.calibrate(x, obs, estimate)
@@ -153,7 +150,7 @@ class Conformal:
         Raises:
             ValueError: If the estimate has another shape than those of calibration, or a variance is none.
         """
-        estimate = _widened(self.estimator(obs))
+        estimate = widened_estimate(self.estimator(obs))
         if tuple(estimate.x.shape[-len(self.event) :]) != self.event:
             raise ValueError(f"the estimate is {tuple(estimate.x.shape)}; intervals were calibrated for {self.event}.")
         band, limit = self._band(obs, estimate), self._limit(obs, estimate)
@@ -258,10 +255,6 @@ class Conformal:
                 raise ValueError(f"`by` gives {tuple(number.shape)} where {tuple(grouped)} is to be grouped.")
             return number
         return rms(estimate.x.flatten(-len(self.event)))[..., 0] if self.joint else estimate.x.abs()
-
-
-def _widened(estimate: Estimate) -> Estimate:
-    return Estimate(widened(estimate.x), None if estimate.var is None else widened(estimate.var))
 
 
 def _check(kind: str, scale: str | None, groups: int) -> None:

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from fanfold.core.abilities import ability
 from fanfold.core.settings import checks_arguments
-from fanfold.core.units import power
 from fanfold.estimators.base import Restrainable
 from fanfold.guard.answers import answers, independent_draws
+from fanfold.guard.fallback.samples import distance, trailing
 from fanfold.guard.monitoring import Monitor
 from fanfold.guard.shifts import Shift
 from fanfold.measurements import takes_measurements
@@ -32,12 +32,13 @@ HOME = "none"  # the name of the cell without a shift
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 DISTANCES = (0.1, 0.3, 1.0, 3.0, math.inf)  # over the norm of the baseline's estimate
 P_VALUES = (0.0, 0.001, 0.01, 0.1)
+FIRST_DRAW = 2**20  # number of the first cell's draws of a seed: monitors and guards are calibrated on those before
 
 
 def clipped_error(x_hat: Tensor, x: Tensor) -> Tensor:
     """The squared error of each sample over the power of its signal, at most 1: `(batch, ...)` -> `(batch,)`."""
-    error, energy = (power(t).flatten(1).sum(-1).double() for t in (x_hat - x, x))
-    return torch.where(energy > 0, error / energy, (error > 0).double()).nan_to_num(nan=1.0).clamp_max(1.0)
+    error, size = distance(x_hat - x), distance(x)
+    return torch.where(size > 0, error / size, (error > 0).double()).square().nan_to_num(nan=1.0).clamp_max(1.0)
 
 
 class TriedSetting(NamedTuple):
@@ -113,7 +114,8 @@ class Switched:
         baseline: What answers instead.
         threshold: The distance between both, over the norm of the baseline's estimate, above which it does; with a
             monitor the p-value up to which it does.
-        monitor: What gives p-values; None takes the distance.
+        monitor: What gives p-values, around the network at the strength that it was tested with; None takes the
+            distance.
 
     Example:
         >>> import fanfold as ff, torch
@@ -175,8 +177,8 @@ def learn_then_test(
         seed: The seed of the draws.
 
     Raises:
-        ValueError: If a number is out of range, a loss is not between 0 and 1, the draws could not prove a setting that
-            never errs, or the network has no strength and one is asked for.
+        ValueError: If a number is out of range, losses are not one a sample between 0 and 1, the draws could not prove
+            a setting that never errs, or the network has no strength and one is asked for.
 
     Example:
         >>> import fanfold as ff
@@ -200,23 +202,18 @@ def learn_then_test(
             f"pass samples={needed} or more, fewer settings, or a larger limit."
         )
     around = None if monitor is None else monitor.around(estimator, None)
+    networks = [_at(estimator, strength) for strength in strengths]
     named = [(HOME, problem), *((shift.name, shift.problem) for shift in cells)]
     losses = torch.empty(count, len(named), samples, dtype=torch.float64)
     for number, (name, drawn) in enumerate(named):
-        x, obs = independent_draws(drawn, samples, seed, number)
+        x, obs = independent_draws(drawn, samples, seed, FIRST_DRAW + number)
         if len(x) < samples:
             raise ValueError(f"the cell {name} has {len(x)} draws and {samples} are wanted; pass samples={len(x)}.")
         beside, p = answers(baseline, obs).x, None if around is None else around.p_values(obs)
-        for i, strength in enumerate(strengths):
-            said = answers(_at(estimator, strength), obs).x
+        for i, restrained in enumerate(networks):
+            said = answers(restrained, obs).x
             for j, threshold in enumerate(thresholds):
-                values = loss(_chosen(said, beside, p, threshold), x).double()
-                if not ((values >= 0) & (values <= 1)).all():
-                    raise ValueError(
-                        f"a loss is {values[~((values >= 0) & (values <= 1))][0].item():g}; pass one between 0 and 1, "
-                        "such as an error over the largest that counts, clipped."
-                    )
-                losses[i * len(thresholds) + j, number] = values
+                losses[i * len(thresholds) + j, number] = _checked(loss(_chosen(said, beside, p, threshold), x), len(x))
     p_values = cells_p_values(losses, at_most)
     proved = holm(p_values, delta)
     pairs = [(s, t) for s in strengths for t in thresholds]
@@ -255,9 +252,23 @@ def _chosen(network: Tensor, beside: Tensor, p: Tensor | None, threshold: float)
     if p is not None:
         strange = p.to(beside.device) <= threshold
     else:
-        apart, size = (power(t).flatten(1).sum(-1).double().sqrt() for t in (network - beside, beside))
+        apart, size = distance(network - beside), distance(beside)
         strange = ~(apart <= threshold * size) if threshold < math.inf else ~torch.isfinite(apart)
-    return torch.where(strange.reshape(-1, *[1] * (beside.ndim - 1)), beside, network)
+    return torch.where(trailing(strange, beside), beside, network)
+
+
+def _checked(losses: Tensor, count: int) -> Tensor:
+    """Losses of so many samples, `(count,)`, in double precision."""
+    if tuple(losses.shape) != (count,):
+        raise ValueError(f"losses are {tuple(losses.shape)} for {count} samples; pass a loss that gives one for each.")
+    values = losses.double()
+    outside = ~((values >= 0) & (values <= 1))
+    if outside.any():
+        raise ValueError(
+            f"a loss is {values[outside][0].item():g}; pass one between 0 and 1, such as an error over the largest "
+            "that counts, clipped."
+        )
+    return values
 
 
 def _at(estimator: Estimator, strength: float) -> Estimator:

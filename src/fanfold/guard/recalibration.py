@@ -31,7 +31,7 @@ def receivers_of(x: Tensor, obs: Observation) -> Iterator[tuple[str, ReceiverMod
         obs: Their observation, `(samples, m)`, with the operator that is believed in; without one there is nothing.
     """
     A = obs.A
-    if A is None or A.varies or obs.y.ndim != 2 or x.ndim != 2:
+    if A is None or A.varies or obs.y.ndim != 2 or x.ndim != 2 or len(x) < 2:  # one pair tells no noise
         return
     kind = double(obs.y.dtype)
     y, z = obs.y.to(kind), (A @ x.to(A.dtype)).to(kind)
@@ -78,15 +78,16 @@ def fitted_error(x: Tensor, left: Tensor) -> tuple[Tensor | None, Tensor]:
         x: The signals, `(samples, n)`.
         left: What is unexplained of their measurements, `(samples, m)`.
     """
-    gram = x @ x.mH
+    u, s, vh = torch.linalg.svd(x, full_matrices=False)
+    seen, energy = u.mH @ left, s.square()
     best, chosen = power(left).mean() * (1 - LEAST_EXPLAINED), None
-    for ridge in RIDGES:
-        loaded = gram + ridge * gram.diagonal().real.mean() * torch.eye(len(x), dtype=gram.dtype, device=gram.device)
-        inverse = torch.linalg.inv(loaded)
-        weights = inverse @ left
-        without = power(weights / inverse.diagonal()[:, None]).mean()  # each from the others
+    for ridge in RIDGES if energy.sum() > 0 else ():
+        loaded = energy + ridge * energy.sum() / len(x)
+        kept = energy / loaded
+        missed = (left - (u * kept) @ seen) / (1 - power(u) @ kept)[:, None]  # what the others leave of each
+        without = power(missed).mean()
         if without < best:
-            best, chosen = without, weights.mT @ x.conj()
+            best, chosen = without, ((vh.mH * (s / loaded)) @ seen).mT
     return chosen, power(left).mean() if chosen is None else best
 
 

@@ -13,14 +13,16 @@ from torch import Tensor
 from fanfold.core.settings import checks_arguments
 from fanfold.core.streams import Stream, generator_of
 from fanfold.guard import bands
-from fanfold.guard.answers import Pairs, answers, calibration_draws, part, widened
+from fanfold.guard.answers import Pairs, calibration_draws, checked_answers, part
 from fanfold.guard.classifier_features import Shown
 from fanfold.guard.conformal import LEARNING_SHARE, Conformal
+from fanfold.guard.fallback.samples import as_rows
 from fanfold.guard.quantiles import chance, fewest
 from fanfold.observation import Estimate, Estimator, Observation, check_finite
 
 RIDGE = 1e-2  # of the classifier's weights, over the number of draws that it learns from
 NEWTON_STEPS = 25
+ROUNDING = 1e-12  # of sums of weights, relative, by which a threshold may be short of its share
 FEWEST_LEARNED = 50  # draws of each place that a classifier learns from
 
 
@@ -39,10 +41,11 @@ def weighted_conformal(
     """Calibrate intervals for another place on draws from here, each weighted by how much likelier it is there.
 
     No new simulation is needed: stored runs are weighted anew. Where the ratio of densities is declared, the promise
-    holds for any estimator and any number of draws; the new draw's own ratio, which is not seen, is taken for the
-    largest of calibration, which errs on the side of wider intervals. Where a classifier learns the ratio of the laws
-    of y, it holds as far as that is right, and where x given y is as it was: not if the noise or a nuisance parameter
-    changes what y says of x.
+    holds for any estimator. The new draw's own ratio, which is not seen, is taken for the largest of calibration, so
+    that intervals are rather too wide; but where it is larger still, too narrow. Of all ratios w, the new one among
+    them, with `w₁ ≥ w₂` the two largest, that costs a coverage c at most `c E[(w₁ - w₂) / Σ w]`, which goes to zero
+    with the number of draws. Where a classifier learns the ratio of the laws of y, the promise holds as far as that is
+    right, and where x given y is as it was: not if the noise or a nuisance parameter changes what y says of x.
 
     Args:
         estimator: Any estimator.
@@ -72,17 +75,14 @@ def weighted_conformal(
         True
     """
     x, obs = calibration_draws(draws, len(draws[0]), seed)
-    x, estimate = widened(x), answers(estimator, obs, batch)
-    estimate = Estimate(widened(estimate.x), None if estimate.var is None else widened(estimate.var))
-    if estimate.x.shape != x.shape:
-        raise ValueError(f"the estimator says {tuple(estimate.x.shape)} where x is {tuple(x.shape)}.")
-    check_finite("the estimator's x", estimate.x)
+    x, estimate = checked_answers(estimator, x.cpu(), obs.to("cpu"), batch)
+    obs, there = obs.to("cpu"), there.to("cpu")
     scale = scale or ("constant" if estimate.var is None else "variance")
     cal = WeightedConformal(estimator, coverage, kind, scale, 1, tuple(x.shape[1:]))
     if isinstance(there, Observation):
         first = cal.parted(len(x), learns=True)
         order = torch.randperm(len(x), generator=generator_of(seed, Stream.CALIBRATION, 4))
-        x, obs, estimate = x[order], obs[order], _rows(estimate, order)
+        x, obs, estimate = x[order], obs[order], part(estimate, order)
         cal.ratio = Ratios(x[:first], obs[:first], there)
         logs = cal.ratio(obs)
     else:
@@ -167,7 +167,7 @@ class WeightedConformal(Conformal):
     ratio: Ratios | None = None
     ordered: Tensor = field(default_factory=lambda: torch.zeros(0))  # (..., draws), the scores
     summed: Tensor = field(default_factory=lambda: torch.zeros(0))  # (..., draws), weights up to each of them
-    heaviest: float = 1.0  # the largest weight
+    most: float = 0.0  # the largest of the logarithms that became weights, which are over it
 
     def parted(self, count: int, *, learns: bool) -> int:
         """How many draws something is learned from before the others calibrate."""
@@ -193,10 +193,15 @@ class WeightedConformal(Conformal):
         check_finite("a score, the error over the width of the band,", entries.nan_to_num(posinf=0.0))
         scores = self._scores(entries)
         self.draws = len(scores)
-        weights = (logs - logs.max()).exp()
+        self.most = logs.max().item()
+        if self.most == -math.inf:
+            raise ValueError(
+                "none of the draws that calibrate is possible in the other place: pass some that are, or draw from "
+                "there and calibrate by `conformal`."
+            )
+        weights = (logs - self.most).exp()
         self.effective = (weights.sum().square() / weights.square().sum()).item()
         self._check(weights)
-        self.heaviest, self._most = 1.0, logs.max().item()
         flat = scores.flatten(1) if scores.ndim > 1 else scores[:, None]
         order = flat.argsort(0)
         self.ordered = flat.gather(0, order).mT.contiguous()
@@ -220,19 +225,22 @@ class WeightedConformal(Conformal):
         )
 
     def _limit(self, obs: Observation, estimate: Estimate) -> Tensor:
-        """The threshold of each entry `(batch, *event)`, or of each sample `(batch,)`; infinite where it takes that."""
-        shape = obs.y.shape[:1] if obs.y.ndim > 1 else torch.Size()
-        count = shape.numel()
-        new = torch.full((count,), self.heaviest, dtype=self.summed.dtype)
+        """The threshold of each entry `(..., *event)`, or of each sample `(...)`; infinite where it takes that.
+
+        Where the ratio was declared there is one for all samples, `(*event)` or `()`.
+        """
+        batch = estimate.x.shape[: estimate.x.ndim - len(self.event)] if self.ratio is not None else torch.Size()
+        new = torch.ones(1, dtype=self.summed.dtype)  # the largest weight
         if self.ratio is not None:
-            alone = obs if obs.y.ndim > 1 else Observation.unchecked(obs.y[None], obs.A, obs.noise_var)
-            new = (self.ratio(alone.to("cpu")) - self._most).exp()
-        level = self.coverage * (self.summed[:, -1:] + new)  # (entries, batch)
+            rows = as_rows(obs, obs.y.ndim - len(batch))
+            alike = obs.noise_var if obs.noise_var is not None and obs.noise_var.ndim == 0 else rows.noise_var
+            new = (self.ratio(Observation.unchecked(rows.y, rows.A, alike).to("cpu")) - self.most).exp()
+        level = self.coverage * (self.summed[:, -1:] + new) * (1 - ROUNDING)  # (entries, samples)
         place = torch.searchsorted(self.summed, level.contiguous())
         last = self.ordered.shape[-1] - 1
         limit = torch.where(place <= last, self.ordered.gather(1, place.clamp_max(last)), torch.inf)
         event = () if self.joint else self.event
-        return limit.mT.reshape(*shape, *event).to(estimate.x.device, estimate.x.real.dtype)
+        return limit.mT.reshape((*batch, *event)).to(estimate.x.device, estimate.x.real.dtype)
 
     @property
     def promise(self) -> str:
@@ -259,7 +267,3 @@ def _above(value: float) -> int:
     """The whole number above, to two digits."""
     size = 10 ** max(0, len(str(int(value))) - 2)
     return (int(value) // size + 1) * size
-
-
-def _rows(estimate: Estimate, order: Tensor) -> Estimate:
-    return Estimate(estimate.x[order], None if estimate.var is None else estimate.var[order])

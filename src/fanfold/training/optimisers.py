@@ -30,12 +30,12 @@ def orthogonal(matrices: Tensor) -> Tensor:
     """
     first, third, fifth = QUINTIC
     tall = matrices.shape[-2] > matrices.shape[-1]
-    turned = matrices.mT if tall else matrices
+    turned = matrices.mH if tall else matrices
     turned = turned / (turned.norm(dim=(-2, -1), keepdim=True) + TINY)
     for _ in range(TURNS):
-        gram = turned @ turned.mT
+        gram = turned @ turned.mH
         turned = first * turned + (third * gram + fifth * gram @ gram) @ turned
-    return turned.mT if tall else turned
+    return turned.mH if tall else turned
 
 
 class Muon(torch.optim.AdamW):

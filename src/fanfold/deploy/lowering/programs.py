@@ -43,7 +43,7 @@ class Lowered:
             ValueError: If the program takes a noise variance and the observation has none.
         """
         arguments = [in_pairs(obs.y)]
-        if len(self.inputs) > 1:
+        if any(port.name == "noise_var" for port in self.inputs):
             if obs.noise_var is None:
                 raise ValueError("the program takes a noise variance for each sample; pass an observation with one.")
             arguments.append(each_variance(obs))

@@ -64,8 +64,7 @@ class LoweredStep(Lowered):
         Raises:
             ValueError: If the program takes a noise variance and the observation has none.
         """
-        given = super().arguments(obs) if any(p.name == "noise_var" for p in self.inputs) else (in_pairs(obs.y),)
-        count = len(obs.y)
+        given, count = super().arguments(obs), len(obs.y)
         drawn = self.remembering.chance(obs, range(first, first + count))
         held = [value.float().expand(count, -1).contiguous() for value in self.start.values()]
         return *given, *map(in_pairs, drawn.values()), *held
@@ -94,14 +93,18 @@ def lowered_step(estimator: Remembering, example: Observation, batch: int | None
         form(*pairs)
         program = traced_with(form, pairs, shapes)
     without_traces(program)
-    unit = lambda name: UNITS.get(name.removesuffix("_next"), "1")  # noqa: E731
     return LoweredStep(
         program,
-        tuple(port_of(name, t, unit(name), batch) for name, t in tensors.items()),
-        tuple(port_of(name, t, unit(name), batch) for name, t in said.items()),
+        tuple(port_of(name, t, _unit(name), batch) for name, t in tensors.items()),
+        tuple(port_of(name, t, _unit(name), batch) for name, t in said.items()),
         estimator,
         start,
     )
+
+
+def _unit(name: str) -> str:
+    """The unit of a port; what comes out for the next call has that of what goes in."""
+    return UNITS.get(name.removesuffix("_next"), "1")
 
 
 class _Call(nn.Module):

@@ -123,10 +123,10 @@ class Guarded:
     @property
     def remembered(self) -> dict[str, Tensor]:
         """The two weights, and all else that the next call depends on, as numbers: what a program begins with."""
-        trust, last = self.trust, self.calls.all - self.calls.unfit
+        trust, turn = self.trust, (self.calls.all - self.calls.unfit) % self.limits.every
         numbers = (
             *(trust.scale, *trust.evidence, trust.highest, trust.judged, *trust.favour, trust.since),
-            *(*self.followed, self.standing.fallen, self.standing.remaining, self.raised, last),
+            *(*self.followed, self.standing.fallen, self.standing.remaining, self.raised, turn),
         )
         weights = (trust.network, 1 - trust.network)
         return {

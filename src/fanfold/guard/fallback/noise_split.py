@@ -23,8 +23,6 @@ from fanfold.core.units import power
 from fanfold.observation import Estimate, Observation
 
 LEAST_LEFT = 0.05  # share of a change that an estimate leaves, below which a residual says nothing of the noise
-
-
 TOLERANCE = 1.2  # by which cross-validated residuals of two paths may differ, and be alike
 WIDEST = 20.0  # of the logarithms of ratios of residuals, as where one path follows y to the last bit
 
@@ -136,10 +134,17 @@ class NoiseSplit(Checked):
         Raises:
             ValueError: If the noise variance is unknown.
         """
+        return self.split(obs, self.drawn(obs, calls))
+
+    def split(self, obs: Observation, drawn: Tensor) -> Halves:
+        """Split an observation by standard noise like y.
+
+        Raises:
+            ValueError: If the noise variance is unknown.
+        """
         if obs.noise_var is None:
             raise ValueError("splitting the noise needs its variance; pass noise_var in the observation.")
-        v = self.drawn(obs, calls) * obs.noise_var.sqrt()
-        a = self.fraction
+        v, a = drawn * obs.noise_var.sqrt(), self.fraction
         return Halves(Observation.unchecked(obs.y + a * v, obs.A, (1 + a * a) * obs.noise_var), obs.y - v / a)
 
     def drawn(self, obs: Observation, calls: Sequence[int]) -> Tensor:
@@ -175,7 +180,7 @@ class NoiseSplit(Checked):
             residuals.append(power(y - seen).mean(axes))
             shares.append(((moved * added.conj()).real.sum(axes) / size).nan_to_num(0.0, 0.0, 0.0).clamp(0, 1))
         assert obs.noise_var is not None
-        var = obs.noise_var.to(residuals[0]).expand(y.shape[0], *[1] * len(axes)).reshape(-1)
+        var = obs.noise_var.to(residuals[0]).expand(*y.shape[:-1], 1).flatten(1).mean(-1)
         tiny = torch.finfo(torch.float64).tiny
         ratio = residuals[0].clamp_min(tiny).log() - residuals[1].clamp_min(tiny).log()
         traits = torch.stack([*shares, ratio.nan_to_num(WIDEST).clamp(-WIDEST, WIDEST)], -1)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fanfold.guard.fallback.limits import GuardLimits
-from fanfold.guard.fallback.noise_split import Halves, NoiseSplit
+from fanfold.guard.fallback.noise_split import NoiseSplit
 from fanfold.guard.fallback.samples import distance, finite, saturation, trailing, unit
 from fanfold.guard.fallback.trust import ENOUGH, STAKES, Trusting
 from fanfold.observation import Estimate, Estimator, Observation
@@ -25,7 +25,7 @@ LENGTHS = {  # of what is remembered beside the weights, in this order
     "fallen": 1,
     "remaining": 1,
     "raised": 1,
-    "fit": 1,
+    "turn": 1,  # of calls that are fit, since one was judged; no count of all, which single precision cannot hold
 }
 Parts = dict[str, Tensor]
 
@@ -81,7 +81,7 @@ class GuardStep(nn.Module):
         fit = fit & finite(gap) if network.var is None else fit & finite(gap) & finite(network.var)
         gap = torch.where(trailing(fit, gap), gap, 0.0)
         apart, radius = distance(gap), self.limits.radius * unit(beside)
-        judged = fit & (torch.remainder(parts["fit"][:, 0], self.limits.every) == 0)
+        judged = fit & (parts["turn"][:, 0] == 0)
         share = weights[:, :1]
         if self.judge is not None:
             followed, difference = self._difference(rows, chance["drawn"], (network, beside), parts["followed"])
@@ -91,7 +91,7 @@ class GuardStep(nn.Module):
             share = torch.where(moved, after_share, share)
             parts |= {name: torch.where(moved, value, parts[name]) for name, value in after.items()}
             parts |= self._alarm(parts)
-        parts["fit"] = parts["fit"] + fit[:, None]
+        parts["turn"] = torch.remainder(parts["turn"] + fit[:, None], self.limits.every)
         weight = self._answering(share, parts)[:, 0] * fit
         keep = torch.where(apart > radius, radius / apart.clamp_min(torch.finfo(torch.float64).tiny), 1.0)
         w = trailing((weight * keep).to(gap.real.dtype), gap)
@@ -111,11 +111,8 @@ class GuardStep(nn.Module):
         """How both paths follow over the last calls, `(streams, 3)`, and the difference of losses `(streams, 1)`."""
         judge = self.judge
         assert judge is not None
-        assert rows.noise_var is not None
-        v, a = drawn * rows.noise_var.sqrt(), judge.fraction
-        more = Observation.unchecked(rows.y + a * v, rows.A, (1 + a * a) * rows.noise_var)
-        halves = Halves(more, rows.y - v / a)
-        copy = self.network(more), self.baseline(more)
+        halves = judge.split(rows, drawn)
+        copy = self.network(halves.obs), self.baseline(halves.obs)
         difference = judge.differences(halves, *copy)
         if judge.noise == "measured":
             explained = judge.explained(rows, halves, whole, copy)

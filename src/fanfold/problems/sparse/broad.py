@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -77,6 +78,19 @@ class Broad(Nested):
     def A(self) -> LinearOperator:  # noqa: N802
         """The operator, which all conditions share."""
         return self.problem.A
+
+    def shifted(self, **changes: Any) -> Self:
+        """The same problem with some fields changed, but for those of which each condition has its own.
+
+        Raises:
+            ValueError: If there is no such field, or conditions have their own.
+        """
+        for name in changes:
+            if name in self.conditions:
+                raise ValueError(
+                    f"each condition has its own {name}; shift problem.problem, or pass shifted(conditions=...)."
+                )
+        return super().shifted(**changes)
 
     def condition(self, k: int) -> "Broad":
         """The problem under one condition alone, for a specialist.
