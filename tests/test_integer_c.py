@@ -164,6 +164,8 @@ def products_of_all_shapes() -> IntegerProgram:
             x = draft.clamp(draft.input(f"x_{size}", shape, dtype), -most, most)
             weights = rng.integers(-128, 128, (rows, kernel[0] * kernel[1] * channels)).astype(dtype)
             draft.output(draft.matmul(draft.windows(x, shape, kernel), weights, 12, name=f"r_{size}"), (12, rows))
+    dot = draft.windows(draft.input("dot", (1, 1, 3), "int8"), (1, 1, 3), (3, 3))  # a picture of one place
+    draft.output(draft.matmul(dot, np.ones((2, 27), np.int8), name="of_dot"), (2,))
     y = draft.input("y", (70,), "int8")
     draft.output(draft.lookup(y, -128, rng.integers(-128, 128, 256), name="looked_up"), (70,))
     longer = np.where(np.abs(np.arange(-300, 300)) > 128, 1000, rng.integers(-128, 128, 600))  # than there are bytes

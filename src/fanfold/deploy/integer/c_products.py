@@ -76,7 +76,7 @@ class ProductLoops:
         declared = [f"{value} x{k}[{padded}];" for k in range(together)]
         filled = []
         for k in range(together):
-            place = f"(o + {k})" if together > 1 else "o"
+            place = f"(o + {k})" if together > 1 else "o" if op.outer > 1 else "0"
             x = f"x{k}"
             filled += (
                 self._window(windows, x, value, shift, place) if windows else self._copied(op, x, value, shift, place)
