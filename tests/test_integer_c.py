@@ -196,6 +196,17 @@ def test_products_of_all_shapes_are_the_player_s_in_lanes_and_without(tmp_path, 
     assert run("./p", folder=tmp_path) == 0
 
 
+@pytest.mark.parametrize("compiler", ["gcc", "clang"])
+def test_a_program_of_tables_alone_holds_nothing_that_it_does_not_use(tmp_path, compiler):
+    need(compiler)
+    draft = Draft("p")
+    y = draft.input("y", (70,), "int8")
+    draft.output(draft.lookup(y, -128, np.arange(-128, 128)[::-1], name="turned"), (70,))
+    written(draft.finish(), tmp_path, count=8)
+    assert run(compiler, "-O1", "-march=native", *STRICT, "p.c", "-o", "p", folder=tmp_path) == 0
+    assert run("./p", folder=tmp_path) == 0
+
+
 def test_a_hundred_thousand_outputs_of_vector_code_are_the_player_s():
     program = everything()
     inputs = random_inputs(program, 700, 1)
