@@ -3,6 +3,7 @@
 import math
 import re
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -149,7 +150,7 @@ def test_a_compiled_program_is_an_estimator_as_the_played_one():
 
 
 def products_of_all_shapes() -> IntegerProgram:
-    """Bytes and words, rows and columns that fill no vector, few places and many, windows of pictures."""
+    """Bytes and words, rows and columns that fill no vector, few places and many, windows of pictures, wide types."""
     rng, draft = np.random.default_rng(0), Draft("p")
     for dtype, most in (("int8", 127), ("int16", 900)):
         for rows, columns, outer in ((8, 3, 4), (17, 4, 5), (48, 7, 6), (40, 9, 14), (80, 12, 7), (128, 5, 12)):
@@ -163,9 +164,24 @@ def products_of_all_shapes() -> IntegerProgram:
             x = draft.clamp(draft.input(f"x_{size}", shape, dtype), -most, most)
             weights = rng.integers(-128, 128, (rows, kernel[0] * kernel[1] * channels)).astype(dtype)
             draft.output(draft.matmul(draft.windows(x, shape, kernel), weights, 12, name=f"r_{size}"), (12, rows))
+    dot = draft.windows(draft.input("dot", (1, 1, 3), "int8"), (1, 1, 3), (3, 3))  # a picture of one place
+    draft.output(draft.matmul(dot, np.ones((2, 27), np.int8), name="of_dot"), (2,))
     y = draft.input("y", (70,), "int8")
     draft.output(draft.lookup(y, -128, rng.integers(-128, 128, 256), name="looked_up"), (70,))
-    return draft.finish()
+    longer = np.where(np.abs(np.arange(-300, 300)) > 128, 1000, rng.integers(-128, 128, 600))  # than there are bytes
+    draft.output(draft.lookup(y, -300, longer, name="looked_up_in_more"), (70,))
+    weights = rng.integers(-128, 128, (16, 45)).astype(np.int8)  # the same, of places and of windows
+    x = draft.input("x", (12, 45), "int8")
+    draft.output(draft.matmul(x, weights, 12, name="of_places"), (12, 16))
+    picture = draft.windows(draft.input("picture", (3, 4, 5), "int8"), (3, 4, 5), (3, 3))
+    draft.output(draft.matmul(picture, weights, 12, name="of_windows"), (12, 16))
+    draft.output(draft.rescale(draft.matmul(x, weights, 12, name="wide"), 4, name="of_wide"), (12, 16))
+    numbers = draft.const(rng.integers(-100, 100, 12 * 6), name="numbers")
+    draft.output(draft.matmul(numbers, weights[:, :6], 12, name="of_numbers"), (12, 16))
+    program = draft.finish()
+    wider = {"wide": "int48", "numbers": "int16"}  # than they need
+    operations = [replace(op, dtype=wider[op.name]) if op.name in wider else op for op in program.operations]
+    return IntegerProgram("p", program.inputs, tuple(operations), program.outputs)
 
 
 @pytest.mark.parametrize(
@@ -177,6 +193,17 @@ def test_products_of_all_shapes_are_the_player_s_in_lanes_and_without(tmp_path, 
     need(compiler)
     written(products_of_all_shapes(), tmp_path, count=8)
     assert run(compiler, "-O1", *flags, *STRICT, "p.c", "-o", "p", folder=tmp_path) == 0
+    assert run("./p", folder=tmp_path) == 0
+
+
+@pytest.mark.parametrize("compiler", ["gcc", "clang"])
+def test_a_program_of_tables_alone_holds_nothing_that_it_does_not_use(tmp_path, compiler):
+    need(compiler)
+    draft = Draft("p")
+    y = draft.input("y", (70,), "int8")
+    draft.output(draft.lookup(y, -128, np.arange(-128, 128)[::-1], name="turned"), (70,))
+    written(draft.finish(), tmp_path, count=8)
+    assert run(compiler, "-O1", "-march=native", *STRICT, "p.c", "-o", "p", folder=tmp_path) == 0
     assert run("./p", folder=tmp_path) == 0
 
 

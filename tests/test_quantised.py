@@ -126,6 +126,12 @@ def test_time_knows_the_onnx_of_whole_numbers(observed):
     assert late.weight_bytes == drafted(whole).weight_bytes
 
 
+def test_a_network_without_scales_says_so_in_its_row(observed):
+    rows = ff.deploy.time_backends(quantised(trained("lista-cp", 2), "w8a8"), observed[:2], ["c", "onnx"], calls=2)
+    assert [row.timing for row in rows] == [None, None]
+    assert all("scales of whole numbers are not chosen" in row.note for row in rows)
+
+
 def test_two_readers_agree_on_every_operation():
     """Tables, banks, transpositions, Kronecker factors and shifts either way, which soft thresholding does not need."""
     shape, rng = (3, 4), np.random.default_rng(0)

@@ -1,13 +1,15 @@
 """Calls of an estimator in each backend, for the first sample of an example."""
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from fanfold.deploy.export import write_onnx
+from fanfold.deploy.integer import CompiledProgram, IntegerProgram, program_to_onnx
 from fanfold.deploy.lowering import Lowered, lowered
 from fanfold.observation import Estimator, Observation
 
@@ -29,15 +31,19 @@ def _eager(estimator: Estimator, example: Observation) -> Callable[[], object]:
     return lambda: estimator(one)
 
 
-def _onnx(estimator: Estimator, example: Observation) -> Callable[[], object]:
+def _session(path: Path) -> Any:
+    """An ONNX file in ONNX Runtime, on one thread of the CPU."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def _onnx(estimator: Estimator, example: Observation) -> Callable[[], object]:
     low = lowered(estimator, example)
     with tempfile.TemporaryDirectory() as folder:
-        path = write_onnx(low, Path(folder) / "estimator.onnx")
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        session = _session(write_onnx(low, Path(folder) / "estimator.onnx"))
     inputs = _arguments(low, example)
     return lambda: session.run(None, inputs)
 
@@ -67,4 +73,20 @@ RUNNERS: dict[str, Callable[[Estimator, Observation], Callable[[], object]]] = {
     "eager": _eager,
     "onnx": _onnx,
     "openvino": _openvino,
+}
+
+
+def _integer_c(program: IntegerProgram, inputs: Mapping[str, np.ndarray]) -> Callable[[], object]:
+    return CompiledProgram(program).prepared(inputs)
+
+
+def _integer_onnx(program: IntegerProgram, inputs: Mapping[str, np.ndarray]) -> Callable[[], object]:
+    with tempfile.TemporaryDirectory() as folder:
+        session = _session(program_to_onnx(program, Path(folder) / "estimator.onnx"))
+    return lambda: session.run(None, dict(inputs))
+
+
+INTEGER_RUNNERS: dict[str, Callable[[IntegerProgram, Mapping[str, np.ndarray]], Callable[[], object]]] = {
+    "c": _integer_c,
+    "onnx": _integer_onnx,
 }

@@ -5,21 +5,18 @@ number of multiply-accumulates out of the first cache. A budget is a fifth of a 
 """
 
 import os
-import tempfile
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 
 from fanfold.core.abilities import ability
-from fanfold.deploy.backends import NEEDS, RUNNERS, missing
+from fanfold.deploy.backends import INTEGER_RUNNERS, NEEDS, RUNNERS, missing
 from fanfold.deploy.codegen.bench import measure_c
 from fanfold.deploy.codegen.compiled import CompiledC, compiled
 from fanfold.deploy.cost import Timing, multiply_accumulates, stored_numbers, timed_us
-from fanfold.deploy.integer import CompiledProgram, IntegerProgram, drafted, program_to_onnx
+from fanfold.deploy.integer import drafted
 from fanfold.estimators.base import InWholeNumbers
 from fanfold.observation import Estimator, Observation
 
@@ -163,14 +160,11 @@ def time_backends(
 def _timed(backend: str, estimator: Estimator, example: Observation, budget: float, calls: int) -> BackendLatency:
     if lacks := missing(backend):
         return BackendLatency(backend, None, budget, note=f"{NOT_INSTALLED}: {', '.join(lacks)}")
-    if backend in INTEGER_CALLS and (whole := ability(estimator, InWholeNumbers)) is not None:
-        return _timed_in_integers(backend, whole, example, budget, calls)
-    if backend == "c":
-        try:
-            return time_c(compiled(estimator, example), example, budget, calls)
-        except ValueError as error:
-            return BackendLatency(backend, None, budget, note=str(error))
     try:
+        if backend in INTEGER_RUNNERS and (whole := ability(estimator, InWholeNumbers)) is not None:
+            return _timed_in_integers(backend, whole, example, budget, calls)
+        if backend == "c":
+            return time_c(compiled(estimator, example), example, budget, calls)
         call = RUNNERS[backend](estimator, example)
     except (ValueError, RuntimeError) as error:
         return BackendLatency(backend, None, budget, note=str(error).splitlines()[0])
@@ -189,7 +183,7 @@ def _timed_in_integers(
     """The times of an integer program, called from Python."""
     program = drafted(whole)
     numbers = {name: value[:1].resolve_conj().numpy() for name, value in whole.form.numbers(example).items()}
-    call = INTEGER_CALLS[backend](program, {port.name: port.integers(numbers[port.name]) for port in program.inputs})
+    call = INTEGER_RUNNERS[backend](program, {port.name: port.integers(numbers[port.name]) for port in program.inputs})
     return BackendLatency(
         backend,
         Timing.of(timed_us(call, calls)),
@@ -198,23 +192,6 @@ def _timed_in_integers(
         weight_bytes=program.weight_bytes,
         note="in whole numbers",
     )
-
-
-def _in_onnx_runtime(program: IntegerProgram, inputs: Mapping[str, np.ndarray]) -> Callable[[], object]:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    with tempfile.TemporaryDirectory() as folder:
-        path = program_to_onnx(program, Path(folder) / "estimator.onnx")
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    return lambda: session.run(None, dict(inputs))
-
-
-INTEGER_CALLS: dict[str, Callable[[IntegerProgram, Mapping[str, np.ndarray]], Callable[[], object]]] = {
-    "c": lambda program, inputs: CompiledProgram(program).prepared(inputs),
-    "onnx": _in_onnx_runtime,
-}
 
 
 def time_c(network: CompiledC, example: Observation, budget: float, calls: int) -> BackendLatency:

@@ -11,18 +11,17 @@ from typing import NamedTuple
 import numpy as np
 
 from fanfold.deploy.generated import indented
-from fanfold.deploy.integer.c_values import CValues
-from fanfold.deploy.integer.operations import MatMul, Windows, highest
+from fanfold.deploy.integer.c_values import IN_LANES, CValues
+from fanfold.deploy.integer.operations import MatMul, Windows, highest, lowest
 from fanfold.deploy.integer.ranges import OFFSET
 
 LANES, UNIT_BYTES = 16, 4  # of a vector of 64 bytes, and what one takes of x at once
 FEWEST_PLACES, FEWEST_ROWS = 4, 8  # from which it pays
 TILES = {1: 8, 2: 8, 3: 4, 4: 4}  # places for each number of vectors of rows, so that sums stay in registers
-INT32 = highest("int32")
 SWITCH = """\
-/* Where a processor adds products of bytes or words in 32-bit lanes, sixteen rows of a matrix are summed at once, and
-   tables of bytes are read by whole vectors. The numbers are the same. */
-#if defined(__AVX512VNNI__) && defined(__AVX512BW__) && defined(__AVX512VBMI__)
+/* Where a processor adds products of bytes or words in 32-bit lanes, sixteen rows of a matrix are summed at once. The
+   numbers are the same. */
+#if defined(__AVX512VNNI__)
 #include <immintrin.h>
 #include <string.h>
 #define LANES 1
@@ -39,26 +38,27 @@ static inline __m512i in_all_lanes(const char *at)
 #endif
 """
 BYTES_LOOKED_UP = """\
-#if LANES
-/* Entries of a table for all bytes, first those from 0 on. */
+/* Entries of a table for all bytes, first those from 0 on; by whole vectors where a processor does that. */
+#if defined(__AVX512VBMI__) && defined(__AVX512BW__)
+#include <immintrin.h>
+#define BY_VECTORS 1
+#else
+#define BY_VECTORS 0
+#endif
 static void bytes_looked_up(const int8_t *x, int8_t *out, const int8_t *table, int32_t count)
 {
+    int32_t i = 0;
+#if BY_VECTORS
     const __m512i t0 = _mm512_loadu_si512(table), t1 = _mm512_loadu_si512(table + 64);
     const __m512i t2 = _mm512_loadu_si512(table + 128), t3 = _mm512_loadu_si512(table + 192);
-    int32_t i = 0;
     for (; i + 64 <= count; i += 64) {
         const __m512i at = _mm512_loadu_si512(x + i);
         const __m512i low = _mm512_permutex2var_epi8(t0, at, t1), high = _mm512_permutex2var_epi8(t2, at, t3);
         _mm512_storeu_si512(out + i, _mm512_mask_blend_epi8(_mm512_movepi8_mask(at), low, high));
     }
+#endif
     for (; i < count; i++) out[i] = table[(uint8_t)x[i]];
 }
-#else
-static void bytes_looked_up(const int8_t *x, int8_t *out, const int8_t *table, int32_t count)
-{
-    for (int32_t i = 0; i < count; i++) out[i] = table[(uint8_t)x[i]];
-}
-#endif
 """
 
 
@@ -122,10 +122,10 @@ class LaneProducts:
         self.helpers: dict[str, str] = {}
 
     def takes(self, op: MatMul) -> bool:
-        """Whether a product has rows and places enough, of words at most, and its sums 32 bits."""
+        """Whether a product has rows and places enough, of words at most, and is summed in 32 bits."""
         small = op.inner == 1 and self.values.program.dtypes[op.source] in ("int8", "int16")
         enough = op.outer >= FEWEST_PLACES and len(op.weights) >= FEWEST_ROWS
-        return small and enough and self.values.rows[op.name].bound <= INT32
+        return small and enough and op.dtype == "int32"
 
     def packed(self, op: MatMul, windows: Windows | None, *, of_bytes: bool) -> tuple[np.ndarray, np.ndarray]:
         """The weights `(vectors, 64 bytes)` as lanes take them, and what their sums start from, `(rows,)` padded."""
@@ -229,7 +229,7 @@ class LaneProducts:
             "    int32_t h, int32_t units, int32_t step_down, int32_t step, int32_t rows, int32_t left)",
         )
         text = [f"static void {name}({arguments[0]}", *arguments[1:], "{", *indented(body), "}"]
-        self.helpers[name] = "\n".join(["#if LANES", *text, "#endif", ""])
+        self.helpers[name] = "\n".join([IN_LANES, *text, "#endif", ""])
         return name
 
 
@@ -241,7 +241,15 @@ def _picture(op: MatMul, windows: Windows | None) -> Picture:
 
 
 def table_of_bytes(values: np.ndarray, low: int) -> np.ndarray:
-    """A table as `bytes_looked_up` reads it: an entry for each byte, those of negative ones behind the others."""
+    """A table as `bytes_looked_up` reads it: an entry for each byte, those of negative ones behind the others.
+
+    Args:
+        values: The table, `(entries,)`; of those that are no bytes, or for none, it is proved that none is read.
+        low: What its first entry is for.
+    """
+    least, most = lowest("int8"), highest("int8")
+    at = low + np.arange(values.size)
+    is_byte = (at >= least) & (at <= most)
     table = np.zeros(256, np.int64)
-    table[(low + np.arange(values.size)) % 256] = values
+    table[at[is_byte] % 256] = values[is_byte].clip(least, most)
     return table

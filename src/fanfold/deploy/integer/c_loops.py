@@ -130,7 +130,7 @@ class Loops:
         return dtypes[op.source] == dtypes[op.name] == "int8" and self.program.sizes[op.name] > MANY
 
     def _bytes_looked_up(self, op: ops.Lookup) -> list[str]:
-        self.values.needs |= {"lanes", "bytes_looked_up"}
+        self.values.needs.add("bytes_looked_up")
         table = self.values.constant(f"t_{op.name}", table_of_bytes(op.values, op.low), "int8_t")
         x, out = self.values.whole(op.source), self.values.place(op.name)
         return [f"bytes_looked_up({x}, {out}, {table}, {self.program.sizes[op.name]});"]

@@ -13,7 +13,7 @@ import numpy as np
 from fanfold.deploy.generated import indented
 from fanfold.deploy.integer.c_lanes import LaneProducts
 from fanfold.deploy.integer.c_text import C_TYPES
-from fanfold.deploy.integer.c_values import CValues
+from fanfold.deploy.integer.c_values import IN_LANES, WITHOUT_LANES, CValues
 from fanfold.deploy.integer.operations import MatMul, Windows, highest
 from fanfold.deploy.integer.ranges import BYTE, OFFSET
 
@@ -55,10 +55,10 @@ class ProductLoops:
         of_bytes = self._of_bytes(op)
         packed, starts = self.lanes.packed(op, windows, of_bytes=of_bytes)
         in_lanes, weights = self.values.either(f"w_{op.name}", packed, self._padded_weights(op))
-        start = self.values.constant(f"starts_{op.name}", starts, "int32_t", "#if LANES") if of_bytes else None
+        start = self.values.constant(f"starts_{op.name}", starts, "int32_t", IN_LANES) if of_bytes else None
         lines = self.lanes.lines(op, windows, in_lanes, start)
         self.padded_bytes = max(self.padded_bytes, self.lanes.copied_bytes)
-        return ["#if LANES", *lines, "#else", *self._lines(op, weights, windows), "#endif"]
+        return [IN_LANES, *lines, "#else", *self._lines(op, weights, windows), "#endif"]
 
     def _lines(self, op: MatMul, weights: str, windows: Windows | None) -> list[str]:
         if not self._by_rows(op):
@@ -71,12 +71,12 @@ class ProductLoops:
         if of_bytes:
             self.values.needs.add("bytes")
             starts, lanes = -OFFSET * op.weights.sum(1, dtype=np.int64), self.lanes.takes(op)
-            offsets = self.values.constant(f"offset_{op.name}", starts, "int32_t", "#if !LANES" if lanes else "")
+            offsets = self.values.constant(f"offset_{op.name}", starts, "int32_t", WITHOUT_LANES if lanes else "")
             value, shift, start = "byte_t", " + BYTE_OFFSET", f"BYTE_OFFSET ? {offsets}[r + {{row}}] : 0"
         declared = [f"{value} x{k}[{padded}];" for k in range(together)]
         filled = []
         for k in range(together):
-            place = f"(o + {k})" if together > 1 else "o"
+            place = f"(o + {k})" if together > 1 else "o" if op.outer > 1 else "0"
             x = f"x{k}"
             filled += (
                 self._window(windows, x, value, shift, place) if windows else self._copied(op, x, value, shift, place)

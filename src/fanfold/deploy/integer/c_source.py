@@ -1,7 +1,8 @@
-"""An integer program as one portable pair of C files: C99, `<stdint.h>` alone, no allocation, one sample a call.
+"""An integer program as one portable pair of C files: C99, no allocation, one sample a call.
 
-Every operation is exact and defined by the standard: shifts of negative numbers are written as shifts of their
-complements, and no sum overflows, by the proof. The same program gives the same bytes.
+It needs `<stdint.h>` alone, and a compiler's intrinsics where a processor has the instructions. Every operation is
+exact: no sum overflows, by the proof, and a shift of a negative number is the compiler's own only where that rounds
+down. The same program gives the same bytes.
 """
 
 from collections.abc import Mapping

@@ -8,6 +8,8 @@ from fanfold.deploy.integer.c_text import BYTES, C_TYPES, constant, narrowest
 from fanfold.deploy.integer.operations import Const, content
 from fanfold.deploy.integer.program import IntegerProgram
 
+IN_LANES, WITHOUT_LANES = "#if LANES", "#if !LANES"
+
 
 class CValues:
     """The C arrays of values and constants, and what the loops over them need beside them.
@@ -41,7 +43,7 @@ class CValues:
         self.needs: set[str] = set()
         self._named: dict[tuple, str] = {}  # constants by their content
         numbers = [op for op in program.operations if isinstance(op, Const)]
-        self._arrays = {op.name: self.constant(f"k_{op.name}", op.values) for op in numbers}
+        self._arrays = {op.name: self.constant(f"k_{op.name}", op.values, C_TYPES[op.dtype]) for op in numbers}
 
     def whole(self, name: str) -> str:
         """The C array of a value, or of a constant."""
@@ -54,7 +56,7 @@ class CValues:
             name: What it is called if it is new.
             values: The numbers.
             ctype: Their type in C; the narrowest if None.
-            only: The line of the preprocessor under which alone it is there.
+            only: The line of the preprocessor under which alone it is there; always if empty.
         """
         ctype = ctype or narrowest(values)
         key = (only, ctype, *content(values))
@@ -62,24 +64,19 @@ class CValues:
             self._named[key] = name
             text = constant(ctype, name, values)
             self.constants += [only, text, "#endif"] if only else [text]
-            if only != "#if LANES":  # what is instead of others
+            if only != IN_LANES:  # which is there instead of others
                 self.constant_bytes += values.size * BYTES[ctype]
         return self._named[key]
 
     def either(self, name: str, packed: np.ndarray, rows: np.ndarray) -> tuple[str, str]:
         """The names of weights as lanes take them, and row by row: a compiler sees the one or the other."""
         names = f"lanes_{name}", name
-        key = ("either", *content(rows), packed.shape)
+        key = ("either", *content(packed), *content(rows))
         if key not in self._named:
             self._named[key] = name
-            ctype = narrowest_of(rows)
-            aligned = constant(narrowest_of(packed), names[0], packed).replace("] = {", "] ALIGNED = {", 1)
-            self.constants += ["#if LANES", aligned, "#else", constant(ctype, name, rows), "#endif"]
+            ctype = C_TYPES[rows.dtype.name]
+            aligned = constant(C_TYPES[packed.dtype.name], names[0], packed).replace("] = {", "] ALIGNED = {", 1)
+            self.constants += [IN_LANES, aligned, "#else", constant(ctype, name, rows), "#endif"]
             self.constant_bytes += rows.size * BYTES[ctype]
             self.needs.add("lanes")
         return f"lanes_{self._named[key]}", self._named[key]
-
-
-def narrowest_of(weights: np.ndarray) -> str:
-    """The type of C that weights have."""
-    return C_TYPES[weights.dtype.name]

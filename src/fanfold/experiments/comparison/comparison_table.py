@@ -7,7 +7,6 @@ Hybrid Estimation" of the text that the project implements; the limits are state
 2019) and, of channels, the exact posterior mean of the mixture that they are drawn from.
 """
 
-import math
 import time
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -17,7 +16,7 @@ from fanfold.experiments.base import Goal, Study
 from fanfold.experiments.comparison.scorecards import COVERAGE, Scorecard, scorecard
 from fanfold.experiments.comparison.supply import Size
 from fanfold.experiments.comparison.table_cells import Cards, comparison, curve_rows, shift_rows, word_rows
-from fanfold.experiments.comparison.words import CRITERIA
+from fanfold.experiments.comparison.words import CRITERIA, pairs_of
 from fanfold.experiments.comparison.worlds import FAMILIES, WORLDS, Arena, Family
 from fanfold.experiments.sparse.unfolding_figure import Watcher
 from fanfold.report.page import Section
@@ -121,8 +120,7 @@ def goals(cards: Cards, *, quick: bool) -> list[Goal]:
 def pairs_ratio(one: Scorecard, other: Scorecard) -> float:
     """The pairs of one over those of another; the most that were tried stand for more than these."""
     most = max(n for n in other.curve if n is not None)
-    needed = math.inf if one.needed is None else one.needed
-    return needed / (most if other.needed is None else max(1, other.needed))
+    return pairs_of(one) / (most if other.needed is None else max(1, other.needed))
 
 
 def verdict(cards: Cards) -> str:

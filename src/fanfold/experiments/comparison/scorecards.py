@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fanfold.core.abilities import ability
 from fanfold.core.streams import Stream
-from fanfold.core.units import db, nmse_db, rms
+from fanfold.core.units import db, from_db, nmse_db, rms
 from fanfold.deploy import multiply_accumulates
 from fanfold.deploy.latency import time_backends
 from fanfold.evaluation.scores import calibration_curve, coverage
@@ -47,7 +47,7 @@ class Drift:
     @property
     def risk(self) -> float:
         """The ratio itself."""
-        return 10 ** (self.risk_db / 10)
+        return from_db(self.risk_db)
 
 
 @dataclass(frozen=True)
@@ -115,6 +115,11 @@ class Scorecard:
     def mean_risk_db(self) -> float:
         """The mean risk over shifts, in dB: that of the geometric mean."""
         return statistics.fmean(drift.risk_db for drift in self.drifts)
+
+    @property
+    def mean_risk(self) -> float:
+        """The geometric mean itself."""
+        return from_db(self.mean_risk_db)
 
     @property
     def mean_lost_db(self) -> float:
@@ -185,8 +190,10 @@ def scorecard(world: Arena, contender: Contender, size: Size, seed: int) -> Scor
     counts = sorted({*size.counts, *(() if contender.training else size.few)})
     for count in (*(n for n in counts if n == 0 or n >= contender.least), None):
         estimator = contender.learn(Supply(world.problem, count, seed))
-        curve[count] = finite(nmse_db(answers(estimator, obs).x, x))
-    said, held, radius = covered(estimator, world, size.calibration // (3 if world.slow else 1), (x, obs), seed)
+        estimate = answers(estimator, obs)
+        curve[count] = finite(nmse_db(estimate.x, x))
+    said = None if estimate.var is None else calibration_curve(estimate, x, [COVERAGE]).rows[0]["measured"]
+    held, radius = calibrated(estimator, world, size.calibration // (3 if world.slow else 1), (x, obs), seed)
     products, microseconds, backend = call(estimator, obs[:2], size.calls, size.backends)
     return Scorecard(
         world=world.name,
@@ -209,7 +216,7 @@ def scorecard(world: Arena, contender: Contender, size: Size, seed: int) -> Scor
 
 
 def finite(error_db: float) -> float:
-    """An error in dB, infinite where an estimate is not a number."""
+    """An error or a risk in dB, infinite where an estimate is not a number."""
     return math.inf if math.isnan(error_db) else error_db
 
 
@@ -220,7 +227,7 @@ def drifted(estimator: Estimator, world: Arena, size: Size, seed: int) -> list[D
     table = shift_table(estimator, world.problem, baseline=base, peers={}, cells=cells, calls=calls, seed=seed)
     home = table.cells[0].network_db
     return [
-        Drift(f"{cell.family}, {cell.severity}", db(cell.risk.value), finite(cell.network_db) - home)
+        Drift(f"{cell.family}, {cell.severity}", finite(db(cell.risk.value)), finite(cell.network_db) - home)
         for cell in table.shifted
     ]
 
@@ -259,13 +266,10 @@ def learned(estimator: Estimator, contender: Contender) -> Learned:
     return Learned(numbers, len(all_of_them), far)
 
 
-def covered(
+def calibrated(
     estimator: Estimator, world: Arena, samples: int, tests: tuple[Tensor, Observation], seed: int
-) -> tuple[float | None, float, float]:
-    """Shares of entries in 90 % intervals, of its own variance and calibrated ones, and the radius of the latter."""
+) -> tuple[float, float]:
+    """The share of entries in calibrated 90 % intervals, and the mean radius of these over the signal's rms."""
     x, obs = tests
-    estimate = answers(estimator, obs)
-    said = None if estimate.var is None else calibration_curve(estimate, x, [COVERAGE]).rows[0]["measured"]
-    calibrated = conformal(estimator, world.problem, COVERAGE, samples=samples, seed=seed)
-    interval = calibrated(obs)
-    return said, coverage(interval, x).value, (interval.radius.mean() / rms(x.flatten()).mean()).item()
+    interval = conformal(estimator, world.problem, COVERAGE, samples=samples, seed=seed)(obs)
+    return coverage(interval, x).value, (interval.radius.mean() / rms(x.flatten()).mean()).item()

@@ -3,6 +3,7 @@
 Each rule is an inequality between numbers of one world, and says its numbers in words.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -65,7 +66,7 @@ def pairs_in_words(card: Scorecard) -> str:
 
 def pairs_of(card: Scorecard) -> float:
     """The pairs that are enough, without end where no count was."""
-    return float("inf") if card.needed is None else card.needed
+    return math.inf if card.needed is None else card.needed
 
 
 def counted_pairs(card: Scorecard) -> str:
@@ -125,7 +126,7 @@ def drift_in_words(card: Scorecard) -> str:
     """Mean and worst risk, and what a shift costs on average."""
     worst = card.worst
     return (
-        f"risk {times(10 ** (card.mean_risk_db / 10))} of the baseline's on average, {times(worst.risk)} at worst "
+        f"risk {times(card.mean_risk)} of the baseline's on average, {times(worst.risk)} at worst "
         f"({worst.shift}); a shift costs {card.mean_lost_db:.1f} dB"
     )
 
@@ -144,7 +145,7 @@ def not_robust(w: World) -> tuple[bool, str]:
 def only_retrained(w: World) -> tuple[bool, str]:
     """Only if retrained: as it is, it errs more under shifts than the conservative baseline does."""
     card = w["end-to-end"]
-    return card.mean_risk_db > 0, f"{times(10 ** (card.mean_risk_db / 10))} the errors of {card.baseline}"
+    return card.mean_risk_db > 0, f"{times(card.mean_risk)} the errors of {card.baseline}"
 
 
 def backbone(w: World) -> tuple[bool, str]:
