@@ -84,7 +84,7 @@ def weighted_conformal(
         order = torch.randperm(len(x), generator=generator_of(seed, Stream.CALIBRATION, 4))
         x, obs, estimate = x[order], obs[order], _rows(estimate, order)
         cal.ratio = Ratios(x[:first], obs[:first], there)
-        logs = cal.ratio(obs)
+        logs = cal.ratio.logs(obs)
     else:
         logs = there.double().flatten()
         if len(logs) != len(x):
@@ -110,7 +110,7 @@ class Ratios:
         >>> from fanfold.guard.weighted import Ratios
         >>> y = torch.randn(500, 1, generator=torch.Generator().manual_seed(0))
         >>> ratios = Ratios(y, ff.Observation(y), ff.Observation(y + 1))
-        >>> ratios(ff.Observation(torch.tensor([[-2.0], [2.0]]))).diff() > 2
+        >>> ratios.logs(ff.Observation(torch.tensor([[-2.0], [2.0]]))).diff() > 2
         tensor([True])
     """
 
@@ -138,7 +138,7 @@ class Ratios:
             step = torch.linalg.solve(curvature + 1e-12 * torch.eye(len(curvature), dtype=z.dtype), gradient)
             self.weights = self.weights - step / max(1.0, step.norm().item())
 
-    def __call__(self, obs: Observation) -> Tensor:
+    def logs(self, obs: Observation) -> Tensor:
         """The logarithm of the ratio at each observation, `(batch,)`."""
         return self._features(obs) @ self.weights
 
@@ -226,7 +226,7 @@ class WeightedConformal(Conformal):
         new = torch.full((count,), self.heaviest, dtype=self.summed.dtype)
         if self.ratio is not None:
             alone = obs if obs.y.ndim > 1 else Observation.unchecked(obs.y[None], obs.A, obs.noise_var)
-            new = (self.ratio(alone.to("cpu")) - self._most).exp()
+            new = (self.ratio.logs(alone.to("cpu")) - self._most).exp()
         level = self.coverage * (self.summed[:, -1:] + new)  # (entries, batch)
         place = torch.searchsorted(self.summed, level.contiguous())
         last = self.ordered.shape[-1] - 1
