@@ -214,6 +214,25 @@ def test_a_calibration_is_plain_data_and_comes_back(settings):
     assert cal.promise == again.promise
 
 
+def test_zeros_that_fill_the_promise_are_said():
+    """Nine entries in ten are zero and easy: an estimator that is right of them and wrong of the others holds both."""
+    problem = CompressedSensing(n=50, m=25)
+    oamp = ff.iterate(ff.algorithms.OAMP(), 3)
+    each = conformal(lambda obs: Estimate(oamp(obs).x), problem, samples=600)
+    x, obs = draws_of(problem, 2000)
+    interval, signal = each(obs), x != 0
+    held = ((interval.low <= x) & (x <= interval.high))[signal].double().mean().item()
+    assert each.not_zero is not None
+    assert abs(each.not_zero - held) < 0.05  # 600 draws have some 3000 such entries, 2000 draws 10 000
+    assert each.misses_signals
+    assert f"only about {100 * each.not_zero:.0f} % are held" in each.promise
+    joint = conformal(lambda obs: Estimate(oamp(obs).x), problem, kind="joint", samples=600)
+    assert not joint.misses_signals
+    assert not conformal(LINEAR.posterior, LINEAR, samples=600).misses_signals
+    before = {name: value for name, value in each.as_dict().items() if name != "not_zero"}  # as it was written once
+    assert torch.equal(Conformal.from_dict(each.estimator, before)(obs).radius, interval.radius)
+
+
 @pytest.mark.parametrize("kind", ["each", "joint", "energy"])
 def test_one_sample_or_many_axes_of_them_are_the_same(kind):
     cal = conformal(LINEAR.posterior, LINEAR, kind=kind, groups=2, samples=600)

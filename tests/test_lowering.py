@@ -310,6 +310,16 @@ def test_half_precision_is_refused():
 # The command line
 
 
+def test_a_run_in_double_precision_becomes_c_in_single(tmp_path, capsys):
+    double = CompressedSensing(n=20, m=10, dtype="float64")
+    net = ff.unfold(OAMP(), double, 1, {"damping": "tied"})
+    ff.save(net, tmp_path / "net", double)
+    assert cli.run(["export", str(tmp_path / "net"), "--to", "c"]) == 0
+    assert "the run is in torch.float64; c computes in single precision" in " ".join(capsys.readouterr().err.split())
+    vectors = (tmp_path / "net/export/estimator_golden.txt").read_text()
+    assert vectors
+
+
 def test_a_run_is_exported_by_the_shell(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     net = ff.unfold(OAMP(), SPARSE, 1, {"damping": "tied"})

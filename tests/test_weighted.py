@@ -111,7 +111,7 @@ def test_the_learned_ratio_is_that_of_two_gaussians():
     _, y = spread_out(5000, 0.0, 1)
     x, there = spread_out(5000, 1.0, 21)
     at = torch.linspace(-1.5, 2.5, 9, dtype=torch.float64)[:, None]
-    learned = Ratios(x, Observation(y), Observation(there))(Observation(at))
+    learned = Ratios(x, Observation(y), Observation(there)).logs(Observation(at))
     torch.testing.assert_close(learned, at[:, 0] - 0.5, atol=0.3, rtol=0)
 
 

@@ -5,6 +5,7 @@
  *   ./receive < y.f32 > x_hat.f32
  *
  * It is for an estimator of y alone; one that takes the noise variance has it as the second argument of estimator_run.
+ * One that says how sure it is has a second output, var, which is not written here.
  * The estimator allocates nothing: all memory is here, and its size is known when this is compiled.
  */
 #include <stdio.h>
@@ -13,13 +14,19 @@
 
 static float y[ESTIMATOR_Y_SIZE];         /* measurements; complex ones come as re, im, re, im, ... */
 static float x_hat[ESTIMATOR_X_HAT_SIZE]; /* what the estimator says of them */
+#ifdef ESTIMATOR_VAR_SIZE
+static float var[ESTIMATOR_VAR_SIZE]; /* how far off it expects to be, as a variance */
+#define SAID x_hat, var
+#else
+#define SAID x_hat
+#endif
 static estimator_workspace work;          /* one for each thread that calls the estimator */
 
 int main(void) {
     long samples = 0;
     size_t count;
     while ((count = fread(y, sizeof y[0], ESTIMATOR_Y_SIZE, stdin)) == ESTIMATOR_Y_SIZE) {
-        estimator_run(y, x_hat, &work);
+        estimator_run(y, SAID, &work);
         if (fwrite(x_hat, sizeof x_hat[0], ESTIMATOR_X_HAT_SIZE, stdout) != ESTIMATOR_X_HAT_SIZE) {
             fprintf(stderr, "receive: sample %ld cannot be written\n", samples);
             return 1;

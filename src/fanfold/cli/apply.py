@@ -19,8 +19,9 @@ from fanfold.core.data_files import understanding
 from fanfold.core.files import whole
 from fanfold.core.streams import Stream
 from fanfold.estimators.base import Layered, MeasuresNoise, Restrainable
-from fanfold.guard import Conformal, Interval, Monitor, UsualRange, conformal, draws_needed, monitor
+from fanfold.guard import Conformal, Monitor, UsualRange, conformal, draws_needed, monitor
 from fanfold.guard.answers import independent_draws
+from fanfold.guard.conformal import MOSTLY_ZERO
 from fanfold.guard.monitoring import COMBINED, bearable, check_level, keep_monitor, kept_monitor
 from fanfold.guard.monitoring.calibrating import LEAST_LEARNING, MOST_ALARM
 from fanfold.observation import Observation
@@ -108,7 +109,10 @@ def apply_to_file(
     if ability(net, Layered) is None and estimate.var is not None:
         files[_beside(out, "var")] = estimate.var
     if coverage is not None:
-        interval = interval_around(run, net, obs, coverage, strength, joint=joint)
+        intervals = intervals_of(run, net, coverage, strength, joint=joint)
+        if on_remark is not None and intervals.misses_signals:
+            on_remark(f"{MOSTLY_ZERO.format(100 * (intervals.not_zero or 0))} Pass --joint for such a one.")
+        interval = intervals(obs)
         if interval.low is None or interval.high is None:
             files[_beside(out, "radius")] = interval.radius
         else:
@@ -165,10 +169,8 @@ def monitor_for(
     return usual
 
 
-def interval_around(
-    run: Run, net: nn.Module, obs: Observation, coverage: float, strength: float, *, joint: bool
-) -> Interval:
-    """Intervals around the estimates of a run: as the run keeps them, else calibrated on held-out draws and kept.
+def intervals_of(run: Run, net: nn.Module, coverage: float, strength: float, *, joint: bool) -> Conformal:
+    """The calibrated intervals of a run: as the run keeps them, else calibrated on held-out draws and kept.
 
     Raises:
         ValueError: If those that are kept are damaged, or there are too few draws.
@@ -177,11 +179,11 @@ def interval_around(
     name = f"intervals-{kind}-{coverage:g}" + ("" if strength == 1 else f"-strength-{strength:g}")
     if (data := run.kept(name)) is not None:
         with understanding(run.file_of(name), "calibrated intervals", "remove it, and they are calibrated anew."):
-            return Conformal.from_dict(net, data)(obs)
+            return Conformal.from_dict(net, data)
     draws = draw(run.draws().held_out(), CALIBRATION_DRAWS, run.environment["seed"], Stream.VALIDATION, 1)
     intervals = conformal(net, draws, coverage, kind)
     run.keep(name, intervals.as_dict())
-    return intervals(obs)
+    return intervals
 
 
 def observed(values: Tensor, y: Path, net: nn.Module, outline: Outline, noise_var: float | None) -> Observation:

@@ -6,12 +6,16 @@ from pathlib import Path
 from fanfold.cli.console import note, show
 from fanfold.cli.flags import Result, RunPath
 from fanfold.cli.outputs import check_file, check_folder
+from fanfold.core.abilities import offers
 from fanfold.core.files import file_hash
+from fanfold.core.precision import single
 from fanfold.core.table import Table
 from fanfold.deploy.targets import target_of
+from fanfold.estimators.base import InWholeNumbers
 from fanfold.problems.draws import example_of
 from fanfold.runs.directory import Run
 
+SINGLE = ("c", "wasm")  # targets that compute in single precision
 DRAWS = 16  # of the run's problem, which the estimator is traced with
 
 
@@ -30,6 +34,12 @@ def export(run: RunPath, to: str = "onnx", out: Path | None = None, overwrite: b
     check_folder(folder)
     net = stored.estimator()
     example = example_of(stored.draws(), DRAWS)
+    if to in SINGLE and example.y.dtype != single(example.y.dtype) and not offers(net, InWholeNumbers):
+        note(f"the run is in {example.y.dtype}; {to} computes in single precision, and so does what is exported")
+        example = example.in_precision(single(example.y.dtype))
+        for tensor in (*net.parameters(), *net.buffers()):
+            if tensor.is_floating_point() or tensor.is_complex():
+                tensor.data = tensor.data.to(single(tensor.dtype))
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".unfinished-") as unfinished:
         written = write(net, example, Path(unfinished))

@@ -33,6 +33,7 @@ def doctor() -> Result:
         "pylops",
         "deepinv",
         "scikit-learn",
+        "skglm",
         "starlette",
     )
     facts: dict[str, Any] = {name: installed(name) or "missing: install fanfold again" for name in packages}

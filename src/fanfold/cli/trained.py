@@ -15,7 +15,7 @@ from fanfold.core.abilities import ability
 from fanfold.core.files import is_regular
 from fanfold.core.table import Table
 from fanfold.evaluation.evaluate import evaluate as evaluate_estimators
-from fanfold.evaluation.peers import peers_of
+from fanfold.evaluation.peers import absent_peers, peers_of
 from fanfold.problems.protocols import FromStock, Stored
 from fanfold.report.run_page import write_run_page
 from fanfold.report.shifted import KEPT as SHIFTS
@@ -121,6 +121,8 @@ def evaluate(
         (table.to_json if out.suffix.lower() == ".json" else table.to_csv)(out)
         note(f"written: {out}")
     show(table)
+    if absent := absent_peers(problem):
+        note(absent)
     result: dict[str, Any] = {"rows": table.rows}
     if shifts:
         survived = shifts_of_run(

@@ -29,6 +29,11 @@ def at_least_single(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
+def single(dtype: torch.dtype) -> torch.dtype:
+    """The data type of single precision, real or complex as the given one."""
+    return torch.complex64 if dtype.is_complex else torch.float32
+
+
 def double(dtype: torch.dtype) -> torch.dtype:
     """The data type of double precision, real or complex as the given one."""
     return torch.promote_types(dtype, torch.float64)

@@ -43,6 +43,7 @@ def lam_grid(problem: Problem, seed: int = 0, points: int = 18) -> list[float]:
 
 
 ITERATIONS = 50  # of classical algorithms beside a network that has no layers
+LIBRARIES = {"sklearn": "scikit-learn", "skglm": "skglm"}  # module: package
 SLOW_TO_START = "MCP"  # of skglm, which numba compiles anew in every process
 ALPHAS = (0.9, 1.0, 1.1, 1.2, 1.3, 1.5, 1.8)  # thresholds of AMP, in standard deviations of its effective noise
 
@@ -103,8 +104,7 @@ def library_peers(problem: Problem, seed: int = 0, *, at_once: bool = False) -> 
     For real signals only. Weights are the best of a grid on 50 draws; OMP needs the noise variance. `at_once` is that
     of `peers_of`.
     """
-    A = problem.A
-    if A is None or A.varies or A.dtype.is_complex or not (find_spec("sklearn") and find_spec("skglm")):
+    if not _takes_library_peers(problem) or not all(map(find_spec, LIBRARIES)):
         return {}
     x, obs = draw(problem, 50, seed, Stream.TUNING, 2)
     grid = lam_grid(problem, seed, points=14)
@@ -116,6 +116,29 @@ def library_peers(problem: Problem, seed: int = 0, *, at_once: bool = False) -> 
     chosen = {name: kind for name, kind in kinds.items() if not (at_once and name == SLOW_TO_START)}
     peers = {f"{name}, best λ": best(kind) for name, kind in chosen.items()}
     return peers | ({"OMP, residual stop": OMP()} if obs.noise_var is not None else {})
+
+
+def absent_peers(problem: Problem) -> str:
+    """Which classical peers a comparison lacks and what they take, in a sentence; empty if none.
+
+    Args:
+        problem: What is estimated.
+    """
+    likelihood = likelihood_of(problem)
+    if problem.A is None or (likelihood is not None and not likelihood.linear):
+        return ""
+    lacks = [package for module, package in LIBRARIES.items() if not find_spec(module)]
+    absent = []
+    if lacks and _takes_library_peers(problem):
+        absent.append(f"lasso and MCP, which take {' and '.join(lacks)} (pip install {' '.join(lacks)})")
+    if noise_var_of(problem) is None:
+        absent.append("LMMSE and OMP, which take the noise variance (noise_var of the problem or its pairs)")
+    return f"Not compared: {'; '.join(absent)}." if absent else ""
+
+
+def _takes_library_peers(problem: Problem) -> bool:
+    A = problem.A
+    return A is not None and not A.varies and not A.dtype.is_complex
 
 
 def _finite(value: float) -> float:

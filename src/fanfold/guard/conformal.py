@@ -21,9 +21,14 @@ from fanfold.measurements import takes_measurements
 from fanfold.observation import Estimate, Estimator, Observation, check_finite
 from fanfold.problems import Problem
 
+SURE = 0.05  # less than the coverage by which entries that are not zero may be held before it is said
+MOSTLY_ZERO = (
+    "Most entries are zero, which fills the promise: of those that are not, only about {:.0f} % are held. A region "
+    "that holds all entries at once holds them too."
+)
 LEARNING_SHARE = 0.2  # of the calibration draws, where a scale or the edges of groups are learned
 Kind = Literal["each", "joint", "energy", "average"]
-WRITTEN = ("coverage", "kind", "scale", "groups", "draws", "together")  # fields that a file holds as they are
+WRITTEN = ("coverage", "kind", "scale", "groups", "draws", "together", "not_zero")  # as they are, in a file
 Number = Callable[[Observation, Estimate], Tensor]
 
 
@@ -107,6 +112,7 @@ class Conformal:
     by: Number | None = None  # what groups are made by, if not by magnitude
     draws: int = 0  # how many draws the thresholds are from
     together: float = 0.0  # share of these draws with all entries inside at once
+    not_zero: float | None = None  # share of the entries that are not zero, inside, where most entries are zero
     learned: dict[str, Tensor] = field(default_factory=dict)  # numbers of the scale
     edges: Tensor = field(default_factory=lambda: torch.zeros(0))  # (groups - 1, ...) between the groups
     thresholds: Tensor = field(default_factory=lambda: torch.zeros(0))  # (groups, ...)
@@ -139,6 +145,9 @@ class Conformal:
             self.thresholds = group_quantiles(scores, labels, self.groups, self.coverage)
         inside = scores <= self._limit(seen, late)
         self.together = inside.flatten(1).all(-1).double().mean().item() if inside.ndim > 1 else self.coverage
+        signal = x[first:] != 0
+        if inside.shape == signal.shape and signal.any() and signal.double().mean() < 0.5:
+            self.not_zero = inside[signal].double().mean().item()
 
     @takes_measurements
     @torch.no_grad()
@@ -179,6 +188,11 @@ class Conformal:
         return torch.Size(self.event).numel()
 
     @property
+    def misses_signals(self) -> bool:
+        """Whether entries that are zero fill the promise, and those that are not are held by far less."""
+        return self.not_zero is not None and self.not_zero < self.coverage - SURE
+
+    @property
     def promise(self) -> str:
         """What the intervals promise, in words, and how often they hold all entries at once."""
         often, n = f"{100 * self.coverage:g} %", self.entries
@@ -191,6 +205,8 @@ class Conformal:
             return f"The {shape} holds {whole} with a probability of {often}{within}, {drawn}."
         who = "Each interval" if self.kind == "each" else "The average interval"
         text = f"{who} holds its entry with a probability of {often}{within}, {drawn}."
+        if self.misses_signals:
+            text += f" {MOSTLY_ZERO.format(100 * (self.not_zero or 0))}"
         if n > 1:
             text += (
                 f" All {n} at once are held by only about {100 * self.together:.0f} %: for a region that holds them "
@@ -214,7 +230,8 @@ class Conformal:
         dtype = dtype_named(data["dtype"])
         edges, thresholds = (torch.tensor(data[k], dtype=dtype) for k in ("edges", "thresholds"))
         learned = {k: torch.tensor(v, dtype=dtype) for k, v in data["learned"].items()}
-        fields: dict[str, Any] = {name: data[name] for name in WRITTEN} | {"event": tuple(data["event"])}
+        fields: dict[str, Any] = {"not_zero": None} | {name: data[name] for name in WRITTEN if name in data}
+        fields["event"] = tuple(data["event"])
         return cls(estimator, by=by, learned=learned, edges=edges, thresholds=thresholds, **fields)
 
     def _learns(self) -> bool:

@@ -84,7 +84,7 @@ def weighted_conformal(
         order = torch.randperm(len(x), generator=generator_of(seed, Stream.CALIBRATION, 4))
         x, obs, estimate = x[order], obs[order], part(estimate, order)
         cal.ratio = Ratios(x[:first], obs[:first], there)
-        logs = cal.ratio(obs)
+        logs = cal.ratio.logs(obs)
     else:
         logs = there.double().flatten()
         if len(logs) != len(x):
@@ -110,7 +110,7 @@ class Ratios:
         >>> from fanfold.guard.weighted import Ratios
         >>> y = torch.randn(500, 1, generator=torch.Generator().manual_seed(0))
         >>> ratios = Ratios(y, ff.Observation(y), ff.Observation(y + 1))
-        >>> ratios(ff.Observation(torch.tensor([[-2.0], [2.0]]))).diff() > 2
+        >>> ratios.logs(ff.Observation(torch.tensor([[-2.0], [2.0]]))).diff() > 2
         tensor([True])
     """
 
@@ -138,7 +138,7 @@ class Ratios:
             step = torch.linalg.solve(curvature + 1e-12 * torch.eye(len(curvature), dtype=z.dtype), gradient)
             self.weights = self.weights - step / max(1.0, step.norm().item())
 
-    def __call__(self, obs: Observation) -> Tensor:
+    def logs(self, obs: Observation) -> Tensor:
         """The logarithm of the ratio at each observation, `(batch,)`."""
         return self._features(obs) @ self.weights
 
@@ -234,7 +234,7 @@ class WeightedConformal(Conformal):
         if self.ratio is not None:
             rows = as_rows(obs, obs.y.ndim - len(batch))
             alike = obs.noise_var if obs.noise_var is not None and obs.noise_var.ndim == 0 else rows.noise_var
-            new = (self.ratio(Observation.unchecked(rows.y, rows.A, alike).to("cpu")) - self.most).exp()
+            new = (self.ratio.logs(Observation.unchecked(rows.y, rows.A, alike).to("cpu")) - self.most).exp()
         level = self.coverage * (self.summed[:, -1:] + new) * (1 - ROUNDING)  # (entries, samples)
         place = torch.searchsorted(self.summed, level.contiguous())
         last = self.ordered.shape[-1] - 1

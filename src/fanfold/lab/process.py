@@ -27,6 +27,7 @@ SIZE = 2**16
 
 def work(module: str, words: list[str]) -> None:
     """Run a module as a program until it ends, or the lab lets go of this process."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a lab in the background of a shell ignores
     threading.Thread(target=_interrupt_at_the_end, args=(0,), daemon=True).start()
     sys.argv = [module, *words]
     runpy.run_module(module, run_name="__main__", alter_sys=True)

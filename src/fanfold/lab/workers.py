@@ -163,7 +163,8 @@ class Workers:
             finally:
                 os.close(tells)
             work.shut()
-        return asyncio.create_task(_ended(work, reader))
+        assert self._nursery is not None
+        return asyncio.create_task(_ended(work, reader, self._nursery))
 
     async def _line_to_nursery(self) -> socket.socket:
         if self._nursery is not None and self._line is not None and self._nursery.returncode is None:
@@ -191,7 +192,7 @@ class Workers:
                 await self._nursery.wait()
 
 
-async def _ended(work: Work, reader: asyncio.StreamReader) -> int:
+async def _ended(work: Work, reader: asyncio.StreamReader, nursery: asyncio.subprocess.Process) -> int:
     """The exit code of forked work, as the nursery tells it; that of a killed process if the nursery was killed.
 
     Raises:
@@ -199,6 +200,7 @@ async def _ended(work: Work, reader: asyncio.StreamReader) -> int:
     """
     number = await reader.readline()
     if not number:
+        await nursery.wait()  # so that the next work finds it gone, and starts another
         raise ChildProcessError(errno.ECHILD, "the process that imports torch ended; see what fanfold doctor says")
     work.process = int(number)
     number = await reader.readline()

@@ -114,7 +114,10 @@ def program_of(traced: ExportedProgram, names: tuple[list[str], list[str]]) -> C
 def _checked(val: Any, name: str) -> Tensor:
     if not isinstance(val, Tensor) or val.dtype != torch.float32:
         kind = val.dtype if isinstance(val, Tensor) else type(val).__name__
-        raise ValueError(f"{name} is {kind}, and C is written in float32; export the estimator in single precision.")
+        raise ValueError(
+            f"{name} is {kind}, and C is written in float32: pass an estimator and an example in single precision, "
+            "net.float() and obs.in_precision(torch.float32); `fanfold export` does that by itself."
+        )
     return val
 
 

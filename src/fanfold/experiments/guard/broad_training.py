@@ -1,7 +1,7 @@
 """One network for several conditions, beside a specialist for each: what being prepared for all of them costs.
 
 Claim: a network that estimates the noise and the prior of each sample anew, trained on all conditions alike, is within
-1 dB of every specialist. Source of the comparison: Sagawa, Koh, Hashimoto & Liang (2020), worst groups.
+1 dB of every specialist. Source: Sagawa, Koh, Hashimoto & Liang (2020), worst groups.
 """
 
 import time
