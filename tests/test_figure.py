@@ -157,7 +157,7 @@ def in_node(tmp_path_factory) -> Path:
 
 
 @torch.no_grad()
-def test_whole_curve_of_every_curve_is_what_torch_says(in_node):
+def test_every_layer_of_every_curve_is_what_torch_says(in_node):
     problem, estimates = PROBLEMS[SMALLEST], estimators(SMALLEST, kept()[SMALLEST])
     n, m = problem.n, problem.m
     said = torch.from_numpy(np.fromfile(in_node / "figure.bin", np.float32)).reshape(2, 3, -1)

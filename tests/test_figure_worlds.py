@@ -59,7 +59,7 @@ def test_worlds_that_there_are_not_are_refused(tmp_path):
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", PICTURED)
-def test_whole_curve_of_every_estimator_is_what_torch_says(name, tmp_path):
+def test_every_layer_of_every_estimator_is_what_torch_says(name, tmp_path):
     world, kept = WORLDS[name], kept_world(name)
     said = said_in_node(pack_world(name), tmp_path, world.snr_db)
     is_complex, signals = kept.facts["parts"] == 2, world.signals()
