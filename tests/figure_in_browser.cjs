@@ -1,10 +1,11 @@
 // Opens the figure from disk in Chromium with the network off, goes through it with the keyboard, and says what it saw.
-// node figure_in_browser.cjs PAGE REPORT BITS FOLDER, with playwright-core and axe-core in NODE_PATH; prints one JSON object.
+// node figure_in_browser.cjs PAGE REPORT WORLD BITS FOLDER, with playwright-core and axe-core in NODE_PATH; prints one JSON
+// object.
 
 const {readFileSync} = require('node:fs');
 const {chromium} = require('playwright-core');
 
-const [page, report, bits, folder] = process.argv.slice(2);
+const [page, report, world, bits, folder] = process.argv.slice(2);
 const axe = readFileSync(require.resolve('axe-core/axe.min.js'), 'utf8');
 const LOOKS = {
     light: {viewport: {width: 1200, height: 900}, colorScheme: 'light'},
@@ -112,8 +113,37 @@ async function several(tab) { // in one page, the last one moved before it is re
     })));
 }
 
+// Runs axe, takes a picture, and says how wide the page is.
+async function judged({tab}, name) {
+    await tab.evaluate(axe);
+    const violations = await tab.evaluate(async () => (await globalThis.axe.run()).violations.map(v => `${v.id}: ${v.nodes[0].html}`));
+    await tab.screenshot({path: `${folder}/${name}.png`, fullPage: true});
+    return {axe: violations, width: await tab.evaluate(() => document.documentElement.scrollWidth)};
+}
+
+async function pictured(browser, seen) { // a world whose estimates are pictures
+    for (const look of Object.keys(LOOKS)) {
+        const figure = await visit(browser, seen, look, {bypassCSP: true}, world);
+        seen.world[look] = await judged(figure, `world-${look}`);
+        if (look !== 'light') continue;
+        const shown = async () => ({
+            db: await figure.part('shown-db').textContent(),
+            words: await figure.tab.locator('[data-part="pictured"] .words').textContent(),
+            scene: await figure.part('scene').inputValue(),
+            estimate: await figure.part('estimate').evaluate(canvas => canvas.toDataURL()),
+            state: await figure.state(),
+        });
+        seen.world.first = await shown();
+        await figure.part('scene').selectOption({index: 1});
+        await figure.press('layer', 'Home');
+        seen.world.second = await shown();
+        await figure.press('again', 'Enter');
+        seen.world.again = await shown();
+    }
+}
+
 (async () => {
-    const seen = {console: [], requests: [], opened_ms: [], path: [], slid: {}, axe: {}, widths: {}};
+    const seen = {console: [], requests: [], opened_ms: [], path: [], slid: {}, axe: {}, widths: {}, world: {}};
     const browser = await chromium.launch({executablePath: process.env.CHROMIUM, args: ['--no-sandbox']});
     try {
         const figure = await visit(browser, seen, 'light');
@@ -131,14 +161,11 @@ async function several(tab) { // in one page, the last one moved before it is re
         }, module);
         for (const look of Object.keys(LOOKS)) {
             const other = await visit(browser, seen, look, {bypassCSP: true}); // which would keep axe out
-            await other.tab.evaluate(axe);
-            const judged = () => other.tab.evaluate(async () => (await globalThis.axe.run()).violations.map(v => `${v.id}: ${v.nodes[0].html}`));
-            const guide = await judged();
-            await other.tab.screenshot({path: `${folder}/${look}-path.png`, fullPage: true});
+            const guide = await judged(other, `${look}-path`);
             await other.press('leave', 'Enter');
-            seen.axe[look] = [...guide, ...await judged()];
-            await other.tab.screenshot({path: `${folder}/${look}.png`, fullPage: true});
-            seen.widths[look] = await other.tab.evaluate(() => document.documentElement.scrollWidth);
+            const free = await judged(other, look);
+            seen.axe[look] = [...guide.axe, ...free.axe];
+            seen.widths[look] = free.width;
             if (look === 'phone') {
                 await other.press('layer', 'Home');
                 await other.press('play', 'Enter');
@@ -154,6 +181,7 @@ async function several(tab) { // in one page, the last one moved before it is re
         await within.tab.emulateMedia({colorScheme: 'dark'});
         seen.scheme = await within.part('plot').evaluate(e => getComputedStyle(e).colorScheme);
         seen.several = await several(within.tab);
+        await pictured(browser, seen);
     } finally {
         await browser.close();
     }

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ import fanfold as ff
 from fanfold.bounds import bayes_limit
 from fanfold.cli import main as cli
 from fanfold.core.units import db
-from fanfold.deploy.codegen import compile_shared, compile_wasm, host_functions
+from fanfold.deploy.codegen import CFiles, compile_shared, compile_wasm, host_functions
 from fanfold.experiments.sparse import unfolding_figure
 from fanfold.observation import Observation
 from fanfold.report.figure import page as figure_page
@@ -157,7 +158,7 @@ def in_node(tmp_path_factory) -> Path:
 
 
 @torch.no_grad()
-def test_whole_curve_of_every_curve_is_what_torch_says(in_node):
+def test_every_layer_of_every_curve_is_what_torch_says(in_node):
     problem, estimates = PROBLEMS[SMALLEST], estimators(SMALLEST, kept()[SMALLEST])
     n, m = problem.n, problem.m
     said = torch.from_numpy(np.fromfile(in_node / "figure.bin", np.float32)).reshape(2, 3, -1)
@@ -208,38 +209,52 @@ writeFileSync('NAME.said', Buffer.concat(said.map(a => Buffer.from(a.buffer, a.b
 """
 
 
+def bits_that_differ(files: CFiles, given: Mapping[str, np.ndarray], count: int, folder: Path) -> int:
+    """How many numbers of `count` runs differ in their bits between WebAssembly in Node and the compiled C.
+
+    Args:
+        files: The program.
+        given: By input `(count, size)`, or of another shape what is the same in every run.
+        count: Of runs.
+        folder: Where all of it goes.
+    """
+    compile_wasm(files, SMALL)
+    shim = folder / "shim.h"
+    shim.write_text(ROUNDED_ONCE)
+    flags = ("-O2", "-ffp-contract=off", "-include", str(shim))
+    run = ctypes.CDLL(str(compile_shared([files.source], flags, cache=folder / "c")))[f"{files.name}_run"]
+    sizes = {memory.name: memory.size for memory in files.program.inputs}
+    rows = {name: np.ascontiguousarray(given[name], np.float32).reshape(-1, size) for name, size in sizes.items()}
+    for name, array in rows.items():
+        array.tofile(folder / f"{files.name}.{name}")
+    said, work = [], np.zeros(1 << 22, np.uint8)
+    outputs = [np.zeros(memory.size, np.float32) for memory in files.program.outputs]
+    for i in range(count):
+        inputs = [array[i if len(array) == count else 0] for array in rows.values()]
+        run(*(ctypes.c_void_p(a.ctypes.data) for a in (*inputs, *outputs, work)))
+        said.append(np.concatenate(outputs))
+    (folder / "run.mjs").write_text(ROWS.replace("NAME", files.name).replace("COUNT", str(count)))
+    subprocess.run(["node", "run.mjs"], cwd=folder, check=True)
+    in_wasm = np.fromfile(folder / f"{files.name}.said", np.uint32)
+    assert np.isfinite(said).all()
+    return np.count_nonzero(in_wasm != np.concatenate(said).view(np.uint32))
+
+
 @pytest.mark.parametrize("name", ["ista", "amp", "oamp_estimating"])
 def test_webassembly_and_compiled_c_say_the_same_bits(name, tmp_path):
     need("clang", "wasm-ld", "node", "gcc")
     problem, count = PROBLEMS[SMALLEST], 1000
     obs = one_draw(problem)
     step = programs_of(ALGORITHMS[name][0], obs, tmp_path, name, ALGORITHMS[name][1])[1]
-    compile_wasm(step, SMALL)
-    shim = tmp_path / "shim.h"
-    shim.write_text(ROUNDED_ONCE)
-    flags = ("-O2", "-ffp-contract=off", "-include", str(shim))
-    run = ctypes.CDLL(str(compile_shared([step.source], flags, cache=tmp_path / "c")))[f"{step.name}_run"]
     U, d, V = obs.A.svd()
-    same = {"matrix": obs.A.matrix(), "U": U.matrix(), "d": d, "V": V.matrix()}
+    given = {"matrix": obs.A.matrix().numpy(), "U": U.matrix().numpy(), "d": d.numpy(), "V": V.matrix().numpy()}
     draws = np.random.default_rng(0)
-    given = {}
     for memory in step.program.inputs:
         signed = memory.name in ("y", "old_x", "old_r", "old_z") or memory.name.startswith("deviation")
         values = draws.normal(size=(count, memory.size)) if signed else draws.uniform(0.01, 0.9, (count, memory.size))
-        given[memory.name] = same[memory.name].numpy() if memory.name in same else values.astype(np.float32)
-        given[memory.name].tofile(tmp_path / f"{step.name}.{memory.name}")
-    said, work = [], np.zeros(1 << 20, np.uint8)
-    outputs = [np.zeros(memory.size, np.float32) for memory in step.program.outputs]
-    for i in range(count):
-        rows = [np.ascontiguousarray(v if k in same else v[i]) for k, v in given.items()]
-        run(*(ctypes.c_void_p(a.ctypes.data) for a in (*rows, *outputs, work)))
-        said.append(np.concatenate(outputs))
-    (tmp_path / "run.mjs").write_text(ROWS.replace("NAME", step.name).replace("COUNT", str(count)))
-    subprocess.run(["node", "run.mjs"], cwd=tmp_path, check=True)
-    in_wasm = np.fromfile(tmp_path / f"{step.name}.said", np.uint32)
+        given.setdefault(memory.name, values)
     assert inputs_of(step)
-    assert np.isfinite(said).all()
-    assert np.count_nonzero(in_wasm != np.concatenate(said).view(np.uint32)) == 0
+    assert bits_that_differ(step, given, count, tmp_path) == 0
 
 
 def test_programs_that_are_kept_can_be_made_again(tmp_path, monkeypatch):
@@ -271,9 +286,10 @@ def seen(tmp_path_factory) -> dict:
     )
     torch.nn.init.constant_(run.deviations["step"], 0.2)
     report = write_page(folder / "report.html", "A run", "It ran.", live_sections(PROBLEMS["200x100"], run), {})
-    script = str(HERE / "figure_in_browser.cjs")
+    world = figure_page.figure(folder / "world.html", world="rf")
+    words = [HERE / "figure_in_browser.cjs", page, report, world, HERE / "figure_bits.mjs", folder]
     done = subprocess.run(
-        ["node", script, str(page), str(report), str(HERE / "figure_bits.mjs"), str(folder)],
+        ["node", *map(str, words)],
         env=os.environ | {"CHROMIUM": str(shutil.which("chromium"))},
         capture_output=True,
         text=True,
@@ -282,12 +298,12 @@ def seen(tmp_path_factory) -> dict:
     said = json.loads(done.stdout)
     times = [round(ms) for ms in said["latencies"]]
     print(f"opened in {said['opened_ms']} ms, slider to curves in {times} ms; pictures: {folder}")
-    return said | {"page": page, "report_page": report, "folder": folder}
+    return said | {"pages": [page, report, world], "folder": folder}
 
 
 def test_it_opens_from_disk_without_a_request_or_an_error(seen):
     assert seen["console"] == []
-    assert set(seen["requests"]) == {seen["page"].as_uri(), seen["report_page"].as_uri()}
+    assert set(seen["requests"]) == {page.as_uri() for page in seen["pages"]}
 
 
 def test_in_a_report_the_run_is_a_curve_that_starts_as_its_algorithm(seen):
@@ -370,3 +386,18 @@ def test_it_is_as_wide_as_a_phone_and_dark_where_that_is_wished(seen):
     assert seen["widths"] == {"light": 1200, "dark": 1200, "phone": 390}
     pictures = [(seen["folder"] / f"{look}.png").read_bytes() for look in ("light", "dark", "phone")]
     assert len(set(pictures)) == 3
+
+
+def test_a_world_shows_its_scenes_in_pictures_for_those_who_do_not_see_them_too(seen):
+    assert {look: seen["world"][look] for look in ("light", "dark", "phone")} == {
+        "light": {"axe": [], "width": 1200}, "dark": {"axe": [], "width": 1200}, "phone": {"axe": [], "width": 390}
+    }  # fmt: skip
+    first, second, again = (seen["world"][name] for name in ("first", "second", "again"))
+    ends = {name: curve[-1] for name, curve in first["state"]["db"].items()}  # held against torch elsewhere, in Node
+    assert min(ends, key=ends.__getitem__) == "unfolded OAMP"
+    assert f"unfolded OAMP at layer 12 leaves an error of {first['db']} in this scene" in first["words"]
+    assert (second["scene"], second["state"]["settings"]["layer"]) == ("1", 1)
+    assert second["estimate"] != first["estimate"]
+    assert {name: again[name] for name in ("scene", "db", "estimate")} == {
+        name: first[name] for name in ("scene", "db", "estimate")
+    }

@@ -1,6 +1,5 @@
 """Figures of other worlds: a photograph, an RF scene, a channel, and LISTA; their programs say what torch says."""
 
-import ctypes
 import subprocess
 from pathlib import Path
 
@@ -10,9 +9,7 @@ import torch
 
 import fanfold as ff
 from fanfold.cli import main as cli
-from fanfold.deploy.codegen import compile_shared, compile_wasm
 from fanfold.observation import Observation
-from fanfold.report.figure.built import SMALL
 from fanfold.report.figure.lista import KEY, kept_lista, network, pack_lista
 from fanfold.report.figure.manifest import Packed
 from fanfold.report.figure.trained import LAYERS, PROBLEMS
@@ -23,7 +20,7 @@ from fanfold.report.figure.worlds.kept import write_world
 from fanfold.report.figure.worlds.made import c_of, noise_var_of, observed
 from fanfold.report.figure.worlds.whole_curve import WholeCurve
 from machines import need
-from test_figure import ROUNDED_ONCE, ROWS, modules_in
+from test_figure import bits_that_differ, modules_in
 
 HERE = Path(__file__).parent
 EPS = float(np.finfo(np.float32).eps)
@@ -59,7 +56,7 @@ def test_worlds_that_there_are_not_are_refused(tmp_path):
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", PICTURED)
-def test_whole_curve_of_every_estimator_is_what_torch_says(name, tmp_path):
+def test_every_layer_of_every_estimator_is_what_torch_says(name, tmp_path):
     world, kept = WORLDS[name], kept_world(name)
     said = said_in_node(pack_world(name), tmp_path, world.snr_db)
     is_complex, signals = kept.facts["parts"] == 2, world.signals()
@@ -105,27 +102,11 @@ def test_webassembly_and_compiled_c_say_the_same_bits_of_a_world(tmp_path):
     name, count = "channel", 1000
     programs = {files.name: files for files in c_of(name, kept_world(name).weights, tmp_path, only=2)}
     files = programs["estimator_1"]
-    compile_wasm(files, SMALL)
-    shim = tmp_path / "shim.h"
-    shim.write_text(ROUNDED_ONCE)
-    flags = ("-O2", "-ffp-contract=off", "-include", str(shim))
-    run = ctypes.CDLL(str(compile_shared([files.source], flags, cache=tmp_path / "c")))[f"{files.name}_run"]
     draws, given = np.random.default_rng(0), {}
     for memory in files.program.inputs:
         of_noise = memory.name == "noise_var"
-        values = draws.uniform(0.01, 1, (count, 1)) if of_noise else draws.normal(size=(count, memory.size))
-        given[memory.name] = values.astype(np.float32)
-        given[memory.name].tofile(tmp_path / f"{files.name}.{memory.name}")
-    outputs, work, said = [np.zeros(m.size, np.float32) for m in files.program.outputs], np.zeros(1 << 22, np.uint8), []
-    for i in range(count):
-        rows = [np.ascontiguousarray(v[i]) for v in given.values()]
-        run(*(ctypes.c_void_p(a.ctypes.data) for a in (*rows, *outputs, work)))
-        said.append(np.concatenate(outputs))
-    (tmp_path / "run.mjs").write_text(ROWS.replace("NAME", files.name).replace("COUNT", str(count)))
-    subprocess.run(["node", "run.mjs"], cwd=tmp_path, check=True)
-    in_wasm = np.fromfile(tmp_path / f"{files.name}.said", np.uint32)
-    assert np.isfinite(said).all()
-    assert np.count_nonzero(in_wasm != np.concatenate(said).view(np.uint32)) == 0
+        given[memory.name] = draws.uniform(0.01, 1, (count, 1)) if of_noise else draws.normal(size=(count, memory.size))
+    assert bits_that_differ(files, given, count, tmp_path) == 0
 
 
 @torch.no_grad()

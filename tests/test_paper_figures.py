@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 
-from fanfold.report.compared import brightening, compared, framed, place_of
+from fanfold.report.compared import brightening, compared, compared_draw, framed, place_of
 from fanfold.report.page import Section
 from fanfold.report.paper import COLOURS, COLUMN, DASHES, MARKS, paper_figure, write_paper_figures
 from fanfold.report.plots import Series, line_chart
@@ -48,7 +48,7 @@ def test_every_chart_of_a_page_has_a_file_and_pictures_have_none(tmp_path):
 
 
 def test_curves_differ_in_more_than_colour():
-    """In grey: no two of the first twenty have dashes and marks in common; colours differ in lightness where few."""
+    """In grey: no two of the first twenty have dashes and marks in common."""
     looks = {(str(DASHES[i % len(DASHES)]), MARKS[i % len(MARKS)]) for i in range(20)}
     assert len(looks) == 20
     assert len(set(COLOURS)) == len(COLOURS)
@@ -69,11 +69,23 @@ def test_the_crop_lies_where_the_methods_differ_and_the_frame_around_it():
 def test_error_maps_are_drawn_on_one_scale_and_say_which():
     truth = torch.full((32, 32), 0.5)
     errors = {name: torch.full((32, 32), level) for name, level in (("network", 0.04), ("FISTA", 0.3))}
-    assert brightening([*errors.values()]) == 20
+    assert brightening(errors["network"]) == 20
     text, rows = compared(truth, {name: truth - e for name, e in errors.items()}, {"network": "-22 dB"}, errors)
     assert "20 times as bright" in text
     assert [row.count("<img") for row in rows] == [1, 3, 2]
     assert "-22 dB" in rows[1]
     assert "4 % at its worst" in rows[2]
+    beyond = compared(truth, {"ISTA": truth + 3}, {}, {"ISTA": torch.full((32, 32), 3.0)})[1]
+    assert "300 % at its worst" in beyond[2]
     many = {f"method {k}": truth for k in range(7)}
     assert "3 more methods" in compared(truth, many, {}, dict.fromkeys(many, truth))[0]
+
+
+def test_of_one_draw_the_network_is_shown_first_and_then_the_best():
+    x = torch.full((1, 1024), 0.5 + 0.5j)
+    estimates = {"network": 0.9 * x, "FISTA": 0.8 * x, "OAMP": 0.95 * x}
+    _, (_, crops, maps) = compared_draw(x, estimates, lambda part: part.abs().reshape(32, 32))
+    names = re.findall(r'alt="([^"]*)"', crops)
+    assert names == ["truth, framed part", "network", "OAMP", "FISTA"]
+    assert re.findall(r"-[\d.]+ dB", crops) == ["-20.0 dB", "-26.0 dB", "-14.0 dB"]  # (1 - factor)², in dB
+    assert re.findall(r"<br>([\d.]+) %", maps) == ["7.07", "3.54", "14.1"]  # of |x| = 0.707

@@ -1,14 +1,31 @@
 """The study of RF scenes: its scores, the scenes that it trains on, and what it concludes."""
 
 import math
+import re
+from dataclasses import replace
 
 import pytest
 import torch
 
 from fanfold.experiments.base import Goal
-from fanfold.experiments.rf.rf_scenes import DETECTED, NMSE, PARAMETERS, Measured, curve_section, goals, means, verdict
+from fanfold.experiments.rf import rf_imaging
+from fanfold.experiments.rf.rf_imaging import Imaged
+from fanfold.experiments.rf.rf_methods import LONG_FISTA, PLAIN, UNFOLDED
+from fanfold.experiments.rf.rf_scenes import (
+    DETECTED,
+    FALSE_ALARMS,
+    NMSE,
+    PARAMETERS,
+    Measured,
+    curve_section,
+    goals,
+    means,
+    section,
+    verdict,
+)
 from fanfold.experiments.rf.scene_data import SETTINGS, FewScenes, Field, Turned
 from fanfold.experiments.rf.scene_methods import HYBRID, L1, MODL, RATES, UNET
+from fanfold.experiments.rf.scene_pictures import scene_pictures
 from fanfold.experiments.rf.scene_scores import auc, bright, decibel, detected, roc, ssim
 from fanfold.problems import RFImaging
 
@@ -55,6 +72,28 @@ def test_a_picture_is_like_itself_alone():
     assert picture.amax((1, 2)).tolist() == pytest.approx([1.0] * 3)
     assert ssim(picture, picture) == pytest.approx(1.0)
     assert ssim(picture, picture.flip(-1)) < 0.9
+
+
+def test_pictures_of_a_scene_are_in_decibels_and_its_errors_in_magnitudes():
+    x = torch.zeros(32 * 32, dtype=torch.complex64)
+    x[100] = 2.0
+    text, (_, _, maps) = scene_pictures(x, {HYBRID: x + 0.2j, UNET: 0.5 * x}, (32, 32), {})
+    assert "40 dB from black to white" in text
+    assert re.findall(r"<br>([\d.]+) %", maps) == ["10", "50"]  # of the brightest voxel
+
+
+def test_the_page_of_a_study_shows_the_two_that_are_held_against_each_other_first():
+    x = torch.randn(3, 32 * 32, dtype=torch.complex64, generator=generator())
+    one = measured(-20, -10, -21)
+    pictures = {"scene": x[0], L1: x[1], MODL: x[2], UNET: x[1], HYBRID: x[2]}
+    shown = section([replace(one, pictures=pictures, rocs={HYBRID: [0.5] * len(FALSE_ALARMS)})])
+    assert re.findall(r'alt="error of ([^"]*)"', shown.figures[2]) == [HYBRID, UNET, MODL, L1]
+    assert "-20.0 dB over all scenes" in shown.figures[1]
+    on = RFImaging(**SMALL)
+    rows = {name: {"NMSE in dB": db} for name, db in ((UNFOLDED, -20.0), (PLAIN, 3.0), (LONG_FISTA, -9.0))}
+    scene = {"scene": x[0, :96]} | dict.fromkeys((LONG_FISTA, PLAIN, UNFOLDED), x[1, :96])
+    of_imaging = rf_imaging.section(Imaged(on, rows, {UNFOLDED: [-20.0]}, {}, scene))
+    assert re.findall(r'alt="error of ([^"]*)"', of_imaging.figures[3]) == [UNFOLDED, PLAIN, LONG_FISTA]
 
 
 def test_turned_scenes_are_scenes_measured_again():

@@ -1,6 +1,7 @@
 """Simulators in Python and their stores: each draw repeats alone, failures are counted, nothing is made twice."""
 
 import json
+import math
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
@@ -15,8 +16,8 @@ from fanfold.core.events import DrawingFinished, DrawingStarted
 from fanfold.problems import BatchSimulator, Box, Independent, Modulation, Pairs, Problem, Simulations, Simulator
 from fanfold.problems.protocols import Counted
 from fanfold.problems.simulators.base import seeds_of
-from fanfold.problems.simulators.outcome import judge
-from fanfold.problems.simulators.store import writing
+from fanfold.problems.simulators.outcome import Outcome, judge
+from fanfold.problems.simulators.store import reading, writing
 from fanfold.runs import recipe
 from fanfold.training.simulate import simulation_events
 
@@ -357,6 +358,29 @@ def test_draws_of_something_else_are_refused_by_name(tmp_path, change, message):
     ff.simulate(ONE, 10, tmp_path / "store")
     with pytest.raises(ValueError, match=message):
         ff.simulate(ONE.shifted(**change), 10, tmp_path / "store")
+
+
+def test_a_store_of_what_has_no_end_is_strict_json_and_older_ones_go_on(tmp_path):
+    def refuse(word: str) -> None:
+        raise AssertionError(f"{word} is not in JSON")
+
+    identity = {"problem": {"kind": "vector", "high": (math.inf, 1.0), "low": -math.inf, "missing": math.nan}}
+    for folder, text in (("new", None), ("older", json.dumps(identity))):
+        if text is not None:  # as it was written before: with words that JSON lacks
+            (tmp_path / folder).mkdir()
+            (tmp_path / folder / "problem.json").write_text(text)
+        for index in range(2):
+            with writing(tmp_path / folder, identity) as store:
+                store.append([Outcome(index, np.array([np.inf, index]), failure="crash", detail="NaN")])
+        kept, contents = reading(tmp_path / folder)
+        assert (kept["problem"]["high"], kept["problem"]["low"]) == ([math.inf, 1.0], -math.inf)
+        assert [(one.x, one.detail) for one in contents.failed] == [([math.inf, i], "NaN") for i in range(2)]
+    json.loads((tmp_path / "new/problem.json").read_text(), parse_constant=refuse)
+    with (
+        pytest.raises(ValueError, match=r"problem\.low is '-Infinity' there and 0.0 here"),
+        writing(tmp_path / "new", {"problem": identity["problem"] | {"low": 0.0}}),
+    ):
+        pass
 
 
 def test_two_writers_of_one_store_are_refused(tmp_path):

@@ -13,6 +13,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+from fanfold.core.strict_json import spelled, strict_json
+
 LOCK = ".lock"  # the file that a process locks while it writes to a folder
 LOCK_WAIT_SECONDS = 1.0  # a program that a killed process was starting lets go of the lock a moment later
 
@@ -201,7 +203,7 @@ def check_same(folder: Path, held: Mapping[str, Any] | None, wanted: Mapping[str
         if others:
             raise ValueError(f"{folder} holds other things ({', '.join(others[:3])}); choose a folder of its own.")
         return
-    old, new = _leaves(held), _leaves(json.loads(json.dumps(wanted)))  # JSON makes lists of tuples
+    old, new = _leaves(spelled(held)), _leaves(json.loads(strict_json(wanted)))  # JSON makes lists of tuples
     for name in [*old, *new]:
         if old.get(name) != new.get(name):
             raise ValueError(

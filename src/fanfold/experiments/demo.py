@@ -42,12 +42,12 @@ def at_the_limit(seed: int, watch: Watcher, steps: int = STEPS) -> AtTheLimit:
     problem = unfolding_figure.problem(seed)
     net = unfold(OAMP(WRONG, noise="estimated"), problem, LAYERS, LEARN)
     fit(net, problem, steps=steps, lr=2e-3, seed=seed, on_event=watch(LEARNED))
-    untrained, told = iterate(OAMP(WRONG, noise="estimated"), LAYERS), iterate(OAMP(problem.prior), LAYERS)
+    untrained, informed = iterate(OAMP(WRONG, noise="estimated"), LAYERS), iterate(OAMP(problem.prior), LAYERS)
     x, obs = draw(problem, SAMPLES, seed, Stream.TESTING, 0)
     with torch.no_grad():
         curves = {
             name: [nmse_db(estimate.x, x) for estimate in one.trajectory(obs)]
-            for name, one in ((LEARNED, net), (UNTRAINED, untrained), (INFORMED, told))
+            for name, one in ((LEARNED, net), (UNTRAINED, untrained), (INFORMED, informed))
         }
     limit = bayes_limit(problem)
     assert limit is not None

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from fanfold.core.streams import Stream
 from fanfold.core.table import Table
-from fanfold.core.units import nmse_db
 from fanfold.deploy.cost import call_costs
 from fanfold.evaluation.evaluate import evaluate
 from fanfold.evaluation.peers import NETWORK, peers_of
@@ -16,13 +15,14 @@ from fanfold.evaluation.scores import mean_normalised_square
 from fanfold.observation import Estimate, Estimator, Observation
 from fanfold.problems import OFDMChannel
 from fanfold.problems.draws import draw
-from fanfold.report.compared import compared, enlarged
+from fanfold.report.compared import compared_draw
 from fanfold.report.neural_page import learning_sections, sections_of
 from fanfold.report.page import Section
 from fanfold.report.plots import Series, line_chart
 from fanfold.report.run_facts import NMSE_IN_WORDS
 
 PICTURE_DB = 10.0  # SNR of the channel that is shown
+SHOWN_AS = "antennas down, subcarriers of the first symbol across; white is three times the mean power"
 AROUND = (-10.0, -5.0, 0.0, 5.0, 10.0)  # dB, of SNRs about the one that was trained for
 
 
@@ -67,31 +67,16 @@ def answer(estimator: Estimator, obs: Observation, batch: int = 250) -> Estimate
     return Estimate(torch.cat([e.x for e in parts]), var)
 
 
-def picture(h: Tensor, problem: OFDMChannel) -> Tensor:
-    """`|h|` of the first symbol, antennas down and subcarriers across, from 0 to 1 at three times its mean power."""
-    return enlarged(_magnitude(h, problem))
-
-
-def _magnitude(h: Tensor, problem: OFDMChannel) -> Tensor:
-    return (h.reshape(problem.layout.shape)[:, 0].abs() / (3 * problem.power) ** 0.5).clamp(0, 1)
+def first_symbol(h: Tensor, problem: OFDMChannel) -> Tensor:
+    """One channel in its first symbol, `(antennas, subcarriers)`, over the amplitude at three times its mean power."""
+    return h.reshape(problem.layout.shape)[:, 0] / (3 * problem.power) ** 0.5
 
 
 def _one_channel(peers: Mapping[str, Estimator], problem: OFDMChannel) -> Section:
     x, obs = draw(problem.shifted(snr_db=PICTURE_DB).held_out(), 1, 0, Stream.TESTING, 0)
     estimates = {name: answer(estimator, obs).x for name, estimator in peers.items()}
-    scores = {name: nmse_db(x_hat, x) for name, x_hat in estimates.items()}
-    rest = sorted((name for name in scores if name != NETWORK), key=lambda name: scores[name])
-    ordered = {name: estimates[name][0] for name in [*([NETWORK] if NETWORK in scores else []), *rest]}
-    about, rows = compared(
-        _magnitude(x[0], problem),
-        {name: _magnitude(h, problem) for name, h in ordered.items()},
-        {name: f"{scores[name]:.1f} dB" for name in ordered},
-        {name: _magnitude(h - x[0], problem) for name, h in ordered.items()},
-    )
-    text = (
-        f"|h| of one draw at {PICTURE_DB:g} dB SNR: antennas down, subcarriers of the first symbol across; white is "
-        f"three times the mean power. {about}"
-    )
+    about, rows = compared_draw(x, estimates, lambda h: first_symbol(h, problem).abs())
+    text = f"|h| of one draw at {PICTURE_DB:g} dB SNR: {SHOWN_AS}. {about}"
     return Section("One channel", text, rows)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fanfold.core.files import write_whole
-from fanfold.core.table import Table, plain
+from fanfold.core.table import HUGE, Table, plain
 
 TEXT = ' class="text"'  # of columns with words, which are read from the left, as on a terminal
 VERDICT = "pass"  # the column of a table whose values are shown as PASS and FAIL
@@ -117,4 +117,4 @@ def _cell(column: str, value: Any, words: bool) -> str:
 
 def _number(value: float) -> str:
     """Two places behind the point, or three digits of what is too small or too large for them."""
-    return f"{value:.3g}" if 0 < abs(value) < 0.1 or abs(value) >= 1e6 else f"{value:.2f}"
+    return f"{value:.3g}" if 0 < abs(value) < 0.1 or abs(value) >= HUGE else f"{value:.2f}"

@@ -160,11 +160,14 @@ def _certificate(net: Layered, problem: Problem, samples: int) -> list[Section]:
     certificate = certify(estimates, x, problem)
     rows = certificate.table.rows
     layers = [row["layer"] for row in rows]
-    kinds = {"state evolution": "limit", "claimed": "classical", "is": "learned"}
-    words = {"state evolution": "state evolution", "claimed": "claimed by the network", "is": "measured"}
+    curves = [
+        ("state evolution", "state evolution", "limit"),
+        ("claimed", "claimed by the network", "classical"),
+        ("is", "measured", "learned"),
+    ]
     series = [
-        Series(words[name], layers, [row[name] for row in rows], kind)
-        for name, kind in kinds.items()
+        Series(words, layers, [row[name] for row in rows], kind)
+        for name, words, kind in curves
         if all(row[name] is not None and math.isfinite(row[name]) for row in rows)
     ]
     chart = [line_chart(series, "layer", "error variance over power, dB")] if series else []

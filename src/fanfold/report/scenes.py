@@ -3,17 +3,15 @@
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
 
 from fanfold.core.abilities import offers
 from fanfold.core.streams import Stream
-from fanfold.core.units import nmse_db
 from fanfold.estimators.base import device_of
 from fanfold.observation import Estimator
 from fanfold.problems import Problem
 from fanfold.problems.draws import draw
 from fanfold.problems.protocols import WithScene
-from fanfold.report.compared import compared
+from fanfold.report.compared import compared_draw
 from fanfold.report.page import Section
 
 
@@ -27,18 +25,6 @@ def scene_sections(peers: Mapping[str, Estimator], problem: Problem) -> list[Sec
     x, obs = draw(problem.held_out(), 1, 0, Stream.TESTING, 0)
     estimates = {name: estimator(obs.to(device_of(estimator))).x.cpu() for name, estimator in peers.items()}
     brightest = x.abs().max().clamp_min(torch.finfo(x.real.dtype).tiny)
-    scores = {name: nmse_db(x_hat, x) for name, x_hat in estimates.items()}
-    rest = sorted(list(scores)[1:], key=lambda name: scores[name])  # the network itself comes first
-    ordered = {name: estimates[name] for name in [*list(scores)[:1], *rest]}
-    about, rows = compared(
-        _picture(x / brightest, extent),
-        {name: _picture(x_hat / brightest, extent) for name, x_hat in ordered.items()},
-        {name: f"{scores[name]:.1f} dB" for name in ordered},
-        {name: _picture((x_hat - x) / brightest, extent) for name, x_hat in ordered.items()},
-    )
+    about, rows = compared_draw(x, estimates, lambda part: (part.abs() / brightest).reshape(extent))
     text = f"The magnitude of one scene that was not trained on, its brightest voxel being white. {about}"
     return [Section("One scene", text, rows)]
-
-
-def _picture(x: Tensor, extent: list[int]) -> Tensor:
-    return x.abs().reshape(extent).clamp(0, 1)

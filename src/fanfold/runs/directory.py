@@ -30,6 +30,7 @@ from fanfold.core.abilities import ability
 from fanfold.core.commands import command
 from fanfold.core.files import is_regular, read_regular, write_whole
 from fanfold.core.settings import within
+from fanfold.core.strict_json import revived, strict_json
 from fanfold.core.suggest import did_you_mean
 from fanfold.estimators.base import Restrainable, Settings, fingerprint_of
 from fanfold.linops import LinearOperator
@@ -79,7 +80,7 @@ class Run:
         for fragment in folders.BEFORE_CONFIG:
             (path / fragment).unlink(missing_ok=True)
         text = tomli_w.dumps({"schema": folders.SCHEMA} | dict(config)).encode()
-        write_whole(path / folders.ENVIRONMENT, folders.strict_json(environment, indent=2).encode(), follow=False)
+        write_whole(path / folders.ENVIRONMENT, strict_json(environment, indent=2).encode(), follow=False)
         if operator is not None:
             write_operator(path, operator)
         needs = needs_of(config.get("problem", {}))
@@ -279,7 +280,7 @@ class Run:
 
     def keep(self, name: str, data: Mapping[str, Any]) -> None:
         """Keep plain data about the trained network, such as calibrated intervals."""
-        content = folders.strict_json({"weights": self.weights_hash()} | dict(data)).encode()
+        content = strict_json({"weights": self.weights_hash()} | dict(data)).encode()
         write_whole(self.file_of(name), content, follow=False)
 
     def file_of(self, name: str) -> Path:
@@ -289,7 +290,7 @@ class Run:
     def kept(self, name: str) -> dict[str, Any] | None:
         """What `keep` kept, if there is some and it is about the weights that are there now."""
         file = self.file_of(name)
-        data = folders.revived(folders.read_json(file, read_regular(file))) if os.path.lexists(file) else {}
+        data = revived(folders.read_json(file, read_regular(file))) if os.path.lexists(file) else {}
         return data if data.get("weights") == self.weights_hash() else None
 
     def _check_operator(self, A: LinearOperator | None) -> None:

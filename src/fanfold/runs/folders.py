@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import math
 import os
 from collections.abc import Mapping
 from contextlib import suppress
@@ -17,7 +16,6 @@ from fanfold.runs import operators, origin
 
 SCHEMA = 5  # of config.toml; 1 had no number, and sections of other names; 2 no outline; 3 and 4 other neural weights
 CONFIG, ENVIRONMENT = "config.toml", "environment.json"
-UNBOUNDED = {"Infinity": math.inf, "-Infinity": -math.inf, "NaN": math.nan}  # as `strict_json` spells them
 BEFORE_CONFIG = (ENVIRONMENT, operators.FILE, origin.FILE)  # what a run that was killed while it was made consists of
 
 
@@ -62,42 +60,6 @@ def read_toml(file: Path) -> dict[str, Any]:
     """
     check_plain(file)
     return toml_table(file)
-
-
-def strict_json(data: Mapping[str, Any], indent: int | None = None) -> str:
-    """Plain data as strict JSON: infinity and NaN, which it lacks, are text, which `revived` makes numbers again.
-
-    Example:
-        >>> from fanfold.runs.folders import strict_json
-        >>> strict_json({"half_width": float("inf")})
-        '{"half_width": "Infinity"}'
-    """
-    return json.dumps(_spelled(data), indent=indent, allow_nan=False)
-
-
-def _spelled(value: Any) -> Any:
-    match value:
-        case float() if not math.isfinite(value):
-            return next(word for word, number in UNBOUNDED.items() if repr(number) == repr(float(value)))
-        case Mapping():
-            return {key: _spelled(part) for key, part in value.items()}
-        case list() | tuple():
-            return [_spelled(part) for part in value]
-        case _:
-            return value
-
-
-def revived(value: Any) -> Any:
-    """What `strict_json` was given, of what a reader of JSON makes of it."""
-    match value:
-        case str():
-            return UNBOUNDED.get(value, value)
-        case Mapping():
-            return {key: revived(part) for key, part in value.items()}
-        case list():
-            return [revived(part) for part in value]
-        case _:
-            return value
 
 
 def read_json(file: Path, content: bytes) -> dict[str, Any]:

@@ -8,7 +8,6 @@ store/rounds.json   what decides the sequence, and the boxes so far
 store/round-2       the simulations of a round
 """
 
-import json
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -26,6 +25,7 @@ from fanfold.core.data_files import json_object
 from fanfold.core.files import check_same, sole_writer, write_whole
 from fanfold.core.settings import checked_value
 from fanfold.core.streams import Stream, generator_of
+from fanfold.core.strict_json import revived, strict_json
 from fanfold.estimators.base import Region, TrainedInRounds
 from fanfold.observation import Observation
 from fanfold.problems import Problem
@@ -261,7 +261,7 @@ class _History:
         with sole_writer(self.store):
             file = self.store / FILE
             kept = json_object(file) if file.exists() else None
-            boxes = None if kept is None else kept.pop("boxes", None)
+            boxes = None if kept is None else revived(kept.pop("boxes", None))
             check_same(self.store, kept, self.identity)
             for box in checked_value(str(file), "boxes", boxes, list[dict[str, list[float]]]) if kept else []:
                 self.boxes.append(Region(*(torch.tensor(box[end], dtype=torch.float64) for end in ("low", "high"))))
@@ -282,4 +282,4 @@ class _History:
     def _write(self) -> None:
         assert self.store is not None
         boxes = [{"low": box.low.tolist(), "high": box.high.tolist()} for box in self.boxes]
-        write_whole(self.store / FILE, json.dumps(dict(self.identity) | {"boxes": boxes}).encode(), follow=False)
+        write_whole(self.store / FILE, strict_json(dict(self.identity) | {"boxes": boxes}).encode(), follow=False)

@@ -26,14 +26,15 @@ from fanfold.experiments.channels.channel_methods import (
     study_channels,
 )
 from fanfold.experiments.sparse.unfolding_figure import Watcher
-from fanfold.report.channel_page import PICTURE_DB
+from fanfold.report.channel_page import PICTURE_DB, SHOWN_AS
+from fanfold.report.compared import compared
 from fanfold.report.page import Section
-from fanfold.report.plots import Series, line_chart, picture_row
+from fanfold.report.plots import Series, line_chart
 
 QUICK = Size(0, 1000, 6, 8, {FILTERS: 80}, 120, batch=32)
 FULL = Size(30_000, 20_000, 16, 15, dict.fromkeys(NETWORKS, 2000) | {MIXER: 5000, FILTERS: 4000}, 3000)
 SNRS = (0.0, 10.0, 20.0)
-SHOWN = ("channel", LS, BOTH, MIXER)
+SHOWN = (MIXER, FILTERS, BOTH, LS)  # in pictures, those that were trained first
 # NMSE in dB at 0, 10 and 20 dB: the project's earlier measurement on 64 antennas and 48 subcarriers
 KNOWN = {
     LS: {"comb-2": (-1.2, -11.2, -21.0), "comb-4": (-1.4, -11.2, -19.3), "comb-6": (-1.4, -10.6, -16.5),
@@ -153,16 +154,23 @@ def sections(m: Measured, size: Size) -> list[Section]:
     """Charts against SNR, one channel in pictures, and the costs."""
     patterns = list(dict.fromkeys(row["pilots"] for row in m.rows))
     curves = [snr_section(m, pattern) for pattern in patterns]
-    pictures = []
-    for pattern in list(m.pictures)[:2]:
-        shown = {name: m.pictures[pattern][name] for name in SHOWN if name in m.pictures[pattern]}
-        captions = {
-            name: f"{m.nmse(name, pattern, PICTURE_DB):.1f} dB over all draws" for name in shown if name != "channel"
-        }
-        text = f"|h| of one test draw at {PICTURE_DB:g} dB SNR, {pattern}: antennas down, subcarriers across."
-        pictures.append(Section(f"One channel, {pattern}", text, [picture_row(shown, captions)]))
+    pictures = [channel_section(m, pattern) for pattern in list(m.pictures)[:2]]
     text = "One observation on one thread. Multiply-accumulates are those of matrix products; a complex one is four."
     return [*curves, *pictures, Section("What a call costs", text, table=Table(m.costs))]
+
+
+def channel_section(m: Measured, pattern: str) -> Section:
+    """One channel and its estimates in pictures at one pilot pattern."""
+    h = m.pictures[pattern]["channel"]
+    shown = {name: m.pictures[pattern][name] for name in SHOWN if name in m.pictures[pattern]}
+    about, rows = compared(
+        h.abs(),
+        {name: estimate.abs() for name, estimate in shown.items()},
+        {name: f"{m.nmse(name, pattern, PICTURE_DB):.1f} dB over all draws" for name in shown},
+        {name: (estimate - h).abs() for name, estimate in shown.items()},
+    )
+    text = f"|h| of one test draw at {PICTURE_DB:g} dB SNR, {pattern}: {SHOWN_AS}. {about}"
+    return Section(f"One channel, {pattern}", text, rows)
 
 
 def snr_section(m: Measured, pattern: str) -> Section:

@@ -14,7 +14,7 @@ from fanfold.experiments.by_hand import dense_product, in_turn
 from fanfold.observation import Estimator, Observation
 from fanfold.problems import OFDMChannel
 from fanfold.problems.draws import draw
-from fanfold.report.channel_page import PICTURE_DB, answer, picture
+from fanfold.report.channel_page import PICTURE_DB, answer, first_symbol
 
 Build = Callable[[OFDMChannel], Mapping[str, Estimator]]
 BY_HAND = "a call in ONNX Runtime, over 182³ multiply-accumulates by hand"
@@ -27,7 +27,7 @@ class Measured:
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     costs: list[dict[str, Any]] = field(default_factory=list)
-    pictures: dict[str, dict[str, Tensor]] = field(default_factory=dict)  # |h| of one test draw, by pilots
+    pictures: dict[str, dict[str, Tensor]] = field(default_factory=dict)  # one test draw and its estimates, by pilots
 
     def nmse(self, estimator: str, pilots: str, snr_db: float) -> float:
         """NMSE in dB, a ratio of sums."""
@@ -77,7 +77,7 @@ def measure(
             ratio = {BY_HAND: over_products_by_hand(estimator, obs[:1])}
             measured.costs.append({"estimator": name, "pilots": pattern} | call_costs(estimator, obs[:1]) | ratio)
         shown = {"channel": x[0]} | {name: answer(e, obs[:1]).x[0] for name, e in estimators.items()}
-        measured.pictures[pattern] = {name: picture(h, piloted) for name, h in shown.items()}
+        measured.pictures[pattern] = {name: first_symbol(h, piloted) for name, h in shown.items()}
     return measured
 
 

@@ -22,7 +22,7 @@ from fanfold.bounds.convergence import Certificate, certify
 from fanfold.core.abilities import ability
 from fanfold.core.streams import Stream
 from fanfold.core.table import Table
-from fanfold.core.units import nmse_db, power
+from fanfold.core.units import nmse_db
 from fanfold.estimators.base import WithTrajectory
 from fanfold.evaluation.evaluate import errors_db
 from fanfold.experiments.base import Goal, Study, mean_goal
@@ -49,13 +49,14 @@ from fanfold.experiments.rf.rf_methods import (
     trained_peers,
     unfolded_ep,
 )
+from fanfold.experiments.rf.scene_pictures import scene_pictures
 from fanfold.experiments.sparse.unfolding_figure import Watcher
 from fanfold.linops import Kronecker
 from fanfold.problems import RFImaging
 from fanfold.problems.draws import draw
 from fanfold.problems.rf.imaging import Sensing
 from fanfold.report.page import Section
-from fanfold.report.plots import Series, line_chart, picture_row
+from fanfold.report.plots import Series, line_chart
 from fanfold.unfolding.unfold import iterate, unfold
 
 TITLES: dict[Sensing, str] = {
@@ -63,6 +64,8 @@ TITLES: dict[Sensing, str] = {
     "steering": "Steering matrices of a planar array, (24 x 32)², 0.8 of the field of view",
     "fourier": "Kronecker product of three partial Fourier matrices, (12 x 16)³",
 }
+
+CONTRASTED = (UNFOLDED, PLAIN)  # in pictures, before the best of the others
 
 
 @dataclass(frozen=True)
@@ -135,12 +138,6 @@ def image(
     return imaged
 
 
-def decibel_picture(x: Tensor, shape: tuple[int, ...], reference: float, floor_db: float = -40.0) -> Tensor:
-    """`|x|²` against a reference, from `floor_db` (black) to 0 dB (white), each voxel eight pixels wide."""
-    level = (10 * torch.log10(power(x).reshape(shape) / reference + 1e-12) - floor_db) / -floor_db
-    return level.clamp(0, 1).repeat_interleave(8, 0).repeat_interleave(8, 1)
-
-
 def section(imaged: Imaged) -> Section:
     """Curves, pictures, certificates and the table of one operator."""
     kinds = dict.fromkeys((UNFOLDED, UNFOLDED_FISTA, UNFOLDED_EP), "learned") | {EVOLUTION: "limit"}
@@ -148,15 +145,18 @@ def section(imaged: Imaged) -> Section:
         Series(name, list(range(1, len(c) + 1)), c, kinds.get(name, "classical")) for name, c in imaged.curves.items()
     ]
     figures = [line_chart([s for s in series if max(s.y) < 10], "layers or iterations", "NMSE in dB")]
+    about = ""
     if len(imaged.problem.scene) == 2:
-        reference = power(imaged.scene["scene"]).max().item()
-        pictures = {k: decibel_picture(v, imaged.problem.scene, reference) for k, v in imaged.scene.items()}
+        others = sorted(imaged.scene.keys() - {"scene", *CONTRASTED}, key=imaged.end)
+        estimates = {name: imaged.scene[name] for name in (*CONTRASTED, *others)}
         captions = {name: f"{imaged.end(name):.1f} dB over all scenes" for name in imaged.rows}
-        figures.append(picture_row(pictures, {"scene": "40 dB from black to white"} | captions))
+        about, pictures = scene_pictures(imaged.scene["scene"], estimates, imaged.problem.scene, captions)
+        figures += pictures
     verdicts = " ".join(f"{name.capitalize()}: {c.verdict}" for name, c in imaged.certificates.items())
     return Section(
         TITLES[imaged.problem.sensing],
-        f"Curves that leave the chart upwards diverge and are left out; their ends are in the table. {verdicts}",
+        "Curves that leave the chart upwards diverge and are left out; their ends are in the table. "
+        f"{verdicts}\n{about}",
         figures,
         table=Table([{"method": k} | row for k, row in sorted(imaged.rows.items(), key=lambda i: imaged.end(i[0]))]),
         details=imaged.certificate(),

@@ -24,6 +24,7 @@ import numpy as np
 
 from fanfold.core.data_files import json_object, regular_file
 from fanfold.core.files import check_same, sole_writer, write_whole
+from fanfold.core.strict_json import revived, strict_json
 from fanfold.problems.simulators.outcome import Failure, Outcome
 
 IDENTITY, RECORDS = "problem.json", "runs.bin"
@@ -191,7 +192,7 @@ def writing(path: Path, identity: Mapping[str, Any]) -> Iterator[Store]:
         begun = (path / IDENTITY).exists()
         check_same(path, _identity(path) if begun else None, identity)
         if not begun:
-            write_whole(path / IDENTITY, json.dumps(identity, indent=1).encode(), follow=False)
+            write_whole(path / IDENTITY, strict_json(identity, indent=1).encode(), follow=False)
         records, end = _scan(path / RECORDS)
         if (path / RECORDS).exists():
             os.truncate(path / "runs.bin", end)
@@ -230,7 +231,7 @@ def packed(record: Record) -> bytes:
         "x": [record.x.dtype.str, record.x.shape],
         "y": [record.y.dtype.str, record.y.shape],
     }
-    text, arrays = json.dumps(facts).encode(), record.x.tobytes() + record.y.tobytes()
+    text, arrays = strict_json(facts).encode(), record.x.tobytes() + record.y.tobytes()
     return HEAD.pack(MAGIC, len(text), len(arrays), zlib.crc32(text + arrays)) + text + arrays
 
 
@@ -269,13 +270,12 @@ def _record(content: bytes, text_size: int) -> Record:
     (x_dtype, x_shape), (y_dtype, y_shape) = facts["x"], facts["y"]
     x = np.frombuffer(content, x_dtype, math.prod(x_shape), text_size).reshape(x_shape)
     y = np.frombuffer(content, y_dtype, math.prod(y_shape), text_size + x.nbytes).reshape(y_shape)
-    indices, failed = facts["indices"], [Failed(*failed) for failed in facts["failed"]]
+    indices, failed = facts["indices"], [Failed(*what, revived(x)) for *what, x in facts["failed"]]
     if len(x) != len(indices) or len(y) != len(indices) or not all(isinstance(i, int) for i in indices):
         raise ValueError("a record has one row a draw")
     return Record(indices, x, y, failed)
 
 
 def _identity(path: Path) -> dict[str, Any]:
-    return json_object(
-        path / IDENTITY, f"{path} holds no simulations; make some with fanfold simulate, or ff.simulate."
-    )
+    missing = f"{path} holds no simulations; make some with fanfold simulate, or ff.simulate."
+    return revived(json_object(path / IDENTITY, missing))

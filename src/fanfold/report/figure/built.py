@@ -128,20 +128,19 @@ def compiled_program(files: CFiles) -> BuiltProgram:
 
 def write_programs(programs: Mapping[str, Mapping[str, BuiltProgram]]) -> Path:
     """Keep what `make_programs` gave."""
-    whole = io.BytesIO()
     ports = {problem: {name: one[1:] for name, one in rows.items()} for problem, rows in programs.items()}
-    with zipfile.ZipFile(whole, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
-        add_file(archive, PORTS, json.dumps(ports).encode())
-        for problem, rows in programs.items():
-            for name, one in rows.items():
-                add_file(archive, f"{problem}/{name}.wasm", one.wasm)
-    write_whole(FILE, whole.getvalue())
+    files = {f"{problem}/{name}.wasm": one.wasm for problem, rows in programs.items() for name, one in rows.items()}
+    write_whole(FILE, zipped({PORTS: json.dumps(ports).encode()} | files))
     built.cache_clear()
     return FILE
 
 
-def add_file(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
-    """Add a file without a date, so that the same content is the same bytes."""
-    info = zipfile.ZipInfo(name, LONG_AGO)
-    info.compress_type = zipfile.ZIP_DEFLATED
-    archive.writestr(info, content)
+def zipped(files: Mapping[str, bytes]) -> bytes:
+    """Files by name as one archive, without dates, so that the same content is the same bytes."""
+    whole = io.BytesIO()
+    with zipfile.ZipFile(whole, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        for name, content in files.items():
+            info = zipfile.ZipInfo(name, LONG_AGO)
+            info.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(info, content)
+    return whole.getvalue()

@@ -95,6 +95,7 @@ class FanfoldFigure extends HTMLElement {
         this.preset = this.engine.presets[0];
         this.shown = this.preset.estimators.map(({key}) => key);
         this.pick = this.shown.at(-1);
+        this.scene = 0;
         Object.assign(this.settings, this.home);
     }
 
@@ -133,7 +134,6 @@ class FanfoldFigure extends HTMLElement {
         if (!view) return;
         const several = view.rows * view.columns === 1;
         this.part_('scene-control').classList.toggle('hidden', !several);
-        this.scene = 0;
         const scenes = this.part_('scene');
         scenes.append(...Array.from({length: several ? count : 0}, (_, i) => new Option(`${view.what} ${i + 1} of ${count}`, i)));
         scenes.addEventListener('change', () => { this.scene = Number(scenes.value); this.set({}); });
@@ -207,6 +207,7 @@ class FanfoldFigure extends HTMLElement {
         }
         this.part_('preset').value = preset.key;
         this.part_('pick').value = this.pick;
+        this.part_('scene').value = this.scene;
         this.redraws++;
         if (this.state.settled) this.#say(shownCurves, look);
         this.#guide();
@@ -215,8 +216,8 @@ class FanfoldFigure extends HTMLElement {
     #look(layer) { // what the estimate looks like; what to say of it
         const {seen} = this.curves[this.pick].curve, {view} = this.manifest;
         if (view) {
-            const first = this.scene, count = view.rows * view.columns;
-            const chosen = count === 1 ? [seen[Math.min(first, seen.length - 1)]] : seen;
+            const count = view.rows * view.columns;
+            const chosen = count === 1 ? [seen[Math.min(this.scene, seen.length - 1)]] : seen;
             const parts = ['truth', 'estimate', 'error'].map(name => this.part_(name));
             const shown = pictures(parts, view, chosen, layer, x => this.engine.pixels(this.preset, x));
             this.part_('shown-db').textContent = dB(shown.db);

@@ -3,7 +3,6 @@
 A learned deviation is a whole number of -127 to 127 times one factor for each layer and matrix; kept in `lista.zip`.
 """
 
-import io
 import json
 import tempfile
 import zipfile
@@ -23,7 +22,7 @@ from fanfold.core.units import nmse_db
 from fanfold.evaluation.peers import lam_grid, tuned
 from fanfold.observation import Observation
 from fanfold.problems.draws import draw
-from fanfold.report.figure.built import BuiltProgram, add_file, compiled_program, one_draw
+from fanfold.report.figure.built import BuiltProgram, compiled_program, one_draw, zipped
 from fanfold.report.figure.manifest import Blocks, Packed, packed, text_parts
 from fanfold.report.figure.programs import programs_of, written
 from fanfold.report.figure.trained import LAYERS, PROBLEMS
@@ -143,19 +142,15 @@ def _step(obs: Observation) -> Tensor:
 
 def write_lista(kept: LISTAParts) -> Path:
     """Keep what `make_lista` gave."""
-    whole = io.BytesIO()
     facts = kept._asdict() | {
         "programs": {key: one[1:] for key, one in kept.programs.items()},
         "shapes": {name: t.shape[1:] for name, t in kept.whole.items()},
     }
     del facts["whole"]
-    with zipfile.ZipFile(whole, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
-        add_file(archive, "facts.json", json.dumps(facts).encode())
-        for name, t in kept.whole.items():
-            add_file(archive, f"{name}.bytes", t.numpy().tobytes())
-        for key, one in kept.programs.items():
-            add_file(archive, f"{key}.wasm", one.wasm)
-    write_whole(FILE, whole.getvalue())
+    files = {"facts.json": json.dumps(facts).encode()}
+    files |= {f"{name}.bytes": t.numpy().tobytes() for name, t in kept.whole.items()}
+    files |= {f"{key}.wasm": one.wasm for key, one in kept.programs.items()}
+    write_whole(FILE, zipped(files))
     kept_lista.cache_clear()
     return FILE
 

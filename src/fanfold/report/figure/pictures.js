@@ -2,7 +2,7 @@
 
 import {dB} from 'fanfold/path';
 
-const BRIGHTER = 4; // times, is the error drawn
+export const BRIGHTER = 4; // times, is the error drawn
 // Rises in lightness alone, so that it reads in grey and to the colour-blind: black, violet, orange, near white.
 const HEAT = [[0, 0, 4], [60, 15, 112], [140, 41, 129], [222, 73, 104], [254, 159, 109], [252, 253, 191]];
 

@@ -1,5 +1,7 @@
 // The markup inside <fanfold-figure>.
 
+import {BRIGHTER} from 'fanfold/pictures';
+
 const CONTROLS = {
     layer: 'Layers shown', strength: 'Strength', snr: 'SNR', sparsity: 'Sparsity',
     lam: 'λ of (F)ISTA', mismatch: 'Mismatch of A',
@@ -31,7 +33,7 @@ export const template = style => `<style>${style}</style><div class="figure">
         <div class="shown">
           <figure><canvas data-part="truth" role="img" aria-label="The truth"></canvas><figcaption><b>truth</b></figcaption></figure>
           <figure><canvas data-part="estimate" role="img" aria-label="The estimate"></canvas><figcaption><b>estimate</b>, <span data-part="shown-db"></span></figcaption></figure>
-          <figure><canvas data-part="error" role="img" aria-label="The error"></canvas><figcaption><b>error</b>, four times as bright</figcaption></figure>
+          <figure><canvas data-part="error" role="img" aria-label="The error"></canvas><figcaption><b>error</b>, ${BRIGHTER} times as bright</figcaption></figure>
         </div><p class="quiet words"></p></div>
       <p class="unseen" data-part="said" role="status"></p>
     </div>

@@ -1,7 +1,7 @@
 """The worlds of the figure: what is estimated, by whom, and how an estimate is looked at."""
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,9 @@ from fanfold.report.figure.worlds.whole_curve import ByDepth
 from fanfold.training.fit import fit
 from fanfold.unfolding.unfold import iterate, unfold
 
+Net = TypeVar("Net", bound=nn.Module)
 Weights = Mapping[str, Tensor]  # by name, what was trained and tuned, as it is kept
+PREFIX = "net."  # of the names of a network's weights among them
 CROP = (slice(112, 240), slice(184, 312))  # of the picture `aero`, which no estimator has seen: trees between fields
 PHOTOGRAPH, SCENES = Photographs(block=8, ratio=0.5), RFImaging("gaussian")
 CHANNEL = OFDMChannel("umi", "comb-4", snr_db=(0.0, 20.0))
@@ -72,13 +74,13 @@ def _state(net: nn.Module) -> dict[str, Tensor]:
     return {k: v.half() if v.is_floating_point() else v for k, v in net.state_dict().items()}
 
 
-def _filled(net: nn.Module, weights: Weights, prefix: str = "net.") -> nn.Module:
-    net.load_state_dict({k.removeprefix(prefix): v.float() for k, v in weights.items() if k.startswith(prefix)})
-    return net.requires_grad_(False)
-
-
 def _named(state: Weights) -> dict[str, Tensor]:
-    return {f"net.{k}": v for k, v in state.items()}
+    return {f"{PREFIX}{k}": v for k, v in state.items()}
+
+
+def _filled(net: Net, weights: Weights) -> Net:
+    net.load_state_dict({k.removeprefix(PREFIX): v.float() for k, v in weights.items() if k.startswith(PREFIX)})
+    return net.requires_grad_(False)
 
 
 # A photograph, in blocks
@@ -140,14 +142,8 @@ def _train_channel(steps: int = 800) -> dict[str, Tensor]:
     return _named({k: v.float() if v.is_floating_point() else v for k, v in net.state_dict().items()})
 
 
-def _channel_with(weights: Weights) -> BeamDelayNetwork:
-    net = _channel_net()
-    _filled(net, weights)
-    return net
-
-
 def _channel_estimators(weights: Weights) -> dict[str, Estimator]:
-    return {**channel_peers(CHANNEL), "unfolded OAMP": ByDepth(_channel_with(weights))}
+    return {**channel_peers(CHANNEL), "unfolded OAMP": ByDepth(_filled(_channel_net(), weights))}
 
 
 def _drawn(problem: Problem, count: int) -> Callable[[], Tensor]:

@@ -1,6 +1,5 @@
 """What a page of a world is made of: programs, unknowns and facts, kept in `NAME.zip`; `made.py` makes it again."""
 
-import io
 import json
 import zipfile
 from collections.abc import Mapping
@@ -12,7 +11,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from fanfold.core.files import write_whole
-from fanfold.report.figure.built import BuiltProgram, add_file
+from fanfold.report.figure.built import BuiltProgram, zipped
 
 FOLDER = Path(__file__).parent
 PICTURED = ("photograph", "rf", "channel")  # the worlds whose estimates are pictures
@@ -60,13 +59,13 @@ def kept_world(name: str) -> WorldParts:
 
 def write_world(name: str, world: WorldParts, folder: Path = FOLDER) -> Path:
     """Keep what `make_world` gave."""
-    whole, ports = io.BytesIO(), {key: one[1:] for key, one in world.programs.items()}
+    ports = {key: one[1:] for key, one in world.programs.items()}
     tensors = {**world.weights, SIGNALS: world.signals}
-    with zipfile.ZipFile(whole, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
-        add_file(archive, FACTS, json.dumps({**world.facts, "programs": ports}).encode())
-        add_file(archive, WEIGHTS, save({k: t.contiguous() for k, t in tensors.items()}))
-        for key, one in world.programs.items():
-            add_file(archive, f"{key}.wasm", one.wasm)
-    write_whole(folder / f"{name}.zip", whole.getvalue())
+    files = {
+        FACTS: json.dumps({**world.facts, "programs": ports}).encode(),
+        WEIGHTS: save({k: t.contiguous() for k, t in tensors.items()}),
+    }
+    files |= {f"{key}.wasm": one.wasm for key, one in world.programs.items()}
+    write_whole(folder / f"{name}.zip", zipped(files))
     kept_world.cache_clear()
     return folder / f"{name}.zip"

@@ -1,7 +1,7 @@
 """Making a world again: train its estimators, write each as C, compile that to WebAssembly, measure it with torch."""
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,10 @@ from fanfold.deploy.codegen import CFiles, to_c
 from fanfold.observation import Estimate, Observation
 from fanfold.problems import Problem
 from fanfold.report.figure.built import compiled_program
-from fanfold.report.figure.worlds.described import WORLDS
+from fanfold.report.figure.worlds.described import WORLDS, Weights
 from fanfold.report.figure.worlds.kept import WorldParts
 from fanfold.report.figure.worlds.whole_curve import WholeCurve
 
-Weights = Mapping[str, Tensor]
 PRECISE = 3  # places of what is measured in dB
 SEED = 7  # of the noise that errors are measured with
 
