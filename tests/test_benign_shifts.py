@@ -18,6 +18,9 @@ def drawn(problem, n=CALLS, seed=1):
     return problem.sample(n, torch.Generator().manual_seed(seed))
 
 
+MEASURED = NoiseSplit(noise="measured")
+
+
 def error(x_hat, x):
     return (x_hat - x).square().sum().item()
 
@@ -27,7 +30,7 @@ def test_in_more_noise_than_was_claimed_the_guard_stays_with_the_network_where_i
     x, obs = drawn(ff.guard.Noisier(PROBLEM, factor))
     network, baseline = error(NET(obs).x, x), error(SAFE(obs).x, x)
     assert network < 0.8 * baseline
-    measured, claimed = guarded(NET, SAFE, PROBLEM), guarded(NET, SAFE, PROBLEM, judge=NoiseSplit(noise="claimed"))
+    measured, claimed = guarded(NET, SAFE, PROBLEM, judge=MEASURED), guarded(NET, SAFE, PROBLEM)
     assert error(measured(obs).x, x) <= 1.122 * network  # half a decibel
     assert error(claimed(obs).x, x) > 1.2 * network  # which follows y less, and seems to err
 
@@ -46,7 +49,7 @@ def test_networks_that_err_in_such_noise_cost_no_more_than_the_baseline(kind, fa
     }[kind]
     baseline = error(SAFE(obs).x, x)
     assert error(wrong(obs).x, x) > 1.5 * baseline
-    guard = guarded(NET, SAFE, PROBLEM)
+    guard = guarded(NET, SAFE, PROBLEM, judge=MEASURED)
     guard.estimator = wrong
     assert error(guard(obs).x, x) <= 1.05 * baseline
 
@@ -74,7 +77,7 @@ def test_noise_is_measured_of_measurements_of_several_axes_too(noise_var):
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(300, 4, 5, generator=generator)
     obs = Observation(x + 0.1**0.5 * torch.randn(x.shape, generator=generator), None, noise_var)
-    guard = guarded(lambda o: Estimate(o.y / 1.1), lambda o: Estimate(o.y / 2), (x, obs), reach=0.9)
+    guard = guarded(lambda o: Estimate(o.y / 1.1), lambda o: Estimate(o.y / 2), (x, obs), reach=0.9, judge=MEASURED)
     assert error(guard(obs).x, x) < 1.1 * error(obs.y / 1.1, x)
     assert guard(obs[0]).x.shape == (4, 5)
 
@@ -92,7 +95,7 @@ def test_where_the_network_follows_more_noise_beyond_the_claim_speaks_for_the_ba
 
 def test_an_alarm_over_a_harmless_shift_moves_no_weight_and_ends():
     watching = ff.guard.monitor(NET, PROBLEM, alarm=0.01, draws=1700)
-    guard = guarded(NET, SAFE, PROBLEM, monitor=watching, latch=True)
+    guard = guarded(NET, SAFE, PROBLEM, monitor=watching, latch=True, judge=MEASURED)
     noisier = ff.guard.Noisier(PROBLEM, 2.0)
     guard(drawn(noisier, 20)[1])
     assert (guard.alarmed, guard.condition, guard.calls.alarms) == (True, "monitoring", 1)
@@ -102,7 +105,7 @@ def test_an_alarm_over_a_harmless_shift_moves_no_weight_and_ends():
 
 
 def test_an_alarm_that_was_right_does_not_end_and_comes_again():
-    guard = guarded(NET, SAFE, PROBLEM)
+    guard = guarded(NET, SAFE, PROBLEM, judge=MEASURED)
     guard.estimator = lambda obs: Estimate(3 * NET(obs).x)
     guard(drawn(PROBLEM, 200)[1])
     assert (guard.raised, guard.condition, guard.calls.alarms) == (True, "fallback", 1)

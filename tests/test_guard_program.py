@@ -42,7 +42,8 @@ def sequence(problem) -> Observation:
 
 
 def guard_of(problem, **settings):
-    guard = guarded(NET, SAFE, problem, reach=0.99, samples=300, **settings)
+    judge = NoiseSplit(noise="measured")
+    guard = guarded(NET, SAFE, problem, **({"reach": 0.99, "samples": 300, "judge": judge} | settings))
     guard.estimator = Wrong()
     return guard
 

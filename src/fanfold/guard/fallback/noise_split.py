@@ -97,8 +97,8 @@ class NoiseSplit(Checked):
     Unbiased for `‖A (x_hat - x)‖²`, of estimates from the noisier copy, whatever the signal is, where A and the noise
     variance are right. A variance that is too small, as an error of A makes it, favours the estimator that follows the
     measurements more. With `noise="measured"` a guarded estimator takes away that favour, as far as the noise is what
-    the network leaves of the measurements, and no more than the baseline bears: see `Explained`. What A does not see,
-    this does not judge.
+    the network leaves of the measurements, and no more than the baseline bears: see `Explained`. That costs safety: a
+    network whose own errors look like noise is believed for longer. What A does not see, this does not judge.
 
     Raises:
         ValueError: If a number is out of its range.
@@ -115,7 +115,7 @@ class NoiseSplit(Checked):
 
     fraction: float = 0.5  # deviation of the added noise over that of the noise; less is a noisier judge
     seed: int = 0  # of the added noise
-    noise: Literal["measured", "claimed"] = "measured"  # what the noise is taken to be; at least what is claimed
+    noise: Literal["measured", "claimed"] = "claimed"  # what the noise is taken to be; at least what is claimed
     memory: float = 0.95  # of how both paths follow measurements, that is kept from call to call
 
     def __post_init__(self):
