@@ -10,7 +10,7 @@ import fanfold as ff
 from fanfold.deploy import compiled, lowered, time_backends
 from fanfold.deploy.cost import multiply_accumulates
 from fanfold.deploy.export import write_onnx
-from fanfold.guard import Hysteresis, guarded
+from fanfold.guard import Hysteresis, NoiseSplit, guarded
 from fanfold.guard.fallback.stepping import LENGTHS
 from fanfold.observation import Estimate, Observation
 
