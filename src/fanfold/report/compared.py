@@ -107,7 +107,8 @@ def place_of(truth: Tensor, errors: list[Tensor]) -> Crop | None:
         return None
     squares = torch.stack([e.clamp(max=1).square() for e in errors])  # as they are seen: one that diverged is white
     spread = squares.amax(0) - squares.amin(0) if len(squares) > 1 else squares[0]
-    sums = avg_pool2d(spread[None, None].double(), (height, width), stride=1)[0, 0]
+    columns = avg_pool2d(spread[None, None].double(), (height, 1), stride=1)
+    sums = avg_pool2d(columns, (1, width), stride=1)[0, 0]  # one axis after the other: a crop has many pixels
     row, column = divmod(int(sums.argmax()), sums.shape[1])
     return Crop(row, column, height, width)
 

@@ -270,7 +270,8 @@ def _record(content: bytes, text_size: int) -> Record:
     (x_dtype, x_shape), (y_dtype, y_shape) = facts["x"], facts["y"]
     x = np.frombuffer(content, x_dtype, math.prod(x_shape), text_size).reshape(x_shape)
     y = np.frombuffer(content, y_dtype, math.prod(y_shape), text_size + x.nbytes).reshape(y_shape)
-    indices, failed = facts["indices"], [Failed(*what, revived(x)) for *what, x in facts["failed"]]
+    failed = [Failed(index, kind, detail, revived(x)) for index, kind, detail, x in facts["failed"]]
+    indices = facts["indices"]
     if len(x) != len(indices) or len(y) != len(indices) or not all(isinstance(i, int) for i in indices):
         raise ValueError("a record has one row a draw")
     return Record(indices, x, y, failed)
