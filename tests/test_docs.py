@@ -93,7 +93,7 @@ def test_readme_pairs_command_runs(tmp_path, monkeypatch):
     A, x = generator.normal(size=(8, 16)) / 8**0.5, generator.normal(size=(200, 16))
     np.savez(tmp_path / "pairs.npz", x=x, y=x @ A.T, A=A)
     assert cli.run([*shlex.split(line)[1:], "--steps", "20"]) == 0
-    assert (tmp_path / "runs/pairs-listacp-1/weights.safetensors").is_file()
+    assert (tmp_path / "runs/pairs-oamp-1/weights.safetensors").is_file()
     (name,) = re.findall(r"`ff\.problems\.Pairs\(\"(.*?)\"\)`", README)
     assert ff.problems.Pairs(str(tmp_path / name)).sample(3, torch.Generator())[0].shape == (3, 16)
 
