@@ -311,7 +311,7 @@ def test_half_precision_is_refused():
 
 
 def test_a_run_in_double_precision_becomes_c_in_single(tmp_path, capsys):
-    double = CompressedSensing(n=20, m=10, dtype="float64")
+    double = ff.problems.CompressedSensing(n=20, m=10, dtype="float64")
     net = ff.unfold(OAMP(), double, 1, {"damping": "tied"})
     ff.save(net, tmp_path / "net", double)
     assert cli.run(["export", str(tmp_path / "net"), "--to", "c"]) == 0

@@ -19,7 +19,7 @@ from fanfold.core.data_files import understanding
 from fanfold.core.files import whole
 from fanfold.core.streams import Stream
 from fanfold.estimators.base import Layered, MeasuresNoise, Restrainable
-from fanfold.guard import Conformal, Monitor, UsualRange, conformal, draws_needed, monitor
+from fanfold.guard import Conformal, Interval, Monitor, UsualRange, conformal, draws_needed, monitor
 from fanfold.guard.answers import independent_draws
 from fanfold.guard.conformal import MOSTLY_ZERO
 from fanfold.guard.monitoring import COMBINED, bearable, check_level, keep_monitor, kept_monitor
@@ -109,10 +109,9 @@ def apply_to_file(
     if ability(net, Layered) is None and estimate.var is not None:
         files[_beside(out, "var")] = estimate.var
     if coverage is not None:
-        intervals = intervals_of(run, net, coverage, strength, joint=joint)
+        intervals, interval = intervals_around(run, net, obs, coverage, strength, joint=joint)
         if on_remark is not None and intervals.misses_signals:
             on_remark(f"{MOSTLY_ZERO.format(100 * (intervals.not_zero or 0))} Pass --joint for such a one.")
-        interval = intervals(obs)
         if interval.low is None or interval.high is None:
             files[_beside(out, "radius")] = interval.radius
         else:
@@ -161,7 +160,9 @@ def monitor_for(
     if kept is not None and kept.alarm <= borne:  # a run of few draws bears no smaller rate
         return replace(kept, alarm=borne)
     if on_note is not None:
-        on_note(f"calibrating p-values on {len(x)} draws, once for this run; --alarm 0 leaves them out")
+        least = draws_needed(alarm) + LEAST_LEARNING
+        rate = f" for a false-alarm rate of {borne:.2g}, as {alarm:g} takes {least}" if borne > alarm else ""
+        on_note(f"calibrating p-values on {len(x)} draws{rate}, once for this run; --alarm 0 leaves them out")
     if obs.noise_var is None:
         drawn = Observation.unchecked(drawn.y, drawn.A)
     usual = monitor(net, (x, drawn), borne)
@@ -169,8 +170,10 @@ def monitor_for(
     return usual
 
 
-def intervals_of(run: Run, net: nn.Module, coverage: float, strength: float, *, joint: bool) -> Conformal:
-    """The calibrated intervals of a run: as the run keeps them, else calibrated on held-out draws and kept.
+def intervals_around(
+    run: Run, net: nn.Module, obs: Observation, coverage: float, strength: float, *, joint: bool
+) -> tuple[Conformal, Interval]:
+    """The calibrated intervals of a run, as it keeps them, else calibrated on held-out draws and kept; and those here.
 
     Raises:
         ValueError: If those that are kept are damaged, or there are too few draws.
@@ -179,11 +182,12 @@ def intervals_of(run: Run, net: nn.Module, coverage: float, strength: float, *, 
     name = f"intervals-{kind}-{coverage:g}" + ("" if strength == 1 else f"-strength-{strength:g}")
     if (data := run.kept(name)) is not None:
         with understanding(run.file_of(name), "calibrated intervals", "remove it, and they are calibrated anew."):
-            return Conformal.from_dict(net, data)
+            intervals = Conformal.from_dict(net, data)
+            return intervals, intervals(obs)
     draws = draw(run.draws().held_out(), CALIBRATION_DRAWS, run.environment["seed"], Stream.VALIDATION, 1)
     intervals = conformal(net, draws, coverage, kind)
     run.keep(name, intervals.as_dict())
-    return intervals
+    return intervals, intervals(obs)
 
 
 def observed(values: Tensor, y: Path, net: nn.Module, outline: Outline, noise_var: float | None) -> Observation:
