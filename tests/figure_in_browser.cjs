@@ -1,11 +1,11 @@
 // Opens the figure from disk in Chromium with the network off, goes through it with the keyboard, and says what it saw.
-// node figure_in_browser.cjs PAGE REPORT WORLD BITS FOLDER, with playwright-core and axe-core in NODE_PATH; prints one JSON
-// object.
+// node figure_in_browser.cjs PAGE REPORT BITS FOLDER, with playwright-core and axe-core in NODE_PATH; prints one JSON object.
+// FOLDER holds the pages of the worlds, and takes pictures of them.
 
 const {readFileSync} = require('node:fs');
 const {chromium} = require('playwright-core');
 
-const [page, report, world, bits, folder] = process.argv.slice(2);
+const [page, report, bits, folder] = process.argv.slice(2);
 const axe = readFileSync(require.resolve('axe-core/axe.min.js'), 'utf8');
 const LOOKS = {
     light: {viewport: {width: 1200, height: 900}, colorScheme: 'light'},
@@ -39,7 +39,23 @@ class Visit {
         for (const key of keys) await this.tab.keyboard.press(key);
         await this.settled();
     }
+
+    async tick(key) {
+        await this.tab.locator(`[data-key="${key}"] input`).focus();
+        await this.tab.keyboard.press('Space');
+        await this.settled();
+    }
 }
+
+// What each page's guided path asks for, step by step, as it is done with the keyboard: a slider and keys, or a curve to tick.
+const times = (count, key) => Array(count).fill(key);
+const PATHS = {
+    text: [['layer', 'End'], ['strength', 'End'], 'AMP', ['strength', 'End'], ['mismatch', ...times(10, 'ArrowRight')]],
+    lista: [['strength', 'End'], ['layer', 'Home', ...times(3, 'ArrowRight')], 'OAMP', ['snr', ...times(5, 'ArrowLeft')]],
+    photograph: [['layer', 'End'], 'LMMSE', ['layer', 'End'], ['snr', ...times(12, 'ArrowLeft')]],
+    rf: [['layer', 'End'], 'OAMP', ['layer', 'End'], ['snr', ...times(10, 'ArrowLeft')]],
+    channel: ['least squares, linear', 'LMMSE, space ⊗ grid', ['layer', 'End'], ['snr', ...times(7, 'ArrowRight')]],
+};
 
 async function visit(browser, seen, look, more = {}, path = page) {
     const context = await browser.newContext({...LOOKS[look], offline: true, ...more});
@@ -56,14 +72,8 @@ async function visit(browser, seen, look, more = {}, path = page) {
     return visit;
 }
 
-async function guided(figure, seen) {
-    const tasks = [
-        () => figure.press('layer', 'End'),
-        () => figure.press('strength', 'End'),
-        async () => { await figure.tab.locator('[data-key="AMP"] input').focus(); await figure.tab.keyboard.press('Space'); await figure.settled(); },
-        () => figure.press('strength', 'End'),
-        () => figure.press('mismatch', ...Array(10).fill('ArrowRight')),
-    ];
+async function guided(figure, tasks) {
+    const path = [];
     for (const task of tasks) {
         const {step} = await figure.state();
         const ready = () => figure.part('next').getAttribute('aria-disabled');
@@ -72,11 +82,11 @@ async function guided(figure, seen) {
         const {step: still} = await figure.state();
         await figure.tab.locator('[data-part="choices"] input').first().focus();
         await figure.tab.keyboard.press('Space');
-        await task();
-        seen.path.push({step, still, before, after: await ready(), see: await figure.part('see').textContent()});
+        await (typeof task === 'string' ? figure.tick(task) : figure.press(...task));
+        path.push({step, still, before, after: await ready(), see: await figure.part('see').textContent()});
         await figure.press('next', 'Enter');
     }
-    seen.finished = await figure.part('finished').textContent();
+    return {path, finished: await figure.part('finished').textContent()};
 }
 
 async function slid(figure, seen) {
@@ -121,9 +131,17 @@ async function judged({tab}, name) {
     return {axe: violations, width: await tab.evaluate(() => document.documentElement.scrollWidth)};
 }
 
-async function pictured(browser, seen) { // a world whose estimates are pictures
+// Worlds, each through its path once; the looks of one of them, whose estimates are pictures.
+async function worlds(browser, seen) {
+    for (const [name, tasks] of Object.entries(PATHS).slice(1)) {
+        const figure = await visit(browser, seen, 'light', {bypassCSP: true}, `${folder}/${name}.html`);
+        const begun = await judged(figure, `${name}-path`);
+        seen.paths[name] = {...await guided(figure, tasks), axe: begun.axe};
+        await figure.tab.context().close();
+    }
     for (const look of Object.keys(LOOKS)) {
-        const figure = await visit(browser, seen, look, {bypassCSP: true}, world);
+        const figure = await visit(browser, seen, look, {bypassCSP: true}, `${folder}/rf.html`);
+        await figure.press('leave', 'Enter');
         seen.world[look] = await judged(figure, `world-${look}`);
         if (look !== 'light') continue;
         const shown = async () => ({
@@ -143,11 +161,11 @@ async function pictured(browser, seen) { // a world whose estimates are pictures
 }
 
 (async () => {
-    const seen = {console: [], requests: [], opened_ms: [], path: [], slid: {}, axe: {}, widths: {}, world: {}};
+    const seen = {console: [], requests: [], opened_ms: [], paths: {}, slid: {}, axe: {}, widths: {}, world: {}};
     const browser = await chromium.launch({executablePath: process.env.CHROMIUM, args: ['--no-sandbox']});
     try {
         const figure = await visit(browser, seen, 'light');
-        await guided(figure, seen);
+        seen.paths.text = await guided(figure, PATHS.text);
         seen.free = await figure.state();
         seen.words = await figure.part('said').textContent();
         await slid(figure, seen);
@@ -181,7 +199,7 @@ async function pictured(browser, seen) { // a world whose estimates are pictures
         await within.tab.emulateMedia({colorScheme: 'dark'});
         seen.scheme = await within.part('plot').evaluate(e => getComputedStyle(e).colorScheme);
         seen.several = await several(within.tab);
-        await pictured(browser, seen);
+        await worlds(browser, seen);
     } finally {
         await browser.close();
     }

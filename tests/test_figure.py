@@ -44,6 +44,7 @@ HERE = Path(__file__).parent
 EPS = float(np.finfo(np.float32).eps)
 SMALLEST = "100x34"
 MOST_BYTES = 400_000
+STEPS = {"text": 5, "lista": 4, "photograph": 4, "rf": 4, "channel": 4}  # of the guided paths
 
 
 def modules_in(folder: Path) -> None:
@@ -286,8 +287,8 @@ def seen(tmp_path_factory) -> dict:
     )
     torch.nn.init.constant_(run.deviations["step"], 0.2)
     report = write_page(folder / "report.html", "A run", "It ran.", live_sections(PROBLEMS["200x100"], run), {})
-    world = figure_page.figure(folder / "world.html", world="rf")
-    words = [HERE / "figure_in_browser.cjs", page, report, world, HERE / "figure_bits.mjs", folder]
+    worlds = [figure_page.figure(folder / f"{world}.html", world=world) for world in STEPS if world != "text"]
+    words = [HERE / "figure_in_browser.cjs", page, report, HERE / "figure_bits.mjs", folder]
     done = subprocess.run(
         ["node", *map(str, words)],
         env=os.environ | {"CHROMIUM": str(shutil.which("chromium"))},
@@ -298,7 +299,7 @@ def seen(tmp_path_factory) -> dict:
     said = json.loads(done.stdout)
     times = [round(ms) for ms in said["latencies"]]
     print(f"opened in {said['opened_ms']} ms, slider to curves in {times} ms; pictures: {folder}")
-    return said | {"pages": [page, report, world], "folder": folder}
+    return said | {"pages": [page, report, *worlds], "folder": folder}
 
 
 def test_it_opens_from_disk_without_a_request_or_an_error(seen):
@@ -330,13 +331,43 @@ def test_a_step_speaks_of_curves_that_are_not_shown_and_of_a_limit_that_is_not_k
     assert re.match(r"ISTA has −?[\d.]+ dB: .* is not known\.$", seen["astray"])
 
 
-def test_the_guided_path_can_be_walked_with_the_keyboard(seen):
-    assert [step["step"] for step in seen["path"]] == [0, 1, 2, 3, 4]
-    assert [step["still"] for step in seen["path"]] == [0, 1, 2, 3, 4]  # no way on before guess and slider
-    assert {(step["before"], step["after"]) for step in seen["path"]} == {("true", "false")}
-    assert all(" dB" in step["see"] for step in seen["path"])
-    assert seen["finished"].startswith("That was the path")
+@pytest.mark.parametrize("world", STEPS)
+def test_the_guided_path_can_be_walked_with_the_keyboard(seen, world):
+    path, steps = seen["paths"][world]["path"], [*range(STEPS[world])]
+    assert [step["step"] for step in path] == steps
+    assert [step["still"] for step in path] == steps  # no way on before guess and slider
+    assert {(step["before"], step["after"]) for step in path} == {("true", "false")}
+    for step in path:
+        assert " dB" in step["see"]
+        assert not re.search("undefined|NaN|not known|diverged", step["see"])
+    assert seen["paths"][world]["finished"].startswith("That was the path")
     assert seen["free"]["step"] == -1
+    assert seen["paths"][world].get("axe", []) == []
+
+
+def test_what_a_path_says_of_a_world_is_what_is_computed_there(seen):
+    """The steps speak of who is ahead, in words that were written of these numbers."""
+
+    def levels(world, step):
+        said = re.findall(r"(−?[\d.]+) dB", seen["paths"][world]["path"][step]["see"])
+        return [float(level.replace("−", "-")) for level in said]
+
+    numbers, matrices, limit = levels("lista", 0)
+    assert limit < matrices < numbers < limit + 10
+    assert levels("lista", 1)[0] == pytest.approx(0, abs=0.5)
+    noisy, few, amp = levels("lista", 3)
+    assert few == pytest.approx(noisy, abs=0.5)
+    assert amp < noisy
+    lmmse, fista, net, first = levels("photograph", 3)
+    assert lmmse < first < fista < net
+    oamp, limit = levels("rf", 1)
+    assert limit + 5 < oamp < limit + 10
+    before, after, net, limit = levels("rf", 3)
+    assert limit < net < before < after
+    third, fourth, last, space = levels("channel", 2)
+    assert last < fourth < space < third
+    space, net, lines = levels("channel", 3)
+    assert space < net < lines
 
 
 def test_curves_end_where_torch_ends(seen):

@@ -1,11 +1,12 @@
 // <fanfold-figure>: exported programs, run anew whenever a slider moves, beside the limit that no estimator passes.
 
 import {AT_ONCE, Curve, Engine, LATER} from 'fanfold/engine';
-import {dB, HOME, STEPS} from 'fanfold/path';
+import {STEPS} from 'fanfold/path';
 import {colour, isDark, LOOKS, Plot} from 'fanfold/plot';
 import {pictures, picturesInWords} from 'fanfold/pictures';
 import {inWords, spikes} from 'fanfold/spikes';
 import {template} from 'fanfold/template';
+import {dB, HOME} from 'fanfold/words';
 
 const KEPT = 100; // of the latest latencies
 const nearest = (values, value) => values.reduce((best, v, i) => (Math.abs(v - value) < Math.abs(values[best] - value) ? i : best), 0);
@@ -68,16 +69,17 @@ class FanfoldFigure extends HTMLElement {
         this.plot = new Plot(this.part_('plot'), manifest.layers, layer => this.set({layer}));
         this.#listen();
         this.#list();
-        this.#go(this.getAttribute('mode') === 'free' || manifest.view ? -1 : 0);
+        const first = Number(this.getAttribute('step') ?? 1) - 1;
+        this.#go(this.getAttribute('mode') === 'free' ? -1 : first in STEPS ? first : 0);
         this.dispatchEvent(new Event('ready'));
     }
 
     // What tests and pages may look at.
     get state() {
         const db = Object.fromEntries(Object.entries(this.curves).map(([key, {curve}]) => [key, curve.db]));
-        const {settings, shown, pick, redraws, latencies, step, limit} = this;
+        const {settings, shown, pick, scene, redraws, latencies, step, limit} = this;
         const settled = !this.waiting && Object.values(this.curves).every(({curve}) => curve.settled);
-        return {settings, shown, pick, redraws, latencies, step, limit, db, settled, layers: this.engine.layers, preset: this.preset.key};
+        return {settings, shown, pick, scene, redraws, latencies, step, limit, db, settled, layers: this.engine.layers, preset: this.preset.key};
     }
 
     set(changes, began = performance.now()) {
@@ -127,7 +129,6 @@ class FanfoldFigure extends HTMLElement {
         const {view, sliders, note, count} = this.manifest;
         for (const name of Object.keys(this.scales)) if (sliders && !sliders.includes(name)) this.part_(`${name}-control`).classList.add('hidden');
         if (note) this.part_('note').textContent = note;
-        this.part_('guide').classList.toggle('hidden', Boolean(view));
         this.part_('preset-control').classList.toggle('hidden', this.engine.presets.length < 2);
         this.part_('spiked').classList.toggle('hidden', Boolean(view));
         this.part_('pictured').classList.toggle('hidden', !view);

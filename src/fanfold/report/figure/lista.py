@@ -173,4 +173,4 @@ def pack_lista() -> Packed:
         "deviations": {"threshold": kept.threshold}, "matrices": matrices,
     })  # fmt: skip
     preset["nmse_db"] = {**preset["nmse_db"], KEY: kept.nmse_db}
-    return packed(manifest, blocks)
+    return packed(manifest, blocks)._replace(path="paths/lista.js")

@@ -29,6 +29,7 @@ class Packed(NamedTuple):
     Attributes:
         manifest: Problems, estimators, ports, and where each block lies in the payload.
         payload: The blocks, deflated, in base64.
+        path: The file of the guided path, in the folder of the figure.
 
     Example:
         >>> from fanfold.report.figure.manifest import pack
@@ -38,6 +39,7 @@ class Packed(NamedTuple):
 
     manifest: dict[str, Any]
     payload: str
+    path: str = "path.js"
 
     @property
     def manifest_text(self) -> str:

@@ -15,7 +15,7 @@ from fanfold.report.figure.world_manifest import pack_world
 from fanfold.report.figure.worlds import PICTURED, kept_world
 
 FOLDER = Path(__file__).parent
-MODULES = ("draws", "engine", "plot", "spikes", "pictures", "path", "template", "element")
+MODULES = ("draws", "engine", "plot", "spikes", "pictures", "words", "template", "element")
 POLICY = (  # what a browser may load: nothing but what is in the page
     "default-src 'none'; script-src 'unsafe-inline' 'wasm-unsafe-eval' data:; style-src 'unsafe-inline'; img-src data:"
 )
@@ -59,8 +59,8 @@ def figure(path: str | Path = "figure.html", names: Sequence[str] | None = None,
         ...     page.stat().st_size < 400_000
         True
     """
-    packed, title, lead = _of_world(world, names)
-    title, lead = html.escape(title), html.escape(lead)
+    packed = packed_world(world, names)
+    title, lead = (html.escape(words) for words in _words_of(world))
     text = (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
         f'<meta http-equiv="Content-Security-Policy" content="{html.escape(POLICY)}">'
@@ -73,8 +73,16 @@ def figure(path: str | Path = "figure.html", names: Sequence[str] | None = None,
     return Path(path)
 
 
-def _of_world(world: str, names: Sequence[str] | None) -> tuple[Packed, str, str]:
-    """What a page of a world embeds, its title and its first sentences."""
+def packed_world(world: str, names: Sequence[str] | None = None) -> Packed:
+    """What a page embeds of a world, for `figure_head`.
+
+    Args:
+        world: As for `figure`.
+        names: Likewise.
+
+    Raises:
+        ValueError: If there is no such problem or world.
+    """
     if world not in WORLDS:
         raise ValueError(
             f"the figure has no world {world!r}; choose of {', '.join(WORLDS)}.{did_you_mean(world, WORLDS)}"
@@ -82,23 +90,30 @@ def _of_world(world: str, names: Sequence[str] | None) -> tuple[Packed, str, str
     if names is not None and world != "text":
         raise ValueError(f"the world {world} has no sizes to choose; leave names out.")
     if world == "text":
-        return pack(tuple(PROBLEMS) if names is None else names), TITLE, LEAD
-    if world == "lista":
-        return pack_lista(), TITLE, LISTA_LEAD
-    facts = kept_world(world).facts
-    return pack_world(world), facts["title"], facts["lead"]
+        return pack(tuple(PROBLEMS) if names is None else names)
+    return pack_lista() if world == "lista" else pack_world(world)
+
+
+def _words_of(world: str) -> tuple[str, str]:
+    """The title of a world's page and its first sentences."""
+    if world in PICTURED:
+        facts = kept_world(world).facts
+        return facts["title"], facts["lead"]
+    return TITLE, LISTA_LEAD if world == "lista" else LEAD
 
 
 def figure_head(packed: Packed) -> str:
     """What a page needs in its head so that `<fanfold-figure></fanfold-figure>` works in its body.
 
     Modules are data in an import map, since a page from disk may fetch no file. A page has one such head and any number
-    of figures; `mode="free"` leaves the guided path out at first, and `look="light"` suits a page that is always light.
+    of figures; `step="3"` begins the guided path there, `mode="free"` leaves it out at first, and `look="light"` suits a
+    page that is always light.
 
     Args:
-        packed: What `manifest.pack` gave.
+        packed: What `pack`, `pack_lista` or `pack_world` gave.
     """
     sources = {name: (FOLDER / f"{name}.js").read_text() for name in MODULES}
+    sources["path"] = (FOLDER / packed.path).read_text()
     sources["host"] = f"{host_functions()}\nexport {{env}};\n"
     entries = ",".join(f'"fanfold/{name}":"{_uri(source)}"' for name, source in sources.items())
     style = (FOLDER / "uPlot.min.css").read_text() + (FOLDER / "figure.css").read_text()

@@ -1,10 +1,8 @@
 // The guided path: five steps, each a guess, a slider, and what is to be seen.
 
-const at = (state, name, layer = state.layers) => state.db[name][layer - 1];
-export const dB = value => (value === null ? 'not known' : Number.isFinite(value) ? `${value.toFixed(1)} dB`.replace('-', '−') : 'diverged');
-const ladder = ['ISTA', 'unfolded ISTA'];
+import {at, dB, HOME} from 'fanfold/words';
 
-export const HOME = {snr: 20, sparsity: 0.1, lam: 1, strength: 1, mismatch: 0, layer: 16};
+const ladder = ['ISTA', 'unfolded ISTA'];
 
 export const STEPS = [
     {

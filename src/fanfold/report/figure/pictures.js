@@ -1,6 +1,6 @@
 // What an estimate looks like where unknowns are pictures, or blocks of one: the truth, the estimate, and the error.
 
-import {dB} from 'fanfold/path';
+import {dB} from 'fanfold/words';
 
 export const BRIGHTER = 4; // times, is the error drawn
 // Rises in lightness alone, so that it reads in grey and to the colour-blind: black, violet, orange, near white.

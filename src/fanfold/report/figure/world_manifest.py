@@ -55,4 +55,4 @@ def pack_world(name: str) -> Packed:
         "count": count,
         "presets": [preset],
     }
-    return packed(manifest, blocks)
+    return packed(manifest, blocks)._replace(path=f"paths/{name}.js")
