@@ -13,11 +13,10 @@ from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.util.docutils import SphinxDirective
 
 import fanfold as ff
-from fanfold.report.figure.manifest import pack
-from fanfold.report.figure.page import figure_head
+from fanfold.report.figure.page import figure_head, packed_world
 
 HERE = Path(__file__).parent
-LIVE = "<fanfold-figure"
+LIVE = re.compile(r"<fanfold-figure(?: world=\"(\w+)\")?")
 
 project = "fanfold"
 author = "the fanfold authors"
@@ -214,9 +213,9 @@ def first_page_anew(*about: Any) -> list[str]:
 
 
 def add_figure(app: Any, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
-    """Give a page that holds the live figure what the figure needs."""
-    if LIVE in context.get("body", ""):
-        context["metatags"] += figure_head(pack())
+    """Give a page that holds the live figure what the figure needs, of the one world that it shows."""
+    if live := LIVE.search(context.get("body", "")):
+        context["metatags"] += figure_head(packed_world(live[1] or "text"))
 
 
 def setup(app: Any) -> dict[str, Any]:

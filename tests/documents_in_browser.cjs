@@ -1,16 +1,21 @@
-// Opens built documents from disk in Chromium with the network off: searches, runs the live figure, looks at a phone's width.
-// node documents_in_browser.cjs FOLDER, with playwright-core in NODE_PATH; prints one JSON object.
+// Opens built documents from disk in Chromium with the network off: searches, runs the live figures, asks axe, looks at a
+// phone's width. node documents_in_browser.cjs FOLDER [PICTURES], with playwright-core and axe-core in NODE_PATH; prints one
+// JSON object.
 
+const {readFileSync} = require('node:fs');
 const {pathToFileURL} = require('node:url');
 const {chromium} = require('playwright-core');
 
-const [folder] = process.argv.slice(2);
+const [folder, pictures] = process.argv.slice(2);
+const axe = readFileSync(require.resolve('axe-core/axe.min.js'), 'utf8');
 const address = page => `${pathToFileURL(folder)}/${page}`;
 const WAIT = {timeout: 120000};
+const LIVE = ['unfolding', 'lista', 'photographs', 'rf-imaging', 'channels', 'limits', 'shifts'];
+const JUDGED = ['start.html', 'unfolding.html', 'api/problems.html', 'search.html?q=conformal'];
 
 (async () => {
     const browser = await chromium.launch({executablePath: process.env.CHROMIUM, args: ['--no-sandbox']});
-    const asked = [], errors = [], wide = [];
+    const asked = [], errors = [], wide = [], figures = {}, violations = [];
     const opened = async (look, page) => {
         const context = await browser.newContext({offline: true, ...look});
         const tab = await context.newPage();
@@ -20,6 +25,13 @@ const WAIT = {timeout: 120000};
         await tab.goto(address(page));
         return tab;
     };
+    const settled = tab => tab.waitForFunction(() => document.querySelector('fanfold-figure').state?.settled, null, WAIT);
+    const pictured = (tab, name) => pictures && tab.screenshot({path: `${pictures}/${name.replace(/\W/g, '-')}.png`, fullPage: true});
+    const judged = async (tab, name) => {
+        await tab.evaluate(axe);
+        const found = await tab.evaluate(async () => (await globalThis.axe.run()).violations.map(v => `${v.id}: ${v.nodes.map(n => n.html.slice(0, 200)).join(' | ')}`));
+        violations.push(...found.map(violation => `${name}: ${violation}`));
+    };
 
     const start = await opened({}, 'index.html');
     await start.fill('input[name="q"]', 'conformal');
@@ -27,8 +39,26 @@ const WAIT = {timeout: 120000};
     await start.waitForSelector('ul.search li a', WAIT);
     const hits = await start.$$eval('ul.search li a', links => links.map(link => link.getAttribute('href')));
 
+    for (const name of LIVE) {
+        const tab = await opened({}, `${name}.html`);
+        await settled(tab);
+        figures[name] = await tab.evaluate(() => { const {preset, step, db} = document.querySelector('fanfold-figure').state; return {preset, step, curves: Object.keys(db)}; });
+        await pictured(tab, name);
+        await tab.context().close();
+    }
+    for (const colorScheme of ['light', 'dark']) {
+        for (const page of JUDGED) {
+            const tab = await opened({colorScheme}, page);
+            if (page.startsWith('unfolding')) await settled(tab);
+            if (page.startsWith('search')) await tab.waitForSelector('ul.search li a', WAIT);
+            await judged(tab, `${page}, ${colorScheme}`);
+            await pictured(tab, `${page} ${colorScheme}`);
+            await tab.context().close();
+        }
+    }
+
     const live = await opened({}, 'unfolding.html');
-    await live.waitForFunction(() => document.querySelector('fanfold-figure').state?.settled, null, WAIT);
+    await settled(live);
     await live.evaluate(() => document.querySelector('fanfold-figure').part_('leave').click()); // the guided path shows one
     await live.waitForFunction(() => {
         const {db, settled} = document.querySelector('fanfold-figure').state;
@@ -36,13 +66,15 @@ const WAIT = {timeout: 120000};
     }, null, WAIT);
     const curves = await live.evaluate(() => Object.keys(document.querySelector('fanfold-figure').state.db).length);
 
-    for (const page of ['index.html', 'start.html', 'which.html', 'how-to.html', 'unfolding.html', 'results.html', 'api/problems.html']) {
+    for (const page of ['index.html', 'start.html', 'which.html', 'how-to.html', 'results.html', 'api/problems.html', ...LIVE.map(name => `${name}.html`)]) {
         const tab = await opened({viewport: {width: 390, height: 844}}, page);
         const beyond = await tab.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
         if (beyond > 0) wide.push(`${page}: ${beyond} pixels`);
+        await pictured(tab, `${page} phone`);
+        await tab.context().close();
     }
     await browser.close();
-    console.log(JSON.stringify({asked, errors, hits, curves, wide}));
+    console.log(JSON.stringify({asked, errors, hits, curves, wide, figures, violations}));
 })().catch(error => {
     console.error(error);
     process.exit(1);

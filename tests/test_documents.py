@@ -23,12 +23,16 @@ from machines import need_browser
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
-PAGES = ("start", "how-to", "unfolding", "rf-imaging", "limits", "uncertainty", "shifts")  # whose blocks run below
+PAGES = ("start", "how-to", "unfolding", "photographs", "rf-imaging", "limits", "uncertainty", "shifts")  # whose blocks run below
 SHORTER = {  # flags for what takes long and shows nothing here, by the first words of a line
     "fanfold train": "--steps 30",
     "fanfold evaluate": "--samples 20",
 }
 MOST = {"steps": 20, "samples": 20, "calls": 50}  # likewise in Python; decibels are held by the examples
+FIGURES = {  # that compute in a page: what is chosen at first, and where their guided path begins
+    "unfolding": ("200x100", 1), "lista": ("200x100", 1), "photographs": ("photograph", 1), "rf-imaging": ("rf", 1),
+    "channels": ("channel", 1), "limits": ("200x100", 4), "shifts": ("200x100", 5),
+}  # fmt: skip
 needs_sphinx = pytest.mark.skipif(
     any(find_spec(name) is None for name in documents.NEEDED), reason="needs the extra docs"
 )
@@ -172,7 +176,7 @@ def test_the_reference_has_equations_shapes_errors_and_examples(site):
 
 @needs_sphinx
 def test_pages_search_and_compute_from_disk_with_the_network_off(site):
-    need_browser("playwright-core")
+    need_browser("playwright-core", "axe-core")
     script = ROOT / "tests/documents_in_browser.cjs"
     environment = os.environ | {"CHROMIUM": str(shutil.which("chromium"))}
     done = subprocess.run(["node", script, site], capture_output=True, text=True, env=environment)
@@ -182,4 +186,6 @@ def test_pages_search_and_compute_from_disk_with_the_network_off(site):
     assert seen["errors"] == []
     assert any("api/guard.html" in link for link in seen["hits"])
     assert seen["curves"] >= 5
+    assert seen["violations"] == []
+    assert {page: (figure["preset"], figure["step"] + 1) for page, figure in seen["figures"].items()} == FIGURES
     assert seen["wide"] == []  # pages that a phone would have to scroll sideways

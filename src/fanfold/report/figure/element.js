@@ -69,8 +69,7 @@ class FanfoldFigure extends HTMLElement {
         this.plot = new Plot(this.part_('plot'), manifest.layers, layer => this.set({layer}));
         this.#listen();
         this.#list();
-        const first = Number(this.getAttribute('step') ?? 1) - 1;
-        this.#go(this.getAttribute('mode') === 'free' ? -1 : first in STEPS ? first : 0);
+        this.#go(this.getAttribute('mode') === 'free' ? -1 : Math.min(STEPS.length, this.getAttribute('step') ?? 1) - 1);
         this.dispatchEvent(new Event('ready'));
     }
 
@@ -150,6 +149,7 @@ class FanfoldFigure extends HTMLElement {
             label.dataset.key = key;
             label.querySelector('input')?.addEventListener('change', ({target}) => {
                 this.shown = this.preset.estimators.map(e => e.key).filter(k => (k === key ? target.checked : this.shown.includes(k)));
+                if (target.checked && this.step >= 0) this.pick = key; // what a step asks for, not before
                 this.set({});
             });
             return label;
@@ -192,7 +192,7 @@ class FanfoldFigure extends HTMLElement {
         const {settings, preset, limit, shown} = this, {layer} = settings;
         const dark = isDark(this.part_('plot'));
         const shownCurves = Object.fromEntries(shown.map(key => [key, this.curves[key].curve.db]));
-        this.plot.show(shownCurves, limit, layer, Math.min(-30, -settings.snr - 10, limit - 4));
+        this.plot.show(shownCurves, limit, layer, this.manifest.view && limit === null ? -30 : Math.min(-30, -settings.snr - 10, limit - 4));
         const look = this.#look(layer);
         for (const label of this.part_('curves').querySelectorAll('.curve')) {
             const {key} = label.dataset;

@@ -9,8 +9,8 @@ export const STEPS = [
         title: 'Lines between pilots',
         ask: 'A pilot is a noisy look at the channel. Draw lines between them over frequency, and nothing else. At an SNR of 10 dB, what '
             + 'is the error?',
-        choices: ['About −3 dB', 'About −11 dB, that of a pilot', 'About −20 dB'],
-        set: {}, shown: [GRID], pick: LINES,
+        choices: ['About −3 dB', 'About −11 dB', 'About −20 dB'],
+        set: {}, shown: [GRID], pick: GRID,
         task: 'Tick least squares, linear, in the list of curves.',
         done: ({shown}) => shown.includes(LINES),
         see: state => `${dB(at(state, LINES))}: lines let the noise of the pilots through. LMMSE, which knows how subcarriers go `
@@ -20,7 +20,7 @@ export const STEPS = [
         title: 'The antennas know of each other',
         ask: 'The second filter knows the covariance of the 32 antennas too. What is that worth, with as many pilots?',
         choices: ['Nothing', 'About 2.5 dB', 'About 10 dB'],
-        set: {}, shown: [LINES, GRID], pick: SPACE,
+        set: {}, shown: [LINES, GRID], pick: GRID,
         task: 'Tick LMMSE, space ⊗ grid.',
         done: ({shown}) => shown.includes(SPACE),
         see: state => `From ${dB(at(state, GRID))} to ${dB(at(state, SPACE))}. In a street waves come from few directions; an average over all `

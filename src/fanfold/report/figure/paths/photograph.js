@@ -20,7 +20,7 @@ export const STEPS = [
         title: 'A filter that has seen photographs',
         ask: 'LMMSE is one matrix, made from the covariance of blocks of two other photographs. Is that more than sparsity?',
         choices: ['Less', 'About the same', 'More'],
-        set: {}, shown: ['FISTA'], pick: 'LMMSE',
+        set: {}, shown: ['FISTA'], pick: 'FISTA',
         task: 'Tick LMMSE in the list of curves.',
         done: ({shown}) => shown.includes('LMMSE'),
         see: state => `The filter has ${dB(at(state, 'LMMSE'))}, FISTA ${dB(at(state, 'FISTA'))}. It has no layers: its curve is `

@@ -19,7 +19,7 @@ export const STEPS = [
         title: 'Told everything',
         ask: 'OAMP is told the prior and the noise. State evolution says where it should end: at the dashed limit. Does it?',
         choices: ['Yes', 'It stops short of it', 'It diverges'],
-        set: {}, shown: ['FISTA'], pick: 'OAMP',
+        set: {}, shown: ['FISTA'], pick: 'FISTA',
         task: 'Tick OAMP in the list of curves.',
         done: ({shown}) => shown.includes('OAMP'),
         see: state => `OAMP has ${dB(at(state, 'OAMP'))}, the limit is ${dB(state.limit)}. The theory is of matrices without `
