@@ -45,6 +45,7 @@ html_theme = "furo"
 html_title = "fanfold"
 html_static_path = ["_static"]
 html_css_files = ["fanfold.css"]
+html_js_files = [("fanfold.js", {"defer": "defer"})]
 html_math_renderer = "mathml"
 html_copy_source = False
 html_show_sourcelink = False
@@ -218,6 +219,31 @@ def add_figure(app: Any, page: str, template: str, context: dict[str, Any], doct
         context["metatags"] += figure_head(packed_world(live[1] or "text"))
 
 
+# Pages as they are written, which say to those who hear them what others see
+
+MENDED: tuple[tuple[str, Any], ...] = (  # patterns, none of which is left when it is replaced, and what stands there then
+    (r'<p class="caption" role="heading">', '<p class="caption" role="heading" aria-level="2">'),
+    (r'<th class="head[^"]*"><p></p></th>', "<td></td>"),  # the corner of a table heads nothing
+    (r'<aside class="sidebar-drawer', '<aside aria-label="All pages" class="sidebar-drawer'),
+    (r'<aside class="toc-drawer', '<aside aria-label="This page" class="toc-drawer'),
+    (r'(</noscript>\s*)<div id="search-results">', r'\1<h1>Search</h1>\n<div id="search-results">'),
+    (
+        r'<dl>\n((?:<dd><em class="sig-param">.*</dd>\n)+)</dl>',  # a signature in lines, which defines nothing
+        lambda lines: lines[1].replace("<dd>", '<span class="sig-line">').replace("</dd>", "</span>"),
+    ),
+)
+
+
+def mend_pages(app: Any, failure: Exception | None) -> None:
+    """Mend what Sphinx and the theme leave out for screen readers, in the pages that were written."""
+    for page in [] if failure else Path(app.outdir).rglob("*.html"):
+        text = mended = page.read_text()
+        for pattern, replacement in MENDED:
+            mended = re.sub(pattern, replacement, mended)
+        if mended != text:
+            page.write_text(mended)
+
+
 def setup(app: Any) -> dict[str, Any]:
     """What Sphinx calls."""
     app.add_directive("room", Room)
@@ -226,4 +252,5 @@ def setup(app: Any) -> dict[str, Any]:
     app.connect("source-read", list_the_rest)
     app.connect("env-get-outdated", first_page_anew)
     app.connect("html-page-context", add_figure)
+    app.connect("build-finished", mend_pages)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

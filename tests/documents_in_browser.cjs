@@ -29,7 +29,7 @@ const JUDGED = ['start.html', 'unfolding.html', 'api/problems.html', 'search.htm
     const pictured = (tab, name) => pictures && tab.screenshot({path: `${pictures}/${name.replace(/\W/g, '-')}.png`, fullPage: true});
     const judged = async (tab, name) => {
         await tab.evaluate(axe);
-        const found = await tab.evaluate(async () => (await globalThis.axe.run()).violations.map(v => `${v.id}: ${v.nodes.map(n => n.html.slice(0, 200)).join(' | ')}`));
+        const found = await tab.evaluate(async () => (await globalThis.axe.run({preload: false})).violations.map(v => `${v.id}: ${v.nodes.map(n => n.html.slice(0, 200)).join(' | ')}`));
         violations.push(...found.map(violation => `${name}: ${violation}`));
     };
 
@@ -59,6 +59,12 @@ const JUDGED = ['start.html', 'unfolding.html', 'api/problems.html', 'search.htm
 
     const live = await opened({}, 'unfolding.html');
     await settled(live);
+    const shade = () => live.evaluate(() => getComputedStyle(document.querySelector('fanfold-figure').part_('plot')).colorScheme);
+    const shades = [];
+    for (const theme of ['light', 'dark', 'auto']) {
+        await live.evaluate(theme => { document.body.dataset.theme = theme; }, theme);
+        shades.push(await shade());
+    }
     await live.evaluate(() => document.querySelector('fanfold-figure').part_('leave').click()); // the guided path shows one
     await live.waitForFunction(() => {
         const {db, settled} = document.querySelector('fanfold-figure').state;
@@ -74,7 +80,7 @@ const JUDGED = ['start.html', 'unfolding.html', 'api/problems.html', 'search.htm
         await tab.context().close();
     }
     await browser.close();
-    console.log(JSON.stringify({asked, errors, hits, curves, wide, figures, violations}));
+    console.log(JSON.stringify({asked, errors, hits, curves, wide, figures, shades, violations}));
 })().catch(error => {
     console.error(error);
     process.exit(1);

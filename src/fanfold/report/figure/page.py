@@ -106,8 +106,8 @@ def figure_head(packed: Packed) -> str:
     """What a page needs in its head so that `<fanfold-figure></fanfold-figure>` works in its body.
 
     Modules are data in an import map, since a page from disk may fetch no file. A page has one such head and any number
-    of figures; `step="3"` begins the guided path there, `mode="free"` leaves it out at first, and `look="light"` suits a
-    page that is always light.
+    of figures; `step="3"` begins the guided path there, `mode="free"` leaves it out at first, and `look="light"` or
+    `look="dark"` suits a page that is always so.
 
     Args:
         packed: What `pack`, `pack_lista` or `pack_world` gave.
