@@ -39,12 +39,21 @@ const JUDGED = ['start.html', 'unfolding.html', 'api/problems.html', 'search.htm
     await start.waitForSelector('ul.search li a', WAIT);
     const hits = await start.$$eval('ul.search li a', links => links.map(link => link.getAttribute('href')));
 
+    const narrow = async (tab, page) => { // as on a phone
+        await tab.setViewportSize({width: 390, height: 844});
+        const beyond = await tab.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
+        if (beyond > 0) wide.push(`${page}: ${beyond} pixels`);
+        await pictured(tab, `${page} phone`);
+    };
+    let live; // the first page with a figure
     for (const name of LIVE) {
         const tab = await opened({}, `${name}.html`);
         await settled(tab);
         figures[name] = await tab.evaluate(() => { const {preset, step, db} = document.querySelector('fanfold-figure').state; return {preset, step, curves: Object.keys(db)}; });
         await pictured(tab, name);
-        await tab.context().close();
+        if (live) await narrow(tab, `${name}.html`);
+        if (live) await tab.context().close();
+        live ??= tab;
     }
     for (const colorScheme of ['light', 'dark']) {
         for (const page of JUDGED) {
@@ -57,8 +66,6 @@ const JUDGED = ['start.html', 'unfolding.html', 'api/problems.html', 'search.htm
         }
     }
 
-    const live = await opened({}, 'unfolding.html');
-    await settled(live);
     const shade = () => live.evaluate(() => getComputedStyle(document.querySelector('fanfold-figure').part_('plot')).colorScheme);
     const shades = [];
     for (const theme of ['light', 'dark', 'auto']) {
@@ -72,13 +79,12 @@ const JUDGED = ['start.html', 'unfolding.html', 'api/problems.html', 'search.htm
     }, null, WAIT);
     const curves = await live.evaluate(() => Object.keys(document.querySelector('fanfold-figure').state.db).length);
 
-    for (const page of ['index.html', 'start.html', 'which.html', 'how-to.html', 'results.html', 'api/problems.html', ...LIVE.map(name => `${name}.html`)]) {
-        const tab = await opened({viewport: {width: 390, height: 844}}, page);
-        const beyond = await tab.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
-        if (beyond > 0) wide.push(`${page}: ${beyond} pixels`);
-        await pictured(tab, `${page} phone`);
+    for (const page of ['index.html', 'start.html', 'which.html', 'how-to.html', 'results.html', 'api/problems.html']) {
+        const tab = await opened({}, page);
+        await narrow(tab, page);
         await tab.context().close();
     }
+    await narrow(live, 'unfolding.html');
     await browser.close();
     console.log(JSON.stringify({asked, errors, hits, curves, wide, figures, shades, violations}));
 })().catch(error => {
