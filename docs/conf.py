@@ -221,7 +221,8 @@ def add_figure(app: Any, page: str, template: str, context: dict[str, Any], doct
 
 # Pages as they are written, which say to those who hear them what others see
 
-MENDED: tuple[tuple[str, Any], ...] = (  # patterns, none of which is left when it is replaced, and what stands there then
+# patterns, none of which is left when it is replaced, and what stands there then
+MENDED: tuple[tuple[str, Any], ...] = (
     (r'<p class="caption" role="heading">', '<p class="caption" role="heading" aria-level="2">'),
     (r'<th class="head[^"]*"><p></p></th>', "<td></td>"),  # the corner of a table heads nothing
     (r'<aside class="sidebar-drawer', '<aside aria-label="All pages" class="sidebar-drawer'),

@@ -23,7 +23,8 @@ from machines import need_browser
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
-PAGES = ("start", "how-to", "unfolding", "photographs", "rf-imaging", "limits", "uncertainty", "shifts")  # whose blocks run below
+# pages whose blocks run below
+PAGES = ("start", "how-to", "unfolding", "photographs", "rf-imaging", "limits", "uncertainty", "shifts")
 SHORTER = {  # flags for what takes long and shows nothing here, by the first words of a line
     "fanfold train": "--steps 30",
     "fanfold evaluate": "--samples 20",

@@ -102,13 +102,43 @@ def test_values_that_were_learned_are_those_of_the_network():
         net.deviations["step"][1] = np.log(2.0)
         net.deviations["threshold"][0, 5] = np.log(3.0)
     (section,) = learned_sections(net)
-    rows = {(row["quantity"], row["layer"]): row for row in section.details or section.table}
+    rows = {(row["quantity"], row["layer"]): row for row in section.details}
+    assert not section.table  # all of it is in the chart
     assert rows["step", "2"]["mean"] == pytest.approx(2 * rows["step", "1"]["mean"])
     assert rows["step", "1"]["mean"] == pytest.approx(rows["step", "1"]["algorithm"])
     assert rows["threshold", "1"]["largest"] == pytest.approx(3 * rows["threshold", "1"]["least"])
     net.strength = 0.0
     (section,) = learned_sections(net)
-    assert all(row["mean"] == pytest.approx(row["algorithm"]) for row in section.table)
+    assert [row["mean"] for row in section.details] == pytest.approx([row["algorithm"] for row in section.details])
+
+
+def test_learned_numbers_that_are_charted_are_folded_and_one_for_all_layers_stands_open():
+    net = ff.unfold(ff.algorithms.ISTA(0.05), PROBLEM, 3, {"step": "tied", "threshold": "per-layer"})
+    (section,) = learned_sections(net)
+    assert [row["quantity"] for row in section.table] == ["step"]
+    assert [row["quantity"] for row in section.details] == ["step"] + ["threshold"] * 3
+    (section,) = learned_sections(ff.unfold(ff.algorithms.ISTA(0.05), PROBLEM, 3, {"step": "tied"}))
+    assert (len(section.table), len(section.details), list(section.figures)) == (1, 0, [])
+
+
+@pytest.mark.parametrize(
+    ("figures", "rows", "folded"), [(["<svg/>"], 21, True), (["<svg/>"], 20, False), ([], 21, False)]
+)
+def test_a_long_table_under_a_figure_is_folded(tmp_path, figures, rows, folded):
+    table = Table([{"row": i} for i in range(rows)])
+    page = write_page(tmp_path / "page.html", "A page", "So.", [Section("Rows", "", figures, table)], {}).read_text()
+    assert page.count("<td>") == rows
+    assert (f"<details><summary>The {rows} rows</summary>" in page) == folded
+
+
+def test_places_within_a_decade_are_named_themselves():
+    def names(*places: float) -> list[str]:
+        figure = line_figure([Series("a", places, [1.0] * len(places))], "pilots", "NMSE in dB", log_x=True)
+        return [label.get_text() for label in figure.axes[0].get_xticklabels()]
+
+    assert names(4, 6, 12) == ["4", "6", "12"]
+    assert names(100) == ["100"]
+    assert "100" not in names(1, 100)  # it has powers of ten
 
 
 def test_sentences_about_draws_are_true(tmp_path):

@@ -149,11 +149,11 @@ def _row(name: str, said: Background, outcome: dict[str, Any] | None, failure: s
         passed = all(row["pass"] for row in outcome["rows"])
         size = "small" if " --quick" in outcome["command"] else "whole"
         rest = (
-            f'<td class="text">{size}</td><td class="text">{reached(outcome["rows"])}</td>'
+            f'<td class="text">{size}</td><td class="text whole">{reached(outcome["rows"])}</td>'
             f'<td class="{"pass" if passed else "fail"}">{"PASS" if passed else "FAIL"}</td>'
             f"<td>{outcome['seconds']:.0f}</td>"
         )
-    return f'<tr><td class="text">{link}</td><td class="text">{html.escape(said.title)}</td>{rest}</tr>'
+    return f'<tr><td class="text">{link}</td><td class="text wide">{html.escape(said.title)}</td>{rest}</tr>'
 
 
 def _about(name: str, said: Background, outcome: dict[str, Any]) -> Section:

@@ -32,7 +32,10 @@ class Deviating(Protocol):
 
 @torch.no_grad()
 def learned_sections(net: object) -> list[Section]:
-    """A table of what a network has learned, and a chart of the numbers among it; nothing where nothing deviates."""
+    """A table of what a network has learned, and a chart of the numbers among it; nothing where nothing deviates.
+
+    What the chart shows is a row for each quantity and layer, and folded away.
+    """
     deviating = ability(net, Deviating)
     if deviating is None or not len(deviating.deviations):
         return []
@@ -50,7 +53,8 @@ def learned_sections(net: object) -> list[Section]:
         "Each quantity that could move, in magnitude: the algorithm's value and what it became; of vectors and "
         "matrices the mean, the least and the largest entry."
     )
-    return [Section("What was learned", text, chart, filled(Table(rows)))]
+    shown = [row for row in rows if row["quantity"] not in {one.name for one in series}]
+    return [Section("What was learned", text, chart, filled(Table(shown)), filled(Table(rows)) if chart else Table())]
 
 
 @torch.no_grad()

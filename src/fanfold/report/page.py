@@ -11,6 +11,7 @@ from fanfold.core.files import write_whole
 from fanfold.core.table import HUGE, Table, plain
 
 TEXT = ' class="text"'  # of columns with words, which are read from the left, as on a terminal
+MOST_OPEN = 20  # rows of a table that stands open under a figure
 VERDICT = "pass"  # the column of a table whose values are shown as PASS and FAIL
 STYLE = """
 :root { color-scheme: light; --ink: #1c2733; --quiet: #5b6875; --line: #e4e8ec; --accent: #c2410c; }
@@ -20,6 +21,7 @@ body { margin: 0 auto; max-width: 60rem; padding: 2.5rem 1.25rem 4rem; color: va
 h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 .4rem; } h2 { font-size: 1.2rem; margin: 2.6rem 0 .5rem; }
 .verdict { font-size: 1.12rem; border-left: 4px solid var(--accent); padding: .2rem 0 .2rem .9rem; margin: 1.2rem 0; }
 .quiet, figcaption, footer { color: var(--quiet); font-size: .9rem; }
+pre { white-space: pre-wrap; overflow-wrap: anywhere; } .wide { min-width: 15rem; } .whole { white-space: nowrap; }
 svg { width: 100%; height: auto; } .pictures { display: flex; flex-wrap: wrap; gap: .8rem; }
 .pictures { margin-bottom: .8rem; } .pictures figure { margin: 0; flex: 1 1 9rem; max-width: 14rem; }
 .pictures img { width: 100%; display: block; }
@@ -76,16 +78,22 @@ def _section(section: Section, index: int) -> str:
     parts += [f"<p>{html.escape(p)}</p>" for p in section.text.split("\n") if p]
     parts += list(section.figures)
     if section.table:
-        parts.append(scrolling(_table(section.table), section.title))
+        shown = scrolling(_table(section.table), section.title)
+        long = section.figures and len(section.table) > MOST_OPEN
+        parts.append(_folded(f"The {len(section.table)} rows", shown) if long else shown)
     data = section.details or section.table
     if section.details:
         behind = scrolling(_table(section.details), f"{section.title}: numbers")
         which = "numbers behind the figure" if section.figures else "rows in full"
-        parts.append(f"<details><summary>The {len(data)} {which}</summary>{behind}</details>")
+        parts.append(_folded(f"The {len(data)} {which}", behind))
     if data:
         embedded = json.dumps(plain(data.rows)).replace("<", "\\u003c")
         parts.append(f'<script type="application/json" id="data-{index}">{embedded}</script>')
     return "".join(parts) + "</section>"
+
+
+def _folded(summary: str, content: str) -> str:
+    return f"<details><summary>{summary}</summary>{content}</details>"
 
 
 def scrolling(content: str, label: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from fanfold.core.abilities import ability
 from fanfold.core.files import write_whole
 from fanfold.report.page import Section
-from fanfold.report.plots import MOST_MARKED, Charted, Series, require_matplotlib
+from fanfold.report.plots import MOST_MARKED, Charted, Series, name_places, require_matplotlib
 
 COLUMN = 3.45  # inches, of a page with two columns
 HEIGHT, LEGEND_ROW = 2.3, 0.15  # inches, of the axes and of each row of names below
@@ -78,6 +78,7 @@ def paper_figure(chart: Charted) -> bytes:
             _draw(axes, series, limits, looks)
         if chart.log_x:
             axes.set_xscale("log")
+            name_places(axes, chart.series)
         elif all(float(x).is_integer() for series in chart.series for x in series.x):
             axes.locator_params(axis="x", integer=True)  # layers have no halves
         if chart.log_y:

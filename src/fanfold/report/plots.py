@@ -17,6 +17,7 @@ MARKS, DASHES = ("o", "s", "^", "D", "v"), ("-", (0, (5, 2)), (0, (1, 1.2)), (0,
 LIMIT_DASHES = ("--", ":")
 LIMIT = "#111827"
 MOST_MARKED = 100  # points of a curve with marks
+MOST_NAMED = 8  # places of an axis
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,7 @@ def line_figure(series: Sequence[Series], x_label: str, y_label: str, *, log_x: 
             ends.append(Label(float(s.y[-1]), s.name, colour, learned))
         if log_x:
             axes.set_xscale("log")
+            name_places(axes, series)
         if log_y:
             axes.set_yscale("log")
         axes.set_xlabel(x_label, color=INK)
@@ -117,6 +119,19 @@ def line_figure(series: Sequence[Series], x_label: str, y_label: str, *, log_x: 
                 fontweight="bold" if end.bold else "normal", annotation_clip=False,
             )  # fmt: skip
         return figure
+
+
+def name_places(axes: Any, series: Sequence[Series]) -> None:
+    """Name the points of a logarithmic axis themselves where they lie within a decade, in which it has no round places.
+
+    Args:
+        axes: Of matplotlib.
+        series: What is drawn there.
+    """
+    places = sorted({float(x) for s in series for x in s.x})
+    if places[-1] < 10 * places[0] and len(places) <= MOST_NAMED:
+        axes.set_xticks(places, [f"{place:g}" for place in places])
+        axes.minorticks_off()
 
 
 def _spread(ends: list[Label], low: float, high: float, *, log: bool) -> None:
