@@ -112,7 +112,10 @@ async function looks(browser, url) {
 
 async function otherProblem(tab) { // one without an operator, for which the algorithm that is chosen is none
     await tab.locator('#choose-problem').selectOption('tone');
-    seen.other = await tab.evaluate(() => { const {problem, network, of_problem, of_network, learn} = lab.state; return {problem, network, of_problem, of_network, learn}; });
+    const refusing = tab.locator('#form details.quiet');
+    await refusing.locator('summary').click();
+    seen.unfit = {count: await refusing.locator('summary').textContent(), reasons: await refusing.locator('li').allTextContents()};
+    seen.other = await tab.evaluate(() => { const {problem, network, of_problem, of_network, learn, training} = lab.state; return {problem, network, of_problem, of_network, learn, training}; });
 }
 
 async function pairsTaken(tab) {

@@ -20,6 +20,7 @@ from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse
 
 from fanfold.cli import main as cli
+from fanfold.cli.flags import NETWORKS
 from fanfold.core.files import write_whole
 from fanfold.core.table import plain
 from fanfold.lab import page as lab_page
@@ -167,6 +168,15 @@ def asked(**changes) -> dict:
             "train rf-imaging --scene 8 8 oamp --adapt",
         ),
         (asked(problem="tone", network="neural", of_network={"width": 4}), "train tone neural --width 4"),
+        (
+            asked(problem="rf-imaging", network="hybrid-ep", of_network={"algorithm.prior.p": 0.2, "layers": 2}),
+            "train rf-imaging hybrid-ep --algorithm.prior.p 0.2 --layers 2",
+        ),
+        (
+            asked(problem="few-channels", network="adapted", of_network={"network.beams": 16, "known_channels": False}),
+            "train few-channels adapted --network.beams 16 --no-known-channels",
+        ),
+        (asked(of_network={"equilibrium": True}), "train compressed-sensing ista --equilibrium"),
     ],
 )
 def test_what_is_asked_is_a_command_that_the_shell_reads(offered, request_, words, tmp_path):
@@ -192,6 +202,9 @@ def test_what_is_asked_is_a_command_that_the_shell_reads(offered, request_, word
         (asked(problem="rf-imaging", of_problem={"scene": []}), "a list of numbers"),
         (asked(problem="rf-imaging", of_problem={"speckle": "yes"}), "true or false"),
         (asked(learn={"W": "tied"}), "no quantity 'W'"),
+        (asked(problem="tone"), "needs the operator A, and Tone has none"),
+        (asked(problem="tone", network="beam-mixer"), "estimates OFDM channels and Tone draws something else"),
+        (asked(network="recalibrated"), "no network 'recalibrated'"),
         (asked(learn={"step": "--x"}), "is learned tied"),
         (asked(problem="pairs"), "no file"),
         (asked(problem="pairs", data="../pairs.npz"), "no file"),
@@ -200,6 +213,19 @@ def test_what_is_asked_is_a_command_that_the_shell_reads(offered, request_, word
 def test_what_the_page_does_not_offer_is_refused(offered, request_, why, tmp_path):
     with pytest.raises(ValueError, match=re.escape(why)):
         words_of(request_, offered, tmp_path)
+
+
+def test_every_network_of_the_command_line_is_offered_where_it_fits(offered):
+    assert {row["name"] for row in offered["networks"]} == NETWORKS.keys()
+    fitting = {
+        row["name"]: {problem["name"] for problem in offered["problems"] if problem["name"] not in row["refused"]}
+        for row in offered["networks"]
+    }
+    assert all(fitting.values())
+    assert fitting["ista"] > {"compressed-sensing", "rf-imaging", "pairs"}
+    assert fitting["beam-mixer"] == {"few-channels", "ofdm-channel", "pairs"}  # of pairs a file says what fits
+    assert fitting["locator"] == {"time-delay", "tone", "pairs"}
+    assert len(fitting["flow-posterior"]) == len(offered["problems"])
 
 
 def test_choices_start_no_program_and_read_no_file(offered):
@@ -236,7 +262,8 @@ def test_a_file_is_there_whole_or_not_at_all(tmp_path, monkeypatch):
 
 def test_pairs_are_read_before_anything_trains_on_them(tmp_path, monkeypatch):
     said = pairs(sparse_pairs(tmp_path / "good.npz"))
-    assert said["operator"]
+    assert "ista" not in said["refused"]
+    assert said["refused"]["locator"].startswith("Locator needs `waveform`; Pairs has none.")
     assert said["reading"] == "160 pairs to train, of 200; 40 unknowns x, 20 measurements y, A 20 x 40"
     unrelated = pairs(stored(tmp_path / "bad.npz", x=np.eye(8), y=np.eye(8)[::-1] * 0.5, A=np.eye(8)))
     assert "is this the right A" in unrelated["doubts"][0]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -72,8 +73,16 @@ def test_the_address_says_all_and_brings_it_back(seen):
 
 
 def test_another_problem_takes_no_settings_of_what_was_chosen_before(seen):
-    nothing = {"of_problem": {}, "of_network": {}, "learn": {}}
-    assert seen["other"] == {"problem": "tone", "network": "neural"} | nothing
+    nothing = {"of_problem": {}, "of_network": {}, "learn": {}, "training": {}}
+    assert seen["other"] == {"problem": "tone", "network": "locator"} | nothing
+
+
+def test_networks_that_do_not_fit_a_problem_are_named_with_the_reason(seen):
+    assert re.fullmatch(r"\d+ do not fit this problem", seen["unfit"]["count"])
+    reasons = dict(line.split(": ", 1) for line in seen["unfit"]["reasons"])
+    (algorithms,) = (names for names in reasons if "ista" in names.split(", "))
+    assert reasons[algorithms] == "an iterative algorithm needs the operator A, and Tone has none."
+    assert "estimates OFDM channels" in reasons["grid-cnn"]
 
 
 def test_pairs_are_dropped_onto_the_page(seen):

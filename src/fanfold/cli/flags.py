@@ -73,9 +73,8 @@ def _choice_of(rows: Mapping[str, Any]) -> Any:
 
 
 UNFOLDINGS = {name: _unfolding(kind) for name, kind in algorithms.REGISTRY.items()}
-# rows that each algorithm's subcommand stands for, and those that --quantise and `adapt` make of others
-FROM_OTHERS = (UnfoldedSettings, EquilibriumSettings, QuantisedSettings, RecalibratedSettings)
-NETWORKS = UNFOLDINGS | {name: kind for name, kind in estimators.REGISTRY.items() if kind not in FROM_OTHERS}
+OTHERS = {name: kind for name, kind in estimators.REGISTRY.items() if kind not in estimators.FROM_OTHERS}
+NETWORKS = UNFOLDINGS | OTHERS
 
 CHOICES = frozenset({*problems.REGISTRY, *NETWORKS, "draw", "info"})  # the words that choose what a verb works on
 

@@ -49,9 +49,12 @@ REGISTRY: dict[str, type] = {
     "recalibrated": RecalibratedSettings,
     **ofdm.REGISTRY,
 }
+# rows that no choice of a network names: what an algorithm is unfolded into, and what is made of a network
+FROM_OTHERS = (UnfoldedSettings, EquilibriumSettings, QuantisedSettings, RecalibratedSettings)
 
 __all__ = [
     "ESPRIT",
+    "FROM_OTHERS",
     "LMMSE",
     "MCP",
     "MUSIC",

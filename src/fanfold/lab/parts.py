@@ -24,14 +24,16 @@ from fanfold.core.array_files import held_arrays
 from fanfold.core.settings import kinds_of
 from fanfold.core.table import plain
 from fanfold.deploy.codegen import host_functions
+from fanfold.estimators.base import Settings
 from fanfold.lab.words import PAIRS, SHARINGS
 from fanfold.problems import Pairs, Problem
 from fanfold.report.figure.manifest import pack
 from fanfold.report.figure.trained import PROBLEMS, SNRS_DB, SPARSITIES, kept
 from fanfold.training.settings import Training
 
+# rows of the estimators' registry that fit any problem, and are not built to find that out: a flow takes seconds
+END_TO_END = ("neural", "flow-posterior")
 TEXTS = "200x100"  # the text's figure, which the page begins with
-END_TO_END = ("neural",)  # rows of the estimators' registry that fit any problem
 MOST_BYTES = 2**29  # that the arrays of a file may have, unpacked
 FLAGS = {"seed": "draw-seed"}  # of a training, where the command line calls it otherwise: `--seed` is the problem's
 KINDS = {int: "number", float: "number", bool: "switch"}
@@ -41,18 +43,23 @@ Row = dict[str, Any]
 def choices() -> Row:
     """Problems, networks and settings that the page offers, as plain data.
 
-    Problems are those that are drawn from settings alone, and pairs that are handed over. Algorithms are for problems
-    with an operator, and a network that learns end to end is for all. What the command line offers beyond that, files,
-    programs and text, is left out.
+    Problems are those that are drawn from settings alone, and pairs that are handed over. Networks are algorithms to
+    unfold and the estimators of the registry, each with the reasons for which problems refuse it. What the command
+    line offers beyond that, files, programs and text, is left out.
     """
-    rows = [row for name, kind in problems.REGISTRY.items() if (row := _problem_row(name, kind)) is not None]
-    iterative = [_algorithm_row(name, kind) for name, kind in algorithms.REGISTRY.items()]
-    end_to_end = [_row(name, estimators.REGISTRY[name](), operator=False) for name in END_TO_END]
+    offered = {name: one for name, kind in problems.REGISTRY.items() if (one := _made(kind)) is not None}
+    rows = [_row(name, one) for name, one in offered.items()]
+    rows.insert(sorted([*offered, PAIRS]).index(PAIRS), _pairs_row())
+    networks = [_algorithm_row(name, kind) for name, kind in algorithms.REGISTRY.items()]
+    networks += [_row(name, settings) | {"quantities": []} for name, settings in trainable().items()]
+    refused = {name: refusals(one) for name, one in offered.items()}
+    for row in networks:
+        row["refused"] = {name: reasons[row["name"]] for name, reasons in refused.items() if row["name"] in reasons}
     levels = kept()[TEXTS]
     limit = levels.limits_db[SPARSITIES.index(0.1)][SNRS_DB.index(20)]
     return {
         "problems": rows,
-        "networks": [row | {"quantities": row.get("quantities", [])} for row in iterative + end_to_end],
+        "networks": networks,
         "sharings": SHARINGS,
         "training": [row | {"flag": FLAGS.get(row["name"], row["flag"])} for row in fields_of(Training())],
         "text": {
@@ -61,6 +68,37 @@ def choices() -> Row:
             "limit": limit,
         },
     }
+
+
+def trainable() -> dict[str, Settings]:
+    """The estimators of the registry that the command line trains, with their default settings."""
+    rows = {name: kind for name, kind in estimators.REGISTRY.items() if kind not in estimators.FROM_OTHERS}
+    return {name: settings for name, kind in rows.items() if (settings := _made(kind)) is not None}
+
+
+def refusals(problem: Problem) -> dict[str, str]:
+    """Why networks cannot be trained on a problem, by their names, in the words of those that refuse it.
+
+    Args:
+        problem: What they would be trained on; those that do not fit any are built for it, with default settings.
+
+    Example:
+        >>> import fanfold as ff
+        >>> from fanfold.lab.parts import refusals
+        >>> refusals(ff.problems.Tone())["ista"]
+        'an iterative algorithm needs the operator A, and Tone has none.'
+    """
+    reasons = {}
+    if problem.A is None:
+        sentence = f"an iterative algorithm needs the operator A, and {type(problem).__name__} has none."
+        reasons = dict.fromkeys(algorithms.REGISTRY, sentence)
+    for name, settings in trainable().items():
+        try:
+            if name not in END_TO_END:
+                settings.build(problem)
+        except ValueError as error:
+            reasons[name] = str(error)
+    return reasons
 
 
 def figure() -> Row:
@@ -88,28 +126,34 @@ def pairs(path: Path) -> Row:
         problem = Pairs(str(path))
     reading = problem.reading.replace(f"{path}: ", "", 1)
     doubts = [str(remark.message).replace(str(path), path.name) for remark in remarks]
-    return {"file": path.name, "reading": reading, "operator": problem.A is not None, "doubts": doubts}
+    return {"file": path.name, "reading": reading, "refused": refusals(problem), "doubts": doubts}
 
 
-def _problem_row(name: str, kind: type) -> Row | None:
-    if name == PAIRS:
-        fields = [_field("held_out_share", float, 0.2, "share of the pairs that is kept for tests")]
-        return {"name": name, "about": _about(kind), "operator": True, "fields": fields}
-    with suppress(TypeError, ValueError):  # it needs files, a program or a prior, which the page does not hand over
-        problem: Problem = kind()
-        return _row(name, problem, operator=problem.A is not None)
+def _made(kind: type) -> Any:
+    """One with its default settings; None where it needs files, a program or a prior, which the page does not hand over."""
+    with suppress(TypeError, ValueError):
+        return kind()
     return None
+
+
+def _pairs_row() -> Row:
+    fields = [_field("held_out_share", float, 0.2, "share of the pairs that is kept for tests")]
+    return {"name": PAIRS, "about": _about(Pairs), "fields": fields}
 
 
 def _algorithm_row(name: str, kind: type) -> Row:
     algorithm = kind()
-    layers = _field("layers", int, 16, "iterations to unfold")
-    row = _row(name, algorithm, operator=True)
-    return row | {"fields": [*row["fields"], layers], "quantities": list(algorithm.nominals)}
+    unfolding = [
+        _field("layers", int, 16, "iterations to unfold"),
+        _field("equilibrium", bool, False, "train the fixed point of one step instead of layers"),
+        _field("checkpoint", bool, False, "train in the memory of a few layers"),
+    ]
+    row = _row(name, algorithm)
+    return row | {"fields": [*row["fields"], *unfolding], "quantities": list(algorithm.nominals)}
 
 
-def _row(name: str, thing: Any, *, operator: bool) -> Row:
-    return {"name": name, "about": _about(type(thing)), "operator": operator, "fields": fields_of(thing)}
+def _row(name: str, thing: Any) -> Row:
+    return {"name": name, "about": _about(type(thing)), "fields": fields_of(thing)}
 
 
 def _about(kind: type) -> str:

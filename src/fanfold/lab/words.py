@@ -24,7 +24,8 @@ def words_of(request: Any, choices: Mapping[str, Any], data: Path) -> list[str]:
         data: The folder of files that were handed over.
 
     Raises:
-        ValueError: If it asks for what the page does not offer, or a value is not of its kind.
+        ValueError: If it asks for what the page does not offer, the network refuses the problem, or a value is not of
+            its kind.
     """
     if not isinstance(request, dict):
         raise ValueError("the request is no object; send problem, network and their settings.")
@@ -33,6 +34,8 @@ def words_of(request: Any, choices: Mapping[str, Any], data: Path) -> list[str]:
             raise ValueError(f"a request has no {name!r}; it has {', '.join(PARTS)}.{did_you_mean(str(name), PARTS)}")
     problem = _chosen(request.get("problem"), choices["problems"], "problem")
     network = _chosen(request.get("network"), choices["networks"], "network")
+    if (reason := network["refused"].get(problem["name"])) is not None:
+        raise ValueError(reason)
     words = ["train", problem["name"]]
     if problem["name"] == PAIRS:
         words += ["--path", path_word(handed_over(request.get("data"), data))]

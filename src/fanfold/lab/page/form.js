@@ -1,5 +1,6 @@
 // What to train: problem, network and settings, built from what the lab says can be chosen.
 
+import {TEXT} from './address.js';
 import {made} from './made.js';
 
 export const PAIRS = 'pairs';
@@ -18,6 +19,15 @@ export function valueOf({name, kind}, said) {
     return kind === 'numbers' ? numbers : numbers[0];
 }
 
+// Which networks the problem refuses, and why; several for one reason are said together.
+function refused(networks, reasons) {
+    const names = Map.groupBy(networks.filter(n => reasons[n.name]).map(n => n.name), name => reasons[name]);
+    if (!names.size) return [];
+    const rows = [...names].map(([reason, several]) => made('li', {}, made('b', {textContent: several.join(', ')}), `: ${reason}`));
+    const count = networks.filter(n => reasons[n.name]).length;
+    return [made('details', {className: 'quiet'}, made('summary', {textContent: `${count} do not fit this problem`}), made('ul', {}, ...rows))];
+}
+
 export class Form {
     // onChange is called when the state changed, onTrain when it is to be trained, onFile with a file of pairs.
     constructor(host, choices, {onChange, onTrain, onFile}) {
@@ -29,23 +39,31 @@ export class Form {
         this.state = state;
         const {problems, networks, training} = this.choices;
         const problem = problems.find(p => p.name === state.problem) ?? problems[0];
-        const operator = problem.name === PAIRS ? this.pairs?.operator ?? true : problem.operator;
-        const fitting = networks.filter(n => operator || !n.quantities.length);
+        const reasons = problem.name === PAIRS ? this.pairs?.refused ?? {} : Object.fromEntries(networks.map(n => [n.name, n.refused[problem.name]]));
+        const fitting = networks.filter(n => !reasons[n.name]);
         const network = fitting.find(n => n.name === state.network) ?? fitting[0];
         if (problem.name !== state.problem) state.of_problem = {};
-        if (network.name !== state.network) Object.assign(state, {of_network: {}, learn: {}}); // settings were of the other one
+        const other = network.name !== state.network;
         Object.assign(state, {problem: problem.name, network: network.name});
+        if (other) { state.of_network = {}; this.#trainedAsUsual(); } // settings were of the other one
         this.wrong.clear();
         const focused = document.activeElement?.id;
         const ordered = [...training].sort((a, b) => (TRAINING.indexOf(a.name) >>> 0) - (TRAINING.indexOf(b.name) >>> 0));
         this.host.replaceChildren(
             this.#part('Problem', 'problem', problems, problem, 'of_problem', problem.name === PAIRS ? [this.#drop()] : []),
-            this.#part('Network', 'network', fitting, network, 'of_network', [], this.#learned(network)),
+            this.#part('Network', 'network', fitting, network, 'of_network', refused(networks, reasons), this.#learned(network)),
             made('fieldset', {}, made('legend', {textContent: 'Training'}), ...this.#fields(ordered, 'training')),
             this.button = made('button', {className: 'main', textContent: 'Train', type: 'submit'}),
         );
         document.getElementById(focused)?.focus();
         this.ready();
+    }
+
+    #trainedAsUsual() { // what is said of the text's figure, steps and rates, is not for what is no algorithm
+        const {networks} = this.choices, {state} = this;
+        state.learn = {};
+        const algorithm = networks.find(n => n.name === state.network).quantities.length;
+        if (!algorithm && JSON.stringify(state.training) === JSON.stringify(TEXT.training)) state.training = {};
     }
 
     ready() {
@@ -57,7 +75,7 @@ export class Form {
         select.addEventListener('change', () => {
             this.state[name] = select.value;
             this.state[table] = {};
-            if (name === 'network') this.state.learn = {};
+            if (name === 'network') this.#trainedAsUsual();
             this.show(this.state);
             this.onChange();
         });
