@@ -114,6 +114,7 @@ async function otherProblem(tab) { // one without an operator, for which the alg
     await tab.locator('#choose-problem').selectOption('tone');
     const refusing = tab.locator('#form details.quiet');
     await refusing.locator('summary').click();
+    seen.usual = await tab.locator('[id="training-steps"]').getAttribute('placeholder');
     seen.unfit = {count: await refusing.locator('summary').textContent(), reasons: await refusing.locator('li').allTextContents()};
     seen.other = await tab.evaluate(() => { const {problem, network, of_problem, of_network, learn, training} = lab.state; return {problem, network, of_problem, of_network, learn, training}; });
 }

@@ -23,6 +23,7 @@ from fanfold.cli import main as cli
 from fanfold.cli.flags import NETWORKS
 from fanfold.core.files import write_whole
 from fanfold.core.table import plain
+from fanfold.estimators.ofdm import GridCNN
 from fanfold.lab import page as lab_page
 from fanfold.lab import uploads
 from fanfold.lab.doors import ALWAYS, Doors
@@ -226,6 +227,8 @@ def test_every_network_of_the_command_line_is_offered_where_it_fits(offered):
     assert fitting["beam-mixer"] == {"few-channels", "ofdm-channel", "pairs"}  # of pairs a file says what fits
     assert fitting["locator"] == {"time-delay", "tone", "pairs"}
     assert len(fitting["flow-posterior"]) == len(offered["problems"])
+    usual = {row["name"]: row["usual"] for row in offered["networks"]}
+    assert (usual["grid-cnn"]["steps"], usual["ista"]) == (GridCNN.training_defaults["steps"], {})
 
 
 def test_choices_start_no_program_and_read_no_file(offered):

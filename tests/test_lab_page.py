@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from fanfold.estimators import Locator
 from labs import lab_of, sparse_pairs
 from machines import need_browser
 
@@ -83,6 +84,10 @@ def test_networks_that_do_not_fit_a_problem_are_named_with_the_reason(seen):
     (algorithms,) = (names for names in reasons if "ista" in names.split(", "))
     assert reasons[algorithms] == "an iterative algorithm needs the operator A, and Tone has none."
     assert "estimates OFDM channels" in reasons["grid-cnn"]
+
+
+def test_a_network_is_trained_as_it_usually_is(seen):
+    assert seen["usual"] == str(Locator.training_defaults["steps"])
 
 
 def test_pairs_are_dropped_onto_the_page(seen):

@@ -19,12 +19,13 @@ from typing import Any, get_args, get_origin
 import docstring_parser
 
 from fanfold import algorithms, estimators, problems
+from fanfold.core.abilities import ability
 from fanfold.core.annotations import options_of, words_of
 from fanfold.core.array_files import held_arrays
 from fanfold.core.settings import kinds_of
 from fanfold.core.table import plain
 from fanfold.deploy.codegen import host_functions
-from fanfold.estimators.base import Settings
+from fanfold.estimators.base import Settings, WithTrainingDefaults
 from fanfold.lab.words import PAIRS, SHARINGS
 from fanfold.problems import Pairs, Problem
 from fanfold.report.figure.manifest import pack
@@ -44,17 +45,15 @@ def choices() -> Row:
     """Problems, networks and settings that the page offers, as plain data.
 
     Problems are those that are drawn from settings alone, and pairs that are handed over. Networks are algorithms to
-    unfold and the estimators of the registry, each with the reasons for which problems refuse it. What the command
-    line offers beyond that, files, programs and text, is left out.
+    unfold and the estimators of the registry, each with how it is usually trained and, by problem, why it cannot be.
+    What the command line offers beyond that, files, programs and text, is left out.
     """
     offered = {name: one for name, kind in problems.REGISTRY.items() if (one := _made(kind)) is not None}
     rows = [_row(name, one) for name, one in offered.items()]
     rows.insert(sorted([*offered, PAIRS]).index(PAIRS), _pairs_row())
-    networks = [_algorithm_row(name, kind) for name, kind in algorithms.REGISTRY.items()]
-    networks += [_row(name, settings) | {"quantities": []} for name, settings in trainable().items()]
-    refused = {name: refusals(one) for name, one in offered.items()}
-    for row in networks:
-        row["refused"] = {name: reasons[row["name"]] for name, reasons in refused.items() if row["name"] in reasons}
+    without = {name: _unfit(one) for name, one in offered.items() if one.A is None}
+    networks = [_algorithm_row(name, kind) | {"refused": without} for name, kind in algorithms.REGISTRY.items()]
+    networks += [_estimator_row(name, settings, offered) for name, settings in trainable().items()]
     levels = kept()[TEXTS]
     limit = levels.limits_db[SPARSITIES.index(0.1)][SNRS_DB.index(20)]
     return {
@@ -88,17 +87,23 @@ def refusals(problem: Problem) -> dict[str, str]:
         >>> refusals(ff.problems.Tone())["ista"]
         'an iterative algorithm needs the operator A, and Tone has none.'
     """
-    reasons = {}
-    if problem.A is None:
-        sentence = f"an iterative algorithm needs the operator A, and {type(problem).__name__} has none."
-        reasons = dict.fromkeys(algorithms.REGISTRY, sentence)
+    reasons = dict.fromkeys(algorithms.REGISTRY, _unfit(problem)) if problem.A is None else {}
     for name, settings in trainable().items():
-        try:
-            if name not in END_TO_END:
-                settings.build(problem)
-        except ValueError as error:
-            reasons[name] = str(error)
+        if name not in END_TO_END and isinstance(built := _built(settings, problem), str):
+            reasons[name] = built
     return reasons
+
+
+def _unfit(problem: Problem) -> str:
+    return f"an iterative algorithm needs the operator A, and {type(problem).__name__} has none."
+
+
+def _built(settings: Settings, problem: Problem) -> Any:
+    """The network, or in words why there is none for this problem."""
+    try:
+        return settings.build(problem)
+    except ValueError as error:
+        return str(error)
 
 
 def figure() -> Row:
@@ -130,7 +135,7 @@ def pairs(path: Path) -> Row:
 
 
 def _made(kind: type) -> Any:
-    """One with its default settings; None where it needs files, a program or a prior, which the page does not hand over."""
+    """One with its default settings; None where it needs files, a program or a prior, which no page hands over."""
     with suppress(TypeError, ValueError):
         return kind()
     return None
@@ -149,7 +154,20 @@ def _algorithm_row(name: str, kind: type) -> Row:
         _field("checkpoint", bool, False, "train in the memory of a few layers"),
     ]
     row = _row(name, algorithm)
-    return row | {"fields": [*row["fields"], *unfolding], "quantities": list(algorithm.nominals)}
+    return row | {"fields": [*row["fields"], *unfolding], "quantities": list(algorithm.nominals), "usual": {}}
+
+
+def _estimator_row(name: str, settings: Settings, offered: Mapping[str, Problem]) -> Row:
+    refused, usual = dict[str, str](), None
+    for problem, one in offered.items():
+        if usual is not None and name in END_TO_END:
+            break
+        if isinstance(built := _built(settings, one), str):
+            refused[problem] = built
+        elif usual is None:
+            informed = ability(built, WithTrainingDefaults)
+            usual = {} if informed is None else dict(informed.training_defaults)
+    return _row(name, settings) | {"quantities": [], "refused": refused, "usual": usual or {}}
 
 
 def _row(name: str, thing: Any) -> Row:

@@ -48,7 +48,8 @@ export class Form {
         if (other) { state.of_network = {}; this.#trainedAsUsual(); } // settings were of the other one
         this.wrong.clear();
         const focused = document.activeElement?.id;
-        const ordered = [...training].sort((a, b) => (TRAINING.indexOf(a.name) >>> 0) - (TRAINING.indexOf(b.name) >>> 0));
+        const usual = training.map(row => ({...row, default: network.usual[row.name] ?? row.default})); // of this network
+        const ordered = usual.sort((a, b) => (TRAINING.indexOf(a.name) >>> 0) - (TRAINING.indexOf(b.name) >>> 0));
         this.host.replaceChildren(
             this.#part('Problem', 'problem', problems, problem, 'of_problem', problem.name === PAIRS ? [this.#drop()] : []),
             this.#part('Network', 'network', fitting, network, 'of_network', refused(networks, reasons), this.#learned(network)),
