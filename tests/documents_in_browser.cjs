@@ -15,7 +15,7 @@ const JUDGED = ['start.html', 'unfolding.html', 'api/problems.html', 'search.htm
 
 (async () => {
     const browser = await chromium.launch({executablePath: process.env.CHROMIUM, args: ['--no-sandbox']});
-    const asked = [], errors = [], wide = [], figures = {}, violations = [];
+    const asked = [], errors = [], wide = [], figures = {}, covered = {}, violations = [];
     const opened = async (look, page) => {
         const context = await browser.newContext({offline: true, ...look});
         const tab = await context.newPage();
@@ -51,8 +51,16 @@ const JUDGED = ['start.html', 'unfolding.html', 'api/problems.html', 'search.htm
         await settled(tab);
         figures[name] = await tab.evaluate(() => { const {preset, step, db} = document.querySelector('fanfold-figure').state; return {preset, step, curves: Object.keys(db)}; });
         await pictured(tab, name);
-        if (live) await narrow(tab, `${name}.html`);
-        if (live) await tab.context().close();
+        if (live) {
+            await narrow(tab, `${name}.html`);
+            covered[name] = await tab.evaluate(() => { // by the theme's header are the curves, as a slider is at the lower end
+                const figure = document.querySelector('fanfold-figure');
+                figure.part_('snr').scrollIntoView({block: 'end'});
+                const header = document.querySelector('.mobile-header').getBoundingClientRect();
+                return Math.round(figure.part_('plot').parentElement.getBoundingClientRect().top - header.bottom);
+            });
+            await tab.context().close();
+        }
         live ??= tab;
     }
     for (const colorScheme of ['light', 'dark']) {
@@ -86,7 +94,7 @@ const JUDGED = ['start.html', 'unfolding.html', 'api/problems.html', 'search.htm
     }
     await narrow(live, 'unfolding.html');
     await browser.close();
-    console.log(JSON.stringify({asked, errors, hits, curves, wide, figures, shades, violations}));
+    console.log(JSON.stringify({asked, errors, hits, curves, wide, figures, covered, shades, violations}));
 })().catch(error => {
     console.error(error);
     process.exit(1);

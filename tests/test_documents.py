@@ -188,6 +188,7 @@ def test_pages_search_and_compute_from_disk_with_the_network_off(site):
     assert any("api/guard.html" in link for link in seen["hits"])
     assert seen["curves"] >= 5
     assert seen["violations"] == []
+    assert seen["covered"] == dict.fromkeys(FIGURES.keys() - {"unfolding"}, 0)  # curves stay in sight of the sliders
     assert seen["shades"] == ["light", "dark", "light"]  # as the reader chooses
     assert {page: (figure["preset"], figure["step"] + 1) for page, figure in seen["figures"].items()} == FIGURES
     assert seen["wide"] == []  # pages that a phone would have to scroll sideways
