@@ -55,7 +55,7 @@ const JUDGED = ['start.html', 'unfolding.html', 'api/problems.html', 'search.htm
             await narrow(tab, `${name}.html`);
             covered[name] = await tab.evaluate(() => { // by the theme's header are the curves, as a slider is at the lower end
                 const figure = document.querySelector('fanfold-figure');
-                figure.part_('snr').scrollIntoView({block: 'end'});
+                figure.part_('snr').scrollIntoView({block: 'end', behavior: 'instant'});
                 const header = document.querySelector('.mobile-header').getBoundingClientRect();
                 return Math.round(figure.part_('plot').parentElement.getBoundingClientRect().top - header.bottom);
             });
