@@ -189,7 +189,7 @@ def test_pages_search_and_compute_from_disk_with_the_network_off(site):
     assert seen["curves"] >= 5
     assert seen["violations"] == []
     assert seen["covered"].keys() == FIGURES.keys() - {"unfolding"}
-    assert all(abs(pixels) <= 1 for pixels in seen["covered"].values()), seen["covered"]  # curves are in sight of sliders
+    assert all(abs(pixels) <= 1 for pixels in seen["covered"].values())  # curves stay in sight of the sliders
     assert seen["shades"] == ["light", "dark", "light"]  # as the reader chooses
     assert {page: (figure["preset"], figure["step"] + 1) for page, figure in seen["figures"].items()} == FIGURES
     assert seen["wide"] == []  # pages that a phone would have to scroll sideways
