@@ -213,16 +213,10 @@ def first_page_anew(*about: Any) -> list[str]:
 # The live figure
 
 
-@functools.cache
-def head_of(world: str) -> str:
-    """What a figure of a world needs."""
-    return figure_head(packed_world(world))
-
-
 def add_figure(app: Any, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
     """Give a page that holds the live figure what the figure needs, of the one world that it shows."""
     if live := LIVE.search(context.get("body", "")):
-        context["metatags"] += head_of(live[1] or "text")
+        context["metatags"] += figure_head(packed_world(live[1] or "text"))
 
 
 # Pages as they are written, which say to those who hear them what others see
