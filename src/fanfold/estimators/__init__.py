@@ -1,7 +1,7 @@
 """Estimators: everything that maps an observation to an estimate. Those of OFDM channels are in the package `ofdm`.
 
 What can be trained has a row in `REGISTRY`: frozen settings, which build the untrained network for a problem. A run
-directory keeps them, and the command line makes flags of their fields.
+directory keeps them, and the command line makes flags of their fields, but for those in `FROM_OTHERS`.
 """
 
 from fanfold.estimators import ofdm
@@ -49,7 +49,7 @@ REGISTRY: dict[str, type] = {
     "recalibrated": RecalibratedSettings,
     **ofdm.REGISTRY,
 }
-# rows that no choice of a network names: what an algorithm is unfolded into, and what is made of a network
+# that no choice of a network names: what an algorithm is unfolded into, and what is made of a trained network
 FROM_OTHERS = (UnfoldedSettings, EquilibriumSettings, QuantisedSettings, RecalibratedSettings)
 
 __all__ = [
