@@ -1,7 +1,7 @@
 """A trained run on a file of measurements: estimates, variances, how usual each is and, if asked for, intervals."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +26,7 @@ from fanfold.guard.monitoring import COMBINED, bearable, check_level, keep_monit
 from fanfold.guard.monitoring.calibrating import LEAST_LEARNING, MOST_ALARM
 from fanfold.observation import Observation
 from fanfold.problems.draws import draw
-from fanfold.problems.protocols import noise_var_of
+from fanfold.problems.protocols import noise_var_of, unknowns_of
 from fanfold.runs.directory import Run
 from fanfold.runs.outline import Outline
 from fanfold.runs.usual import NAME as USUAL
@@ -116,9 +116,12 @@ def apply_to_file(
             files[_beside(out, "radius")] = interval.radius
         else:
             files |= {_beside(out, "low"): interval.low, _beside(out, "high"): interval.high}
+    unknowns = unknowns_of(outline)
+    names = {_beside(out, "p_value"): ("p_value",) if unknowns.names else (), _beside(out, "var"): unknowns.squared}
     with ExitStack() as stack:
         for path, values in files.items():
-            _write(stack.enter_context(whole(path)), path, values.numpy())
+            header = names.get(path, unknowns.titles)
+            _write(stack.enter_context(whole(path)), path, values.numpy(), header)
     return files
 
 
@@ -248,10 +251,10 @@ def _beside(out: Path, what: str) -> Path:
     return out.with_name(f"{out.stem}_{what}{out.suffix}") if what else out
 
 
-def _write(file: IO[bytes], path: Path, values: np.ndarray) -> None:
+def _write(file: IO[bytes], path: Path, values: np.ndarray, header: Sequence[str]) -> None:
     if path.suffix.lower() != ".csv":
         np.save(file, values)
     elif values.ndim > 2:
         raise ValueError(f"estimates of shape {values.shape} do not fit into {path}; write an .npy file.")
     else:
-        write_csv(file, np.atleast_2d(values))
+        write_csv(file, np.atleast_2d(values), header)

@@ -134,6 +134,16 @@ class Region(NamedTuple):
 
 
 @runtime_checkable
+class WithinLimits(Protocol):
+    """An estimator that knows the limits of its unknowns, which none of its estimates leaves."""
+
+    @property
+    def support(self) -> Region:
+        """The least and the largest value of each unknown."""
+        ...
+
+
+@runtime_checkable
 class TrainedInRounds(Protocol):
     """An estimator for one observation, which is trained in rounds of simulations whose region shrinks around it.
 
