@@ -183,12 +183,16 @@ def intervals_around(
     """
     kind = "joint" if joint else "each"
     name = f"intervals-{kind}-{coverage:g}" + ("" if strength == 1 else f"-strength-{strength:g}")
+    if obs.noise_var is None and (varies := run.outline().observation.noise_var) is not None and varies.ndim:
+        name += "-noise-unknown"  # what is not known of these measurements is not used of those of calibration either
     if (data := run.kept(name)) is not None:
         with understanding(run.file_of(name), "calibrated intervals", "remove it, and they are calibrated anew."):
             intervals = Conformal.from_dict(net, data)
             return intervals, intervals(obs)
-    draws = draw(run.draws().held_out(), CALIBRATION_DRAWS, run.environment["seed"], Stream.VALIDATION, 1)
-    intervals = conformal(net, draws, coverage, kind)
+    x, drawn = draw(run.draws().held_out(), CALIBRATION_DRAWS, run.environment["seed"], Stream.VALIDATION, 1)
+    if name.endswith("-noise-unknown"):
+        drawn = Observation.unchecked(drawn.y, drawn.A)
+    intervals = conformal(net, (x, drawn), coverage, kind)
     run.keep(name, intervals.as_dict())
     return intervals, intervals(obs)
 

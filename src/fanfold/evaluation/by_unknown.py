@@ -14,7 +14,6 @@ from fanfold.core.units import db, power
 from fanfold.estimators.base import Costly
 from fanfold.evaluation.evaluate import class_errors, estimates_of
 from fanfold.evaluation.few import share_of_few
-from fanfold.evaluation.interval import Interval
 from fanfold.observation import Estimator, Observation
 from fanfold.problems import Problem
 from fanfold.problems.draws import draw
@@ -89,15 +88,3 @@ def _errors(error: Tensor, spread: float) -> dict[str, Any]:
 def in_digits(table: Table) -> Table:
     """The same table to look at: errors in units of their own with three digits, whatever their size."""
     return Table([row | {name: f"{row[name]:.3g}" for name in DIGITS if name in row} for row in table])
-
-
-def coverage_by_unknown(interval: Interval, x: Tensor, names: tuple[str, ...]) -> dict[str, float]:
-    """The share of samples whose interval holds each unknown.
-
-    Args:
-        interval: Intervals around real estimates, `(samples, n)`.
-        x: The truth, `(samples, n)`.
-        names: What each unknown is called.
-    """
-    inside = interval.entries_cover(x).double().mean(0)
-    return dict(zip(names, inside.tolist(), strict=True))

@@ -59,7 +59,8 @@ def unknowns_in(path: Path) -> dict[str, Any]:
     """What a file of pairs says of its unknowns: names and units as texts, low and high as arrays.
 
     An `.npz` file has arrays `names`, `units`, `low` and `high`. A `.csv` file, or x.csv of a folder, names them by its
-    columns, `delay [s]` with a unit in brackets, `x delay [s]` in one file; a folder may hold low.csv and high.csv, a row each.
+    columns, `delay [s]` with a unit in brackets, `x delay [s]` in one file; a folder may hold low.csv and
+    high.csv, a row each.
 
     Raises:
         ValueError: If one of these cannot be read.
