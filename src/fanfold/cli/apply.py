@@ -23,7 +23,7 @@ from fanfold.guard import Conformal, Interval, Monitor, UsualRange, conformal, d
 from fanfold.guard.answers import independent_draws
 from fanfold.guard.conformal import MOSTLY_ZERO
 from fanfold.guard.monitoring import COMBINED, bearable, check_level, keep_monitor, kept_monitor
-from fanfold.guard.monitoring.calibrating import LEAST_LEARNING, MOST_ALARM
+from fanfold.guard.monitoring.calibrating import LEAST_LEARNING, MOST_ALARM, learning_share
 from fanfold.observation import Observation
 from fanfold.problems.draws import draw
 from fanfold.problems.protocols import noise_var_of, unknowns_of
@@ -157,15 +157,20 @@ def monitor_for(
         if on_remark is not None:
             on_remark(
                 f"there are no p-values, since there are {len(x)} held-out draws and they take at least "
-                f"{draws_needed(MOST_ALARM) + LEAST_LEARNING}: how usual the measurements are is not known."
+                f"{draws_needed(MOST_ALARM) + LEAST_LEARNING}: how usual the measurements are is not known. Of "
+                "stored pairs keep more aside, by a larger held_out_share."
             )
         return None
     if kept is not None and kept.alarm <= borne:  # a run of few draws bears no smaller rate
         return replace(kept, alarm=borne)
     if on_note is not None:
         least = draws_needed(alarm) + LEAST_LEARNING
-        rate = f" for a false-alarm rate of {borne:.2g}, as {alarm:g} takes {least}" if borne > alarm else ""
-        on_note(f"calibrating p-values on {len(x)} draws{rate}, once for this run; --alarm 0 leaves them out")
+        rate = f" for a false-alarm rate of {borne:.2g}, as {alarm:g} takes {least}," if borne > alarm else ""
+        taught = learning_share(len(x), draws_needed(borne))
+        on_note(
+            f"calibrating p-values on {len(x)} held-out draws, of which {taught} teach what is usual and "
+            f"{len(x) - taught} are compared with,{rate} once for this run; --alarm 0 leaves them out"
+        )
     if obs.noise_var is None:
         drawn = Observation.unchecked(drawn.y, drawn.A)
     usual = monitor(net, (x, drawn), borne)

@@ -13,6 +13,7 @@ from fanfold.core.streams import Stream
 from fanfold.core.table import Table
 from fanfold.estimators.base import Layered
 from fanfold.evaluation.evaluate import evaluate
+from fanfold.evaluation.few import remarks_on_few
 from fanfold.evaluation.peers import UNFOLDED, absent_peers, peers_of
 from fanfold.problems import Problem
 from fanfold.problems.draws import draw
@@ -107,8 +108,7 @@ def layered_sections(
         Series(k, layers, [v] * net.depth, "limit") for k, v in limits.items() if v is not None and math.isfinite(v)
     ]
     about = f"{draws_in_words(problem, max(row['samples'] for row in table))} {NMSE_IN_WORDS}\n{EARLY_LAYERS}"
-    if absent := absent_peers(problem):
-        about += f"\n{absent}"
+    about = "\n".join([about, *remarks_on_few(table), *filter(None, [absent_peers(problem)])])
     sections = [
         Section("Error of every layer", about, [line_chart(series, "layers", "NMSE in dB")],
                 filled(table.last_layers()), filled(table)),
