@@ -1,14 +1,21 @@
 """Names, units and limits of unknowns: read with pairs, kept in runs, and held to by estimates and intervals."""
 
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 import fanfold as ff
+from fanfold.cli import main as cli
 from fanfold.cli.apply import apply_to_file
 from fanfold.core.csv_files import read_csv
 from fanfold.evaluation.by_unknown import errors_by_unknown
 from fanfold.evaluation.few import remarks_on_few, share_of_few
+from fanfold.guard import Conformal
 from fanfold.problems.protocols import limits_of, unknowns_of
 from fanfold.runs.directory import Run
 
@@ -89,7 +96,7 @@ def test_plain_pairs_say_nothing_and_are_what_they_were():
 def run(tmp_path_factory) -> Run:
     folder = tmp_path_factory.mktemp("named")
     problem = ff.problems.Pairs(written(folder, "npz"))
-    net = ff.neural(problem)
+    net = ff.neural(problem, width=8)
     ff.fit(net, problem, steps=12, batch=32, validate_every=6, run_dir=folder / "run")
     np.save(folder / "y.npy", 3 * Y)  # far from the training, where a linear part leaves any limit
     return Run.open(folder / "run")
@@ -118,6 +125,28 @@ def test_a_run_knows_them_without_its_data(run):
             assert unknowns_of(kept).limits[2] == (0.0, 1.0)
     finally:
         (run.path.parent / "gone.npz").rename(run.path.parent / "pairs.npz")
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
+def test_the_intervals_of_a_run_leave_with_it_and_stay_within_the_limits(run, monkeypatch):
+    """In double precision, as its pairs are; C has single."""
+    monkeypatch.chdir(run.path.parent)
+    assert cli.run(["export", str(run.path), "--to", "c", "--coverage", "0.8", "--out", "c"]) == 0
+    header = Path("c/estimator.h").read_text()
+    assert "out low: 3" in header
+    build = ["cc", "-O1", "-DESTIMATOR_SELF_TEST", "c/estimator.c", "-o", "check", "-lm"]
+    assert subprocess.run(build, check=False).returncode == 0
+    assert subprocess.run(["./check"], check=False).returncode == 0  # the golden vectors
+    net, (x, obs) = run.estimator(), run.draws().held_out().every()
+    intervals = Conformal.from_dict(net, run.kept("intervals-each-0.8"))
+    wild = ff.Observation(3 * obs.y)  # where the limits cut
+    said, wanted = ff.deploy.WithIntervals(intervals), intervals(wild)
+    low, high = said.ends(said(wild))
+    assert torch.allclose(low, wanted.low, rtol=1e-9, atol=1e-12)
+    assert torch.allclose(high, wanted.high, rtol=1e-9, atol=1e-12)
+    assert (low[:, 1] == 0).any()
+    with pytest.raises(ValueError, match="have no program"):
+        ff.deploy.WithIntervals(ff.guard.conformal(net, (x, obs), 0.5, "energy"))
 
 
 # Errors
@@ -178,3 +207,64 @@ def test_few_samples_that_decide_are_said_with_the_median():
     assert "median -20.0 dB" in sentence
     assert "usual (" not in sentence
     assert remarks_on_few(table.where(estimator="usual")) == []
+
+
+# Own matrices, in their own unit and with their own noise
+
+
+def test_noise_of_each_sample_comes_from_a_file_and_a_prior_of_another_unit_is_said(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(1)
+    A = rng.standard_normal((12, 16))
+    x = 1e-5 * rng.standard_normal((80, 16)) * (rng.random((80, 16)) < 0.2)
+    noise_var = 10.0 ** rng.uniform(-14, -11, (80, 1))
+    y = x @ A.T + noise_var**0.5 * rng.standard_normal((80, 12))
+    np.savez("pairs.npz", x=x, y=y, A=A, noise_var=noise_var)
+    np.save("y.npy", y)
+    np.savetxt("noise.csv", noise_var)
+    words = ["train", "pairs", "oamp", "--path", "pairs.npz", "--layers", "2", "--steps", "1", "--run-dir", "run"]
+    assert cli.run([*words, "--prior.var", "1e-10"]) == 0
+    assert "begin from a variance" not in capsys.readouterr().err
+    assert cli.run([*words[:-1], "other", "--prior.var", "1"]) == 0
+    assert "in these pairs it is" in capsys.readouterr().err
+    known = ["apply", "run", "y.npy", "--alarm", "0", "--coverage", "0.5"]
+    assert cli.run([*known, "--noise-var", "noise.csv"]) == 0
+    net = ff.load("run")
+    obs = ff.Observation(torch.from_numpy(y), net.operator, torch.from_numpy(noise_var))
+    assert np.array_equal(np.load("x_hat.npy"), net(obs).x.detach().numpy())
+    assert cli.run([*known, "--out", "unknown.npy"]) == 0
+    assert not np.array_equal(np.load("unknown.npy"), np.load("x_hat.npy"))
+    # intervals are calibrated with the noise known, or unknown, as it is of the measurements
+    blind = ff.guard.conformal(net, draws_without_noise(Run.open("run")), 0.5)(ff.Observation(obs.y, obs.A))
+    assert np.allclose(np.load("unknown_low.npy"), blind.low.numpy(), rtol=1e-9)
+    np.save("few.npy", noise_var[:3])
+    assert cli.run([*known, "--overwrite", "--noise-var", "few.npy"]) == 2
+    assert "(3, 1) noise variances and there are 80 samples" in capsys.readouterr().err
+
+
+def draws_without_noise(run: Run) -> tuple[torch.Tensor, ff.Observation]:
+    x, obs = run.draws().held_out().every()
+    return x, ff.Observation(obs.y, obs.A)
+
+
+def test_a_run_is_judged_on_pairs_that_nothing_saw(run, monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    np.savez("fresh.npz", x=X[:50], y=Y[:50])
+    path = str(run.path)
+    assert cli.run(["evaluate", path, "--data", "fresh.npz", "--coverage", "0.8", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert {row["samples"] for row in said["rows"]} == {50}
+    held = [row["held"] for row in said["unknowns"] if row["estimator"] == "network"]
+    assert [row["unknown"] for row in said["unknowns"][::2]] == ["carrier", "decay", "duty"]
+    assert said["coverage"] == pytest.approx(sum(held) / 3)
+    assert any("Intervals of 80 % hold" in remark for remark in said["remarks"])
+    assert cli.run(["evaluate", path, "--json"]) == 0
+    assert "the 24 pairs that were kept aside: training saw none of them" in capsys.readouterr().out
+    np.savez("fresh.npz", x=X[:50, :2], y=Y[:50])
+    for words, sentence in (
+        (["--data", "fresh.npz"], "pass pairs of this problem"),
+        (["--data", "fresh.npz", "--shifts"], "leave out --data"),
+        (["--coverage", "0.8"], "add --data FILE"),
+    ):
+        assert cli.run(["evaluate", path, *words]) == 2
+        assert sentence in capsys.readouterr().err

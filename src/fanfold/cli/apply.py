@@ -45,7 +45,7 @@ def apply_to_file(
     coverage: float | None = None,
     *,
     joint: bool = False,
-    noise_var: float | None = None,
+    noise_var: float | Path | None = None,
     alarm: float = 0.01,
     overwrite: bool = False,
     on_remark: Callable[[str], None] | None = None,
@@ -63,8 +63,8 @@ def apply_to_file(
         coverage: Coverage of conformal intervals, calibrated on held-out draws of the problem, or those that the run
             keeps; none if None. They are kept in the run, and taken from there the next time.
         joint: Whether intervals hold all entries of a sample at once.
-        noise_var: Noise variance of the measurements; that of the problem if None, and where draws differ in it a
-            network of channels measures it.
+        noise_var: Noise variance of the measurements, or a file with one for each sample; that of the problem if None,
+            and where draws differ in it a network of channels measures it.
         alarm: The rate of false alarms that p-values are calibrated for, once for a run: how strange each observation
             is beside held-out draws. A larger rate is taken where the run has few draws; 0 leaves p-values out.
         overwrite: Whether files that exist are replaced.
@@ -202,7 +202,7 @@ def intervals_around(
     return intervals, intervals(obs)
 
 
-def observed(values: Tensor, y: Path, net: nn.Module, outline: Outline, noise_var: float | None) -> Observation:
+def observed(values: Tensor, y: Path, net: nn.Module, outline: Outline, noise_var: float | Path | None) -> Observation:
     """Measurements of a file, with the operator and the noise variance of the training problem, in its precision.
 
     Args:
@@ -210,7 +210,7 @@ def observed(values: Tensor, y: Path, net: nn.Module, outline: Outline, noise_va
         y: The file that held them.
         net: The network that is to take them.
         outline: What the network was built from.
-        noise_var: Their noise variance, if it is another than the problem's.
+        noise_var: Their noise variance, if it is another than the problem's, or a file with that of each.
 
     Raises:
         ValueError: If they are complex where the problem's are real, or each has an operator or a noise variance of its
@@ -225,6 +225,9 @@ def observed(values: Tensor, y: Path, net: nn.Module, outline: Outline, noise_va
         )
     if values.is_complex() and not example.y.is_complex():
         raise ValueError(f"{y} holds {values.dtype} and the problem's measurements are real; pass real ones.")
+    if isinstance(noise_var, Path):
+        measured = values.to(example.y.dtype)
+        return Observation(measured, A, _variances(noise_var, measured))
     measured, var = values.to(example.y.dtype), _noise_var(y, net, outline, noise_var)
     if var is not None and example.noise_var is not None and example.noise_var.ndim:
         var = var.expand(*measured.shape[:-1], 1)  # as it is drawn
@@ -249,6 +252,21 @@ def _noise_var(y: Path, net: nn.Module, outline: Outline, given: float | None) -
             "pass --noise-var, or apply the network in Python, net(Observation(y, None, noise_var))."
         )
     return None
+
+
+def _variances(path: Path, y: Tensor) -> Tensor:
+    """The noise variances of a file, one for each sample of y, `(samples, 1)`."""
+    values = measurements(path)
+    if y.ndim < 2 or values.numel() != len(y):
+        raise ValueError(
+            f"{path} holds {tuple(values.shape)} noise variances and there are {len(y) if y.ndim > 1 else 1} samples; "
+            "give one for each sample of several, or a number."
+        )
+    if values.is_complex() or not (values.isfinite() & (values >= 0)).all():
+        raise ValueError(
+            f"{path} holds noise variances that are negative or no numbers; give finite ones, not negative."
+        )
+    return values.reshape(-1, 1).to(y.real.dtype)
 
 
 def measurements(y: Path) -> Tensor:

@@ -202,7 +202,7 @@ def apply(
     strength: float = 1.0,
     coverage: float | None = None,
     joint: bool = False,
-    noise_var: float | None = None,
+    noise_var: float | Path | None = None,
     alarm: float = 0.01,
     overwrite: bool = False,
 ) -> Result:
@@ -218,8 +218,8 @@ def apply(
         coverage: Coverage of intervals around each estimate, such as 0.9, calibrated on held-out draws; no intervals if
             not given.
         joint: Intervals hold all entries of a sample at once, with that probability.
-        noise_var: Noise variance of your measurements, if it is another than the problem's; networks of channels can
-            measure it.
+        noise_var: Noise variance of your measurements, if it is another than the problem's: a number, or an .npy or
+            .csv file with one for each sample; networks of channels can measure it.
         alarm: Rate of false alarms that p-values are calibrated for: the p-value of an observation is the share of
             usual ones, held-out draws, that are as strange; 0 for no p-values.
         overwrite: Replace files that exist.

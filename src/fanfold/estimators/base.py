@@ -339,6 +339,15 @@ class Quantiled(Protocol):
 
 
 @runtime_checkable
+class WithEnds(Protocol):
+    """An estimator that says the ends of calibrated intervals around its estimates of real unknowns."""
+
+    def ends(self, estimate: Estimate) -> tuple[Tensor, Tensor]:
+        """The lower and the upper ends, `(..., n)` both."""
+        ...
+
+
+@runtime_checkable
 class Classifying(Protocol):
     """An estimator of a discrete parameter: what it says are probabilities of its classes."""
 
