@@ -1,6 +1,7 @@
 """Names, units and limits of unknowns: read with pairs, kept in runs, and held to by estimates and intervals."""
 
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -13,7 +14,8 @@ import fanfold as ff
 from fanfold.cli import main as cli
 from fanfold.cli.apply import apply_to_file
 from fanfold.core.csv_files import read_csv
-from fanfold.evaluation.by_unknown import errors_by_unknown
+from fanfold.core.table import Table
+from fanfold.evaluation.by_unknown import errors_by_unknown, remarks_on_unknowns
 from fanfold.evaluation.few import remarks_on_few, share_of_few
 from fanfold.guard import Conformal
 from fanfold.problems.protocols import limits_of, unknowns_of
@@ -176,6 +178,9 @@ def test_each_unknown_has_its_error_in_its_unit():
         share = (error.square().mean() / x_test[:, place].var()).item()
         assert row["error_db"] == pytest.approx(10 * np.log10(share), abs=1e-6)
     assert rows[3]["rms_error"] == rows[2]["rms_error"]
+    (sentence,) = remarks_on_unknowns(Table(rows))
+    assert re.search(r"carrier \(\d+ %\), decay \(\d+ %\), duty", sentence)
+    assert remarks_on_unknowns(Table([row | {"error_db": -2.5} for row in rows])) == []
     assert rows[5]["rms_error"] > rows[4]["rms_error"]
 
 

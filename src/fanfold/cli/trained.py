@@ -15,7 +15,7 @@ from fanfold.cli.shifting import shifts_of_run
 from fanfold.core.abilities import ability
 from fanfold.core.files import is_regular
 from fanfold.core.table import Table
-from fanfold.evaluation.by_unknown import errors_by_unknown, in_digits
+from fanfold.evaluation.by_unknown import errors_by_unknown, in_digits, remarks_on_unknowns
 from fanfold.evaluation.evaluate import evaluate as evaluate_estimators
 from fanfold.evaluation.few import remarks_on_few
 from fanfold.evaluation.peers import absent_peers, peers_of
@@ -148,7 +148,7 @@ def evaluate(
             apart = Table([row | {"held": share} for row, share in zip(apart, of, strict=True)])
         show(in_digits(apart))
         result["unknowns"] = apart.rows
-    remarks = [*remarks_on_few(table)]
+    remarks = [*remarks_on_few(table), *remarks_on_unknowns(apart)]
     if held is not None:
         remarks.append(held.sentence)
         result["coverage"] = held.overall

@@ -19,6 +19,7 @@ from fanfold.problems import Problem
 from fanfold.problems.draws import draw
 from fanfold.problems.protocols import unknowns_of
 
+LITTLE_DB = -2.0  # error over spread, above which an estimate is hardly better than the mean
 MOST_UNKNOWNS = 20  # of which each has rows of its own
 DIGITS = ("rms_error", "median_error", "spread")  # columns whose numbers may be of any size
 
@@ -71,6 +72,16 @@ def errors_by_unknown(
             rows.append({"unknown": called, **unit, "estimator": name, **_errors(error, spread)})
     order = {called: place for place, called in enumerate(said.called(x.shape[-1]))}
     return Table(sorted(rows, key=lambda row: order[row["unknown"]]))
+
+
+def remarks_on_unknowns(table: Table) -> list[str]:
+    """At most one sentence: of which unknowns the first estimator of the table says little more than their means."""
+    rows = [row for row in table if row["estimator"] == table.rows[0]["estimator"]]
+    vague = [row for row in rows if row["error_db"] is not None and row["error_db"] > LITTLE_DB]
+    if not vague:
+        return []
+    said = ", ".join(f"{row['unknown']} ({100 * row['rms_error'] / row['spread']:.0f} %)" for row in vague)
+    return [f"Little is said of {said}: so large is the error beside the spread, and the mean alone has 100 %."]
 
 
 def _errors(error: Tensor, spread: float) -> dict[str, Any]:

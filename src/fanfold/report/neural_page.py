@@ -11,7 +11,7 @@ from fanfold.bounds import error_decomposition
 from fanfold.core.abilities import ability
 from fanfold.core.streams import Stream
 from fanfold.core.table import Table
-from fanfold.evaluation.by_unknown import errors_by_unknown, in_digits
+from fanfold.evaluation.by_unknown import errors_by_unknown, in_digits, remarks_on_unknowns
 from fanfold.evaluation.evaluate import class_errors, evaluate
 from fanfold.evaluation.few import remarks_on_few
 from fanfold.evaluation.peers import NETWORK, peers_of
@@ -58,6 +58,7 @@ def _apart(peers: Mapping[str, Estimator], problem: Problem, samples: int) -> li
         "The root of the mean squared error and the median of the error's size, in the unit of each unknown, beside "
         "its standard deviation. Error in dB is the first over the last, 0 dB for whoever says the mean alone."
     )
+    text = "\n".join([text, *remarks_on_unknowns(table)])
     return [Section("Error of each unknown", text, table=in_digits(table))]
 
 
