@@ -23,7 +23,7 @@ def share_of_few(error: Tensor) -> float:
     Example:
         >>> import torch
         >>> from fanfold.evaluation.few import share_of_few
-        >>> share_of_few(torch.tensor([1.0] * 99 + [297.0]))
+        >>> round(share_of_few(torch.tensor([1.0] * 99 + [297.0])), 6)
         0.75
     """
     error = error.double()
