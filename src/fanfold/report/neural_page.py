@@ -21,7 +21,7 @@ from fanfold.problems.draws import draw
 from fanfold.problems.protocols import GaussianModel, KnownModel, Tabulated, unknowns_of
 from fanfold.report.page import Section, filled
 from fanfold.report.plots import Series, line_chart
-from fanfold.report.run_facts import NMSE_IN_WORDS, draws_in_words
+from fanfold.report.run_facts import NMSE_IN_WORDS, draws_in_words, uses_in_words
 from fanfold.report.scenes import scene_sections
 
 LOSS_UNITS = "Loss in units of the best linear estimator's error (cross-entropy: nats)."
@@ -37,7 +37,7 @@ def sections_of(
     about = draws_in_words(problem, max(row["samples"] for row in table))
     about += f" {NMSE_IN_WORDS}"
     about += " The limit is the error of the exact posterior mean." if table.rows[0]["limit_db"] is not None else ""
-    about = "\n".join([about, *remarks_on_few(table)])
+    about = "\n".join(filter(None, [about, uses_in_words(problem), *remarks_on_few(table)]))
     sections = [
         Section("Error", about, table=filled(table)),
         *_apart(peers, problem, samples),
