@@ -37,7 +37,7 @@ def sections_of(
     about = draws_in_words(problem, max(row["samples"] for row in table))
     about += f" {NMSE_IN_WORDS}"
     about += " The limit is the error of the exact posterior mean." if table.rows[0]["limit_db"] is not None else ""
-    about = "\n".join(filter(None, [about, uses_in_words(problem), *remarks_on_few(table)]))
+    about = "\n".join(text for text in (about, uses_in_words(problem), *remarks_on_few(table)) if text)
     sections = [
         Section("Error", about, table=filled(table)),
         *_apart(peers, problem, samples),

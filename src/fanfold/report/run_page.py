@@ -108,7 +108,8 @@ def layered_sections(
         Series(k, layers, [v] * net.depth, "limit") for k, v in limits.items() if v is not None and math.isfinite(v)
     ]
     about = f"{draws_in_words(problem, max(row['samples'] for row in table))} {NMSE_IN_WORDS}\n{EARLY_LAYERS}"
-    about = "\n".join(filter(None, [about, uses_in_words(problem), *remarks_on_few(table), absent_peers(problem)]))
+    more = (uses_in_words(problem), *remarks_on_few(table), absent_peers(problem))
+    about = "\n".join(text for text in (about, *more) if text)
     sections = [
         Section("Error of every layer", about, [line_chart(series, "layers", "NMSE in dB")],
                 filled(table.last_layers()), filled(table)),
