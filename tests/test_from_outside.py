@@ -213,6 +213,7 @@ RARE = (
     posing.ChannelProblem,
     posing.WithScene,
     posing.KnownWaveform,
+    posing.Labelled,
     posing.Restrictable,
     posing.ErringModel,
     posing.DrawnInGroups,
@@ -223,7 +224,7 @@ RARE = (
 class Strange(Offset):
     """Has what an offset has not, by name."""
 
-    likelihood = layout = mask = scene = groups = weights = None
+    likelihood = layout = mask = scene = groups = weights = unknowns = None
     true_A = None  # noqa: N815 - its name in the mathematics
     restricted = condition_of = Offset.shifted
     window, resolution, gain, has_posterior = (0.0, 1.0), 0.1, "known", False

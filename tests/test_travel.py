@@ -38,7 +38,8 @@ from fanfold.linops import (
 )
 from fanfold.linops.base import Adjoint
 from fanfold.observation import Estimate, Observation
-from fanfold.problems import REGISTRY, Box, Problem, Program
+from fanfold.problems import REGISTRY, Box, Problem, Program, Simulator
+from fanfold.problems.draws import Pool
 from fanfold.problems.protocols import ReadsFiles, StartsPrograms
 from fanfold.runs import folders, origin, recipe
 from fanfold.runs.directory import Run
@@ -205,6 +206,24 @@ def test_kept_draws_are_those_that_evaluate_draws(tmp_path):
     assert ff.evaluate({"net": run.estimator()}, run.draws(), **same).rows == here.rows
     with pytest.raises(ValueError, match="snr_db cannot be changed: there are 8 draws of Pairs that the run keeps"):
         ff.evaluate({"net": run.estimator()}, run.draws(), snr_db=[0.0])
+
+
+def test_what_a_run_keeps_to_be_judged_by_was_not_learned_of(tmp_path):
+    """Cross-validated networks learn of all draws: a simulator is asked for new ones, and pairs aside stay aside."""
+    simulator = Simulator(Box((0.0,), (1.0,)), noisy)
+    pairs = ff.problems.Pairs(x=np.random.default_rng(0).random((60, 1)), y=np.random.default_rng(1).random((60, 2)))
+    for problem, count in ((simulator, 40), (pairs, 0)):
+        path = tmp_path / type(problem).__name__
+        net = ff.neural(problem, width=8)
+        ff.fit(net, problem, simulations=count, steps=2, batch=8, validate_every=2, threads=1, run_dir=path)
+        learned = Pool(problem, count or 48, 0, all_train=True).x
+        kept, _ = Run.open(path).draws().held_out().sample(100, torch.Generator())
+        assert len(kept) == (20 if count else 12)
+        assert not torch.isin(kept, learned).any()
+
+
+def noisy(x: Tensor, generator: torch.Generator) -> Tensor:
+    return x + 0.1 * torch.randn(2, generator=generator)
 
 
 def test_a_run_without_its_operator_or_its_draws_says_so(tmp_path):

@@ -2,22 +2,17 @@
 
 from pathlib import Path
 
-import torch
-from torch import nn
-
 from fanfold.cli.apply import measurements, observed
 from fanfold.cli.console import note, show
 from fanfold.cli.flags import Result, RunPath
+from fanfold.cli.fresh import pairs_of
 from fanfold.core.commands import command
-from fanfold.core.data_files import regular_file
 from fanfold.guard import adapt as adapt_network
 from fanfold.guard.answers import Pairs
 from fanfold.observation import Observation
-from fanfold.problems.pairs import load_arrays
 from fanfold.runs import folders
 from fanfold.runs.directory import Run
 from fanfold.runs.keep import save
-from fanfold.runs.outline import Outline
 
 KEPT = "adaptation"  # the file in the new run that says what changed
 
@@ -49,7 +44,7 @@ def adapt(
     net, outline = stored.estimator(), stored.outline()
     draws: Pairs | Observation
     if pairs is not None and observations is None:
-        draws = _pairs(pairs, net, outline, noise_var)
+        draws = pairs_of(pairs, net, outline, noise_var)
     elif observations is not None and pairs is None:
         draws = observed(measurements(observations), observations, net, outline, noise_var)
     else:
@@ -68,25 +63,3 @@ def adapt(
     note(adapted.verdict)
     note(f"use it with: {command('apply', out)} y.npy")
     return {"run": str(out), **result}
-
-
-def _pairs(path: Path, net: nn.Module, outline: Outline, noise_var: float | None) -> Pairs:
-    """The pairs of a file, as the problem of the run draws them."""
-    if not path.is_dir():
-        regular_file(path, f"there is no file {path}; pass an .npz or .csv file with arrays x and y.")
-    arrays = load_arrays(path)
-    x, var = arrays["x"], arrays.get("noise_var")
-    example, _ = outline.sample(1, torch.Generator())
-    if x.shape[1:] != example.shape[1:] or (x.is_complex() and not example.is_complex()):
-        raise ValueError(
-            f"{path} holds x {tuple(x.shape)}, {x.dtype}, and the problem's is {('samples', *example.shape[1:])}, "
-            f"{example.dtype}; pass pairs of this problem."
-        )
-    given = noise_var if noise_var is not None or var is None else 0.0  # that of the file takes its place
-    obs = observed(arrays["y"], path, net, outline, given)
-    if var is not None and noise_var is None:
-        var = var.to(obs.y.real.dtype)
-        obs = Observation(obs.y, obs.A, var.reshape(()) if var.numel() == 1 else var)
-    if "A" in arrays and (obs.A is None or not torch.equal(obs.A.matrix(), arrays["A"].to(obs.y.dtype))):
-        raise ValueError(f"{path} holds another A than the run's: a network belongs to its A; train one for the other.")
-    return x.to(example.dtype), obs

@@ -1,7 +1,7 @@
 """A trained run on a file of measurements: estimates, variances, how usual each is and, if asked for, intervals."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -23,10 +23,10 @@ from fanfold.guard import Conformal, Interval, Monitor, UsualRange, conformal, d
 from fanfold.guard.answers import independent_draws
 from fanfold.guard.conformal import MOSTLY_ZERO
 from fanfold.guard.monitoring import COMBINED, bearable, check_level, keep_monitor, kept_monitor
-from fanfold.guard.monitoring.calibrating import LEAST_LEARNING, MOST_ALARM
+from fanfold.guard.monitoring.calibrating import LEAST_LEARNING, MOST_ALARM, learning_share
 from fanfold.observation import Observation
 from fanfold.problems.draws import draw
-from fanfold.problems.protocols import noise_var_of
+from fanfold.problems.protocols import noise_var_of, unknowns_of
 from fanfold.runs.directory import Run
 from fanfold.runs.outline import Outline
 from fanfold.runs.usual import NAME as USUAL
@@ -45,7 +45,7 @@ def apply_to_file(
     coverage: float | None = None,
     *,
     joint: bool = False,
-    noise_var: float | None = None,
+    noise_var: float | Path | None = None,
     alarm: float = 0.01,
     overwrite: bool = False,
     on_remark: Callable[[str], None] | None = None,
@@ -63,8 +63,8 @@ def apply_to_file(
         coverage: Coverage of conformal intervals, calibrated on held-out draws of the problem, or those that the run
             keeps; none if None. They are kept in the run, and taken from there the next time.
         joint: Whether intervals hold all entries of a sample at once.
-        noise_var: Noise variance of the measurements; that of the problem if None, and where draws differ in it a
-            network of channels measures it.
+        noise_var: Noise variance of the measurements, or a file with one for each sample; that of the problem if None,
+            and where draws differ in it a network of channels measures it.
         alarm: The rate of false alarms that p-values are calibrated for, once for a run: how strange each observation
             is beside held-out draws. A larger rate is taken where the run has few draws; 0 leaves p-values out.
         overwrite: Whether files that exist are replaced.
@@ -116,9 +116,12 @@ def apply_to_file(
             files[_beside(out, "radius")] = interval.radius
         else:
             files |= {_beside(out, "low"): interval.low, _beside(out, "high"): interval.high}
+    unknowns = unknowns_of(outline)
+    names = {_beside(out, "p_value"): ("p_value",) if unknowns.names else (), _beside(out, "var"): unknowns.squared}
     with ExitStack() as stack:
         for path, values in files.items():
-            _write(stack.enter_context(whole(path)), path, values.numpy())
+            header = names.get(path, unknowns.titles)
+            _write(stack.enter_context(whole(path)), path, values.numpy(), header)
     return files
 
 
@@ -154,15 +157,20 @@ def monitor_for(
         if on_remark is not None:
             on_remark(
                 f"there are no p-values, since there are {len(x)} held-out draws and they take at least "
-                f"{draws_needed(MOST_ALARM) + LEAST_LEARNING}: how usual the measurements are is not known."
+                f"{draws_needed(MOST_ALARM) + LEAST_LEARNING}: how usual the measurements are is not known. Of "
+                "stored pairs keep more aside, by a larger held_out_share."
             )
         return None
     if kept is not None and kept.alarm <= borne:  # a run of few draws bears no smaller rate
         return replace(kept, alarm=borne)
     if on_note is not None:
         least = draws_needed(alarm) + LEAST_LEARNING
-        rate = f" for a false-alarm rate of {borne:.2g}, as {alarm:g} takes {least}" if borne > alarm else ""
-        on_note(f"calibrating p-values on {len(x)} draws{rate}, once for this run; --alarm 0 leaves them out")
+        rate = f" for a false-alarm rate of {borne:.2g}, as {alarm:g} takes {least}," if borne > alarm else ""
+        taught = learning_share(len(x), draws_needed(borne))
+        on_note(
+            f"calibrating p-values on {len(x)} held-out draws, of which {taught} teach what is usual and "
+            f"{len(x) - taught} are compared with,{rate} once for this run; --alarm 0 leaves them out"
+        )
     if obs.noise_var is None:
         drawn = Observation.unchecked(drawn.y, drawn.A)
     usual = monitor(net, (x, drawn), borne)
@@ -180,17 +188,21 @@ def intervals_around(
     """
     kind = "joint" if joint else "each"
     name = f"intervals-{kind}-{coverage:g}" + ("" if strength == 1 else f"-strength-{strength:g}")
+    if obs.noise_var is None and (varies := run.outline().observation.noise_var) is not None and varies.ndim:
+        name += "-noise-unknown"  # what is not known of these measurements is not used of those of calibration either
     if (data := run.kept(name)) is not None:
         with understanding(run.file_of(name), "calibrated intervals", "remove it, and they are calibrated anew."):
             intervals = Conformal.from_dict(net, data)
             return intervals, intervals(obs)
-    draws = draw(run.draws().held_out(), CALIBRATION_DRAWS, run.environment["seed"], Stream.VALIDATION, 1)
-    intervals = conformal(net, draws, coverage, kind)
+    x, drawn = draw(run.draws().held_out(), CALIBRATION_DRAWS, run.environment["seed"], Stream.VALIDATION, 1)
+    if name.endswith("-noise-unknown"):
+        drawn = Observation.unchecked(drawn.y, drawn.A)
+    intervals = conformal(net, (x, drawn), coverage, kind)
     run.keep(name, intervals.as_dict())
     return intervals, intervals(obs)
 
 
-def observed(values: Tensor, y: Path, net: nn.Module, outline: Outline, noise_var: float | None) -> Observation:
+def observed(values: Tensor, y: Path, net: nn.Module, outline: Outline, noise_var: float | Path | None) -> Observation:
     """Measurements of a file, with the operator and the noise variance of the training problem, in its precision.
 
     Args:
@@ -198,7 +210,7 @@ def observed(values: Tensor, y: Path, net: nn.Module, outline: Outline, noise_va
         y: The file that held them.
         net: The network that is to take them.
         outline: What the network was built from.
-        noise_var: Their noise variance, if it is another than the problem's.
+        noise_var: Their noise variance, if it is another than the problem's, or a file with that of each.
 
     Raises:
         ValueError: If they are complex where the problem's are real, or each has an operator or a noise variance of its
@@ -213,6 +225,9 @@ def observed(values: Tensor, y: Path, net: nn.Module, outline: Outline, noise_va
         )
     if values.is_complex() and not example.y.is_complex():
         raise ValueError(f"{y} holds {values.dtype} and the problem's measurements are real; pass real ones.")
+    if isinstance(noise_var, Path):
+        measured = values.to(example.y.dtype)
+        return Observation(measured, A, _variances(noise_var, measured))
     measured, var = values.to(example.y.dtype), _noise_var(y, net, outline, noise_var)
     if var is not None and example.noise_var is not None and example.noise_var.ndim:
         var = var.expand(*measured.shape[:-1], 1)  # as it is drawn
@@ -239,6 +254,21 @@ def _noise_var(y: Path, net: nn.Module, outline: Outline, given: float | None) -
     return None
 
 
+def _variances(path: Path, y: Tensor) -> Tensor:
+    """The noise variances of a file, one for each sample of y, `(samples, 1)`."""
+    values = measurements(path)
+    if y.ndim < 2 or values.numel() != len(y):
+        raise ValueError(
+            f"{path} holds {tuple(values.shape)} noise variances and there are {len(y) if y.ndim > 1 else 1} samples; "
+            "give one for each sample of several, or a number."
+        )
+    if values.is_complex() or not (values.isfinite() & (values >= 0)).all():
+        raise ValueError(
+            f"{path} holds noise variances that are negative or no numbers; give finite ones, not negative."
+        )
+    return values.reshape(-1, 1).to(y.real.dtype)
+
+
 def measurements(y: Path) -> Tensor:
     """The array of an `.npy` or `.csv` file."""
     return torch.as_tensor(read_csv(y).values if y.suffix.lower() == ".csv" else array_of(y))
@@ -248,10 +278,10 @@ def _beside(out: Path, what: str) -> Path:
     return out.with_name(f"{out.stem}_{what}{out.suffix}") if what else out
 
 
-def _write(file: IO[bytes], path: Path, values: np.ndarray) -> None:
+def _write(file: IO[bytes], path: Path, values: np.ndarray, header: Sequence[str]) -> None:
     if path.suffix.lower() != ".csv":
         np.save(file, values)
     elif values.ndim > 2:
         raise ValueError(f"estimates of shape {values.shape} do not fit into {path}; write an .npy file.")
     else:
-        write_csv(file, np.atleast_2d(values))
+        write_csv(file, np.atleast_2d(values), header)

@@ -62,6 +62,8 @@ class Watch:
             case Validated():
                 note = "" if event.loss is None else f"loss {event.loss:.4f}, "
                 note += f"{event.nmse_db:.2f} dB" + (f" at depth {event.depth}" if event.depth else "")
+                if event.loss is not None and not (event.best or event.depth):
+                    note += "; no better, earlier weights are kept"
                 self.progress.update(self.task, note=note)
                 if not self.bar:
                     self._say(f"step {event.step}, {note}")

@@ -3,6 +3,7 @@
 import tempfile
 from pathlib import Path
 
+from fanfold.cli.apply import intervals_around
 from fanfold.cli.console import note, show
 from fanfold.cli.flags import Result, RunPath
 from fanfold.cli.outputs import check_file, check_folder
@@ -11,6 +12,7 @@ from fanfold.core.files import file_hash
 from fanfold.core.precision import single
 from fanfold.core.table import Table
 from fanfold.deploy.targets import target_of
+from fanfold.deploy.with_intervals import WithIntervals
 from fanfold.estimators.base import InWholeNumbers
 from fanfold.problems.draws import example_of
 from fanfold.runs.directory import Run
@@ -19,7 +21,14 @@ SINGLE = ("c", "wasm")  # targets that compute in single precision
 DRAWS = 16  # of the run's problem, which the estimator is traced with
 
 
-def export(run: RunPath, to: str = "onnx", out: Path | None = None, overwrite: bool = False) -> Result:
+def export(
+    run: RunPath,
+    to: str = "onnx",
+    out: Path | None = None,
+    coverage: float | None = None,
+    joint: bool = False,
+    overwrite: bool = False,
+) -> Result:
     """Write a trained run, with its operator, for where there is no PyTorch: as ONNX, C or WebAssembly.
 
     Args:
@@ -27,6 +36,9 @@ def export(run: RunPath, to: str = "onnx", out: Path | None = None, overwrite: b
         to: Where it goes: onnx, a file for any number of samples, whose metadata say its inputs and outputs; c, a
             source and a header for one sample, with golden vectors; wasm, a module for browsers, made of that C.
         out: The folder for the files; export in the run directory if not given.
+        coverage: The program also says the ends low and high of intervals of this coverage, such as 0.9, as the run
+            keeps them or calibrated on its held-out draws; of real unknowns.
+        joint: These intervals hold all entries of a sample at once, with that probability.
         overwrite: Replace files of the same names there.
     """
     write, stored = target_of(to), Run.open(run)
@@ -34,6 +46,14 @@ def export(run: RunPath, to: str = "onnx", out: Path | None = None, overwrite: b
     check_folder(folder)
     net = stored.estimator()
     example = example_of(stored.draws(), DRAWS)
+    intervals = None
+    if coverage is not None:
+        if offers(net, InWholeNumbers):
+            raise ValueError("a program of whole numbers says no intervals; export the run before it was quantised.")
+        intervals = intervals_around(stored, net, example, coverage, 1.0, joint=joint)[0]
+    elif kept := sorted(stored.path.glob("intervals-*-*.json")):
+        said = ", ".join(file.stem for file in kept)
+        note(f"the run keeps intervals ({said}); --coverage exports their ends too")
     if to in SINGLE and example.y.dtype != single(example.y.dtype) and not offers(net, InWholeNumbers):
         note(f"the run is in {example.y.dtype}; {to} computes in single precision, and so does what is exported")
         example = example.in_precision(single(example.y.dtype))
@@ -42,7 +62,7 @@ def export(run: RunPath, to: str = "onnx", out: Path | None = None, overwrite: b
                 tensor.data = tensor.data.to(single(tensor.dtype))
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".unfinished-") as unfinished:
-        written = write(net, example, Path(unfinished))
+        written = write(net if intervals is None else WithIntervals(intervals), example, Path(unfinished))
         places = [folder / file.relative_to(unfinished) for file in written]
         for place in places:
             place.parent.mkdir(parents=True, exist_ok=True)

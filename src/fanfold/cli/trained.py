@@ -9,12 +9,15 @@ import tyro
 from fanfold.cli.apply import apply_to_file
 from fanfold.cli.console import note, show
 from fanfold.cli.flags import Result, RunPath
+from fanfold.cli.fresh import fresh_pairs, held_shares, judged_on
 from fanfold.cli.outputs import check_file, check_folder
 from fanfold.cli.shifting import shifts_of_run
 from fanfold.core.abilities import ability
 from fanfold.core.files import is_regular
 from fanfold.core.table import Table
+from fanfold.evaluation.by_unknown import errors_by_unknown, in_digits, remarks_on_unknowns
 from fanfold.evaluation.evaluate import evaluate as evaluate_estimators
+from fanfold.evaluation.few import remarks_on_few
 from fanfold.evaluation.peers import absent_peers, peers_of
 from fanfold.problems.protocols import FromStock, Stored
 from fanfold.report.run_page import write_run_page
@@ -75,6 +78,8 @@ def evaluate(
     snr_db: tuple[float, ...] = (),
     pictures: tuple[str, ...] = (),
     samples: int = 1000,
+    data: Path | None = None,
+    coverage: float | None = None,
     layers: bool = False,
     out: Path | None = None,
     overwrite: bool = False,
@@ -90,6 +95,9 @@ def evaluate(
         snr_db: SNRs to try, where the problem has one; that of the training if none is given.
         pictures: Other pictures to test on, where the problem has some; those of the training if none is given.
         samples: Draws for each condition.
+        data: Judge on all pairs of this file, which nothing has seen yet, instead: .npz, .csv or a folder of .csv, as
+            the problem pairs reads them, of the run's shapes.
+        coverage: With --data: also count how often the calibrated intervals of this coverage hold these pairs.
         layers: A row for each layer.
         out: A .csv or .json file for the table.
         overwrite: Replace that file if it exists.
@@ -107,23 +115,50 @@ def evaluate(
         raise ValueError(f"--baseline {baseline} is the peer that --shifts compares with; add --shifts.")
     if out is not None:
         check_file(out, overwrite=overwrite, suffixes=(".csv", ".json"))
+    if coverage is not None and data is None:
+        raise ValueError(f"--coverage {coverage:g} counts on pairs that calibration has not seen; add --data FILE.")
+    if data is not None and (shifts or pictures):
+        flag = "--shifts" if shifts else "--pictures"
+        raise ValueError(f"{flag} changes what is drawn, and pairs of a file stay as they are; leave out --data.")
     stored = Run.open(run)
     options = _options_of(stored) if learning_curve else {}
     net, problem = stored.estimator(), stored.draws()
-    if (stocked := ability(problem, FromStock)) is not None:
+    fresh = None if data is None else fresh_pairs(data, net, stored.outline())
+    judging = problem if fresh is None else fresh
+    if fresh is not None:
+        samples = len(fresh.rows())
+        note(f"judged on {samples} pairs of {data}")
+    elif (stocked := ability(problem, FromStock)) is not None:
         note(f"judged on {stocked.stock}")
     conditions: dict[str, Any] = {"snr_db": list(snr_db)} if snr_db else {}
     if pictures:
-        problem = problem.shifted(pictures=pictures)
+        judging = problem = problem.shifted(pictures=pictures)
     peers = peers_of(net, problem)
-    table = evaluate_estimators(peers, problem, samples=samples, layers=layers, **conditions)
+    table = evaluate_estimators(peers, judging, samples=samples, layers=layers, **conditions)
     if out is not None:
         (table.to_json if out.suffix.lower() == ".json" else table.to_csv)(out)
         note(f"written: {out}")
     show(table)
-    if absent := absent_peers(problem):
-        note(absent)
     result: dict[str, Any] = {"rows": table.rows}
+    held = None if fresh is None or coverage is None else held_shares(stored, net, fresh, coverage)
+    if len(apart := errors_by_unknown(peers, judging, samples=samples)):
+        if held is not None:
+            first = next(iter(peers))  # the network
+            of = [held.shares[row["unknown"]] if row["estimator"] == first else None for row in apart]
+            apart = Table([row | {"held": share} for row, share in zip(apart, of, strict=True)])
+        show(in_digits(apart))
+        result["unknowns"] = apart.rows
+    remarks = [*remarks_on_few(table), *remarks_on_unknowns(apart)]
+    if held is not None:
+        remarks.append(held.sentence)
+        result["coverage"] = held.overall
+    if absent := absent_peers(problem):
+        remarks.append(absent)
+    if fresh is None and (saw := judged_on(net, problem, max(row["samples"] for row in table), run)):
+        remarks.append(saw)
+    for remark in remarks:
+        note(remark)
+    result["remarks"] = remarks
     if shifts:
         survived = shifts_of_run(
             stored, net, problem, peers, samples=samples, named=baseline, specialist_steps=specialist_steps
@@ -167,7 +202,7 @@ def apply(
     strength: float = 1.0,
     coverage: float | None = None,
     joint: bool = False,
-    noise_var: float | None = None,
+    noise_var: float | Path | None = None,
     alarm: float = 0.01,
     overwrite: bool = False,
 ) -> Result:
@@ -183,8 +218,8 @@ def apply(
         coverage: Coverage of intervals around each estimate, such as 0.9, calibrated on held-out draws; no intervals if
             not given.
         joint: Intervals hold all entries of a sample at once, with that probability.
-        noise_var: Noise variance of your measurements, if it is another than the problem's; networks of channels can
-            measure it.
+        noise_var: Noise variance of your measurements, if it is another than the problem's: a number, or an .npy or
+            .csv file with one for each sample; networks of channels can measure it.
         alarm: Rate of false alarms that p-values are calibrated for: the p-value of an observation is the share of
             usual ones, held-out draws, that are as strange; 0 for no p-values.
         overwrite: Replace files that exist.

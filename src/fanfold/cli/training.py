@@ -28,11 +28,12 @@ from fanfold.core.data_files import toml_table
 from fanfold.core.machine import join_world
 from fanfold.core.settings import check_known, check_table, kinds_of, made, within
 from fanfold.core.table import Table
+from fanfold.core.units import power
 from fanfold.estimators.base import Settings
 from fanfold.estimators.fixed_point import Widths, integer_form
 from fanfold.observation import Observation
 from fanfold.problems import Problem
-from fanfold.problems.protocols import GuessedPrior, likelihood_of, prior_of
+from fanfold.problems.protocols import GuessedPrior, Stored, likelihood_of, prior_of
 from fanfold.runs import recipe
 from fanfold.runs.directory import Run
 from fanfold.runs.folders import check_free, check_schema, claimed, discard_unused
@@ -47,6 +48,7 @@ from fanfold.unfolding.unfold import UnfoldedSettings
 
 NOTHING_GIVEN = TrainingFlags()
 ALLOW = "--allow-program"
+FAR = 30.0  # ratio of powers, beyond which a prior is of unknowns in another unit
 SECTIONS = ("schema", "problem", "outline", "network", "training")
 
 
@@ -157,7 +159,22 @@ def _suited(algorithm: Algorithm, problem: Problem, *, prior_given: bool) -> Alg
     if fitted is not None and parts.get("prior") is not None and "prior" not in changes and not prior_given:
         changes["prior"] = fitted.guessed_prior
         note(f"{type(algorithm).__name__} begins from the prior of the training scenes: {fitted.guessed_prior}")
-    return replace(algorithm, **changes) if changes else algorithm  # type: ignore[type-var]
+    suited = replace(algorithm, **changes) if changes else algorithm  # type: ignore[type-var]
+    _notice_unit(suited, problem)
+    return suited
+
+
+def _notice_unit(algorithm: Algorithm, problem: Problem) -> None:
+    """Say where a prior takes the unknowns of stored pairs for far larger or smaller than they are."""
+    prior, stored = vars(algorithm).get("prior"), ability(problem, Stored)
+    if prior is None or stored is None:
+        return
+    measured = power(stored.every()[0]).double().mean().item()
+    if measured > 0 and not 1 / FAR < prior.power / measured < FAR:
+        note(
+            f"the prior takes E|x|^2 of an unknown for {prior.power:.3g}, and in these pairs it is {measured:.3g}: "
+            f"begin from a variance {measured / prior.power:.3g} times as large (--prior.var), or scale x and y"
+        )
 
 
 def scalar_quantities(algorithm: Algorithm, problem: Problem, sharing: str = "per-layer") -> dict[str, str]:

@@ -93,6 +93,32 @@ def array_of(path: str | Path, name: str = "") -> np.ndarray:
         return value + 1j * numbers(reader.read(path, imaginary[0])) if imaginary else value
 
 
+def texts_of(path: str | Path, name: str) -> tuple[str, ...]:
+    """One array of texts, `(count,)`.
+
+    Args:
+        path: The file.
+        name: The name of the array, as `held_arrays` has it.
+
+    Raises:
+        ValueError: If it cannot be read, or holds anything else than texts in a row.
+
+    Example:
+        >>> import pathlib, tempfile, numpy as np
+        >>> from fanfold.core.array_files import texts_of
+        >>> file = pathlib.Path(tempfile.mkdtemp(), "a.npz")
+        >>> np.savez(file, names=["delay", "gain"])
+        >>> texts_of(file, "names")
+        ('delay', 'gain')
+    """
+    path = regular_file(path)
+    with understanding(path, _expected(path), f"store {name} as a list of texts: numpy.savez(..., {name}=[...])."):
+        array = READERS[_format(path)].read(path, name)
+        if array.dtype.kind != "U" or array.ndim != 1:
+            raise ValueError(f"{name} holds {array.dtype} {array.shape} and no texts in a row")
+        return tuple(array.tolist())
+
+
 def _stored(path: Path) -> dict[str, Held]:
     with understanding(path, _expected(path)):
         return READERS[_format(path)].held(path)

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -98,8 +99,17 @@ def _number(cell: str, delimiter: str) -> complex | None:
         return None
 
 
-def write_csv(file: IO[bytes], rows: np.ndarray) -> None:
-    """Write numbers `(rows, columns)` so that they are read again bit for bit."""
+def is_number(text: str) -> bool:
+    """Whether a file would take a text for a number, and not for the name of a column."""
+    return _number(text, ",") is not None
+
+
+def write_csv(file: IO[bytes], rows: np.ndarray, names: Sequence[str] = ()) -> None:
+    """Write numbers `(rows, columns)` so that they are read again bit for bit, below the names of columns if any."""
+    if names:
+        header = io.StringIO()
+        csv.writer(header, lineterminator="\n").writerow(names)
+        file.write(header.getvalue().encode())
     for row in rows:
         file.write((",".join(_text(value) for value in row.tolist()) + "\n").encode())
 

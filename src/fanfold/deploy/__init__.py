@@ -8,6 +8,7 @@ from fanfold.deploy.latency import BackendLatency, slot_budget_us, time_backends
 from fanfold.deploy.lowering import Lowered, LoweredStep, Port, lowered
 from fanfold.deploy.memory import PeakMemory
 from fanfold.deploy.release import certify_release, read_profile, verify_bundle
+from fanfold.deploy.with_intervals import WithIntervals
 
 __all__ = [
     "BackendLatency",
@@ -19,6 +20,7 @@ __all__ = [
     "PeakMemory",
     "Port",
     "Timing",
+    "WithIntervals",
     "call_costs",
     "certify_release",
     "compile_shared",

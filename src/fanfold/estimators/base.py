@@ -134,6 +134,16 @@ class Region(NamedTuple):
 
 
 @runtime_checkable
+class WithinLimits(Protocol):
+    """An estimator that knows the limits of its unknowns, which none of its estimates leaves."""
+
+    @property
+    def support(self) -> Region:
+        """The least and the largest value of each unknown."""
+        ...
+
+
+@runtime_checkable
 class TrainedInRounds(Protocol):
     """An estimator for one observation, which is trained in rounds of simulations whose region shrinks around it.
 
@@ -325,6 +335,15 @@ class Quantiled(Protocol):
 
     def quantiles(self, obs: Observation) -> Tensor:
         """`(..., levels, n)`, in rising order."""
+        ...
+
+
+@runtime_checkable
+class WithEnds(Protocol):
+    """An estimator that says the ends of calibrated intervals around its estimates of real unknowns."""
+
+    def ends(self, estimate: Estimate) -> tuple[Tensor, Tensor]:
+        """The lower and the upper ends, `(..., n)` both."""
         ...
 
 

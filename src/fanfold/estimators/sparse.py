@@ -198,4 +198,4 @@ class MCP(BySample):
 
 def _units(size: float) -> float:
     """A power of two near a size that is so large or small that absolute tolerances mean something else; else 1."""
-    return 1.0 if size == 0 or 2.0**-24 < size < 2.0**24 else 2.0 ** round(np.log2(size))
+    return 1.0 if size == 0 or 2.0**-6 < size < 2.0**6 else 2.0 ** round(np.log2(size))

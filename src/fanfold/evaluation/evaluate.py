@@ -16,6 +16,7 @@ from fanfold.core.table import Table
 from fanfold.core.units import db, power
 from fanfold.estimators.base import Costly, OfAlgorithm, WithTrajectory, device_of
 from fanfold.evaluation.by_snr import snr_groups
+from fanfold.evaluation.few import share_of_few
 from fanfold.evaluation.metrics import Metric, check_metrics, values_of
 from fanfold.observation import Estimate, Estimator, Observation
 from fanfold.problems import Problem
@@ -51,10 +52,11 @@ def evaluate(
 
     Returns:
         Rows with `estimator`, the conditions, `layer` (None where there are none), `nmse_db` (a ratio of sums)
-        with its 95 % interval `low_db … high_db`, `median_db` over samples, `limit_db` (Bayes, by state evolution or
-        by the exact posterior on the same draws), `oracle_db` (support known) and `samples`. Limits are None where
-        they are not known. Of a discrete parameter, one-hot x, also `log_loss` in nats and `error_rate`; of each
-        metric, such as `ser`, also `ser`, `ser_low` and `ser_high`, its 95 % interval.
+        with its 95 % interval `low_db … high_db`, `median_db` over samples, `top_share`, the share of the squared error
+        that the worst 1 % of samples have (above a half few samples decide the NMSE), `limit_db` (Bayes, by state
+        evolution or by the exact posterior on the same draws), `oracle_db` (support known) and `samples`. Limits are
+        None where they are not known. Of a discrete parameter, one-hot x, also `log_loss` in nats and `error_rate`;
+        of each metric, such as `ser`, also `ser`, `ser_low` and `ser_high`, its 95 % interval.
 
     Raises:
         ValueError: If a condition is unknown, there are too few samples, or a metric fails, which is named.
@@ -83,8 +85,8 @@ def evaluate(
 
 # of every table, and of discrete parameters
 COLUMNS = (
-    "estimator", "layer", "nmse_db", "low_db", "high_db", "median_db", "log_loss", "error_rate", "limit_db",
-    "oracle_db", "samples", "measured_snr_db",
+    "estimator", "layer", "nmse_db", "low_db", "high_db", "median_db", "top_share", "log_loss", "error_rate",
+    "limit_db", "oracle_db", "samples", "measured_snr_db",
 )  # fmt: skip
 Z95 = 1.96  # standard deviations to either side of an interval of 95 %
 Case = tuple[dict[str, Any], Problem, Tensor, Observation]  # the condition, its problem, and pairs of it
@@ -107,7 +109,10 @@ def cases(problem: Problem, samples: int, seed: int, conditions: Mapping[str, Se
 
 
 def errors_db(x_hat: Tensor, x: Tensor) -> dict[str, float]:
-    """NMSE in dB as a ratio of sums, its 95 % interval (delta method over samples) and the median over samples."""
+    """NMSE in dB as a ratio of sums, its 95 % interval (delta method) and the median over samples.
+
+    `top_share` is the share of the squared error that the worst 1 % of samples have.
+    """
     error, signal = energies(x_hat, x)
     ratio, spread = ratio_of(error, signal)
     # a signal without a non-zero has no error of its own to divide
@@ -117,6 +122,7 @@ def errors_db(x_hat: Tensor, x: Tensor) -> dict[str, float]:
         "low_db": db(max(ratio - Z95 * spread, 0.0)),
         "high_db": db(ratio + Z95 * spread),
         "median_db": db(median),
+        "top_share": share_of_few(error),
     }
 
 

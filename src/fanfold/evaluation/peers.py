@@ -3,6 +3,8 @@
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 
+import torch
+
 from fanfold.algorithms import AMP, FISTA, GAMP, OAMP, Algorithm
 from fanfold.core.abilities import ability
 from fanfold.core.streams import Stream
@@ -132,7 +134,12 @@ def absent_peers(problem: Problem) -> str:
     if lacks and _takes_library_peers(problem):
         absent.append(f"lasso and MCP, which take {' and '.join(lacks)} (pip install {' '.join(lacks)})")
     if noise_var_of(problem) is None:
-        absent.append("LMMSE and OMP, which take the noise variance (noise_var of the problem or its pairs)")
+        each = problem.sample(1, torch.Generator().manual_seed(0))[1].noise_var is not None
+        absent.append(
+            "LMMSE, which takes one noise variance for all samples"
+            if each
+            else "LMMSE and OMP, which take the noise variance (noise_var of the problem or its pairs)"
+        )
     return f"Not compared: {'; '.join(absent)}." if absent else ""
 
 

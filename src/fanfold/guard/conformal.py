@@ -10,9 +10,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from fanfold.core.abilities import ability
 from fanfold.core.precision import dtype_named
 from fanfold.core.settings import checks_arguments
 from fanfold.core.units import rms
+from fanfold.estimators.base import WithinLimits
 from fanfold.evaluation.interval import Interval
 from fanfold.guard import bands
 from fanfold.guard.answers import Pairs, calibration_draws, checked_answers, part, widened_estimate
@@ -154,7 +156,8 @@ class Conformal:
     def __call__(self, obs: Observation) -> Interval:
         """The estimate with its intervals.
 
-        Half precision is widened to single. Where the estimate is NaN so is its interval, and holds nothing.
+        Half precision is widened to single. Intervals end at the limits that the estimator knows of its unknowns. Where
+        the estimate is NaN so is its interval, and holds nothing.
 
         Raises:
             ValueError: If the estimate has another shape than those of calibration, or a variance is none.
@@ -171,10 +174,18 @@ class Conformal:
             grown = ellipsoid * self.entries**0.5
         radius, low, high = grown, None, None
         if not estimate.x.is_complex():
-            low, high = band.lower - grown, band.upper + grown
+            low, high = self._within(band.lower - grown), self._within(band.upper + grown)
             radius = (high - low).clamp_min(0) / 2
         promised = (self.coverage, self.joint, len(self.event), self.promise)
         return Interval(estimate.x, radius, low, high, *promised, ellipsoid=ellipsoid)
+
+    def _within(self, end: Tensor) -> Tensor:
+        """Ends of intervals within the limits of the unknowns, beyond which no truth is lost."""
+        limited = ability(self.estimator, WithinLimits)
+        if limited is None:
+            return end
+        low, high = (limit.to(end) for limit in limited.support)
+        return torch.minimum(torch.maximum(end, low), high)
 
     def _outwards(self, grown: Tensor, band: bands.Band) -> Tensor:
         """The widths with what rounding may take from an error that is just held: ties of scores are held or none."""

@@ -82,5 +82,6 @@ class UsualRange:
         now = f"{ends[0]:.4g}" if ends[0] == ends[1] else f"{ends[0]:.4g} to {ends[1]:.4g}"
         return (
             f"{places_of(outside)} are unlike the training: {name} is {now}, and was {low:.4g} to {high:.4g} in "
-            f"98 % of {self.usual['draws']} held-out draws; do not trust their estimates, nor intervals around them."
+            f"98 % of the {self.usual['draws']} draws that it was judged by; do not trust their estimates, nor "
+            "intervals around them."
         )

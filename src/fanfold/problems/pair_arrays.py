@@ -15,8 +15,12 @@ from fanfold.core.units import power
 from fanfold.linops import Dense, LinearOperator, from_scipy
 from fanfold.observation import Observation, check_finite
 from fanfold.problems.kinds import AXES, Kind
+from fanfold.problems.unknowns import Unknowns
 
 UNEXPLAINED = 1.2  # share of ‖y‖² beyond which A x has nothing to do with y, by more than chance
+
+
+ARRAYS = ("x", "y", "A", "noise_var")  # of a file of pairs
 
 
 class PairArrays(NamedTuple):
@@ -26,6 +30,7 @@ class PairArrays(NamedTuple):
     y: Tensor  # (samples, m), or of the kind's shape
     A: LinearOperator | None
     noise_var: Tensor | None  # () or (samples, 1)
+    unknowns: Unknowns = Unknowns()
 
 
 class HandedOver:
@@ -36,13 +41,15 @@ class HandedOver:
 
     @cached_property
     def fingerprint(self) -> str:
-        """The SHA-256 of all arrays, their shapes and dtypes."""
+        """The SHA-256 of all arrays, their shapes and dtypes, and of the limits of x."""
         digest = hashlib.sha256()
         for array in (self.pairs.x, self.pairs.y, self.pairs.noise_var):
             if array is not None:
                 digest.update(f"{array.dtype} {tuple(array.shape)}".encode())
                 digest.update(array.resolve_conj().contiguous().numpy().data)
         digest.update((self.pairs.A.fingerprint() if self.pairs.A is not None else "").encode())
+        if self.pairs.unknowns.limits:  # names and units change nothing that is learned
+            digest.update(repr(self.pairs.unknowns.limits).encode())
         return digest.hexdigest()
 
 

@@ -17,7 +17,8 @@ from fanfold.linops import LinearOperator
 from fanfold.observation import Observation
 from fanfold.problems.base import Described
 from fanfold.problems.kinds import Kind
-from fanfold.problems.pair_arrays import HandedOver, PairArrays, check_shapes, checked_pairs, tensors_of
+from fanfold.problems.pair_arrays import ARRAYS, HandedOver, PairArrays, check_shapes, checked_pairs, tensors_of
+from fanfold.problems.unknowns import Unknowns, checked_unknowns, unknowns_in
 
 Part = Literal["train", "test"]
 
@@ -60,6 +61,16 @@ class FromFile(Described):
         """The stored noise variance, if there is one for all samples."""
         var = self._stored().noise_var
         return None if var is None or var.ndim else var
+
+    @property
+    def unknowns(self) -> Unknowns:
+        """What the pairs say of their unknowns: names, units and limits."""
+        return self._stored().unknowns
+
+    @property
+    def limits(self) -> tuple[tuple[float, float], ...]:
+        """The least and the largest value of each unknown; empty where the pairs do not say."""
+        return self._stored().unknowns.limits
 
     def rows(self) -> range:
         """The places of the samples that this part holds."""
@@ -113,6 +124,11 @@ class Pairs(FromFile):
     by their `kind`: sequences `(samples, channels, length)`, images `(samples, channels, h, w)`, sets
     `(samples, count, features)`; these have no A and at most one noise variance for all.
 
+    What x holds may be named: `names` and `units`, a text for each unknown, stand in tables, reports and the first rows
+    of `.csv` files; `low` and `high` are limits that no estimate of `ff.neural` and no interval leaves. In `.csv` files
+    the first row names the unknowns, `delay [s]` with a unit, `x delay [s]` where y's stand beside; a folder may hold
+    low.csv and high.csv.
+
     A draw picks pairs at random, with replacement; of the test part each once, and at most all. The last
     `held_out_share` of the pairs is kept for validation and testing: `part="test"` draws from there alone. A run that
     was trained on arrays keeps their hash, and asks for them by `problem=` where it needs them again.
@@ -127,6 +143,10 @@ class Pairs(FromFile):
         y: Their measurements, in the same precision.
         A: A matrix, dense or of scipy's sparse ones, or an operator.
         noise_var: A number, or an array of shape `(samples, 1)`.
+        names: What each unknown is called, n texts.
+        units: The unit of each, n texts.
+        low: The least value that each can have, `(n,)`; minus infinity where there is none.
+        high: The largest one.
 
     Raises:
         ValueError: If the file cannot be read, the arrays do not fit, there are too few pairs for both parts, or there
@@ -155,12 +175,21 @@ class Pairs(FromFile):
         y: Any = None,
         A: Any = None,
         noise_var: Any = None,
+        names: Sequence[str] | None = None,
+        units: Sequence[str] | None = None,
+        low: Any = None,
+        high: Any = None,
     ):
         given = {"x": x, "y": y, "A": A, "noise_var": noise_var}
-        if any(value is not None for value in given.values()):
+        said = {"names": names, "units": units, "low": low, "high": high}
+        if any(value is not None for value in (given | said).values()):
             if path is not None or arrays is not None:
-                raise ValueError("Pairs takes a file or arrays, not both: leave out path, or x and y.")
-            arrays = HandedOver(checked_pairs(tensors_of(given), kind), kind)
+                raise ValueError(
+                    "Pairs takes a file or arrays, not both: leave out path, or x and y; names and limits of a file "
+                    "stand in it."
+                )
+            pairs = checked_pairs(tensors_of(given), kind)
+            arrays = HandedOver(pairs._replace(unknowns=checked_unknowns(said, pairs.x)), kind)
         elif path is None and arrays is None:
             raise ValueError("Pairs takes a file of pairs, path, or in Python arrays, x= and y=; there is neither.")
         elif isinstance(arrays, HandedOver) and arrays.kind != kind:
@@ -221,7 +250,7 @@ def load_arrays(path: Path) -> dict[str, Tensor]:
     if path.suffix.lower() != ".npz":
         raise ValueError(f"{path} is no .npz or .csv file; store arrays x and y with numpy.savez.")
     names = held_arrays(path)
-    arrays = {name: torch.as_tensor(array_of(path, name)) for name in PairArrays._fields if name in names}
+    arrays = {name: torch.as_tensor(array_of(path, name)) for name in ARRAYS if name in names}
     missing = {"x", "y"} - set(arrays)
     if missing:
         raise ValueError(f"{path} has no array {' or '.join(sorted(missing))}; it has {', '.join(names) or 'none'}.")
@@ -231,7 +260,7 @@ def load_arrays(path: Path) -> dict[str, Tensor]:
 def _tables(path: Path) -> dict[str, Tensor]:
     """The arrays of a folder of `.csv` files, named after them, or of one file by the names of its columns."""
     if path.is_dir():
-        files = {name: path / f"{name}.csv" for name in PairArrays._fields}
+        files = {name: path / f"{name}.csv" for name in ARRAYS}
         tables = {name: read_csv(file).values for name, file in files.items() if file.is_file()}
     else:
         columns = read_csv(path)
@@ -252,4 +281,5 @@ def _changed(path: Path) -> int:
 
 @lru_cache(maxsize=4)
 def _read(path: Path, modified_ns: int, kind: Kind) -> PairArrays:
-    return checked_pairs(load_arrays(path), kind, str(path))
+    pairs = checked_pairs(load_arrays(path), kind, str(path))
+    return pairs._replace(unknowns=checked_unknowns(unknowns_in(path), pairs.x, str(path)))

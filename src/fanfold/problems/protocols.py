@@ -19,6 +19,7 @@ from fanfold.observation import Estimate, Observation
 from fanfold.priors import Prior
 from fanfold.problems.base import Problem
 from fanfold.problems.kinds import Kind
+from fanfold.problems.unknowns import Unknowns
 from fanfold.propagation import Layout
 
 # What is known of signals and measurements
@@ -267,6 +268,19 @@ class Limited(Protocol):
 
     @property
     def limits(self) -> tuple[tuple[float, float], ...]: ...
+
+
+@runtime_checkable
+class Labelled(Protocol):
+    """A problem that says what its unknowns are called, their units and limits, as far as it knows."""
+
+    @property
+    def unknowns(self) -> Unknowns: ...
+
+
+def unknowns_of(problem: object) -> Unknowns:
+    """What a problem says of its unknowns; nothing where it says none."""
+    return problem.unknowns if offers(problem, Labelled) else Unknowns()
 
 
 @runtime_checkable

@@ -1,6 +1,6 @@
 """The page of an end-to-end run: learning curve, error beside peers and limits, and whether its variances hold."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import singledispatch
 from typing import Any
 
@@ -11,14 +11,17 @@ from fanfold.bounds import error_decomposition
 from fanfold.core.abilities import ability
 from fanfold.core.streams import Stream
 from fanfold.core.table import Table
+from fanfold.evaluation.by_unknown import errors_by_unknown, in_digits, remarks_on_unknowns
 from fanfold.evaluation.evaluate import class_errors, evaluate
+from fanfold.evaluation.few import remarks_on_few
 from fanfold.evaluation.peers import NETWORK, peers_of
+from fanfold.observation import Estimator
 from fanfold.problems import Problem
 from fanfold.problems.draws import draw
-from fanfold.problems.protocols import GaussianModel, KnownModel, Tabulated
+from fanfold.problems.protocols import GaussianModel, KnownModel, Tabulated, unknowns_of
 from fanfold.report.page import Section, filled
 from fanfold.report.plots import Series, line_chart
-from fanfold.report.run_facts import NMSE_IN_WORDS, draws_in_words
+from fanfold.report.run_facts import NMSE_IN_WORDS, draws_in_words, uses_in_words
 from fanfold.report.scenes import scene_sections
 
 LOSS_UNITS = "Loss in units of the best linear estimator's error (cross-entropy: nats)."
@@ -34,14 +37,29 @@ def sections_of(
     about = draws_in_words(problem, max(row["samples"] for row in table))
     about += f" {NMSE_IN_WORDS}"
     about += " The limit is the error of the exact posterior mean." if table.rows[0]["limit_db"] is not None else ""
+    about = "\n".join(text for text in (about, uses_in_words(problem), *remarks_on_few(table)) if text)
     sections = [
         Section("Error", about, table=filled(table)),
+        *_apart(peers, problem, samples),
         *scene_sections(peers, problem),
         *_variances(net, problem, samples),
         *learning_sections(metrics),
     ]
     sections += [*_decomposition(net, problem), *_simulations(problem, metrics)]
     return _verdict(table), sections
+
+
+def _apart(peers: Mapping[str, Estimator], problem: Problem, samples: int) -> list[Section]:
+    """The error of each unknown in its unit, where unknowns have errors of their own."""
+    table = errors_by_unknown(peers, problem, samples=samples)
+    if not len(table):
+        return []
+    text = (
+        "The root of the mean squared error and the median of the error's size, in the unit of each unknown, beside "
+        "its standard deviation. Error in dB is the first over the last, 0 dB for whoever says the mean alone."
+    )
+    text = "\n".join([text, *remarks_on_unknowns(table)])
+    return [Section("Error of each unknown", text, table=in_digits(table))]
 
 
 def of_batches(steps: Sequence[dict[str, Any]]) -> Table:
@@ -80,9 +98,10 @@ def _variances(net: nn.Module, problem: Problem, samples: int) -> list[Section]:
         return []
     score = ((estimate.x - x).abs().square() / estimate.var.clamp_min(torch.finfo(x.real.dtype).tiny)).double()
     inside = (score < 1.645**2).double()
+    names = unknowns_of(problem).names or tuple(range(x.shape[-1]))
     rows = [
         {"parameter": i, "mean of error² / variance": s.mean().item(), "in the 90 % Gaussian interval": c.mean().item()}
-        for i, (s, c) in enumerate(zip(score.unbind(-1), inside.unbind(-1)))
+        for i, s, c in zip(names, score.unbind(-1), inside.unbind(-1))
     ]
     text = "Do the predicted variances hold? Then these are 1 and, where the posterior is Gaussian, 0.9."
     return [Section("Predicted variances", text, table=Table(rows[:20]))]

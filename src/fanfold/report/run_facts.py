@@ -8,7 +8,7 @@ from torch import nn
 from fanfold.core.abilities import ability, offers
 from fanfold.core.table import Table
 from fanfold.problems import Problem
-from fanfold.problems.protocols import SaysReading, Stored
+from fanfold.problems.protocols import KeepsValidation, SaysReading, Stored
 from fanfold.report.page import Section
 from fanfold.runs.directory import Run
 
@@ -47,6 +47,16 @@ def draws_in_words(problem: Problem, count: int) -> str:
     if offers(problem, Stored):
         return f"{count} stored pairs that are kept for tests."
     return f"{count} fresh draws of the training problem."
+
+
+def uses_in_words(problem: Problem) -> str:
+    """What else the stored pairs that a table was measured on served for; empty of other draws."""
+    if not offers(problem, Stored) or offers(problem, KeepsValidation):
+        return ""
+    return (
+        "Intervals and p-values are calibrated on them too, and unfolded networks take their best weights by them: "
+        "fanfold evaluate RUN --data FILE judges on pairs that nothing has seen."
+    )
 
 
 def in_words(data: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ from fanfold.core.streams import Stream
 from fanfold.core.table import Table
 from fanfold.estimators.base import Layered
 from fanfold.evaluation.evaluate import evaluate
+from fanfold.evaluation.few import remarks_on_few
 from fanfold.evaluation.peers import UNFOLDED, absent_peers, peers_of
 from fanfold.problems import Problem
 from fanfold.problems.draws import draw
@@ -26,7 +27,7 @@ from fanfold.report.page import Section, filled, scrolling, write_page
 from fanfold.report.paper import write_paper_figures
 from fanfold.report.plots import Series, line_chart
 from fanfold.report.posterior_checks import Say, posterior_sections
-from fanfold.report.run_facts import NMSE_IN_WORDS, draws_in_words, what_was_run
+from fanfold.report.run_facts import NMSE_IN_WORDS, draws_in_words, uses_in_words, what_was_run
 from fanfold.report.scenes import scene_sections
 from fanfold.report.shifted import shift_sections
 from fanfold.report.simulations import simulation_sections
@@ -107,8 +108,8 @@ def layered_sections(
         Series(k, layers, [v] * net.depth, "limit") for k, v in limits.items() if v is not None and math.isfinite(v)
     ]
     about = f"{draws_in_words(problem, max(row['samples'] for row in table))} {NMSE_IN_WORDS}\n{EARLY_LAYERS}"
-    if absent := absent_peers(problem):
-        about += f"\n{absent}"
+    more = (uses_in_words(problem), *remarks_on_few(table), absent_peers(problem))
+    about = "\n".join(text for text in (about, *more) if text)
     sections = [
         Section("Error of every layer", about, [line_chart(series, "layers", "NMSE in dB")],
                 filled(table.last_layers()), filled(table)),

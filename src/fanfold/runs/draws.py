@@ -80,7 +80,7 @@ class RunDraws:
             self._parts = {part: _pairs(tensors, part, A) for part in ("train", "test")}
         except (KeyError, RuntimeError, TypeError) as error:
             raise ValueError(f"{folder / FILE} holds no draws of the run: {error!r}; remove it.") from error
-        for ability in ("noise_var", "scene", "layout", "mask"):
+        for ability in ("noise_var", "unknowns", "scene", "layout", "mask"):
             if ability in vars(outlined):
                 vars(self)[ability] = vars(outlined)[ability]
         self._part = "train"

@@ -17,7 +17,8 @@ from fanfold.core.abilities import ability, offers
 from fanfold.linops import LinearOperator
 from fanfold.observation import Observation
 from fanfold.problems.kinds import AXES
-from fanfold.problems.protocols import ChannelProblem, KnownWaveform, WithScene, kind_of, noise_var_of
+from fanfold.problems.protocols import ChannelProblem, KnownWaveform, WithScene, kind_of, noise_var_of, unknowns_of
+from fanfold.problems.unknowns import Unknowns
 from fanfold.propagation import Layout
 
 DTYPES = {
@@ -55,6 +56,8 @@ def outline_of(problem: Any, x: Tensor, obs: Observation) -> Data:
     imaging = ability(problem, WithScene)
     if imaging is not None and (scene := imaging.scene) is not None:
         data["scene"] = list(scene)
+    if any(unknowns := unknowns_of(problem)):
+        data["unknowns"] = {name: list(said) for name, said in unknowns._asdict().items() if said}
     if offers(problem, ChannelProblem):
         layout = asdict(problem.layout)
         data["layout"] = {name: list(layout[name]) if name == "array" else layout[name] for name in LAYOUT}
@@ -115,6 +118,8 @@ class Outline:
     def _take_abilities(self, data: Mapping[str, Any]) -> None:
         if "noise_var" in data:
             self.noise_var = float(data["noise_var"])
+        if "unknowns" in data:
+            self.unknowns = _unknowns(data["unknowns"], self._x["shape"][-1])
         if "scene" in data:
             self.scene = tuple(int(size) for size in data["scene"])
         if "layout" in data:
@@ -156,6 +161,15 @@ class Outline:
     def held_out(self) -> "Outline":
         """The outline itself."""
         return self
+
+
+def _unknowns(said: Mapping[str, Any], n: int) -> Unknowns:
+    """What is kept of names, units and limits of n unknowns."""
+    texts = [tuple(str(text) for text in said.get(kind, ())) for kind in ("names", "units")]
+    limits = tuple((float(low), float(high)) for low, high in said.get("limits", ()))
+    if any(len(part) not in (0, n) for part in (*texts, limits)) or (texts[1] and not texts[0]):
+        raise ValueError(f"names, units or limits are not those of {n} unknowns")
+    return Unknowns(texts[0], texts[1], limits)
 
 
 def _known_noise(problem: Any) -> float | None:

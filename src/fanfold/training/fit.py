@@ -20,13 +20,12 @@ from fanfold.problems import Problem
 from fanfold.problems.protocols import Counted, Stored
 from fanfold.runs import recipe, usual
 from fanfold.runs.directory import Run
-from fanfold.runs.draws import drawn, has_draws, write_draws
 from fanfold.runs.environment import environment
 from fanfold.runs.folders import check_free, discard_unused
 from fanfold.runs.log import forget_after
-from fanfold.runs.needs import needs_of
-from fanfold.runs.outline import Outline, outline_of
+from fanfold.runs.outline import outline_of
 from fanfold.training.events import Event, Finished, Started, Validated
+from fanfold.training.kept_draws import keep_draws
 from fanfold.training.rounds import round_events
 from fanfold.training.settings import Training, TrainingOptions, training_for
 from fanfold.training.trainer import Trainer
@@ -203,7 +202,7 @@ def fit_events(
                 kind = type(event).__name__.lower()
                 run.log({"event": kind} | {k: v for k, v in dataclasses.asdict(event).items() if k != "seconds"})
             if run and isinstance(event, Validated) and event.step == 0:
-                _keep_draws(run, trainer)
+                keep_draws(run, trainer)
             yield event
         simulator = None if ability(problem, Stored) else ability(problem, Counted)  # stored runs failed before
         if run and simulator is not None and simulator.failures:
@@ -245,23 +244,6 @@ def _create_run(path: Path, trainer: Trainer) -> Run:
     }
     facts = environment(training.seed, problem, trainer.device, training.threads, trainer.world.size)
     return Run.create(path, config, facts, problem.A)
-
-
-def _keep_draws(run: Run, trainer: Trainer) -> None:
-    """Keep draws to judge the network on, where the run alone does not suffice to make some.
-
-    Of what is costly to draw, programs and simulators of the user's own, the draws of the training itself are kept.
-    """
-    needs, problem = needs_of(run.section("problem")), trainer.problem
-    if needs.nothing or has_draws(run.path):
-        return
-    if needs.commands or needs.given:
-        x, obs = trainer.validation
-        test = x.cpu(), obs.to("cpu")
-        train = test if trainer.prepared_with is None else trainer.prepared_with
-    else:
-        train, test = drawn(problem, Outline(run.section("outline"), problem.A))
-    write_draws(run.path, train, test, problem.A)
 
 
 def resume(

@@ -12,7 +12,7 @@ from fanfold.deploy.lowering.programs import Lowered
 from fanfold.deploy.lowering.real_form import RealForm, needed_by
 from fanfold.deploy.lowering.remembered import lowered_step
 from fanfold.deploy.lowering.tracing import each_variance, evaluating, in_pairs, port_of, traced_with, without_traces
-from fanfold.estimators.base import Classifying, InWholeNumbers, Quantiled, Remembering
+from fanfold.estimators.base import Classifying, InWholeNumbers, Quantiled, Remembering, WithEnds
 from fanfold.observation import Estimator, Observation
 
 
@@ -110,6 +110,8 @@ class _Ported(nn.Module):
         estimate = self.estimator(obs)
         quantiled = ability(self.estimator, Quantiled) if self._quantiles else None
         said = {"x_hat": estimate.x, "var": estimate.var}
+        ended = ability(self.estimator, WithEnds)
+        said["low"], said["high"] = (None, None) if ended is None else ended.ends(estimate)
         said["quantiles"] = None if quantiled is None else quantiled.quantiles(obs)
         return {name: value for name, value in said.items() if value is not None}
 
@@ -154,5 +156,7 @@ def _units(estimator: Estimator) -> dict[str, str]:
         "noise_var": "square of y's, E|w|^2 of one measurement",
         "x_hat": x,
         "var": "square of x_hat's, E|x_hat - x|^2",
+        "low": "that of x_hat, the lower end of its interval",
+        "high": "that of x_hat, the upper end of its interval",
         "quantiles": "that of x_hat, in rising order along the last axis but one",
     }

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fanfold.core.units import nmse_db
-from fanfold.estimators.base import Conclusion, LeftOut, Settings
+from fanfold.estimators.base import Conclusion, LeftOut, Region, Settings
 from fanfold.estimators.posterior.closed_forms import LinearForm, PolynomialForm, degree_of
 from fanfold.estimators.posterior.emulator import MOST_FEATURES, Emulator, may_be_emulated
 from fanfold.estimators.posterior.features import Features
@@ -82,7 +82,7 @@ class Ensemble(nn.Module):
         self.features, self.sizes, self.loss, self.seed, self.strength = features, sizes, loss, seed, 1.0
         self.real_parts = RealParts(x.is_complex())
         self.d = self.real_parts.count(x)
-        self.scales = ParameterScales(limits)
+        self.scales = ParameterScales(limits, features.mean.dtype)
         self.linear, self.free_linear = LinearForm(features, self.d), LinearForm(features, self.d)
         self.polynomial = PolynomialForm(features, self.d) if loss == "squared-error" and degree_of(features) else None
         self.register_buffer("spread", torch.ones(self.d))  # of the variance that networks claim
@@ -132,6 +132,11 @@ class Ensemble(nn.Module):
     def origin(self) -> tuple[str, Estimator]:
         """The best linear estimator, which training started from."""
         return "best linear estimator", self.linear_part
+
+    @property
+    def support(self) -> Region:
+        """The limits of the parameters, infinite where there are none; of complex ones those of either part."""
+        return Region(self.scales.floor, self.scales.ceiling)
 
     @property
     def training_defaults(self) -> Mapping[str, Any]:

@@ -62,8 +62,7 @@ class Features(nn.Module):
             raise ValueError(f"y has shape {tuple(obs.y.shape)}, too few axes for a batch of the kind {kind!r}.")
         self.kind, self.given_noise = kind, obs.noise_var is not None
         self.single, self.complex = tuple(obs.y.shape[-AXES[kind] :]), obs.y.is_complex()
-        self.dtype = obs.y.real.dtype
-        shape = self._raw(obs).shape[-AXES[kind] :]
+        shape = self._raw(obs, obs.y.real.dtype).shape[-AXES[kind] :]
         self.adaptive, self.twofold = adaptive, adaptive and kind == "vector"
         self.shape = (2 * shape[0],) if self.twofold else tuple(shape)
         along = [1] * len(shape)
@@ -178,10 +177,10 @@ class Features(nn.Module):
             raise ValueError("this estimator was made for observations with a noise_var; pass it in the Observation.")
         return tuple(obs.y.shape[:-axes])
 
-    def _raw(self, obs: Observation) -> Tensor:
+    def _raw(self, obs: Observation, dtype: torch.dtype | None = None) -> Tensor:
         y, axis = obs.y, CHANNEL[self.kind]
         z = torch.cat([y.real, y.imag], axis) if y.is_complex() else y
-        z = z.to(self.dtype)  # of the network, whatever the measurements come in
+        z = z.to(dtype or self.mean.dtype)  # of the network, whatever the measurements come in
         if not self.given_noise:
             return z
         assert obs.noise_var is not None

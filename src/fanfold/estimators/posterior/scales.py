@@ -29,6 +29,7 @@ class ParameterScales(nn.Module):
 
     Args:
         limits: The least and the largest value of each parameter, infinite where there is none.
+        dtype: The precision that it computes in, in which limits are kept.
 
     Example:
         >>> import math, torch
@@ -52,7 +53,7 @@ class ParameterScales(nn.Module):
     nodes: Tensor
     weights: Tensor
 
-    def __init__(self, limits: Limits):
+    def __init__(self, limits: Limits, dtype: torch.dtype = torch.float32):
         super().__init__()
         kinds = []
         for low, high in limits:
@@ -70,11 +71,11 @@ class ParameterScales(nn.Module):
             "weights": weights / weights.sum(),
         }
         for name, values in columns.items():
-            self.register_buffer(name, torch.tensor(values, dtype=torch.float32))
+            self.register_buffer(name, torch.tensor(values, dtype=dtype))
         # of what was learned of: on the unbounded scale its ends and largest variance, on its own scale the same
         for name in ("least", "most", "most_var", "largest", "largest_var"):
             start = -torch.inf if name == "least" else torch.inf
-            self.register_buffer(name, torch.full((len(kinds),), start))
+            self.register_buffer(name, torch.full((len(kinds),), start, dtype=dtype))
 
     def prepare(self, x: Tensor) -> None:
         """Settle the scales by draws x `(samples, d)`.
