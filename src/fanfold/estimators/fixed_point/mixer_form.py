@@ -62,7 +62,8 @@ class MixerForm(GridFront):
         pilots, fine = self._unit_pilots(a), self._fine(a)
         filtered = self._filtered(a, pilots)
         back = a.linear(filtered.beams, from_right(net.beams), outer=modes, bits=fine.weights)
-        c = a.narrowed_along(back, (modes, 2, antennas), (0,), fine.activations)
+        bits = fine.summed_over(2 * (modes + state))
+        c = a.narrowed_along(back, (modes, 2, antennas), (0,), bits)
         c = a.moved(c, (modes, 2, antennas), (2, 1, 0))  # (antennas, 2, modes)
         to_grid, of_state = self._to_grid(), from_right(net.grid)
         first = a.linear(c, of_state @ to_grid, outer=antennas, bits=fine.weights)
@@ -80,7 +81,7 @@ class MixerForm(GridFront):
             change = a.narrowed_along(change, (antennas, 2, state), (2,), TABLE_BITS)
         assert change is not None
         ends = a.joined(
-            c, a.narrowed_along(change, (antennas, 2, state), (2,), fine.activations), antennas, (2 * modes, 2 * state)
+            c, a.narrowed_along(change, (antennas, 2, state), (2,), bits), antennas, (2 * modes, 2 * state)
         )
         x = a.linear(ends, in_pairs(torch.cat([to_grid, of_state.mT], 1)), outer=antennas, bits=fine.weights)
         return self._given(a, a.roomy(x, 2 * antennas * net.entries, TABLE_BITS), pilots)
