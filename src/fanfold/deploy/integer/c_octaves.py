@@ -69,8 +69,9 @@ def octaves_of(program: IntegerProgram) -> dict[str, Octaves]:
 
 def _octaves(op: ops.Sub, made: Mapping[str, ops.Operation]) -> Octaves | None:
     """The octaves that a difference is of: a sum of clamps less their lower ends; None of another one."""
-    taken, terms, within = made.get(op.right), [], []
-    at = made.get(op.left)
+    taken, at = made.get(op.right), made.get(op.left)
+    terms: list[ops.Operation | None] = []
+    within: list[str] = []
     while isinstance(at, ops.Add):
         terms.append(made.get(at.right))
         within.append(at.name)
@@ -78,16 +79,18 @@ def _octaves(op: ops.Sub, made: Mapping[str, ops.Operation]) -> Octaves | None:
     terms.append(at)
     if not isinstance(taken, ops.Const) or len(terms) < FEWEST:
         return None
-    ends, shifts = set(), []
+    ends: set[tuple[int, ...]] = set()
+    shifts: list[tuple[str, int]] = []
     for term in reversed(terms):
         if not isinstance(term, ops.Clamp):
             return None
         within.append(term.name)
         shifted = made.get(term.source)
-        down = isinstance(shifted, ops.Rescale) and shifted.shift.size == 1 and int(shifted.shift[0]) > 0
-        if down:
+        if isinstance(shifted, ops.Rescale) and shifted.shift.size == 1 and int(shifted.shift[0]) > 0:
             within.append(shifted.name)
-        shifts.append((shifted.source, int(shifted.shift[0])) if down else (term.source, 0))
+            shifts.append((shifted.source, int(shifted.shift[0])))
+        else:
+            shifts.append((term.source, 0))
         ends.add((*term.low.tolist(), *term.high.tolist()))
     return _of_terms(shifts, ends, taken.values, within)
 
