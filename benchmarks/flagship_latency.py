@@ -7,19 +7,26 @@ reading the weights, and as many products; for whole numbers, products of bytes 
 the first cache, and no reading, as most of their bytes are rows of tables that a call does not touch. A backend that is
 not installed is left out.
 
-    python benchmarks/flagship_latency.py [sparse rf channels] [--quick] [--widths w8a8]
+    python benchmarks/flagship_latency.py [sparse rf channels] [--quick] [--backends c integer-c] [--widths w8a8]
+
+Each row is printed when it is measured and kept in a file of JSON lines, so that a stopped run goes on where it was:
+rows of the same code, machine, widths and calls are not measured again. With --quick there are a tenth of the calls,
+and the C alone unless backends are named: writing ONNX files takes longer than all else together.
 """
 
 import argparse
-import platform
+import functools
+import hashlib
+import json
+import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 import fanfold as ff
-from fanfold.core.machine import processor_lines
 from fanfold.core.streams import generator_of
 from fanfold.core.table import Table
 from fanfold.deploy import BackendLatency, Timing, time_backends
@@ -27,6 +34,7 @@ from fanfold.deploy.backends import missing
 from fanfold.deploy.cost import timed_us
 from fanfold.deploy.integer import CompiledProgram, Draft, golden_vectors
 from fanfold.deploy.latency import one_core
+from fanfold.deploy.release.hashes import code_hash, host
 from fanfold.estimators import quantised
 from fanfold.estimators.ofdm import (
     ADMMSettings,
@@ -41,6 +49,10 @@ from fanfold.estimators.ofdm import (
 ASKED_US = {"sparse": 100.0, "rf": 100.0, "channels": 200.0}
 SCALARS = ("noise_scale", "v_linear", "v_denoised", "p", "var")
 SIDE, PLACES, COLUMNS = 64, 64, 256  # of the matrix of bytes whose rate is the floor
+INTEGER_C = "integer-c"
+BACKENDS = ("c", INTEGER_C, "onnx", "openvino")
+IN_C = ("c", INTEGER_C)
+CALLS, FEW_CALLS = 1000, 100
 
 
 class Flagship(NamedTuple):
@@ -135,56 +147,137 @@ def in_whole_numbers(net: Any, obs: Any, widths: str, calls: int, rate: float) -
     return late._replace(arithmetic_floor_us=products / rate)
 
 
-def rows_of(flagship: Flagship, backends: list[str], widths: str, calls: int, rate: float) -> Iterator[dict[str, Any]]:
-    """The rows of one flagship."""
+def measured(flagship: Flagship, backends: list[str], how: "How") -> Iterator[dict[str, Any]]:
+    """The rows of one flagship, backend after backend."""
     net, obs = flagship.make()
-    budget = ASKED_US[flagship.group]
-    lates = {late.backend: late for late in time_backends(net, obs[:2], backends, calls=calls)}
-    lates[f"c {widths}"] = in_whole_numbers(net, obs, widths, calls, rate)
-    for backend, late in lates.items():
-        row = late.as_row()
-        kept = ("min_us", "median_us", "p99_us", "p99.9_us", "memory_floor_us", "arithmetic_floor_us")
-        median = row["median_us"]
-        yield {
-            "network": flagship.name,
-            "backend": {"c": "float C"}.get(backend, backend.replace("c w", "integer C, w")),
-            **{name: row[name] for name in kept},
-            "MACs": late.multiply_accumulates,
-            "bytes": late.weight_bytes,
-            "budget_us": budget,
-            "over budget by": None if median is None else f"{median - budget:.0f} µs" if median > budget else "within",
-            "note": "" if late.note == "in whole numbers" else late.note[:60],
-        }
+    for backend in backends:
+        if backend == INTEGER_C:
+            late = in_whole_numbers(net, obs, how.widths, how.calls, how.rate)
+        else:
+            (late,) = time_backends(net, obs[:2], [backend], calls=how.calls)
+        yield row_of(flagship, how.named(backend), late)
 
 
-def main() -> None:
-    """Print the table."""
+def row_of(flagship: Flagship, backend: str, late: BackendLatency) -> dict[str, Any]:
+    """The row of one backend."""
+    row, budget = late.as_row(), ASKED_US[flagship.group]
+    kept = ("min_us", "median_us", "p99_us", "p99.9_us", "memory_floor_us", "arithmetic_floor_us")
+    median = row["median_us"]
+    return {
+        "network": flagship.name,
+        "backend": backend,
+        **{name: row[name] for name in kept},
+        "MACs": late.multiply_accumulates,
+        "bytes": late.weight_bytes,
+        "budget_us": budget,
+        "over budget by": None if median is None else f"{median - budget:.0f} µs" if median > budget else "within",
+        "note": "" if late.note == "in whole numbers" else late.note[:60],
+    }
+
+
+class How(NamedTuple):
+    """How rows are measured."""
+
+    widths: str
+    calls: int
+    rate: float  # products of bytes a microsecond
+
+    def named(self, backend: str) -> str:
+        """A backend as the table has it."""
+        return {"c": "float C", INTEGER_C: f"integer C, {self.widths}"}.get(backend, backend)
+
+
+class Kept:
+    """Rows that were measured before, in a file of JSON lines that a row is added to when it is there.
+
+    Args:
+        file: The file; made with its folder where there is none.
+        calls: How many calls were timed; rows of others are not taken.
+    """
+
+    def __init__(self, file: Path, calls: int):
+        self.file, self.made_by = file, {"made_by": made_by(), "calls": calls}
+        file.parent.mkdir(parents=True, exist_ok=True)
+        lines = file.read_text().splitlines() if file.exists() else []
+        rows = [row for line in lines if (row := parsed(line)) is not None]
+        taken = [row["row"] for row in rows if {name: row.get(name) for name in self.made_by} == self.made_by]
+        self.rows = {(row["network"], row["backend"]): row for row in taken}
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Write a row down."""
+        before = self.file.read_bytes()[-1:] if self.file.exists() else b"\n"
+        with self.file.open("a") as file:  # a line that a stop cut short ends here
+            file.write(("" if before in (b"", b"\n") else "\n") + json.dumps(self.made_by | {"row": row}) + "\n")
+        self.rows[row["network"], row["backend"]] = row
+
+
+def parsed(line: str) -> dict[str, Any] | None:
+    """A line of a file of rows; None of one that a stop cut short."""
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError:
+        return None
+
+
+@functools.cache
+def made_by() -> str:
+    """The hash of this file, of fanfold's code and of the machine: what times depend on."""
+    words = [Path(__file__).read_text(), code_hash(), json.dumps(host(), sort_keys=True)]
+    return hashlib.sha256("\0".join(words).encode()).hexdigest()[:16]
+
+
+def said(row: dict[str, Any]) -> str:
+    """A row as a line of its own."""
+    if row["median_us"] is None:
+        return f"{row['network']}, {row['backend']}: no time. {row['note']}"
+    times = ", ".join(f"{name} {row[f'{name}_us']:.0f}" for name in ("min", "median", "p99"))
+    verdict = "within" if row["over budget by"] == "within" else f"over by {row['over budget by']}"
+    return f"{row['network']}, {row['backend']}: {times} µs; budget {row['budget_us']:.0f}: {verdict}"
+
+
+def given_arguments() -> argparse.Namespace:
+    """What the command line says."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("groups", nargs="*", help=f"some of {', '.join(ASKED_US)}; all if none is named")
-    parser.add_argument("--quick", action="store_true", help="a tenth of the calls")
+    parser.add_argument("--quick", action="store_true", help="a tenth of the calls; the C alone unless backends say so")
+    parser.add_argument("--backends", nargs="+", choices=BACKENDS, help="all that are installed if none is named")
     parser.add_argument(
         "--widths",
         default="w8a8",
         choices=("w8a8", "w8a12", "w16a16"),
         help="bits of weights and activations of the integer C",
     )
+    parser.add_argument("--rows", type=Path, default=Path("runs/flagship_latency.jsonl"), help="file that keeps rows")
+    parser.add_argument("--again", action="store_true", help="measure also what the file has")
     given = parser.parse_args()
     if unknown := [name for name in given.groups if name not in ASKED_US]:
         parser.error(f"no group {unknown[0]!r}; there are {', '.join(ASKED_US)}")
-    calls = 100 if given.quick else 1000
-    backends = [name for name in ("onnx", "openvino", "c") if not missing(name)]
+    return given
+
+
+def main() -> None:
+    """Measure what is not there yet, and print the table."""
+    given, began = given_arguments(), time.perf_counter()
+    calls = FEW_CALLS if given.quick else CALLS
+    wanted = given.backends or (IN_C if given.quick else BACKENDS)
+    backends = [name for name in BACKENDS if name in wanted and (name == INTEGER_C or not missing(name))]
     torch.set_num_threads(1)
     with one_core():
-        rate = bytes_a_us(calls)
-    rows = []
+        how = How(given.widths, calls, bytes_a_us(calls))
+    kept, table = Kept(given.rows, calls), []
     for flagship in FLAGSHIPS:
-        if not given.groups or flagship.group in given.groups:
-            rows += rows_of(flagship, backends, given.widths, calls, rate)
-            print(f"{flagship.name}: done", flush=True)
-    print(Table(rows))
-    model = next((line.partition(":")[2].strip() for line in processor_lines() if "model name" in line), "")
+        if given.groups and flagship.group not in given.groups:
+            continue
+        missed = [b for b in backends if given.again or (flagship.name, how.named(b)) not in kept.rows]
+        for row in measured(flagship, missed, how) if missed else ():
+            kept.add(row)
+            print(said(row), flush=True)
+        table += [kept.rows[flagship.name, how.named(backend)] for backend in backends]
+    print(Table(table))
+    seconds = time.perf_counter() - began
     print(
-        f"{model or platform.processor()}, 1 thread, {calls} calls, {rate / 1e3:.0f} billion products of bytes a second"
+        f"{host()['processor']}, 1 thread, {calls} calls, {how.rate / 1e3:.0f} billion products of bytes a second; "
+        f"{seconds:.0f} s"
     )
 
 

@@ -80,6 +80,14 @@ def test_every_row_says_the_same_in_c(name):
     agrees(net, obs)
 
 
+def test_a_mixture_says_the_same_in_c():
+    """It has no row: it learns in closed form alone."""
+    problem = CASES["learned-filters"].problem
+    mixture = ff.estimators.ofdm.Mixture.of(problem, 2, 200, rounds=2)
+    estimator = ff.estimators.ofdm.KroneckerGMM.of(problem, mixture)
+    agrees(estimator, problem.held_out().sample(3, torch.Generator().manual_seed(2))[1])
+
+
 @pytest.mark.parametrize("name", ["hyperlista", "gamp"])
 def test_algorithms_say_the_same_in_c(name):
     _, obs = observed("float32")

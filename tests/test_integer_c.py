@@ -62,6 +62,38 @@ def test_a_program_of_all_operations_gives_its_vectors_on_every_machine(tmp_path
     assert run(*player, "./p", folder=tmp_path) == 0
 
 
+def logarithms() -> IntegerProgram:
+    """Sums over octaves as networks have them, from the first octave on and from a later one; one of them is shown."""
+    draft = Draft("p")
+    y = draft.input("y", (24,), "int16")
+    square = draft.mul(y, y)
+    for name, x, first, digits in (("early", square, 0, 4), ("late", square, 3, 5), ("signed", y, 0, 3)):
+        parts = [
+            draft.clamp(draft.rescale(x, k) if k else x, 1 << digits, 2 << digits) for k in range(first, first + 9)
+        ]
+        total = parts[0]
+        for part in parts[1:]:
+            total = draft.add(total, part)
+        draft.output(draft.sub(total, draft.const(9 << digits), name=name), (24,))
+    draft.output(parts[3], (24,))
+    return draft.finish()
+
+
+@pytest.mark.parametrize("builtin", [True, False])
+def test_a_logarithm_by_its_leading_digit_is_that_of_all_octaves(tmp_path, builtin):
+    """Of every size, with both signs; what is shown of an octave on the way keeps its sum as it is."""
+    program = logarithms()
+    places = np.arange(24)
+    y = np.stack([(1 << places % 15) + k for k in range(-2, 3)] + [-(1 << places % 15), places - 12, 0 * places])
+    program_to_c(program, golden_vectors(program, {"y": y.astype(np.int16)})).write(tmp_path)
+    source = (tmp_path / "p.c").read_text()
+    assert source.count("= octaves(") == 2
+    if not builtin:
+        (tmp_path / "p.c").write_text(source.replace("#if defined(__GNUC__)", "#if 0"))
+    assert run("gcc", *STRICT, *SANITIZED, "p.c", "-o", "p", folder=tmp_path) == 0
+    assert run("./p", folder=tmp_path) == 0
+
+
 def test_wasm_needs_nothing_and_gives_the_vectors(tmp_path):
     need("clang", "wasm-ld", "node")
     written(everything(), tmp_path)

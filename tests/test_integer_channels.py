@@ -147,6 +147,14 @@ def test_training_in_whole_numbers_moves_every_weight_that_makes_the_estimate(ne
             assert (p.grad != 0).any(), name
 
 
+def test_every_sample_counts_alike_in_training_for_all_noise_variances(net):
+    """Else the noisiest ones decide; a network for one noise variance has the NMSE of the batch."""
+    assert quantised(net, "w8a8").training_defaults["nmse_over"] == "sample"
+    problem = ff.problems.CompressedSensing(n=20, m=10)
+    sparse = ff.unfold(ff.algorithms.LISTACP(), problem, 1, {"threshold": "tied"})
+    assert quantised(sparse).training_defaults["nmse_over"] == "batch"
+
+
 def test_pilots_are_timed_whole_and_none_at_all_are_estimated(observed):
     whole = quantised(shaken("grid-cnn"), "w8a8", observed)
     with warnings.catch_warnings():

@@ -17,7 +17,9 @@ from fanfold.deploy.integer.ranges import OFFSET
 
 LANES, UNIT_BYTES = 16, 4  # of a vector of 64 bytes, and what one takes of x at once
 FEWEST_PLACES, FEWEST_ROWS = 4, 8  # from which it pays
-TILES = {1: 8, 2: 8, 3: 4, 4: 4}  # places for each number of vectors of rows, so that sums stay in registers
+PLACES = 8  # whose sums go together, in registers, while the weights of one vector of rows stay in the first cache
+MOST_VECTORS = 6
+FEWEST_SUMS = 6  # in flight, that no addition waits for the one before: of more vectors of rows where places are few
 SWITCH = """\
 /* Where a processor adds products of bytes or words in 32-bit lanes, sixteen rows of a matrix are summed at once. The
    numbers are the same. */
@@ -150,8 +152,7 @@ class LaneProducts:
         picture, of_bytes = _picture(op, windows), starts is not None
         entry, rows = 1 if of_bytes else 2, len(op.weights)
         units, stride, blocks = picture.units(entry), picture.stride(entry), -(-rows // LANES)
-        together = max(count for count in TILES if blocks % count == 0)
-        places = max(count for count in range(1, TILES[together] + 1) if picture.columns % count == 0)
+        together, places = _tiled(blocks, picture.columns)
         tile = self._tile(together, places, of_bytes=of_bytes)
         source, copied = self._copied((windows or op).source, picture, of_bytes=of_bytes)
         width = picture.columns + picture.w - 1
@@ -231,6 +232,14 @@ class LaneProducts:
         text = [f"static void {name}({arguments[0]}", *arguments[1:], "{", *indented(body), "}"]
         self.helpers[name] = "\n".join([IN_LANES, *text, "#endif", ""])
         return name
+
+
+def _tiled(blocks: int, columns: int) -> tuple[int, int]:
+    """How many vectors of rows, and at how many places, are summed together: both divide what there is."""
+    places = max(count for count in range(1, PLACES + 1) if columns % count == 0)
+    fitting = [count for count in range(1, MOST_VECTORS + 1) if blocks % count == 0]
+    enough = [count for count in fitting if count * places >= FEWEST_SUMS]
+    return (enough[0] if enough else fitting[-1]), places
 
 
 def _picture(op: MatMul, windows: Windows | None) -> Picture:

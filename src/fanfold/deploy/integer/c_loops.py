@@ -8,6 +8,7 @@ import numpy as np
 from fanfold.deploy.generated import indented
 from fanfold.deploy.integer import operations as ops
 from fanfold.deploy.integer.c_lanes import table_of_bytes
+from fanfold.deploy.integer.c_octaves import Octaves, octaves_of
 from fanfold.deploy.integer.c_products import INT32, ProductLoops
 from fanfold.deploy.integer.c_text import C_TYPES, literal
 from fanfold.deploy.integer.c_values import CValues
@@ -91,6 +92,7 @@ class Loops:
 
     def __init__(self, values: CValues):
         self.values, self.program, self.products = values, values.program, ProductLoops(values)
+        self.octaves = octaves_of(values.program)
 
     def lines(self, group: Group, stored: set[str]) -> list[str]:
         """The loop of a group; of its values those are stored that are needed elsewhere."""
@@ -112,17 +114,30 @@ class Loops:
 
     def _entrywise(self, group: Group, stored: set[str]) -> list[str]:
         within = {op.name for op in group.operations}
+        octaves = {name: part for name, part in self.octaves.items() if name in within and part.within <= within}
+        left_out = frozenset().union(*(part.within for part in octaves.values()))
         before, body = [], []
         for op in group.operations:
+            if op.name in left_out:
+                continue
             if isinstance(op, ops.Bank):
                 before += self._bank_row(op, group, within)
             wide = self._wide(op)
             ctype = "int64_t" if wide else "int32_t"
-            sources = [self._entry(name, wide, group.size, within) for name in op.inputs]
-            body.append(f"const {ctype} v_{op.name} = {self._expression(op, wide, sources)};")
+            if op.name in octaves:
+                expression = self._octaves_summed(octaves[op.name], group.size, within)
+            else:
+                sources = [self._entry(name, wide, group.size, within) for name in op.inputs]
+                expression = self._expression(op, wide, sources)
+            body.append(f"const {ctype} v_{op.name} = {expression};")
             if op.name in stored:
                 body.append(f"{self.values.place(op.name)}[i] = ({C_TYPES[self.program.dtypes[op.name]]})v_{op.name};")
         return [*before, f"for (i = 0; i < {group.size}; i++) {{", *indented(body), "}"]
+
+    def _octaves_summed(self, part: Octaves, size: int, within: set[str]) -> str:
+        self.values.needs |= {"octaves", "clamp32", "down32"}
+        x = self._entry(part.source, False, size, within)
+        return f"octaves({x}, {part.first}, {part.last}, {part.digits})"
 
     def _of_bytes(self, op: ops.Lookup) -> bool:
         """Whether a table is of bytes, has bytes, and is read more than a few times."""

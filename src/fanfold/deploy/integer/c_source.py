@@ -15,6 +15,7 @@ from fanfold.core.files import write_whole
 from fanfold.deploy.generated import header_lines, indented
 from fanfold.deploy.integer.c_lanes import BYTES_LOOKED_UP, SWITCH
 from fanfold.deploy.integer.c_loops import Loops, groups_of
+from fanfold.deploy.integer.c_octaves import OCTAVES
 from fanfold.deploy.integer.c_text import BYTES, C_TYPES, constant
 from fanfold.deploy.integer.c_values import CValues
 from fanfold.deploy.integer.files import fingerprint_of_program
@@ -229,6 +230,7 @@ class _Writer:
         ]
         named = {
             "count_reached": COUNT_REACHED,
+            "octaves": OCTAVES,
             "bytes": UNSIGNED_BYTES,
             "lanes": SWITCH,
             "bytes_looked_up": BYTES_LOOKED_UP,

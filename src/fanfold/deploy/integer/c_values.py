@@ -42,12 +42,12 @@ class CValues:
         self.constant_bytes = 0
         self.needs: set[str] = set()
         self._named: dict[tuple, str] = {}  # constants by their content
-        numbers = [op for op in program.operations if isinstance(op, Const)]
-        self._arrays = {op.name: self.constant(f"k_{op.name}", op.values, C_TYPES[op.dtype]) for op in numbers}
+        self._numbers = {op.name: op for op in program.operations if isinstance(op, Const)}
 
     def whole(self, name: str) -> str:
         """The C array of a value, or of a constant."""
-        return self._arrays.get(name) or self.place(name)
+        op = self._numbers.get(name)
+        return self.place(name) if op is None else self.constant(f"k_{name}", op.values, C_TYPES[op.dtype])
 
     def constant(self, name: str, values: np.ndarray, ctype: str | None = None, only: str = "") -> str:
         """The name of a constant array of these numbers: an older one where they are the same.

@@ -57,11 +57,12 @@ class FiltersForm(MixtureForm):
         pilots, fine, basis = self._unit_pilots(a), self._fine(a), self.bank.basis
         seen = self._of_mixture(a, pilots)
         shape = (bank.modes, 2, self.antennas)
-        x = a.moved(a.narrowed_along(seen.mean, shape, (0,), fine.activations), shape, (2, 1, 0))
+        bits = fine.summed_over(2 * (bank.modes + (corrected if len(self.network.stages) else 0)))
+        x = a.moved(a.narrowed_along(seen.mean, shape, (0,), bits), shape, (2, 1, 0))
         weights = from_left(basis)
         if len(self.network.stages):
             change = self._change(a, seen, pilots.level)
-            change = a.narrowed_along(change, (self.antennas, 2, corrected), (2,), fine.activations)
+            change = a.narrowed_along(change, (self.antennas, 2, corrected), (2,), bits)
             x = a.joined(x, change, self.antennas, (2 * bank.modes, 2 * corrected))
             weights = torch.cat([weights, from_left(basis[..., :corrected])], 1)
         x = a.linear(x, in_pairs(weights), outer=self.antennas, bits=fine.weights)
@@ -84,7 +85,8 @@ class FiltersForm(MixtureForm):
             assert isinstance(stage, FilterStage)
             now = first if change is None else a.added(first, change)
             rest = a.narrowed_along(a.minus(z, now), shape, (0,))
-            step = self._step(a, stage, rest, a.narrowed_along(now, shape, (0,)), level, shares)
+            now = a.narrowed_along(now, shape, (0,), TABLE_BITS)  # 40 dB above what a stage adds
+            step = self._step(a, stage, rest, now, level, shares)
             change = step if change is None else a.added(change, step)
             change = a.narrowed(change, TABLE_BITS)
         assert change is not None

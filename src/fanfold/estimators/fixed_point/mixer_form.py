@@ -62,26 +62,25 @@ class MixerForm(GridFront):
         pilots, fine = self._unit_pilots(a), self._fine(a)
         filtered = self._filtered(a, pilots)
         back = a.linear(filtered.beams, from_right(net.beams), outer=modes, bits=fine.weights)
-        c = a.narrowed_along(back, (modes, 2, antennas), (0,), fine.activations)
+        bits = fine.summed_over(2 * (modes + state))
+        c = a.narrowed_along(back, (modes, 2, antennas), (0,), bits)
         c = a.moved(c, (modes, 2, antennas), (2, 1, 0))  # (antennas, 2, modes)
         to_grid, of_state = self._to_grid(), from_right(net.grid)
         first = a.linear(c, of_state @ to_grid, outer=antennas, bits=fine.weights)
-        z = a.narrowed_along(filtered.z, (antennas, 2, modes), (2,))
+        z = a.narrowed_along(filtered.z, (antennas, 2, modes), (2,), bits)
         level = _Level(a, pilots.level)
         change = None
         for stage in net.stages:
             assert isinstance(stage, MixerStage)
             seen = first if change is None else a.added(first, change)
-            seen = a.narrowed_along(seen, (antennas, 2, state), (2,))
+            seen = a.narrowed_along(seen, (antennas, 2, state), (2,), bits)
             both = a.joined(z, seen, antennas, (2 * modes, 2 * state))
-            turned = _turned(a, stage, both, antennas)
+            turned = _turned(a, stage, both, antennas, fine.weights)
             step = _changed(a, stage, turned, level, antennas)
             change = step if change is None else a.added(change, step)
             change = a.narrowed_along(change, (antennas, 2, state), (2,), TABLE_BITS)
         assert change is not None
-        ends = a.joined(
-            c, a.narrowed_along(change, (antennas, 2, state), (2,), fine.activations), antennas, (2 * modes, 2 * state)
-        )
+        ends = a.joined(c, a.narrowed_along(change, (antennas, 2, state), (2,), bits), antennas, (2 * modes, 2 * state))
         x = a.linear(ends, in_pairs(torch.cat([to_grid, of_state.mT], 1)), outer=antennas, bits=fine.weights)
         return self._given(a, a.roomy(x, 2 * antennas * net.entries, TABLE_BITS), pilots)
 
@@ -101,7 +100,7 @@ class _Level(Generic[V]):
         )
 
 
-def _turned(a: ShapedArithmetic[V], stage: MixerStage, both: Scaled[V], antennas: int) -> Scaled[V]:
+def _turned(a: ShapedArithmetic[V], stage: MixerStage, both: Scaled[V], antennas: int, bits: int) -> Scaled[V]:
     """Modes of the pilots and of the state, side by side, as beams and delays, `(delays, groups, 2, beams)`."""
     groups, delays = stage.groups, stage.delays
     each = antennas // groups
@@ -109,7 +108,8 @@ def _turned(a: ShapedArithmetic[V], stage: MixerStage, both: Scaled[V], antennas
     columns = to_delays.unflatten(1, (2, -1))
     modes = both_modes(stage, columns)
     to_delays = torch.cat([columns[..., :modes].flatten(1), columns[..., modes:].flatten(1)], 1)
-    u = a.narrowed_along(a.linear(both, to_delays, outer=antennas), (antennas, 2, delays), (2,))
+    u = a.linear(both, to_delays, outer=antennas, bits=bits)
+    u = a.narrowed_along(u, (antennas, 2, delays), (2,))
     u = a.moved(u, (groups, each, 2, delays), (3, 0, 2, 1))
     return a.linear(u, from_right(stage.to_beams).mT, outer=delays * groups)
 
@@ -128,7 +128,7 @@ def _changed(a: ShapedArithmetic[V], stage: MixerStage, u: Scaled[V], level: _Le
     both = a.joined(gains, gains, places, (beams, beams))
     v = a.narrowed_along(a.times(u, both), (delays, groups, 2, beams), (0,))
     back = a.linear(v, from_right(stage.from_beams).mT, outer=places)
-    back = a.roomy(back, antennas * 2 * delays)
+    back = a.roomy(back, antennas * 2 * delays, TABLE_BITS)
     back = a.moved(back, (delays, groups, 2, each), (1, 3, 2, 0))
     return a.linear(back, from_right(stage.from_delays).mT, outer=antennas)
 

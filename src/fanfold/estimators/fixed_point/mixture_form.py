@@ -38,6 +38,7 @@ LEAST_VAR, LEAST_MODE = 2.0**-30, 2.0**-20  # of eigenvalues, below which no noi
 SURPRISE, SURPRISE_BITS = 12.0, 20  # octaves of a square over its variance that are told apart, and of the ratio
 FAR_OUT = 8.0  # standard deviations of a mode, beyond which it saturates
 FAR = 20.0  # octaves below the likeliest component, where others count for nothing
+KEPT_BITS = 17  # of what a component keeps: with a share of 16 its products are within 32
 SHARE_BITS = 12  # of the sum of all weights, as a table takes it
 MEAN_FRACTION, MEAN_BITS = 12, 20  # of modes of a channel of unit power, up to 2^7
 LARGEST_OVER = 64.0  # octaves between variances, more than there are
@@ -81,7 +82,7 @@ class MixtureForm(PilotFront):
         a, modes = arithmetic, self.bank.modes
         pilots, fine = self._unit_pilots(a), self._fine(a)
         x = self._of_mixture(a, pilots).mean
-        x = a.narrowed_along(x, (modes, 2, self.antennas), (0,), fine.activations)
+        x = a.narrowed_along(x, (modes, 2, self.antennas), (0,), fine.summed_over(2 * modes))
         x = a.moved(x, (modes, 2, self.antennas), (2, 1, 0))
         x = a.linear(x, in_pairs(from_left(self.bank.basis)), outer=self.antennas, bits=fine.weights)
         return self._given(a, a.roomy(x, 2 * self.antennas * self.entries, TABLE_BITS), pilots)
@@ -131,9 +132,9 @@ class MixtureForm(PilotFront):
         bank, fine = self.bank, self._fine(a)
         shape = (bank.rank, 2, self.antennas)
         z = a.linear(turned, from_left(bank.U[:, k]), outer=bank.rank, bits=fine.weights)
-        z = a.moved(a.narrowed_along(z, shape, (0,), fine.activations), shape, (2, 1, 0))
+        z = a.moved(a.narrowed_along(z, shape, (0,), fine.summed_over(2 * bank.rank)), shape, (2, 1, 0))
         z = a.linear(z, from_left(bank.V[:, k]), outer=self.antennas, bits=fine.weights)
-        return a.narrowed_along(z, (self.antennas, 2, bank.rank), (0, 2), SQUARE_BITS)  # weak ones say much, too
+        return a.narrowed_along(z, (self.antennas, 2, bank.rank), (0, 2), TABLE_BITS)  # weak ones say much, too
 
     def _over(self, a: ShapedArithmetic[V], var: Tensor, level: Scaled[V]) -> Scaled[V]:
         """`log2 d - log2 v` of variances `(rank, antennas)`, as `(antennas, rank)`."""
@@ -148,6 +149,7 @@ class MixtureForm(PilotFront):
         more = a.table(a.clamped(over, -end, end), lambda at: (1 + torch.exp2(-at.abs())).log2(), TABLE_BITS)
         above = a.clamped(over, torch.zeros(1), torch.tensor([LARGEST_OVER]))
         beyond = a.plus(a.shifted(more, np.array([LEVEL])), above)  # log2 (d + v) - log2 v
+        z = a.on_grids(z, np.broadcast_to(z.fraction, (2 * count,)) - (TABLE_BITS - SQUARE_BITS), SQUARE_BITS)
         whole = a.regarded(z, 0)
         size = a.log2(a.summed(a.times(whole, whole), self.antennas, 2, bank.rank), POWER_OCTAVES, DIGITS)
         fractions = np.broadcast_to(z.fraction, (2 * count,)).reshape(self.antennas, 2, bank.rank)[:, 0].ravel()
@@ -170,10 +172,10 @@ class MixtureForm(PilotFront):
         gain = a.times(gain, a.number((1 / deviation).mT.reshape(-1)))
         gain = a.roomy(gain, antennas * rank, TABLE_BITS)
         gained = a.times(z, a.joined(gain, gain, antennas, (rank, rank)))
-        gained = a.narrowed_along(gained, (antennas, 2, rank), (2,), fine.activations)
+        gained = a.narrowed_along(gained, (antennas, 2, rank), (2,), fine.summed_over(2 * rank))
         back = from_left(bank.back[:, k]) / of_modes.repeat(2)
         kept = a.linear(gained, back, outer=antennas, bits=fine.weights)
-        return a.narrowed_along(kept, (antennas, 2, bank.modes), (2,), SQUARE_BITS)
+        return a.narrowed_along(kept, (antennas, 2, bank.modes), (2,), KEPT_BITS)
 
 
 def _shares(a: ShapedArithmetic[V], evidence: Sequence[Scaled[V]]) -> Scaled[V]:

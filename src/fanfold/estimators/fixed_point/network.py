@@ -88,12 +88,6 @@ class QuantisedNetwork(nn.Module):
     """
 
     scale_equivariant: ClassVar[bool] = False
-    training_defaults: ClassVar[Mapping[str, Any]] = {
-        "steps": 300,
-        "lr": 3e-4,
-        "validate_every": 50,
-        "validation_samples": 1000,
-    }
     fractions: Tensor
     calibrated: Tensor  # a boolean
     noise_var: Tensor
@@ -138,6 +132,21 @@ class QuantisedNetwork(nn.Module):
     def origin(self) -> tuple[str, nn.Module]:
         """The network with the same weights, in floating point."""
         return "the same weights in floating point", self.network
+
+    @property
+    def training_defaults(self) -> Mapping[str, Any]:
+        """Fields of `Training`; a network that takes the noise variance is for all, so each sample has its own NMSE.
+
+        In that of a batch the noisiest samples would decide alone.
+        """
+        every_noise = any(port.name == "noise_var" for port in self.form.inputs)
+        return {
+            "steps": 300,
+            "lr": 3e-4,
+            "validate_every": 50,
+            "validation_samples": 1000,
+            "nmse_over": "sample" if every_noise else "batch",
+        }
 
     def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
         """The parameter groups of the network in floating point."""

@@ -30,6 +30,7 @@ SQUARE_BITS = 15  # of what is squared for them: two squares, and half of a last
 AMPLIFIED = 13  # octaves of power below what the port holds that are brought to unit power
 TABLE_BITS = 16  # of tables that multiply what no matrix does
 SURE = 12  # octaves of signal over noise beyond which a gain is 0 or 1
+SUM_BITS_OF_PRODUCTS = 33  # of two numbers with a sign each, so that their products stay within 32
 NOISE_BITS = 32  # of the port of the noise variance, whose range is wide
 
 
@@ -38,12 +39,18 @@ class Fine(NamedTuple):
 
     Example:
         >>> from fanfold.estimators.fixed_point.pilot_front import Fine
-        >>> Fine(weights=12, activations=14).weights
-        12
+        >>> fine = Fine(weights=12, activations=14)
+        >>> fine.summed_over(128), fine.summed_over(24)
+        (14, 16)
     """
 
     weights: int
     activations: int
+
+    def summed_over(self, columns: int) -> int:
+        """The bits of what a matrix of so many columns sums: up to 16, while sums are sure to stay within 32."""
+        within = SUM_BITS_OF_PRODUCTS - self.weights - (columns - 1).bit_length()
+        return max(self.activations, min(TABLE_BITS, within))
 
 
 FINE = Fine(12, 14)  # of which 128 products still add up within 32 bits
@@ -111,7 +118,7 @@ class PilotFront:
     def _unit_pilots(self, a: ShapedArithmetic[V]) -> UnitPilots[V]:
         """Pilots over the root of the channel's power, and the noise over that power."""
         y, noise_var = a.entered("y"), a.entered("noise_var", NOISE_BITS)
-        bits = self._fine(a).activations
+        bits = self._fine(a).summed_over(2 * self.pilots)
         if self.front_end.known_power:
             return UnitPilots(
                 a.roomy(y, self.inputs[0].size, bits), self._level(a, self._log(a, noise_var), None), None
