@@ -63,11 +63,16 @@ def test_what_both_paths_leave_says_how_much_noise_there_is(factor):
     _, obs = drawn(ff.guard.Noisier(PROBLEM, factor), 200)
     split = NoiseSplit()
     left = torch.stack([split.residuals(obs, path(obs)) for path in (NET, SAFE)], -1)
-    ratios = levels.ratios(left, split.claimed(obs)).mean(0, keepdim=True)
+    claimed = split.claimed(obs)
+    ratios = levels.ratios(left, claimed).mean(0, keepdim=True)
     # means over 200 draws of 60 numbers at each end have a deviation of .013 each in the log; the rest is of lines
-    assert levels.beyond(ratios).item() == pytest.approx(2 * math.log(factor), abs=0.1)
-    assert levels.beyond(ratios * torch.tensor([30.0, 1.0])).item() == pytest.approx(2 * math.log(factor), abs=0.2)
-    assert levels.beyond(ratios * torch.tensor([30.0, 0.01])).item() == 0.0  # the baseline sees nothing unusual
+    assert levels.beyond(claimed[:1], ratios).item() == pytest.approx(2 * math.log(factor), abs=0.1)
+    assert levels.beyond(claimed[:1], ratios * torch.tensor([30.0, 1.0])).item() == pytest.approx(
+        2 * math.log(factor), abs=0.2
+    )
+    assert (
+        levels.beyond(claimed[:1], ratios * torch.tensor([30.0, 0.01])).item() == 0.0
+    )  # the baseline sees nothing unusual
 
 
 def test_differences_are_moved_to_what_the_truth_says_of_noise_that_nobody_claimed():
@@ -122,13 +127,13 @@ def test_noise_is_measured_of_measurements_of_several_axes_too(noise_var):
     assert guard(obs[0]).x.shape == (4, 5)
 
 
-LEVELS = NoiseLevels((0.0, 1.0), ((0.0, 1.0), (0.0, 1.0)), (-4.0, -4.0), (-1.0, -1.0))
+LEVELS = NoiseLevels(1.0, (0.0, 1.0), ((0.0, 1.0), (0.0, 1.0)), (-4.0, -4.0), (-1.0, -1.0))
 
 
 def test_without_noise_beyond_the_claim_nothing_is_corrected():
     differences = torch.tensor([-3.0, 0.0, 5.0]).double()
     usual = torch.tensor(LEVELS.usual).expand(3, 2)
-    assert torch.equal(LEVELS.corrected(differences, torch.full((3,), 2.0), usual), differences)
+    assert torch.equal(LEVELS.corrected(differences, torch.ones(3), usual), differences)
 
 
 def test_where_the_network_follows_more_noise_beyond_the_claim_speaks_for_the_baseline():

@@ -35,11 +35,12 @@ class NoiseLevels(NamedTuple):
     Example:
         >>> import torch
         >>> from fanfold.guard.fallback import NoiseLevels
-        >>> levels = NoiseLevels((0.0, 1.0), ((0.0, 2.0), (0.0, 2.0)), (-8.0, -9.0), (-1.0, -1.0))
-        >>> levels.beyond(torch.tensor([[1.0, 1.5], [0.0, 3.0]]).double().exp()).tolist()
+        >>> levels = NoiseLevels(1.0, (0.0, 1.0), ((0.0, 2.0), (0.0, 2.0)), (-8.0, -9.0), (-1.0, -1.0))
+        >>> levels.beyond(torch.ones(2), torch.tensor([[1.0, 1.5], [0.0, 3.0]]).double().exp()).tolist()
         [0.5, 0.0]
     """
 
+    claimed: float  # noise variance of the draws
     noise: Curve  # logs of the noise variance over the claimed one, rising from 0
     left: tuple[Curve, Curve]  # logs of mean squares of `y - A x_hat` over the claimed variance, network first, rising
     moved: Curve  # by how much differences of losses are to be moved to say the truth, over the noise beyond the claim
@@ -71,7 +72,7 @@ class NoiseLevels(NamedTuple):
             e = e * FACTOR if e else FIRST
         network_left, baseline_left, moved, risk = zip(*levels)
         moved = (moved[1:2] or moved)[:1] + moved[1:]  # nothing is to be moved where there is no more noise
-        return cls(tuple(noise), (_rising(network_left), _rising(baseline_left)), moved, risk)
+        return cls(claimed, tuple(noise), (_rising(network_left), _rising(baseline_left)), moved, risk)
 
     @property
     def usual(self) -> tuple[float, float]:
@@ -84,25 +85,38 @@ class NoiseLevels(NamedTuple):
         ratio = residuals.double() / claimed.double().clamp_min(TINY)[:, None]
         return torch.minimum(ratio.nan_to_num(math.inf, math.inf), most)
 
-    def beyond(self, ratios: Tensor) -> Tensor:
-        """The log of the noise over the claim, `(batch,)`: what the path says that has the less unusual residual."""
+    def beyond(self, claimed: Tensor, ratios: Tensor) -> Tensor:
+        """The log of the noise over the claim, `(batch,)`, by the least unusual of what is left.
+
+        What network and baseline leave is compared with the draws over what is claimed, and as it is: a claim that is
+        smaller than theirs makes all that is left look large, and a larger one that is true leaves more.
+
+        Args:
+            claimed: The noise variance of each observation, `(batch,)`.
+            ratios: Residuals over it, `(batch, 2)`, means over the last calls.
+        """
+        quieter = (self.claimed / claimed.double().clamp_min(TINY)).log()
         logs = ratios.clamp_min(TINY).log()
-        return torch.minimum(*(_read(logs[:, path], self.left[path], self.noise) for path in (0, 1)))
+        says = [_read(logs[:, path], self.left[path], self.noise) for path in (0, 1)]
+        says += [_read(logs[:, path] - quieter, self.left[path], self.noise) + quieter for path in (0, 1)]
+        return torch.stack(says, -1).amin(-1).clamp_min(0.0)
 
     def corrected(self, differences: Tensor, claimed: Tensor, ratios: Tensor) -> Tensor:
         """Differences of losses in the noise that there seems to be, as moved as on draws with so much: `(batch,)`.
 
-        Where that speaks for the network, it counts only where the network errs less in so much noise, be it noise.
+        Where that speaks for the network, it counts only where the network errs less in so much noise, be it noise,
+        over what is claimed and as it is.
 
         Args:
             differences: Those of `NoiseSplit`, `(batch,)`.
             claimed: The noise variance of each observation, `(batch,)`.
             ratios: Residuals over it, `(batch, 2)`, means over the last calls.
         """
-        level = self.beyond(ratios)
+        level = self.beyond(claimed, ratios)
         moved = differences + claimed * level.expm1() * _read(level, self.noise, self.moved)
-        better = _read(level, self.noise, self.risk) < 0
-        return torch.where(better, moved, torch.maximum(moved, differences))
+        as_it_is = level - (self.claimed / claimed.double().clamp_min(TINY)).log()
+        risk = torch.maximum(*(_read(at, self.noise, self.risk) for at in (level, as_it_is)))
+        return torch.where(risk < 0, moved, torch.maximum(moved, differences))
 
 
 def least_norm(obs: Observation, measured: Tensor) -> Tensor:
@@ -160,7 +174,9 @@ def _rising(values: Sequence[float]) -> Curve:
 
 def _read(at: Tensor, knots: Curve, values: Curve) -> Tensor:
     """The broken line through these points at some places, constant beyond: `(batch,)`. It exports."""
-    total = torch.full_like(at, values[0])
-    for left, right, low, high in zip(knots, knots[1:], values, values[1:]):
-        total = total + (at.clamp(left, right) - left) * ((high - low) / (right - left))
-    return total
+    x, y = (torch.tensor(numbers, dtype=torch.float64, device=at.device) for numbers in (knots, values))
+    if len(knots) == 1:
+        return y.expand(at.shape)
+    width = x[1:] - x[:-1]
+    inside = torch.minimum((at[..., None] - x[:-1]).clamp_min(0.0), width)
+    return y[0] + (inside * ((y[1:] - y[:-1]) / width)).sum(-1)
