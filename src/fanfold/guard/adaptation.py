@@ -206,7 +206,7 @@ def _restrained(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _learned(network: nn.Module, lessons: OfPairs, level: str, names: list[str]) -> Iterator[tuple[str, nn.Module]]:
-    """A copy after some steps on these parameters, which are means over the later half of the steps.
+    """A copy as it is after some steps on these parameters, and with their means over the later half of all steps.
 
     A rate that learns within so few steps ends anywhere around its goal; the mean is near it (Polyak & Juditsky, 1992).
     """
@@ -214,8 +214,8 @@ def _learned(network: nn.Module, lessons: OfPairs, level: str, names: list[str])
     by_name = dict(copied.named_parameters())
     learned = [by_name[name] for name in names]
     optimiser = torch.optim.Adam(_groups(copied, learned, RATES[level]))
-    halfway, summed = {stop // 2 for stop in STOPS}, [torch.zeros_like(p) for p in learned]
-    for step in range(1, max(STOPS) + 1):
+    last, sums = max(STOPS), [torch.zeros_like(parameter) for parameter in learned]
+    for step in range(1, last + 1):
         with torch.enable_grad():
             loss = lessons.lesson(copied, step)
             if not torch.isfinite(loss) or not loss.requires_grad:
@@ -225,18 +225,15 @@ def _learned(network: nn.Module, lessons: OfPairs, level: str, names: list[str])
             parameter.grad = gradient
         nn.utils.clip_grad_norm_(learned, 1.0)
         optimiser.step()
-        for total, parameter in zip(summed, learned, strict=True):
-            total += parameter.detach()
-        if step in halfway:
-            summed = [torch.zeros_like(p) for p in learned]
+        if step > last // 2:
+            for total, parameter in zip(sums, learned, strict=True):
+                total += parameter.detach()
         if step in STOPS:
             optimiser.zero_grad()
-            averaged = copy.deepcopy(copied)
-            means = dict(zip(names, summed, strict=True))
-            for name, parameter in averaged.named_parameters():
-                if name in means:
-                    parameter.data.copy_(means[name] / (step - step // 2))
-            yield f"{level}, {step} steps", averaged
+            yield f"{level}, {step} steps", copied
+    for total, parameter in zip(sums, learned, strict=True):
+        parameter.data.copy_(total / (last - last // 2))
+    yield f"{level}, mean of the later half of {last} steps", copied
 
 
 def _groups(network: nn.Module, learned: list[nn.Parameter], lr: float) -> list[dict]:

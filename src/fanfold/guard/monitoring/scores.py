@@ -128,7 +128,7 @@ class CarriedVariance(Distance):
     """
 
     sees: ClassVar[str] = (
-        "observations that are harder or easier than usual: other noise, other unknowns that are not zero"
+        "observations harder or easier than usual: other noise, more or fewer unknowns that are not zero"
     )
 
     def offered(self, seen: Answered) -> bool:
