@@ -24,7 +24,8 @@ def main() -> None:
     """Print errors and delays."""
     torch.set_num_threads(1)
     home, away = at(HOME), at(AWAY)
-    net, linear = ff.estimators.ofdm.Wiener.of(home, samples=SAMPLES), ff.estimators.ofdm.Interpolation.of(home)
+    covariance = ff.estimators.ofdm.ChannelCovariance.of(home, SAMPLES)
+    net, linear = ff.estimators.ofdm.Wiener.of(home, covariance), ff.estimators.ofdm.Interpolation.of(home)
     watching = ff.guard.monitor(net, home, alarm=0.01, draws=DRAWS)
     for name, problem in (("home", home), ("UMi", away)):
         x, obs = problem.sample(STREAMS * SLOTS, torch.Generator().manual_seed(1))
