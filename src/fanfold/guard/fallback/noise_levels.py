@@ -150,14 +150,15 @@ def _level(
     """
     halves, claimed = judge.halves(obs, range(len(obs.y))), judge.claimed(obs)
     whole, copy = ([answers(path, o) for path in paths] for o in (obs, halves.obs))
-    left = [(judge.residuals(obs, estimate) / claimed).mean().item() for estimate in whole]
+    of_network, of_baseline = ((judge.residuals(obs, estimate) / claimed).mean().item() for estimate in whole)
     errors = [[power(estimate.x - x).double().sum().item() for estimate in whole] for x in truths]
     risk, other = (network / max(baseline, TINY) for network, baseline in errors)
     seen = [power(judge.measured(obs, estimate.x - truths[0])).double().flatten(1).sum(-1) for estimate in copy]
     said, true = judge.differences(halves, copy[0], copy[1]), seen[0] - seen[1]
     target = min(true.mean().item(), (risk - 1) * seen[1].mean().item()) if risk < 1 else true.mean().item()
     extra = e * claimed.mean().item()
-    return (*map(_log, left), (target - said.mean().item()) / extra if extra else 0.0, _log(max(risk, other)))
+    moved = (target - said.mean().item()) / extra if extra else 0.0
+    return _log(of_network), _log(of_baseline), moved, _log(max(risk, other))
 
 
 def _log(value: float) -> float:
