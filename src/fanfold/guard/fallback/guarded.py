@@ -113,14 +113,17 @@ class Guarded:
                 f"for {rule.stay} calls at least. Nothing bounds what that loses over time."
             )
         until = ", up to the alarm," if self.limits.latch else ""
+        noise = "the noise variance of the observation"
+        if self.levels is not None:
+            noise += ", or the larger one with which calibration draws leave as much of y"
         strange = "" if self.monitor is None else f" The monitor raises it too. {self.monitor.promise}"
         return (
             f"{text} Over 1000 compared calls{until} the clipped losses at the measurements, weighed and before the "
             f"cap, are at most {self.trusting.regret(1000, 1):.2f} times {self.trusting.clip:g} mean differences above "
             "those of the better path, also where that changes once. A network whose clipped differences have, given "
             "the calls before, no mean above zero raises the alarm by its losses with a chance of "
-            f"{self.limits.alarm:g} at most, ever. Losses are those at the measurements, under A and the noise "
-            f"variance of the observation: what A does not see is not judged.{strange}"
+            f"{self.limits.alarm:g} at most, ever. Losses are those at the measurements, under A and {noise}: what A "
+            f"does not see is not judged.{strange}"
         )
 
     @property
