@@ -10,7 +10,7 @@ import fanfold as ff
 from fanfold.deploy import compiled, lowered, time_backends
 from fanfold.deploy.cost import multiply_accumulates
 from fanfold.deploy.export import write_onnx
-from fanfold.guard import Hysteresis, NoiseSplit, guarded
+from fanfold.guard import Hysteresis, guarded
 from fanfold.guard.fallback.stepping import LENGTHS
 from fanfold.observation import Estimate, Observation
 
@@ -42,8 +42,7 @@ def sequence(problem) -> Observation:
 
 
 def guard_of(problem, **settings):
-    judge = NoiseSplit(noise="measured")
-    guard = guarded(NET, SAFE, problem, **({"reach": 0.99, "samples": 300, "judge": judge} | settings))
+    guard = guarded(NET, SAFE, problem, **({"reach": 0.99, "samples": 300} | settings))
     guard.estimator = Wrong()
     return guard
 
@@ -78,7 +77,7 @@ def test_a_step_is_the_call_and_its_c_says_what_torch_says(dtype, settings):
         torch.testing.assert_close(held[name][0].double(), value, rtol=1e-4, atol=1e-6)  # rates of 16 on rounded sums
     first = in_c(obs[:33]).x
     assert same(torch.cat([first, in_c(obs[33:]).x]), wanted)  # it goes on where it stopped
-    assert [port.axes for port in in_c.files.lowered.outputs[-2:]] == ["1 x 2", "1 x 17"]
+    assert [port.axes for port in in_c.files.lowered.outputs[-2:]] == ["1 x 2", "1 x 16"]
     assert guard.calls.unfit == 5
     assert guard.calls.in_fallback > 10
     in_c.reset()

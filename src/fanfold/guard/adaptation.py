@@ -26,7 +26,7 @@ from fanfold.observation import Observation, check_finite
 STRENGTHS = (0.0, 0.25, 0.5, 0.75)  # of what was learned
 FEW = 256  # numbers that are learned at the middle level: those of the smallest parameters, as many as fit
 RATES = {"few numbers": 1e-2, "all weights": 3e-3}
-STOPS = (40, 150)  # steps after which a training is judged
+STEPS = 150  # of a training, after which it is judged
 LEAST = 10  # samples, of which three decide
 
 
@@ -206,12 +206,17 @@ def _restrained(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _learned(network: nn.Module, lessons: OfPairs, level: str, names: list[str]) -> Iterator[tuple[str, nn.Module]]:
-    """A copy as it is after some steps on these parameters."""
+    """A copy as it is after some steps on these parameters, or none where the lesson is not finite.
+
+    The rate falls to nothing: one that learns within so few steps would end anywhere around its goal, by more than the
+    held-out pairs tell apart.
+    """
     copied = copy.deepcopy(network)
     by_name = dict(copied.named_parameters())
     learned = [by_name[name] for name in names]
     optimiser = torch.optim.Adam(_groups(copied, learned, RATES[level]))
-    for step in range(1, max(STOPS) + 1):
+    falling = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1 - step / STEPS)
+    for step in range(1, STEPS + 1):
         with torch.enable_grad():
             loss = lessons.lesson(copied, step)
             if not torch.isfinite(loss) or not loss.requires_grad:
@@ -221,9 +226,9 @@ def _learned(network: nn.Module, lessons: OfPairs, level: str, names: list[str])
             parameter.grad = gradient
         nn.utils.clip_grad_norm_(learned, 1.0)
         optimiser.step()
-        if step in STOPS:
-            optimiser.zero_grad()
-            yield f"{level}, {step} steps", copied
+        falling.step()
+    optimiser.zero_grad()
+    yield f"{level}, {STEPS} steps", copied
 
 
 def _groups(network: nn.Module, learned: list[nn.Parameter], lr: float) -> list[dict]:

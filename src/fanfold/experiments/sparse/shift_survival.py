@@ -20,7 +20,7 @@ from fanfold.evaluation.evaluate import energies
 from fanfold.experiments.base import Goal, Study
 from fanfold.experiments.sparse.unfolding_figure import Watcher
 from fanfold.guard.answers import answers
-from fanfold.guard.fallback import Guarded, NoiseSplit, guarded
+from fanfold.guard.fallback import Guarded, guarded
 from fanfold.guard.monitoring import Monitor, monitor
 from fanfold.guard.shifts import Shift, ShiftTable, shift_table, shifts
 from fanfold.observation import Estimator
@@ -39,7 +39,7 @@ COLLAPSES = ("gain, x3 (+9.5 dB)", "heavy tails, Student, 2 degrees of freedom")
 BETTER = (
     "noise, not known, x10 (+20.0 dB)",
     "operator, wrong by 10 %",
-)  # where the network is, though the world is not, which a guard sees that measures the noise
+)  # where the network is, though the world is not
 FEW = (*COLLAPSES, "noise, not known, x10 (+20.0 dB)", "sparsity, 0.2 of the entries, x2", "operator, wrong by 10 %")
 BLOCK = 20  # points of the chart in a phase
 
@@ -88,13 +88,7 @@ def study(*, quick: bool, seed: int, watch: Watcher) -> Study:
     watching = monitor(net, on, draws=size.monitored, seed=seed) if size.monitored else None
     everything = [s for s in shifts(on) if size.names is None or s.name in size.names]
     tuned = table_of(net, on, guard, watching, [s for s in everything if not s.untouched], size, seed)
-    judge = NoiseSplit(noise="measured")
-    measuring = guarded(net, baseline(), on, judge=judge, reach=size.reach, samples=size.calibration, seed=seed)
-    runs = {
-        s.name: alternated(measuring if s.name in BETTER else guard, on, s.problem, size, seed)
-        for s in everything
-        if s.name in size.collapses
-    }
+    runs = {s.name: alternated(guard, on, s.problem, size, seed) for s in everything if s.name in size.collapses}
     untouched = [s for s in everything if s.untouched]
     last = table_of(net, on, guard, watching, untouched, size, seed) if untouched else None
     return Study(

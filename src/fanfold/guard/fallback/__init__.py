@@ -4,19 +4,20 @@ from fanfold.guard.fallback.calibrating import guarded
 from fanfold.guard.fallback.guarded import Guarded
 from fanfold.guard.fallback.hysteresis import Hysteresis, Standing
 from fanfold.guard.fallback.limits import Calls, Condition, GuardLimits
-from fanfold.guard.fallback.noise_split import Explained, Halves, NoiseSplit
+from fanfold.guard.fallback.noise_levels import NoiseLevels
+from fanfold.guard.fallback.noise_split import Halves, NoiseSplit
 from fanfold.guard.fallback.stepping import GuardStep
 from fanfold.guard.fallback.trust import Trust, Trusting
 
 __all__ = [
     "Calls",
     "Condition",
-    "Explained",
     "GuardLimits",
     "GuardStep",
     "Guarded",
     "Halves",
     "Hysteresis",
+    "NoiseLevels",
     "NoiseSplit",
     "Standing",
     "Trust",

@@ -9,6 +9,7 @@ from fanfold.guard.answers import Pairs, answers, calibration_draws
 from fanfold.guard.fallback.guarded import Guarded
 from fanfold.guard.fallback.hysteresis import Hysteresis
 from fanfold.guard.fallback.limits import GuardLimits
+from fanfold.guard.fallback.noise_levels import NoiseLevels
 from fanfold.guard.fallback.noise_split import NoiseSplit
 from fanfold.guard.fallback.samples import distance, saturation, unit
 from fanfold.guard.fallback.trust import Trusting
@@ -77,7 +78,7 @@ def guarded(
         raise ValueError(f"every is {every}; pass 1 to compare at each call, or one in so many.")
     if not 0 < alarm < 1:
         raise ValueError(f"alarm is {alarm}; pass the chance of a false alarm, between 0 and 1.")
-    _, obs = calibration_draws(draws, samples, seed)
+    x, obs = calibration_draws(draws, samples, seed)
     network, beside = answers(estimator, obs), answers(baseline, obs)
     if network.x.shape != beside.x.shape:
         raise ValueError(
@@ -94,20 +95,21 @@ def guarded(
             "the baseline claims a variance of zero where the estimator says something else, so that no radius holds "
             "its error; pass one that claims none, lambda obs: ff.Estimate(baseline(obs).x)."
         )
-    scale, usual = 0.0, (0.0, 0.0, 0.0)
+    scale, levels = 0.0, None
     if judge is not None:
         halves = judge.halves(obs, range(len(obs.y)))
-        copy = answers(estimator, halves.obs), answers(baseline, halves.obs)
-        differences = judge.differences(halves, *copy)
-        if judge.noise == "measured":
-            explained = judge.explained(obs, halves, (network, beside), copy)
-            traits = explained.traits.mean(0)
-            usual = tuple(traits.tolist())
-            differences = explained._replace(traits=traits.expand(len(obs.y), -1)).corrected(differences)
+        differences = judge.differences(halves, answers(estimator, halves.obs), answers(baseline, halves.obs))
         check_finite("the difference of losses, of estimates from a copy of y with more noise,", differences)
         scale = differences.abs().mean().item()
         trusting = trusting or Trusting.of(differences.tolist())
+        if judge.noise == "measured":
+            if x.shape != beside.x.shape:
+                raise ValueError(
+                    f"x is {tuple(x.shape)} where the estimator says {tuple(beside.x.shape)}: measured noise needs the "
+                    'truth; pass x of that shape, or judge=NoiseSplit(noise="claimed").'
+                )
+            levels = NoiseLevels.of(judge, (x, obs), estimator, baseline)
     saturated = saturation(obs.y).amax().item() + MORE_SATURATED
     limits = GuardLimits(radius, saturated, every, alarm, latch, obs.y.ndim - 1, hysteresis)
     around = None if monitor is None else monitor.around(estimator, obs.A)
-    return Guarded(estimator, baseline, judge, around, trusting or Trusting(), limits, scale, usual)
+    return Guarded(estimator, baseline, judge, around, trusting or Trusting(), limits, scale, levels)

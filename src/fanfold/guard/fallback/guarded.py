@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from fanfold.guard.answers import answers
 from fanfold.guard.fallback.hysteresis import Standing
 from fanfold.guard.fallback.limits import Calls, Condition, GuardLimits
+from fanfold.guard.fallback.noise_levels import NoiseLevels
 from fanfold.guard.fallback.noise_split import NoiseSplit
 from fanfold.guard.fallback.samples import as_rows, distance, finite, saturation, trailing, unit
 from fanfold.guard.fallback.stepping import GuardStep
@@ -40,7 +41,8 @@ class Guarded:
         trust: What it has come to; the weight of the network, and the evidence against it.
         standing: Which path answers, where there is hysteresis.
         raised: Whether the alarm is on: it was raised, and no evidence since says that the network is the better one.
-        followed: How network and baseline follow measurements, over the last calls: `traits` of `Explained`.
+        levels: What both paths do in more noise than is claimed; None where the claim is believed.
+        left: The mean squares that network and baseline leave of y over the claimed variance, over the last calls.
         calls: What has happened so far.
 
     Example:
@@ -63,10 +65,10 @@ class Guarded:
         trusting: Trusting,
         limits: GuardLimits,
         scale: float,
-        usual: tuple[float, ...] = (0.0, 0.0, 0.0),
+        levels: NoiseLevels | None = None,
     ):
         self.estimator, self.baseline, self.judge, self.monitor = estimator, baseline, judge, monitor
-        self.trusting, self.limits, self.scale, self.usual = trusting, limits, scale, usual
+        self.trusting, self.limits, self.scale, self.levels = trusting, limits, scale, levels
         self.reset()
 
     def reset(self) -> None:
@@ -76,7 +78,8 @@ class Guarded:
         self.trust: Trust = self.trusting.start(self.scale)
         if self.judge is None:
             self.trust = self.trust._replace(network=1.0)
-        self.standing, self.raised, self.followed = Standing(), False, self.usual
+        self.standing, self.raised = Standing(), False
+        self.left = (0.0, 0.0) if self.levels is None else self.levels.usual
 
     @property
     def alarmed(self) -> bool:
@@ -110,14 +113,17 @@ class Guarded:
                 f"for {rule.stay} calls at least. Nothing bounds what that loses over time."
             )
         until = ", up to the alarm," if self.limits.latch else ""
+        noise = "the noise variance of the observation"
+        if self.levels is not None:
+            noise += ", or the larger one with which calibration draws leave as much of y"
         strange = "" if self.monitor is None else f" The monitor raises it too. {self.monitor.promise}"
         return (
             f"{text} Over 1000 compared calls{until} the clipped losses at the measurements, weighed and before the "
             f"cap, are at most {self.trusting.regret(1000, 1):.2f} times {self.trusting.clip:g} mean differences above "
             "those of the better path, also where that changes once. A network whose clipped differences have, given "
             "the calls before, no mean above zero raises the alarm by its losses with a chance of "
-            f"{self.limits.alarm:g} at most, ever. Losses are those at the measurements, under A and the noise "
-            f"variance of the observation: what A does not see is not judged.{strange}"
+            f"{self.limits.alarm:g} at most, ever. Losses are those at the measurements, under A and {noise}: what A "
+            f"does not see is not judged.{strange}"
         )
 
     @property
@@ -126,7 +132,7 @@ class Guarded:
         trust, turn = self.trust, (self.calls.all - self.calls.unfit) % self.limits.every
         numbers = (
             *(trust.scale, *trust.evidence, trust.highest, trust.judged, *trust.favour, trust.since),
-            *(*self.followed, self.standing.fallen, self.standing.remaining, self.raised, turn),
+            *(*self.left, self.standing.fallen, self.standing.remaining, self.raised, turn),
         )
         weights = (trust.network, 1 - trust.network)
         return {
@@ -149,7 +155,7 @@ class Guarded:
                 "a guarded estimator with a monitor has no program, as p-values are ranks among thousands of draws: "
                 "pass guarded(..., monitor=None), and monitor beside it."
             )
-        return GuardStep(self.estimator, self.baseline, self.judge, self.trusting, self.limits)
+        return GuardStep(self.estimator, self.baseline, self.judge, self.trusting, self.limits, self.levels)
 
     @takes_measurements
     @torch.no_grad()
@@ -247,16 +253,17 @@ class Guarded:
         some, halves = rows[index], self.judge.halves(rows[index], [calls[i] for i in judged])
         copy = answers(self.estimator, halves.obs), answers(self.baseline, halves.obs)
         differences = self.judge.differences(halves, *copy)
-        if self.judge.noise == "claimed":
+        if self.levels is None:
             return differences.tolist()
-        network, beside = (Estimate(estimate.x[index]) for estimate in whole)
-        explained = self.judge.explained(some, halves, (network, beside), copy)
-        smooth, kept = [], self.judge.memory
-        for traits in explained.traits.tolist():
-            self.followed = tuple(kept * old + (1 - kept) * new for old, new in zip(self.followed, traits, strict=True))
-            smooth.append(self.followed)
-        traits = torch.tensor(smooth, dtype=explained.traits.dtype, device=index.device)
-        return explained._replace(traits=traits).corrected(differences).tolist()
+        claimed, kept = self.judge.claimed(some), self.judge.memory
+        left = [self.judge.residuals(some, Estimate(estimate.x[index])) for estimate in whole]
+        means = []
+        for ratios in self.levels.ratios(torch.stack(left, -1), claimed).tolist():
+            network, baseline = (kept * old + (1 - kept) * new for old, new in zip(self.left, ratios, strict=True))
+            self.left = network, baseline
+            means.append(self.left)
+        means = torch.tensor(means, dtype=torch.float64, device=index.device)
+        return self.levels.corrected(differences, claimed, means).tolist()
 
     def _count(self, fit: Tensor, capped: Tensor, in_fallback: Tensor) -> None:
         more = {"all": fit.numel(), "capped": capped, "unfit": ~fit, "in_fallback": in_fallback}

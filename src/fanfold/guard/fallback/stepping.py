@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fanfold.guard.fallback.limits import GuardLimits
+from fanfold.guard.fallback.noise_levels import NoiseLevels
 from fanfold.guard.fallback.noise_split import NoiseSplit
 from fanfold.guard.fallback.samples import distance, finite, saturation, trailing, unit
 from fanfold.guard.fallback.trust import ENOUGH, STAKES, Trusting
@@ -21,7 +22,7 @@ LENGTHS = {  # of what is remembered beside the weights, in this order
     "judged": 1,
     "favour": len(STAKES),
     "since": 1,
-    "followed": 3,
+    "left": 2,
     "fallen": 1,
     "remaining": 1,
     "raised": 1,
@@ -38,6 +39,7 @@ class GuardStep(nn.Module):
         judge: How losses are compared, if they are.
         rule: By which trust moves.
         limits: What it holds to.
+        levels: What both paths do in more noise than is claimed; None where the claim is believed.
 
     Example:
         >>> import fanfold as ff, torch
@@ -58,10 +60,11 @@ class GuardStep(nn.Module):
         judge: NoiseSplit | None,
         rule: Trusting,
         limits: GuardLimits,
+        levels: NoiseLevels | None = None,
     ):
         super().__init__()
         self.network, self.baseline = network, baseline
-        self.judge, self.rule, self.limits = judge, rule, limits
+        self.judge, self.rule, self.limits, self.levels = judge, rule, limits, levels
 
     def forward(
         self, obs: Observation, chance: Mapping[str, Tensor], remembered: Mapping[str, Tensor]
@@ -71,7 +74,7 @@ class GuardStep(nn.Module):
         Args:
             obs: The measurements `(streams, ...)`.
             chance: `drawn`, standard circular noise like y, where losses are compared.
-            remembered: `trust`, `(streams, 2)`, of network and baseline, and `memory`, `(streams, 17)`.
+            remembered: `trust`, `(streams, 2)`, of network and baseline, and `memory`, `(streams, 16)`.
         """
         weights, parts = remembered["trust"].double(), _parts(remembered["memory"].double())
         fit = finite(obs.y) & (obs.y != 0).flatten(1).any(-1) & (saturation(obs.y) <= self.limits.saturated)
@@ -84,9 +87,9 @@ class GuardStep(nn.Module):
         judged = fit & (parts["turn"][:, 0] == 0)
         share = weights[:, :1]
         if self.judge is not None:
-            followed, difference = self._difference(rows, chance["drawn"], (network, beside), parts["followed"])
+            left, difference = self._difference(rows, chance["drawn"], (network, beside), parts["left"])
             after_share, after = self._trusted(share, parts, difference)
-            after["followed"] = followed
+            after["left"] = left
             moved = judged[:, None]
             share = torch.where(moved, after_share, share)
             parts |= {name: torch.where(moved, value, parts[name]) for name, value in after.items()}
@@ -106,19 +109,19 @@ class GuardStep(nn.Module):
         }
 
     def _difference(
-        self, rows: Observation, drawn: Tensor, whole: tuple[Estimate, Estimate], followed: Tensor
+        self, rows: Observation, drawn: Tensor, whole: tuple[Estimate, Estimate], left: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """How both paths follow over the last calls, `(streams, 3)`, and the difference of losses `(streams, 1)`."""
+        """What both leave of y over the last calls, `(streams, 2)`, and the difference of losses `(streams, 1)`."""
         judge = self.judge
         assert judge is not None
         halves = judge.split(rows, drawn)
-        copy = self.network(halves.obs), self.baseline(halves.obs)
-        difference = judge.differences(halves, *copy)
-        if judge.noise == "measured":
-            explained = judge.explained(rows, halves, whole, copy)
-            followed = judge.memory * followed + (1 - judge.memory) * explained.traits
-            difference = explained._replace(traits=followed).corrected(difference)
-        return followed, difference[:, None]
+        difference = judge.differences(halves, self.network(halves.obs), self.baseline(halves.obs))
+        if self.levels is not None:
+            claimed = judge.claimed(rows)
+            now = self.levels.ratios(torch.stack([judge.residuals(rows, path) for path in whole], -1), claimed)
+            left = judge.memory * left + (1 - judge.memory) * now
+            difference = self.levels.corrected(difference, claimed, left)
+        return left, difference[:, None]
 
     def _trusted(self, network: Tensor, parts: Parts, difference: Tensor) -> tuple[Tensor, Parts]:
         """`Trusting.after` for streams side by side."""

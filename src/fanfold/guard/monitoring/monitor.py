@@ -11,9 +11,10 @@ from typing import Literal, overload
 import torch
 from torch import Tensor
 
+from fanfold.core.abilities import offers
 from fanfold.core.arrays import tensor_of
 from fanfold.core.settings import check_known
-from fanfold.estimators.base import device_of, fingerprint_of
+from fanfold.estimators.base import Restrainable, device_of, fingerprint_of
 from fanfold.guard.monitoring.conditional import rate_given
 from fanfold.guard.monitoring.reading import numbers_of, scores_of
 from fanfold.guard.monitoring.registry import COMBINED
@@ -161,10 +162,16 @@ class Monitor:
             estimate: Their estimates, where they are known.
             p_values: What `all_p_values` says of them, `(...)` by name, where that is known.
         """
-        _, usable, _ = self._usable(obs)
+        measured, usable, _ = self._usable(obs)
         known = self.all_p_values(obs, estimate) if p_values is None else p_values
         each = {name: p.flatten() for name, p in known.items()}
-        return remarks_on(each, usable, self.draws, self.alarm, self.confidence)
+        if offers(self.estimator, Restrainable):
+            instead = "strength 0 or a classical estimator"
+        elif self.operator is not None or measured.A is not None:
+            instead = "a classical estimator"
+        else:
+            instead = "an estimate that nothing was trained for, such as the mean of the prior"
+        return remarks_on(each, usable, self.draws, self.alarm, self.confidence, instead)
 
     def around(self, estimator: Estimator, A: LinearOperator | None = None) -> "Monitor":
         """The same monitor around an estimator that was loaded anew.

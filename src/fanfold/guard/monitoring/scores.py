@@ -127,7 +127,9 @@ class CarriedVariance(Distance):
         4.0
     """
 
-    sees: ClassVar[str] = "harder observations: more noise, more unknowns that are not zero"
+    sees: ClassVar[str] = (
+        "observations harder or easier than usual: other noise, more or fewer unknowns that are not zero"
+    )
 
     def offered(self, seen: Answered) -> bool:
         """Where the estimate has a variance."""
