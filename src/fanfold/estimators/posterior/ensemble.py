@@ -20,6 +20,7 @@ from fanfold.estimators.posterior.emulator import MOST_FEATURES, Emulator, may_b
 from fanfold.estimators.posterior.features import Features
 from fanfold.estimators.posterior.folds import fold_of
 from fanfold.estimators.posterior.heads import GaussianHead
+from fanfold.estimators.posterior.mirror import Mirror
 from fanfold.estimators.posterior.network_kinds import GAUSSIAN, KINDS_APART, Base, NetworkKinds, Raw, within
 from fanfold.estimators.posterior.plan import Plan, plan_for
 from fanfold.estimators.posterior.real_parts import RealParts
@@ -101,6 +102,7 @@ class Ensemble(nn.Module):
         # behind the others however often sizes change: the order of parameters tells the rounding of their norm
         seed = self.seed + KINDS_APART * len(kinds)
         self.emulator = Emulator(self.features, self.d, plan.students, seed) if plan.students else None
+        self.mirror = Mirror(self.features, self.d) if plan.mirrored else None
         speaker = torch.tensor([float(kind == GAUSSIAN) for kind in kinds])
         self.register_buffer("speaker", speaker)  # the kind of networks that says the variance
         self.asked = (GAUSSIAN,)
@@ -109,7 +111,8 @@ class Ensemble(nn.Module):
     def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
         """Of few draws, networks that say a variance are pulled less towards the linear estimator: they weigh noise."""
         model = [] if self.emulator is None else [self.emulator.parameter_group(lr)]
-        return [*self.networks.parameter_groups(lr), *model]
+        centre = [] if self.mirror is None else [self.mirror.parameter_group(lr)]
+        return [*self.networks.parameter_groups(lr), *model, *centre]
 
     @property
     def settings(self) -> Settings | None:
@@ -125,8 +128,8 @@ class Ensemble(nn.Module):
 
     @property
     def by_chance(self) -> bool:
-        """Whether training leaves entries out by chance, or draws what it learns of."""
-        return self.plan.dropout > 0 or self.plan.students > 0
+        """Whether training leaves entries out by chance, draws what it learns of, or turns draws into images."""
+        return self.plan.dropout > 0 or self.plan.students > 0 or self.plan.mirrored
 
     @property
     def origin(self) -> tuple[str, Estimator]:
@@ -148,6 +151,8 @@ class Ensemble(nn.Module):
         x = self.real_parts.real(x)
         self.features.prepare(obs)
         self.scales.prepare(x)
+        if self.mirror is not None:
+            self.mirror.prepare(x, obs, self.scales.floor, self.scales.ceiling)
         rows = slice(min(self.linear.rows, MOST_ROWS))
         z = self.features(obs[rows])
         self.unit.copy_(self.linear.fit(z, x[rows]).var.sqrt())
@@ -215,8 +220,10 @@ class Ensemble(nn.Module):
     def losses(self, obs: Observation, x: Tensor) -> Tensor:
         """The mean loss over the members that do not leave a sample out, `(batch,)`."""
         x = self.real_parts.real(x)
-        z = self.features(obs)
         taught = ~self._leaves_out(x, obs)
+        if self.mirror is not None and self.mirror.found:
+            x, obs = self.mirror(x, obs)
+        z = self.features(obs)
         raw = self.networks.noisy(self.features.seen(z))
         losses = _mean_over(torch.cat(self.networks.losses(raw, self._base(z), x)), taught)
         if self.emulator is None:
@@ -279,6 +286,8 @@ class Ensemble(nn.Module):
         risks = ((each - truth).square().mean(1) / prior).mean(-1).tolist()
         linear_risk = ((base - truth).square().mean(0) / prior).mean().item()
         sentence = verdict(self.sources, risks, (error.mean(0) / prior).mean().item(), linear_risk, len(x))
+        if self.mirror is not None and self.mirror.found:
+            sentence += " Draws look like their images about a centre, which were learned of as well."
         return Conclusion(nmse_db(x_hat, truth.to(x_hat.dtype)), sentence)
 
     # Parts

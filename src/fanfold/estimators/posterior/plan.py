@@ -33,6 +33,7 @@ class Plan(Checked):
     depth: int = 5
     dropout: float = 0.0  # share of entries that a step leaves out
     students: int = 0  # networks that a model of y given x teaches, of the first folds
+    mirrored: bool = False  # whether images of draws about a centre are learned of too, where they look alike
 
     def __post_init__(self):
         if min(self.folds, self.width, self.depth) < 1 or not 0 <= self.dropout < 1:
@@ -58,6 +59,7 @@ def plan_for(simulations: int, kind: Kind) -> tuple[Plan, dict[str, Any]]:
         return plan, training | {"steps": 1900, "batch": 512, "weight_decay": 0.05, "validate_every": 200}
     few = simulations <= FEWEST
     plan = Plan(dropout=0.2, students=3) if few else Plan(width=96, students=2)
+    plan = replace(plan, mirrored=kind == "vector")
     steps = round(min(2000, max(500, 1500 * math.sqrt(simulations / 1000))))
     training |= {"steps": steps, "batch": 128 if few else 256, "weight_decay": 0.4}
     training |= {"validate_every": 50 if few else 100}
