@@ -122,9 +122,7 @@ def _real(y: Tensor) -> Tensor:
 
 def _middle(values: Tensor) -> Tensor:
     """Huber's (1964) estimates `(n,)` of the centres of `(samples, n)`: far values, of heavy tails, count less."""
-    middle = values.median(0).values
-    unit = 1.4826 * (values - middle).abs().median(0).values
-    unit = torch.where(unit > 0, unit, _spread(values))
+    middle, unit = values.mean(0), _spread(values)
     for _ in range(HUBER_STEPS):
         away = (values - middle) / unit
         near = (away.abs() < HUBER).double().mean(0).clamp_min(0.1)
