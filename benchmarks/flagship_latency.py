@@ -10,14 +10,16 @@ not installed is left out.
     python benchmarks/flagship_latency.py [sparse rf channels] [--quick] [--backends c integer-c] [--widths w8a8]
 
 Each row is printed when it is measured and kept in a file of JSON lines, so that a stopped run goes on where it was:
-rows of the same code, machine, widths and calls are not measured again. With --quick there are a tenth of the calls,
-and the C alone unless backends are named: writing ONNX files takes longer than all else together.
+rows of the same code, machine, compiler, backends, widths and calls are not measured again, but for those without a
+time. With --quick there are a tenth of the calls, and the C alone unless backends are named: writing ONNX files takes
+longer than all else together.
 """
 
 import argparse
 import functools
 import hashlib
 import json
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,6 +33,7 @@ from fanfold.core.streams import generator_of
 from fanfold.core.table import Table
 from fanfold.deploy import BackendLatency, Timing, time_backends
 from fanfold.deploy.backends import missing
+from fanfold.deploy.codegen.build import find_compiler
 from fanfold.deploy.cost import timed_us
 from fanfold.deploy.integer import CompiledProgram, Draft, golden_vectors
 from fanfold.deploy.latency import one_core
@@ -45,6 +48,7 @@ from fanfold.estimators.ofdm import (
     Mixture,
     OAMPSettings,
 )
+from fanfold.runs.environment import installed
 
 ASKED_US = {"sparse": 100.0, "rf": 100.0, "channels": 200.0}
 SCALARS = ("noise_scale", "v_linear", "v_denoised", "p", "var")
@@ -201,7 +205,8 @@ class Kept:
         lines = file.read_text().splitlines() if file.exists() else []
         rows = [row for line in lines if (row := parsed(line)) is not None]
         taken = [row["row"] for row in rows if {name: row.get(name) for name in self.made_by} == self.made_by]
-        self.rows = {(row["network"], row["backend"]): row for row in taken}
+        timed = [row for row in taken if row["median_us"] is not None]  # what failed may not fail again
+        self.rows = {(row["network"], row["backend"]): row for row in timed}
 
     def add(self, row: dict[str, Any]) -> None:
         """Write a row down."""
@@ -221,8 +226,10 @@ def parsed(line: str) -> dict[str, Any] | None:
 
 @functools.cache
 def made_by() -> str:
-    """The hash of this file, of fanfold's code and of the machine: what times depend on."""
-    words = [Path(__file__).read_text(), code_hash(), json.dumps(host(), sort_keys=True)]
+    """The hash of this file, fanfold's code, the machine, the compiler and the backends: what times depend on."""
+    compiler = subprocess.run([find_compiler(), "--version"], capture_output=True, text=True, check=True).stdout
+    backends = {name: installed(name) for name in ("onnxruntime", "openvino")}
+    words = [Path(__file__).read_text(), code_hash(), compiler, json.dumps([host(), backends], sort_keys=True)]
     return hashlib.sha256("\0".join(words).encode()).hexdigest()[:16]
 
 

@@ -1,11 +1,11 @@
 """The channel networks in whole numbers: mismatches between the forms of their programs, losses in dB, time in C.
 
-    python benchmarks/integer_channels.py mixer SOURCE [--weights RUN/weights.pt] [--widths w8a8]
+    python benchmarks/integer_channels.py mixer SOURCE [--run RUN] [--widths w8a8]
 
-and likewise grid-cnn, filters and mixture. SOURCE is that of the channels, weights those of a network of the default
-size. Without weights a network has learned what it learns in closed form, and its other weights are drawn; a mixture
-has none. Drawn inputs have any size, from nothing to the ends of the ports. Other processors, under qemu, play fewer
-of them. One thread.
+and likewise grid-cnn, filters and mixture. SOURCE is that of the channels, RUN the directory of a trained network.
+Without one the network has the default size, has learned what it learns in closed form, and its other weights are
+drawn; a mixture has none. Drawn inputs have any size, from nothing to the ends of the ports. Other processors, under
+qemu, play fewer of them. One thread.
 """
 
 import argparse
@@ -47,14 +47,13 @@ OTHER_PROCESSORS = {
 }
 
 
-def network(kind: str, weights: Path | None, problem: Any) -> torch.nn.Module:
+def network(kind: str, run: Path | None, problem: Any) -> torch.nn.Module:
     """The network in floating point."""
     if kind == "mixture":
         return KroneckerGMM.of(problem, Mixture.of(problem, 8, 2000, rounds=5, modes=12))
+    if run is not None:
+        return ff.load(run)
     net = SETTINGS[kind].build(problem)
-    if weights is not None:
-        net.load_state_dict(torch.load(weights, weights_only=True))
-        return net
     net.prepare(*problem.sample(500, generator_of(2)))
     for name, p in net.named_parameters():
         p += (1e-4 if name.startswith("bank") else 0.02) * torch.randn(p.shape, generator=generator_of(3))
@@ -120,7 +119,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("kind", choices=(*SETTINGS, "mixture"))
     parser.add_argument("source", help="of the channels")
-    parser.add_argument("--weights", type=Path, help="of the trained network")
+    parser.add_argument("--run", type=Path, help="directory of the trained network")
     parser.add_argument("--pilots", default="comb-4")
     parser.add_argument("--widths", nargs="+", default=WIDTHS, choices=WIDTHS)
     parser.add_argument("--outputs", type=int, default=OUTPUTS, help="compared in each form")
@@ -129,7 +128,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     problem = ff.problems.OFDMChannel(given.source, given.pilots, snr_db=(0.0, 20.0))
-    net = network(given.kind, given.weights, problem)
+    net = network(given.kind, given.run, problem)
     _, obs = problem.sample(500, generator_of(0))
     for widths in given.widths:
         whole = quantised(net, widths, obs)

@@ -16,7 +16,7 @@ import fanfold as ff
 from fanfold.report.figure.page import figure_head, packed_world
 
 HERE = Path(__file__).parent
-LIVE = re.compile(r"<fanfold-figure(?: world=\"(\w+)\")?")
+LIVE = re.compile(r"<fanfold-figure\b(?:[^>]*\bworld=\"(\w+)\")?")
 
 project = "fanfold"
 author = "the fanfold authors"
@@ -215,8 +215,11 @@ def first_page_anew(*about: Any) -> list[str]:
 
 def add_figure(app: Any, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
     """Give a page that holds the live figure what the figure needs, of the one world that it shows."""
-    if live := LIVE.search(context.get("body", "")):
-        context["metatags"] += figure_head(packed_world(live[1] or "text"))
+    worlds = {live[1] or "text" for live in LIVE.finditer(context.get("body", ""))}
+    if len(worlds) > 1:
+        raise ValueError(f"{page} has figures of {' and '.join(sorted(worlds))}; show one world in a page.")
+    for world in worlds:
+        context["metatags"] += figure_head(packed_world(world))
 
 
 # Pages as they are written, which say to those who hear them what others see

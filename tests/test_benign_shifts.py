@@ -108,13 +108,28 @@ def test_a_small_dense_signal_is_no_noise_and_both_are_told_apart_by_no_one():
     assert torch.equal(levels.corrected(d := torch.ones(3).double(), torch.full((3,), 0.1), louder), d)
 
 
-def test_the_least_signal_that_looks_so_is_that_of_the_pseudoinverse():
+@pytest.mark.parametrize("kind", ["fat", "tall", "a dead sensor"])
+def test_the_least_signal_that_looks_so_is_that_of_the_pseudoinverse(kind):
     generator = torch.Generator().manual_seed(0)
-    matrix = torch.randn(20, 60, generator=generator, dtype=torch.complex128)
-    v = torch.randn(3, 20, generator=generator, dtype=torch.complex128)
+    m, n = (60, 20) if kind == "tall" else (20, 60)
+    matrix = torch.randn(m, n, generator=generator, dtype=torch.complex128)
+    if kind == "a dead sensor":
+        matrix[3] = 0.0
+    v = torch.randn(3, m, generator=generator, dtype=torch.complex128)
     got = least_norm(Observation(v, ff.linops.Dense(matrix)), v)
-    # a condition of √9 = 3 or so: 20 steps leave (2/4)^20 of the error
+    # a condition of (√3 + 1) / (√3 - 1) = 3.7: 20 steps leave 2 (2.7 / 4.7)^20 of the error
     torch.testing.assert_close(got, v @ torch.linalg.pinv(matrix).mT, rtol=1e-4, atol=1e-5)
+
+
+def test_levels_of_noise_know_no_units():
+    """Single precision holds such signals, and not their squares."""
+    x, obs = drawn(PROBLEM, 100)
+    large = Observation(1e19 * obs.y, obs.A, 1e38 * obs.noise_var)
+    paths = [lambda o, c=c: Estimate(c * (o.A.H @ o.y)) for c in (0.9, 0.5)]
+    usual, levels = (NoiseLevels.of(NoiseSplit(), pairs, *paths) for pairs in ((x, obs), (1e19 * x, large)))
+    # of numbers in single precision
+    assert levels.risk == pytest.approx(usual.risk, rel=1e-4)
+    assert levels.noise == pytest.approx(usual.noise, rel=1e-4)
 
 
 @pytest.mark.parametrize("noise_var", [torch.tensor(0.1), torch.full((300, 1, 1), 0.1), torch.full((300, 4, 1), 0.1)])

@@ -364,7 +364,8 @@ def test_what_a_path_says_of_a_world_is_what_is_computed_there(seen):
     assert limit + 5 < oamp < limit + 10
     before, after, net, limit = levels("rf", 3)
     assert limit < net < before < after
-    third, fourth, last, space = levels("channel", 2)
+    third, fourth, last, space, first = levels("channel", 2)
+    assert first > -1  # no better than saying zero
     assert last < fourth < space < third
     space, net, lines = levels("channel", 3)
     assert space < net < lines

@@ -91,6 +91,13 @@ def test_what_is_trained_is_the_program_bit_for_bit(net, observed):
         assert torch.equal(IntegerEstimator(drafted(whole))(obs).x, whole(obs).x.detach())
 
 
+def test_a_kept_network_is_read_with_all_its_bits(net, observed, tmp_path):
+    """It is built without weights, all of them zero where they are learned in closed form."""
+    whole = quantised(net, "w8a8", observed)
+    ff.save(whole, tmp_path / "net", CHANNELS)
+    assert torch.equal(ff.load(tmp_path / "net")(observed[:4]).x, whole(observed[:4]).x)
+
+
 def test_every_form_of_the_program_gives_the_player_s_bits(program, tmp_path):
     inputs = random_inputs(program, 12, 0)
     wanted = play(program, inputs)["x_hat"]

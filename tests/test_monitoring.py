@@ -535,3 +535,17 @@ def test_cusum_is_as_quick_as_page_hinkley_at_the_same_rate_of_false_alarms():
         ours.append(mine)
         theirs.append(his)
     assert np.mean(ours) <= np.mean(theirs) + 1
+
+
+def test_what_to_take_instead_is_what_there_is():
+    tone = ff.problems.Tone()
+    learned = ff.unfold(ff.algorithms.ISTA(), PROBLEM, 2, {"step": "per-layer"})
+    for problem, estimator, instead in (
+        (PROBLEM, learned, "strength 0 or a classical estimator"),
+        (PROBLEM, OAMP, "a classical estimator"),
+        (tone, lambda obs: Estimate(obs.y.real[..., :1]), "an estimate that nothing was trained for"),
+    ):
+        _, obs = problem.sample(10, generator(4))
+        watching = monitor(estimator, problem, alarm=0.05, draws=1000, scores=("energy",))
+        (sentence,) = watching.remarks(Observation(100 * obs.y, obs.A, obs.noise_var))
+        assert f"take {instead}" in sentence

@@ -1,6 +1,6 @@
 """What the page asks for as words of the command line: only choices that the page offers, each value of its kind."""
 
-import math
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -93,7 +93,7 @@ def _flag(field: Mapping[str, Any], value: Any) -> list[str]:
 
 
 def _number(name: str, value: Any) -> str:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
         raise ValueError(f"{name} is {value!r:.40}; it is a number.")
     return str(int(value)) if float(value).is_integer() and abs(value) < 2**53 else repr(value)
 

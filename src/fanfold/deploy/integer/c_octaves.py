@@ -17,7 +17,7 @@ FEWEST = 4  # octaves from which it pays
 OCTAVES = """/* Sum over octaves k of clamp(x 2^-k, 2^d, 2^(d+1)) - 2^d, by the octave of the leading digit of x. */
 static inline int32_t leading_digit(int32_t x)
 {
-#if defined(__GNUC__)
+#if defined(__GNUC__) && __INT_MAX__ == 2147483647
     return 31 - __builtin_clz((uint32_t)x);
 #else
     int32_t digit = 0;
@@ -28,7 +28,8 @@ static inline int32_t leading_digit(int32_t x)
 static inline int32_t octaves(int32_t x, int32_t first, int32_t last, int32_t d)
 {
     const int32_t k = clamp32(leading_digit(x < 1 ? 1 : x) - d, first, last);
-    return (k - first) * (1 << d) + clamp32(down32(x + ((1 << k) >> 1), k), 1 << d, 2 << d) - (1 << d);
+    const int32_t one = 1, least = one << d; /* where int has 16 bits, too */
+    return (k - first) * least + clamp32(down32(x + ((one << k) >> 1), k), least, 2 * least) - least;
 }
 """
 

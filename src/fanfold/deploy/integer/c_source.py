@@ -151,7 +151,7 @@ class _Writer:
         self.stored = self._stored()
         self.values = CValues(program, self.places.__getitem__)
         self.loops = Loops(self.values)
-        self.body = self._body()
+        self.body = [*self._body(), "", *self._given_out()]
         self.stack_bytes = sum(BYTES[C_TYPES[t]] * n for t, n in self.arrays) + self.loops.products.padded_bytes
 
     def _stored(self) -> set[str]:
@@ -177,6 +177,13 @@ class _Writer:
             free += [held.pop(name) for name in gone]
         return lines
 
+    def _given_out(self) -> list[str]:
+        """The loops that copy values to the ports."""
+        return [
+            f"for (i = 0; i < {port.size}; i++) out_{port.name}[i] = {self.values.whole(port.name)}[i];"
+            for port in self.program.outputs
+        ]
+
     def _last_uses(self) -> dict[str, int]:
         """The number of the group that needs each value last; outputs are needed beyond all."""
         last: dict[str, int] = {}
@@ -199,13 +206,9 @@ class _Writer:
     def source(self, golden: GoldenVectors) -> str:
         """The text of the source file."""
         program = self.program
-        outputs = [
-            f"for (i = 0; i < {port.size}; i++) out_{port.name}[i] = {self.values.whole(port.name)}[i];"
-            for port in program.outputs
-        ]
         arrays = [f"{C_TYPES[dtype]} b{k}[{entries}];" for k, (dtype, entries) in enumerate(self.arrays)]
         ignored = [f"(void)in_{port.name};" for port in program.inputs]
-        body = indented([*arrays, "int32_t i;", *ignored, "", *self.body, "", *outputs])
+        body = indented([*arrays, "int32_t i;", *ignored, "", *self.body])
         parts = [
             f"/* {program.name}: written by fanfold from an integer program; see {program.name}.h. */",
             f'#include "{program.name}.h"',

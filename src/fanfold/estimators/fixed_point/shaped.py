@@ -159,7 +159,7 @@ class ShapedArithmetic(Arithmetic[V]):
 
         It is linear within each octave, and never more than 0.09 below the true one. Lower numbers have the least.
         """
-        top = x.largest.bit_length()
+        top = max(x.largest.bit_length(), digits + 1)  # a network without weights yet has zeros alone
         first = max(0, top - octaves - digits)
         count = top - digits - first
         value = self._octaves(x, first, count, digits)

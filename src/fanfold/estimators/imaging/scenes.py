@@ -25,7 +25,8 @@ def scene_of(carrier: HasOperator, given: tuple[int, ...] | None) -> tuple[int, 
         scene = None if problem is None else problem.scene
         if scene is None:
             raise ValueError(
-                f"{type(carrier).__name__} does not say how its unknowns make a scene; pass scene=(height, width)."
+                f"{type(carrier).__name__} does not say how its unknowns make a scene; pass scene=(height, width), "
+                "which settings call voxels."
             )
         if len(scene) > 2:
             scene = tuple(count for count in scene if count > 1)

@@ -44,7 +44,8 @@ def guarded(
         estimator: The network to guard. It takes each sample by itself.
         baseline: What is known to be safe, such as a classical algorithm with settings for the worst case.
         draws: A problem, or pairs of x `(samples, ...)` and their observation, none of which was trained on: what the
-            network is for. They set how far it may be from the baseline, and the size of a difference of losses.
+            network is for. They set how far it may be from the baseline, and the size of a difference of losses; one
+            in five is answered again in noise of up to 13 levels, unless the claimed noise is believed.
         reach: The share of these draws on which the network's estimate is left as it is.
         judge: How losses are compared without the truth; None compares none, and leaves the cap and the monitor.
         monitor: What says how strange each observation is, made by `ff.guard.monitor` for this estimator. Once its
@@ -62,8 +63,9 @@ def guarded(
         seed: The seed of the draws.
 
     Raises:
-        ValueError: If a number is out of range, estimates differ in shape or are not finite, there are too few draws
-            for the reach, the baseline claims no error where they differ, or the monitor is of another estimator.
+        ValueError: If a number is out of range, estimates differ in shape, from each other or from x where noise is
+            measured, or are not finite, there are too few draws for the reach, the baseline claims no error where they
+            differ, or the monitor is of another estimator.
 
     Example:
         >>> import fanfold as ff, torch

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from fanfold.core.precision import double
 from fanfold.core.units import power
 from fanfold.guard.answers import Pairs, answers
 from fanfold.guard.fallback.noise_split import NoiseSplit
@@ -55,12 +56,12 @@ class NoiseLevels(NamedTuple):
         x, obs = pairs
         count = min(len(x), max(FEWEST, len(x) // SHARE))
         drawn = judge.drawn(obs[:count], range(len(x), len(x) + count))
-        x, obs = x[:count], obs[:count]
+        x, obs = x[:count].to(obs.y.device), obs[:count]
         assert obs.noise_var is not None
         added = drawn * obs.noise_var.sqrt()
         signal = least_norm(obs, added)
         claimed = obs.noise_var.double().mean().item()
-        loudest = power(obs.y).double().mean().item() / claimed if claimed else 0.0
+        loudest = power(obs.y.to(double(obs.y.dtype))).mean().item() / claimed if claimed else 0.0
         e, noise, levels = 0.0, [], []
         while not levels or (len(levels) <= MOST and noise[-1] < math.log1p(loudest)):
             louder = Observation.unchecked(obs.y + e**0.5 * added, obs.A, obs.noise_var)
@@ -120,21 +121,25 @@ class NoiseLevels(NamedTuple):
 
 
 def least_norm(obs: Observation, measured: Tensor) -> Tensor:
-    """The least signal that looks like this, `A⁺ measured`, by conjugate gradients; without A, what is measured.
+    """The least signal that looks most like this, `A⁺ measured`, by conjugate gradients; without A, what is measured.
 
-    Hestenes & Stiefel (1952), on `A Aᴴ z = measured`, each sample by itself.
+    CGLS of Hestenes & Stiefel (1952), on `Aᴴ A x = Aᴴ measured`, each sample by itself: what no signal looks like, as
+    where there are more measurements than unknowns or a sensor is dead, stays out.
     """
     if (A := obs.A) is None:
         return measured
-    z, r = torch.zeros_like(measured), measured
-    p, size = r, power(r).sum(-1, keepdim=True)
+    wide = double(measured.dtype)  # before squaring, as in `differences`
+    A, r = A.to(dtype=wide), measured.to(wide)
+    p = A.H @ r
+    x, size = torch.zeros_like(p), power(p).sum(-1, keepdim=True)
     for _ in range(STEPS):
-        turned = A @ (A.H @ p)
-        step = size / (p.conj() * turned).real.sum(-1, keepdim=True).clamp_min(torch.finfo(size.dtype).tiny)
-        z, r = z + step * p, r - step * turned
-        before, size = size, power(r).sum(-1, keepdim=True)
-        p = r + size / before.clamp_min(torch.finfo(size.dtype).tiny) * p
-    return A.H @ z
+        seen = A @ p
+        step = size / power(seen).sum(-1, keepdim=True).clamp_min(TINY)
+        x, r = x + step * p, r - step * seen
+        s, before = A.H @ r, size
+        size = power(s).sum(-1, keepdim=True)
+        p = s + size / before.clamp_min(TINY) * p
+    return x.to(measured.dtype)
 
 
 def _level(
@@ -151,14 +156,16 @@ def _level(
     halves, claimed = judge.halves(obs, range(len(obs.y))), judge.claimed(obs)
     whole, copy = ([answers(path, o) for path in paths] for o in (obs, halves.obs))
     of_network, of_baseline = ((judge.residuals(obs, estimate) / claimed).mean().item() for estimate in whole)
-    errors = [[power(estimate.x - x).double().sum().item() for estimate in whole] for x in truths]
-    risk, other = (network / max(baseline, TINY) for network, baseline in errors)
-    seen = [power(judge.measured(obs, estimate.x - truths[0])).double().flatten(1).sum(-1) for estimate in copy]
+    wide = double(obs.y.dtype)  # before squaring, as in `differences`
+    errors = [[power((estimate.x - x).to(wide)).sum() for estimate in whole] for x in truths]
+    risks = torch.stack([network.clamp_min(TINY) / baseline.clamp_min(TINY) for network, baseline in errors])
+    risk, worst = risks[0].item(), risks.amax().item()
+    seen = [power(judge.measured(obs, estimate.x - truths[0]).to(wide)).flatten(1).sum(-1) for estimate in copy]
     said, true = judge.differences(halves, copy[0], copy[1]), seen[0] - seen[1]
     target = min(true.mean().item(), (risk - 1) * seen[1].mean().item()) if risk < 1 else true.mean().item()
     extra = e * claimed.mean().item()
     moved = (target - said.mean().item()) / extra if extra else 0.0
-    return _log(of_network), _log(of_baseline), moved, _log(max(risk, other))
+    return _log(of_network), _log(of_baseline), moved, _log(worst)
 
 
 def _log(value: float) -> float:

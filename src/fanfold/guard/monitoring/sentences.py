@@ -18,7 +18,7 @@ def remarks_on(
     draws: int,
     alarm: float,
     confidence: float,
-    instead: str = "a classical estimator",
+    instead: str,
 ) -> list[str]:
     """Sentences about samples, `(count,)` each: those that are no numbers, and small p-values where they are too many.
 

@@ -69,7 +69,8 @@ class FanfoldFigure extends HTMLElement {
         this.plot = new Plot(this.part_('plot'), manifest.layers, layer => this.set({layer}));
         this.#listen();
         this.#list();
-        this.#go(this.getAttribute('mode') === 'free' ? -1 : Math.min(STEPS.length, this.getAttribute('step') ?? 1) - 1);
+        const first = Math.trunc(this.getAttribute('step')) || 1;
+        this.#go(this.getAttribute('mode') === 'free' ? -1 : Math.min(STEPS.length, Math.max(1, first)) - 1);
         this.dispatchEvent(new Event('ready'));
     }
 

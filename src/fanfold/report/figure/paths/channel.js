@@ -35,7 +35,8 @@ export const STEPS = [
         task: 'Slide the layers to 5.',
         done: ({settings}) => settings.layer === 5,
         see: state => `After three layers it has ${dB(at(state, NET, 3))}, after four ${dB(at(state, NET, 4))}, after five `
-            + `${dB(at(state, NET))}; the filter has ${dB(at(state, SPACE))}. What layers before the last hold is no estimate to use.`,
+            + `${dB(at(state, NET))}; the filter has ${dB(at(state, SPACE))}. What the first layer holds, at `
+            + `${dB(at(state, NET, 1))}, is no estimate to use.`,
     },
     {
         title: 'Beyond the training',

@@ -7,8 +7,8 @@ const NET = 'unfolded LISTA-CP';
 export const STEPS = [
     {
         title: 'A sparse photograph',
-        ask: 'FISTA believes that each block is a few waves. How well does it fill in the other half of the measurements, '
-            + 'in 16 iterations?',
+        ask: 'FISTA believes that each block is a few waves, and has half as many measurements as pixels. How near does it '
+            + 'come in 16 iterations?',
         choices: ['About −5 dB, blocks', 'About −15 dB, a blurred picture', 'About −25 dB, the picture'],
         set: {layer: 1}, shown: ['FISTA'], pick: 'FISTA',
         task: 'Slide the layers to 16, and watch the estimate.',
@@ -23,8 +23,8 @@ export const STEPS = [
         set: {}, shown: ['FISTA'], pick: 'FISTA',
         task: 'Tick LMMSE in the list of curves.',
         done: ({shown}) => shown.includes('LMMSE'),
-        see: state => `The filter has ${dB(at(state, 'LMMSE'))}, FISTA ${dB(at(state, 'FISTA'))}. It has no layers: its curve is `
-            + 'flat. Whoever shows a network of photographs without it shows half of the picture.',
+        see: state => `The filter has ${dB(at(state, 'LMMSE'))}, FISTA ${dB(at(state, 'FISTA'))}; a hundred iterations with a smaller λ `
+            + 'would bring it nearer, and not there. A filter has no layers: its curve is flat. Whoever shows a network of photographs without it shows half of the picture.',
     },
     {
         title: 'Sixteen learned layers',

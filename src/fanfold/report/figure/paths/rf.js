@@ -34,16 +34,16 @@ export const STEPS = [
         task: 'Slide the layers to 12.',
         done: ({settings}) => settings.layer === 12,
         see: state => `It has ${dB(at(state, NET))}, OAMP ${dB(at(state, 'OAMP'))}, the limit is ${dB(state.limit)}. At layer 4 it is behind, `
-            + `${dB(at(state, NET, 4))} for ${dB(at(state, 'OAMP', 4))}: it learned to be careful first.`,
+            + `${dB(at(state, NET, 4))} for ${dB(at(state, 'OAMP', 4))}: it was told less.`,
     },
     {
         title: 'More noise than in training',
         ask: 'All that was at 30 dB, where the network was trained. At 10 dB, what do more layers do to OAMP?',
-        choices: ['It ends at the limit', 'It stands still after some layers', 'It gets worse with each'],
+        choices: ['It ends at the limit', 'It stands still after some layers', 'It gets worse after some layers'],
         set: {}, shown: ['OAMP', NET], pick: 'OAMP',
         task: 'Slide the SNR down to 10 dB.',
         done: ({settings}) => settings.snr === 10,
-        see: state => `OAMP has ${dB(at(state, 'OAMP', 5))} at layer 5 and ${dB(at(state, 'OAMP'))} at layer 12. The network, which saw `
-            + `no such noise either, has ${dB(at(state, NET))}: it reads the noise off each sample. The limit is ${dB(state.limit)}.`,
+        see: state => `OAMP has ${dB(at(state, 'OAMP', 5))} at layer 5 and ${dB(at(state, 'OAMP'))} at layer 12. The network, which `
+            + `was not trained in such noise, has ${dB(at(state, NET))}: it reads the noise off each sample. The limit is ${dB(state.limit)}.`,
     },
 ];
