@@ -106,8 +106,11 @@ def ours(train: Callable[[], Any], obs: Observation) -> Answer:
     options.intra_op_num_threads = 1
     with tempfile.TemporaryDirectory() as folder:
         session = onnxruntime.InferenceSession(ff.deploy.to_onnx(net, obs, f"{folder}/net.onnx"), options)
-        y = obs.y[:1].numpy()
-        cost = in_turn(lambda: session.run(None, {"y": y}), dense_product(182), 200)
+        one = {"y": obs.y[:1].numpy()}
+        if obs.noise_var is not None:
+            one["noise_var"] = obs.noise_var.expand(len(obs.y))[:1].numpy()
+        asked = {port.name: one[port.name] for port in session.get_inputs()}
+        cost = in_turn(lambda: session.run(None, asked), dense_product(182), 200)
     warned = [str(warning.message) for warning in caught if issubclass(warning.category, UserWarning)]
     notes = {"milliseconds": 1e3 * cost.ours, "products": cost.ratio, "warned": warned}
     var = None if estimate.var is None else estimate.var.double().expand_as(estimate.x)

@@ -339,7 +339,7 @@ def test_the_command_line_trains_evaluates_applies_and_reports(tmp_path, capsys,
     assert (np.load("x_hat_high.npy") - np.load("x_hat_low.npy") < wide).all()
     assert cli.run(["report", "run", "--samples", "200"]) == 0
     page = (tmp_path / "run/report.html").read_text()
-    assert page.count("<section>") == 9  # what was run, and four on the posterior
+    assert page.count("<section>") == 10  # what was run, each unknown, and four on the posterior
     assert "Squared errors on draws left out" in page  # what training came to
     assert cli.run(["runs", "."]) == 0
     assert "neural" in capsys.readouterr().out
