@@ -13,7 +13,7 @@ import torch
 import fanfold as ff
 from fanfold.cli import main as cli
 from fanfold.cli.apply import apply_to_file
-from fanfold.core.csv_files import read_csv
+from fanfold.core.csv_files import read_csv, write_csv
 from fanfold.core.table import Table
 from fanfold.evaluation.by_unknown import errors_by_unknown, remarks_on_unknowns
 from fanfold.evaluation.few import remarks_on_few, share_of_few
@@ -39,6 +39,8 @@ WRONG = {
     "too few limits": ({"low": [0.0, 0.0]}, r"low has shape \(2,\) and x has 3 unknowns"),
     "nan": ({"high": [np.nan, 1e3, 1e3]}, "high is nan at index 0"),
     "swapped": ({"low": [0.0, 0, 1], "high": [1e3, 1, 0]}, r"low\[2\] is 1 and high\[2\] 0"),
+    "words": ({"low": ["a", "b", "c"]}, "low has an entry that is no number; pass 3, infinite for no limit"),
+    "complex": ({"low": np.zeros(3) + 1j}, "low is torch.complex128; pass real numbers"),
     "beyond": ({"high": [100.0, 1, 1]}, r"x is 1\d\d\.?\d* at index \(\d+, 0\) and its limits are -inf and 100"),
 }
 
@@ -85,6 +87,43 @@ def test_they_are_read_with_the_pairs(kind, tmp_path):
     assert said.units == ("Hz", "s", "")
     wanted = () if kind == "csv" else ((-np.inf, np.inf), (0.0, np.inf), (0.0, 1.0))
     assert said.limits == wanted
+
+
+COLUMNS = {
+    "x1 x2": (),
+    "x_0 x_1": (),
+    "x[0] x[1]": (),
+    "x x.1": (),
+    "x x": (),
+    "x_i x_q": ("x_i", "x_q"),  # i is a number
+    "x_re x_im": ("re", "im"),
+    "x_rate[1/s] x_h[0]": ("rate [1/s]", "h[0]"),
+}
+
+
+@pytest.mark.parametrize("columns", COLUMNS)
+def test_columns_that_are_counted_name_nothing(columns, tmp_path):
+    head = ",".join([*columns.split(), "y1", "y2"])
+    np.savetxt(tmp_path / "pairs.csv", np.eye(4), delimiter=",", header=head, comments="")
+    pairs = ff.problems.Pairs(str(tmp_path / "pairs.csv"))
+    assert unknowns_of(pairs).titles == COLUMNS[columns]
+    assert pairs.every()[0].shape == (3, 2)
+
+
+def test_names_with_delimiters_are_read_again(tmp_path):
+    names = ("delay; s", "a,b", 'so "called"')
+    with (tmp_path / "x.csv").open("wb") as file:
+        write_csv(file, np.eye(3), names)
+    assert read_csv(tmp_path / "x.csv").names == names
+    assert np.array_equal(read_csv(tmp_path / "x.csv").values, np.eye(3))
+
+
+def test_a_value_on_its_limit_lies_within_in_any_precision():
+    for dtype in (np.float32, np.float64):
+        x, y = np.full((10, 1), 0.3, dtype), np.ones((10, 2), dtype)
+        for ends in ({"low": [0.3]}, {"high": [0.3]}, {"low": np.array([0.3])}, {"high": np.array([0.3])}):
+            ((low, high),) = unknowns_of(ff.problems.Pairs(x=x, y=y, **ends)).limits
+            assert 0.3 in (low, high)
 
 
 def test_plain_pairs_say_nothing_and_are_what_they_were():
