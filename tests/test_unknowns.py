@@ -304,6 +304,10 @@ def test_a_run_is_judged_on_pairs_that_nothing_saw(run, monkeypatch, capsys, tmp
     assert any("Intervals of 80 % hold" in remark for remark in said["remarks"])
     assert cli.run(["evaluate", path, "--json"]) == 0
     assert "the 24 pairs that were kept aside: training saw none of them" in capsys.readouterr().out
+    for said in ({"names": ["duty", "decay", "carrier"]}, SAID | {"units": ["kHz", "s", ""]}):
+        np.savez("other.npz", x=X[:50], y=Y[:50], **said)
+        assert cli.run(["evaluate", path, "--data", "other.npz"]) == 2
+        assert "the run estimates carrier [Hz], decay [s], duty; store" in capsys.readouterr().err
     np.savez("fresh.npz", x=X[:50, :2], y=Y[:50])
     for words, sentence in (
         (["--data", "fresh.npz"], "pass pairs of this problem"),

@@ -249,7 +249,8 @@ def _noise_var(y: Path, net: nn.Module, outline: Outline, given: float | None) -
     if meter is None or not meter.measures_noise:
         raise ValueError(
             f"each measurement of {outline.name} has a noise variance of its own, which {y} does not hold: "
-            "pass --noise-var, or apply the network in Python, net(Observation(y, None, noise_var))."
+            "pass --noise-var, store noise_var beside x and y in a file of pairs, or apply the network in Python, "
+            "net(Observation(y, None, noise_var))."
         )
     return None
 
