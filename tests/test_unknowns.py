@@ -223,6 +223,18 @@ def test_each_unknown_has_its_error_in_its_unit():
     assert rows[5]["rms_error"] > rows[4]["rms_error"]
 
 
+def test_an_error_in_a_tiny_unit_is_no_zero():
+    """In single precision its square is none."""
+    x = 1e-25 * torch.randn(60, 2, generator=torch.Generator().manual_seed(0))
+    x, y = x - x.mean(0), np.ones((60, 3), np.float32)
+    problem = ff.problems.Pairs(x=x.numpy(), y=y)
+    table = errors_by_unknown({"zero": lambda obs: ff.Estimate(torch.zeros(len(obs.y), 2))}, problem)
+    # of 12 samples: their mean is within three of its standard deviations of zero
+    assert all(10 * np.log10(11 / 12) - 1e-6 < row["error_db"] < 10 * np.log10(11 / 12 + 9 / 12) for row in table)
+    wrong = errors_by_unknown({"nan": lambda obs: ff.Estimate(torch.full((len(obs.y), 2), torch.nan))}, problem)
+    assert remarks_on_unknowns(wrong)
+
+
 def test_entries_of_a_signal_have_none():
     problem = ff.problems.CompressedSensing(n=12, m=8)
     assert not errors_by_unknown({"ista": ff.iterate(ff.algorithms.ISTA(), 2)}, problem, samples=10).rows
@@ -249,6 +261,7 @@ def test_few_samples_that_decide_are_said_with_the_median():
     (sentence,) = remarks_on_few(table)
     assert "squared error of rare (100 %;" in sentence
     assert "median -20.0 dB" in sentence
+    assert "the worst 1 % have more" in sentence
     assert "usual (" not in sentence
     assert remarks_on_few(table.where(estimator="usual")) == []
 
