@@ -294,6 +294,11 @@ def test_noise_of_each_sample_comes_from_a_file_and_a_prior_of_another_unit_is_s
     # intervals are calibrated with the noise known, or unknown, as it is of the measurements
     blind = ff.guard.conformal(net, draws_without_noise(Run.open("run")), 0.5)(ff.Observation(obs.y, obs.A))
     assert np.allclose(np.load("unknown_low.npy"), blind.low.numpy(), rtol=1e-9)
+    np.save("single.npy", y[0])
+    np.save("its.npy", noise_var[0])
+    assert cli.run(["apply", "run", "single.npy", "--alarm", "0", "--out", "one.npy", "--noise-var", "its.npy"]) == 0
+    alone = net(ff.Observation(obs.y[0], net.operator, obs.noise_var[0])).x
+    assert np.array_equal(np.load("one.npy"), alone.detach().numpy())
     np.save("few.npy", noise_var[:3])
     assert cli.run([*known, "--overwrite", "--noise-var", "few.npy"]) == 2
     assert "(3, 1) noise variances and there are 80 samples" in capsys.readouterr().err
