@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -188,6 +189,15 @@ def test_the_intervals_of_a_run_leave_with_it_and_stay_within_the_limits(run, mo
     assert (low[:, 1] == 0).any()
     with pytest.raises(ValueError, match="have no program"):
         ff.deploy.WithIntervals(ff.guard.conformal(net, (x, obs), 0.5, "energy"))
+    with pytest.raises(ValueError, match="remembers its calls, says no intervals"):
+        ff.deploy.WithIntervals(replace(intervals, estimator=Recalling()))
+
+
+class Recalling(torch.nn.Module):
+    """What a call says depends on those before."""
+
+    remembered: dict = {}
+    chance = step = torch.nn.Module.forward
 
 
 # Errors
