@@ -39,7 +39,7 @@ from fanfold.linops import (
 from fanfold.linops.base import Adjoint
 from fanfold.observation import Estimate, Observation
 from fanfold.problems import REGISTRY, Box, Problem, Program, Simulator
-from fanfold.problems.draws import Pool
+from fanfold.problems.draws import Pool, draw
 from fanfold.problems.protocols import ReadsFiles, StartsPrograms
 from fanfold.runs import folders, origin, recipe
 from fanfold.runs.directory import Run
@@ -220,6 +220,21 @@ def test_what_a_run_keeps_to_be_judged_by_was_not_learned_of(tmp_path):
         kept, _ = Run.open(path).draws().held_out().sample(100, torch.Generator())
         assert len(kept) == (20 if count else 12)
         assert not torch.isin(kept, learned).any()
+
+
+def test_no_more_is_simulated_to_be_judged_by_than_a_run_keeps(tmp_path, monkeypatch):
+    counts = []
+
+    def counted(problem, count, *which):
+        counts.append(count)
+        return draw(problem, count, *which)
+
+    monkeypatch.setattr("fanfold.training.kept_draws.draw", counted)
+    monkeypatch.setattr("fanfold.runs.draws.MOST_BYTES", 5 * 3 * 4)  # of five draws of three numbers
+    simulator = Simulator(Box((0.0,), (1.0,)), noisy)
+    ff.fit(ff.neural(simulator, width=8), simulator, simulations=40, steps=1, threads=1, run_dir=tmp_path / "run")
+    kept, _ = Run.open(tmp_path / "run").draws().held_out().sample(100, torch.Generator())
+    assert counts == [len(kept)] == [5]
 
 
 def noisy(x: Tensor, generator: torch.Generator) -> Tensor:

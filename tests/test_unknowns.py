@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 import fanfold as ff
 from fanfold.cli import main as cli
 from fanfold.cli.apply import apply_to_file
-from fanfold.core.csv_files import read_csv
+from fanfold.core.csv_files import read_csv, write_csv
 from fanfold.core.table import Table
 from fanfold.evaluation.by_unknown import errors_by_unknown, remarks_on_unknowns
 from fanfold.evaluation.few import remarks_on_few, share_of_few
@@ -39,6 +40,8 @@ WRONG = {
     "too few limits": ({"low": [0.0, 0.0]}, r"low has shape \(2,\) and x has 3 unknowns"),
     "nan": ({"high": [np.nan, 1e3, 1e3]}, "high is nan at index 0"),
     "swapped": ({"low": [0.0, 0, 1], "high": [1e3, 1, 0]}, r"low\[2\] is 1 and high\[2\] 0"),
+    "words": ({"low": ["a", "b", "c"]}, "low has an entry that is no number; pass 3, infinite for no limit"),
+    "complex": ({"low": np.zeros(3) + 1j}, "low is torch.complex128; pass real numbers"),
     "beyond": ({"high": [100.0, 1, 1]}, r"x is 1\d\d\.?\d* at index \(\d+, 0\) and its limits are -inf and 100"),
 }
 
@@ -85,6 +88,43 @@ def test_they_are_read_with_the_pairs(kind, tmp_path):
     assert said.units == ("Hz", "s", "")
     wanted = () if kind == "csv" else ((-np.inf, np.inf), (0.0, np.inf), (0.0, 1.0))
     assert said.limits == wanted
+
+
+COLUMNS = {
+    "x1 x2": (),
+    "x_0 x_1": (),
+    "x[0] x[1]": (),
+    "x x.1": (),
+    "x x": (),
+    "x_i x_q": ("x_i", "x_q"),  # i is a number
+    "x_re x_im": ("re", "im"),
+    "x_rate[1/s] x_h[0]": ("rate [1/s]", "h[0]"),
+}
+
+
+@pytest.mark.parametrize("columns", COLUMNS)
+def test_columns_that_are_counted_name_nothing(columns, tmp_path):
+    head = ",".join([*columns.split(), "y1", "y2"])
+    np.savetxt(tmp_path / "pairs.csv", np.eye(4), delimiter=",", header=head, comments="")
+    pairs = ff.problems.Pairs(str(tmp_path / "pairs.csv"))
+    assert unknowns_of(pairs).titles == COLUMNS[columns]
+    assert pairs.every()[0].shape == (3, 2)
+
+
+def test_names_with_delimiters_are_read_again(tmp_path):
+    names = ("delay; s", "a,b", 'so "called"')
+    with (tmp_path / "x.csv").open("wb") as file:
+        write_csv(file, np.eye(3), names)
+    assert read_csv(tmp_path / "x.csv").names == names
+    assert np.array_equal(read_csv(tmp_path / "x.csv").values, np.eye(3))
+
+
+def test_a_value_on_its_limit_lies_within_in_any_precision():
+    for dtype in (np.float32, np.float64):
+        x, y = np.full((10, 1), 0.3, dtype), np.ones((10, 2), dtype)
+        for ends in ({"low": [0.3]}, {"high": [0.3]}, {"low": np.array([0.3])}, {"high": np.array([0.3])}):
+            ((low, high),) = unknowns_of(ff.problems.Pairs(x=x, y=y, **ends)).limits
+            assert 0.3 in (low, high)
 
 
 def test_plain_pairs_say_nothing_and_are_what_they_were():
@@ -149,6 +189,15 @@ def test_the_intervals_of_a_run_leave_with_it_and_stay_within_the_limits(run, mo
     assert (low[:, 1] == 0).any()
     with pytest.raises(ValueError, match="have no program"):
         ff.deploy.WithIntervals(ff.guard.conformal(net, (x, obs), 0.5, "energy"))
+    with pytest.raises(ValueError, match="remembers its calls, says no intervals"):
+        ff.deploy.WithIntervals(replace(intervals, estimator=Recalling()))
+
+
+class Recalling(torch.nn.Module):
+    """What a call says depends on those before."""
+
+    remembered: dict = {}
+    chance = step = torch.nn.Module.forward
 
 
 # Errors
@@ -184,6 +233,18 @@ def test_each_unknown_has_its_error_in_its_unit():
     assert rows[5]["rms_error"] > rows[4]["rms_error"]
 
 
+def test_an_error_in_a_tiny_unit_is_no_zero():
+    """In single precision its square is none."""
+    x = 1e-25 * torch.randn(60, 2, generator=torch.Generator().manual_seed(0))
+    x, y = x - x.mean(0), np.ones((60, 3), np.float32)
+    problem = ff.problems.Pairs(x=x.numpy(), y=y)
+    table = errors_by_unknown({"zero": lambda obs: ff.Estimate(torch.zeros(len(obs.y), 2))}, problem)
+    # of 12 samples: their mean is within three of its standard deviations of zero
+    assert all(10 * np.log10(11 / 12) - 1e-6 < row["error_db"] < 10 * np.log10(11 / 12 + 9 / 12) for row in table)
+    wrong = errors_by_unknown({"nan": lambda obs: ff.Estimate(torch.full((len(obs.y), 2), torch.nan))}, problem)
+    assert remarks_on_unknowns(wrong)
+
+
 def test_entries_of_a_signal_have_none():
     problem = ff.problems.CompressedSensing(n=12, m=8)
     assert not errors_by_unknown({"ista": ff.iterate(ff.algorithms.ISTA(), 2)}, problem, samples=10).rows
@@ -210,6 +271,7 @@ def test_few_samples_that_decide_are_said_with_the_median():
     (sentence,) = remarks_on_few(table)
     assert "squared error of rare (100 %;" in sentence
     assert "median -20.0 dB" in sentence
+    assert "the worst 1 % have more" in sentence
     assert "usual (" not in sentence
     assert remarks_on_few(table.where(estimator="usual")) == []
 
@@ -242,6 +304,11 @@ def test_noise_of_each_sample_comes_from_a_file_and_a_prior_of_another_unit_is_s
     # intervals are calibrated with the noise known, or unknown, as it is of the measurements
     blind = ff.guard.conformal(net, draws_without_noise(Run.open("run")), 0.5)(ff.Observation(obs.y, obs.A))
     assert np.allclose(np.load("unknown_low.npy"), blind.low.numpy(), rtol=1e-9)
+    np.save("single.npy", y[0])
+    np.save("its.npy", noise_var[0])
+    assert cli.run(["apply", "run", "single.npy", "--alarm", "0", "--out", "one.npy", "--noise-var", "its.npy"]) == 0
+    alone = net(ff.Observation(obs.y[0], net.operator, obs.noise_var[0])).x
+    assert np.array_equal(np.load("one.npy"), alone.detach().numpy())
     np.save("few.npy", noise_var[:3])
     assert cli.run([*known, "--overwrite", "--noise-var", "few.npy"]) == 2
     assert "(3, 1) noise variances and there are 80 samples" in capsys.readouterr().err
@@ -265,6 +332,10 @@ def test_a_run_is_judged_on_pairs_that_nothing_saw(run, monkeypatch, capsys, tmp
     assert any("Intervals of 80 % hold" in remark for remark in said["remarks"])
     assert cli.run(["evaluate", path, "--json"]) == 0
     assert "the 24 pairs that were kept aside: training saw none of them" in capsys.readouterr().out
+    for said in ({"names": ["duty", "decay", "carrier"]}, SAID | {"units": ["kHz", "s", ""]}):
+        np.savez("other.npz", x=X[:50], y=Y[:50], **said)
+        assert cli.run(["evaluate", path, "--data", "other.npz"]) == 2
+        assert "the run estimates carrier [Hz], decay [s], duty; store" in capsys.readouterr().err
     np.savez("fresh.npz", x=X[:50, :2], y=Y[:50])
     for words, sentence in (
         (["--data", "fresh.npz"], "pass pairs of this problem"),

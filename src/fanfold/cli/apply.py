@@ -249,24 +249,25 @@ def _noise_var(y: Path, net: nn.Module, outline: Outline, given: float | None) -
     if meter is None or not meter.measures_noise:
         raise ValueError(
             f"each measurement of {outline.name} has a noise variance of its own, which {y} does not hold: "
-            "pass --noise-var, or apply the network in Python, net(Observation(y, None, noise_var))."
+            "pass --noise-var, store noise_var beside x and y in a file of pairs, or apply the network in Python, "
+            "net(Observation(y, None, noise_var))."
         )
     return None
 
 
 def _variances(path: Path, y: Tensor) -> Tensor:
-    """The noise variances of a file, one for each sample of y, `(samples, 1)`."""
-    values = measurements(path)
-    if y.ndim < 2 or values.numel() != len(y):
+    """The noise variances of a file, one for each sample of y, `(samples, 1)`, or `(1,)` of a single one."""
+    values, count = measurements(path), len(y) if y.ndim > 1 else 1
+    if values.numel() != count:
         raise ValueError(
-            f"{path} holds {tuple(values.shape)} noise variances and there are {len(y) if y.ndim > 1 else 1} samples; "
-            "give one for each sample of several, or a number."
+            f"{path} holds {tuple(values.shape)} noise variances and there are {count} samples; give one for each "
+            "sample, or a number for all."
         )
     if values.is_complex() or not (values.isfinite() & (values >= 0)).all():
         raise ValueError(
             f"{path} holds noise variances that are negative or no numbers; give finite ones, not negative."
         )
-    return values.reshape(-1, 1).to(y.real.dtype)
+    return values.reshape(-1, 1).to(y.real.dtype) if y.ndim > 1 else values.reshape(1).to(y.real.dtype)
 
 
 def measurements(y: Path) -> Tensor:

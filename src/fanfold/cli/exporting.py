@@ -46,11 +46,9 @@ def export(
     check_folder(folder)
     net = stored.estimator()
     example = example_of(stored.draws(), DRAWS)
-    intervals = None
+    leaving = net
     if coverage is not None:
-        if offers(net, InWholeNumbers):
-            raise ValueError("a program of whole numbers says no intervals; export the run before it was quantised.")
-        intervals = intervals_around(stored, net, example, coverage, 1.0, joint=joint)[0]
+        leaving = WithIntervals(intervals_around(stored, net, example, coverage, 1.0, joint=joint)[0])
     elif kept := sorted(stored.path.glob("intervals-*-*.json")):
         said = ", ".join(file.stem for file in kept)
         note(f"the run keeps intervals ({said}); --coverage exports their ends too")
@@ -62,7 +60,7 @@ def export(
                 tensor.data = tensor.data.to(single(tensor.dtype))
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".unfinished-") as unfinished:
-        written = write(net if intervals is None else WithIntervals(intervals), example, Path(unfinished))
+        written = write(leaving, example, Path(unfinished))
         places = [folder / file.relative_to(unfinished) for file in written]
         for place in places:
             place.parent.mkdir(parents=True, exist_ok=True)

@@ -18,6 +18,7 @@ from fanfold.problems import Problem
 from fanfold.problems.fresh_pairs import FreshPairs
 from fanfold.problems.pairs import load_arrays
 from fanfold.problems.protocols import KeepsValidation, Stored, unknowns_of
+from fanfold.problems.unknowns import Unknowns, checked_unknowns, unknowns_in
 from fanfold.runs.directory import Run
 from fanfold.runs.outline import Outline
 
@@ -44,6 +45,7 @@ def pairs_of(path: Path, net: nn.Module, outline: Outline, noise_var: float | No
             f"{path} holds x {tuple(x.shape)}, {x.dtype}, and the problem's is {('samples', *example.shape[1:])}, "
             f"{example.dtype}; pass pairs of this problem."
         )
+    _check_order(path, checked_unknowns(unknowns_in(path), x, str(path)), unknowns_of(outline))
     given = noise_var if noise_var is not None or var is None else 0.0  # that of the file takes its place
     obs = observed(arrays["y"], path, net, outline, given)
     if var is not None and noise_var is None:
@@ -52,6 +54,16 @@ def pairs_of(path: Path, net: nn.Module, outline: Outline, noise_var: float | No
     if "A" in arrays and (obs.A is None or not torch.equal(obs.A.matrix(), arrays["A"].to(obs.y.dtype))):
         raise ValueError(f"{path} holds another A than the run's: a network belongs to its A; train one for the other.")
     return x.to(example.dtype), obs
+
+
+def _check_order(path: Path, said: Unknowns, kept: Unknowns) -> None:
+    """Refuse unknowns that are called, or measured, otherwise than those of the run, where both say it."""
+    both_named, both_measured = said.names and kept.names, said.units and kept.units
+    if (both_named and said.names != kept.names) or (both_measured and said.units != kept.units):
+        raise ValueError(
+            f"{path} holds {', '.join(said.titles)} and the run estimates {', '.join(kept.titles)}; store the columns "
+            "of x in this order and these units, by these names."
+        )
 
 
 def fresh_pairs(path: Path, net: nn.Module, outline: Outline) -> FreshPairs:

@@ -146,6 +146,8 @@ def evaluate(
             first = next(iter(peers))  # the network
             of = [held.shares[row["unknown"]] if row["estimator"] == first else None for row in apart]
             apart = Table([row | {"held": share} for row, share in zip(apart, of, strict=True)])
+        if snr_db:
+            note("each unknown by itself, not sorted by SNR:")
         show(in_digits(apart))
         result["unknowns"] = apart.rows
     remarks = [*remarks_on_few(table), *remarks_on_unknowns(apart)]

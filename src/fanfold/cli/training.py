@@ -170,7 +170,7 @@ def _notice_unit(algorithm: Algorithm, problem: Problem) -> None:
     if prior is None or stored is None:
         return
     measured = power(stored.every()[0]).double().mean().item()
-    if measured > 0 and not 1 / FAR < prior.power / measured < FAR:
+    if measured > 0 and prior.power > 0 and not 1 / FAR < prior.power / measured < FAR:
         note(
             f"the prior takes E|x|^2 of an unknown for {prior.power:.3g}, and in these pairs it is {measured:.3g}: "
             f"begin from a variance {measured / prior.power:.3g} times as large (--prior.var), or scale x and y"

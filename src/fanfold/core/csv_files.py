@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -11,6 +12,7 @@ import numpy as np
 from fanfold.core.data_files import regular_file
 
 DELIMITERS = ";\t,"
+QUOTED = re.compile(r'"[^"]*"')  # within which a delimiter parts nothing
 
 
 class Columns(NamedTuple):
@@ -47,9 +49,21 @@ def read_csv(path: Path) -> Columns:
         >>> read_csv(path)
         Columns(names=('y1', 'y2'), values=array([[1.+0.j, 2.+3.j]]))
     """
+    names, rows, delimiter = _table(path)
+    return Columns(names, _values(path, rows, bool(names), delimiter))
+
+
+def column_names(path: Path) -> tuple[str, ...]:
+    """The names of the columns, as `read_csv` gives them, without the work of reading the numbers."""
+    return _table(path)[0]
+
+
+def _table(path: Path) -> tuple[tuple[str, ...], list[list[str]], str]:
+    """The names of the columns, all rows as text, and what parts their cells."""
     try:
         text = regular_file(path).read_text(encoding="utf-8-sig")
-        delimiter = next((mark for mark in DELIMITERS if mark in text.split("\n", 1)[0]), ",")
+        first = QUOTED.sub("", text.split("\n", 1)[0])
+        delimiter = next((mark for mark in DELIMITERS if mark in first), ",")
         rows = [row for row in csv.reader(io.StringIO(text), delimiter=delimiter) if any(cell.strip() for cell in row)]
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is no text ({error.reason}); save it as .csv in UTF-8, or as .npy.") from error
@@ -62,7 +76,7 @@ def read_csv(path: Path) -> Columns:
         raise ValueError(f"{path}: the first column has no name; is it an index? Write the table without one.")
     if not rows[bool(names) :]:
         raise ValueError(f"{path} holds no numbers.")
-    return Columns(names, _values(path, rows, bool(names), delimiter))
+    return names, rows, delimiter
 
 
 def _names_columns(row: list[str], delimiter: str) -> bool:
@@ -108,7 +122,8 @@ def write_csv(file: IO[bytes], rows: np.ndarray, names: Sequence[str] = ()) -> N
     """Write numbers `(rows, columns)` so that they are read again bit for bit, below the names of columns if any."""
     if names:
         header = io.StringIO()
-        csv.writer(header, lineterminator="\n").writerow(names)
+        quoting = csv.QUOTE_ALL if any(mark in name for mark in DELIMITERS for name in names) else csv.QUOTE_MINIMAL
+        csv.writer(header, lineterminator="\n", quoting=quoting).writerow(names)
         file.write(header.getvalue().encode())
     for row in rows:
         file.write((",".join(_text(value) for value in row.tolist()) + "\n").encode())

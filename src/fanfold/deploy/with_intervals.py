@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from fanfold.core.abilities import ability, require
-from fanfold.estimators.base import Quantiled, WithinLimits
+from fanfold.core.abilities import ability, offers, require
+from fanfold.estimators.base import InWholeNumbers, Quantiled, Remembering, WithinLimits
 from fanfold.guard import Conformal
 from fanfold.guard.bands import not_too_small
 from fanfold.measurements import takes_measurements
@@ -22,8 +22,8 @@ class WithIntervals(nn.Module):
         intervals: Calibrated intervals of real unknowns.
 
     Raises:
-        ValueError: If the estimator is no module, or the widths are of a kind that no program has: learned by
-            magnitude, quantiles or groups, discs or ellipsoids.
+        ValueError: If the estimator is no module, computes in whole numbers or remembers its calls, or the widths are
+            of a kind that no program has: learned by magnitude, quantiles or groups, discs or ellipsoids.
 
     Example:
         >>> import fanfold as ff, torch
@@ -44,6 +44,11 @@ class WithIntervals(nn.Module):
         estimator = intervals.estimator
         if not isinstance(estimator, nn.Module):
             raise ValueError(f"{type(estimator).__name__} is no module; its intervals cannot leave with it.")
+        if offers(estimator, InWholeNumbers) or offers(estimator, Remembering):
+            raise ValueError(
+                f"a program of {type(estimator).__name__}, which computes in whole numbers or remembers its calls, "
+                "says no intervals; export it without them, or the network in floating point that it was made of."
+            )
         if intervals.groups > 1 or intervals.kind == "energy" or intervals.scale not in SCALES:
             raise ValueError(
                 f"intervals of kind {intervals.kind!r}, scale {intervals.scale!r} and {intervals.groups} groups have "

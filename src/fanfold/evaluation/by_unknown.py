@@ -65,7 +65,8 @@ def errors_by_unknown(
     for name, estimator in estimators.items():
         slow = ability(estimator, Costly)
         bearable = slice(None if slow is None else slow.at_most)
-        errors = power(estimates_of(estimator, obs[bearable])[-1].x - x[bearable]).double()
+        x_hat = estimates_of(estimator, obs[bearable])[-1].x
+        errors = power(x_hat.double() - x[bearable].double())  # whose squares are numbers in any unit
         for place, called in enumerate(said.called(x.shape[-1])):
             error, spread = errors[:, place], x[bearable, place].double().std().item()
             unit = {"unit": said.units[place]} if said.units else {}
@@ -77,7 +78,7 @@ def errors_by_unknown(
 def remarks_on_unknowns(table: Table) -> list[str]:
     """At most one sentence: of which unknowns the first estimator of the table says little more than their means."""
     rows = [row for row in table if row["estimator"] == table.rows[0]["estimator"]]
-    vague = [row for row in rows if row["error_db"] is not None and row["error_db"] > LITTLE_DB]
+    vague = [row for row in rows if row["error_db"] is not None and not row["error_db"] <= LITTLE_DB]
     if not vague:
         return []
     said = ", ".join(f"{row['unknown']} ({100 * row['rms_error'] / row['spread']:.0f} %)" for row in vague)

@@ -1,6 +1,8 @@
 """Whether few samples decide a mean over samples: it then says little of the others, and the median is named too."""
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor
 
@@ -8,6 +10,7 @@ from fanfold.core.table import Table
 
 FEW = 0.01  # of the samples, the worst ones; at least one
 MOST = 0.5  # of the squared error that these may have before it is said
+FEWEST = 10  # samples of which anything is said
 NAMED = 3  # estimators that a sentence names
 
 
@@ -42,22 +45,23 @@ def remarks_on_few(table: Table) -> list[str]:
 
     What is said is of the last layers. Of fewer than ten samples nothing is said.
     """
-    decided: dict[str, tuple[float, float, float]] = {}
+    decided: dict[str, dict[str, Any]] = {}
     for row in table.last_layers() if len(table) else ():
-        share = row["top_share"]
-        if share > MOST and row["samples"] >= 10 and share > decided.get(row["estimator"], (0.0,))[0]:
-            decided[row["estimator"]] = (share, row["nmse_db"], row["median_db"])
+        before = decided.get(row["estimator"], {"top_share": MOST})
+        if row["samples"] >= FEWEST and row["top_share"] > before["top_share"]:
+            decided[row["estimator"]] = row
     if not decided:
         return []
-    worst = sorted(decided, key=lambda name: -decided[name][0])[:NAMED]
-    said = [f"{name} ({100 * decided[name][0]:.0f} %; {_levels(*decided[name][1:])})" for name in worst]
+    worst = sorted(decided.values(), key=lambda row: -row["top_share"])[:NAMED]
+    said = [f"{row['estimator']} ({100 * row['top_share']:.0f} %; {_levels(row)})" for row in worst]
     more = f" and {len(decided) - NAMED} more" if len(decided) > NAMED else ""
+    who = "the worst 1 % have" if min(row["samples"] for row in decided.values()) >= 1 / FEW else "the worst one has"
     return [
-        f"Few samples decide: the worst 1 % have more than half of the squared error of {', '.join(said)}{more}. "
+        f"Few samples decide: {who} more than half of the squared error of {', '.join(said)}{more}. "
         "Look at these samples, and take the median for what is usual."
     ]
 
 
-def _levels(nmse_db: float, median_db: float) -> str:
-    mean = f"{nmse_db:.1f} dB" if math.isfinite(nmse_db) else "no finite"
-    return f"{mean} over all, median {median_db:.1f} dB"
+def _levels(row: Mapping[str, Any]) -> str:
+    mean = f"{row['nmse_db']:.1f} dB" if math.isfinite(row["nmse_db"]) else "no finite"
+    return f"{mean} over all, median {row['median_db']:.1f} dB"

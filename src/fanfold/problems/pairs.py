@@ -125,9 +125,9 @@ class Pairs(FromFile):
     `(samples, count, features)`; these have no A and at most one noise variance for all.
 
     What x holds may be named: `names` and `units`, a text for each unknown, stand in tables, reports and the first rows
-    of `.csv` files; `low` and `high` are limits that no estimate of `ff.neural` and no interval leaves. In `.csv` files
-    the first row names the unknowns, `delay [s]` with a unit, `x delay [s]` where y's stand beside; a folder may hold
-    low.csv and high.csv.
+    of `.csv` files; `low` and `high` are limits that no estimate of the default `ff.neural`, and no interval around it,
+    leaves. In `.csv` files the first row names the unknowns, `delay [s]` with a unit, `x delay [s]` where y's stand
+    beside, unless it counts them, x1, x2, …; a folder may hold low.csv and high.csv.
 
     A draw picks pairs at random, with replacement; of the test part each once, and at most all. The last
     `held_out_share` of the pairs is kept for validation and testing: `part="test"` draws from there alone. A run that

@@ -12,11 +12,12 @@ from torch import Tensor
 
 from fanfold.core.array_files import array_of, held_arrays, texts_of
 from fanfold.core.arrays import tensor_of
-from fanfold.core.csv_files import is_number, read_csv
+from fanfold.core.csv_files import column_names, is_number, read_csv
 
 LONGEST = 80  # letters of a name or a unit
-OF_X = re.compile(r"^[xX][ _:.]+")  # before the name of an unknown, in a file whose other columns are y's
-HEADER = re.compile(r"(.*\S)\s*\[(.*)\]")  # of a column, with its unit in brackets
+OF_X = re.compile(r"^[xX][ _:.]+(?!\[)")  # before the name of an unknown, in a file whose other columns are y's
+HEADER = re.compile(r"(.*\S)\s*\[(?!\d+\])(.*)\]")  # of a column, with its unit in brackets; h[0] has none
+COUNT = re.compile(r"[xX][ _:.-]*[\[(]?\d*[\])]?")  # of a column that is named by its place alone: x1, x_1, x[0]
 
 
 class Unknowns(NamedTuple):
@@ -73,20 +74,34 @@ def unknowns_in(path: Path) -> dict[str, Any]:
 
 
 def _of_tables(path: Path) -> dict[str, Any]:
-    said: dict[str, Any] = {}
     if not path.is_dir():
-        titles = [OF_X.sub("", title) for title in read_csv(path).names if title.lower().startswith("x")]
-    else:
-        titles = list(read_csv(path / "x.csv").names)
-        for name in ("low", "high"):
-            if (path / f"{name}.csv").is_file():
-                said[name] = torch.as_tensor(read_csv(path / f"{name}.csv").values).flatten()
-    if titles and not all(map(is_number, titles)):  # else a count of columns
-        parts = [match.groups() if (match := HEADER.fullmatch(title)) else (title, "") for title in titles]
-        said["names"] = tuple(name for name, _ in parts)
-        if any(unit for _, unit in parts):
-            said["units"] = tuple(unit for _, unit in parts)
+        titles = [title for title in column_names(path) if title.lower().startswith("x")]
+        return _of_titles([OF_X.sub("", title) for title in titles]) or _of_titles(titles)
+    said: dict[str, Any] = _of_titles(column_names(path / "x.csv"))
+    for name in ("low", "high"):
+        if (path / f"{name}.csv").is_file():
+            said[name] = torch.as_tensor(read_csv(path / f"{name}.csv").values).flatten()
     return said
+
+
+def _of_titles(titles: Sequence[str]) -> dict[str, Any]:
+    """Names and units by what columns are called; none where that only counts them, or names no unknown by itself."""
+    if all(is_number(title) or COUNT.fullmatch(title) for title in titles):
+        return {}
+    parts = [match.groups() if (match := HEADER.fullmatch(title)) else (title, "") for title in titles]
+    names, units = zip(*parts)
+    if len(set(names)) < len(names) or not all(_heads(name) for name in names) or not all(map(_is_text, units)):
+        return {}
+    return {"names": names} | ({"units": units} if any(units) else {})
+
+
+def _heads(name: str) -> bool:
+    """Whether a name can stand at the head of a column."""
+    return bool(name.strip()) and not is_number(name) and _is_text(name)
+
+
+def _is_text(text: Any) -> bool:
+    return isinstance(text, str) and text.isprintable() and len(text) <= LONGEST
 
 
 def checked_unknowns(said: Mapping[str, Any], x: Tensor, where: str = "Pairs") -> Unknowns:
@@ -122,7 +137,7 @@ def _texts(where: str, kind: str, given: Any, n: int) -> tuple[str, ...]:
     if len(texts) != n:
         raise ValueError(f"{where}: {kind} has {len(texts)} entries and x has {n} unknowns; pass one for each.")
     for text in texts:
-        if not isinstance(text, str) or not (text.isprintable() and len(text) <= LONGEST):
+        if not _is_text(text):
             raise ValueError(f"{where}: {kind} has {text!r}; pass printable text of at most {LONGEST} letters.")
     return tuple(str(text).strip() for text in texts)
 
@@ -138,7 +153,7 @@ def _limits(where: str, said: Mapping[str, Any], x: Tensor) -> tuple[tuple[float
     if not (low < high).all():
         place = int((~(low < high)).nonzero()[0])
         raise ValueError(f"{where}: low[{place}] is {low[place]:g} and high[{place}] {high[place]:g}; pass low < high.")
-    beyond = (x.double() < low) | (x.double() > high)
+    beyond = (x < low.to(x.dtype)) | (x > high.to(x.dtype))  # what lies on a limit, does so in the precision of x
     if beyond.any():
         row, place = beyond.nonzero()[0].tolist()
         raise ValueError(
@@ -152,8 +167,17 @@ def _ends(where: str, end: str, given: Any, n: int, otherwise: float) -> Tensor:
     """The limits at one end in double precision, `(n,)`; no limits where none are given."""
     if given is None:
         return torch.full((n,), otherwise, dtype=torch.float64)
-    values = torch.as_tensor(given) if isinstance(given, list | tuple) else tensor_of(given, end)
-    values = values.detach().cpu().double()
+    if isinstance(given, list | tuple):
+        try:
+            given = np.array(given, float)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"{where}: {end} has an entry that is no number; pass {n}, infinite for no limit."
+            ) from error
+    values = tensor_of(given, end).detach().cpu()
+    if values.is_complex():
+        raise ValueError(f"{where}: {end} is {values.dtype}; pass real numbers.")
+    values = values.double()
     if values.shape != (n,):
         raise ValueError(
             f"{where}: {end} has shape {tuple(values.shape)} and x has {n} unknowns; pass ({n},), infinite where there "

@@ -26,7 +26,7 @@ Draws = tuple[Tensor, Observation]
 
 def drawn(problem: Problem, outlined: Outline) -> tuple[Draws, Draws]:
     """Draws of a problem that costs little to draw from: of its training part, and those that `evaluate` draws."""
-    count = _count(*outlined.sample(1, torch.Generator()))
+    count = most_kept(*outlined.sample(1, torch.Generator()))
     return draw(problem, count, 0, Stream.TUNING, 0), draw(problem.held_out(), count, 0, Stream.TESTING, 0)
 
 
@@ -34,7 +34,7 @@ def write_draws(folder: Path, train: Draws, test: Draws, A: LinearOperator | Non
     """Keep the first draws of both parts, unless each observation has another operator than the problem's."""
     tensors: dict[str, Tensor] = {}
     for part, (x, obs) in (("train", train), ("test", test)):
-        count = _count(x, obs)
+        count = most_kept(x, obs)
         x, obs = x[:count], obs[:count]
         tensors |= {f"{part}/x": x, f"{part}/y": obs.y}
         if obs.noise_var is not None:
@@ -129,8 +129,8 @@ def _pairs(tensors: Mapping[str, Tensor], part: str, A: LinearOperator | None) -
     return tensors[f"{part}/x"], Observation(tensors[f"{part}/y"], operator, tensors.get(f"{part}/noise_var"))
 
 
-def _count(x: Tensor, obs: Observation) -> int:
-    """How many pairs of this size are kept."""
+def most_kept(x: Tensor, obs: Observation) -> int:
+    """How many pairs of this size are kept, at most."""
     entries = [math.prod(t.shape[1:]) * t.element_size() for t in (x, obs.y)]
     if obs.A is not None and obs.A.varies:
         entries.append(obs.A.m * obs.A.n * obs.y.element_size())

@@ -6,7 +6,7 @@ from fanfold.estimators.base import CrossValidated
 from fanfold.problems.draws import draw
 from fanfold.problems.protocols import Stored
 from fanfold.runs.directory import Run
-from fanfold.runs.draws import MOST_DRAWS, drawn, has_draws, write_draws
+from fanfold.runs.draws import drawn, has_draws, most_kept, write_draws
 from fanfold.runs.needs import needs_of
 from fanfold.runs.outline import Outline
 from fanfold.training.trainer import Trainer
@@ -28,7 +28,7 @@ def keep_draws(run: Run, trainer: Trainer) -> None:
         x, obs = trainer.validation
         test = x.cpu(), obs.to("cpu")
         if trainer.pool is not None and offers(trainer.estimator, CrossValidated):
-            count = min(MOST_DRAWS, max(LEAST_KEPT, len(x) // KEPT_SHARE))
+            count = min(most_kept(x, obs), max(LEAST_KEPT, len(x) // KEPT_SHARE))
             test = draw(problem.held_out(), count, trainer.training.seed, Stream.TESTING, 0)
         train = test if trainer.prepared_with is None else trainer.prepared_with
     else:
