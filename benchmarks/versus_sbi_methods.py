@@ -109,7 +109,7 @@ def ours(train: Callable[[], Any], obs: Observation) -> Answer:
         one = {"y": obs.y[:1].numpy()}
         if obs.noise_var is not None:
             one["noise_var"] = obs.noise_var.expand(len(obs.y))[:1].numpy()
-        asked = {port.name: one[port.name] for port in session.get_inputs()}
+        asked = {port.name: one[port.name].reshape(1, *port.shape[1:]) for port in session.get_inputs()}
         cost = in_turn(lambda: session.run(None, asked), dense_product(182), 200)
     warned = [str(warning.message) for warning in caught if issubclass(warning.category, UserWarning)]
     notes = {"milliseconds": 1e3 * cost.ours, "products": cost.ratio, "warned": warned}

@@ -44,32 +44,32 @@ def test_a_centre_is_found_where_there_is_one(n):
     # the mean of the points changes its sign with them, their scales and correlation do not
     assert benchmark_mirror("several modes", n, 1).odd.tolist() == [True, True, False, False, False]
     for name in ("Poisson regression", "Gaussian mixture", "epidemic", "predator and prey", "source localisation"):
-        assert not benchmark_mirror(name, n, 1).found, name
+        assert not benchmark_mirror(name, n, 1).symmetric, name
 
 
 def test_it_is_found_at_the_chance_that_is_set():
     x = torch.randn(100, 500, 3, generator=rng(0))
     y = x @ torch.randn(3, 4, generator=rng(1)) + torch.distributions.StudentT(3.0).sample((100, 500, 4))
-    missed = sum(not mirror_of(*pair).found for pair in zip(x, y))
+    missed = sum(not mirror_of(*pair).symmetric for pair in zip(x, y))
     assert missed <= 6  # of 100 at a chance of .01; seven or more have a chance of 7e-5
 
 
 def test_what_is_askew_in_x_in_y_or_between_them_has_no_centre():
     x = torch.randn(4000, 2, generator=rng(0))
     noise = 0.3 * torch.randn(4000, 2, generator=rng(1))
-    assert mirror_of(x, x + noise).found
-    assert not mirror_of(x.exp(), x.exp() + noise).found
-    assert not mirror_of(x, x + noise.exp()).found
-    assert not mirror_of(x, torch.stack([x[:, 0], x[:, 1] + 0.5 * x[:, 0].square()], 1) + noise).found
-    assert not mirror_of(x, x + noise * (1 + 0.5 * x.clamp(-1, 1))).found  # only the noise is larger on one side
+    assert mirror_of(x, x + noise).symmetric
+    assert not mirror_of(x.exp(), x.exp() + noise).symmetric
+    assert not mirror_of(x, x + noise.exp()).symmetric
+    assert not mirror_of(x, torch.stack([x[:, 0], x[:, 1] + 0.5 * x[:, 0].square()], 1) + noise).symmetric
+    assert not mirror_of(x, x + noise * (1 + 0.5 * x.clamp(-1, 1))).symmetric  # only the noise is larger on one side
 
 
 def test_bounds_must_lie_about_the_same_centre():
     x = 2 * torch.rand(4000, 2, generator=rng(0)) - 1
     y = x + 0.3 * torch.randn(4000, 2, generator=rng(1))
-    assert mirror_of(x, y, -1, 1).found
-    assert not mirror_of(x, y, -1, 1.2).found  # images would leave the support
-    assert not mirror_of(x, y, low=-1.0).found
+    assert mirror_of(x, y, -1, 1).symmetric
+    assert not mirror_of(x, y, -1, 1.2).symmetric  # images would leave the support
+    assert not mirror_of(x, y, low=-1.0).symmetric
 
 
 def test_complex_measurements_have_a_centre_too():

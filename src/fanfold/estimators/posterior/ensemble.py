@@ -221,7 +221,7 @@ class Ensemble(nn.Module):
         """The mean loss over the members that do not leave a sample out, `(batch,)`."""
         x = self.real_parts.real(x)
         taught = ~self._leaves_out(x, obs)
-        if self.mirror is not None and self.mirror.found:
+        if self.mirror is not None and self.mirror.symmetric:
             x, obs = self.mirror(x, obs)
         z = self.features(obs)
         raw = self.networks.noisy(self.features.seen(z))
@@ -286,7 +286,7 @@ class Ensemble(nn.Module):
         risks = ((each - truth).square().mean(1) / prior).mean(-1).tolist()
         linear_risk = ((base - truth).square().mean(0) / prior).mean().item()
         sentence = verdict(self.sources, risks, (error.mean(0) / prior).mean().item(), linear_risk, len(x))
-        if self.mirror is not None and self.mirror.found:
+        if self.mirror is not None and self.mirror.symmetric:
             sentence += " Draws look like their images about a centre, which were learned of as well."
         return Conclusion(nmse_db(x_hat, truth.to(x_hat.dtype)), sentence)
 

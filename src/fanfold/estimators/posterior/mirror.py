@@ -65,7 +65,7 @@ class Mirror(nn.Module):
         self.y_shift = nn.Parameter(torch.zeros(m, dtype=dtype))
 
     @property
-    def found(self) -> bool:
+    def symmetric(self) -> bool:
         """Whether draws look like their images."""
         return bool(self.odd.any())
 
