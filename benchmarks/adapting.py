@@ -2,7 +2,7 @@
 
 Run `python benchmarks/adapting.py pairs` for the table of pairs: three draws of 100 pairs of each shift, some four
 minutes of a core for ISTA, and for OAMP by `pairs oamp`. `python benchmarks/adapting.py alone` is for the 60 cells of
-measurements alone: ten places, three SNRs, two networks, half a minute. Errors are NMSE in dB on fresh draws. One thread.
+measurements alone: ten places, three SNRs, two networks, half a minute. Errors are NMSE in dB on fresh draws.
 """
 
 import sys
