@@ -152,7 +152,7 @@ class Ensemble(nn.Module):
         self.features.prepare(obs)
         self.scales.prepare(x)
         if self.mirror is not None:
-            self.mirror.prepare(x, obs, self.scales.floor, self.scales.ceiling)
+            self.mirror.prepare(x, obs.y, self.scales.floor, self.scales.ceiling)
         rows = slice(min(self.linear.rows, MOST_ROWS))
         z = self.features(obs[rows])
         self.unit.copy_(self.linear.fit(z, x[rows]).var.sqrt())
@@ -222,7 +222,8 @@ class Ensemble(nn.Module):
         x = self.real_parts.real(x)
         taught = ~self._leaves_out(x, obs)
         if self.mirror is not None and self.mirror.symmetric:
-            x, obs = self.mirror(x, obs)
+            x, y = self.mirror(x, obs.y)
+            obs = replace(obs, y=y)
         z = self.features(obs)
         raw = self.networks.noisy(self.features.seen(z))
         losses = _mean_over(torch.cat(self.networks.losses(raw, self._base(z), x)), taught)

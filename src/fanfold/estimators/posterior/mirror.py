@@ -1,12 +1,9 @@
 """Images of draws about a centre, learned of like the draws themselves where both look alike."""
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor, nn
 
 from fanfold.estimators.posterior.features import Features
-from fanfold.observation import Observation
 
 CHANCE = 0.01  # that draws with a centre of symmetry are taken for others
 FREQUENCIES = (0.5, 1.0, 2.0)  # of sines and cosines, over standard deviations
@@ -40,7 +37,7 @@ class Mirror(nn.Module):
         >>> from fanfold.estimators.posterior.mirror import Mirror
         >>> x, obs = ff.problems.LinearGaussian(n=2, m=3).sample(1000, torch.Generator().manual_seed(0))
         >>> mirror = Mirror(Features(obs, "vector"), d=2)
-        >>> mirror.prepare(x, obs, torch.full((2,), -torch.inf), torch.full((2,), torch.inf))
+        >>> mirror.prepare(x, obs.y, torch.full((2,), -torch.inf), torch.full((2,), torch.inf))
         >>> mirror.odd.tolist()
         [True, True]
     """
@@ -74,17 +71,17 @@ class Mirror(nn.Module):
         return {"params": [*self.parameters()], "lr": RATE * lr, "decay_scale": 0.0}
 
     @torch.no_grad()
-    def prepare(self, x: Tensor, obs: Observation, low: Tensor, high: Tensor) -> None:
+    def prepare(self, x: Tensor, y: Tensor, low: Tensor, high: Tensor) -> None:
         """Tell from draws whether they look like their images.
 
         Args:
             x: Real parameters `(samples, d)`.
-            obs: Their observations.
+            y: Their measurements `(samples, m)`, real or complex.
             low: The least value of each parameter, `(d,)`, infinite where there is none.
             high: The largest.
         """
         rows = slice(MOST_ROWS)
-        x, y = x[rows].double(), _real(obs.y[rows]).double()
+        x, y = x[rows].double(), _real(y[rows]).double()
         self.odd.zero_()
         if len(x) < ROWS_A_NUMBER * y.shape[1]:
             return
@@ -104,15 +101,15 @@ class Mirror(nn.Module):
         if odd_enough and _alike(x, y, left - _middle(left), odd):
             self.odd.copy_(odd)
 
-    def forward(self, x: Tensor, obs: Observation) -> tuple[Tensor, Observation]:
-        """Real parameters `(batch, d)` and observations, half of which, by torch's generator, become their images."""
+    def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Real parameters `(batch, d)` and measurements, half of which, by torch's generator, become their images."""
         turned = torch.rand(len(x), 1, device=x.device) < 0.5
         centre = self.x_middle + self.x_unit * self.x_shift.masked_fill(self.bounded, 0.0)
         x = torch.where(turned & self.odd, 2 * centre - x, x)
-        seen = _real(obs.y)
+        seen = _real(y)
         image = 2 * (self.y_middle + self.y_unit * self.y_shift) - seen
-        y = torch.where(turned, image.to(seen), seen)
-        return x, replace(obs, y=torch.view_as_complex(y.unflatten(-1, (-1, 2))) if obs.y.is_complex() else y)
+        seen = torch.where(turned, image.to(seen), seen)
+        return x, torch.view_as_complex(seen.unflatten(-1, (-1, 2))) if y.is_complex() else seen
 
 
 def _real(y: Tensor) -> Tensor:
