@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from fanfold.estimators.posterior.features import Features
+from fanfold.estimators.posterior.features import Features, fit_linear
 
 CHANCE = 0.01  # that draws with a centre of symmetry are taken for others
 FREQUENCIES = (0.5, 1.0, 2.0)  # of sines and cosines, over standard deviations
@@ -13,6 +13,8 @@ ROWS_A_NUMBER = 4  # at least, for each number of y
 TELLING = 6.0  # F statistic of a parameter that y tells something of in a straight line
 FARTHEST = 4.0  # standard errors, that the mean of a bounded parameter may be from the middle
 HUBER, HUBER_STEPS = 1.345, 10  # standard deviations from a centre that count in full; steps towards it
+LEAST_NEAR = 0.1  # share of samples that a step takes to count in full, at least
+TINY = 1e-300  # in place of a sum of squares that is zero
 RATE = 0.25  # of the learning rate, for the centre
 
 
@@ -22,7 +24,8 @@ class Mirror(nn.Module):
     Signals and noise that are as likely with the other sign have such a centre (b, c): half of what there is to learn
     follows from the other half, and draws count twice. Parameters of which the best linear estimator tells nothing,
     as scales and variances, are even. Whether draws look like their images is tested by averages that are zero if they
-    do, each over its standard error: sines of sums of odd numbers, times functions of even parameters, and residuals of
+    do, each over its standard error: sines of sums of odd numbers, the imaginary part of the empirical characteristic
+    function (Feuerverger & Mureika, 1977), alone and times functions of even parameters; and residuals of
     the linear estimator times cosines of y, or sines for even ones. The centre is learned with the networks, as means
     are known to the spread of the draws, where the spread about the estimate counts; only a bounded parameter has the
     middle between its bounds.
@@ -93,12 +96,11 @@ class Mirror(nn.Module):
         self.x_middle.copy_(torch.where(self.bounded, 0.5 * (low + high), _middle(x)))
         away = (x.mean(0) - self.x_middle) / _spread(x) * len(x) ** 0.5
         x, y = ((each - _middle(each)) / _spread(each) for each in (x, y))
-        fit = torch.linalg.lstsq(y.mT @ y + torch.eye(y.shape[1]).to(y) * 1e-9 * len(y), y.mT @ x).solution
-        left = x - y @ fit
-        told, free = (x.square().sum(0) / left.square().sum(0).clamp_min(1e-300) - 1), len(y) - y.shape[1] - 1
+        left = fit_linear(y, x).error
+        told, free = x.square().sum(0) / left.square().sum(0).clamp_min(TINY) - 1, len(y) - y.shape[1] - 1
         odd = told * free / y.shape[1] > TELLING
-        odd_enough = odd.any() and not (odd & (one_sided | (away.abs() > FARTHEST))).any()
-        if odd_enough and _alike(x, y, left - _middle(left), odd):
+        turns = odd.any() and not (odd & (one_sided | (away.abs() > FARTHEST))).any()
+        if turns and _alike(x, y, left - _middle(left), odd):
             self.odd.copy_(odd)
 
     def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -122,7 +124,7 @@ def _middle(values: Tensor) -> Tensor:
     middle, unit = values.mean(0), _spread(values)
     for _ in range(HUBER_STEPS):
         away = (values - middle) / unit
-        near = (away.abs() < HUBER).double().mean(0).clamp_min(0.1)
+        near = (away.abs() < HUBER).double().mean(0).clamp_min(LEAST_NEAR)
         middle = middle + unit * away.clamp(-HUBER, HUBER).mean(0) / near
     return middle
 
@@ -175,4 +177,4 @@ def _sums(values: Tensor, generator: torch.Generator) -> Tensor:
 def _over_error(first: Tensor, second: Tensor) -> Tensor:
     """Averages over samples of products of `(k, samples)` and `(samples, l)`, over their standard errors."""
     total, square = first @ second, first.square() @ second.square()
-    return total / square.clamp_min(1e-300).sqrt()
+    return total / square.clamp_min(TINY).sqrt()
