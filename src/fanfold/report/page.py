@@ -10,7 +10,8 @@ from typing import Any
 from fanfold.core.files import write_whole
 from fanfold.core.table import HUGE, Table, plain
 
-TEXT = ' class="text"'  # of columns with words, which are read from the left, as on a terminal
+TEXT, WIDE_TEXT = ' class="text"', ' class="text wide"'  # of columns with words, read from the left, as on a terminal
+MOST_NARROW = 20  # letters of the longest text of a column that may become as narrow as its words
 MOST_OPEN = 20  # rows of a table that stands open under a figure
 VERDICT = "pass"  # the column of a table whose values are shown as PASS and FAIL
 STYLE = """
@@ -21,7 +22,7 @@ body { margin: 0 auto; max-width: 60rem; padding: 2.5rem 1.25rem 4rem; color: va
 h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 .4rem; } h2 { font-size: 1.2rem; margin: 2.6rem 0 .5rem; }
 .verdict { font-size: 1.12rem; border-left: 4px solid var(--accent); padding: .2rem 0 .2rem .9rem; margin: 1.2rem 0; }
 .quiet, figcaption, footer { color: var(--quiet); font-size: .9rem; }
-pre { white-space: pre-wrap; overflow-wrap: anywhere; } .wide { min-width: 15rem; } .whole { white-space: nowrap; }
+pre { white-space: pre-wrap; overflow-wrap: anywhere; } .wide { min-width: 12rem; } .whole { white-space: nowrap; }
 svg { width: 100%; height: auto; } .pictures { display: flex; flex-wrap: wrap; gap: .8rem; }
 .pictures { margin-bottom: .8rem; } .pictures figure { margin: 0; flex: 1 1 9rem; max-width: 14rem; }
 .pictures img { width: 100%; display: block; }
@@ -102,25 +103,28 @@ def scrolling(content: str, label: str) -> str:
 
 
 def _table(table: Table) -> str:
-    words = {c for c in table.columns[1:] if any(isinstance(row[c], str) for row in table)}
-    head = "".join(_heading(c, c in words) for c in table.columns)
-    rows = "".join("<tr>" + "".join(_cell(c, row[c], c in words) for c in table.columns) + "</tr>" for row in table)
+    said = {c: [row[c] for row in table if isinstance(row[c], str)] for c in table.columns[1:]}
+    kinds = {c: WIDE_TEXT if max(map(len, texts)) > MOST_NARROW else TEXT for c, texts in said.items() if texts}
+    head = "".join(_heading(c, kinds.get(c, "")) for c in table.columns)
+    rows = "".join(
+        "<tr>" + "".join(_cell(c, row[c], kinds.get(c, "")) for c in table.columns) + "</tr>" for row in table
+    )
     return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
 
 
-def _heading(column: str, words: bool) -> str:
+def _heading(column: str, kind: str) -> str:
     if not column:  # of rows that need no word for what they are
         return "<td></td>"
-    return f'<th scope="col"{TEXT if words else ""}>{html.escape(column)}</th>'
+    return f'<th scope="col"{kind}>{html.escape(column)}</th>'
 
 
-def _cell(column: str, value: Any, words: bool) -> str:
+def _cell(column: str, value: Any, kind: str) -> str:
     if isinstance(value, bool):
         if column != VERDICT:
             return f"<td>{'yes' if value else 'no'}</td>"
         return f'<td class="{"pass" if value else "fail"}">{"PASS" if value else "FAIL"}</td>'
     text = "" if value is None else _number(value) if isinstance(value, float) else str(value)
-    return f"<td{TEXT if words else ''}>{html.escape(text)}</td>"
+    return f"<td{kind}>{html.escape(text)}</td>"
 
 
 def _number(value: float) -> str:
