@@ -9,13 +9,16 @@ from fanfold.cli.outputs import check_file
 from fanfold.report.figure import figure as write_figure
 from fanfold.report.figure.built import make_programs, write_programs
 from fanfold.report.figure.lista import make_lista, write_lista
+from fanfold.report.figure.topics.kept import TOPICS, write_topic
 from fanfold.report.figure.trained import make_trained, write_trained
 from fanfold.report.figure.worlds.kept import write_world
 
 
 def figure(
     out: Path | None = None,
-    world: Literal["text", "lista", "photograph", "rf", "channel"] = "text",
+    world: Literal[
+        "text", "lista", "photograph", "rf", "channel", "posterior", "intervals", "guard", "release"
+    ] = "text",
     overwrite: bool = False,
     remake: bool = False,
 ) -> Result:
@@ -23,7 +26,8 @@ def figure(
 
     Args:
         out: The page; figure.html if not given, or figure-WORLD.html.
-        world: Sparse signals as in the text, the same with unfolded LISTA, or a world whose estimates are pictures.
+        world: Sparse signals as in the text, the same with unfolded LISTA, a world whose estimates are pictures
+            (photograph, rf, channel), or a topic: posterior, intervals, guard, release.
         overwrite: Replace the file of --out.
         remake: Tune, train and compile again what this world keeps in the installed package; minutes, and needs clang.
     """
@@ -42,6 +46,10 @@ def _remake(world: str) -> None:
         note(f"trained: {write_trained(make_trained(note))}")
     elif world == "lista":
         note(f"written: {write_lista(make_lista())}")
+    elif world in TOPICS:
+        from fanfold.report.figure.topics.made import make_topic  # likewise
+
+        note(f"written: {write_topic(world, make_topic(world))}")
     else:
         from fanfold.report.figure.worlds.made import make_world  # with every estimator of every world behind it
 

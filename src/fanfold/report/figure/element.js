@@ -1,14 +1,13 @@
-// <fanfold-figure>: exported programs, run anew whenever a slider moves, beside the limit that no estimator passes.
+// <fanfold-figure> of layers: exported programs, run anew whenever a slider moves, beside the limit that no estimator passes.
 
-import {AT_ONCE, Curve, Engine, LATER} from 'fanfold/engine';
-import {STEPS} from 'fanfold/path';
-import {colour, isDark, LOOKS, Plot} from 'fanfold/plot';
+import {AT_ONCE, Curve, LATER} from 'fanfold/engine';
+import {embedded, Guided} from 'fanfold/guided';
+import {isDark, Plot} from 'fanfold/plot';
 import {pictures, picturesInWords} from 'fanfold/pictures';
 import {inWords, spikes} from 'fanfold/spikes';
 import {template} from 'fanfold/template';
 import {dB, HOME} from 'fanfold/words';
 
-const KEPT = 100; // of the latest latencies
 const nearest = (values, value) => values.reduce((best, v, i) => (Math.abs(v - value) < Math.abs(values[best] - value) ? i : best), 0);
 
 // What the sliders say: from where they stand to a setting and back, and in words.
@@ -24,54 +23,22 @@ const scales = ({snrs, sparsities, layers}) => ({
     mismatch: {max: 0.4, step: 0.02, of: i => i, to: v => v, say: v => (v ? `${Math.round(100 * v)} % of A` : 'none')},
 });
 
-function embedded(id) {
-    return document.getElementById(id).textContent;
-}
-
-async function inflated(text) {
-    const packed = Uint8Array.from(atob(text), c => c.charCodeAt(0));
-    return new Response(new Blob([packed]).stream().pipeThrough(new DecompressionStream('deflate'))).arrayBuffer();
-}
-
-let engine; // one for all figures of a page, as a browser has room for about a hundred memories of WebAssembly
-
-function engineOf(manifest) {
-    engine ??= inflated(embedded('fanfold-payload')).then(payload => Engine.of(manifest, payload));
-    return engine;
-}
-
-class FanfoldFigure extends HTMLElement {
+class FanfoldFigure extends Guided {
     constructor() {
-        super();
-        this.attachShadow({mode: 'open'}).innerHTML = template(embedded('fanfold-style'));
-        this.part_ = name => this.shadowRoot.querySelector(`[data-part="${name}"]`);
+        super(template(embedded('fanfold-style')));
         this.settings = {...HOME};
         this.curves = {};
-        this.redraws = 0;
-        this.latencies = []; // milliseconds from a slider to the curves that it moved
-        this.step = -1; // of the guided path; -1 is free play
     }
 
-    async connectedCallback() {
-        if (this.connected) return; // once, wherever in the page it is moved
-        this.connected = true;
-        const manifest = JSON.parse(embedded('fanfold-manifest'));
-        try {
-            this.engine = await engineOf(manifest);
-        } catch (error) { // of a browser that is too old, or that may run no WebAssembly
-            this.part_('failed').textContent = `The figure cannot run in this browser: ${error.message}.`;
-            return;
-        }
+    begin(manifest) {
         this.scales = scales(manifest);
         this.home = {...HOME, ...manifest.home};
-        this.manifest = manifest;
-        this.#reset();
+        this.reset();
+        this.ticked = this.preset.estimators.map(({key}) => key);
+        this.keys = [...this.ticked, ...(this.preset.limits.flat().some(v => v !== null) ? ['limit'] : [])];
         this.plot = new Plot(this.part_('plot'), manifest.layers, layer => this.set({layer}));
+        this.#arrange();
         this.#listen();
-        this.#list();
-        const first = Math.trunc(this.getAttribute('step')) || 1;
-        this.#go(this.getAttribute('mode') === 'free' ? -1 : Math.min(STEPS.length, Math.max(1, first)) - 1);
-        this.dispatchEvent(new Event('ready'));
     }
 
     // What tests and pages may look at.
@@ -82,18 +49,13 @@ class FanfoldFigure extends HTMLElement {
         return {settings, shown, pick, scene, redraws, latencies, step, limit, db, settled, layers: this.engine.layers, preset: this.preset.key};
     }
 
-    set(changes, began = performance.now()) {
-        Object.assign(this.settings, changes);
-        this.#schedule(began);
-    }
-
     get limit() {
         const {snr, sparsity} = this.scales;
         return this.preset.limits[sparsity.to(this.settings.sparsity)][snr.to(this.settings.snr)];
     }
 
     // Every curve, at the condition of the training.
-    #reset() {
+    reset() {
         this.preset = this.engine.presets[0];
         this.shown = this.preset.estimators.map(({key}) => key);
         this.pick = this.shown.at(-1);
@@ -102,27 +64,13 @@ class FanfoldFigure extends HTMLElement {
     }
 
     #listen() {
-        for (const [name, scale] of Object.entries(this.scales)) {
-            const input = this.part_(name);
-            Object.assign(input, {min: scale.min ?? 0, max: scale.max, step: scale.step});
-            input.addEventListener('input', event => {
-                clearInterval(this.playing);
-                this.set({[name]: scale.of(Number(input.value))}, Math.min(event.timeStamp, performance.now()));
-            });
-        }
-        this.#arrange();
         const sizes = this.part_('preset');
         sizes.append(...this.engine.presets.map(({key, label}) => new Option(label, key)));
         sizes.addEventListener('change', () => { this.preset = this.engine.preset(sizes.value); this.set({}); });
         const picks = this.part_('pick');
         picks.append(...this.preset.estimators.map(({key}) => new Option(key, key)));
         picks.addEventListener('change', () => { this.pick = picks.value; this.set({}); });
-        this.part_('again').addEventListener('click', () => { this.#reset(); this.set({}); });
         this.part_('play').addEventListener('click', () => this.#play());
-        this.part_('next').addEventListener('click', () => { if (this.#reached()) this.#go(this.step + 1 < STEPS.length ? this.step + 1 : -1, true); });
-        this.part_('leave').addEventListener('click', () => this.#go(this.step < 0 ? 0 : -1));
-        matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => this.set({}));
-        new ResizeObserver(() => this.set({})).observe(this.part_('plot'));
     }
 
     #arrange() { // what this world has: sliders, words, pictures
@@ -140,42 +88,9 @@ class FanfoldFigure extends HTMLElement {
         scenes.addEventListener('change', () => { this.scene = Number(scenes.value); this.set({}); });
     }
 
-    #list() { // of the curves, to tick, with the error of each at the layer that is shown
-        const row = key => {
-            const label = document.createElement('label');
-            const {dash, bold} = LOOKS[key];
-            label.className = 'curve';
-            label.innerHTML = `${key === 'limit' ? '<span></span>' : '<input type="checkbox">'}<svg viewBox="0 0 34 12" aria-hidden="true"><line
-                x1="0" x2="34" y1="6" y2="6" stroke-width="${bold ? 3 : 2}" stroke-dasharray="${dash}"/></svg><span>${key}</span><b></b>`;
-            label.dataset.key = key;
-            label.querySelector('input')?.addEventListener('change', ({target}) => {
-                this.shown = this.preset.estimators.map(e => e.key).filter(k => (k === key ? target.checked : this.shown.includes(k)));
-                if (target.checked && this.step >= 0) this.pick = key; // what a step asks for, not before
-                this.set({});
-            });
-            return label;
-        };
-        const known = this.preset.limits.flat().some(v => v !== null);
-        this.part_('curves').append(...[...this.preset.estimators.map(({key}) => key), ...(known ? ['limit'] : [])].map(row));
-    }
-
-    // Draw in the next frame with a few draws, and go on in frames after it until the mean is over all of them.
-    #schedule(began) {
-        if (began !== undefined) this.began = Math.min(this.began ?? Infinity, began); // undefined where it goes on
-        if (this.waiting) return;
-        this.waiting = requestAnimationFrame(() => {
-            this.waiting = undefined;
-            this.#compute();
-            this.#draw();
-            if (this.began !== undefined) this.latencies = [...this.latencies.slice(1 - KEPT), performance.now() - this.began];
-            this.began = undefined;
-            if (!this.state.settled) setTimeout(() => { if (!this.waiting) this.#schedule(); });
-        });
-    }
-
-    #compute() {
+    compute() {
         const {snr, sparsity, mismatch, lam, strength} = this.settings;
-        const wanted = new Set([...this.shown, this.pick, ...(STEPS[this.step]?.shown ?? [])]); // of which a step speaks too
+        const wanted = new Set([...this.shown, this.pick, ...(this.pathStep?.shown ?? [])]); // of which a step speaks too
         for (const estimator of this.preset.estimators) {
             const {key, learned, follows} = estimator;
             if (!wanted.has(key)) { delete this.curves[key]; continue; }
@@ -189,30 +104,16 @@ class FanfoldFigure extends HTMLElement {
         }
     }
 
-    #draw() {
+    draw() {
         const {settings, preset, limit, shown} = this, {layer} = settings;
-        const dark = isDark(this.part_('plot'));
         const shownCurves = Object.fromEntries(shown.map(key => [key, this.curves[key].curve.db]));
         this.plot.show(shownCurves, limit, layer, this.manifest.view && limit === null ? -30 : Math.min(-30, -settings.snr - 10, limit - 4));
         const look = this.#look(layer);
-        for (const label of this.part_('curves').querySelectorAll('.curve')) {
-            const {key} = label.dataset;
-            label.querySelector('line').setAttribute('stroke', colour(key, dark));
-            label.querySelector('b').textContent = key === 'limit' ? dB(limit) : shown.includes(key) ? dB(shownCurves[key][layer - 1]) : '';
-            if (key !== 'limit') label.querySelector('input').checked = shown.includes(key);
-        }
-        for (const [name, scale] of Object.entries(this.scales)) {
-            const input = this.part_(name), said = scale.say(settings[name]);
-            input.value = scale.to(settings[name]);
-            input.setAttribute('aria-valuetext', said);
-            this.part_(`${name}-said`).textContent = said;
-        }
+        this.paintControls(key => (key === 'limit' ? dB(limit) : shown.includes(key) ? dB(shownCurves[key][layer - 1]) : ''));
         this.part_('preset').value = preset.key;
         this.part_('pick').value = this.pick;
         this.part_('scene').value = this.scene;
-        this.redraws++;
         if (this.state.settled) this.#say(shownCurves, look);
-        this.#guide();
     }
 
     #look(layer) { // what the estimate looks like; what to say of it
@@ -230,16 +131,12 @@ class FanfoldFigure extends HTMLElement {
         return () => inWords(x, estimate, this.pick, layer);
     }
 
-    #say(shownCurves, words) { // for those who hear the figure, once it is at rest
-        const {layer} = this.settings;
+    #say(shownCurves, words) {
+        const {layer} = this.settings, look = words();
         const ranking = Object.entries(shownCurves).map(([key, db]) => [key, db[layer - 1]]).sort((a, b) => a[1] - b[1]);
         const rows = ranking.map(([key, value]) => `${key} ${dB(value)}`).join(', ');
-        const text = `Error at layer ${layer}, the lowest first: ${rows || 'no curve is shown'}; the limit is ${dB(this.limit)}.`;
-        const look = words();
-        this.part_('plot').setAttribute('aria-label', text);
+        this.speak(`Error at layer ${layer}, the lowest first: ${rows || 'no curve is shown'}; the limit is ${dB(this.limit)}.`, look);
         this.part_('spikes').setAttribute('aria-label', look);
-        for (const part of this.shadowRoot.querySelectorAll('.words')) part.textContent = look;
-        if (this.part_('said').textContent !== text) this.part_('said').textContent = text;
     }
 
     #play() { // through the layers; at once where motion is not wanted
@@ -251,50 +148,6 @@ class FanfoldFigure extends HTMLElement {
             this.set({layer: Math.min(layers, this.settings.layer + 1)});
             if (this.settings.layer === layers) clearInterval(this.playing);
         }, 350);
-    }
-
-    // The guided path
-
-    #go(step, finished = false) {
-        clearInterval(this.playing);
-        this.step = step;
-        this.guess = undefined;
-        for (const name of ['path', 'next']) this.part_(name).classList.toggle('hidden', step < 0);
-        this.part_('leave').textContent = step < 0 ? 'Start the guided path' : 'Leave the path and play freely';
-        this.part_('finished').textContent = finished && step < 0 ? 'That was the path: now every slider is yours.' : '';
-        if (step < 0) this.#reset();
-        else {
-            const {title, ask, choices, task, set, shown, pick} = STEPS[step];
-            this.part_('progress').textContent = `Step ${step + 1} of ${STEPS.length}`;
-            this.part_('title').textContent = title;
-            this.part_('ask').textContent = ask;
-            this.part_('task').textContent = task;
-            this.part_('next').textContent = step + 1 < STEPS.length ? 'Next' : 'Finish';
-            this.part_('choices').replaceChildren(...choices.map((text, i) => {
-                const label = document.createElement('label');
-                const input = Object.assign(document.createElement('input'), {type: 'radio', name: 'guess', value: i});
-                input.addEventListener('change', () => { this.guess = i; this.#guide(); });
-                label.append(input, text);
-                return label;
-            }));
-            this.#reset();
-            Object.assign(this, {shown: [...shown], pick});
-            Object.assign(this.settings, set);
-        }
-        this.set({});
-    }
-
-    #reached() {
-        const {step} = this;
-        return step >= 0 && this.guess !== undefined && this.state.settled && STEPS[step].done(this.state);
-    }
-
-    #guide() {
-        if (this.step < 0) return;
-        const reached = this.#reached();
-        this.part_('next').setAttribute('aria-disabled', String(!reached));
-        const text = reached ? STEPS[this.step].see(this.state) : '';
-        if (this.part_('see').textContent !== text) this.part_('see').textContent = text;
     }
 }
 

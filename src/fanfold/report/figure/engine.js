@@ -46,11 +46,12 @@ export class Engine {
             const programs = {};
             await Promise.all(Object.entries(preset.programs).map(async ([name, program]) => {
                 const {instance} = await WebAssembly.instantiate(bytes(program.wasm), {env});
-                programs[name] = new Program(program, instance);
+                programs[name] = Object.assign(new Program(program, instance), {bytes: program.wasm[1]});
             }));
             const arrays = {};
             for (const [name, place] of Object.entries(preset.arrays)) arrays[name] = fixed(new Float32Array(bytes(place)));
             if (preset.signals) return {...preset, programs, arrays, signals: new Float32Array(bytes(preset.signals)), noise: []};
+            if (!preset.estimators) return {...preset, programs, arrays}; // of a topic, whose world asks programs itself
             arrays.V = fixed(programs.right_factor.run(arrays).V);
             const estimators = preset.estimators.map(one => withMatrices(one, programs, arrays, bytes));
             return {...preset, programs, arrays, estimators, error: fixed(error(arrays.matrix, 99)), made: []};

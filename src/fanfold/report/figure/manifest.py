@@ -30,6 +30,7 @@ class Packed(NamedTuple):
         manifest: Problems, estimators, ports, and where each block lies in the payload.
         payload: The blocks, deflated, in base64.
         path: The file of the guided path, in the folder of the figure.
+        world: The module of a topic, in the same folder; None where estimates have layers.
 
     Example:
         >>> from fanfold.report.figure.manifest import pack
@@ -40,6 +41,7 @@ class Packed(NamedTuple):
     manifest: dict[str, Any]
     payload: str
     path: str = "path.js"
+    world: str | None = None
 
     @property
     def manifest_text(self) -> str:

@@ -10,12 +10,16 @@ from fanfold.core.suggest import did_you_mean
 from fanfold.deploy.codegen import host_functions
 from fanfold.report.figure.lista import pack_lista
 from fanfold.report.figure.manifest import Packed, pack
+from fanfold.report.figure.topics import TOPICS, kept_topic
+from fanfold.report.figure.topics.manifest import pack_topic
 from fanfold.report.figure.trained import PROBLEMS
 from fanfold.report.figure.world_manifest import pack_world
 from fanfold.report.figure.worlds import PICTURED, kept_world
 
 FOLDER = Path(__file__).parent
-MODULES = ("draws", "engine", "plot", "spikes", "pictures", "words", "template", "element")
+SHARED = ("draws", "engine", "plot", "words", "guided")  # by figures of layers and of topics
+MODULES = (*SHARED, "spikes", "pictures", "template", "element")
+TOPIC_MODULES = (*SHARED, "chart", "topic")
 POLICY = (  # what a browser may load: nothing but what is in the page
     "default-src 'none'; script-src 'unsafe-inline' 'wasm-unsafe-eval' data:; style-src 'unsafe-inline'; img-src data:"
 )
@@ -36,7 +40,7 @@ LISTA_LEAD = (
     "The same problem with unfolded LISTA beside it: two learned matrices a layer, 960 000 numbers in bytes, where the "
     "other networks have some dozens. Every error is computed in this page, by the C that fanfold exports."
 )
-WORLDS = ("text", "lista", *PICTURED)
+WORLDS = ("text", "lista", *PICTURED, *TOPICS)
 
 
 def figure(path: str | Path = "figure.html", names: Sequence[str] | None = None, *, world: str = "text") -> Path:
@@ -47,7 +51,9 @@ def figure(path: str | Path = "figure.html", names: Sequence[str] | None = None,
         names: The problems that the reader may choose, of `200x100`, `100x50` and `100x34`; the first is shown first.
             All of them if None. Of the world `text` alone.
         world: `text`, sparse signals at these sizes; `lista`, the first of them with unfolded LISTA, a page of a
-            megabyte or two; or a world whose estimates are pictures, `photograph`, `rf` and `channel`.
+            megabyte or two; a world whose estimates are pictures, `photograph`, `rf` and `channel`; or a topic:
+            `posterior`, networks beside a posterior mean that is known; `intervals`, claimed and calibrated; `guard`, a
+            stream whose world changes; `release`, a network in floating point and in whole numbers.
 
     Raises:
         ValueError: If there is no such problem or world.
@@ -91,13 +97,15 @@ def packed_world(world: str, names: Sequence[str] | None = None) -> Packed:
         raise ValueError(f"the world {world} has no sizes to choose; leave names out.")
     if world == "text":
         return pack(tuple(PROBLEMS) if names is None else names)
+    if world in TOPICS:
+        return pack_topic(world)
     return pack_lista() if world == "lista" else pack_world(world)
 
 
 def _words_of(world: str) -> tuple[str, str]:
     """The title of a world's page and its first sentences."""
-    if world in PICTURED:
-        facts = kept_world(world).facts
+    if world in (*PICTURED, *TOPICS):
+        facts = kept_world(world).facts if world in PICTURED else kept_topic(world).facts
         return facts["title"], facts["lead"]
     return TITLE, LISTA_LEAD if world == "lista" else LEAD
 
@@ -110,9 +118,12 @@ def figure_head(packed: Packed) -> str:
     `look="dark"` suits a page that is always so.
 
     Args:
-        packed: What `pack`, `pack_lista` or `pack_world` gave.
+        packed: What `pack`, `pack_lista`, `pack_world` or `pack_topic` gave.
     """
-    sources = {name: (FOLDER / f"{name}.js").read_text() for name in MODULES}
+    modules = MODULES if packed.world is None else TOPIC_MODULES
+    sources = {name: (FOLDER / f"{name}.js").read_text() for name in modules}
+    if packed.world is not None:
+        sources["world"] = (FOLDER / packed.world).read_text()
     sources["path"] = (FOLDER / packed.path).read_text()
     sources["host"] = f"{host_functions()}\nexport {{env}};\n"
     entries = ",".join(f'"fanfold/{name}":"{_uri(source)}"' for name, source in sources.items())
@@ -123,7 +134,7 @@ def figure_head(packed: Packed) -> str:
         f'<script type="application/json" id="fanfold-manifest">{packed.manifest_text}</script>'
         f'<script type="text/plain" id="fanfold-payload">{packed.payload}</script>'
         f"<script>/*\n{(FOLDER / 'uPlot.LICENSE').read_text()}*/{(FOLDER / 'uPlot.iife.min.js').read_text()}</script>"
-        '<script type="module">import "fanfold/element";</script>'
+        f'<script type="module">import "fanfold/{modules[-1]}";</script>'
     )
 
 

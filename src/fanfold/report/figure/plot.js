@@ -18,7 +18,8 @@ export const LOOKS = {
     'limit': {light: '#a3003c', dark: '#ff8fa8', dash: [3, 5]},
 };
 const FONT = '12px system-ui, sans-serif';
-const NARROW = 480; // pixels, below which names at the ends of curves have no room and the list below says them
+export const INK = {light: '#1c2733', dark: '#e5e9ee'};
+export const NARROW = 480; // pixels, below which names at the ends of curves have no room and the list below says them
 
 export function isDark(element) {
     return getComputedStyle(element).colorScheme === 'dark';
@@ -27,6 +28,15 @@ export function isDark(element) {
 export function colour(name, dark) {
     return LOOKS[name][dark ? 'dark' : 'light'];
 }
+
+// What both axes of every chart share.
+export function axisOf(dark) {
+    const grid = dark ? '#2f3945' : '#e4e8ec';
+    return {stroke: INK[dark ? 'dark' : 'light'], grid: {stroke: grid, width: 1}, ticks: {stroke: grid}, font: FONT, labelFont: FONT};
+}
+
+export const heightOf = width => Math.round(Math.min(420, Math.max(250, width * 0.55)));
+export const minus = ticks => ticks.map(v => String(v).replace('-', '−'));
 
 // Places of labels, moved apart until none covers another.
 export function apart(places, room) {
@@ -63,17 +73,15 @@ export class Plot {
 
     #make(names, data, dark, width) {
         this.chart?.destroy();
-        const ink = dark ? '#e5e9ee' : '#1c2733', grid = dark ? '#2f3945' : '#e4e8ec';
-        const axis = {stroke: ink, grid: {stroke: grid, width: 1}, ticks: {stroke: grid}, font: FONT, labelFont: FONT};
-        const named = width >= NARROW;
+        const axis = axisOf(dark), named = width >= NARROW;
         const options = {
-            width, height: Math.round(Math.min(420, Math.max(250, width * 0.55))),
+            width, height: heightOf(width),
             padding: [10, named ? Math.max(112, 16 + 7.6 * Math.max(...names.map(name => name.length))) : 14, 0, 0],
             legend: {show: false}, cursor: {show: false},
             scales: {x: {time: false, range: [1, this.layers]}, y: {range: () => [this.floor, 4]}},
             axes: [
                 {...axis, label: 'layer or iteration', labelSize: 20, size: 34, splits: this.layers < 8 ? undefined : [1, 4, 8, 12, 16].filter(t => t <= this.layers), incrs: [1, 2, 4, 8]},
-                {...axis, label: 'NMSE in dB', labelSize: 22, size: 44, values: (_, ticks) => ticks.map(v => String(v).replace('-', '−'))},
+                {...axis, label: 'NMSE in dB', labelSize: 22, size: 44, values: (_, ticks) => minus(ticks)},
             ],
             series: [{}, ...names.map(name => {
                 const {dash, bold} = LOOKS[name];
@@ -93,7 +101,7 @@ export class Plot {
         const {ctx} = chart, ratio = devicePixelRatio || 1;
         const x = chart.valToPos(this.layer, 'x', true);
         ctx.save();
-        ctx.strokeStyle = dark ? '#e5e9ee' : '#1c2733';
+        ctx.strokeStyle = INK[dark ? 'dark' : 'light'];
         ctx.globalAlpha = 0.5;
         ctx.lineWidth = ratio;
         ctx.beginPath();

@@ -1,5 +1,6 @@
 // The markup inside <fanfold-figure>.
 
+import {guide, slider} from 'fanfold/guided';
 import {BRIGHTER} from 'fanfold/pictures';
 
 const CONTROLS = {
@@ -7,21 +8,7 @@ const CONTROLS = {
     lam: 'λ of (F)ISTA', mismatch: 'Mismatch of A',
 };
 
-const slider = ([name, label]) => `<div class="control" data-part="${name}-control"><label for="${name}">${label}</label>
-    <output data-part="${name}-said" for="${name}"></output><input type="range" id="${name}" data-part="${name}"></div>`;
-
-export const template = style => `<style>${style}</style><div class="figure">
-  <p data-part="failed" role="alert"></p>
-  <section class="guide" data-part="guide" aria-label="Guided path">
-    <div data-part="path">
-      <h2><span class="progress" data-part="progress"></span> <span data-part="title"></span></h2>
-      <fieldset><legend data-part="ask"></legend><div class="choices" data-part="choices"></div></fieldset>
-      <p data-part="task"></p>
-      <p data-part="see" role="status"></p>
-    </div>
-    <div class="row"><button data-part="next" aria-disabled="true">Next</button><button data-part="leave"></button>
-      <span data-part="finished" role="status"></span></div>
-  </section>
+export const template = style => `<div class="figure">${guide(style)}
   <div class="body">
     <div class="pictures">
       <div class="top"><h2>Error after each layer</h2><div class="plot" data-part="plot" role="img" aria-label="Curves"></div></div>
