@@ -3,9 +3,10 @@
 import {axisOf, colour, heightOf, INK, isDark, LOOKS, minus} from 'fanfold/plot';
 
 export class Chart {
-    // lookOf says whose colour and dash a name has; onX is called with the place on the axis that is pointed at.
-    constructor(host, lookOf, onX) {
-        Object.assign(this, {host, lookOf, onX});
+    // lookOf says whose colour and dash a name has; onX is called with the place on the axis that is pointed at; `flat` is its height
+    // in that of a whole chart.
+    constructor(host, lookOf, onX, flat = 1) {
+        Object.assign(this, {host, lookOf, onX, flat});
     }
 
     // Draw `{x, lines: [{key, values, thin}], bars, dots, spans, level, marks, xLabel, yLabel, xRange, yRange}`; with `whole`
@@ -24,7 +25,7 @@ export class Chart {
         this.chart?.destroy();
         const axis = axisOf(dark);
         const options = {
-            width, height: heightOf(width), padding: [10, 14, 0, 0], legend: {show: false}, cursor: {show: false},
+            width, height: this.flat * heightOf(width), padding: [10, 14, 0, 0], legend: {show: false}, cursor: {show: false},
             scales: {x: {time: false, range: () => this.spec.xRange}, y: {range: () => this.spec.yRange}},
             axes: [
                 {...axis, label: spec.xLabel, labelSize: 20, size: 34, values: (_, ticks) => minus(ticks), ...(spec.whole && {incrs: [1, 5, 10, 50, 100]})},

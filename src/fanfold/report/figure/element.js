@@ -8,6 +8,7 @@ import {inWords, spikes} from 'fanfold/spikes';
 import {template} from 'fanfold/template';
 import {dB, HOME} from 'fanfold/words';
 
+const TEXTS = ['snr', 'sparsity', 'lam', 'layer', 'strength', 'mismatch']; // the sliders of the text's figure
 const nearest = (values, value) => values.reduce((best, v, i) => (Math.abs(v - value) < Math.abs(values[best] - value) ? i : best), 0);
 
 // What the sliders say: from where they stand to a setting and back, and in words.
@@ -20,6 +21,7 @@ const scales = ({snrs, sparsities, layers}) => ({
     lam: {min: -3, max: 3, step: 0.25, of: i => 2 ** i, to: Math.log2, say: v => `${v.toFixed(2)} × the tuned one`},
     layer: {min: 1, max: layers, step: 1, of: i => i, to: v => v, say: v => `${v} of ${layers}`},
     strength: {max: 1, step: 0.05, of: i => i, to: v => v, say: v => `${v.toFixed(2)}${{0: ', the algorithm', 1: ', as trained'}[v] ?? ''}`},
+    gain: {min: -2, max: 2, step: 0.25, of: i => 2 ** i, to: Math.log2, say: v => `${v.toFixed(2)} ×`},
     mismatch: {max: 0.4, step: 0.02, of: i => i, to: v => v, say: v => (v ? `${Math.round(100 * v)} % of A` : 'none')},
 });
 
@@ -74,8 +76,8 @@ class FanfoldFigure extends Guided {
     }
 
     #arrange() { // what this world has: sliders, words, pictures
-        const {view, sliders, note, count} = this.manifest;
-        for (const name of Object.keys(this.scales)) if (sliders && !sliders.includes(name)) this.part_(`${name}-control`).classList.add('hidden');
+        const {view, sliders = TEXTS, note, count} = this.manifest;
+        for (const name of Object.keys(this.scales)) if (!sliders.includes(name)) this.part_(`${name}-control`).classList.add('hidden');
         if (note) this.part_('note').textContent = note;
         this.part_('preset-control').classList.toggle('hidden', this.engine.presets.length < 2);
         this.part_('spiked').classList.toggle('hidden', Boolean(view));
@@ -89,13 +91,13 @@ class FanfoldFigure extends Guided {
     }
 
     compute() {
-        const {snr, sparsity, mismatch, lam, strength} = this.settings;
+        const {snr, sparsity, mismatch, gain, lam, strength} = this.settings;
         const wanted = new Set([...this.shown, this.pick, ...(this.pathStep?.shown ?? [])]); // of which a step speaks too
         for (const estimator of this.preset.estimators) {
             const {key, learned, follows} = estimator;
             if (!wanted.has(key)) { delete this.curves[key]; continue; }
             const own = [learned && strength, Object.values(follows).includes('lam') && lam];
-            const made = JSON.stringify([this.preset.key, snr, sparsity, mismatch, own]);
+            const made = JSON.stringify([this.preset.key, snr, sparsity, mismatch, gain, own]);
             if (this.curves[key]?.made !== made) {
                 this.curves[key] = {made, curve: new Curve(this.engine, this.preset, estimator, {...this.settings})};
             }

@@ -1,7 +1,7 @@
 // Runs the exported programs: each is WebAssembly of generated C, and every number of a curve comes out of one.
 
 import {env} from 'fanfold/host';
-import {error, ingredients, normals, signal} from 'fanfold/draws';
+import {error, ingredients, normals, signal, thinned, turned} from 'fanfold/draws';
 
 export const DRAWS = 64; // that a curve is the mean over, once it is settled
 export const AT_ONCE = 4; // of them, before a slider's effect is drawn
@@ -50,7 +50,7 @@ export class Engine {
             }));
             const arrays = {};
             for (const [name, place] of Object.entries(preset.arrays)) arrays[name] = fixed(new Float32Array(bytes(place)));
-            if (preset.signals) return {...preset, programs, arrays, signals: new Float32Array(bytes(preset.signals)), noise: []};
+            if (preset.signals) return {...preset, programs, arrays, signals: new Float32Array(bytes(preset.signals)), turns: turned(preset.n / preset.parts, preset.parts, 77), noise: []};
             if (!preset.estimators) return {...preset, programs, arrays}; // of a topic, whose world asks programs itself
             arrays.V = fixed(programs.right_factor.run(arrays).V);
             const estimators = preset.estimators.map(one => withMatrices(one, programs, arrays, bytes));
@@ -64,12 +64,14 @@ export class Engine {
     }
 
     noiseVar(preset, {sparsity, snr}) {
-        return Math.fround((preset.received_power ?? sparsity * preset.gain) / 10 ** (snr / 10));
+        const {received_power, density} = preset; // of unknowns that are kept, at their density
+        const power = received_power === undefined ? sparsity * preset.gain : received_power * (density ? sparsity / density : 1);
+        return Math.fround(power / 10 ** (snr / 10));
     }
 
     // The draw with a number, at these settings, the same for every estimator.
     draw(preset, number, settings) {
-        const key = JSON.stringify([preset.key, settings.snr, settings.sparsity, settings.mismatch]);
+        const key = JSON.stringify([preset.key, settings.snr, settings.sparsity, settings.mismatch, settings.gain]);
         if (this.drawn?.key !== key) this.drawn = {key, draws: []};
         return this.drawn.draws[number] ??= this.#measured(preset, number, settings);
     }
@@ -89,13 +91,16 @@ export class Engine {
         return {x, y};
     }
 
-    // The same of unknowns that are kept, whose entries have one part or two
+    // The same, times a gain, of unknowns that are kept, whose entries have one part or two; the error of the operator is
+    // the operator itself with its columns in another order, some of them turned about.
     #observed(preset, number, settings) {
-        const {n, m, parts} = preset;
-        const x = preset.signals.subarray(number * n, (number + 1) * n);
+        const {n, m, parts, density, turns} = preset, {mismatch = 0, gain = 1} = settings;
+        const kept = preset.signals.subarray(number * n, (number + 1) * n);
+        const x = density && settings.sparsity !== density ? thinned(kept, settings.sparsity, density, parts, 4000 + number) : kept;
+        const seen = mismatch ? x.map((v, i) => v + mismatch * turns[i][1] * x[turns[i][0]]) : x;
         const deviation = Math.sqrt(this.noiseVar(preset, settings) / parts);
         const noise = preset.noise[number] ??= normals(m, 1000 + number);
-        const y = preset.programs.measured.run({y: x}).x_hat.map((v, i) => v + deviation * noise[i]);
+        const y = preset.programs.measured.run({y: seen}).x_hat.map((v, i) => gain * (v + deviation * noise[i]));
         return {x, y};
     }
 

@@ -38,7 +38,7 @@ class FanfoldTopic extends Guided {
         this.world = new World(this.preset);
         const point = x => { const changes = this.world.pointed?.(x); if (changes) this.set(changes); };
         this.plot = new Chart(this.part_('plot'), key => this.lookOf(key), point);
-        this.below = new Chart(this.part_('below'), key => this.lookOf(key));
+        this.below = new Chart(this.part_('below'), key => this.lookOf(key), undefined, 0.75);
         this.reset();
     }
 
@@ -49,8 +49,8 @@ class FanfoldTopic extends Guided {
     // What tests and pages may look at.
     get state() {
         const {settings, shown, redraws, latencies, step, world} = this;
-        const settled = !this.waiting && world.settled;
-        return {settings, shown, redraws, latencies, step, settled, numbers: world.numbers, preset: this.preset.key};
+        const begun = Boolean(world?.settings), settled = begun && !this.waiting && world.settled;
+        return {settings, shown, redraws, latencies, step, settled, numbers: begun && world.numbers, preset: this.preset?.key};
     }
 
     reset() {
@@ -68,8 +68,8 @@ class FanfoldTopic extends Guided {
         this.plot.show(world.chart(shown));
         this.below.show(world.below(shown));
         this.paintControls(key => (shown.includes(key) ? world.said(key) : ''));
-        this.#tabulate(world.table);
-        if (this.state.settled) this.speak(`${this.manifest.listed}: ${shown.map(key => `${key} ${world.said(key)}`).join(', ')}.`, world.words);
+        this.#tabulate(world.table?.(shown));
+        if (this.state.settled) this.speak(`${this.manifest.listed}: ${shown.map(key => `${key} ${world.said(key)}`).join(', ')}.`, world.words(shown));
     }
 
     #tabulate(table) {

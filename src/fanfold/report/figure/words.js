@@ -3,4 +3,4 @@
 export const at = (state, name, layer = state.layers) => state.db[name][layer - 1];
 export const dB = value => (value === null ? 'not known' : Number.isFinite(value) ? `${value.toFixed(1)} dB`.replace('-', '−') : 'diverged');
 
-export const HOME = {snr: 20, sparsity: 0.1, lam: 1, strength: 1, mismatch: 0, layer: 16};
+export const HOME = {snr: 20, sparsity: 0.1, lam: 1, strength: 1, mismatch: 0, gain: 1, layer: 16};

@@ -27,6 +27,7 @@ def pack_world(name: str) -> Packed:
         | {"values": {}, "follows": {}, "deviations": {}}
         for row in facts["estimators"]
     ]
+    density, sparsities = facts["density"], facts["sparsities"]
     preset = {
         "key": name,
         "label": facts["title"],
@@ -35,7 +36,8 @@ def pack_world(name: str) -> Packed:
         "parts": facts["parts"],
         "count": count,
         "received_power": facts["received_power"],
-        "limits": [facts["limits"] or [None] * len(facts["snrs_db"])],
+        "density": density,
+        "limits": facts["limits"] or [[None] * len(facts["snrs_db"])] * len(sparsities),
         "arrays": {},
         "signals": blocks.add(signals.numpy().astype("<f4").tobytes()),
         "programs": {
@@ -47,9 +49,9 @@ def pack_world(name: str) -> Packed:
     manifest = {
         "layers": facts["layers"],
         "snrs": facts["snrs_db"],
-        "sparsities": [1],
-        "sliders": ["snr", "layer"],
-        "home": {"snr": facts["snr_db"], "sparsity": 1, "layer": facts["layers"]},
+        "sparsities": sparsities,
+        "sliders": ["snr", "mismatch", "gain", "layer", *(["sparsity"] if density else [])],
+        "home": {"snr": facts["snr_db"], "sparsity": density or 1, "layer": facts["layers"]},
         "note": facts["note"],
         "view": facts["view"],
         "count": count,

@@ -1,6 +1,6 @@
 // A stream whose world changes and comes back: the errors of network, baseline and guard, and whom the guard trusts.
 
-import {ingredients, signal, uniform} from 'fanfold/draws';
+import {ingredients, signal, turned} from 'fanfold/draws';
 
 const AT_ONCE = 75; // calls
 const OVER = 20; // calls that an error is taken over
@@ -10,9 +10,7 @@ const dB = ratio => 10 * Math.log10(Math.max(ratio, 1e-12));
 export class World {
     constructor({programs, arrays, calls, begins, ends, sparsity, noise_var}) {
         Object.assign(this, {programs, arrays, calls, begins, ends, home: {gain: 1, noise: 1, wrong: 0, sparsity}, noise_var});
-        const n = programs.measured.inputs.y.length, next = uniform(31);
-        const order = Array.from({length: n}, (_, i) => [next(), i]).sort((a, b) => a[0] - b[0]);
-        this.turned = order.map(([, i]) => [i, next() < 0.5 ? -1 : 1]); // columns of A in another order: an error as large as A
+        this.turns = turned(programs.measured.inputs.y.length, 1, 31); // columns of A in another order are an error as large as A
     }
 
     take(settings) {
@@ -27,7 +25,7 @@ export class World {
         for (let i = 0; i < AT_ONCE && this.call < this.calls; i++, this.call++) {
             const {gain, noise, wrong, sparsity} = this.shifted(this.call) ? this.settings : this.home;
             const made = ingredients({n, m}, 5000 + this.call), x = signal(made, sparsity);
-            const seen = wrong ? x.map((v, k) => v + wrong * this.turned[k][1] * x[this.turned[k][0]]) : x;
+            const seen = wrong ? x.map((v, k) => v + wrong * this.turns[k][1] * x[this.turns[k][0]]) : x;
             const deviation = Math.sqrt(noise * noise_var);
             const y = programs.measured.run({y: seen}).x_hat.map((v, k) => gain * (v + deviation * made.noise[k]));
             const drawn = ingredients({n: 1, m}, 9000 + this.call).noise;
@@ -75,13 +73,14 @@ export class World {
         return {...this.axis, lines, yLabel: 'NMSE in dB', yRange: [low - 1, Math.min(20, top + 1)]};
     }
 
-    below() {
-        return {...this.axis, lines: [{key: 'guarded', values: this.weights}], yLabel: 'weight of the network', yRange: [-0.05, 1.05]};
+    below(shown) {
+        const lines = shown.includes('guarded') ? [{key: 'guarded', values: this.weights}] : [];
+        return {...this.axis, lines, yLabel: 'weight of the network', yRange: [-0.05, 1.05]};
     }
 
-    get words() {
-        const {while: there, trust, last} = this.numbers, level = v => `${v.toFixed(1)} dB`.replace('-', '−');
-        return `While the world was other, the network had ${level(there.network)}, the baseline ${level(there.baseline)} and the guard `
-            + `${level(there.guarded)}; it then gave ${Math.round(100 * trust)} % of its weight to the network, and ${Math.round(100 * last)} % at the end.`;
+    words(shown) {
+        const {trust, last} = this.numbers;
+        if (!shown.includes('guarded')) return '';
+        return `Towards the end of the other world it gave ${Math.round(100 * trust)} % of its weight to the network, and ${Math.round(100 * last)} % at the last call.`;
     }
 }

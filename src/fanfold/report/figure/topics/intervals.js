@@ -76,9 +76,8 @@ export class World {
         };
     }
 
-    get words() {
-        const {claimed, calibrated, level} = this.numbers;
-        return `Of 100 true entries, claimed intervals hold ${claimed.held.toFixed(1)} and calibrated ones ${calibrated.held.toFixed(1)}, where `
-            + `${level.toFixed(0)} were asked for; the claimed are ${(claimed.width / calibrated.width).toFixed(1)} times as wide.`;
+    words(shown) {
+        const {numbers} = this, held = key => `${key} intervals hold ${numbers[key].held.toFixed(1)}, ${numbers[key].width.toFixed(2)} wide on average`;
+        return `Of 100 true entries ${shown.map(held).join('; ')}; ${numbers.level.toFixed(0)} were asked for.`;
     }
 }

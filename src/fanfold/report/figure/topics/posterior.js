@@ -79,13 +79,13 @@ export class World {
         const spans = [{key: 'exact mean', low, high, y: -0.1 * top}, {key: 'network', low: network.low[0], high: network.high[0], y: -0.2 * top}];
         return {
             x: this.grid, lines: [{key: 'exact mean', values: [...density]}], marks: [...shown].reverse().map(key => ({x: means[key], key, dash: key === 'network' ? [] : [5, 4]})),
-            spans: spans.filter(({key}) => shown.includes(key)), xLabel: 'parameter x', yLabel: 'density', yFrom: 0, xRange: [-5, 5], yRange: [-0.28 * top, 1.08 * top],
+            spans: spans.filter(({key}) => shown.includes(key)), xLabel: 'parameter x', yLabel: 'density', yFrom: 0, xRange: [-5.5, 5.5], yRange: [-0.28 * top, 1.08 * top],
         };
     }
 
-    get words() {
-        const {y} = this.settings, {means, exact, network} = this.numbers, two = v => v.toFixed(2).replace('-', '−');
-        return `At y = ${two(y)} the exact mean is ${two(means['exact mean'])}, the network says ${two(means.network)} and the linear estimator `
-            + `${two(means.linear)}. The exact interval of 90 % goes from ${two(exact[0])} to ${two(exact[1])}, that of the network from ${two(network[0])} to ${two(network[1])}.`;
+    words(shown) {
+        const {means, exact, network} = this.numbers, two = v => v.toFixed(2).replace('-', '−');
+        const ends = {'exact mean': exact, network}, span = key => (ends[key] ? `, with 90 % from ${two(ends[key][0])} to ${two(ends[key][1])}` : '');
+        return `At y = ${two(this.settings.y)}: ${shown.map(key => `${key} ${two(means[key])}${span(key)}`).join('; ')}.`;
     }
 }

@@ -3,7 +3,7 @@
 import {ingredients, signal} from 'fanfold/draws';
 
 const DRAWS = 200, AT_ONCE = 25;
-const ROUNDS = 12, CALLS = 100; // of a program that is timed
+const ROUNDS = 8, CALLS = 500; // of a program that is timed
 
 const lost = db => db.toFixed(2).replace('-', '−').replace('−0.00', '0.00');
 
@@ -70,26 +70,30 @@ export class World {
         return `${this.numbers[key].db.toFixed(1)} dB`.replace('-', '−');
     }
 
+    #until({key, values}) { // the SNR that is chosen, so that what comes then may be guessed
+        return {key, values: values.map((v, i) => (this.snrs[i] <= this.settings.snr ? v : null))};
+    }
+
     chart(shown) {
         const lines = shown.map(key => ({key, values: this.db(key)})), all = lines.flatMap(({values}) => values);
-        return {x: this.snrs, lines, marks: [{x: this.settings.snr}], xLabel: 'SNR in dB', yLabel: 'NMSE in dB', xRange: [this.snrs[0], this.snrs.at(-1)], yRange: [Math.min(-20, ...all) - 1, Math.max(2, ...all) + 1]};
+        return {x: this.snrs, lines: lines.map(line => this.#until(line)), marks: [{x: this.settings.snr}], xLabel: 'SNR in dB', yLabel: 'NMSE in dB', xRange: [this.snrs[0], this.snrs.at(-1)], yRange: [Math.min(-20, ...all) - 1, Math.max(2, ...all) + 1]};
     }
 
     below(shown) {
         const float = this.db('float'), lines = shown.map(key => ({key, values: this.db(key).map((v, i) => v - float[i])}));
         const most = Math.max(0.5, ...lines.flatMap(({values}) => values));
-        return {x: this.snrs, lines, marks: [{x: this.settings.snr}], xLabel: 'SNR in dB', yLabel: 'loss in dB', xRange: [this.snrs[0], this.snrs.at(-1)], yRange: [-0.1 * most, 1.1 * most]};
+        return {x: this.snrs, lines: lines.map(line => this.#until(line)), marks: [{x: this.settings.snr}], xLabel: 'SNR in dB', yLabel: 'loss in dB', xRange: [this.snrs[0], this.snrs.at(-1)], yRange: [-0.1 * most, 1.1 * most]};
     }
 
-    get table() {
-        const rows = Object.entries(this.numbers).map(([key, {loss, us, bytes}]) => [
+    table(shown) {
+        const rows = Object.entries(this.numbers).filter(([key]) => shown.includes(key)).map(([key, {loss, us, bytes}]) => [
             key, lost(loss), Number.isFinite(us) ? us.toFixed(1) : '…', (bytes / 1000).toFixed(1),
         ]);
         return {head: ['Program', 'Loss, dB', 'µs a call', 'kB'], rows};
     }
 
-    get words() {
-        const {W8A8, W16A16} = this.numbers;
-        return `At this SNR W8A8 loses ${lost(W8A8.loss)} dB to floating point and W16A16 ${lost(W16A16.loss)} dB.`;
+    words(shown) {
+        const {numbers} = this;
+        return `At this SNR: ${shown.map(key => `${key} loses ${lost(numbers[key].loss)} dB`).join(', ')}.`;
     }
 }

@@ -70,7 +70,7 @@ def facts(weights: Mapping[str, Tensor]) -> dict[str, Any]:
         "8, 12 and 16 bits. What do they lose, how large are they, and how long do they take here? Every number is "
         "computed and measured in this page, by the C that fanfold exports.",
         "note": "LISTA-CP with a learned matrix in each of its 8 layers, 40 unknowns from 30 measurements, trained at 40 dB. "
-        "Scales were chosen on 1000 draws there, without training on. Errors are over 200 draws. Times are of one call "
+        "Scales were chosen on 1000 draws there, without training on. Errors are over 200 draws, drawn up to the SNR that is chosen. Times are of one call "
         "of WebAssembly in this browser, the least of several rounds; it has no instructions for products of bytes, "
         "which is where integers win on other processors.",
         "controls": [

@@ -48,6 +48,8 @@ class FigureWorld(NamedTuple):
         train: Tunes and trains; gives what is kept.
         estimators: Every estimator by name, of what was kept.
         pixels: The picture of unknowns `(batch, n)`, real.
+        density: The share of unknowns that are not zero, where the page may draw more or fewer; None where it may not.
+        sparsities: The shares that it may draw.
 
     Example:
         >>> from fanfold.report.figure.worlds.described import WORLDS
@@ -67,6 +69,8 @@ class FigureWorld(NamedTuple):
     train: Callable[..., dict[str, Tensor]]
     estimators: Callable[[Weights], dict[str, Estimator]]
     pixels: Callable[[Tensor], Tensor]
+    density: float | None = None
+    sparsities: tuple[float, ...] = (1.0,)
 
 
 def _state(net: nn.Module) -> dict[str, Tensor]:
@@ -170,10 +174,10 @@ WORLDS: dict[str, FigureWorld] = {
         "fanfold exports.",
         "The unfolded network was trained at 30 dB, from a prior that is wrong by a factor of three and noise that it "
         "reads off each sample; OAMP is told both. λ of FISTA is the one that is best there. The limit is that of "
-        "state evolution, of operators without structure. Curves are means over the 12 scenes.",
+        "state evolution, of operators without structure and as it is believed. Curves are means over the 12 scenes.",
         SCENES, 12, 30, tuple(range(10, 41, 2)),
         {"rows": 1, "columns": 1, "height": 32, "width": 32, "shades": "heat", "what": "scene"},
-        _drawn(SCENES, 12), _train_rf, _rf_estimators, lambda x: x.abs(),
+        _drawn(SCENES, 12), _train_rf, _rf_estimators, lambda x: x.abs(), 0.1, (0.02, 0.05, 0.1, 0.15, 0.2, 0.3),
     ),
     "channel": FigureWorld(
         "A radio channel from one pilot in four",

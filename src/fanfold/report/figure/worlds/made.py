@@ -94,7 +94,10 @@ def facts_of(name: str, weights: Weights) -> dict[str, Any]:
         layers = WholeCurve(estimator)(obs).x.unflatten(-1, (-1, x.shape[-1])).unbind(1)
         errors = [round(nmse_db(x_hat, x), PRECISE) for x_hat in layers]
         rows.append({"key": key, "program": f"estimator_{number}", "layers": len(layers), "nmse_db": errors})
-    limits = [_limit_db(world.problem.shifted(snr_db=float(snr)), x) for snr in world.snrs_db] if evolves else None
+    limits = None
+    if evolves:
+        others = [{} if world.density is None else {"sparsity": share} for share in world.sparsities]
+        limits = [[_limit_db(world.problem.shifted(snr_db=float(snr), **other), x) for snr in world.snrs_db] for other in others]
     measured = {
         "limits": limits,
         "estimators": rows,
@@ -102,7 +105,7 @@ def facts_of(name: str, weights: Weights) -> dict[str, Any]:
         "parts": 2 if x.is_complex() else 1,
     }
     shown = world._asdict()
-    words = {key: shown[key] for key in ("title", "lead", "note", "layers", "snr_db", "snrs_db", "view")}
+    words = {key: shown[key] for key in ("title", "lead", "note", "layers", "snr_db", "snrs_db", "view", "density", "sparsities")}
     return words | measured
 
 
