@@ -10,7 +10,7 @@ const [folder, pictures] = process.argv.slice(2);
 const axe = readFileSync(require.resolve('axe-core/axe.min.js'), 'utf8');
 const address = page => `${pathToFileURL(folder)}/${page}`;
 const WAIT = {timeout: 120000};
-const LIVE = ['unfolding', 'lista', 'photographs', 'rf-imaging', 'channels', 'limits', 'shifts'];
+const LIVE = ['unfolding', 'lista', 'photographs', 'rf-imaging', 'channels', 'limits', 'shifts', 'end-to-end', 'uncertainty', 'guard', 'release'];
 const JUDGED = ['start.html', 'unfolding.html', 'api/problems.html', 'search.html?q=conformal'];
 
 (async () => {
@@ -49,13 +49,13 @@ const JUDGED = ['start.html', 'unfolding.html', 'api/problems.html', 'search.htm
     for (const name of LIVE) {
         const tab = await opened({}, `${name}.html`);
         await settled(tab);
-        figures[name] = await tab.evaluate(() => { const {preset, step, db} = document.querySelector('fanfold-figure').state; return {preset, step, curves: Object.keys(db)}; });
+        figures[name] = await tab.evaluate(() => { const {preset, step} = document.querySelector('fanfold-figure').state; return {preset, step}; });
         await pictured(tab, name);
         if (live) {
             await narrow(tab, `${name}.html`);
             covered[name] = await tab.evaluate(() => { // by the theme's header are the curves, as a slider is at the lower end
                 const figure = document.querySelector('fanfold-figure');
-                figure.part_('snr').scrollIntoView({block: 'end', behavior: 'instant'});
+                figure.part_(figure.scales.snr ? 'snr' : Object.keys(figure.scales).at(-1)).scrollIntoView({block: 'end', behavior: 'instant'});
                 const header = document.querySelector('.mobile-header').getBoundingClientRect();
                 return Math.round(figure.part_('plot').parentElement.getBoundingClientRect().top - header.bottom);
             });

@@ -54,8 +54,14 @@ const PATHS = {
     lista: [['strength', 'End'], ['layer', 'Home', ...times(3, 'ArrowRight')], 'OAMP', ['snr', ...times(5, 'ArrowLeft')]],
     photograph: [['layer', 'End'], 'LMMSE', ['layer', 'End'], ['snr', ...times(12, 'ArrowLeft')]],
     rf: [['layer', 'End'], 'OAMP', ['layer', 'End'], ['snr', ...times(10, 'ArrowLeft')]],
+    posterior: [['y', ...times(10, 'ArrowRight')], 'linear', ['count', 'ArrowRight'], ['y', ...times(15, 'ArrowLeft')]],
+    intervals: [['level', 'Home'], ['level', 'End'], 'calibrated', ['noise', 'End']],
+    guard: [['noise', 'End'], 'guarded', ['wrong', 'End'], ['gain', 'ArrowRight', 'ArrowRight']],
+    release: [['snr', 'ArrowRight', 'ArrowRight'], ['snr', 'End'], 'W16A16', ['loud', 'ArrowRight', 'ArrowRight']],
     channel: ['least squares, linear', 'LMMSE, space ⊗ grid', ['layer', 'End'], ['snr', ...times(7, 'ArrowRight')]],
 };
+
+const ELSEWHERE = {rf: ['dark', 'phone'], posterior: ['dark', 'phone'], release: ['dark', 'phone']}; // pictures, charts, a table
 
 async function visit(browser, seen, look, more = {}, path = page) {
     const context = await browser.newContext({...LOOKS[look], offline: true, ...more});
@@ -83,19 +89,23 @@ async function guided(figure, tasks) {
         await figure.tab.locator('[data-part="choices"] input').first().focus();
         await figure.tab.keyboard.press('Space');
         await (typeof task === 'string' ? figure.tick(task) : figure.press(...task));
-        path.push({step, still, before, after: await ready(), see: await figure.part('see').textContent()});
+        const {numbers} = await figure.state();
+        path.push({step, still, before, after: await ready(), see: await figure.part('see').textContent(), numbers});
         await figure.press('next', 'Enter');
     }
     return {path, finished: await figure.part('finished').textContent()};
 }
 
-async function slid(figure, seen) {
-    for (const [name, key] of [['snr', 'ArrowRight'], ['sparsity', 'ArrowLeft'], ['lam', 'ArrowLeft'], ['strength', 'ArrowLeft'], ['mismatch', 'ArrowRight'], ['layer', 'ArrowLeft']]) {
+async function slid(figure, into, sliders) {
+    for (const [name, key] of sliders) {
         const before = await figure.state();
         await figure.press(name, key);
         const after = await figure.state();
-        seen.slid[name] = {before, after, spoken: await figure.part(name).getAttribute('aria-valuetext')};
+        into[name] = {before, after, spoken: await figure.part(name).getAttribute('aria-valuetext')};
     }
+}
+
+async function resized(figure, seen) {
     await figure.part('preset').selectOption({index: 1});
     await figure.settled();
     seen.other = await figure.state();
@@ -131,19 +141,25 @@ async function judged({tab}, name) {
     return {axe: violations, width: await tab.evaluate(() => document.documentElement.scrollWidth)};
 }
 
-// Worlds, each through its path once; the looks of one of them, whose estimates are pictures.
+// Worlds, each through its path once, and then as it looks elsewhere: in the dark, and on a phone.
 async function worlds(browser, seen) {
     for (const [name, tasks] of Object.entries(PATHS).slice(1)) {
         const figure = await visit(browser, seen, 'light', {bypassCSP: true}, `${folder}/${name}.html`);
         const begun = await judged(figure, `${name}-path`);
         seen.paths[name] = {...await guided(figure, tasks), axe: begun.axe};
-        if (name === 'rf') await pictured(figure, seen);
+        if (name === 'rf') {
+            await pictured(figure, seen);
+            await slid(figure, seen.slid_there, [['sparsity', 'ArrowRight'], ['mismatch', 'ArrowRight'], ['gain', 'ArrowRight']]);
+        }
+        seen.looks[name] = {};
+        for (const look of ELSEWHERE[name] ?? []) {
+            const {viewport, colorScheme} = LOOKS[look];
+            await figure.tab.setViewportSize(viewport);
+            await figure.tab.emulateMedia({colorScheme});
+            await figure.settled();
+            seen.looks[name][look] = await judged(figure, `${name}-${look}`);
+        }
         await figure.tab.context().close();
-    }
-    for (const look of ['dark', 'phone']) {
-        const figure = await visit(browser, seen, look, {bypassCSP: true}, `${folder}/rf.html`);
-        await figure.press('leave', 'Enter');
-        seen.world[look] = await judged(figure, `world-${look}`);
     }
 }
 
@@ -165,14 +181,15 @@ async function pictured(figure, seen) {
 }
 
 (async () => {
-    const seen = {console: [], requests: [], opened_ms: [], paths: {}, slid: {}, axe: {}, widths: {}, world: {}};
+    const seen = {console: [], requests: [], opened_ms: [], paths: {}, slid: {}, slid_there: {}, looks: {}, axe: {}, widths: {}, world: {}};
     const browser = await chromium.launch({executablePath: process.env.CHROMIUM, args: ['--no-sandbox']});
     try {
         const figure = await visit(browser, seen, 'light');
         seen.paths.text = await guided(figure, PATHS.text);
         seen.free = await figure.state();
         seen.words = await figure.part('said').textContent();
-        await slid(figure, seen);
+        await slid(figure, seen.slid, [['snr', 'ArrowRight'], ['sparsity', 'ArrowLeft'], ['lam', 'ArrowLeft'], ['strength', 'ArrowLeft'], ['mismatch', 'ArrowRight'], ['layer', 'ArrowLeft']]);
+        await resized(figure, seen);
         seen.latencies = (await figure.state()).latencies;
         seen.astray = await astray(figure);
         const module = `data:text/javascript;base64,${readFileSync(bits).toString('base64')}`;

@@ -33,6 +33,7 @@ MOST = {"steps": 20, "samples": 20, "calls": 50}  # likewise in Python; decibels
 FIGURES = {  # that compute in a page: what is chosen at first, and where their guided path begins
     "unfolding": ("200x100", 1), "lista": ("200x100", 1), "photographs": ("photograph", 1), "rf-imaging": ("rf", 1),
     "channels": ("channel", 1), "limits": ("200x100", 4), "shifts": ("200x100", 5),
+    "end-to-end": ("posterior", 1), "uncertainty": ("intervals", 1), "guard": ("guard", 1), "release": ("release", 1),
 }  # fmt: skip
 needs_sphinx = pytest.mark.skipif(
     any(find_spec(name) is None for name in documents.NEEDED), reason="needs the extra docs"

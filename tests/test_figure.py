@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +23,10 @@ from fanfold.observation import Observation
 from fanfold.report.figure import page as figure_page
 from fanfold.report.figure.built import ALGORITHMS, SMALL, built, make_programs, one_draw, write_programs
 from fanfold.report.figure.manifest import pack
-from fanfold.report.figure.page import FOLDER, MODULES
+from fanfold.report.figure.page import FOLDER, MODULES, TOPIC_MODULES
 from fanfold.report.figure.programs import inputs_of, programs_of
 from fanfold.report.figure.section import live_sections
+from fanfold.report.figure.topics import TOPICS
 from fanfold.report.figure.trained import (
     LAYERS,
     PROBLEMS,
@@ -36,6 +37,7 @@ from fanfold.report.figure.trained import (
     make_trained,
     measured,
 )
+from fanfold.report.figure.worlds import PICTURED
 from fanfold.report.page import write_page
 from fanfold.unfolding.unfold import Unfolded
 from machines import need, need_browser
@@ -44,12 +46,12 @@ HERE = Path(__file__).parent
 EPS = float(np.finfo(np.float32).eps)
 SMALLEST = "100x34"
 MOST_BYTES = 400_000
-STEPS = {"text": 5, "lista": 4, "photograph": 4, "rf": 4, "channel": 4}  # of the guided paths
+STEPS = {"text": 5, **dict.fromkeys(["lista", *PICTURED, *TOPICS], 4)}  # of the guided paths
 
 
-def modules_in(folder: Path) -> None:
+def modules_in(folder: Path, names: Sequence[str] = MODULES) -> None:
     """The page's modules as files that Node can import."""
-    sources = {name: (FOLDER / f"{name}.js").read_text() for name in MODULES}
+    sources = {name: (FOLDER / f"{name}.js").read_text() for name in names}
     sources |= {"host": f"{host_functions()}\nexport {{env}};\n", "bits": (HERE / "figure_bits.mjs").read_text()}
     for name, source in sources.items():
         (folder / f"{name}.mjs").write_text(re.sub(r"'fanfold/(\w+)'", r"'./\1.mjs'", source))
@@ -72,7 +74,8 @@ def test_the_page_is_small_and_asks_for_nothing_outside(tmp_path):
 
 def test_no_algorithm_is_written_in_javascript():
     """The scripts draw, score and paint: what shrinks, thresholds or multiplies matrices is a program."""
-    sources = "".join((FOLDER / f"{name}.js").read_text() for name in MODULES)
+    names = {*MODULES, *TOPIC_MODULES, *(f"topics/{name}" for name in TOPICS)}
+    sources = "".join((FOLDER / f"{name}.js").read_text() for name in names)
     assert not re.search(r"Math\.(exp|sign|tanh)\b|shrink|onsager|sigmoid", sources, re.IGNORECASE)
 
 
@@ -338,7 +341,7 @@ def test_the_guided_path_can_be_walked_with_the_keyboard(seen, world):
     assert [step["still"] for step in path] == steps  # no way on before guess and slider
     assert {(step["before"], step["after"]) for step in path} == {("true", "false")}
     for step in path:
-        assert " dB" in step["see"]
+        assert re.search(r"\d %|−?\d\.\d" if world in TOPICS else " dB", step["see"])
         assert not re.search("undefined|NaN|not known|diverged", step["see"])
     assert seen["paths"][world]["finished"].startswith("That was the path")
     assert seen["free"]["step"] == -1
@@ -369,6 +372,46 @@ def test_what_a_path_says_of_a_world_is_what_is_computed_there(seen):
     assert last < fourth < space < third
     space, net, lines = levels("channel", 3)
     assert space < net < lines
+    network, safe = levels("guard", 0)
+    assert 0 < safe < network - 3
+    guarded, safe = levels("guard", 1)
+    assert guarded < safe + 0.5
+    network, safe = levels("guard", 2)
+    assert network < safe
+    guarded, network, safe = levels("guard", 3)
+    assert safe < network == pytest.approx(guarded, abs=0.11)  # both rounded
+    eight, floating, lost = levels("release", 0)
+    assert 0 <= lost == pytest.approx(eight - floating, abs=0.015) < 0.1
+    assert 0.1 < levels("release", 1)[0] < 1
+    sixteen, mixed, eight = levels("release", 2)
+    assert abs(sixteen) < 0.02 < mixed < eight
+    floating, eight, sixteen = levels("release", 3)
+    assert -20 < floating < -10
+    assert 2 < sixteen < eight
+
+
+def test_what_paths_say_of_means_and_intervals_is_what_is_computed_there(seen):
+    def numbers(world, step):
+        return seen["paths"][world]["path"][step]["numbers"]
+
+    first = numbers("posterior", 0)
+    (low, high), mean = first["exact"], first["means"]["exact mean"]
+    assert low < mean < high > low + 2
+    assert f"The mean is {mean:.2f}" in seen["paths"]["posterior"]["path"][0]["see"]
+    rms = numbers("posterior", 1)["rms"]
+    assert 1.15 < rms["linear"] / rms["exact mean"] < 1.25
+    rms = numbers("posterior", 2)["rms"]
+    assert 0.8 < (rms["linear"] - rms["network"]) / (rms["linear"] - rms["exact mean"]) < 0.95
+    last = numbers("posterior", 3)
+    (low, high), (network_low, network_high) = last["exact"], last["network"]
+    assert high - low < (network_high - network_low) / 3
+    assert 0.88 < last["held"] < 0.93
+    half, wide, calibrated, noisy = (numbers("intervals", step) for step in range(4))
+    assert 75 < half["claimed"]["held"] < 85
+    assert wide["claimed"]["held"] < 97
+    assert calibrated["calibrated"]["held"] == pytest.approx(98, abs=1)
+    assert calibrated["calibrated"]["width"] > 1.3 * calibrated["claimed"]["width"]
+    assert max(noisy[key]["held"] for key in ("claimed", "calibrated")) < 88
 
 
 def test_curves_end_where_torch_ends(seen):
@@ -398,6 +441,20 @@ def test_a_slider_moves_the_curves_that_depend_on_it(seen, slider, moved):
     assert seen["slid"][slider]["spoken"]
 
 
+@pytest.mark.parametrize("world", [*STEPS][1:])
+def test_a_world_is_as_wide_as_a_phone_and_dark_where_that_is_wished(seen, world):
+    wanted = {"dark": {"axe": [], "width": 1200}, "phone": {"axe": [], "width": 390}}
+    assert seen["looks"][world] == (wanted if world in ("rf", "posterior", "release") else {})
+
+
+@pytest.mark.parametrize("slider", ["sparsity", "mismatch", "gain"])
+def test_scenes_are_drawn_denser_and_measured_otherwise_than_is_told(seen, slider):
+    before, after = seen["slid_there"][slider]["before"], seen["slid_there"][slider]["after"]
+    assert after["settings"][slider] > before["settings"][slider]
+    assert after["db"]["unfolded OAMP"][-1] > before["db"]["unfolded OAMP"][-1]
+    assert (after["limit"] > before["limit"]) == (slider == "sparsity")  # which is that of what is believed
+
+
 def test_other_sizes_are_other_problems(seen):
     assert seen["other"]["preset"] == "100x50"
     assert seen["other"]["db"]["AMP"] != seen["slid"]["layer"]["after"]["db"]["AMP"]
@@ -421,9 +478,7 @@ def test_it_is_as_wide_as_a_phone_and_dark_where_that_is_wished(seen):
 
 
 def test_a_world_shows_its_scenes_in_pictures_for_those_who_do_not_see_them_too(seen):
-    assert {look: seen["world"][look] for look in ("light", "dark", "phone")} == {
-        "light": {"axe": [], "width": 1200}, "dark": {"axe": [], "width": 1200}, "phone": {"axe": [], "width": 390}
-    }  # fmt: skip
+    assert seen["world"]["light"] == {"axe": [], "width": 1200}
     first, second, again = (seen["world"][name] for name in ("first", "second", "again"))
     ends = {name: curve[-1] for name, curve in first["state"]["db"].items()}  # held against torch elsewhere, in Node
     assert min(ends, key=ends.__getitem__) == "unfolded OAMP"

@@ -63,6 +63,7 @@ def train_verb(args: Sequence[str], config: Path | None) -> Callable[..., Result
         run_dir: Path | None = None,
         device: str = "cpu",
         quantise: Widths | None = None,
+        check: bool = False,
         allow_program: bool = False,
     ) -> Result:
         """Train a network: fanfold train PROBLEM NETWORK [flags]. An algorithm is unfolded into one.
@@ -76,9 +77,11 @@ def train_verb(args: Sequence[str], config: Path | None) -> Callable[..., Result
             run_dir: Where config, metrics, checkpoints and weights go; runs/PROBLEM-NETWORK-N if not given.
             device: "cpu" or "cuda".
             quantise: Then train on in whole numbers of so many bits, as fanfold quantise does, into RUN-WIDTHS.
+            check: Say whether all that fits together, and train nothing.
             allow_program: Start the program that a --config names, although it was not made here.
         """
-        return _train(problem, network, asdict(training), run_dir, device, quantise, prior_given=prior_given)
+        options = asdict(training)
+        return _train(problem, network, options, run_dir, device, quantise, prior_given=prior_given, check=check)
 
     return train if config is None else with_defaults(train, defaults_of(config, allow_program=ALLOW in args))
 
@@ -106,6 +109,7 @@ def _train(
     widths: Widths | None,
     *,
     prior_given: bool,
+    check: bool,
 ) -> Result:
     if device not in ("cpu", "cuda") or (device == "cuda" and not torch.cuda.is_available()):
         raise ValueError(f"there is no device {device!r} here; pass cpu{' or cuda' * torch.cuda.is_available()}.")
@@ -121,6 +125,10 @@ def _train(
     net = settings.build(problem).to(device)
     if widths is not None:
         integer_form(net)  # or it is refused before anything is trained
+    if check:
+        Training(**{key: value for key, value in options.items() if value is not None})
+        note(f"{name} fits {type(problem).__name__}; nothing was trained")
+        return {"fits": name}
     path = run_dir or claimed(Path("runs"), f"{type(problem).__name__}-{name}".lower())
     try:
         with resumable(lambda: _goes_on(path)), watching(str(path)) as watch:

@@ -83,6 +83,8 @@ def application(lab: Lab) -> Starlette:
     async def begin(request: Request) -> Response:
         asked = await _object_of(request)
         words = words_of(asked, (await lab.parts())["choices"], lab.data)
+        if asked.get("more") or asked.get("quantise"):  # what the page cannot know, the command line does
+            await lab.jobs.help("fanfold", [*words, "--check"])
         name = lab.jobs.free_name(f"{asked['problem']}-{asked['network']}")
         lab.jobs.begin(name, [*words, "--run-dir", path_word(lab.folder / name)])
         return JSONResponse({"name": name, "command": lab.jobs.jobs[name].words}, 201)

@@ -7,6 +7,7 @@ torch and the server does not.
 import dataclasses
 import inspect
 import json
+import math
 import re
 import sys
 import warnings
@@ -14,7 +15,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import NoneType
-from typing import Any, get_args, get_origin
+from typing import Any, NamedTuple, get_args, get_origin
 
 import docstring_parser
 
@@ -26,6 +27,7 @@ from fanfold.core.settings import kinds_of
 from fanfold.core.table import plain
 from fanfold.deploy.codegen import host_functions
 from fanfold.estimators.base import Settings, WithTrainingDefaults
+from fanfold.estimators.fixed_point import Widths
 from fanfold.lab.words import PAIRS, SHARINGS
 from fanfold.problems import Pairs, Problem
 from fanfold.report.figure.manifest import pack
@@ -36,6 +38,7 @@ from fanfold.training.settings import Training
 END_TO_END = ("neural", "flow-posterior")
 TEXTS = "200x100"  # the text's figure, which the page begins with
 MOST_BYTES = 2**29  # that the arrays of a file may have, unpacked
+SCENE = "voxels"  # the setting by which a network is told how unknowns make a scene
 FLAGS = {"seed": "draw-seed"}  # of a training, where the command line calls it otherwise: `--seed` is the problem's
 KINDS = {int: "number", float: "number", bool: "switch"}
 Row = dict[str, Any]
@@ -46,7 +49,8 @@ def choices() -> Row:
 
     Problems are those that are drawn from settings alone, and pairs that are handed over. Networks are algorithms to
     unfold and the estimators of the registry, each with how it is usually trained and, by problem, why it cannot be.
-    What the command line offers beyond that, files, programs and text, is left out.
+    What the command line offers beyond that, files and programs, is left out; text is said in lines of its own, which
+    `words.more_words` reads.
     """
     offered = {name: one for name, kind in problems.REGISTRY.items() if (one := _made(kind)) is not None}
     rows = [_row(name, one) for name, one in offered.items()]
@@ -60,6 +64,7 @@ def choices() -> Row:
         "problems": rows,
         "networks": networks,
         "sharings": SHARINGS,
+        "widths": get_args(Widths),
         "training": [row | {"flag": FLAGS.get(row["name"], row["flag"])} for row in fields_of(Training())],
         "text": {
             "problem": plain(dataclasses.asdict(PROBLEMS[TEXTS])),
@@ -87,23 +92,49 @@ def refusals(problem: Problem) -> dict[str, str]:
         >>> refusals(ff.problems.Tone())["ista"]
         'an iterative algorithm needs the operator A, and Tone has none.'
     """
+    return _judged(problem)[0]
+
+
+def _judged(problem: Problem) -> tuple[dict[str, str], dict[str, str]]:
+    """Why networks cannot be trained on a problem, and what others ask for first, by their names."""
     reasons = dict.fromkeys(algorithms.REGISTRY, _unfit(problem)) if problem.A is None else {}
+    asks = dict[str, str]()
     for name, settings in trainable().items():
-        if name not in END_TO_END and isinstance(built := _built(settings, problem), str):
-            reasons[name] = built
-    return reasons
+        if name in END_TO_END:
+            continue
+        built = _built(settings, problem)
+        if built.refusal:
+            reasons[name] = built.refusal
+        elif built.asks:
+            asks[name] = built.asks
+    return reasons, asks
 
 
 def _unfit(problem: Problem) -> str:
     return f"an iterative algorithm needs the operator A, and {type(problem).__name__} has none."
 
 
-def _built(settings: Settings, problem: Problem) -> Any:
-    """The network, or in words why there is none for this problem."""
+class _Built(NamedTuple):
+    """A network; or in words why there is none for this problem; or one of a scene as might be given, and what it asks."""
+
+    network: Any = None
+    refusal: str = ""
+    asks: str = ""
+
+
+def _built(settings: Settings, problem: Problem) -> _Built:
     try:
-        return settings.build(problem)
+        return _Built(settings.build(problem))
     except ValueError as error:
-        return str(error)
+        refused = _Built(refusal=str(error))
+    if problem.A is None or vars(settings).get(SCENE, "") is not None:
+        return refused
+    n = problem.A.n
+    height = max(divisor for divisor in range(1, math.isqrt(n) + 1) if n % divisor == 0)
+    scene = height, n // height
+    told = _built(dataclasses.replace(settings, **{SCENE: scene}), problem)
+    words = f"It asks how the unknowns make a scene: set {SCENE} to height and width, such as {height} {n // height} of {n}."
+    return refused if told.refusal else told._replace(asks=words)
 
 
 def figure() -> Row:
@@ -131,7 +162,8 @@ def pairs(path: Path) -> Row:
         problem = Pairs(str(path))
     reading = problem.reading.replace(f"{path}: ", "", 1)
     doubts = [str(remark.message).replace(str(path), path.name) for remark in remarks]
-    return {"file": path.name, "reading": reading, "refused": refusals(problem), "doubts": doubts}
+    refused, asks = _judged(problem)
+    return {"file": path.name, "reading": reading, "refused": refused, "asks": asks, "doubts": doubts}
 
 
 def _made(kind: type) -> Any:
@@ -158,16 +190,20 @@ def _algorithm_row(name: str, kind: type) -> Row:
 
 
 def _estimator_row(name: str, settings: Settings, offered: Mapping[str, Problem]) -> Row:
-    refused, usual = dict[str, str](), None
+    refused, asks, usual = dict[str, str](), dict[str, str](), None
     for problem, one in offered.items():
         if usual is not None and name in END_TO_END:
             break
-        if isinstance(built := _built(settings, one), str):
-            refused[problem] = built
-        elif usual is None:
-            informed = ability(built, WithTrainingDefaults)
+        built = _built(settings, one)
+        if built.refusal:
+            refused[problem] = built.refusal
+            continue
+        if built.asks:
+            asks[problem] = built.asks
+        if usual is None:
+            informed = ability(built.network, WithTrainingDefaults)
             usual = {} if informed is None else dict(informed.training_defaults)
-    return _row(name, settings) | {"quantities": [], "refused": refused, "usual": usual or {}}
+    return _row(name, settings) | {"quantities": [], "refused": refused, "asks": asks, "usual": usual or {}}
 
 
 def _row(name: str, thing: Any) -> Row:

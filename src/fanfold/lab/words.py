@@ -1,5 +1,7 @@
 """What the page asks for as words of the command line: only choices that the page offers, each value of its kind."""
 
+import re
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,8 +11,11 @@ from fanfold.core.commands import path_word
 from fanfold.core.suggest import did_you_mean
 from fanfold.lab.uploads import handed_over
 
-PARTS = ("problem", "network", "of_problem", "of_network", "learn", "training", "data")
+PARTS = ("problem", "network", "of_problem", "of_network", "learn", "training", "data", "quantise", "more")
 SHARINGS = ("tied", "per-layer", "tied vector", "per-layer vector")
+KEY = re.compile(r"[a-z][a-z0-9_.-]*", re.IGNORECASE)
+SWITCHES = {"true": "", "false": "no-"}
+OWN = ("run-dir", "config", "allow-program", "device", "check", "path", "help", "json")  # flags that the lab says itself
 PAIRS = "pairs"  # the problem of the user's own pairs
 
 
@@ -19,7 +24,8 @@ def words_of(request: Any, choices: Mapping[str, Any], data: Path) -> list[str]:
 
     Args:
         request: An object with `problem` and `network`, names; `of_problem`, `of_network` and `training`, settings by
-            name; `learn`, sharings by quantity; `data`, the name of a file that was handed over.
+            name; `learn`, sharings by quantity; `data`, the name of a file that was handed over; `quantise`, widths, or
+            nothing; `more`, lines `key = value`, whose keys and values the command line judges.
         choices: What `parts.choices` gives.
         data: The folder of files that were handed over.
 
@@ -43,7 +49,55 @@ def words_of(request: Any, choices: Mapping[str, Any], data: Path) -> list[str]:
     words.append(network["name"])
     words += _flags(_table(request, "of_network"), network["fields"], network["name"])
     words += _learn(_table(request, "learn"), network)
-    return words + _flags(_table(request, "training"), choices["training"], "training")
+    words += _flags(_table(request, "training"), choices["training"], "training")
+    words += more_words(request.get("more", ""))
+    widths = request.get("quantise", "")
+    if widths not in ("", *choices["widths"]):
+        raise ValueError(f"quantise takes {', '.join(choices['widths'])}, or nothing; not {widths!r:.40}.")
+    return [*words, "--quantise", widths] if widths else words
+
+
+def more_words(text: Any) -> list[str]:
+    """Lines `key = value` as flags: several values stand side by side, true and false are switches.
+
+    Args:
+        text: The lines; those that are empty or begin with # say nothing.
+
+    Raises:
+        ValueError: If a line is none of these, or asks for what the lab says itself, such as where the run goes.
+
+    Example:
+        >>> from fanfold.lab.words import more_words
+        >>> more_words("voxels = 10 20\\ncheckpoint = true")
+        ['--voxels', '10', '20', '--checkpoint']
+    """
+    if not isinstance(text, str):
+        raise ValueError(f"more is {text!r:.40}; it is text, a line key = value for each setting.")
+    words = list[str]()
+    for line in filter(None, (line.strip() for line in text.splitlines())):
+        if line.startswith("#"):
+            continue
+        key, equals, value = (part.strip() for part in line.partition("="))
+        flag = key.removeprefix("--").replace("_", "-")
+        if not equals or not KEY.fullmatch(flag) or not value:
+            raise ValueError(f"{line[:60]!r} is no setting; write key = value, such as voxels = 10 20.")
+        if flag in OWN or flag.startswith("no-"):
+            raise ValueError(f"{key} is not for the page to set; leave it out, or train in the shell: fanfold train.")
+        words += _spelt(flag, value)
+    return words
+
+
+def _spelt(flag: str, value: str) -> list[str]:
+    if value.lower() in SWITCHES:
+        prefix, point, last = flag.rpartition(".")  # of a part, the "no" stands before the last name
+        return [f"--{prefix}{point}{SWITCHES[value.lower()]}{last}"]
+    try:
+        values = shlex.split(value)
+    except ValueError as error:
+        raise ValueError(f"{flag} is {value[:40]!r}: {error}") from error
+    if flags := [word for word in values if word.startswith("--")]:
+        raise ValueError(f"{flag} is {value[:40]!r}; write {flags[0]} in a line of its own, as key = value.")
+    return [f"--{flag}", *values]
 
 
 def _table(request: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -26,7 +26,7 @@ def scene_of(carrier: HasOperator, given: tuple[int, ...] | None) -> tuple[int, 
         if scene is None:
             raise ValueError(
                 f"{type(carrier).__name__} does not say how its unknowns make a scene; pass scene=(height, width), "
-                "which settings call voxels."
+                "which settings call voxels and the command line --voxels HEIGHT WIDTH."
             )
         if len(scene) > 2:
             scene = tuple(count for count in scene if count > 1)

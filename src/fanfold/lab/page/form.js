@@ -45,6 +45,7 @@ export class Form {
         if (problem.name !== state.problem) state.of_problem = {};
         const other = network.name !== state.network;
         Object.assign(state, {problem: problem.name, network: network.name});
+        this.asks = (problem.name === PAIRS ? this.pairs?.asks?.[network.name] : network.asks?.[problem.name]) ?? '';
         if (other) { state.of_network = {}; this.#trainedAsUsual(); } // settings were of the other one
         this.wrong.clear();
         const focused = document.activeElement?.id;
@@ -53,7 +54,7 @@ export class Form {
         this.host.replaceChildren(
             this.#part('Problem', 'problem', problems, problem, 'of_problem', problem.name === PAIRS ? [this.#drop()] : []),
             this.#part('Network', 'network', fitting, network, 'of_network', refused(networks, reasons), this.#learned(network)),
-            made('fieldset', {}, made('legend', {textContent: 'Training'}), ...this.#fields(ordered, 'training')),
+            made('fieldset', {}, made('legend', {textContent: 'Training'}), ...this.#fields(ordered, 'training', [this.#more()]), this.#quantise()),
             this.button = made('button', {className: 'main', textContent: 'Train', type: 'submit'}),
         );
         document.getElementById(focused)?.focus();
@@ -83,14 +84,34 @@ export class Form {
         const about = made('p', {className: 'quiet', id: `about-${name}`, textContent: row.about});
         select.setAttribute('aria-describedby', about.id);
         const chosen = made('div', {className: 'field wide'}, made('label', {htmlFor: select.id, className: 'unseen', textContent: legend}), select, about);
-        const ordered = name === 'network' ? [...row.fields].sort((a, b) => (b.name === 'layers') - (a.name === 'layers')) : row.fields;
-        return made('fieldset', {}, made('legend', {textContent: legend}), chosen, ...more, ...this.#fields(ordered, table, folded));
+        const ordered = name === 'network' ? [...row.fields].sort((a, b) => this.#early(b) - this.#early(a)) : row.fields;
+        const asks = name === 'network' && this.asks ? [made('p', {id: 'asks', role: 'status', textContent: this.asks})] : [];
+        return made('fieldset', {}, made('legend', {textContent: legend}), chosen, ...asks, ...more, ...this.#fields(ordered, table, folded));
+    }
+
+    #early({name}) { // what is seen at once: the layers, and what the network asks for
+        return Number(name === 'layers') + 2 * Number(this.asks !== '' && name === 'voxels');
+    }
+
+    #quantise() {
+        const select = made('select', {id: 'quantise'}, new Option('no', '', false, !this.state.quantise), ...this.choices.widths.map(w => new Option(w, w, false, w === this.state.quantise)));
+        select.addEventListener('change', () => { this.state.quantise = select.value; this.onChange(); });
+        const about = made('p', {className: 'quiet', id: 'about-quantise', textContent: 'weights and activations of so many bits; the run RUN-WIDTHS is trained after this one'});
+        select.setAttribute('aria-describedby', about.id);
+        return made('div', {className: 'field'}, made('label', {htmlFor: 'quantise', textContent: 'then train on in whole numbers'}), select, about);
+    }
+
+    #more() { // what fields have no room for, as the command line takes it
+        const area = made('textarea', {id: 'more', rows: 3, value: this.state.more, spellcheck: false, placeholder: 'key = value'});
+        area.addEventListener('change', () => { this.state.more = area.value.trim(); this.onChange(); });
+        return made('div', {className: 'field wide'}, made('label', {htmlFor: 'more', textContent: 'other flags of fanfold train, a line each, without the dashes'}), area);
     }
 
     #fields(rows, table, folded = []) {
         const shown = made('div', {className: 'fields'}, ...rows.slice(0, FIRST).map(row => this.#field(row, table)));
         const rest = [...rows.slice(FIRST).map(row => this.#field(row, table)), ...folded];
-        const changed = rows.slice(FIRST).some(({name}) => name in this.state[table]) || (folded.length && Object.keys(this.state.learn).length);
+        const said = table === 'training' ? this.state.more : Object.keys(this.state.learn).length;
+        const changed = rows.slice(FIRST).some(({name}) => name in this.state[table]) || (folded.length && said);
         const more = made('details', {open: Boolean(changed)}, made('summary', {textContent: 'More settings'}), made('div', {className: 'fields'}, ...rest));
         return rest.length ? [shown, more] : [shown];
     }
@@ -158,7 +179,7 @@ export class Form {
 
     // Whether all fields can be read; the first that cannot is where the reader is led.
     check() {
-        this.host.querySelectorAll('input').forEach(input => input === document.activeElement && input.dispatchEvent(new Event('change')));
+        this.host.querySelectorAll('input, textarea').forEach(input => input === document.activeElement && input.dispatchEvent(new Event('change')));
         const [first] = this.wrong.keys();
         first?.focus();
         return !first;

@@ -8,7 +8,7 @@ const template = (style, {controls, titles, note, listed, below}) => `<div class
   <div class="body">
     <div class="pictures">
       <div class="top"><h2>${titles[0]}</h2><div class="plot" data-part="plot" role="img" aria-label="Curves"></div></div>
-      <div><h2>${titles[1]}</h2><div class="plot" data-part="below" role="img" aria-label="${titles[1]}"></div></div>
+      <div><h2>${titles[1]}</h2><div class="plot flat" data-part="below" role="img" aria-label="${titles[1]}"></div></div>
       <p class="quiet">${below} <span class="words"></span></p>
       <p class="unseen" data-part="said" role="status"></p>
     </div>

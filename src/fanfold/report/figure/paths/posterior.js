@@ -7,7 +7,7 @@ export const STEPS = [
         title: 'Three answers to one question',
         ask: 'Up to three values of x explain one observation. Where is the estimate of least squared error, the posterior mean?',
         choices: ['At the highest mode', 'Between the modes', 'At zero'],
-        set: {y: -4}, shown: ['exact mean'],
+        set: {y: 0}, shown: ['exact mean'],
         task: 'Slide the observation y to 1.0, and look at the density.',
         done: ({settings}) => settings.y === 1,
         see: ({numbers: {means, exact}}) => `The mean is ${two(means['exact mean'])}, where the density is low, and the interval of 90 % goes from `

@@ -7,7 +7,7 @@ export const STEPS = [
         title: 'Eight bits',
         ask: 'Weights and activations become whole numbers of 8 bits. How much error does that add, in noise of 20 dB?',
         choices: ['Less than 0.1 dB', 'About 1 dB', 'More than 3 dB'],
-        set: {snr: 0}, shown: ['float', 'W8A8'],
+        set: {snr: 10}, shown: ['float', 'W8A8'],
         task: 'Slide the SNR to 20 dB.',
         done: ({settings}) => settings.snr === 20,
         see: ({numbers: {float, W8A8}}) => `W8A8 has ${level(W8A8.db)}, floating point ${level(float.db)}: ${level(W8A8.loss)} lost. Rounding is noise too, and the receiver's is larger.`,
