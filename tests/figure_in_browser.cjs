@@ -133,19 +133,26 @@ async function several(tab) { // in one page, the last one moved before it is re
     })));
 }
 
-// Runs axe, takes a picture, and says how wide the page is.
+// Runs axe, takes a picture if it is to have a name, and says how wide the page is.
 async function judged({tab}, name) {
-    await tab.evaluate(axe);
+    await tab.evaluate(axe => { if (!globalThis.axe) globalThis.eval(axe); }, axe);
     const violations = await tab.evaluate(async () => (await globalThis.axe.run()).violations.map(v => `${v.id}: ${v.nodes[0].html}`));
-    await tab.screenshot({path: `${folder}/${name}.png`, fullPage: true});
+    if (name) await tab.screenshot({path: `${folder}/${name}.png`, fullPage: true});
     return {axe: violations, width: await tab.evaluate(() => document.documentElement.scrollWidth)};
+}
+
+async function looksAs(figure, look) { // without another visit
+    const {viewport, ...media} = LOOKS[look];
+    await figure.tab.setViewportSize(viewport);
+    await figure.tab.emulateMedia({reducedMotion: null, ...media});
+    await figure.settled();
 }
 
 // Worlds, each through its path once, and then as it looks elsewhere: in the dark, and on a phone.
 async function worlds(browser, seen) {
     for (const [name, tasks] of Object.entries(PATHS).slice(1)) {
         const figure = await visit(browser, seen, 'light', {bypassCSP: true}, `${folder}/${name}.html`);
-        const begun = await judged(figure, `${name}-path`);
+        const begun = await judged(figure);
         seen.paths[name] = {...await guided(figure, tasks), axe: begun.axe};
         if (name === 'rf') {
             await pictured(figure, seen);
@@ -153,10 +160,7 @@ async function worlds(browser, seen) {
         }
         seen.looks[name] = {};
         for (const look of ELSEWHERE[name] ?? []) {
-            const {viewport, colorScheme} = LOOKS[look];
-            await figure.tab.setViewportSize(viewport);
-            await figure.tab.emulateMedia({colorScheme});
-            await figure.settled();
+            await looksAs(figure, look);
             seen.looks[name][look] = await judged(figure, `${name}-${look}`);
         }
         await figure.tab.context().close();
@@ -198,9 +202,10 @@ async function pictured(figure, seen) {
             const {engine} = document.querySelector('fanfold-figure');
             return bits({presets: [engine.presets.at(-1)], draw: (...a) => engine.draw(...a), trajectory: (...a) => engine.trajectory(...a)});
         }, module);
+        const other = await visit(browser, seen, 'light', {bypassCSP: true}); // which would keep axe out
         for (const look of Object.keys(LOOKS)) {
-            const other = await visit(browser, seen, look, {bypassCSP: true}); // which would keep axe out
-            const guide = await judged(other, `${look}-path`);
+            await looksAs(other, look);
+            const guide = await judged(other);
             await other.press('leave', 'Enter');
             const free = await judged(other, look);
             seen.axe[look] = [...guide.axe, ...free.axe];
@@ -210,7 +215,9 @@ async function pictured(figure, seen) {
                 await other.press('play', 'Enter');
                 seen.still = (await other.state()).settings.layer; // no motion: all layers at once
             }
+            await other.press('leave', 'Enter'); // back to the path
         }
+        await other.tab.context().close();
         const within = await visit(browser, seen, 'light', {}, report);
         await within.press('strength', 'Home');
         seen.report = await within.state();
