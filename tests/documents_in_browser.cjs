@@ -55,9 +55,10 @@ const JUDGED = ['start.html', 'unfolding.html', 'api/problems.html', 'search.htm
             await narrow(tab, `${name}.html`);
             covered[name] = await tab.evaluate(() => { // by the theme's header are the curves, as a slider is at the lower end
                 const figure = document.querySelector('fanfold-figure');
-                figure.part_(figure.scales.snr ? 'snr' : Object.keys(figure.scales).at(-1)).scrollIntoView({block: 'end', behavior: 'instant'});
-                const header = document.querySelector('.mobile-header').getBoundingClientRect();
-                return Math.round(figure.part_('plot').parentElement.getBoundingClientRect().top - header.bottom);
+                const slider = figure.part_(figure.scales.snr ? 'snr' : Object.keys(figure.scales).at(-1)), box = part => part.getBoundingClientRect();
+                slider.scrollIntoView({block: 'end', behavior: 'instant'});
+                const curves = box(figure.part_('plot').parentElement);
+                return {below: Math.round(curves.top - box(document.querySelector('.mobile-header')).bottom), seen: curves.bottom <= box(slider).top};
             });
             await tab.context().close();
         }

@@ -131,6 +131,23 @@ async function pairsTaken(tab) {
     seen.refused = await tab.locator('#alert').textContent();
 }
 
+async function flagged(tab) { // what has no field, whole numbers, and a network that asks for something first
+    await tab.locator('#choose-problem').selectOption('compressed-sensing');
+    await tab.locator('#choose-network').selectOption('back-projection-unet');
+    const fields = tab.locator('fieldset', {hasText: 'Network'}).locator('.fields').first();
+    seen.asks = {said: await tab.locator('#asks').textContent(), first: await fields.locator('input').first().getAttribute('id')};
+    await tab.locator('#choose-network').selectOption('lista-cp');
+    await tab.locator('#quantise').selectOption('w8a12');
+    await tab.locator('summary', {hasText: 'More settings'}).last().click();
+    await tab.locator('#more').fill('dtype = flat32');
+    await tab.locator('button.main').click();
+    await until(tab, () => document.getElementById('alert').textContent);
+    seen.flagged = {said: await tab.locator('#alert').textContent(), url: tab.url(), runs: await tab.evaluate(() => lab.rows.length)};
+    await tab.evaluate(axe);
+    seen.axe.flagged = await tab.evaluate(async () => (await globalThis.axe.run('#form')).violations.map(v => `${v.id}: ${v.nodes[0].html}`));
+    await tab.screenshot({path: `${folder}/flagged.png`, fullPage: true});
+}
+
 (async () => {
     const browser = await chromium.launch({executablePath: process.env.CHROMIUM, args: ['--no-sandbox']});
     try {
@@ -143,6 +160,7 @@ async function pairsTaken(tab) {
         await looks(browser, second.url());
         await otherProblem(first);
         await pairsTaken(first);
+        await flagged(await opened(await browser.newContext({...LOOKS.light, bypassCSP: true}), first.url()));
     } finally {
         await browser.close();
     }

@@ -124,7 +124,9 @@ def test_whole_numbers_in_the_page_are_those_of_the_program_bit_for_bit(said, wi
     y = 3 * release.PROBLEM.sample(CALLS, torch.Generator().manual_seed(3))[1].y  # so that some are cut off
     there = said("release", widths, {"y": y})["x_hat"]
     assert torch.equal(there, IntegerEstimator(release.integers(weights)[widths])(Observation(y)).x)
-    assert close(said("release", "float", {"y": y})["x_hat"], release.network(weights)(Observation(y, release.PROBLEM.A)).x)
+    assert close(
+        said("release", "float", {"y": y})["x_hat"], release.network(weights)(Observation(y, release.PROBLEM.A)).x
+    )
 
 
 def test_a_topic_is_made_again_and_kept(tmp_path, monkeypatch):

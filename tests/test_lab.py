@@ -178,6 +178,15 @@ def asked(**changes) -> dict:
             "train few-channels adapted --network.beams 16 --no-known-channels",
         ),
         (asked(of_network={"equilibrium": True}), "train compressed-sensing ista --equilibrium"),
+        (asked(quantise="w8a8"), "train compressed-sensing ista --quantise w8a8"),
+        (
+            asked(more="# a remark\n\ndtype = complex64\n--checkpoint = true", quantise=""),
+            "train compressed-sensing ista --dtype complex64 --checkpoint",
+        ),
+        (
+            asked(network="back-projection-unet", of_network={"voxels": [10, 50]}),
+            "train compressed-sensing back-projection-unet --voxels 10 50",
+        ),
     ],
 )
 def test_what_is_asked_is_a_command_that_the_shell_reads(offered, request_, words, tmp_path):
@@ -208,6 +217,14 @@ def test_what_is_asked_is_a_command_that_the_shell_reads(offered, request_, word
         (asked(problem="tone", network="beam-mixer"), "estimates OFDM channels and Tone draws something else"),
         (asked(network="recalibrated"), "no network 'recalibrated'"),
         (asked(learn={"step": "--x"}), "is learned tied"),
+        (asked(quantise="w4a4"), "quantise takes w8a8, w8a12, w16a16, or nothing"),
+        (asked(more=["a"]), "it is text"),
+        (asked(more="dtype complex64"), "is no setting; write key = value"),
+        (asked(more="dtype ="), "is no setting"),
+        (asked(more="run_dir = /tmp"), "run_dir is not for the page to set"),
+        (asked(more="no-config = 1"), "not for the page to set"),
+        (asked(more="dtype = float32 --run-dir /tmp"), "write --run-dir in a line of its own"),
+        (asked(more="dtype = 'float32"), "No closing quotation"),
         (asked(problem="pairs"), "no file"),
         (asked(problem="pairs", data="../pairs.npz"), "no file"),
     ],
@@ -451,6 +468,20 @@ def check_pairs(lab: LabProcess, folder: Path) -> Path:
     return exported
 
 
+def check_flags(lab: LabProcess, runs: Path) -> None:
+    """What has no field is judged by the command line before anything begins; a run is trained on in whole numbers."""
+    small = {"of_problem": SMALL, "network": "lista-cp", "of_network": {"layers": 2}, "training": {"steps": 3, **QUICK}}
+    before = {row["name"] for row in lab.json("runs")["runs"]}
+    for more, why in (("laers = 3", "Did you mean '--layers'"), ("sparsity = 2", "between 0 and 1")):
+        assert why in lab.json("runs", asked(**small, more=more), wanted=400)["error"]
+    assert {row["name"] for row in lab.json("runs")["runs"]} == before
+    name = lab.json("runs", asked(**small, more="sparsity = 0.2", quantise="w8a8"), wanted=201)["name"]
+    wait_for(lambda: lab.run(name)["condition"] not in ("waiting", "training"), "the run and its integers are trained")
+    assert (lab.run(name)["condition"], lab.run(name)["message"]) == ("finished", "")
+    assert Run.open(runs / name).problem.sparsity == 0.2
+    assert lab.run(f"{name}-w8a8")["condition"] == "finished"
+
+
 def test_runs_are_followed_cancelled_exported_and_resumed_and_end_with_the_lab(tmp_path, monkeypatch, capsys):
     """Fifty clients follow one training; one that vanishes, one that comes back, pairs, and the end of all."""
     runs = tmp_path / "runs"
@@ -496,6 +527,7 @@ def test_runs_are_followed_cancelled_exported_and_resumed_and_end_with_the_lab(t
         assert "no weights yet" in lab.json(f"runs/{name}/report", wanted=400)["error"]
 
         exported = check_pairs(lab, tmp_path)
+        check_flags(lab, runs)
 
         lab.json(f"runs/{name}/resume", {}, wanted=202)
         resumed, events = followed(lab, name, len(logged) + 20, mark)

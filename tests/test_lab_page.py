@@ -90,6 +90,19 @@ def test_a_network_is_trained_as_it_usually_is(seen):
     assert seen["usual"] == str(Locator.training_defaults["steps"])
 
 
+def test_a_network_of_scenes_asks_for_one_and_says_how_to_give_it(seen):
+    assert "set voxels to height and width, such as 20 25 of 500." in seen["asks"]["said"]
+    assert seen["asks"]["first"] == "of_network-voxels"
+
+
+def test_flags_without_a_field_are_judged_in_the_words_of_the_command_line(seen):
+    assert re.search(r"dtype.*flat32|flat32.*dtype", seen["flagged"]["said"])
+    assert "float32" in seen["flagged"]["said"]
+    assert "quantise=w8a12" in seen["flagged"]["url"]
+    assert "more=dtype+%3D+flat32" in seen["flagged"]["url"]
+    assert seen["flagged"]["runs"] == 2  # nothing began
+
+
 def test_pairs_are_dropped_onto_the_page(seen):
     assert seen["before_pairs"]
     assert seen["pairs"]["ready"]
@@ -105,5 +118,5 @@ def test_nothing_outside_is_asked_and_nothing_goes_wrong(seen):
 
 
 def test_the_page_is_for_all_who_read_it(seen):
-    assert seen["axe"] == {"light": [], "dark": [], "phone": []}
+    assert seen["axe"] == {"light": [], "dark": [], "phone": [], "flagged": []}
     assert seen["widths"] == {"light": 1200, "dark": 1200, "phone": 390}

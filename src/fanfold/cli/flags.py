@@ -46,6 +46,15 @@ def _training_flags() -> Any:
 TrainingFlags = _training_flags()
 
 
+def training_of(given: Mapping[str, Any]) -> Training:
+    """The training that flags say, those that were not given as they usually are.
+
+    Raises:
+        ValueError: If one is out of range.
+    """
+    return Training(**{name: value for name, value in given.items() if value is not None})
+
+
 @dataclasses.dataclass(frozen=True)
 class Unfolding:
     """How an algorithm becomes a network."""

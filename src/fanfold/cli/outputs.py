@@ -4,6 +4,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from fanfold.core.commands import command
+
 NAME_BYTES = 255  # of a file, on all common systems
 
 
@@ -54,3 +56,10 @@ def check_folder(path: Path) -> None:
         raise ValueError(f"{there} is a file; choose a folder for the results.")
     if not os.access(there, os.W_OK | os.X_OK):
         raise ValueError(f"the folder {there} cannot be written to; choose another one.")
+
+
+def goes_on(run: Path) -> str:
+    """What to do about a training that was interrupted."""
+    if (run / "config.toml").is_file():
+        return f"go on with: {command('resume', run)}"
+    return "nothing was trained yet; begin anew with:"

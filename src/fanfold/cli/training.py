@@ -20,8 +20,9 @@ from fanfold.cli.flags import (
     TrainingFlags,
     Unfolding,
     chosen_for,
+    training_of,
 )
-from fanfold.cli.outputs import check_folder
+from fanfold.cli.outputs import check_folder, goes_on
 from fanfold.core.abilities import ability
 from fanfold.core.commands import command
 from fanfold.core.data_files import toml_table
@@ -80,8 +81,7 @@ def train_verb(args: Sequence[str], config: Path | None) -> Callable[..., Result
             check: Say whether all that fits together, and train nothing.
             allow_program: Start the program that a --config names, although it was not made here.
         """
-        options = asdict(training)
-        return _train(problem, network, options, run_dir, device, quantise, prior_given=prior_given, check=check)
+        return _train(problem, network, asdict(training), run_dir, device, quantise, prior_given, check)
 
     return train if config is None else with_defaults(train, defaults_of(config, allow_program=ALLOW in args))
 
@@ -107,7 +107,6 @@ def _train(
     run_dir: Path | None,
     device: str,
     widths: Widths | None,
-    *,
     prior_given: bool,
     check: bool,
 ) -> Result:
@@ -126,12 +125,12 @@ def _train(
     if widths is not None:
         integer_form(net)  # or it is refused before anything is trained
     if check:
-        Training(**{key: value for key, value in options.items() if value is not None})
+        training_of(options)
         note(f"{name} fits {type(problem).__name__}; nothing was trained")
         return {"fits": name}
     path = run_dir or claimed(Path("runs"), f"{type(problem).__name__}-{name}".lower())
     try:
-        with resumable(lambda: _goes_on(path)), watching(str(path)) as watch:
+        with resumable(lambda: goes_on(path)), watching(str(path)) as watch:
             fit(net, problem, run_dir=path, on_event=watch if world.leads else None, **options)
     finally:
         if run_dir is None:
@@ -230,7 +229,7 @@ def resume(run: RunPath, allow_program: bool = False) -> Result:
         run: The run directory.
         allow_program: Start the program of a run that was not made on this machine, in this folder.
     """
-    with resumable(lambda: _goes_on(run)), watching(str(run)) as watch:
+    with resumable(lambda: goes_on(run)), watching(str(run)) as watch:
         resume_run(run, on_event=watch, allow_program=allow_program)
     return _trained(run, leads=True)
 
@@ -258,7 +257,7 @@ def quantise(
     check_folder(path)
     check_free(path)
     net, problem = stored.estimator(), stored.problem(allow_program=allow_program)
-    with resumable(lambda: _goes_on(path)), watching(str(path)) as watch:
+    with resumable(lambda: goes_on(path)), watching(str(path)) as watch:
         fit(net, problem, run_dir=path, on_event=watch, quantise=widths, **asdict(training))
     return _trained(path, leads=True)
 
@@ -296,10 +295,3 @@ def _trained(path: Path, *, leads: bool) -> Result:
     if leads:
         proposed(command("evaluate", path), command("report", path), command("apply", path, "y.npy"))
     return {"run": str(path)}
-
-
-def _goes_on(run: Path) -> str:
-    """What to do about a training that was interrupted."""
-    if (run / "config.toml").is_file():
-        return f"go on with: {command('resume', run)}"
-    return "nothing was trained yet; begin anew with:"

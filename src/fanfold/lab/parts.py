@@ -115,7 +115,7 @@ def _unfit(problem: Problem) -> str:
 
 
 class _Built(NamedTuple):
-    """A network; or in words why there is none for this problem; or one of a scene as might be given, and what it asks."""
+    """A network, or in words why there is none; or one of a scene as might be given, and what it asks for."""
 
     network: Any = None
     refusal: str = ""
@@ -132,9 +132,9 @@ def _built(settings: Settings, problem: Problem) -> _Built:
     n = problem.A.n
     height = max(divisor for divisor in range(1, math.isqrt(n) + 1) if n % divisor == 0)
     scene = height, n // height
-    told = _built(dataclasses.replace(settings, **{SCENE: scene}), problem)
-    words = f"It asks how the unknowns make a scene: set {SCENE} to height and width, such as {height} {n // height} of {n}."
-    return refused if told.refusal else told._replace(asks=words)
+    told = _built(type(settings)(**{**vars(settings), SCENE: scene}), problem)
+    asks = f"It asks how unknowns make a scene: set {SCENE} to height and width, such as {height} {scene[1]} of {n}."
+    return refused if told.refusal else told._replace(asks=asks)
 
 
 def figure() -> Row:

@@ -15,7 +15,16 @@ PARTS = ("problem", "network", "of_problem", "of_network", "learn", "training", 
 SHARINGS = ("tied", "per-layer", "tied vector", "per-layer vector")
 KEY = re.compile(r"[a-z][a-z0-9_.-]*", re.IGNORECASE)
 SWITCHES = {"true": "", "false": "no-"}
-OWN = ("run-dir", "config", "allow-program", "device", "check", "path", "help", "json")  # flags that the lab says itself
+OWN = (
+    "run-dir",
+    "config",
+    "allow-program",
+    "device",
+    "check",
+    "path",
+    "help",
+    "json",
+)  # flags that the lab says itself
 PAIRS = "pairs"  # the problem of the user's own pairs
 
 
@@ -58,7 +67,7 @@ def words_of(request: Any, choices: Mapping[str, Any], data: Path) -> list[str]:
 
 
 def more_words(text: Any) -> list[str]:
-    """Lines `key = value` as flags: several values stand side by side, true and false are switches.
+    r"""Lines `key = value` as flags: several values stand side by side, true and false are switches.
 
     Args:
         text: The lines; those that are empty or begin with # say nothing.
@@ -68,7 +77,7 @@ def more_words(text: Any) -> list[str]:
 
     Example:
         >>> from fanfold.lab.words import more_words
-        >>> more_words("voxels = 10 20\\ncheckpoint = true")
+        >>> more_words("voxels = 10 20\ncheckpoint = true")
         ['--voxels', '10', '20', '--checkpoint']
     """
     if not isinstance(text, str):

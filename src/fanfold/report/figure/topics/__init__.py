@@ -1,4 +1,4 @@
-"""Figures of whole topics: a posterior, intervals, a guard, a release; each is exported programs and a module that asks them."""
+"""Figures of topics: a posterior, intervals, a guard, a release; each is programs and a module that asks them."""
 
 from fanfold.report.figure.topics.kept import TOPICS, TopicParts, kept_topic
 

@@ -76,11 +76,12 @@ def facts(weights: Mapping[str, Tensor]) -> dict[str, Any]:
     return {
         "title": "A guard at work: network, baseline, and the way between them",
         "lead": "A stream of 300 measurements, in which the world changes at call 80 and comes back at call 200. The "
-        "guard is told neither. It weighs a trained network and a baseline by losses at the measurements alone. Every "
-        "number is computed in this page, by the C that fanfold exports.",
-        "note": "60 unknowns, one in ten not zero, from 45 measurements at 10 dB. The network is ISTA unfolded into 8 layers "
-        "and trained there; the baseline 8 iterations of FISTA. The guard is one program of one call: what it remembers "
-        "goes in and comes out. Errors are over the last 20 calls; the list has those of the calls while the world was other.",
+        "guard is told neither. It weighs a trained network and a baseline by losses at the measurements alone. "
+        "Every number is computed in this page, by the C that fanfold exports.",
+        "note": "60 unknowns, one in ten not zero, from 45 measurements at 10 dB. The network is ISTA unfolded into "
+        "8 layers and trained there; the baseline 8 iterations of FISTA. The guard is one program of one call: what "
+        "it remembers goes in and comes out. Errors are over the last 20 calls; the list has those of the calls "
+        "while the world was other.",
         "controls": [
             slider("gain", "Gain of the receiver", GAINS, 1, lambda v: f"{v:g} ×"),
             slider("noise", "Noise power", NOISES, 1, lambda v: f"{v:g} × what is told"),
@@ -89,7 +90,8 @@ def facts(weights: Mapping[str, Tensor]) -> dict[str, Any]:
         ],
         "titles": ["Error over the last 20 calls", "Whom the guard trusts"],
         "listed": "Error while the world was other",
-        "below": "1 is the network alone, 0 the baseline alone; dashed lines are where the world changes and comes back.",
+        "below": "1 is the network alone, 0 the baseline alone; dashed lines are where the world changes and comes "
+        "back.",
         "calls": CALLS, "begins": BEGINS, "ends": ENDS,
         "sparsity": PROBLEM.sparsity,
         "noise_var": PROBLEM.noise_var,

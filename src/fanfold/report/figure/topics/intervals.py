@@ -62,9 +62,9 @@ def facts(weights: Mapping[str, Tensor]) -> dict[str, Any]:
         "lead": "OAMP says a variance with each of its estimates. An interval made of it as if errors were normal is "
         "held against a calibrated one: how many true entries lie in each? Every number is computed in this page, by "
         "the C that fanfold exports.",
-        "note": "60 unknowns, three in ten not zero, from 40 measurements; ten iterations. Both intervals are x_hat ± k √var. "
-        "Claimed ones take k of a normal law, calibrated ones k that held the level on 10 000 draws at 15 dB with the "
-        "noise as told. Counted on 400 draws of 60 entries, which leaves about 1 % of chance.",
+        "note": "60 unknowns, three in ten not zero, from 40 measurements; ten iterations. Both intervals are x_hat "
+        "± k √var. Claimed ones take k of a normal law, calibrated ones k that held the level on 10 000 draws at 15 "
+        "dB with the noise as told. Counted on 400 draws of 60 entries, which leaves about 1 % of chance.",
         "controls": [
             slider("level", "Nominal level", LEVELS, 0.9, per_cent),
             slider("snr", "SNR as told", SNRS_DB, 15, decibels),
@@ -73,7 +73,8 @@ def facts(weights: Mapping[str, Tensor]) -> dict[str, Any]:
         "levels": LEVELS,
         "titles": ["Share of true entries that intervals hold", "Intervals and truth"],
         "listed": "Held so far",
-        "below": "Circles are the true entries, bars the intervals: on the left as claimed, on the right as calibrated.",
+        "below": "Circles are the true entries, bars the intervals: on the left as claimed, on the right as "
+        "calibrated.",
         "prior": {"sparsity": PROBLEM.sparsity, "signal_var": 1.0},
         "power": PROBLEM.noise_var * 10 ** (PROBLEM.snr_db / 10),
         "sizes": {"n": PROBLEM.n, "m": PROBLEM.m},

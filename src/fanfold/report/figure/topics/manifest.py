@@ -3,7 +3,14 @@
 from fanfold.report.figure.manifest import Blocks, Packed, packed
 from fanfold.report.figure.topics.kept import kept_topic
 
-SHOWN = ("controls", "series", "titles", "listed", "below", "note")  # what the element reads, and not the topic's module
+SHOWN = (
+    "controls",
+    "series",
+    "titles",
+    "listed",
+    "below",
+    "note",
+)  # what the element reads, and not the topic's module
 
 
 def pack_topic(name: str) -> Packed:

@@ -153,16 +153,16 @@ def facts(weights: Mapping[str, Tensor]) -> dict[str, Any]:
         "Networks that saw nothing but draws are held against the posterior mean, which is known here. Every number "
         "is computed in this page, by the C that fanfold exports.",
         "note": "y = x + 1.5 sin 2x + 0.3 w, x normal with deviation 1.5. Each network is one of 3700 numbers that "
-        "says mean and variance; its interval is calibrated to hold 90 of 100. The list has the root mean square error "
-        "over 2000 draws. The exact mean is Bayes' rule on a grid; no estimator errs less.",
+        "says mean and variance; its interval is calibrated to hold 90 of 100. The list has the root mean square "
+        "error over 2000 draws. The exact mean is Bayes' rule on a grid; no estimator errs less.",
         "controls": [
             slider("y", "Observation y", observed, 1.0, "{:.1f}".format),
             slider("count", "Simulations", COUNTS, COUNTS[-1], lambda n: f"{n:,}".replace(",", " ")),
         ],
         "titles": ["Estimate for every observation", "Posterior of this observation"],
         "listed": "Root mean square error",
-        "below": "Upright lines are the estimates; of the bars below, the upper one is the exact interval of 90 % and the lower one "
-        "the network's.",
+        "below": "Upright lines are the estimates; of the bars below, the upper one is the exact interval of 90 % "
+        "and the lower one the network's.",
         "deviation": DEVIATION,
         "series": {"exact mean": "limit", "linear": "ISTA", "network": "unfolded ISTA"},
     }

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from fanfold.algorithms import LISTACP
 from fanfold.deploy.codegen import CFiles, to_c
 from fanfold.deploy.integer import IntegerProgram, to_integers
+from fanfold.estimators.fixed_point.arithmetic import Widths
 from fanfold.observation import Estimate, Observation
 from fanfold.problems import CompressedSensing
 from fanfold.report.figure.topics.controls import decibels, slider
 from fanfold.training.fit import fit
-from fanfold.estimators.fixed_point.arithmetic import Widths
 from fanfold.unfolding.unfold import unfold
 
 PROBLEM = CompressedSensing(n=40, m=30, sparsity=0.1, snr_db=40)
@@ -66,13 +66,13 @@ def facts(weights: Mapping[str, Tensor]) -> dict[str, Any]:
     """Words, sliders and curves."""
     return {
         "title": "One network in floating point and in whole numbers",
-        "lead": "A trained network as four programs: in floating point, and in whole numbers with weights and activations of "
-        "8, 12 and 16 bits. What do they lose, how large are they, and how long do they take here? Every number is "
-        "computed and measured in this page, by the C that fanfold exports.",
-        "note": "LISTA-CP with a learned matrix in each of its 8 layers, 40 unknowns from 30 measurements, trained at 40 dB. "
-        "Scales were chosen on 1000 draws there, without training on. Errors are over 200 draws, drawn up to the SNR that is chosen. Times are of one call "
-        "of WebAssembly in this browser, the least of several rounds; it has no instructions for products of bytes, "
-        "which is where integers win on other processors.",
+        "lead": "A trained network as four programs: in floating point, and in whole numbers with weights and "
+        "activations of 8, 12 and 16 bits. What do they lose, how large are they, and how long do they take here? "
+        "Every number is computed and measured in this page, by the C that fanfold exports.",
+        "note": "LISTA-CP with a learned matrix in each of its 8 layers, 40 unknowns from 30 measurements, trained "
+        "at 40 dB. Scales were chosen on 1000 draws there, without training on. Errors are over 200 draws, drawn up "
+        "to the SNR that is chosen. Times are of one call of WebAssembly in this browser, the least of several "
+        "rounds; it has no instructions for products of bytes, which is where integers win on other processors.",
         "controls": [
             slider("snr", "SNR", SNRS_DB, 40, decibels),
             slider("loud", "Loudness of y", LOUD_DB, 0, decibels),

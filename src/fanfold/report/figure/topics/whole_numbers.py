@@ -11,7 +11,7 @@ LARGEST = {"int8": 2**7, "int16": 2**15, "int32": 2**31}  # and one less above z
 
 
 def compiled_integers(program: IntegerProgram, folder: Path) -> BuiltProgram:
-    """An integer program that takes and gives single precision by the Q formats of its ports, as `IntegerEstimator` does.
+    """An integer program that takes and gives single precision by the Q formats of its ports, as an estimator does.
 
     Args:
         program: The program.
@@ -40,11 +40,13 @@ def _ports(program: IntegerProgram) -> str:
     lines += ["void call(void);", '__attribute__((export_name("call"))) void call(void) {']
     lines += [_entered(port) for port in program.inputs]
     lines += [f"    {program.name}_run({words});"]
-    lines += [
-        f"    for (int i = 0; i < {port.size}; i++) {port.name}[i] = (float)(whole_{port.name}[i] * {2.0**-port.fraction!r});"
-        for port in program.outputs
-    ]
+    lines += [_given_out(port) for port in program.outputs]
     return "\n".join([*lines, "}", ""])
+
+
+def _given_out(port: IntegerPort) -> str:
+    step = 2.0**-port.fraction
+    return f"    for (int i = 0; i < {port.size}; i++) {port.name}[i] = (float)(whole_{port.name}[i] * {step!r});"
 
 
 def _entered(port: IntegerPort) -> str:

@@ -97,7 +97,10 @@ def facts_of(name: str, weights: Weights) -> dict[str, Any]:
     limits = None
     if evolves:
         others = [{} if world.density is None else {"sparsity": share} for share in world.sparsities]
-        limits = [[_limit_db(world.problem.shifted(snr_db=float(snr), **other), x) for snr in world.snrs_db] for other in others]
+        limits = [
+            [_limit_db(world.problem.shifted(snr_db=float(snr), **other), x) for snr in world.snrs_db]
+            for other in others
+        ]
     measured = {
         "limits": limits,
         "estimators": rows,
@@ -105,7 +108,10 @@ def facts_of(name: str, weights: Weights) -> dict[str, Any]:
         "parts": 2 if x.is_complex() else 1,
     }
     shown = world._asdict()
-    words = {key: shown[key] for key in ("title", "lead", "note", "layers", "snr_db", "snrs_db", "view", "density", "sparsities")}
+    words = {
+        key: shown[key]
+        for key in ("title", "lead", "note", "layers", "snr_db", "snrs_db", "view", "density", "sparsities")
+    }
     return words | measured
 
 
