@@ -11,7 +11,8 @@ const axe = readFileSync(require.resolve('axe-core/axe.min.js'), 'utf8');
 const address = page => `${pathToFileURL(folder)}/${page}`;
 const WAIT = {timeout: 120000};
 const LIVE = ['unfolding', 'lista', 'photographs', 'rf-imaging', 'channels', 'limits', 'shifts', 'end-to-end', 'uncertainty', 'guard', 'release'];
-const JUDGED = ['start.html', 'unfolding.html', 'api/problems.html', 'search.html?q=conformal'];
+const JUDGED = ['start.html', 'unfolding.html', 'release.html', 'api/problems.html', 'search.html?q=conformal'];
+const NARROW = ['index.html', 'start.html', 'which.html', 'how-to.html', 'results.html', 'api/problems.html'];
 
 (async () => {
     const browser = await chromium.launch({executablePath: process.env.CHROMIUM, args: ['--no-sandbox']});
@@ -28,7 +29,7 @@ const JUDGED = ['start.html', 'unfolding.html', 'api/problems.html', 'search.htm
     const settled = tab => tab.waitForFunction(() => document.querySelector('fanfold-figure').state?.settled, null, WAIT);
     const pictured = (tab, name) => pictures && tab.screenshot({path: `${pictures}/${name.replace(/\W/g, '-')}.png`, fullPage: true});
     const judged = async (tab, name) => {
-        await tab.evaluate(axe);
+        await tab.evaluate(axe => { if (!globalThis.axe) globalThis.eval(axe); }, axe);
         const found = await tab.evaluate(async () => (await globalThis.axe.run({preload: false})).violations.map(v => `${v.id}: ${v.nodes.map(n => n.html.slice(0, 200)).join(' | ')}`));
         violations.push(...found.map(violation => `${name}: ${violation}`));
     };
@@ -64,15 +65,17 @@ const JUDGED = ['start.html', 'unfolding.html', 'api/problems.html', 'search.htm
         }
         live ??= tab;
     }
-    for (const colorScheme of ['light', 'dark']) {
-        for (const page of JUDGED) {
-            const tab = await opened({colorScheme}, page);
-            if (page.startsWith('unfolding')) await settled(tab);
-            if (page.startsWith('search')) await tab.waitForSelector('ul.search li a', WAIT);
+    for (const page of JUDGED) {
+        const tab = await opened({colorScheme: 'light'}, page);
+        if (page.startsWith('search')) await tab.waitForSelector('ul.search li a', WAIT);
+        for (const colorScheme of ['light', 'dark']) {
+            await tab.emulateMedia({colorScheme});
+            if (page.startsWith('unfolding') || page.startsWith('release')) await settled(tab);
             await judged(tab, `${page}, ${colorScheme}`);
             await pictured(tab, `${page} ${colorScheme}`);
-            await tab.context().close();
         }
+        if (NARROW.includes(page)) await narrow(tab, page);
+        await tab.context().close();
     }
 
     const shade = () => live.evaluate(() => getComputedStyle(document.querySelector('fanfold-figure').part_('plot')).colorScheme);
@@ -88,7 +91,7 @@ const JUDGED = ['start.html', 'unfolding.html', 'api/problems.html', 'search.htm
     }, null, WAIT);
     const curves = await live.evaluate(() => Object.keys(document.querySelector('fanfold-figure').state.db).length);
 
-    for (const page of ['index.html', 'start.html', 'which.html', 'how-to.html', 'results.html', 'api/problems.html']) {
+    for (const page of NARROW.filter(page => !JUDGED.includes(page))) {
         const tab = await opened({}, page);
         await narrow(tab, page);
         await tab.context().close();

@@ -51,7 +51,7 @@ STEPS = {"text": 5, **dict.fromkeys(["lista", *PICTURED, *TOPICS], 4)}  # of the
 
 def modules_in(folder: Path, names: Sequence[str] = MODULES) -> None:
     """The page's modules as files that Node can import."""
-    sources = {name: (FOLDER / f"{name}.js").read_text() for name in names}
+    sources = {Path(name).name: (FOLDER / f"{name}.js").read_text() for name in names}
     sources |= {"host": f"{host_functions()}\nexport {{env}};\n", "bits": (HERE / "figure_bits.mjs").read_text()}
     for name, source in sources.items():
         (folder / f"{name}.mjs").write_text(re.sub(r"'fanfold/(\w+)'", r"'./\1.mjs'", source))

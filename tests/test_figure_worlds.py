@@ -1,5 +1,6 @@
 """Figures of other worlds: a photograph, an RF scene, a channel, and LISTA; their programs say what torch says."""
 
+import json
 import subprocess
 from pathlib import Path
 
@@ -28,14 +29,14 @@ MOST_BYTES = dict.fromkeys(PICTURED, 1_000_000) | {"lista": 2_000_000}
 DRAWS = 2
 
 
-def said_in_node(packed: Packed, folder: Path, snr_db: float) -> torch.Tensor:
+def said_in_node(packed: Packed, folder: Path, snr_db: float, **others: float) -> torch.Tensor:
     """What the page's engine says of some draws, `(draws, numbers)`."""
     need("node")
     modules_in(folder)
     (folder / "manifest.json").write_text(packed.manifest_text)
     (folder / "payload.b64").write_text(packed.payload)
     script = str(HERE / "worlds_in_node.mjs")
-    subprocess.run(["node", script, str(folder), str(snr_db), str(DRAWS)], check=True)
+    subprocess.run(["node", script, str(folder), str(snr_db), str(DRAWS), json.dumps(others)], check=True)
     return torch.from_numpy(np.fromfile(folder / "world.bin", np.float32)).reshape(DRAWS, -1)
 
 
@@ -82,6 +83,26 @@ def test_every_layer_of_every_estimator_is_what_torch_says(name, tmp_path):
         wanted = wanted[:, [min(t, wanted.shape[1] - 1) for t in range(world.layers)]]
         # sums in another order, up to sixteen layers deep, of operators whose gain is below 3
         assert (joined(layers) - wanted).abs().max() <= 3e3 * EPS * wanted.abs().max()
+
+
+def test_scenes_may_be_denser_and_seen_by_another_operator_than_is_believed(tmp_path):
+    problem, kept = WORLDS["rf"].problem, kept_world("rf").signals[:DRAWS]
+    A, n = problem.A, kept.shape[1]
+    assert A is not None
+    said = said_in_node(pack_world("rf"), tmp_path, 200.0, sparsity=0.3, mismatch=0.2, gain=2.0)
+
+    def joined(flat: torch.Tensor) -> torch.Tensor:
+        return torch.view_as_complex(flat.unflatten(-1, (-1, 2)).contiguous())
+
+    x, y = joined(said[:, :n]), joined(said[:, n : n + 2 * A.m])
+    before = joined(kept)
+    assert torch.equal(x[before != 0], before[before != 0])
+    assert (x != 0).float().mean().item() == pytest.approx(0.3, abs=0.04)  # 4 deviations of 2048 entries
+    added = x[(x != 0) & (before == 0)]
+    assert added.abs().square().mean().item() == pytest.approx(1, abs=0.2)  # 4 deviations of some 400 exponentials
+    off = y / 2 - A @ x
+    # as large as A x itself but for chance: columns of one norm, in another order
+    assert (off.norm() / (A @ x).norm()).item() == pytest.approx(0.2, rel=0.15)
 
 
 @pytest.mark.parametrize("name", PICTURED)

@@ -478,7 +478,7 @@ def check_flags(lab: LabProcess, runs: Path) -> None:
     name = lab.json("runs", asked(**small, more="sparsity = 0.2", quantise="w8a8"), wanted=201)["name"]
     wait_for(lambda: lab.run(name)["condition"] not in ("waiting", "training"), "the run and its integers are trained")
     assert (lab.run(name)["condition"], lab.run(name)["message"]) == ("finished", "")
-    assert Run.open(runs / name).problem.sparsity == 0.2
+    assert Run.open(runs / name).config["problem"]["sparsity"] == 0.2
     assert lab.run(f"{name}-w8a8")["condition"] == "finished"
 
 

@@ -98,13 +98,13 @@ export class Form {
         select.addEventListener('change', () => { this.state.quantise = select.value; this.onChange(); });
         const about = made('p', {className: 'quiet', id: 'about-quantise', textContent: 'weights and activations of so many bits; the run RUN-WIDTHS is trained after this one'});
         select.setAttribute('aria-describedby', about.id);
-        return made('div', {className: 'field'}, made('label', {htmlFor: 'quantise', textContent: 'then train on in whole numbers'}), select, about);
+        return made('div', {className: 'field apart'}, made('label', {htmlFor: 'quantise', textContent: 'then train on in whole numbers'}), select, about);
     }
 
     #more() { // what fields have no room for, as the command line takes it
         const area = made('textarea', {id: 'more', rows: 3, value: this.state.more, spellcheck: false, placeholder: 'key = value'});
         area.addEventListener('change', () => { this.state.more = area.value.trim(); this.onChange(); });
-        return made('div', {className: 'field wide'}, made('label', {htmlFor: 'more', textContent: 'other flags of fanfold train, a line each, without the dashes'}), area);
+        return made('div', {className: 'field wide'}, made('label', {htmlFor: 'more', title: 'flags of fanfold train, without their dashes', textContent: 'other flags, one a line'}), area);
     }
 
     #fields(rows, table, folded = []) {

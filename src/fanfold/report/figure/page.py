@@ -19,7 +19,7 @@ from fanfold.report.figure.worlds import PICTURED, kept_world
 FOLDER = Path(__file__).parent
 SHARED = ("draws", "engine", "plot", "words", "guided")  # by figures of layers and of topics
 MODULES = (*SHARED, "spikes", "pictures", "template", "element")
-TOPIC_MODULES = (*SHARED, "chart", "topic")
+TOPIC_MODULES = (*SHARED, "topics/chart", "topics/topic")
 POLICY = (  # what a browser may load: nothing but what is in the page
     "default-src 'none'; script-src 'unsafe-inline' 'wasm-unsafe-eval' data:; style-src 'unsafe-inline'; img-src data:"
 )
@@ -121,7 +121,8 @@ def figure_head(packed: Packed) -> str:
         packed: What `pack`, `pack_lista`, `pack_world` or `pack_topic` gave.
     """
     modules = MODULES if packed.world is None else TOPIC_MODULES
-    sources = {name: (FOLDER / f"{name}.js").read_text() for name in modules}
+    files = [FOLDER / f"{name}.js" for name in modules]
+    sources = {file.stem: file.read_text() for file in files}
     if packed.world is not None:
         sources["world"] = (FOLDER / packed.world).read_text()
     sources["path"] = (FOLDER / packed.path).read_text()
@@ -134,7 +135,7 @@ def figure_head(packed: Packed) -> str:
         f'<script type="application/json" id="fanfold-manifest">{packed.manifest_text}</script>'
         f'<script type="text/plain" id="fanfold-payload">{packed.payload}</script>'
         f"<script>/*\n{(FOLDER / 'uPlot.LICENSE').read_text()}*/{(FOLDER / 'uPlot.iife.min.js').read_text()}</script>"
-        f'<script type="module">import "fanfold/{modules[-1]}";</script>'
+        f'<script type="module">import "fanfold/{files[-1].stem}";</script>'
     )
 
 
