@@ -15,7 +15,7 @@ PARTS = ("problem", "network", "of_problem", "of_network", "learn", "training", 
 SHARINGS = ("tied", "per-layer", "tied vector", "per-layer vector")
 KEY = re.compile(r"[a-z][a-z0-9_.-]*", re.IGNORECASE)
 SWITCHES = {"true": "", "false": "no-"}
-OWN = (
+LABS = (
     "run-dir",
     "config",
     "allow-program",
@@ -90,7 +90,7 @@ def more_words(text: Any) -> list[str]:
         flag = key.removeprefix("--").replace("_", "-")
         if not equals or not KEY.fullmatch(flag) or not value:
             raise ValueError(f"{line[:60]!r} is no setting; write key = value, such as voxels = 10 20.")
-        if flag in OWN or flag.startswith("no-"):
+        if flag in LABS or flag.startswith("no-"):
             raise ValueError(f"{key} is not for the page to set; leave it out, or train in the shell: fanfold train.")
         words += _spelt(flag, value)
     return words

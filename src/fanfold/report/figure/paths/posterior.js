@@ -1,6 +1,6 @@
 // The guided path of the posterior: what a mean is between modes, what a line can say of it, and what draws teach.
 
-const two = v => v.toFixed(2).replace('-', '−');
+const two = v => v.toFixed(2).replace('-', '−').replace('−0.00', '0.00');
 
 export const STEPS = [
     {

@@ -84,7 +84,7 @@ export class World {
     }
 
     words(shown) {
-        const {means, exact, network} = this.numbers, two = v => v.toFixed(2).replace('-', '−');
+        const {means, exact, network} = this.numbers, two = v => v.toFixed(2).replace('-', '−').replace('−0.00', '0.00');
         const ends = {'exact mean': exact, network}, span = key => (ends[key] ? `, with 90 % from ${two(ends[key][0])} to ${two(ends[key][1])}` : '');
         return `At y = ${two(this.settings.y)}: ${shown.map(key => `${key} ${two(means[key])}${span(key)}`).join('; ')}.`;
     }

@@ -146,7 +146,7 @@ def arrays(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def facts(weights: Mapping[str, Tensor]) -> dict[str, Any]:
     """Words, sliders and curves."""
-    observed = [round(v, 1) for v in SEEN.tolist()]
+    observed = [round(v, 1) + 0.0 for v in SEEN.tolist()]  # where -0 is 0
     return {
         "title": "A posterior with several modes, and networks that learned its mean",
         "lead": "A simulator bends one parameter and adds noise, so that up to three values explain one observation. "
