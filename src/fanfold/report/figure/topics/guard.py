@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fanfold.algorithms import FISTA, ISTA
 from fanfold.deploy.codegen import CFiles, to_c
-from fanfold.deploy.lowering import LoweredStep
+from fanfold.deploy.lowering import LoweredStep, lowered
 from fanfold.guard.fallback import Guarded, guarded
 from fanfold.observation import Estimate, Estimator, Observation
 from fanfold.problems import CompressedSensing
@@ -64,8 +64,6 @@ def c_of(weights: Mapping[str, Tensor], folder: Path) -> list[CFiles]:
 
 def arrays(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """What the guard remembers before its first call."""
-    from fanfold.deploy.lowering import lowered
-
     low = lowered(paths(weights)[2], example())
     assert isinstance(low, LoweredStep)
     return {name: value.float() for name, value in low.start.items()}

@@ -75,7 +75,7 @@ def facts(weights: Mapping[str, Tensor]) -> dict[str, Any]:
         "listed": "Held so far",
         "below": "Circles are the true entries, bars the intervals: on the left as claimed, on the right as "
         "calibrated.",
-        "prior": {"sparsity": PROBLEM.sparsity, "signal_var": 1.0},
+        "prior": {"sparsity": PROBLEM.sparsity},
         "power": PROBLEM.noise_var * 10 ** (PROBLEM.snr_db / 10),
         "sizes": {"n": PROBLEM.n, "m": PROBLEM.m},
         "series": {"claimed": "FISTA", "calibrated": "unfolded ISTA"},
