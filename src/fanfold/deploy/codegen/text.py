@@ -67,6 +67,8 @@ def texts(program: CProgram, ports: Sequence[Port], golden: Golden, name: str, *
     offsets, weights = _blob(program) if blob else ({}, b"")
     head = _header(program, ports, name, len(weights))
     source = [f'#include "{name}.h"', "", "#include <math.h>", "#include <string.h>", ""]
+    attached = program.calls.attached.values()
+    source += [*dict.fromkeys(text for part in attached for text in part.helpers), *(part.text for part in attached)]
     if any("lanes " in body for _, body in program.calls.functions):
         source.append(VECTORS)
     source += functions_of(body for _, body in program.calls.functions)

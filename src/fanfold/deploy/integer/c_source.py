@@ -108,6 +108,35 @@ def program_to_c(program: IntegerProgram, golden: GoldenVectors | None = None) -
     return IntegerC(files, writer.stack_bytes)
 
 
+class CalledC(NamedTuple):
+    """A program as functions within another source, which call it; made by `called_c`.
+
+    Attributes:
+        helpers: Texts that several programs share.
+        text: Its constants and the function of one sample, all of them static.
+        constant_bytes: The bytes of its constants.
+
+    Example:
+        >>> from fanfold.deploy.integer import Draft
+        >>> from fanfold.deploy.integer.c_source import called_c
+        >>> draft = Draft("half")
+        >>> y = draft.input("y", (4,), "int8")
+        >>> draft.output(draft.rescale(y, 1, name="x_hat"), (4,))
+        >>> print(called_c(draft.finish()).text.splitlines()[0])
+        static void half_run(const int8_t in_y[4], int8_t out_x_hat[4])
+    """
+
+    helpers: tuple[str, ...]
+    text: str
+    constant_bytes: int
+
+
+def called_c(program: IntegerProgram) -> CalledC:
+    """The C of a program within another source; the names of its constants begin with its own."""
+    writer = _Writer(program, f"{program.name}_")
+    return CalledC(tuple(writer.helpers()), writer.function(), writer.values.constant_bytes)
+
+
 def signature(program: IntegerProgram) -> str:
     """The function of one sample, as C declares it."""
     inputs = [f"const {C_TYPES[port.dtype]} in_{port.name}[{port.size}]" for port in program.inputs]
@@ -144,12 +173,12 @@ def _described(port: IntegerPort, direction: str) -> str:
 class _Writer:
     """Writes the source; values share arrays where they are not needed at once."""
 
-    def __init__(self, program: IntegerProgram):
+    def __init__(self, program: IntegerProgram, prefix: str = ""):
         self.program, self.groups = program, groups_of(program)
         self.places = {port.name: f"in_{port.name}" for port in program.inputs}
         self.arrays: list[tuple[str, int]] = []  # type and entries
         self.stored = self._stored()
-        self.values = CValues(program, self.places.__getitem__)
+        self.values = CValues(program, self.places.__getitem__, prefix)
         self.loops = Loops(self.values)
         self.body = [*self._body(), "", *self._given_out()]
         self.stack_bytes = sum(BYTES[C_TYPES[t]] * n for t, n in self.arrays) + self.loops.products.padded_bytes
@@ -206,25 +235,30 @@ class _Writer:
     def source(self, golden: GoldenVectors) -> str:
         """The text of the source file."""
         program = self.program
-        arrays = [f"{C_TYPES[dtype]} b{k}[{entries}];" for k, (dtype, entries) in enumerate(self.arrays)]
-        ignored = [f"(void)in_{port.name};" for port in program.inputs]
-        body = indented([*arrays, "int32_t i;", *ignored, "", *self.body])
         parts = [
             f"/* {program.name}: written by fanfold from an integer program; see {program.name}.h. */",
             f'#include "{program.name}.h"',
             "",
-            *self._helpers(),
+            *self.helpers(),
             *self.values.constants,
-            signature(program),
-            "{",
-            *body,
-            "}",
+            *self._function(),
             "",
             self._self_test(golden),
         ]
         return "\n".join(line.rstrip() for line in parts) + "\n"
 
-    def _helpers(self) -> list[str]:
+    def function(self) -> str:
+        """The text of the function of one sample, for its own source alone, with its constants."""
+        head, *rest = self._function()
+        return "\n".join(line.rstrip() for line in [*self.values.constants, f"static {head}", *rest]) + "\n"
+
+    def _function(self) -> list[str]:
+        arrays = [f"{C_TYPES[dtype]} b{k}[{entries}];" for k, (dtype, entries) in enumerate(self.arrays)]
+        ignored = [f"(void)in_{port.name};" for port in self.program.inputs]
+        return [signature(self.program), "{", *indented([*arrays, "int32_t i;", *ignored, "", *self.body]), "}"]
+
+    def helpers(self) -> list[str]:
+        """The text of functions that others have too."""
         helpers = [
             HELPERS[name].format(t=f"int{bits}_t", bits=bits)
             for name in HELPERS

@@ -1,0 +1,70 @@
+"""The row of C for a network in whole numbers within a program of floats: its integer program, called like a function.
+
+Numbers become whole by the Q formats of the ports, as `IntegerPort.integers` does it, and are those of the outputs
+behind it, as `IntegerPort.numbers` says them: the bits between are the integer program's.
+"""
+
+from typing import Any
+
+from torch import fx
+
+from fanfold.deploy.codegen.kernels import Attached, Strided
+from fanfold.deploy.codegen.writer import Writer, row
+from fanfold.deploy.integer.c_source import called_c
+from fanfold.deploy.integer.c_text import C_TYPES
+from fanfold.deploy.integer.drafting import drafted
+from fanfold.deploy.integer.operations import highest, lowest
+from fanfold.deploy.integer.program import IntegerPort, IntegerProgram
+from fanfold.estimators.fixed_point.operation import called_network
+
+NAME = "whole"  # of the first program; those behind it have numbers
+
+
+@row("whole_numbers")
+def called(writer: Writer, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Strided]:
+    """A call of the integer program of a traced network, which is written once.
+
+    Raises:
+        ValueError: If its scales are not chosen yet.
+    """
+    key, numbers = args
+    attached = writer.calls.attached
+    if key not in attached:
+        attached[key] = _attached(drafted(called_network(key), f"{NAME}{len(attached)}"))
+    outputs = [writer.new(value.shape, value.dtype) for value in node.meta["val"]]
+    reads = [writer.dense(value) for value in numbers]
+    writer.calls.add(attached[key].body, reads, outputs, (), attached[key].products)
+    return outputs
+
+
+def _attached(program: IntegerProgram) -> Attached:
+    part = called_c(program)
+    return Attached(part.helpers, part.text, _body(program), part.constant_bytes, program.multiply_accumulates)
+
+
+def _body(program: IntegerProgram) -> str:
+    """Whole numbers of the inputs, the program, and numbers of its outputs."""
+    ports = (*program.inputs, *program.outputs)
+    lines = [f"    {C_TYPES[port.dtype]} p{k}[{port.size}];" for k, port in enumerate(ports)]
+    for k, port in enumerate(program.inputs):
+        lines += _quantised(port, k)
+    lines.append(f"    {program.name}_run({', '.join(f'p{k}' for k in range(len(ports)))});")
+    for k, port in enumerate(program.outputs):
+        taken = f"p{len(program.inputs) + k}"
+        lines.append(f"    for (int i = 0; i < {port.size}; i++) w{k}[i] = (double){taken}[i] * {_power(-port.fraction)};")
+    return "\n".join(lines)
+
+
+def _quantised(port: IntegerPort, k: int) -> list[str]:
+    low, high = float(lowest(port.dtype)), float(highest(port.dtype))
+    return [
+        f"    for (int i = 0; i < {port.size}; i++) {{",
+        f"        const double x = floor(r{k}[i] * {_power(port.fraction)} + 0.5);",
+        f"        p{k}[i] = ({C_TYPES[port.dtype]})(x < {low} ? {low} : x > {high} ? {high} : x);",
+        "    }",
+    ]
+
+
+def _power(fraction: int) -> str:
+    """A power of two, which every double holds."""
+    return repr(2.0**fraction)
