@@ -107,6 +107,11 @@ def write_onnx(low: Lowered, path: Path) -> Path:
     """Write a lowered estimator as an ONNX file; see `to_onnx`."""
     if not all(map(find_spec, ("onnx", "onnxscript"))):
         raise ImportError("ONNX files need onnx and onnxscript: pip install 'fanfold[export]'")
+    if any(node.target is torch.ops.fanfold.whole_numbers.default for node in low.program.graph.nodes):
+        raise ValueError(
+            "part of the estimator computes in whole numbers, and calls of integer programs have C alone: take to_c, "
+            "or the networks with the same weights in floating point, net.network."
+        )
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it names every optional package that is missing
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # the exporter's notices about itself

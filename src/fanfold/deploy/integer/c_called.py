@@ -51,7 +51,9 @@ def _body(program: IntegerProgram) -> str:
     lines.append(f"    {program.name}_run({', '.join(f'p{k}' for k in range(len(ports)))});")
     for k, port in enumerate(program.outputs):
         taken = f"p{len(program.inputs) + k}"
-        lines.append(f"    for (int i = 0; i < {port.size}; i++) w{k}[i] = (double){taken}[i] * {_power(-port.fraction)};")
+        lines.append(
+            f"    for (int i = 0; i < {port.size}; i++) w{k}[i] = (double){taken}[i] * {_power(-port.fraction)};"
+        )
     return "\n".join(lines)
 
 

@@ -18,6 +18,7 @@ class Lowered:
         program: Takes the inputs in the order of `inputs`, and gives a tuple in the order of `outputs`.
         inputs: `y` and, where the estimator takes one, `noise_var`.
         outputs: `x_hat`, then `var` and `quantiles` where the estimator says these.
+        start: What the first call remembers, by port, `(k,)` each; nothing where nothing is remembered.
 
     Example:
         >>> import fanfold as ff, torch
@@ -29,12 +30,13 @@ class Lowered:
 
     def __init__(self, program: ExportedProgram, inputs: tuple[Port, ...], outputs: tuple[Port, ...]):
         self.program, self.inputs, self.outputs = program, inputs, outputs
+        self.start: dict[str, Tensor] = {}
         self._module: nn.Module | None = None
 
     @property
     def kept(self) -> dict[str, str]:
         """The outputs that are inputs of the next call, input -> output; none where nothing is remembered."""
-        return {}
+        return {name: f"{name}_next" for name in self.start}
 
     def arguments(self, obs: Observation, first: int = 0) -> tuple[Tensor, ...]:
         """The inputs for an observation, `(batch, m)` and its noise variances; of calls with numbers from the first on.

@@ -56,11 +56,6 @@ class LoweredStep(Lowered):
         super().__init__(program, inputs, outputs)
         self.remembering, self.start = remembering, dict(start)
 
-    @property
-    def kept(self) -> dict[str, str]:
-        """The outputs that are inputs of the next call: input -> output."""
-        return {name: f"{name}_next" for name in self.start}
-
     def arguments(self, obs: Observation, first: int = 0) -> tuple[Tensor, ...]:
         """The inputs of calls with these numbers on, one for each sample, with what was remembered at the start.
 

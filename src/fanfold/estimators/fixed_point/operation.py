@@ -80,4 +80,4 @@ def whole_numbers(key: str, numbers: Sequence[Tensor]) -> list[Tensor]:
 
 @whole_numbers.register_fake
 def _(key: str, numbers: Sequence[Tensor]) -> list[Tensor]:
-    return [numbers[0].new_empty(len(numbers[0]), port.size) for port in called_network(key).form.outputs]
+    return [numbers[0].new_empty(numbers[0].shape[0], port.size) for port in called_network(key).form.outputs]

@@ -63,7 +63,7 @@ class MonitorStep(nn.Module):
         seen = Answered(self.estimator, obs)
         score = scores_of({name: SCORES[name].read(seen) for name in self.monitor.learned}, self.monitor.learned)
         combined = torch.where(score[COMBINED].isnan(), torch.inf, score[COMBINED])
-        return seen.estimate, (self.scores >= combined[:, None]).sum(-1).double() + 1
+        return seen.estimate, (self.scores >= combined[:, None]).float().sum(-1).double() + 1
 
     def p_values(self, ranks: Tensor) -> Tensor:
         """The p-values of ranks."""
