@@ -168,7 +168,7 @@ def test_ties_count_all_so_that_a_p_value_is_never_smaller():
     silent = ff.Observation(torch.zeros(4000, 3))
     usual = monitor(lambda obs: Estimate(obs.y), (silent.y, silent), alarm=0.05)
     one = silent[:5]
-    step = MonitorStep(usual, lambda obs: Estimate(obs.y))
+    step = MonitorStep(usual)
     bound = step.p_values(step(one)[1])
     assert (bound >= usual.p_values(one)).all()
     assert torch.equal(bound, torch.ones(5, dtype=torch.float64))
@@ -176,7 +176,7 @@ def test_ties_count_all_so_that_a_p_value_is_never_smaller():
 
 def test_the_martingale_of_a_program_is_that_of_a_watch_however_many_calls_there_were():
     usual = guard_of(PROBLEM).monitor
-    step, state = MonitorStep(usual, usual.estimator), usual.watch()
+    step, state = MonitorStep(usual), usual.watch()
     ranks = torch.randint(1, usual.draws + 2, (30,), generator=torch.Generator().manual_seed(0)).double()
     ranks[20:] = 1.0
     held = remembered_watch(state)[None]

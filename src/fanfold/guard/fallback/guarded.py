@@ -152,8 +152,8 @@ class Guarded:
         Raises:
             ValueError: If a score of the monitor has no program.
         """
-        paths, usual = (self.estimator, self.baseline), self.monitor
-        watching = None if usual is None else MonitorStep(usual, self.estimator)
+        watching = None if self.monitor is None else MonitorStep(self.monitor)
+        paths = self.estimator, self.baseline
         return GuardStep(*paths, self.judge, self.trusting, self.limits, self.levels, watching)
 
     @takes_measurements

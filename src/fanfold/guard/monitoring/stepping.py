@@ -12,7 +12,7 @@ from fanfold.guard.monitoring.monitor import Monitor
 from fanfold.guard.monitoring.reading import scores_of
 from fanfold.guard.monitoring.registry import COMBINED, SCORES
 from fanfold.guard.monitoring.streams import BETS, MartingaleWatch
-from fanfold.observation import Estimate, Estimator, Observation
+from fanfold.observation import Estimate, Observation
 
 MOST_KEPT = 1e30  # wealth beyond which nothing is decided, within single precision
 BLOCK = 2.0**20  # calls are counted in these and the rest, as single precision holds no count of all
@@ -26,8 +26,7 @@ class MonitorStep(nn.Module):
     too.
 
     Args:
-        monitor: The monitor.
-        estimator: The estimator that it watches.
+        monitor: The monitor, around the estimator that it watches.
 
     Raises:
         ValueError: If one of its scores has no program.
@@ -38,12 +37,12 @@ class MonitorStep(nn.Module):
         >>> problem, oamp = ff.problems.CompressedSensing(n=40, m=20), ff.iterate(ff.algorithms.OAMP(), 5)
         >>> usual = ff.guard.monitor(oamp, problem, alarm=0.05, draws=800)
         >>> _, obs = problem.sample(3, torch.Generator().manual_seed(0))
-        >>> estimate, rank = MonitorStep(usual, oamp)(obs)
+        >>> estimate, rank = MonitorStep(usual)(obs)
         >>> torch.equal(rank / (usual.draws + 1), usual.p_values(obs))
         True
     """
 
-    def __init__(self, monitor: Monitor, estimator: Estimator):
+    def __init__(self, monitor: Monitor):
         super().__init__()
         if without := [name for name in monitor.learned if not SCORES[name].has_program]:
             rest = [name for name in monitor.learned if SCORES[name].has_program]
@@ -51,7 +50,7 @@ class MonitorStep(nn.Module):
                 f"the score {without[0]!r} of the monitor has no program; calibrate one with scores={tuple(rest)}, or "
                 "monitor beside it."
             )
-        self.monitor, self.estimator = monitor, estimator
+        self.monitor, self.estimator = monitor, monitor.estimator
         self.scores = monitor.calibration[COMBINED]
         ranks, bounds = band(monitor.draws, monitor.confidence)
         lifted = torch.cat([bounds, torch.ones(1, dtype=torch.float64)])
