@@ -133,6 +133,13 @@ def test_a_network_in_whole_numbers_within_a_program_gives_the_player_s_bits(kin
     wanted = torch.from_numpy(port.numbers(played["x_hat"]))
     said = in_c(obs).x
     assert torch.equal(said, wanted.to(said.dtype).reshape(said.shape))
+    broken = obs.y[:1].clone()
+    broken.view(-1)[2] = math.nan  # which no port holds
+    assert (
+        in_c(Observation.unchecked(broken, obs.A, obs.noise_var[:1] if obs.noise_var.ndim else obs.noise_var))
+        .x.isnan()
+        .all()
+    )
 
 
 def test_of_copies_of_a_network_each_is_called():

@@ -1,7 +1,8 @@
 """The row of C for a network in whole numbers within a program of floats: its integer program, called like a function.
 
 Numbers become whole by the Q formats of the ports, as `IntegerPort.integers` does it, and are those of the outputs
-behind it, as `IntegerPort.numbers` says them: the bits between are the integer program's.
+behind it, as `IntegerPort.numbers` says them: the bits between are the integer program's. Where one of the numbers is
+NaN, which no port holds, all outputs are.
 """
 
 from typing import Any
@@ -46,14 +47,13 @@ def _body(program: IntegerProgram) -> str:
     """Whole numbers of the inputs, the program, and numbers of its outputs."""
     ports = (*program.inputs, *program.outputs)
     lines = [f"    {C_TYPES[port.dtype]} p{k}[{port.size}];" for k, port in enumerate(ports)]
+    lines.append("    int broken = 0;")
     for k, port in enumerate(program.inputs):
         lines += _quantised(port, k)
     lines.append(f"    {program.name}_run({', '.join(f'p{k}' for k in range(len(ports)))});")
     for k, port in enumerate(program.outputs):
-        taken = f"p{len(program.inputs) + k}"
-        lines.append(
-            f"    for (int i = 0; i < {port.size}; i++) w{k}[i] = (double){taken}[i] * {_power(-port.fraction)};"
-        )
+        number = f"(double)p{len(program.inputs) + k}[i] * {_power(-port.fraction)}"
+        lines.append(f"    for (int i = 0; i < {port.size}; i++) w{k}[i] = broken ? NAN : {number};")
     return "\n".join(lines)
 
 
@@ -62,7 +62,8 @@ def _quantised(port: IntegerPort, k: int) -> list[str]:
     return [
         f"    for (int i = 0; i < {port.size}; i++) {{",
         f"        const double x = floor(r{k}[i] * {_power(port.fraction)} + 0.5);",
-        f"        p{k}[i] = ({C_TYPES[port.dtype]})(x < {low} ? {low} : x > {high} ? {high} : x);",
+        "        broken |= x != x;",
+        f"        p{k}[i] = ({C_TYPES[port.dtype]})(x > {low} ? x < {high} ? x : {high} : {low});",  # also of NaN
         "    }",
     ]
 

@@ -8,7 +8,7 @@ from torch.export import ExportedProgram
 
 from fanfold.deploy.lowering.ports import Port
 from fanfold.deploy.lowering.tracing import each_variance, in_pairs
-from fanfold.observation import Estimate, Observation
+from fanfold.observation import Estimate, Estimator, Observation
 
 
 class Lowered:
@@ -18,6 +18,7 @@ class Lowered:
         program: Takes the inputs in the order of `inputs`, and gives a tuple in the order of `outputs`.
         inputs: `y` and, where the estimator takes one, `noise_var`.
         outputs: `x_hat`, then `var` and `quantiles` where the estimator says these.
+        estimator: What it was made of; networks in whole numbers are called within it, and live as long.
         start: What the first call remembers, by port, `(k,)` each; nothing where nothing is remembered.
 
     Example:
@@ -28,8 +29,14 @@ class Lowered:
         (torch.Size([8, 40]), ['y'])
     """
 
-    def __init__(self, program: ExportedProgram, inputs: tuple[Port, ...], outputs: tuple[Port, ...]):
-        self.program, self.inputs, self.outputs = program, inputs, outputs
+    def __init__(
+        self,
+        program: ExportedProgram,
+        inputs: tuple[Port, ...],
+        outputs: tuple[Port, ...],
+        estimator: Estimator | None = None,
+    ):
+        self.program, self.inputs, self.outputs, self.estimator = program, inputs, outputs, estimator
         self.start: dict[str, Tensor] = {}
         self._module: nn.Module | None = None
 

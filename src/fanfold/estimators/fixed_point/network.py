@@ -74,6 +74,7 @@ class QuantisedNetwork(nn.Module):
         calibrated: Whether these are chosen.
         noise_var: The noise variance of the observations that they are chosen on, for which tables are made; -1 where
             it is not known.
+        key: What it is called in a trace.
 
     Raises:
         ValueError: If the network has no integer form, or is on another device than the CPU.

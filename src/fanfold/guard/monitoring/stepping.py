@@ -44,8 +44,8 @@ class MonitorStep(nn.Module):
 
     def __init__(self, monitor: Monitor):
         super().__init__()
-        if without := [name for name in monitor.learned if not SCORES[name].has_program]:
-            rest = [name for name in monitor.learned if SCORES[name].has_program]
+        if without := monitor.without_program:
+            rest = [name for name in monitor.learned if name not in without]
             raise ValueError(
                 f"the score {without[0]!r} of the monitor has no program; calibrate one with scores={tuple(rest)}, or "
                 "monitor beside it."
