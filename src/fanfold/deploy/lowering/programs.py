@@ -34,6 +34,7 @@ class Lowered:
         program: ExportedProgram,
         inputs: tuple[Port, ...],
         outputs: tuple[Port, ...],
+        *,
         estimator: Estimator | None = None,
     ):
         self.program, self.inputs, self.outputs, self.estimator = program, inputs, outputs, estimator

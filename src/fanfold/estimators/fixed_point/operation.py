@@ -6,25 +6,25 @@ precision, which holds them all.
 
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
 
+from fanfold.estimators.base import InWholeNumbers
+
 KEYS = itertools.count()
 CALLED: WeakValueDictionary[str, "WholeNumbered"] = WeakValueDictionary()  # networks that were called, by their keys
 
 
-class WholeNumbered(Protocol):
+class WholeNumbered(InWholeNumbers, Protocol):
     """A network in whole numbers, as a trace sees it.
 
     Attributes:
-        form: Its layers, an `IntegerForm`.
         key: What it is called in a trace; copies, of which a trace makes one too, have it until they are called.
     """
 
-    form: Any
     key: str
 
     def said(self, ports: Mapping[str, Tensor]) -> list[Tensor]:
