@@ -127,7 +127,7 @@ class GuardStep(nn.Module):
         """What the network says of y, and with a monitor the rank of y among the draws of calibration."""
         if self.monitor is None:
             return self.network(rows), None
-        said, ranks = self.monitor(rows)
+        said, ranks = self.monitor.judged(rows)
         var = None if said.var is None else said.var.reshape(beside.x.shape)
         return Estimate(said.x.reshape(beside.x.shape), var), ranks
 

@@ -4,7 +4,7 @@ The same p-values as `Monitor` and the same bets as `MartingaleWatch`, for strea
 """
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fanfold.guard.monitoring.answered import Answered
 from fanfold.guard.monitoring.conditional import band
@@ -18,7 +18,7 @@ MOST_KEPT = 1e30  # wealth beyond which nothing is decided, within single precis
 BLOCK = 2.0**20  # calls are counted in these and the rest, as single precision holds no count of all
 
 
-class MonitorStep(nn.Module):
+class MonitorStep:
     """The combined score's p-value of one call of each stream, and the bets on it.
 
     The p-value is `(1 + scores of calibration that are as large) / (n + 1)`. `Monitor` draws ties by lot; here all of
@@ -37,13 +37,12 @@ class MonitorStep(nn.Module):
         >>> problem, oamp = ff.problems.CompressedSensing(n=40, m=20), ff.iterate(ff.algorithms.OAMP(), 5)
         >>> usual = ff.guard.monitor(oamp, problem, alarm=0.05, draws=800)
         >>> _, obs = problem.sample(3, torch.Generator().manual_seed(0))
-        >>> estimate, rank = MonitorStep(usual)(obs)
+        >>> estimate, rank = MonitorStep(usual).judged(obs)
         >>> torch.equal(rank / (usual.draws + 1), usual.p_values(obs))
         True
     """
 
     def __init__(self, monitor: Monitor):
-        super().__init__()
         if without := monitor.without_program:
             rest = [name for name in monitor.learned if name not in without]
             raise ValueError(
@@ -57,7 +56,7 @@ class MonitorStep(nn.Module):
         bets = torch.tensor(BETS, dtype=torch.float64)
         self.ranks, self.bets = ranks, bets * lifted[:, None] ** (bets - 1)
 
-    def forward(self, obs: Observation) -> tuple[Estimate, Tensor]:
+    def judged(self, obs: Observation) -> tuple[Estimate, Tensor]:
         """The estimate of finite measurements, y `(streams, ...)`, and the rank of each from 1 on, `(streams,)`."""
         seen = Answered(self.estimator, obs)
         score = scores_of({name: SCORES[name].read(seen) for name in self.monitor.learned}, self.monitor.learned)
