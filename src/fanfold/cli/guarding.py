@@ -11,7 +11,8 @@ from fanfold.core.precision import single
 from fanfold.core.streams import Stream
 from fanfold.core.suggest import did_you_mean
 from fanfold.estimators import quantised
-from fanfold.estimators.base import Costly, InWholeNumbers, Networkable
+from fanfold.estimators.base import Costly, InWholeNumbers
+from fanfold.estimators.fixed_point import as_network
 from fanfold.evaluation.peers import peers_of
 from fanfold.guard import Guarded, Monitor
 from fanfold.guard.shifts import best_peer
@@ -84,11 +85,9 @@ def _peers(net: nn.Module, problem: Problem) -> dict[str, Estimator]:
 
 def _quantised(peer: Estimator, problem: Problem, like: InWholeNumbers, obs: Observation) -> Estimator | None:
     """A peer in whole numbers of the same widths; None where it has no integer form."""
-    if (classical := ability(peer, Networkable)) is not None:
-        peer = classical.as_network(problem)
-    if not isinstance(peer, nn.Module):
+    if (network := as_network(peer, problem)) is None:
         return None
     try:
-        return quantised(peer, like.widths, obs, pairs_fit=like.pairs_fit)
+        return quantised(network, like.widths, obs, pairs_fit=like.pairs_fit)
     except ValueError:
         return None

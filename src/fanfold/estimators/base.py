@@ -394,15 +394,6 @@ class InWholeNumbers(Protocol):
 
 
 @runtime_checkable
-class Networkable(Protocol):
-    """A classical estimator that can be had as a network which learns nothing, for what takes networks alone."""
-
-    def as_network(self, problem: Any, /) -> nn.Module:
-        """The network, for the operator of a problem."""
-        ...
-
-
-@runtime_checkable
 class Costly(Protocol):
     """A slow estimator, that comparisons ask for some draws only."""
 

@@ -48,10 +48,6 @@ class Iterated(Checked):
         """The estimate after each iteration."""
         return [self.algorithm.read(s).in_precision(obs.y.dtype) for s in self._states(obs)]
 
-    def as_network(self, problem_or_obs: HasOperator) -> "Unfolded":
-        """The same estimator as layers that learn nothing, bound to an operator."""
-        return unfold(self.algorithm, problem_or_obs, self.iterations)
-
     def _states(self, obs: Observation) -> Iterator[State]:
         obs = admitted(self.algorithm, obs)
         return iterates(self.algorithm, obs, [self.algorithm.nominal_theta(obs)] * self.iterations)

@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import fx
 
-from fanfold.deploy.codegen.kernels import Attached, Strided
+from fanfold.deploy.codegen.kernels import Strided
 from fanfold.deploy.codegen.writer import Writer, row
-from fanfold.deploy.integer.c_source import called_c
+from fanfold.deploy.integer.c_source import attached_c
 from fanfold.deploy.integer.c_text import C_TYPES
 from fanfold.deploy.integer.drafting import drafted
 from fanfold.deploy.integer.operations import highest, lowest
@@ -31,16 +31,12 @@ def called(writer: Writer, node: fx.Node, args: tuple[Any, ...], kwargs: dict[st
     key, numbers = args
     attached = writer.calls.attached
     if key not in attached:
-        attached[key] = _attached(drafted(called_network(key), f"{NAME}{len(attached)}"))
+        program = drafted(called_network(key), f"{NAME}{len(attached)}")
+        attached[key] = attached_c(program, _body(program))
     outputs = [writer.new(value.shape, value.dtype) for value in node.meta["val"]]
     reads = [writer.dense(value) for value in numbers]
     writer.calls.add(attached[key].body, reads, outputs, (), attached[key].products)
     return outputs
-
-
-def _attached(program: IntegerProgram) -> Attached:
-    part = called_c(program)
-    return Attached(part.helpers, part.text, _body(program), part.constant_bytes, program.multiply_accumulates)
 
 
 def _body(program: IntegerProgram) -> str:

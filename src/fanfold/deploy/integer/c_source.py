@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fanfold.core.files import write_whole
+from fanfold.deploy.codegen.kernels import Attached
 from fanfold.deploy.generated import header_lines, indented
 from fanfold.deploy.integer.c_lanes import BYTES_LOOKED_UP, SWITCH
 from fanfold.deploy.integer.c_loops import Loops, groups_of
@@ -108,33 +109,14 @@ def program_to_c(program: IntegerProgram, golden: GoldenVectors | None = None) -
     return IntegerC(files, writer.stack_bytes)
 
 
-class CalledC(NamedTuple):
-    """A program as functions within another source, which call it; made by `called_c`.
+def attached_c(program: IntegerProgram, body: str) -> Attached:
+    """The C of a program within another source, where functions of this body call it.
 
-    Attributes:
-        helpers: Texts that several programs share.
-        text: Its constants and the function of one sample, all of them static.
-        constant_bytes: The bytes of its constants.
-
-    Example:
-        >>> from fanfold.deploy.integer import Draft
-        >>> from fanfold.deploy.integer.c_source import called_c
-        >>> draft = Draft("half")
-        >>> y = draft.input("y", (4,), "int8")
-        >>> draft.output(draft.rescale(y, 1, name="x_hat"), (4,))
-        >>> print(called_c(draft.finish()).text.splitlines()[0])
-        static void half_run(const int8_t in_y[4], int8_t out_x_hat[4])
+    Its function is static, and the names of its constants begin with its own.
     """
-
-    helpers: tuple[str, ...]
-    text: str
-    constant_bytes: int
-
-
-def called_c(program: IntegerProgram) -> CalledC:
-    """The C of a program within another source; the names of its constants begin with its own."""
     writer = _Writer(program, f"{program.name}_")
-    return CalledC(tuple(writer.helpers()), writer.function(), writer.values.constant_bytes)
+    costs = writer.values.constant_bytes, program.multiply_accumulates
+    return Attached(tuple(writer.helpers()), writer.function(), body, *costs)
 
 
 def signature(program: IntegerProgram) -> str:

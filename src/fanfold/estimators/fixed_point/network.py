@@ -1,7 +1,8 @@
-"""A network that computes in whole numbers and learns to: quantisation-aware training. Jacob et al. (2018), section 3.
+"""A network in whole numbers, which learns in them; long, as one class is what is trained, kept and traced of it.
 
-The forward pass is the integer program's, bit for bit; gradients pass straight through its rounding. The scales of
-activations are chosen once, on the network as it is when training begins, and kept with the weights.
+Quantisation-aware training, Jacob et al. (2018), section 3. The forward pass is the integer program's, bit for bit;
+gradients pass straight through its rounding. The scales of activations are chosen once, on the network as it is when
+training begins, and kept with the weights.
 """
 
 import copy
