@@ -12,7 +12,7 @@ import torch
 import fanfold as ff
 from fanfold.deploy import CompiledC, compile_shared, compiled, lowered, to_c
 from fanfold.deploy.export import write_onnx
-from fanfold.deploy.integer import drafted, play
+from fanfold.deploy.integer import IntegerEstimator, drafted, play
 from fanfold.estimators import quantised
 from fanfold.estimators.ofdm import BeamMixer, MixerSettings
 from fanfold.guard import NoiseSplit, guarded, monitor
@@ -117,6 +117,7 @@ def mixer():
 INSIDE = {
     "real": (PROBLEM, lambda: whole(ff.algorithms.LISTACP(lam=0.05), "w8a8", threshold="per-layer")),
     "complex, with a noise variance": (CHANNELS, mixer),
+    "a program": (PROBLEM, lambda: IntegerEstimator(drafted(whole(ff.algorithms.ISTA(lam=0.1), "w8a8")))),
 }
 
 
@@ -126,8 +127,8 @@ def test_a_network_in_whole_numbers_within_a_program_gives_the_player_s_bits(kin
     network, (_, obs) = make(), problem.sample(8, torch.Generator().manual_seed(5))
     loud = obs.y * torch.logspace(-3, 4, 8).reshape(-1, *[1] * (obs.y.ndim - 1))  # of which some saturate
     obs = Observation.unchecked(loud, obs.A, obs.noise_var)
-    program = drafted(network)
-    given = {port.name: network.form.numbers(obs)[port.name].numpy() for port in program.inputs}
+    program = network.program if kind == "a program" else drafted(network)
+    given = {"y": obs.y.numpy(), "noise_var": obs.noise_var.expand(*obs.y.shape[:-1], 1).numpy()}
     (port,) = [port for port in program.outputs if port.name == "x_hat"]
     played = play(program, {port.name: port.integers(given[port.name]) for port in program.inputs})
     in_c = compiled(Around(network), obs[:2], flags=("-O1",))

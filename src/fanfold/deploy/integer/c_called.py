@@ -13,12 +13,9 @@ from fanfold.deploy.codegen.kernels import Strided
 from fanfold.deploy.codegen.writer import Writer, row
 from fanfold.deploy.integer.c_source import attached_c
 from fanfold.deploy.integer.c_text import C_TYPES
-from fanfold.deploy.integer.drafting import drafted
 from fanfold.deploy.integer.operations import highest, lowest
 from fanfold.deploy.integer.program import IntegerPort, IntegerProgram
-from fanfold.estimators.fixed_point.operation import called_network
-
-NAME = "whole"  # of the first program; those behind it have numbers
+from fanfold.deploy.integer.program_called import program_called
 
 
 @row("whole_numbers")
@@ -31,7 +28,7 @@ def called(writer: Writer, node: fx.Node, args: tuple[Any, ...], kwargs: dict[st
     key, numbers = args
     attached = writer.calls.attached
     if key not in attached:
-        program = drafted(called_network(key), f"{NAME}{len(attached)}")
+        program = program_called(key, len(attached))
         attached[key] = attached_c(program, _body(program))
     outputs = [writer.new(value.shape, value.dtype) for value in node.meta["val"]]
     reads = [writer.dense(value) for value in numbers]

@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from fanfold.deploy.integer.drafting import drafted
 from fanfold.deploy.integer.onnx_form import onnx_model
 from fanfold.deploy.integer.operations import highest, lowest
 from fanfold.deploy.integer.program import IntegerPort, IntegerProgram
-from fanfold.estimators.fixed_point.operation import called_network
+from fanfold.deploy.integer.program_called import program_called
 
 DOMAIN = "fanfold"  # of the functions
 
@@ -40,7 +39,7 @@ class CalledFunctions:
 
         def called(key: str, numbers: Any) -> Any:
             if key not in self.programs:
-                self.programs[key] = drafted(called_network(key), f"whole{len(self.programs)}")
+                self.programs[key] = program_called(key, len(self.programs))
             program, kind = self.programs[key], OpSchema.FormalParameter
             ins, outs = (
                 [kind(f"{letter}{k}", "T") for k in range(len(ports))]

@@ -6,26 +6,43 @@ precision, which holds them all.
 
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
 
-from fanfold.estimators.base import InWholeNumbers
-
 KEYS = itertools.count()
 CALLED: WeakValueDictionary[str, "WholeNumbered"] = WeakValueDictionary()  # networks that were called, by their keys
 
 
-class WholeNumbered(InWholeNumbers, Protocol):
-    """A network in whole numbers, as a trace sees it.
+class Ported(Protocol):
+    """What says the ports of whole numbers: the form of a network, or an integer program."""
+
+    @property
+    def inputs(self) -> Sequence[Any]:
+        """The ports that go in, each with its name and its size."""
+        ...
+
+    @property
+    def outputs(self) -> Sequence[Any]:
+        """The ports that come out."""
+        ...
+
+
+class WholeNumbered(Protocol):
+    """What computes in whole numbers, as a trace sees it: a network, or an integer program as an estimator.
 
     Attributes:
         key: What it is called in a trace; copies, of which a trace makes one too, have it until they are called.
     """
 
     key: str
+
+    @property
+    def form(self) -> Ported:
+        """What says its ports."""
+        ...
 
     def said(self, ports: Mapping[str, Tensor]) -> list[Tensor]:
         """The numbers of its outputs, `(batch, size)` each in double precision, for those of its ports."""
