@@ -146,7 +146,7 @@ def written(module: nn.Module, samples: Tensor, folder: Path) -> Path:
     golden = Golden({"y": samples}, {n: torch.cat([s[i] for s in said]) for i, n in enumerate(names)})
     shapes = zip(["y", *names], [samples, *golden.outputs.values()], strict=True)
     ports = [Port(name, ("batch", t.shape[1]), "float32", "none", pairs=False) for name, t in shapes]
-    made = texts(program_of(program, (["y"], names)), ports, golden, "operations", blob=False)
+    made = texts(program_of(program, (["y"], names)), ports, golden, "operations", {}, blob=False)
     (folder / "operations.h").write_text(made.header)
     (folder / "operations.c").write_text(made.source)
     return folder / "operations.c"

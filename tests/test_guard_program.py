@@ -84,21 +84,26 @@ def test_a_step_is_the_call_and_its_c_says_what_torch_says(dtype, settings):
     assert torch.equal(in_c(obs[:33]).x, first)
 
 
-def test_onnx_has_the_two_weights_as_ports_and_says_the_same(tmp_path):
+def test_onnx_has_the_two_weights_and_the_p_value_as_ports_and_says_the_same(tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
-    guard, obs = guard_of(PROBLEM), sequence(PROBLEM)
+    watching, obs = ff.guard.monitor(Wrong(), PROBLEM, alarm=0.05, draws=600), sequence(PROBLEM)
+    guard = guarded(watching.estimator, SAFE, PROBLEM, reach=0.99, samples=300, monitor=watching)
     low = lowered(guard, obs[:3])
     session = onnxruntime.InferenceSession(write_onnx(low, tmp_path / "guard.onnx"))
     names = [port.name for port in low.inputs]
-    assert [value.name for value in session.get_inputs()] == ["y", "noise_var", "drawn", "trust", "memory"]
-    held, said = {}, []
+    assert [value.name for value in session.get_inputs()] == ["y", "noise_var", "drawn", "trust", "memory", "watch"]
+    held, said, p_values = {}, [], []
     for call in range(CALLS):
         given = {name: t.numpy() for name, t in zip(names, low.arguments(obs[call : call + 1], call))} | held
-        x, *after = session.run(["x_hat", "trust_next", "memory_next"], given)
-        held = dict(zip(("trust", "memory"), after))
+        x, p, alarm, *after = session.run(["x_hat", "p_value", "alarm", *low.kept.values()], given)
+        held = dict(zip(low.kept, after))
         said.append(torch.from_numpy(x))
+        p_values.append(p.item())
         assert held["trust"].sum() == pytest.approx(1, abs=1e-6)
     assert same(torch.cat(said), guard(obs).x)
+    ranks = torch.tensor(p_values, dtype=torch.float64) - watching.p_values(obs)
+    assert ranks.abs().max() <= 1.01 / (watching.draws + 1)  # of rounded scores, which another one may lie between
+    assert alarm.item() == guard.raised
 
 
 def test_streams_side_by_side_do_not_see_each_other():
@@ -132,11 +137,7 @@ def test_a_call_costs_both_paths_twice():
 
 
 def test_what_has_no_program_is_refused():
-    watching = ff.guard.monitor(NET, PROBLEM, alarm=0.05, draws=600)
-    guard = guarded(NET, SAFE, PROBLEM, reach=0.99, samples=300, monitor=watching)
     obs = PROBLEM.sample(3, torch.Generator().manual_seed(0))[1]
-    with pytest.raises(ValueError, match="a guarded estimator with a monitor has no program"):
-        lowered(guard, obs)
     with pytest.raises(ValueError, match="splitting the noise needs its variance"):
         lowered(guard_of(PROBLEM), Observation(obs.y, obs.A))
     double = replace(PROBLEM, dtype="float64")

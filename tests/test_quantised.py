@@ -413,6 +413,19 @@ def test_a_quantised_run_resumes_is_kept_and_leaves_as_an_integer_program(tmp_pa
     assert "int16_t in_y[12]" in (tmp_path / "c/estimator.h").read_text()
     assert cli.run(["export", f"{path}-w8a12", "--to", "wasm"]) != 0
     assert "take c" in capsys.readouterr().err
+    guarded = ["export", f"{path}-w8a12", "--guarded", "--out", str(tmp_path / "guarded")]
+    assert cli.run([*guarded, "--to", "c", "--baseline", "untrained LISTACP"]) == 0
+    assert "guarded by untrained LISTACP, in whole numbers" in capsys.readouterr().err
+    source = (tmp_path / "guarded/estimator.c").read_text()
+    assert all(f"static void whole{k}_run(const int16_t in_y[12]" in source for k in (0, 1))
+    assert "out p_value: 1" in (tmp_path / "guarded/estimator.h").read_text()
+    for wrong, said in (
+        ([*guarded, "--baseline", "OMP"], "there is no peer 'OMP'; there are untrained LISTACP, OAMP, true prior"),
+        ([*guarded, "--coverage", "0.9"], "leave out --coverage or --guarded"),
+        (["export", f"{path}-w8a12", "--baseline", "LMMSE"], "add --guarded"),
+    ):
+        assert cli.run(wrong) != 0
+        assert said in capsys.readouterr().err
 
     (tmp_path / "profile.toml").write_text(PROFILE)
     words = ["certify", f"{path}-w8a12", "--profile", str(tmp_path / "profile.toml")]

@@ -6,6 +6,7 @@ from pathlib import Path
 from fanfold.cli.apply import intervals_around
 from fanfold.cli.console import note, show
 from fanfold.cli.flags import Result, RunPath
+from fanfold.cli.guarding import guard_of_run
 from fanfold.cli.outputs import check_file, check_folder
 from fanfold.core.abilities import offers
 from fanfold.core.files import file_hash
@@ -27,6 +28,8 @@ def export(
     out: Path | None = None,
     coverage: float | None = None,
     joint: bool = False,
+    guarded: bool = False,
+    baseline: str | None = None,
     overwrite: bool = False,
 ) -> Result:
     """Write a trained run, with its operator, for where there is no PyTorch: as ONNX, C or WebAssembly.
@@ -39,15 +42,24 @@ def export(
         coverage: The program also says the ends low and high of intervals of this coverage, such as 0.9, as the run
             keeps them or calibrated on its held-out draws; of real unknowns.
         joint: These intervals hold all entries of a sample at once, with that probability.
+        guarded: The program falls back to a peer where the network errs more or what is measured is strange, and says a
+            p-value of each observation. It remembers: its first inputs are in the files.
+        baseline: With --guarded: the peer; the one that errs least if not given.
         overwrite: Replace files of the same names there.
     """
+    if baseline is not None and not guarded:
+        raise ValueError(f"--baseline {baseline} is the peer that --guarded falls back to; add --guarded.")
+    if guarded and coverage is not None:
+        raise ValueError("a guarded estimator leaves without intervals: leave out --coverage or --guarded.")
     write, stored = target_of(to), Run.open(run)
     folder = out or stored.path / "export"
     check_folder(folder)
     net = stored.estimator()
     example = example_of(stored.draws(), DRAWS)
     leaving = net
-    if coverage is not None:
+    if guarded:
+        leaving = guard_of_run(stored, net, baseline)
+    elif coverage is not None:
         leaving = WithIntervals(intervals_around(stored, net, example, coverage, 1.0, joint=joint)[0])
     elif kept := sorted(stored.path.glob("intervals-*-*.json")):
         said = ", ".join(file.stem for file in kept)

@@ -56,7 +56,7 @@ def shifts_of_run(
     return shift_table(
         net,
         problem,
-        guarded=_guard(net, peers[named], problem, usual),
+        guarded=guard_around(net, peers[named], problem, usual),
         baseline=peers[named],
         peers=peers,
         monitor=usual,
@@ -71,13 +71,23 @@ def _say_measured(cell: ShiftCell) -> None:
     note(f"{cell.family}, {cell.severity}: {cell.network_db:.2f} dB" if cell.shifted else "no shift is measured")
 
 
-def _guard(net: nn.Module, base: Estimator, problem: Problem, usual: Monitor | None) -> Guarded | None:
-    """The network guarded: by losses where they can be compared, else by the monitor; None where neither is there."""
+def guard_around(
+    net: nn.Module, base: Estimator, problem: Problem, usual: Monitor | None, *, both: bool = False
+) -> Guarded | None:
+    """The network guarded: by losses where they can be compared, else by the monitor; None where neither is there.
+
+    Args:
+        net: The network.
+        base: The baseline.
+        problem: What its draws come from.
+        usual: The monitor, if there is one.
+        both: Whether the monitor watches where losses are compared too.
+    """
     x, obs = draw(problem.held_out(), REACHED, 0, Stream.CALIBRATION, 2)
     judged = obs.noise_var is not None and (obs.A is not None or x.shape == obs.y.shape)
     if len(x) < 2 or not (judged or usual is not None):
         return None
     reach = min(0.999, 1 - 1 / len(x))
     if judged:
-        return guarded(net, base, (x, obs), reach=reach)
+        return guarded(net, base, (x, obs), reach=reach, monitor=usual if both else None)
     return guarded(net, base, (x, obs), reach=reach, judge=None, monitor=usual)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fanfold.core.files import write_whole
+from fanfold.deploy.integer.onnx_called import CalledFunctions
 from fanfold.deploy.lowering import Lowered, lowered
 from fanfold.deploy.lowering.ports import BATCH
 from fanfold.observation import Estimator, Observation
@@ -107,6 +108,7 @@ def write_onnx(low: Lowered, path: Path) -> Path:
     """Write a lowered estimator as an ONNX file; see `to_onnx`."""
     if not all(map(find_spec, ("onnx", "onnxscript"))):
         raise ImportError("ONNX files need onnx and onnxscript: pip install 'fanfold[export]'")
+    called = CalledFunctions()
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it names every optional package that is missing
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # the exporter's notices about itself
@@ -117,7 +119,10 @@ def write_onnx(low: Lowered, path: Path) -> Path:
                 output_names=[port.name for port in low.outputs],
                 dynamo=True,
                 verbose=False,
-                custom_translation_table={torch.ops.aten.linalg_inv.default: _inverse()},
+                custom_translation_table={
+                    torch.ops.aten.linalg_inv.default: _inverse(),
+                    torch.ops.fanfold.whole_numbers.default: called.translation(),
+                },
             )
         except torch.onnx.OnnxExporterError as error:
             raise ValueError(f"ONNX has no form of this estimator: {_missing(error)}.") from error
@@ -141,7 +146,9 @@ def write_onnx(low: Lowered, path: Path) -> Path:
     model.metadata_props.update({port.name: port.described() for port in ports})
     model.metadata_props["fanfold.ports"] = json.dumps([port._asdict() for port in ports], sort_keys=True)
     model.producer_name, model.graph.name = "fanfold", "estimator"
-    write_whole(path, written.model_proto.SerializeToString(deterministic=True))
+    proto = written.model_proto
+    called.enter(proto)
+    write_whole(path, proto.SerializeToString(deterministic=True))
     return path
 
 

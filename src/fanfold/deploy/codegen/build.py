@@ -80,14 +80,16 @@ def stack_of(library: Path, entry: str) -> int | None:
 
     Args:
         library: What `compile_shared` gave.
-        entry: The function, which calls static functions of the same file that call no others.
+        entry: The function. It calls functions k0, k1 and so on of the same file, and these the others there.
     """
     usage = library.with_suffix(".su")
     lines = usage.read_text().splitlines() if usage.exists() else []
     sizes = {words[0].rpartition(":")[2]: int(words[1]) for line in lines if len(words := line.split("\t")) > 1}
     if entry not in sizes:
         return None
-    return sizes[entry] + max((size for name, size in sizes.items() if name.startswith("k")), default=0)
+    called = {name: size for name, size in sizes.items() if name != entry}
+    of_calls = max((size for name, size in called.items() if name.startswith("k")), default=0)
+    return sizes[entry] + of_calls + max((size for name, size in called.items() if not name.startswith("k")), default=0)
 
 
 def compile_c(sources: Sequence[Path], out: Path, flags: Sequence[str], compiler: str) -> None:

@@ -93,13 +93,37 @@ class Call(NamedTuple):
         return [argument[0] for argument in self.arguments if not isinstance(argument, Number)]
 
 
+class Attached(NamedTuple):
+    """C that was written elsewhere and that functions call: a program of whole numbers.
+
+    Attributes:
+        helpers: Texts that several of them may share.
+        text: Its constants and functions, all static, which begin with its name.
+        body: That of a function that calls it.
+        constant_bytes: The bytes of its constants.
+        products: Multiply-accumulates of a call.
+
+    Example:
+        >>> from fanfold.deploy.codegen.kernels import Attached
+        >>> Attached((), "static float two(void) { return 2; }", "    w0[0] = two();", 0, 0).products
+        0
+    """
+
+    helpers: tuple[str, ...]
+    text: str
+    body: str
+    constant_bytes: int
+    products: int
+
+
 @dataclass
 class CallList:
-    """Calls in their order, the functions they share and the constants they read."""
+    """Calls in their order, the functions they share, the constants they read and what else is attached, by name."""
 
     functions: dict[tuple[str, str], int] = field(default_factory=dict)
     calls: list[Call] = field(default_factory=list)
     constants: dict[str, Memory] = field(default_factory=dict)
+    attached: dict[str, Attached] = field(default_factory=dict)
 
     def constant(self, values: Tensor) -> Memory:
         """The memory of a contiguous tensor; equal tensors share theirs."""

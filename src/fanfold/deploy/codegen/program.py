@@ -66,8 +66,9 @@ class CProgram(NamedTuple):
 
     @property
     def weight_bytes(self) -> int:
-        """The bytes of all constants."""
-        return sum(c.size * c.dtype.itemsize for c in self.calls.constants.values())
+        """The bytes of all constants, of attached programs too."""
+        attached = sum(part.constant_bytes for part in self.calls.attached.values())
+        return attached + sum(c.size * c.dtype.itemsize for c in self.calls.constants.values())
 
     @property
     def workspace_bytes(self) -> int:

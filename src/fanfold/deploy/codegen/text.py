@@ -1,6 +1,6 @@
 """The C text of a program: a header that describes the ports, the source, and golden vectors in hexadecimal."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -62,11 +62,15 @@ class Texts(NamedTuple):
     blob: dict[Memory, int]
 
 
-def texts(program: CProgram, ports: Sequence[Port], golden: Golden, name: str, *, blob: bool) -> Texts:
-    """The files of a program whose functions begin with `name`."""
+def texts(
+    program: CProgram, ports: Sequence[Port], golden: Golden, name: str, start: Mapping[str, Tensor], *, blob: bool
+) -> Texts:
+    """The files of a program whose functions begin with `name`, and that begins with what `start` remembers."""
     offsets, weights = _blob(program) if blob else ({}, b"")
-    head = _header(program, ports, name, len(weights))
+    head = _header(program, ports, name, len(weights), start)
     source = [f'#include "{name}.h"', "", "#include <math.h>", "#include <string.h>", ""]
+    attached = program.calls.attached.values()
+    source += [*dict.fromkeys(text for part in attached for text in part.helpers), *(part.text for part in attached)]
     if any("lanes " in body for _, body in program.calls.functions):
         source.append(VECTORS)
     source += functions_of(body for _, body in program.calls.functions)
@@ -80,7 +84,7 @@ def texts(program: CProgram, ports: Sequence[Port], golden: Golden, name: str, *
 # The header
 
 
-def _header(program: CProgram, ports: Sequence[Port], name: str, weight_bytes: int) -> str:
+def _header(program: CProgram, ports: Sequence[Port], name: str, weight_bytes: int, start: Mapping[str, Tensor]) -> str:
     upper = name.upper()
     lines = [
         f"/* {name}: an estimator for one sample, in single precision; generated.",
@@ -108,6 +112,12 @@ def _header(program: CProgram, ports: Sequence[Port], name: str, weight_bytes: i
             f" * Weights are the file {name}.weights, {weight_bytes} bytes of little-endian float, to be mapped."
         )
     declared = [f"#define {upper}_{m.name.upper()}_SIZE {m.size}" for m in (*program.inputs, *program.outputs)]
+    for port, values in start.items():
+        words = ", ".join(number(value, torch.float32) for value in values.float().tolist())
+        lines.append(
+            f" * The first call takes {upper}_{port.upper()}_START for {port}, each other the {port}_next before."
+        )
+        declared.append(f"#define {upper}_{port.upper()}_START {{{words}}}")
     if weight_bytes:
         declared.append(f"#define {upper}_WEIGHTS_SIZE {weight_bytes // 4}")
     fields = [f"    {C_TYPES[d]} {FIELDS[d]}[{n}];" for d, n in program.workspace.items() if n]

@@ -111,7 +111,7 @@ def write_c(low: Lowered, golden: Golden, folder: Path, name: str, *, blob: bool
         ValueError: If an operation has no C, or a port is not float32.
     """
     program = program_of(low.program, ([port.name for port in low.inputs], [port.name for port in low.outputs]))
-    written = texts(program, [*low.inputs, *low.outputs], golden, name, blob=blob)
+    written = texts(program, [*low.inputs, *low.outputs], golden, name, low.start, blob=blob)
     folder.mkdir(parents=True, exist_ok=True)
     files = CFiles(
         name,

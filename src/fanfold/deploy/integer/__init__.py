@@ -1,5 +1,6 @@
 """Integer programs: what a receiver computes in whole numbers, defined once and given elsewhere bit for bit."""
 
+from fanfold.deploy.integer import c_called as c_called  # which enters its row of C
 from fanfold.deploy.integer.c_source import IntegerC, program_to_c
 from fanfold.deploy.integer.calibrate import to_integers
 from fanfold.deploy.integer.draft import Draft

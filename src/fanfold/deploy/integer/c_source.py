@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fanfold.core.files import write_whole
+from fanfold.deploy.codegen.kernels import Attached
 from fanfold.deploy.generated import header_lines, indented
 from fanfold.deploy.integer.c_lanes import BYTES_LOOKED_UP, SWITCH
 from fanfold.deploy.integer.c_loops import Loops, groups_of
@@ -108,6 +109,16 @@ def program_to_c(program: IntegerProgram, golden: GoldenVectors | None = None) -
     return IntegerC(files, writer.stack_bytes)
 
 
+def attached_c(program: IntegerProgram, body: str) -> Attached:
+    """The C of a program within another source, where functions of this body call it.
+
+    Its function is static, and the names of its constants begin with its own.
+    """
+    writer = _Writer(program, f"{program.name}_")
+    costs = writer.values.constant_bytes, program.multiply_accumulates
+    return Attached(tuple(writer.helpers()), writer.function(), body, *costs)
+
+
 def signature(program: IntegerProgram) -> str:
     """The function of one sample, as C declares it."""
     inputs = [f"const {C_TYPES[port.dtype]} in_{port.name}[{port.size}]" for port in program.inputs]
@@ -144,12 +155,12 @@ def _described(port: IntegerPort, direction: str) -> str:
 class _Writer:
     """Writes the source; values share arrays where they are not needed at once."""
 
-    def __init__(self, program: IntegerProgram):
+    def __init__(self, program: IntegerProgram, prefix: str = ""):
         self.program, self.groups = program, groups_of(program)
         self.places = {port.name: f"in_{port.name}" for port in program.inputs}
         self.arrays: list[tuple[str, int]] = []  # type and entries
         self.stored = self._stored()
-        self.values = CValues(program, self.places.__getitem__)
+        self.values = CValues(program, self.places.__getitem__, prefix)
         self.loops = Loops(self.values)
         self.body = [*self._body(), "", *self._given_out()]
         self.stack_bytes = sum(BYTES[C_TYPES[t]] * n for t, n in self.arrays) + self.loops.products.padded_bytes
@@ -206,25 +217,30 @@ class _Writer:
     def source(self, golden: GoldenVectors) -> str:
         """The text of the source file."""
         program = self.program
-        arrays = [f"{C_TYPES[dtype]} b{k}[{entries}];" for k, (dtype, entries) in enumerate(self.arrays)]
-        ignored = [f"(void)in_{port.name};" for port in program.inputs]
-        body = indented([*arrays, "int32_t i;", *ignored, "", *self.body])
         parts = [
             f"/* {program.name}: written by fanfold from an integer program; see {program.name}.h. */",
             f'#include "{program.name}.h"',
             "",
-            *self._helpers(),
+            *self.helpers(),
             *self.values.constants,
-            signature(program),
-            "{",
-            *body,
-            "}",
+            *self._function(),
             "",
             self._self_test(golden),
         ]
         return "\n".join(line.rstrip() for line in parts) + "\n"
 
-    def _helpers(self) -> list[str]:
+    def function(self) -> str:
+        """The text of the function of one sample, for its own source alone, with its constants."""
+        head, *rest = self._function()
+        return "\n".join(line.rstrip() for line in [*self.values.constants, f"static {head}", *rest]) + "\n"
+
+    def _function(self) -> list[str]:
+        arrays = [f"{C_TYPES[dtype]} b{k}[{entries}];" for k, (dtype, entries) in enumerate(self.arrays)]
+        ignored = [f"(void)in_{port.name};" for port in self.program.inputs]
+        return [signature(self.program), "{", *indented([*arrays, "int32_t i;", *ignored, "", *self.body]), "}"]
+
+    def helpers(self) -> list[str]:
+        """The text of functions that others have too."""
         helpers = [
             HELPERS[name].format(t=f"int{bits}_t", bits=bits)
             for name in HELPERS

@@ -17,6 +17,7 @@ class CValues:
     Args:
         program: The program.
         place: The C array in which a value lies.
+        prefix: What the names of constants begin with.
 
     Attributes:
         constants: The text of the constant arrays, each once.
@@ -35,8 +36,8 @@ class CValues:
         ('k', 'k', 1)
     """
 
-    def __init__(self, program: IntegerProgram, place: Callable[[str], str]):
-        self.program, self.place = program, place
+    def __init__(self, program: IntegerProgram, place: Callable[[str], str], prefix: str = ""):
+        self.program, self.place, self.prefix = program, place, prefix
         self.rows = {row.operation: row for row in program.proof.rows}
         self.constants: list[str] = []
         self.constant_bytes = 0
@@ -61,7 +62,7 @@ class CValues:
         ctype = ctype or narrowest(values)
         key = (only, ctype, *content(values))
         if key not in self._named:
-            self._named[key] = name
+            self._named[key] = name = f"{self.prefix}{name}"
             text = constant(ctype, name, values)
             self.constants += [only, text, "#endif"] if only else [text]
             if only != IN_LANES:  # which is there instead of others
@@ -70,6 +71,7 @@ class CValues:
 
     def either(self, name: str, packed: np.ndarray, rows: np.ndarray) -> tuple[str, str]:
         """The names of weights as lanes take them, and row by row: a compiler sees the one or the other."""
+        name = f"{self.prefix}{name}"
         names = f"lanes_{name}", name
         key = ("either", *content(packed), *content(rows))
         if key not in self._named:

@@ -15,6 +15,7 @@ from fanfold.deploy.codegen import compile_shared
 from fanfold.deploy.integer.c_source import program_to_c
 from fanfold.deploy.integer.player import checked_inputs, play
 from fanfold.deploy.integer.program import IntegerPort, IntegerProgram
+from fanfold.estimators.fixed_point.operation import enter, whole_in_trace
 from fanfold.measurements import takes_measurements
 from fanfold.observation import Estimate, Observation
 
@@ -30,6 +31,7 @@ class IntegerEstimator:
 
     Attributes:
         scale_equivariant: False, as whole numbers have the units of their ports.
+        key: What it is called in a trace.
 
     Args:
         program: The program.
@@ -51,7 +53,7 @@ class IntegerEstimator:
     scale_equivariant: ClassVar[bool] = False
 
     def __init__(self, program: IntegerProgram, run: Run = play):
-        self.program, self.run = program, run
+        self.program, self.run, self.key = program, run, ""
         for ports, first, known in ((program.inputs, "y", INPUTS), (program.outputs, "x_hat", OUTPUTS)):
             names = [port.name for port in ports]
             if first not in names or set(names) - set(known):
@@ -65,19 +67,39 @@ class IntegerEstimator:
         Raises:
             ValueError: If y does not fit its port, or the program needs a noise variance and there is none.
         """
-        batch, inputs = (), {}
+        batch, given = (), {}
         for port in self.program.inputs:
             value = obs.y if port.name == "y" else self._noise_var(obs)
-            batch, inputs[port.name] = _of_port(port, value)
-        outputs = self.run(self.program, inputs)
-        numbers = {
-            port.name: torch.from_numpy(port.numbers(outputs[port.name])).reshape(*batch, *_axes(port)).to(obs.y.device)
-            for port in self.program.outputs
-        }
+            batch, given[port.name] = _of_port(port, value)
+        if torch.compiler.is_exporting():
+            outputs = whole_in_trace(self, given)
+        else:
+            enter(self)
+            outputs = self.said(given)
+        numbers = {}
+        for port, values in zip(self.program.outputs, outputs, strict=True):
+            parts = values.reshape(*batch, *port.shape).to(obs.y.device)
+            numbers[port.name] = torch.view_as_complex(parts) if port.layout == "iq" else parts
         x, var = numbers["x_hat"], numbers.get("var")
         real = obs.y.dtype.to_real()
         x = x.to(real.to_complex() if x.is_complex() else real)
         return Estimate(x, None if var is None else var.to(real))
+
+    @property
+    def form(self) -> IntegerProgram:
+        """What has its ports: the program."""
+        return self.program
+
+    def said(self, ports: Mapping[str, Tensor]) -> list[Tensor]:
+        """The numbers of each output, `(batch, size)` in double precision, for those of each port."""
+        inputs = {}
+        for port in self.program.inputs:
+            parts = ports[port.name].cpu().reshape(-1, *port.shape)
+            numbers = torch.view_as_complex(parts) if port.layout == "iq" else parts
+            inputs[port.name] = port.integers(numbers.numpy())
+        outputs = self.run(self.program, inputs)
+        whole = [outputs[port.name].reshape(-1, port.size).astype(np.float64) for port in self.program.outputs]
+        return [torch.from_numpy(np.ldexp(values, -port.fraction)) for port, values in zip(self.program.outputs, whole)]
 
     def _noise_var(self, obs: Observation) -> Tensor:
         if obs.noise_var is None:
@@ -90,15 +112,23 @@ def _axes(port: IntegerPort) -> tuple[int, ...]:
     return port.shape[:-1] if port.layout == "iq" else port.shape
 
 
-def _of_port(port: IntegerPort, value: Tensor) -> tuple[tuple[int, ...], np.ndarray]:
-    """The shape of the batch, and the whole numbers `(batch, *shape)` for a port."""
+def _of_port(port: IntegerPort, value: Tensor) -> tuple[tuple[int, ...], Tensor]:
+    """The shape of the batch, and the numbers of a port in double precision, `(batch, size)`.
+
+    Raises:
+        ValueError: If they are of another shape than the port, or complex where it is real.
+    """
     axes = _axes(port)
     inner = len(axes) if value.shape[-len(axes) :] == axes else 1
     batch = tuple(value.shape[: value.ndim - inner])
     if math.prod(value.shape[value.ndim - inner :]) != math.prod(axes):
         raise ValueError(f"{port.name} has shape {tuple(value.shape)}; pass (..., {', '.join(map(str, axes))}).")
-    numbers = value.detach().cpu().resolve_conj().resolve_neg().reshape(-1, *axes).numpy()
-    return batch, port.integers(numbers)
+    if value.is_complex() and port.layout == "real":
+        raise ValueError(f"{port.name} is complex, and the port is real; pass real numbers.")
+    if port.layout == "iq":
+        value = value if value.is_complex() else torch.complex(value, torch.zeros_like(value))
+        value = torch.view_as_real(value.resolve_conj())
+    return batch, value.detach().resolve_neg().reshape(-1, port.size).double()
 
 
 class CompiledProgram:

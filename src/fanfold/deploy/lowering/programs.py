@@ -8,7 +8,7 @@ from torch.export import ExportedProgram
 
 from fanfold.deploy.lowering.ports import Port
 from fanfold.deploy.lowering.tracing import each_variance, in_pairs
-from fanfold.observation import Estimate, Observation
+from fanfold.observation import Estimate, Estimator, Observation
 
 
 class Lowered:
@@ -18,6 +18,8 @@ class Lowered:
         program: Takes the inputs in the order of `inputs`, and gives a tuple in the order of `outputs`.
         inputs: `y` and, where the estimator takes one, `noise_var`.
         outputs: `x_hat`, then `var` and `quantiles` where the estimator says these.
+        estimator: What it was made of; networks in whole numbers are called within it, and live as long.
+        start: What the first call remembers, by port, `(k,)` each; nothing where nothing is remembered.
 
     Example:
         >>> import fanfold as ff, torch
@@ -27,14 +29,22 @@ class Lowered:
         (torch.Size([8, 40]), ['y'])
     """
 
-    def __init__(self, program: ExportedProgram, inputs: tuple[Port, ...], outputs: tuple[Port, ...]):
-        self.program, self.inputs, self.outputs = program, inputs, outputs
+    def __init__(
+        self,
+        program: ExportedProgram,
+        inputs: tuple[Port, ...],
+        outputs: tuple[Port, ...],
+        *,
+        estimator: Estimator | None = None,
+    ):
+        self.program, self.inputs, self.outputs, self.estimator = program, inputs, outputs, estimator
+        self.start: dict[str, Tensor] = {}
         self._module: nn.Module | None = None
 
     @property
     def kept(self) -> dict[str, str]:
         """The outputs that are inputs of the next call, input -> output; none where nothing is remembered."""
-        return {}
+        return {name: f"{name}_next" for name in self.start}
 
     def arguments(self, obs: Observation, first: int = 0) -> tuple[Tensor, ...]:
         """The inputs for an observation, `(batch, m)` and its noise variances; of calls with numbers from the first on.

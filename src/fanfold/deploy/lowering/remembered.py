@@ -20,6 +20,9 @@ UNITS = {
     "drawn": "1: standard noise like y, circular if complex, new at every call",
     "trust": "1: of the network and of the baseline",
     "memory": "what else the next call depends on; as it came out of the call before",
+    "watch": "1: the bets of the monitor's martingale; as they came out of the call before",
+    "p_value": "1: the share of usual draws that are as strange",
+    "alarm": "1 while the alarm is on, else 0",
     "x_hat": "that of the unknowns",
     "var": "square of x_hat's, E|x_hat - x|^2",
 }
@@ -52,11 +55,6 @@ class LoweredStep(Lowered):
     ):
         super().__init__(program, inputs, outputs)
         self.remembering, self.start = remembering, dict(start)
-
-    @property
-    def kept(self) -> dict[str, str]:
-        """The outputs that are inputs of the next call: input -> output."""
-        return {name: f"{name}_next" for name in self.start}
 
     def arguments(self, obs: Observation, first: int = 0) -> tuple[Tensor, ...]:
         """The inputs of calls with these numbers on, one for each sample, with what was remembered at the start.
@@ -128,5 +126,6 @@ class _Call(nn.Module):
         obs = Observation.unchecked(given["y"], self._A, given.get("noise_var", self._noise_var))
         chance, held = ({name: given[name] for name in names} for names in (self._chance, self._remembered))
         estimate, after = self.step(obs, chance, held)
-        said = {"x_hat": estimate.x, "var": estimate.var} | {f"{name}_next": value for name, value in after.items()}
+        said = {"x_hat": estimate.x, "var": estimate.var} | {n: t for n, t in after.items() if n not in held}
+        said |= {f"{name}_next": after[name] for name in held}
         return {name: value for name, value in said.items() if value is not None}

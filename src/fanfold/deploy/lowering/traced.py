@@ -74,7 +74,7 @@ def lowered(
     units = _units(estimator)
     inputs = [port_of(name, t, units[name], batch) for name, t in zip(("y", "noise_var"), arguments)]
     outputs = [port_of(name, t, units[name], batch) for name, t in said.items()]
-    return Lowered(program, tuple(inputs if given else inputs[:1]), tuple(outputs))
+    return Lowered(program, tuple(inputs if given else inputs[:1]), tuple(outputs), estimator=estimator)
 
 
 def _check(example: Observation, batch: int | None) -> None:

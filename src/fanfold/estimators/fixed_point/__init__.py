@@ -8,7 +8,7 @@ from fanfold.estimators.fixed_point.arithmetic import Arithmetic, Widths
 from fanfold.estimators.fixed_point.cnn_form import CNNForm
 from fanfold.estimators.fixed_point.complex_oamp import ComplexOAMPLayers
 from fanfold.estimators.fixed_point.filters_form import FiltersForm
-from fanfold.estimators.fixed_point.forms import FormPort, IntegerForm, integer_form
+from fanfold.estimators.fixed_point.forms import FormPort, IntegerForm, as_network, integer_form
 from fanfold.estimators.fixed_point.mixer_form import MixerForm
 from fanfold.estimators.fixed_point.mixture_form import MixtureForm
 from fanfold.estimators.fixed_point.network import BoundQuantisedNetwork, QuantisedNetwork, QuantisedSettings, quantised
@@ -39,6 +39,7 @@ __all__ = [
     "SoftStep",
     "SoftSteps",
     "Widths",
+    "as_network",
     "form_of_algorithm",
     "integer_form",
     "quantised",

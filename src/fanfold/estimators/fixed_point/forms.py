@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fanfold.estimators.fixed_point.shaped import ShapedArithmetic
 from fanfold.estimators.fixed_point.values import Scaled
-from fanfold.observation import Observation
+from fanfold.observation import Estimator, Observation
 
 
 class FormPort(NamedTuple):
@@ -79,6 +79,15 @@ def integer_form(network: nn.Module) -> IntegerForm:
         f"{type(network).__name__} has no integer form yet; {', '.join(sorted(FORMS))} have. Leave out quantise, or "
         "take one of these."
     )
+
+
+@singledispatch
+def as_network(estimator: Estimator, problem: Any) -> nn.Module | None:
+    """An estimator as a network for a problem, which forms are of; None where it is none.
+
+    A classical one that can be had as a network which learns nothing is registered beside its form.
+    """
+    return estimator if isinstance(estimator, nn.Module) else None
 
 
 FORMS: set[str] = set()  # what has a form, for whoever asks for another

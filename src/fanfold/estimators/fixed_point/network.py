@@ -1,7 +1,8 @@
-"""A network that computes in whole numbers and learns to: quantisation-aware training. Jacob et al. (2018), section 3.
+"""A network in whole numbers, which learns in them; long, as one class is what is trained, kept and traced of it.
 
-The forward pass is the integer program's, bit for bit; gradients pass straight through its rounding. The scales of
-activations are chosen once, on the network as it is when training begins, and kept with the weights.
+Quantisation-aware training, Jacob et al. (2018), section 3. The forward pass is the integer program's, bit for bit;
+gradients pass straight through its rounding. The scales of activations are chosen once, on the network as it is when
+training begins, and kept with the weights.
 """
 
 import copy
@@ -19,6 +20,7 @@ from fanfold.core.settings import Checked, checks_arguments
 from fanfold.estimators.base import Bound, Grouped, InWholeNumbers, Kept, Preparable, device_of
 from fanfold.estimators.fixed_point.arithmetic import Widths
 from fanfold.estimators.fixed_point.forms import FormPort, integer_form
+from fanfold.estimators.fixed_point.operation import enter, whole_in_trace
 from fanfold.estimators.fixed_point.readers import HEADROOM, Calibrating, FakeQuantised
 from fanfold.estimators.fixed_point.shaped import ShapedArithmetic
 from fanfold.estimators.fixed_point.values import Scaled
@@ -73,6 +75,7 @@ class QuantisedNetwork(nn.Module):
         calibrated: Whether these are chosen.
         noise_var: The noise variance of the observations that they are chosen on, for which tables are made; -1 where
             it is not known.
+        key: What it is called in a trace.
 
     Raises:
         ValueError: If the network has no integer form, or is on another device than the CPU.
@@ -103,6 +106,7 @@ class QuantisedNetwork(nn.Module):
         self.register_buffer("noise_var", torch.tensor(UNKNOWN, dtype=torch.float64))
         self.register_buffer("fractions", torch.tensor(self._chosen(silence, 1.0)[0]))
         self.register_buffer("calibrated", torch.tensor(data=False))
+        self.key = ""  # in a trace
         self._has_weights = False  # of the training in floating point
 
     @torch.no_grad()
@@ -218,23 +222,32 @@ class QuantisedNetwork(nn.Module):
         Raises:
             ValueError: If no scales are chosen yet.
         """
-        if not self.calibrated:
-            raise ValueError(
-                "the scales of whole numbers are not chosen yet: train the network, or calibrate(obs) on observations."
-            )
-        self._warn_of_another_noise(obs)
-        known = {"pairs_fit": self.pairs_fit, "noise_var": self.known_noise_var}
-        values = self.written(FakeQuantised(self._ports(obs), self.widths, self.fractions.tolist(), **known))
+        if torch.compiler.is_exporting():  # after a call that was not, which has refused what is to be refused
+            outputs = whole_in_trace(self, self._ports(obs))
+        else:
+            self._check(obs)
+            enter(self)
+            outputs = self.said(self._ports(obs))
         batch, real = obs.y.shape[: self._leading(obs)], obs.y.dtype.to_real()
         said = {}
-        for port in self.form.outputs:
-            numbers = values[port.name].value.reshape(*batch, *port.shape)
+        for port, numbers in zip(self.form.outputs, outputs, strict=True):
+            numbers = numbers.reshape(*batch, *port.shape)
             numbers = torch.view_as_complex(numbers) if port.layout == "iq" else numbers
             said[port.name] = numbers.to(real.to_complex() if numbers.is_complex() else real)
         return Estimate(said["x_hat"], said.get("var"))
 
-    def _warn_of_another_noise(self, obs: Observation) -> None:
-        """Say where observations have another noise variance than that which tables are made for."""
+    def said(self, ports: Mapping[str, Tensor]) -> list[Tensor]:
+        """The numbers of each output, `(batch, size)` in double precision, for those of each port."""
+        known = {"pairs_fit": self.pairs_fit, "noise_var": self.known_noise_var}
+        values = self.written(FakeQuantised(ports, self.widths, self.fractions.tolist(), **known))
+        return [values[port.name].value for port in self.form.outputs]
+
+    def _check(self, obs: Observation) -> None:
+        """Refuse a network without scales, and say where tables are made for another noise than observations have."""
+        if not self.calibrated:
+            raise ValueError(
+                "the scales of whole numbers are not chosen yet: train the network, or calibrate(obs) on observations."
+            )
         known = self.known_noise_var
         if not self.form.for_one_noise_var or known is None or obs.noise_var is None:
             return

@@ -21,10 +21,11 @@ from torch import Tensor
 from fanfold.algorithms import ALISTA, ISTA, LISTACP
 from fanfold.algorithms.base import Algorithm, Theta
 from fanfold.estimators.fixed_point.arithmetic import Arithmetic
-from fanfold.estimators.fixed_point.forms import FORMS, FormPort, IntegerForm, integer_form
+from fanfold.estimators.fixed_point.forms import FORMS, FormPort, IntegerForm, as_network, integer_form
 from fanfold.estimators.fixed_point.values import BYTE_BITS, Scaled
 from fanfold.observation import Observation
-from fanfold.unfolding.unfold import Unfolded
+from fanfold.unfolding.boundary import HasOperator
+from fanfold.unfolding.unfold import Iterated, Unfolded, unfold
 
 V = TypeVar("V")
 
@@ -55,6 +56,11 @@ def form_of_algorithm(algorithm: Algorithm, network: Unfolded) -> IntegerForm:
         f"unfolded {type(algorithm).__name__} has no integer form yet; {', '.join(sorted(FORMS))} have. Leave out "
         "quantise, or take one of these."
     )
+
+
+@as_network.register
+def _(classical: Iterated, problem: HasOperator) -> Unfolded:
+    return unfold(classical.algorithm, problem, classical.iterations)
 
 
 @integer_form.register

@@ -13,7 +13,8 @@ from fanfold.guard.fallback.noise_split import NoiseSplit
 from fanfold.guard.fallback.samples import as_rows, distance, finite, saturation, trailing, unit
 from fanfold.guard.fallback.stepping import GuardStep
 from fanfold.guard.fallback.trust import Trust, Trusting
-from fanfold.guard.monitoring import Monitor
+from fanfold.guard.monitoring import Monitor, MonitorStep
+from fanfold.guard.monitoring.stepping import remembered_watch
 from fanfold.measurements import takes_measurements
 from fanfold.observation import Estimate, Estimator, Observation
 
@@ -135,10 +136,11 @@ class Guarded:
             *(*self.left, self.standing.fallen, self.standing.remaining, self.raised, turn),
         )
         weights = (trust.network, 1 - trust.network)
-        return {
+        held = {
             "trust": torch.tensor(weights, dtype=torch.float64),
             "memory": torch.tensor([float(number) for number in numbers], dtype=torch.float64),
         }
+        return held if self.watch is None else held | {"watch": remembered_watch(self.watch)}
 
     def chance(self, obs: Observation, calls: Sequence[int]) -> dict[str, Tensor]:
         """The noise that is added to y at these calls, which a program cannot draw: standard, circular, like y."""
@@ -148,14 +150,11 @@ class Guarded:
         """One call as a module that keeps nothing: `(obs, chance, remembered) -> (estimate, remembered)`.
 
         Raises:
-            ValueError: If there is a monitor, whose p-values have no program.
+            ValueError: If a score of the monitor has no program.
         """
-        if self.monitor is not None:
-            raise ValueError(
-                "a guarded estimator with a monitor has no program, as p-values are ranks among thousands of draws: "
-                "pass guarded(..., monitor=None), and monitor beside it."
-            )
-        return GuardStep(self.estimator, self.baseline, self.judge, self.trusting, self.limits, self.levels)
+        watching = None if self.monitor is None else MonitorStep(self.monitor)
+        paths = self.estimator, self.baseline
+        return GuardStep(*paths, self.judge, self.trusting, self.limits, self.levels, watching)
 
     @takes_measurements
     @torch.no_grad()

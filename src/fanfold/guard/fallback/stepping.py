@@ -13,6 +13,7 @@ from fanfold.guard.fallback.noise_levels import NoiseLevels
 from fanfold.guard.fallback.noise_split import NoiseSplit
 from fanfold.guard.fallback.samples import distance, finite, saturation, trailing, unit
 from fanfold.guard.fallback.trust import ENOUGH, STAKES, Trusting
+from fanfold.guard.monitoring import MonitorStep
 from fanfold.observation import Estimate, Estimator, Observation
 
 LENGTHS = {  # of what is remembered beside the weights, in this order
@@ -40,6 +41,7 @@ class GuardStep(nn.Module):
         rule: By which trust moves.
         limits: What it holds to.
         levels: What both paths do in more noise than is claimed; None where the claim is believed.
+        monitor: What says how strange each observation is, if anything does.
 
     Example:
         >>> import fanfold as ff, torch
@@ -61,25 +63,32 @@ class GuardStep(nn.Module):
         rule: Trusting,
         limits: GuardLimits,
         levels: NoiseLevels | None = None,
+        monitor: MonitorStep | None = None,
     ):
         super().__init__()
         self.network, self.baseline = network, baseline
         self.judge, self.rule, self.limits, self.levels = judge, rule, limits, levels
+        self.monitor = monitor
 
     def forward(
         self, obs: Observation, chance: Mapping[str, Tensor], remembered: Mapping[str, Tensor]
     ) -> tuple[Estimate, dict[str, Tensor]]:
         """The estimates of one call of each stream, and what is then remembered.
 
+        With a monitor there are `p_value` of y, and `alarm`, 1 while it is on, besides: `(streams, 1)` both.
+
         Args:
             obs: The measurements `(streams, ...)`.
             chance: `drawn`, standard circular noise like y, where losses are compared.
-            remembered: `trust`, `(streams, 2)`, of network and baseline, and `memory`, `(streams, 16)`.
+            remembered: `trust`, `(streams, 2)`, of network and baseline, and `memory`, `(streams, 16)`; with a monitor
+                also `watch`, `(streams, 8)`.
         """
         weights, parts = remembered["trust"].double(), _parts(remembered["memory"].double())
-        fit = finite(obs.y) & (obs.y != 0).flatten(1).any(-1) & (saturation(obs.y) <= self.limits.saturated)
+        measured = finite(obs.y)
+        fit = measured & (obs.y != 0).flatten(1).any(-1) & (saturation(obs.y) <= self.limits.saturated)
         rows = Observation.unchecked(torch.where(torch.isfinite(obs.y), obs.y, 0.0), obs.A, obs.noise_var)
-        network, beside = self.network(rows), self.baseline(rows)
+        beside = self.baseline(rows)
+        network, ranks = self._answered(rows, beside)
         gap = network.x - beside.x
         fit = fit & finite(gap) if network.var is None else fit & finite(gap) & finite(network.var)
         gap = torch.where(trailing(fit, gap), gap, 0.0)
@@ -93,9 +102,15 @@ class GuardStep(nn.Module):
             moved = judged[:, None]
             share = torch.where(moved, after_share, share)
             parts |= {name: torch.where(moved, value, parts[name]) for name, value in after.items()}
-            parts |= self._alarm(parts)
+        more, strange = self._watched(remembered, ranks, measured, fit)
+        if strange is not None or self.judge is not None:
+            parts |= self._alarm(parts, None if strange is None else strange[1] & ~strange[0])
+        if strange is not None:
+            more["alarm"] = parts["raised"].to(remembered["memory"].dtype)
         parts["turn"] = torch.remainder(parts["turn"] + fit[:, None], self.limits.every)
         weight = self._answering(share, parts)[:, 0] * fit
+        if strange is not None and self.judge is None:
+            weight = torch.where(strange[1][:, 0], 0.0, weight)
         keep = torch.where(apart > radius, radius / apart.clamp_min(torch.finfo(torch.float64).tiny), 1.0)
         w = trailing((weight * keep).to(gap.real.dtype), gap)
         var = None
@@ -103,10 +118,30 @@ class GuardStep(nn.Module):
             var = beside.var + w * torch.where(trailing(fit, gap), network.var - beside.var, 0.0)
         memory = torch.cat([parts[name] for name in LENGTHS], -1)
         kind = remembered["memory"].dtype
-        return Estimate(beside.x + w * gap, var), {
+        return Estimate(beside.x + w * gap, var), more | {
             "trust": torch.cat([share, 1 - share], -1).to(kind),
             "memory": memory.to(kind),
         }
+
+    def _answered(self, rows: Observation, beside: Estimate) -> tuple[Estimate, Tensor | None]:
+        """What the network says of y, and with a monitor the rank of y among the draws of calibration."""
+        if self.monitor is None:
+            return self.network(rows), None
+        said, ranks = self.monitor.judged(rows)
+        var = None if said.var is None else said.var.reshape(beside.x.shape)
+        return Estimate(said.x.reshape(beside.x.shape), var), ranks
+
+    def _watched(
+        self, remembered: Mapping[str, Tensor], ranks: Tensor | None, measured: Tensor, fit: Tensor
+    ) -> tuple[dict[str, Tensor], tuple[Tensor, Tensor] | None]:
+        """The p-value and the martingale's state by name, and whether it had alarmed before and has after."""
+        if self.monitor is None or ranks is None:
+            return {}, None
+        watch, kind = remembered["watch"].double(), remembered["memory"].dtype
+        after = torch.where(fit[:, None], self.monitor.after(watch, ranks), watch)
+        p = self.monitor.p_values(torch.where(measured, ranks, 1.0))[:, None]
+        strange = self.monitor.alarmed(watch), self.monitor.alarmed(after)
+        return {"p_value": p.to(kind), "watch": after.to(kind)}, strange
 
     def _difference(
         self, rows: Observation, drawn: Tensor, whole: tuple[Estimate, Estimate], left: Tensor
@@ -144,12 +179,14 @@ class GuardStep(nn.Module):
         after["highest"] = torch.maximum(parts["highest"], against)
         return torch.sigmoid(odds), after
 
-    def _alarm(self, parts: Parts) -> Parts:
-        """`Guarded`'s alarm, raised and ended."""
+    def _alarm(self, parts: Parts, strange: Tensor | None) -> Parts:
+        """`Guarded`'s alarm, raised, also by what has just become strange, and ended."""
         enough, on = 1 / self.limits.alarm, parts["raised"] > 0
         against = parts["evidence"].sum(-1, keepdim=True) + 1 / (parts["judged"] + 1)
         benign = parts["favour"].sum(-1, keepdim=True) + 1 / (parts["since"] + 1)
         turned = torch.where(on, benign, against) >= enough
+        if strange is not None:
+            turned = turned | (strange & ~on)
         anew = {name: torch.where(turned, 0.0, parts[name]) for name in ("evidence", "judged", "favour", "since")}
         return anew | {"raised": torch.where(turned, (~on).double(), parts["raised"])}
 

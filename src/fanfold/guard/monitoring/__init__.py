@@ -16,6 +16,7 @@ from fanfold.guard.monitoring.scores import (
     Strangeness,
     Summary,
 )
+from fanfold.guard.monitoring.stepping import MonitorStep
 from fanfold.guard.monitoring.streams import CusumWatch, MartingaleWatch, cusum_threshold, share_in_windows
 from fanfold.guard.monitoring.unexplained import Unexplained
 
@@ -32,6 +33,7 @@ __all__ = [
     "HeldOutLoss",
     "MartingaleWatch",
     "Monitor",
+    "MonitorStep",
     "Residual",
     "Strangeness",
     "Summary",

@@ -27,6 +27,7 @@ class Strangeness(Protocol):
 
     Attributes:
         sees: What it can see, in words.
+        has_program: Whether it can leave Python with the estimator.
 
     Example:
         >>> from fanfold.guard.monitoring import SCORES
@@ -35,6 +36,7 @@ class Strangeness(Protocol):
     """
 
     sees: ClassVar[str]
+    has_program: ClassVar[bool]
 
     def offered(self, seen: Answered) -> bool:
         """Whether the estimator and its observations give what the score reads."""
@@ -55,6 +57,8 @@ class Strangeness(Protocol):
 
 class Distance:
     """A score that is the distance of its numbers from those of calibration, in standard deviations."""
+
+    has_program: ClassVar[bool] = True
 
     def learn(self, numbers: Tensor) -> dict[str, Tensor]:
         """The centre and the covariance of the numbers."""
@@ -212,6 +216,7 @@ class HeldOutLoss(Distance):
     """
 
     sees: ClassVar[str] = "other noise or another operator, also where estimates fit whatever is measured"
+    has_program: ClassVar[bool] = False  # it draws, and asks the estimator once more
 
     def offered(self, seen: Answered) -> bool:
         """Where the operator is known, and the variance of a noise that there is."""

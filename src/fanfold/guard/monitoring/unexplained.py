@@ -38,6 +38,7 @@ class Unexplained:
     """
 
     sees: ClassVar[str] = "contaminated measurements, other noise and other nuisance parameters of a simulator"
+    has_program: ClassVar[bool] = False  # how many unknowns there are it reads off its numbers
 
     def offered(self, seen: Answered) -> bool:
         """Where unknowns are few and measurements more."""
