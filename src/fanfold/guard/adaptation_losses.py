@@ -3,6 +3,7 @@
 An estimate that has not seen a half of the noise is judged by it without bias: Oliveira, Lei & Tibshirani (2021).
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -51,6 +52,12 @@ class Losses(NamedTuple):
     bounded: Tensor  # (any,), each of which has a bound
     most: Tensor = torch.empty(0)  # (any,), the bounds that this network sets to others
 
+    @classmethod
+    def joined(cls, parts: "Sequence[Losses]") -> "Losses":
+        """Those of several sets of draws, as of one."""
+        loss, bounded, most = zip(*parts, strict=True)
+        return cls(torch.cat(loss), torch.stack(bounded).sum(0), torch.stack(most).sum(0))
+
     def gain_over(self, before: "Losses") -> Gain:
         """How much less these are than those of the network before."""
         fall = before.loss - self.loss
@@ -77,6 +84,10 @@ class OfPairs(NamedTuple):
     seed: int = 0
     receiver: ReceiverModel | None = None  # what measured, where it is not what the network believes
 
+    def part(self, which: slice | Tensor) -> "OfPairs":
+        """Some of the pairs."""
+        return self._replace(x=self.x[which], obs=self.obs[which])
+
     def through(self, receiver: ReceiverModel | None) -> "OfPairs":
         """The same pairs, whose measurements are corrected for a receiver before the network has them."""
         return self._replace(receiver=receiver)
@@ -87,7 +98,7 @@ class OfPairs(NamedTuple):
             return judge.losses(self._given(network), self.x).mean()
         errors = self._errors(network)
         loss = (errors.log10().mean() + errors.mean().log10()) / 2
-        if self._linear and len(self.x) > 1:
+        if self.linear and len(self.x) > 1:
             loss = loss + SUM_SHARE * self._sums(1 + step % (len(self.x) - 1))._errors(network).mean().log10()
         return loss
 
@@ -104,7 +115,7 @@ class OfPairs(NamedTuple):
         if judge is not None:
             return Losses(self._judged(judge, network)[:, None], bounded, bounded)
         loss = 10 * errors.log10()[:, None]
-        if not self._linear:
+        if not self.linear:
             return Losses(loss, bounded, bounded)
         others = range(1, min(SUMS + 1, len(self.x)))
         of_sums = torch.stack([self._sums(k)._errors(network).double() for k in others]).mean(0)
@@ -117,7 +128,8 @@ class OfPairs(NamedTuple):
         return "of its loss" if offers(network, SelfJudged) else "dB"
 
     @property
-    def _linear(self) -> bool:
+    def linear(self) -> bool:
+        """Whether sums of pairs are pairs."""
         return self.obs.A is not None and not self.obs.A.varies
 
     @torch.no_grad()
@@ -132,7 +144,10 @@ class OfPairs(NamedTuple):
 
     def _errors(self, network: nn.Module) -> Tensor:
         """Squared errors over the mean energy of x, never below rounding."""
-        errors, energy = (power(a).flatten(1).sum(-1) for a in (network(self._given(network)).x - self.x, self.x))
+        estimate = network(self._given(network))
+        if self.receiver is not None:
+            estimate = self.receiver.restored(estimate)
+        errors, energy = (power(a).flatten(1).sum(-1) for a in (estimate.x - self.x, self.x))
         floor = torch.finfo(errors.dtype)
         return errors / energy.mean().clamp_min(floor.tiny) + floor.eps**2
 
