@@ -1,9 +1,10 @@
 """Guards of networks on small operators, under every shift and where the network itself went wrong after calibration.
 
-Run `python benchmarks/small_guards.py` for three sets, 1000 calls a cell, some three minutes of a core, or name one of
-them. For each set: the worst guarded risks, that is squared errors over those of the baseline with a 95 % interval, and
-those of the network, with the rule that measures noise and with the claim believed. Beside the shifts of `ff.guard.shifts` there are more noise than is claimed
-(x3, x5), dense signals that look like noise (x2 to x10), and four ways in which a network errs, in noise x1 to x10.
+Run `python benchmarks/small_guards.py` for three sets, 1000 calls a cell, some ninety seconds of a core, or name some.
+For each set: the worst guarded risks, that is squared errors over those of the baseline with a 95 % interval, and those
+of the network, with the rule that measures noise and with the claim believed. Beside the shifts of `ff.guard.shifts`
+there are more noise than is claimed (x3, x5), dense signals that look like noise (x2 to x10), and four ways in which a
+network errs, in noise x1 to x10.
 """
 
 import sys

@@ -1,8 +1,8 @@
 """Adapting a trained network to where it is used: from few pairs, or from measurements alone; never for the worse.
 
-What changes is chosen by draws that nothing learned from: the receiver that measurements are corrected for, how far
-what was learned counts (`strength`), a few numbers, or all weights. Measurements alone choose the strength, by the half
-of their noise that the network did not see: Oliveira, Lei & Tibshirani (2021), section 2.
+What changes is chosen by draws that nothing learned from: the receiver that measurements are corrected for, the scale
+of signals, how far what was learned counts (`strength`), a few numbers, or all weights. Measurements alone choose the
+strength, by the half of their noise that the network did not see: Oliveira, Lei & Tibshirani (2021), section 2.
 """
 
 from typing import NamedTuple
@@ -37,7 +37,7 @@ class Adaptation(NamedTuple):
     """
 
     network: nn.Module
-    level: str  # what changed: "nothing", "gains", "strength 0.5", "few numbers, 150 steps", or two, joined by "then"
+    level: str  # what changed: "nothing", "gains", "scale 1.41", "strength 0.5", or two, joined by "then"
     gain: float  # by how much the loss fell on the draws that decide, in `unit`; 0 if nothing changed
     unit: str  # "dB" of the error, or "of its loss" for networks that judge themselves
     tried: Table  # a row for each candidate: `level`, `gain`, its `standard_error`, and whether it is `better`
@@ -54,14 +54,18 @@ class Adaptation(NamedTuple):
 def adapt(network: nn.Module, draws: Pairs | Observation, *, held_out: float = 0.3, seed: int = 0) -> Adaptation:
     """Adapt a copy of a network to draws of another place; the one that came is never changed.
 
-    With x, what has changed of the receiver is estimated first: the noise variance, a gain (and phase) of each
-    measurement, an error of A. Where that helps, the network is put behind it (`Recalibrated`). The strength, a few
-    numbers or all weights change, of the network by itself and of that behind its receiver. A candidate counts as
-    better where the loss of held-out samples falls by two standard errors, and the sum of their squared errors falls
-    too: the loss is the logarithm of a sample's squared error, or the network's own. Where the model is linear, sums of
-    two pairs are pairs again: they teach and judge too, since few samples do not show that a network errs without
-    bounds on one in a thousand. Then either loss may fall surely, that of pairs or that of pairs with their sums, and
-    the other must not rise.
+    With x, what has a closed form is estimated first: of the receiver the noise variance, a gain (and phase) of each
+    measurement, an error of A; then the scale of signals, over that which the network believes in. Where that helps,
+    the network is put behind it (`Recalibrated`). The strength is tried with it and without. All this is judged by all
+    pairs: in five folds, each by what the others say, and what is chosen is fitted to all of them. Then a few numbers
+    or all weights learn, of the network by itself and behind what was chosen, and held-out pairs decide.
+
+    A candidate counts as better where the loss falls by two standard errors, and the sum of squared errors falls too:
+    the loss is the logarithm of a sample's squared error, or the network's own. What has learned has to be better in
+    this sense than the network that came and than the best closed form. Where the model is linear, sums of two pairs
+    are pairs again: they teach and judge too, since few samples do not show that a network errs without bounds on one
+    in a thousand. Then either loss may fall surely, that of pairs or that of pairs with their sums, and the other must
+    not rise.
 
     Without x the strength alone changes, and only where the network errs more at the measurements than silence would:
     less than that says little of x, of which they see a part. Nothing is learned, so that all samples decide.
@@ -70,7 +74,7 @@ def adapt(network: nn.Module, draws: Pairs | Observation, *, held_out: float = 0
         network: Any trained network.
         draws: Pairs of x `(samples, n)` and their observation; or an observation `(samples, m)` alone, whose noise
             variance is known.
-        held_out: The share of the pairs, from the end, that decides.
+        held_out: The share of the pairs, from the end, that decides on what the others have taught.
         seed: The seed of the noise that splits measurements, and of what the network draws as it learns.
 
     Raises:
@@ -155,10 +159,11 @@ def _by_pairs(network: nn.Module, folds: Folds) -> Adaptation:
         contest.decided_by(judge.losses(network), of_best)
     for before, fitted in behind:
         receiver = None if fitted is None else fitted.of_lessons
+        deployed = None if fitted is None else fitted.before_weights()
         for level, candidate in taught(network, folds.lessons.through(receiver)):
             with torch.no_grad():
                 losses = judge.through(receiver).losses(candidate)
-            contest.enter(before + level, candidate, losses, fitted)
+            contest.enter(before + level, candidate, losses, deployed)
     return _adaptation(contest)
 
 

@@ -35,6 +35,11 @@ class Fitted(NamedTuple):
     of_lessons: ReceiverModel  # to the pairs that weights learn from
     without: tuple[ReceiverModel, ...]  # to the pairs that are not in each fold
 
+    def before_weights(self) -> "Fitted":
+        """The same before weights that were learned behind it: of the scale that they have met."""
+        scale = self.of_lessons.scale
+        return self._replace(of_all=self.of_all.of_scale(None if scale is None else scale.item()))
+
     def of_scales(self, of_all: float, of_lessons: float, without: tuple[float, ...]) -> "Fitted":
         """The same, of signals of these scales."""
         folds = tuple(fit.of_scale(scale) for fit, scale in zip(self.without, without, strict=True))

@@ -21,6 +21,7 @@ SPLITS = 8  # of the noise of each observation
 SUMS = 10  # of each held-out pair with others, which say whether large errors are rare or absent
 SUM_SHARE = 0.3  # of their error in a lesson
 MOST_RISE = 1.25  # of their error
+AT_ONCE = 512  # of them, in one call of the network
 
 
 class Gain(NamedTuple):
@@ -117,8 +118,7 @@ class OfPairs(NamedTuple):
         loss = 10 * errors.log10()[:, None]
         if not self.linear:
             return Losses(loss, bounded, bounded)
-        others = range(1, min(SUMS + 1, len(self.x)))
-        of_sums = torch.stack([self._sums(k)._errors(network).double() for k in others]).mean(0)
+        of_sums = self._errors_of_sums(network, range(1, min(SUMS + 1, len(self.x))))
         loss = torch.cat([loss, 10 * (errors + of_sums).log10()[:, None]], 1)
         bounded = torch.stack([errors.sum(), of_sums.sum()])
         return Losses(loss, bounded, bounded * torch.tensor([1.0, MOST_RISE], device=bounded.device))
@@ -150,6 +150,20 @@ class OfPairs(NamedTuple):
         errors, energy = (power(a).flatten(1).sum(-1) for a in (estimate.x - self.x, self.x))
         floor = torch.finfo(errors.dtype)
         return errors / energy.mean().clamp_min(floor.tiny) + floor.eps**2
+
+    def _errors_of_sums(self, network: nn.Module, by: Sequence[int]) -> Tensor:
+        """Their mean for each pair, `(batch,)`; sums go through the network together, as many as `AT_ONCE` allows."""
+        count = max(1, AT_ONCE // len(self.x))
+        errors = []
+        for first in range(0, len(by), count):
+            sums = [self._sums(k) for k in by[first : first + count]]
+            y, x = torch.cat([s.obs.y for s in sums]), torch.cat([s.x for s in sums])
+            var = sums[0].obs.noise_var
+            if var is not None and var.ndim:
+                var = torch.cat([s.obs.noise_var.expand(*s.obs.y.shape[:-1], 1) for s in sums])
+            joined = self._replace(x=x, obs=Observation.unchecked(y, self.obs.A, var))
+            errors += joined._errors(network).double().split(len(self.x))
+        return torch.stack(errors).mean(0)
 
     def _sums(self, by: int) -> "OfPairs":
         """Each pair and the one so many places on, added: of `y = A x + w`, these are pairs too."""
