@@ -9,7 +9,7 @@ from torch import nn
 import fanfold as ff
 from fanfold.core.units import nmse_db, power
 from fanfold.estimators import ErrorLeft, Recalibrated, ReceiverModel
-from fanfold.guard.adaptation_contest import Contest, Folds
+from fanfold.guard.adaptation_contest import AdaptationContest, Folds
 from fanfold.guard.adaptation_losses import Losses, OfPairs
 from fanfold.guard.recalibration import RIDGES, fitted_error, fitted_gains, receivers_of
 
@@ -194,7 +194,7 @@ def test_no_scale_is_looked_for_where_there_is_none():
 def test_what_has_learned_must_surely_be_better_than_the_best_closed_form():
     net, noise = nn.Identity(), torch.randn(30, 1, generator=torch.Generator().manual_seed(2))
     of = lambda mean: Losses(mean + noise, torch.ones(1), torch.ones(1))  # noqa: E731
-    contest = Contest(net, of(3.0), "dB")
+    contest = AdaptationContest(net, of(3.0), "dB")
     contest.enter("gains", net, of(2.0))
     contest.decided_by(before=of(3.0), best=of(2.0))
     contest.enter("few numbers", net, Losses(1.9 - noise, torch.ones(1), torch.ones(1)))

@@ -15,7 +15,7 @@ from fanfold.core.settings import checks_arguments
 from fanfold.core.table import Table
 from fanfold.estimators import Recalibrated
 from fanfold.estimators.base import Restrainable, TrainedInRounds, device_of
-from fanfold.guard.adaptation_contest import Contest, Fitted, Folds
+from fanfold.guard.adaptation_contest import AdaptationContest, Fitted, Folds
 from fanfold.guard.adaptation_lessons import learnable, restrained, taught
 from fanfold.guard.adaptation_losses import OfMeasurements, OfPairs
 from fanfold.guard.answers import Pairs
@@ -134,7 +134,7 @@ def _check(network: nn.Module, x: Tensor | None, obs: Observation, held_out: flo
 @torch.no_grad()
 def _alone(network: nn.Module, judge: OfMeasurements) -> Adaptation:
     """The best strength."""
-    contest = Contest(network, judge.losses(network), judge.unit(network))
+    contest = AdaptationContest(network, judge.losses(network), judge.unit(network))
     for level, candidate in restrained(network):
         contest.enter(level, candidate, judge.losses(candidate))
     return _adaptation(contest)
@@ -143,7 +143,7 @@ def _alone(network: nn.Module, judge: OfMeasurements) -> Adaptation:
 def _by_pairs(network: nn.Module, folds: Folds) -> Adaptation:
     """The best of all candidates: what has a closed form first, judged by all pairs, and then what learned."""
     with torch.no_grad():
-        contest = Contest(network, folds.judged(network, None), folds.pairs.unit(network))
+        contest = AdaptationContest(network, folds.judged(network, None), folds.pairs.unit(network))
         for level, fitted in folds.receivers():
             contest.enter(level, network, folds.judged(network, fitted), fitted)
         for before, fitted in _behind(contest):
@@ -167,12 +167,12 @@ def _by_pairs(network: nn.Module, folds: Folds) -> Adaptation:
     return _adaptation(contest)
 
 
-def _behind(contest: Contest) -> list[tuple[str, Fitted | None]]:
+def _behind(contest: AdaptationContest) -> list[tuple[str, Fitted | None]]:
     """The receivers that networks are tried behind, with the first words of such levels: none, and the best so far."""
     return [("", None)] if contest.fitted is None else [("", None), (f"{contest.level}, then ", contest.fitted)]
 
 
-def _adaptation(contest: Contest) -> Adaptation:
+def _adaptation(contest: AdaptationContest) -> Adaptation:
     """What came of it."""
     network, fitted = contest.network, contest.fitted
     network = network if fitted is None else Recalibrated(network, fitted.of_all)

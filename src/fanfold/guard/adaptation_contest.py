@@ -121,7 +121,7 @@ class Folds:
         return f"scale {of_all:.3g}", fitted.of_scales(of_all, of_lessons, tuple(without))
 
 
-class Contest:
+class AdaptationContest:
     """Candidates for a network's place, of which the one that is surely better by most takes it.
 
     Args:
@@ -131,9 +131,9 @@ class Contest:
 
     Example:
         >>> import torch
-        >>> from fanfold.guard.adaptation_contest import Contest
+        >>> from fanfold.guard.adaptation_contest import AdaptationContest
         >>> from fanfold.guard.adaptation_losses import Losses
-        >>> contest = Contest(torch.nn.Identity(), Losses(torch.ones(9, 1), torch.ones(1), torch.ones(1)), "dB")
+        >>> contest = AdaptationContest(torch.nn.Identity(), Losses(torch.ones(9, 1), torch.ones(1), torch.ones(1)), "dB")
         >>> contest.enter("twice as good", torch.nn.Identity(), Losses(torch.full((9, 1), 0.5), torch.ones(1)))
         >>> contest.level
         'twice as good'

@@ -158,9 +158,10 @@ class OfPairs(NamedTuple):
         for first in range(0, len(by), count):
             sums = [self._sums(k) for k in by[first : first + count]]
             y, x = torch.cat([s.obs.y for s in sums]), torch.cat([s.x for s in sums])
-            var = sums[0].obs.noise_var
+            each = [s.obs.noise_var for s in sums]
+            var = each[0]
             if var is not None and var.ndim:
-                var = torch.cat([s.obs.noise_var.expand(*s.obs.y.shape[:-1], 1) for s in sums])
+                var = torch.cat([v.expand(*self.obs.y.shape[:-1], 1) for v in each if v is not None])
             joined = self._replace(x=x, obs=Observation.unchecked(y, self.obs.A, var))
             errors += joined._errors(network).double().split(len(self.x))
         return torch.stack(errors).mean(0)
