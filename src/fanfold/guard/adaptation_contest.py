@@ -133,8 +133,9 @@ class AdaptationContest:
         >>> import torch
         >>> from fanfold.guard.adaptation_contest import AdaptationContest
         >>> from fanfold.guard.adaptation_losses import Losses
-        >>> contest = AdaptationContest(torch.nn.Identity(), Losses(torch.ones(9, 1), torch.ones(1), torch.ones(1)), "dB")
-        >>> contest.enter("twice as good", torch.nn.Identity(), Losses(torch.full((9, 1), 0.5), torch.ones(1)))
+        >>> net = torch.nn.Identity()
+        >>> contest = AdaptationContest(net, Losses(torch.ones(9, 1), torch.ones(1), torch.ones(1)), "dB")
+        >>> contest.enter("twice as good", net, Losses(torch.full((9, 1), 0.5), torch.ones(1)))
         >>> contest.level
         'twice as good'
     """
