@@ -1,8 +1,9 @@
 """What adapting wins back from 100 pairs at every shift, and that measurements alone never lose.
 
 Run `python benchmarks/adapting.py pairs` for the table of pairs: three draws of 100 pairs of each shift, some four
-minutes of a core for ISTA, and for OAMP by `pairs oamp`; `pairs oamp "gain 1.5" home` measures these alone. `python benchmarks/adapting.py alone` is for the 60 cells of
-measurements alone: ten places, three SNRs, two networks, half a minute. Errors are NMSE in dB on fresh draws.
+minutes of a core for ISTA, and for OAMP by `pairs oamp`; `pairs oamp "gain 1.5" home` measures these alone. `python
+benchmarks/adapting.py alone` is for the 60 cells of measurements alone: ten places, three SNRs, two networks, half a
+minute. Errors are NMSE in dB on fresh draws.
 """
 
 import sys
