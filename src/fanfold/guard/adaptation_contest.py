@@ -160,10 +160,15 @@ class AdaptationContest:
     def decided_by(self, before: Losses, best: Losses) -> None:
         """Let other draws decide from here on, by which a candidate has to be surely better than the best so far.
 
+        Sums of squared errors, which a few samples make, are held against those of the network before alone.
+
         Args:
             before: The losses of the network before.
             best: Those of the best so far.
         """
         if self.level != "nothing":
-            self.best, self.lead = best, best.gain_over(before).mean
+            self.best, self.lead = (
+                best._replace(most=torch.full_like(best.most, torch.inf)),
+                best.gain_over(before).mean,
+            )
         self.before = before
