@@ -1,8 +1,9 @@
 """What adapting wins back from 100 pairs at every shift, and that measurements alone never lose.
 
 Run `python benchmarks/adapting.py pairs` for the table of pairs: three draws of 100 pairs of each shift, some four
-minutes of a core for ISTA, and for OAMP by `pairs oamp`. `python benchmarks/adapting.py alone` is for the 60 cells of
-measurements alone: ten places, three SNRs, two networks, half a minute. Errors are NMSE in dB on fresh draws.
+minutes of a core for ISTA, and for OAMP by `pairs oamp`; `pairs oamp "gain 1.5" home` measures these alone. `python
+benchmarks/adapting.py alone` is for the 60 cells of measurements alone: ten places, three SNRs, two networks, half a
+minute. Errors are NMSE in dB on fresh draws.
 """
 
 import sys
@@ -60,9 +61,10 @@ def specialist_db(net: nn.Module, place) -> float:
     return error_db(ff.guard.adapt(net, draws(place, SPECIALIST_PAIRS, 7)).network, place)
 
 
-def of_pairs(net: nn.Module) -> None:
-    """Print what 100 pairs win back of a network's loss at every shift."""
-    for name, place in SHIFTS.items():
+def of_pairs(net: nn.Module, names: list[str]) -> None:
+    """Print what 100 pairs win back of a network's loss at these shifts."""
+    for name in names:
+        place = SHIFTS[name]
         before, best = error_db(net, place), specialist_db(net, place)
         adapted = [error_db(ff.guard.adapt(net, draws(place, 100, seed)).network, place) for seed in SEEDS]
         mean = sum(adapted) / len(adapted)
@@ -95,9 +97,9 @@ if __name__ == "__main__":
     match sys.argv[1:]:
         case ["alone"]:
             alone()
-        case [] | ["pairs"] | ["pairs", "ista"]:
-            of_pairs(ista())
-        case ["pairs", "oamp"]:
-            of_pairs(oamp())
+        case [] | ["pairs"]:
+            of_pairs(ista(), [*SHIFTS])
+        case ["pairs", ("ista" | "oamp") as kind, *names] if {*names} <= {*SHIFTS}:
+            of_pairs({"ista": ista, "oamp": oamp}[kind](), names or [*SHIFTS])
         case _:
             sys.exit(__doc__)

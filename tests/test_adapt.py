@@ -118,7 +118,7 @@ def test_the_network_that_came_is_untouched(labelled):
 
 
 def test_nothing_gained_gives_the_old_network_back():
-    net = ff.unfold(ff.algorithms.ISTA(), PROBLEM, 3)  # nothing in it may be learned
+    net = ff.unfold(ff.algorithms.OAMP(ff.priors.BernoulliGaussian(0.1)), PROBLEM, 6)  # matched; nothing may be learned
     adapted = ff.guard.adapt(net, draws(PROBLEM, 40, 1))
     assert (adapted.level, adapted.gain) == ("nothing", 0)
     assert "stays as it was" in adapted.verdict

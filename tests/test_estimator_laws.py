@@ -62,7 +62,9 @@ ROWS = {
     "neural": Case(LINEAR, estimators.NeuralSettings("gaussian", 2, width=8), SINGLE),
     "flow-posterior": Case(LINEAR, estimators.FlowPosteriorSettings(transforms=2, width=8), SINGLE),
     "whole-numbers": Case(SPARSE, estimators.QuantisedSettings(UNFOLDED_CP, "w16a16"), DOUBLE),
-    "recalibrated": Case(SPARSE, estimators.RecalibratedSettings(UNFOLDED_ISTA, corrects=True), DOUBLE),
+    "recalibrated": Case(
+        SPARSE, estimators.RecalibratedSettings(UNFOLDED_ISTA, corrects=True, directions=2, scales=True), DOUBLE
+    ),
 }
 OFDM_ROWS = {  # which all measure the scale
     "beam-mixer": Case(CHANNELS, ofdm.MixerSettings(8, 6, 1, 6, 16, 16), SINGLE),

@@ -60,7 +60,7 @@ ROWS = {  # of the registry of what trains
     "beam-delay-oamp": (CHANNELS, ofdm.OAMPSettings(1, 8, 3)),
     "learned-filters": (CHANNELS, ofdm.FilterSettings(2, 2, 6, 1, 4, 8, 2)),
     "adapted": (CHANNELS, ofdm.AdaptedSettings(MIXER)),
-    "recalibrated": (SPARSE, estimators.RecalibratedSettings(UNFOLDED, corrects=True)),
+    "recalibrated": (SPARSE, estimators.RecalibratedSettings(UNFOLDED, corrects=True, directions=2, scales=True)),
 }
 OTHERWISE = {"whole-numbers"}  # leaves as an integer program
 

@@ -26,7 +26,7 @@ from fanfold.estimators.posterior.flow_posterior import FlowPosterior, FlowPoste
 from fanfold.estimators.posterior.lone import Neural
 from fanfold.estimators.posterior.maximum_likelihood import MaximumAPosteriori, MaximumLikelihood
 from fanfold.estimators.posterior.neural import NeuralSettings, neural
-from fanfold.estimators.recalibrated import Recalibrated, RecalibratedSettings, ReceiverModel
+from fanfold.estimators.recalibrated import ErrorLeft, Recalibrated, RecalibratedSettings, ReceiverModel
 from fanfold.estimators.sparse import MCP, OMP, DebiasedLasso, Lasso
 from fanfold.unfolding.equilibrium import EquilibriumSettings
 from fanfold.unfolding.unfold import UnfoldedSettings
@@ -65,6 +65,7 @@ __all__ = [
     "DebiasedLasso",
     "Ensemble",
     "EquilibriumSettings",
+    "ErrorLeft",
     "FlowPosterior",
     "FlowPosteriorSettings",
     "GridEstimator",

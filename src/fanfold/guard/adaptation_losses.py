@@ -3,6 +3,7 @@
 An estimate that has not seen a half of the noise is judged by it without bias: Oliveira, Lei & Tibshirani (2021).
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -20,6 +21,7 @@ SPLITS = 8  # of the noise of each observation
 SUMS = 10  # of each held-out pair with others, which say whether large errors are rare or absent
 SUM_SHARE = 0.3  # of their error in a lesson
 MOST_RISE = 1.25  # of their error
+AT_ONCE = 512  # of them, in one call of the network
 
 
 class Gain(NamedTuple):
@@ -51,6 +53,12 @@ class Losses(NamedTuple):
     bounded: Tensor  # (any,), each of which has a bound
     most: Tensor = torch.empty(0)  # (any,), the bounds that this network sets to others
 
+    @classmethod
+    def joined(cls, parts: "Sequence[Losses]") -> "Losses":
+        """Those of several sets of draws, as of one."""
+        loss, bounded, most = zip(*parts, strict=True)
+        return cls(torch.cat(loss), torch.stack(bounded).sum(0), torch.stack(most).sum(0))
+
     def gain_over(self, before: "Losses") -> Gain:
         """How much less these are than those of the network before."""
         fall = before.loss - self.loss
@@ -77,6 +85,10 @@ class OfPairs(NamedTuple):
     seed: int = 0
     receiver: ReceiverModel | None = None  # what measured, where it is not what the network believes
 
+    def part(self, which: slice | Tensor) -> "OfPairs":
+        """Some of the pairs."""
+        return self._replace(x=self.x[which], obs=self.obs[which])
+
     def through(self, receiver: ReceiverModel | None) -> "OfPairs":
         """The same pairs, whose measurements are corrected for a receiver before the network has them."""
         return self._replace(receiver=receiver)
@@ -87,7 +99,7 @@ class OfPairs(NamedTuple):
             return judge.losses(self._given(network), self.x).mean()
         errors = self._errors(network)
         loss = (errors.log10().mean() + errors.mean().log10()) / 2
-        if self._linear and len(self.x) > 1:
+        if self.linear and len(self.x) > 1:
             loss = loss + SUM_SHARE * self._sums(1 + step % (len(self.x) - 1))._errors(network).mean().log10()
         return loss
 
@@ -104,10 +116,9 @@ class OfPairs(NamedTuple):
         if judge is not None:
             return Losses(self._judged(judge, network)[:, None], bounded, bounded)
         loss = 10 * errors.log10()[:, None]
-        if not self._linear:
+        if not self.linear:
             return Losses(loss, bounded, bounded)
-        others = range(1, min(SUMS + 1, len(self.x)))
-        of_sums = torch.stack([self._sums(k)._errors(network).double() for k in others]).mean(0)
+        of_sums = self._errors_of_sums(network, range(1, min(SUMS + 1, len(self.x))))
         loss = torch.cat([loss, 10 * (errors + of_sums).log10()[:, None]], 1)
         bounded = torch.stack([errors.sum(), of_sums.sum()])
         return Losses(loss, bounded, bounded * torch.tensor([1.0, MOST_RISE], device=bounded.device))
@@ -117,7 +128,8 @@ class OfPairs(NamedTuple):
         return "of its loss" if offers(network, SelfJudged) else "dB"
 
     @property
-    def _linear(self) -> bool:
+    def linear(self) -> bool:
+        """Whether sums of pairs are pairs."""
         return self.obs.A is not None and not self.obs.A.varies
 
     @torch.no_grad()
@@ -132,9 +144,27 @@ class OfPairs(NamedTuple):
 
     def _errors(self, network: nn.Module) -> Tensor:
         """Squared errors over the mean energy of x, never below rounding."""
-        errors, energy = (power(a).flatten(1).sum(-1) for a in (network(self._given(network)).x - self.x, self.x))
+        estimate = network(self._given(network))
+        if self.receiver is not None:
+            estimate = self.receiver.restored(estimate)
+        errors, energy = (power(a).flatten(1).sum(-1) for a in (estimate.x - self.x, self.x))
         floor = torch.finfo(errors.dtype)
         return errors / energy.mean().clamp_min(floor.tiny) + floor.eps**2
+
+    def _errors_of_sums(self, network: nn.Module, by: Sequence[int]) -> Tensor:
+        """Their mean for each pair, `(batch,)`; sums go through the network together, as many as `AT_ONCE` allows."""
+        count = max(1, AT_ONCE // len(self.x))
+        errors = []
+        for first in range(0, len(by), count):
+            sums = [self._sums(k) for k in by[first : first + count]]
+            y, x = torch.cat([s.obs.y for s in sums]), torch.cat([s.x for s in sums])
+            each = [s.obs.noise_var for s in sums]
+            var = each[0]
+            if var is not None and var.ndim:
+                var = torch.cat([v.expand(*self.obs.y.shape[:-1], 1) for v in each if v is not None])
+            joined = self._replace(x=x, obs=Observation.unchecked(y, self.obs.A, var))
+            errors += joined._errors(network).double().split(len(self.x))
+        return torch.stack(errors).mean(0)
 
     def _sums(self, by: int) -> "OfPairs":
         """Each pair and the one so many places on, added: of `y = A x + w`, these are pairs too."""

@@ -5,13 +5,14 @@ ridge regression of what A leaves unexplained on x, its weight chosen by leaving
 """
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from fanfold.core.precision import double
 from fanfold.core.units import power
-from fanfold.estimators import ReceiverModel
+from fanfold.estimators import ErrorLeft, ReceiverModel
 from fanfold.observation import Observation
 
 MOST_ENTRIES = 2**20  # of an error of A
@@ -43,9 +44,32 @@ def receivers_of(x: Tensor, obs: Observation) -> Iterator[tuple[str, ReceiverMod
     left = y / gains - z
     residual = power(left).mean() * len(x) / (len(x) - 1)
     yield "gains", ReceiverModel(gains.to(ones.dtype), _over(residual, claimed))
-    error, residual = fitted_error(x.to(kind), left) if A.m * A.n <= MOST_ENTRIES else (None, residual)
-    if error is not None:
-        yield "gains and operator", ReceiverModel(gains.to(ones.dtype), _over(residual, claimed), error.to(A.dtype))
+    energy = power(y / gains).mean()
+    fitted = fitted_error(x.to(kind), left) if A.m * A.n <= MOST_ENTRIES and energy > 0 else None
+    if fitted is not None:
+        share = (power(left).mean() - fitted.noise_var) / energy
+        not_told = ErrorLeft(fitted.directions.to(A.dtype), fitted.entry_var, share.item())
+        noise = _over(fitted.noise_var, claimed)
+        yield "gains and operator", ReceiverModel(gains.to(ones.dtype), noise, fitted.error.to(A.dtype), not_told)
+
+
+class OperatorError(NamedTuple):
+    """What pairs tell of an error of A; made by `fitted_error`.
+
+    Example:
+        >>> import torch
+        >>> from fanfold.guard.recalibration import fitted_error
+        >>> x, E = torch.eye(4, dtype=torch.float64), torch.ones(2, 4, dtype=torch.float64)
+        >>> fitted_error(x.repeat(5, 1), (x @ E.mT).repeat(5, 1)).error.round(decimals=2)
+        tensor([[1., 1., 1., 1.],
+                [1., 1., 1., 1.]], dtype=torch.float64)
+    """
+
+    error: Tensor  # (m, n)
+    left: Tensor  # variance of what it leaves of new draws, with their noise
+    noise_var: Tensor  # of the noise alone
+    directions: Tensor  # (k, n), each times the root of the share of E that is told along it
+    entry_var: float  # of the entries of E
 
 
 def fitted_gains(y: Tensor, z: Tensor) -> Tensor:
@@ -69,10 +93,11 @@ def fitted_gains(y: Tensor, z: Tensor) -> Tensor:
     return torch.where(worth, gains, torch.ones_like(gains))
 
 
-def fitted_error(x: Tensor, left: Tensor) -> tuple[Tensor | None, Tensor]:
-    """An error E of the operator, `(m, n)`, and the variance of what it leaves of new draws.
+def fitted_error(x: Tensor, left: Tensor) -> OperatorError | None:
+    """An error E of the operator, `(m, n)`, and how well it is known; None where it explains little.
 
-    E is None where it explains little.
+    With h the share of itself in the fit of a pair, what the other pairs leave of it has the variance of the noise over
+    `1 - h`: the rest is what they do not know of E.
 
     Args:
         x: The signals, `(samples, n)`.
@@ -82,13 +107,17 @@ def fitted_error(x: Tensor, left: Tensor) -> tuple[Tensor | None, Tensor]:
     seen, energy = u.mH @ left, s.square()
     best, chosen = power(left).mean() * (1 - LEAST_EXPLAINED), None
     for ridge in RIDGES if energy.sum() > 0 else ():
-        loaded = energy + ridge * energy.sum() / len(x)
-        kept = energy / loaded
-        missed = (left - (u * kept) @ seen) / (1 - power(u) @ kept)[:, None]  # what the others leave of each
+        load = ridge * energy.sum() / len(x)
+        kept = energy / (energy + load)
+        others = 1 - power(u) @ kept
+        missed = (left - (u * kept) @ seen) / others[:, None]  # what the others leave of each
         without = power(missed).mean()
         if without < best:
-            best, chosen = without, ((vh.mH * (s / loaded)) @ seen).mT
-    return chosen, power(left).mean() if chosen is None else best
+            noise = (others[:, None] * power(missed)).mean()
+            error = ((vh.mH * (s / (energy + load))) @ seen).mT
+            directions = kept.sqrt()[:, None] * vh
+            best, chosen = without, OperatorError(error, without, noise, directions, (noise / load).item())
+    return chosen
 
 
 def _over(variance: Tensor, claimed: float | None) -> float:
