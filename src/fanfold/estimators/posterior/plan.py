@@ -33,6 +33,7 @@ class Plan(Checked):
     depth: int = 5
     dropout: float = 0.0  # share of entries that a step leaves out
     students: int = 0  # networks that a model of y given x teaches, of the first folds
+    gradients: bool = False  # whether networks of the squared error are gradients, where the posterior mean is one
     mirrored: bool = False  # whether images of draws about a centre are learned of too, where they look alike
 
     def __post_init__(self):
@@ -68,6 +69,7 @@ def plan_for(simulations: int, kind: Kind) -> tuple[Plan, dict[str, Any]]:
         training |= {"steps": min(1000, steps)}
     elif not few:
         training |= {"steps": 1000, "optimiser": "muon", "weight_decay": 0.3}  # which needs half the steps
+        plan = replace(plan, gradients=True)
     return plan, training
 
 
