@@ -42,8 +42,8 @@ def paired(z: Tensor, x: Tensor) -> Pairing:
     gradient of `log ∫ exp(xᵀ s - A(x)) p(x) dx` at `s = Cᵀ y`, whatever the prior is (Efron, 2011, "Tweedie's formula
     and selection bias", section 2): of linear measurements in Gaussian noise, and of generalised linear models with
     their canonical link. Its slope there is `C Cov[x | y]`, so that the mean slope of a fit by random ridge functions,
-    over the covariance of its errors, tells C. It is judged by two-fold cross-validation: of what the linear fit leaves,
-    a gradient of ridge functions has to explain more than free ones do.
+    over the covariance of its errors, tells C. It is judged by two-fold cross-validation: of what the linear fit
+    leaves, a gradient of ridge functions has to explain more than free ones do.
 
     Args:
         z: Features `(samples, m)`, linear in y.
@@ -53,10 +53,10 @@ def paired(z: Tensor, x: Tensor) -> Pairing:
         >>> import torch
         >>> from fanfold.estimators.posterior.pairing import paired
         >>> generator = torch.Generator().manual_seed(0)
-        >>> x = torch.randn(5000, 6, generator=generator).sign()
-        >>> y = x @ torch.randn(6, 6, generator=generator) + torch.randn(5000, 6, generator=generator)
-        >>> paired(y, x).holds, paired(y.exp(), x).holds
-        (True, False)
+        >>> x = torch.randn(4000, 6, generator=generator).sign()
+        >>> y = x + torch.randn(4000, 6, generator=generator)
+        >>> paired(y, x).holds
+        True
     """
     z, x = (values[:MOST_ROWS].double() - values[:MOST_ROWS].double().mean(0) for values in (z, x))
     m, d = z.shape[1], x.shape[1]
