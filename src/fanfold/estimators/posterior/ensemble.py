@@ -21,7 +21,7 @@ from fanfold.estimators.posterior.features import Features
 from fanfold.estimators.posterior.folds import fold_of
 from fanfold.estimators.posterior.heads import GaussianHead
 from fanfold.estimators.posterior.mirror import Mirror
-from fanfold.estimators.posterior.network_kinds import GAUSSIAN, KINDS_APART, Base, NetworkKinds, Raw, within
+from fanfold.estimators.posterior.network_kinds import GAUSSIAN, KINDS_APART, TAUGHT, Base, NetworkKinds, Raw, within
 from fanfold.estimators.posterior.plan import Plan, plan_for
 from fanfold.estimators.posterior.real_parts import RealParts
 from fanfold.estimators.posterior.scales import POSITIVE, REAL, Limits, ParameterScales
@@ -363,8 +363,8 @@ class Ensemble(nn.Module):
 
     @property
     def _teacher(self) -> Emulator | None:
-        """The emulator, unless gradients of potentials say as much of a simple measurement without one."""
-        return None if self.networks.of_gradients else self.emulator
+        """The emulator, unless it has nobody to teach."""
+        return None if TAUGHT in self.networks.silent else self.emulator
 
     @property
     def _has_free(self) -> bool:

@@ -17,6 +17,7 @@ from fanfold.networks import Members, StackedMLP
 SQUARED, GAUSSIAN, TAUGHT = "squared-error networks", "heteroscedastic networks", "networks taught by an emulator"
 DECAY = {SQUARED: 1.0, GAUSSIAN: 0.25, TAUGHT: 0.05}  # of the weight decay: those that are taught have draws enough
 UNDROPPED = {GAUSSIAN: 1.0}  # where every fold is left out once, and no entries are
+UNDROPPED_GRADIENTS = 0.2  # likewise, of gradients: they have half as much to learn by heart
 KINDS_APART = 500_000  # of their seeds
 WIDER = 4 / 3  # times as wide are networks that learn of as many draws as they want
 
@@ -66,7 +67,7 @@ class NetworkKinds(nn.Module):
 
     def __init__(self, features: Features, d: int, plan: Plan, loss: Literal["squared-error", "gaussian"], seed: int):
         super().__init__()
-        self.d = d
+        self.d, self.dropped = d, plan.dropout > 0
         sizes = {SQUARED: plan} if loss == "squared-error" else {}
         sizes[GAUSSIAN] = plan
         if plan.students:
@@ -80,7 +81,8 @@ class NetworkKinds(nn.Module):
         if SQUARED in sizes and plan.gradients:
             free = self.members[0]
             assert isinstance(free, StackedMLP)
-            self.members[0] = SquaredErrorNetworks(linear_features(features), d, free, plan.width, seed)
+            decay = 1.0 if plan.dropout else UNDROPPED_GRADIENTS
+            self.members[0] = SquaredErrorNetworks(linear_features(features), d, free, plan.width, seed, decay)
 
     @property
     def each(self) -> dict[str, Members]:
@@ -89,8 +91,8 @@ class NetworkKinds(nn.Module):
 
     @property
     def silent(self) -> set[str]:
-        """The kinds that nobody taught: gradients need no emulator beside them."""
-        return {TAUGHT} if self.of_gradients else set()
+        """The kinds that nobody taught: of draws enough to be sure of, gradients need no emulator beside them."""
+        return {TAUGHT} if self.of_gradients and not self.dropped else set()
 
     @property
     def learning(self) -> list[int]:

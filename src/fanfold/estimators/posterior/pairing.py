@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 MOST_ROWS = 5000  # that are looked at
-ROWS_A_FEATURE = 2  # at least
-WAVES, JUDGING_WAVES = 600, 800  # ridge functions of a fit, and of the judgement
+ROWS_A_FEATURE = 2.5  # of a fit, at least
+FEWEST_WAVES, WAVES = 200, 600  # ridge functions of a fit
+JUDGING_WAVES = 800  # of the judgement
 FINENESS = (0.5, 1.0, 2.0)  # of ridge functions, over standard deviations
 ROUNDS = 4  # of fits, each about the statistics of the one before
 FIT_WEIGHT = 1e-6  # of ridge regression, over the mean of the diagonal
@@ -60,14 +61,15 @@ def paired(z: Tensor, x: Tensor) -> Pairing:
     """
     z, x = (values[:MOST_ROWS].double() - values[:MOST_ROWS].double().mean(0) for values in (z, x))
     m, d = z.shape[1], x.shape[1]
-    if len(z) < ROWS_A_FEATURE * (m + WAVES):
+    count = min(WAVES, int(len(z) / ROWS_A_FEATURE) - m)
+    if count < FEWEST_WAVES:
         return Pairing(z.new_zeros(m, d), torch.eye(d).to(z), holds=False)
     generator = torch.Generator().manual_seed(0)
     identity = torch.eye(m).to(z)
     C, R = _slope_over_errors(x, z, identity)
     for _ in range(ROUNDS):
-        directions = C @ R @ _directions(z @ C @ R, WAVES, generator)
-        waves = torch.tanh(z @ directions + torch.randn(WAVES, generator=generator).to(z))
+        directions = C @ R @ _directions(z @ C @ R, count, generator)
+        waves = torch.tanh(z @ directions + torch.randn(count, generator=generator).to(z))
         slopes = directions * (1 - waves.square()).mean(0)
         C, R = _slope_over_errors(x, torch.cat([z, waves - waves.mean(0)], 1), torch.cat([identity, slopes], 1))
     gradient, free, linear = _judged(z, torch.linalg.solve(R, x.mT).mT, z @ C @ R, generator)

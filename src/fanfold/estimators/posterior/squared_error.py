@@ -10,7 +10,6 @@ from fanfold.estimators.posterior.pairing import paired
 from fanfold.networks import Members, StackedMLP, StackedPotentials
 
 DEPTH = 6  # layers of a potential, through which there and back
-DECAY = 0.2  # of the weight decay: a gradient has half as much to learn by heart
 
 
 class SquaredErrorNetworks(Members):
@@ -25,6 +24,7 @@ class SquaredErrorNetworks(Members):
         free: Free networks `(batch, inputs)` -> `(members, batch, 2 d)`; the second half of what they say is not asked.
         width: The number of entries of a layer.
         seed: The seed of the starting weights.
+        decay: Share of the weight decay that is of gradients.
 
     Example:
         >>> import torch
@@ -40,9 +40,9 @@ class SquaredErrorNetworks(Members):
     back: Tensor
     holds: Tensor
 
-    def __init__(self, m: int, d: int, free: StackedMLP, width: int, seed: int):
+    def __init__(self, m: int, d: int, free: StackedMLP, width: int, seed: int, decay: float = 1.0):
         super().__init__()
-        self.m, self.d, self.free = m, d, free
+        self.m, self.d, self.free, self.decay = m, d, free, decay
         members = free.count
         self.potentials = StackedPotentials(members, d, width, DEPTH, seed)
         self.register_buffer("C", torch.zeros(m, d))  # statistics of unit variance
@@ -90,7 +90,7 @@ class SquaredErrorNetworks(Members):
 
     def decayed(self) -> list[tuple[list[nn.Parameter], float]]:
         plain = [self.correction, self.linear, self.shift]
-        return [([*self.free.parameters()], 1.0), ([*self.potentials.parameters()], DECAY), (plain, 0.0)]
+        return [([*self.free.parameters()], 1.0), ([*self.potentials.parameters()], self.decay), (plain, 0.0)]
 
     def _takes_gradients(self) -> bool:
         if not torch.compiler.is_compiling():  # what is traced was called before
