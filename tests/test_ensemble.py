@@ -179,7 +179,7 @@ def test_sizes_and_training_follow_the_number_of_draws():
     assert plan_for(FEW, "sequence")[1].get("optimiser") is None
     net = ff.neural(LinearGaussian(), width=16)
     net.follow(1000)
-    assert net.plan == Plan(5, 16, 5, 0.2, 3, mirrored=True)  # what is said is kept
+    assert net.plan == Plan(5, 16, 5, 0.2, 3, gradients=True, mirrored=True)  # what is said is kept
     assert net.settings.folds == 5
 
 

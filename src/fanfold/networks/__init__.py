@@ -4,6 +4,7 @@ from fanfold.networks.context_cnn import ContextCNN
 from fanfold.networks.deep_set import DeepSet
 from fanfold.networks.members import Members, SideBySide, StackedMLP
 from fanfold.networks.pooled_cnn import PooledCNN
+from fanfold.networks.potentials import StackedPotentials
 from fanfold.networks.residual_cnn import ResidualCNN
 from fanfold.networks.residual_mlp import ResidualMLP
 from fanfold.networks.spectrum import SpectrumCNN
@@ -19,6 +20,7 @@ __all__ = [
     "SideBySide",
     "SpectrumCNN",
     "StackedMLP",
+    "StackedPotentials",
     "UNet",
 ]
 

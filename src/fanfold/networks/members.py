@@ -31,6 +31,14 @@ class Members(nn.Module, ABC):
     def apart(self, z: Tensor) -> Tensor:
         """What each says of an input of its own, `(members, batch, ...)` -> `(members, batch, outputs)`."""
 
+    def cost(self) -> int:
+        """The number of weights that an answer multiplies by."""
+        return sum(p.numel() for p in self.parameters())
+
+    def decayed(self) -> list[tuple[list[nn.Parameter], float]]:
+        """Parameters, with the share of the weight decay that pulls them to zero."""
+        return [([*self.parameters()], 1.0)]
+
     @staticmethod
     @abstractmethod
     def take(into: Mapping[str, Tensor], weights: Mapping[str, Tensor], which: Tensor) -> None:
@@ -100,7 +108,7 @@ class StackedMLP(Members):
         dropout: float = 0.0,
     ):
         super().__init__()
-        self.dropout = dropout
+        self.dropout, self.count = dropout, members
         if min(members, inputs, outputs, width, depth) < 1:
             raise ValueError(f"{members} perceptrons {inputs} -> {width} x {depth} -> {outputs}; pass positive sizes.")
         generator = torch.Generator().manual_seed(seed)

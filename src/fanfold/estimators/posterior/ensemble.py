@@ -21,7 +21,7 @@ from fanfold.estimators.posterior.features import Features
 from fanfold.estimators.posterior.folds import fold_of
 from fanfold.estimators.posterior.heads import GaussianHead
 from fanfold.estimators.posterior.mirror import Mirror
-from fanfold.estimators.posterior.network_kinds import GAUSSIAN, KINDS_APART, Base, NetworkKinds, Raw, within
+from fanfold.estimators.posterior.network_kinds import GAUSSIAN, KINDS_APART, TAUGHT, Base, NetworkKinds, Raw, within
 from fanfold.estimators.posterior.plan import Plan, plan_for
 from fanfold.estimators.posterior.real_parts import RealParts
 from fanfold.estimators.posterior.scales import POSITIVE, REAL, Limits, ParameterScales
@@ -163,8 +163,9 @@ class Ensemble(nn.Module):
             self.free_linear.load_state_dict(self.linear.state_dict())
         if self.polynomial is not None:
             self.polynomial.fit(z, x[rows])
-        if self.emulator is not None:
-            self.emulator.prepare(self.scales.free(x[rows]), z)
+        self.networks.prepare(z, x[rows], self.unit)
+        if self._teacher is not None:
+            self._teacher.prepare(self.scales.free(x[rows]), z)
 
     @takes_measurements
     def forward(self, obs: Observation) -> Estimate:
@@ -227,9 +228,9 @@ class Ensemble(nn.Module):
         z = self.features(obs)
         raw = self.networks.noisy(self.features.seen(z))
         losses = _mean_over(torch.cat(self.networks.losses(raw, self._base(z), x)), taught)
-        if self.emulator is None:
+        if self._teacher is None:
             return losses
-        return losses + _mean_over(*self._lesson(self.emulator, z, x, taught[: self.plan.students]))
+        return losses + _mean_over(*self._lesson(self._teacher, z, x, taught[: self.plan.students]))
 
     @torch.no_grad()
     def left_out(self, obs: Observation, x: Tensor) -> LeftOut:
@@ -240,8 +241,11 @@ class Ensemble(nn.Module):
         for rows in _blocks(x):
             z = self.features(obs[rows])
             raw, base = self._raw_left_out(z, leaves[:, rows]), self._base(z)
-            emulated = [] if self.emulator is None else [self.emulator.losses(self.scales.free(x[rows]), z)]
-            losses.append(torch.cat([*self.networks.losses(raw, base, x[rows]), *emulated]))
+            if self._teacher is None:
+                emulated = self.unit.new_zeros(self.plan.students, len(rows))
+            else:
+                emulated = self._teacher.losses(self.scales.free(x[rows]), z)
+            losses.append(torch.cat([*self.networks.losses(raw, base, x[rows]), emulated]))
             means.append(self.networks.moments(raw, base, leaves[:, rows])[0][0])
         leaves = torch.cat([leaves, leaves[: self.plan.students]])  # the emulator's
         scores = torch.where(leaves, torch.cat(losses, 1), 0.0).sum(1) / leaves.sum(1).clamp_min(1)
@@ -286,9 +290,13 @@ class Ensemble(nn.Module):
         self.spread.copy_((error / var).clamp_max(MOST_SURPRISE).mean(0).clamp(0.1, 10.0))
         risks = ((each - truth).square().mean(1) / prior).mean(-1).tolist()
         linear_risk = ((base - truth).square().mean(0) / prior).mean().item()
-        sentence = verdict(self.sources, risks, (error.mean(0) / prior).mean().item(), linear_risk, len(x))
+        silent = self.networks.silent
+        sources = {source: risk for source, risk in zip(self.sources, risks) if source not in silent}
+        sentence = verdict(sources, (error.mean(0) / prior).mean().item(), linear_risk, len(x))
         if self.mirror is not None and self.mirror.symmetric:
             sentence += " Draws look like their images about a centre, which were learned of as well."
+        if self.networks.of_gradients:
+            sentence += " The posterior mean looks like a gradient, and squared-error networks are gradients."
         return Conclusion(nmse_db(x_hat, truth.to(x_hat.dtype)), sentence)
 
     # Parts
@@ -354,6 +362,11 @@ class Ensemble(nn.Module):
         return torch.cat([of_given, of_drawn]), torch.cat([taught, taught])
 
     @property
+    def _teacher(self) -> Emulator | None:
+        """The emulator, unless it has nobody to teach."""
+        return None if TAUGHT in self.networks.silent else self.emulator
+
+    @property
     def _has_free(self) -> bool:
         """Whether the unbounded scale of some parameter is another than its own."""
         return bool((self.scales.kind != REAL).any())
@@ -395,7 +408,8 @@ class Ensemble(nn.Module):
             self.weighing.fit(each, truth, variances[speaker], decades, among)
             return self.scales.within(self.weighing(each.to(self.unit), variances[speaker])), variances[speaker]
 
-        groups = [g for n in range(1, len(costs) + 1) for g in itertools.combinations(range(len(costs)), n)]
+        learned = self.networks.learning
+        groups = [g for n in range(1, len(learned) + 1) for g in itertools.combinations(learned, n)]
         groups = [group for group in groups if speaking.intersection(group)]
         risks = {group: ((weighed(group)[0] - truth).square().mean(0) / prior).sum().item() for group in groups}
         enough = [group for group, risk in risks.items() if risk <= (1 + NEGLIGIBLE) * min(risks.values())]

@@ -7,15 +7,17 @@ from typing import Any, Literal, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from fanfold.estimators.posterior.features import Features
+from fanfold.estimators.posterior.features import Features, linear_features
 from fanfold.estimators.posterior.heads import GaussianHead, squared_error
 from fanfold.estimators.posterior.plan import Plan, networks_of
 from fanfold.estimators.posterior.scales import ParameterScales
-from fanfold.networks import Members
+from fanfold.estimators.posterior.squared_error import SquaredErrorNetworks
+from fanfold.networks import Members, StackedMLP
 
 SQUARED, GAUSSIAN, TAUGHT = "squared-error networks", "heteroscedastic networks", "networks taught by an emulator"
 DECAY = {SQUARED: 1.0, GAUSSIAN: 0.25, TAUGHT: 0.05}  # of the weight decay: those that are taught have draws enough
 UNDROPPED = {GAUSSIAN: 1.0}  # where every fold is left out once, and no entries are
+UNDROPPED_GRADIENTS = 0.2  # likewise, of gradients: they have half as much to learn by heart
 KINDS_APART = 500_000  # of their seeds
 WIDER = 4 / 3  # times as wide are networks that learn of as many draws as they want
 
@@ -65,7 +67,7 @@ class NetworkKinds(nn.Module):
 
     def __init__(self, features: Features, d: int, plan: Plan, loss: Literal["squared-error", "gaussian"], seed: int):
         super().__init__()
-        self.d = d
+        self.d, self.dropped = d, plan.dropout > 0
         sizes = {SQUARED: plan} if loss == "squared-error" else {}
         sizes[GAUSSIAN] = plan
         if plan.students:
@@ -76,6 +78,11 @@ class NetworkKinds(nn.Module):
         self.members = nn.ModuleList(
             networks_of(features, 2 * d, size, seed + KINDS_APART * i) for i, size in enumerate(sizes.values())
         )
+        if SQUARED in sizes and plan.gradients:
+            free = self.members[0]
+            assert isinstance(free, StackedMLP)
+            decay = 1.0 if plan.dropout else UNDROPPED_GRADIENTS
+            self.members[0] = SquaredErrorNetworks(linear_features(features), d, free, plan.width, seed, decay)
 
     @property
     def each(self) -> dict[str, Members]:
@@ -83,25 +90,43 @@ class NetworkKinds(nn.Module):
         return dict(zip(self.counts, cast("Iterable[Members]", self.members)))
 
     @property
+    def silent(self) -> set[str]:
+        """The kinds that nobody taught: of draws enough to be sure of, gradients need no emulator beside them."""
+        return {TAUGHT} if self.of_gradients and not self.dropped else set()
+
+    @property
+    def learning(self) -> list[int]:
+        """Which kinds there are to be weighed."""
+        return [i for i, kind in enumerate(self.counts) if kind not in self.silent]
+
+    @property
     def speaking(self) -> set[int]:
-        """Which kinds say a variance."""
-        return {i for i, kind in enumerate(self.counts) if kind != SQUARED}
+        """Which of these say a variance."""
+        kinds = list(self.counts)
+        return {i for i in self.learning if kinds[i] != SQUARED}
 
     def costs(self) -> list[int]:
-        """The number of weights of each kind."""
-        return [sum(p.numel() for p in networks.parameters()) for networks in self.each.values()]
+        """The number of weights that an answer of each kind multiplies by."""
+        return [networks.cost() for networks in self.each.values()]
 
     def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
         """Each kind with its share of the weight decay; those that are stacked offer their matrices."""
         return [
-            {
-                "params": [*networks.parameters()],
-                "lr": lr,
-                "decay_scale": self.decay[kind],
-                "matrices": networks.of_matrices,
-            }
+            {"params": params, "lr": lr, "decay_scale": share * self.decay[kind], "matrices": networks.of_matrices}
             for kind, networks in self.each.items()
+            for params, share in networks.decayed()
         ]
+
+    @property
+    def of_gradients(self) -> bool:
+        """Whether the networks of the squared error are gradients."""
+        return any(isinstance(each, SquaredErrorNetworks) and bool(each.holds) for each in self.members)
+
+    def prepare(self, z: Tensor, x: Tensor, unit: Tensor) -> None:
+        """Tell of which form networks are, from features, parameters `(samples, d)` and the unit of deviations."""
+        for each in self.members:
+            if isinstance(each, SquaredErrorNetworks):
+                each.prepare(z, x, unit)
 
     def forward(self, seen: Tensor, kinds: Iterable[str]) -> Raw:
         """What some kinds say of features."""

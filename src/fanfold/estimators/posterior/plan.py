@@ -33,6 +33,7 @@ class Plan(Checked):
     depth: int = 5
     dropout: float = 0.0  # share of entries that a step leaves out
     students: int = 0  # networks that a model of y given x teaches, of the first folds
+    gradients: bool = False  # whether networks of the squared error are gradients, where the posterior mean is one
     mirrored: bool = False  # whether images of draws about a centre are learned of too, where they look alike
 
     def __post_init__(self):
@@ -59,7 +60,7 @@ def plan_for(simulations: int, kind: Kind) -> tuple[Plan, dict[str, Any]]:
         return plan, training | {"steps": 1900, "batch": 512, "weight_decay": 0.05, "validate_every": 200}
     few = simulations <= FEWEST
     plan = Plan(dropout=0.2, students=3) if few else Plan(width=96, students=2)
-    plan = replace(plan, mirrored=kind == "vector")
+    plan = replace(plan, gradients=kind == "vector", mirrored=kind == "vector")
     steps = round(min(2000, max(500, 1500 * math.sqrt(simulations / 1000))))
     training |= {"steps": steps, "batch": 128 if few else 256, "weight_decay": 0.4}
     training |= {"validate_every": 50 if few else 100}
@@ -67,7 +68,7 @@ def plan_for(simulations: int, kind: Kind) -> tuple[Plan, dict[str, Any]]:
         plan = replace(plan, folds=1, width=WIDTHS[kind], dropout=0.0, students=0)
         training |= {"steps": min(1000, steps)}
     elif not few:
-        training |= {"steps": 1000, "optimiser": "muon", "weight_decay": 0.3}  # which needs half the steps
+        training |= {"steps": 600, "batch": 512, "optimiser": "muon", "weight_decay": 0.3}  # its steps are dear
     return plan, training
 
 

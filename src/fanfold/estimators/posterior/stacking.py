@@ -1,6 +1,7 @@
 """Weights of several estimators that add to one. Breiman (1996), "Stacked Regressions", section 3."""
 
 import itertools
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -101,9 +102,9 @@ def partition(estimates: Tensor, x: Tensor, precision: Tensor) -> Tensor:
     return weights.mT.contiguous()
 
 
-def verdict(sources: tuple[str, ...], risks: list[float], together: float, linear: float, count: int) -> str:
+def verdict(risks: Mapping[str, float], together: float, linear: float, count: int) -> str:
     """What the weighing gave, in a sentence."""
-    scores = ", ".join(f"{source} {risk:.3g}" for source, risk in zip(sources, risks))
+    scores = ", ".join(f"{source} {risk:.3g}" for source, risk in risks.items())
     text = f"Squared errors on draws left out, over the prior's variance: {scores}; weighed together {together:.3g}."
     if together > (1 - LITTLE) * linear:
         return (

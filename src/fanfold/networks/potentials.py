@@ -1,0 +1,73 @@
+"""Networks that are gradients: what comes out is the slope of one number with respect to what goes in."""
+
+import itertools
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from fanfold.networks.layers import started
+from fanfold.networks.members import Members, StackedLinear
+
+
+class StackedPotentials(Members):
+    """Gradients of potentials `φ(z) = aᵀ σ(W_D … σ(W_1 z + b_1) … + b_D)` side by side, by the chain rule written out.
+
+    The Jacobian of a gradient is symmetric: half as much is free as in a map of as many numbers to as many. σ is SiLU,
+    whose slope is smooth.
+
+    Args:
+        members: The number of potentials.
+        inputs: The number of entries of a vector, and of its gradient.
+        width: The number of entries between.
+        depth: The number of layers.
+        seed: The seed of the starting weights.
+
+    Raises:
+        ValueError: If a size is not positive.
+
+    Example:
+        >>> import torch
+        >>> from fanfold.networks import StackedPotentials
+        >>> StackedPotentials(members=5, inputs=8)(torch.ones(7, 8)).shape
+        torch.Size([5, 7, 8])
+    """
+
+    of_matrices: ClassVar[bool] = True
+
+    def __init__(self, members: int, inputs: int, width: int = 64, depth: int = 4, seed: int = 0):
+        super().__init__()
+        if min(members, inputs, width, depth) < 1:
+            raise ValueError(f"{members} potentials of {inputs} -> {width} x {depth}; pass positive sizes.")
+        generator = torch.Generator().manual_seed(seed)
+        sizes = [inputs] + [width] * depth
+        self.layers = nn.ModuleList(
+            started(nn.utils.skip_init(StackedLinear, members, *pair), pair[0], generator)
+            for pair in itertools.pairwise(sizes)
+        )
+        self.slope = nn.Parameter(torch.zeros(members, 1, width))  # a, zero as the gradient is before training
+
+    def forward(self, z: Tensor) -> Tensor:
+        """`(batch, inputs)` -> `(members, batch, inputs)`, all zero before training."""
+        slopes = []
+        for layer in self.layers:
+            before = layer(z)
+            on = torch.sigmoid(before)
+            z = before * on
+            slopes.append(on * (1 + before - z))  # of SiLU
+        back = self.slope
+        for layer, slope in zip(reversed(self.layers), reversed(slopes)):
+            back = (back * slope) @ layer.weight.mT
+        return back
+
+    def noisy(self, z: Tensor) -> Tensor:
+        return self(z)
+
+    def apart(self, z: Tensor) -> Tensor:
+        return self(z)
+
+    @staticmethod
+    def take(into: Mapping[str, Tensor], weights: Mapping[str, Tensor], which: Tensor) -> None:
+        for name, weight in weights.items():
+            into[name][which] = weight[which]
