@@ -168,11 +168,15 @@ class Arithmetic(ABC, Generic[V]):
         return Scaled(self._times(left, right), left.fraction + right.fraction, left.largest * right.largest)
 
     def clamped(self, x: Scaled[V], low: Tensor, high: Tensor, name: str | None = None) -> Scaled[V]:
-        """The numbers between `low` and `high`, `(1,)` or `(size,)`, which are put on x's grid."""
-        low, high = (to_even(end.double().reshape(-1), x.fraction) for end in (low, high))
+        """The numbers between `low` and `high`, `(1,)` or `(size,)`, which are put on x's grid.
+
+        One number for all entries is put on the coarsest grid that some of them have, so that it is one for all.
+        """
+        ends = [end.double().reshape(-1) for end in (low, high)]
+        low, high = (to_even(end, x.fraction if len(end) > 1 else x.fraction.min(keepdims=True)) for end in ends)
         value = self._clamped(x, low, high, name)
-        ends = torch.maximum(low.detach().abs(), high.detach().abs()).cpu().numpy()
-        most = np.ldexp(ends, x.fraction).max()
+        largest = torch.maximum(low.detach().abs(), high.detach().abs()).cpu().numpy()
+        most = np.ldexp(largest, x.fraction).max()
         return Scaled(value, x.fraction, min(x.largest, int(most)))
 
     def soft(self, x: Scaled[V], threshold: Tensor) -> Scaled[V]:

@@ -11,10 +11,12 @@ rounded to 8 bits is as bad as noise some 40 dB below the measurements. Steps of
 then the rounding of e in 8 bits: in the last quarter of its layers e is narrowed in two parts, two products with W.
 """
 
-from collections.abc import Callable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from functools import singledispatch
-from typing import NamedTuple, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,11 +24,16 @@ from fanfold.algorithms import ALISTA, ISTA, LISTACP
 from fanfold.algorithms.base import Algorithm, Theta
 from fanfold.estimators.fixed_point.arithmetic import Arithmetic
 from fanfold.estimators.fixed_point.forms import FORMS, FormPort, IntegerForm, integer_form
+from fanfold.estimators.fixed_point.shaped import ShapedArithmetic
 from fanfold.estimators.fixed_point.values import BYTE_BITS, Scaled
 from fanfold.observation import Observation
 from fanfold.unfolding.unfold import Unfolded
 
 V = TypeVar("V")
+L = TypeVar("L", bound="Layer")
+SINGLE_EXACT = 1 << 24  # whole numbers up to here are exact in single precision
+SPARED = 1 << 20  # of these, for what is taken from a residual besides
+PRODUCT_BITS, STEP_BITS = 15, 9  # of a product and of the step that multiplies it, so that both stay within it
 
 
 class SoftStep(NamedTuple):
@@ -83,7 +90,94 @@ def _(algorithm: ISTA, network: Unfolded) -> IntegerForm:
 FORMS |= {"unfolded ISTA", "unfolded LISTACP", "unfolded ALISTA with p = 0"}
 
 
-class SoftSteps:
+class Layer(Protocol):
+    """What every layer has: a matrix, and a step where the matrix has none."""
+
+    @property
+    def W(self) -> Tensor: ...
+
+    @property
+    def step(self) -> Tensor | None: ...
+
+
+class ResidualSteps(ABC, Generic[L]):
+    """The form of a network whose layers are `x ← η(x + step W (y - A x))`, for some thresholding η.
+
+    Args:
+        network: The network.
+
+    Raises:
+        ValueError: If the operator is complex.
+
+    Example:
+        >>> from fanfold.estimators.fixed_point import SoftSteps
+        >>> from fanfold.estimators.fixed_point.soft_steps import ResidualSteps
+        >>> issubclass(SoftSteps, ResidualSteps)
+        True
+    """
+
+    for_one_noise_var = False
+
+    def __init__(self, network: Unfolded):
+        if network.operator.dtype.is_complex:
+            raise ValueError("the network is complex; thresholding has an integer form for real operators so far.")
+        self.network = network
+        self.constants: dict[str, Tensor] = {}
+        self.inputs = (FormPort("y", (network.operator.m,)),)
+        self.outputs = (FormPort("x_hat", (network.operator.n,)),)
+
+    def numbers(self, obs: Observation) -> Mapping[str, Tensor]:
+        """The measurements, once their operator is known to be the network's."""
+        return {"y": self.network.admitted(obs).y}
+
+    @abstractmethod
+    def layers(self, thetas: Sequence[Theta]) -> list[L]:
+        """The layers of these quantities."""
+
+    @abstractmethod
+    def shrunk(
+        self, arithmetic: ShapedArithmetic[V], layer: L, residual: Scaled[V], x: Scaled[V] | None, *, fine: bool
+    ) -> Scaled[V]:
+        """`η(x + step W (y - A x))`."""
+
+    def written(self, arithmetic: ShapedArithmetic[V]) -> Mapping[str, Scaled[V]]:
+        """The layers."""
+        A = self.network.operator
+        template = self.network.admitted(Observation.unchecked(torch.zeros(A.m, dtype=A.dtype, device=A.device), A))
+        matrix, residual, x = arithmetic.matrix(A.matrix()), arithmetic.entered("y"), None
+        layers = self.layers(self.network.thetas(template))
+        rest = arithmetic.rest(A.matrix(), matrix)
+        for k, layer in enumerate(layers[:-1], 1):
+            shrunk = self.shrunk(arithmetic, layer, residual, x, fine=4 * k > 3 * len(layers))
+            if x is None:
+                x = change = arithmetic.narrowed(shrunk)
+            else:
+                change = arithmetic.narrowed(arithmetic.minus(shrunk, x), at_least=x.fraction)
+                x = arithmetic.plus(change, x)
+            residual = less(arithmetic, residual, arithmetic.product(change, matrix))
+            if rest is not None and k == len(layers) // 2:
+                missed = arithmetic.product(arithmetic.narrowed(x), rest)
+                residual = less(arithmetic, residual, arithmetic.shifted(missed, residual.fraction))
+        return {"x_hat": arithmetic.output(self.shrunk(arithmetic, layers[-1], residual, x, fine=True), "x_hat")}
+
+    def stepped(
+        self, arithmetic: Arithmetic[V], layer: L, residual: Scaled[V], v: Scaled[V], *, fine: bool
+    ) -> Scaled[V]:
+        """`step W v`; in 8 bits and where it is to be fine, v has a second part, what rounding took from it."""
+        matrix = arithmetic.matrix(layer.W)
+        product = arithmetic.product(v, matrix)
+        if layer.step is None:
+            return product
+        if arithmetic.bits > BYTE_BITS:
+            return arithmetic.times(arithmetic.within(product), arithmetic.number(layer.step))
+        product = arithmetic.within(product, PRODUCT_BITS)
+        if fine:
+            second = arithmetic.product(arithmetic.narrowed(arithmetic.minus(residual, v)), matrix)
+            product = arithmetic.plus(product, arithmetic.shifted(second, product.fraction))
+        return arithmetic.times(product, arithmetic.number(layer.step, STEP_BITS))
+
+
+class SoftSteps(ResidualSteps[SoftStep]):
     """The form of a network whose layers are soft thresholdings.
 
     Args:
@@ -101,54 +195,31 @@ class SoftSteps:
         (20,)
     """
 
-    for_one_noise_var = False
-
     def __init__(self, network: Unfolded, step_of: Callable[[Theta], SoftStep]):
-        if network.operator.dtype.is_complex:
-            raise ValueError("the network is complex; soft thresholding has an integer form for real operators so far.")
-        self.network, self.step_of = network, step_of
-        self.constants: dict[str, Tensor] = {}
-        self.inputs = (FormPort("y", (network.operator.m,)),)
-        self.outputs = (FormPort("x_hat", (network.operator.n,)),)
+        super().__init__(network)
+        self.step_of = step_of
 
-    def numbers(self, obs: Observation) -> Mapping[str, Tensor]:
-        """The measurements, once their operator is known to be the network's."""
-        return {"y": self.network.admitted(obs).y}
+    def layers(self, thetas: Sequence[Theta]) -> list[SoftStep]:
+        """The layers of these quantities."""
+        return [self.step_of(theta) for theta in thetas]
 
-    def written(self, arithmetic: Arithmetic[V]) -> Mapping[str, Scaled[V]]:
-        """The layers."""
-        A = self.network.operator
-        template = self.network.admitted(Observation.unchecked(torch.zeros(A.m, dtype=A.dtype, device=A.device), A))
-        matrix, residual, x = arithmetic.matrix(A.matrix()), arithmetic.entered("y"), None
-        layers = [self.step_of(theta) for theta in self.network.thetas(template)]
-        rest = arithmetic.rest(A.matrix(), matrix)
-        for k, layer in enumerate(layers[:-1], 1):
-            shrunk = self._shrunk(arithmetic, layer, residual, x, fine=4 * k > 3 * len(layers))
-            if x is None:
-                x = change = arithmetic.narrowed(shrunk)
-            else:
-                change = arithmetic.narrowed(arithmetic.minus(shrunk, x), at_least=x.fraction)
-                x = arithmetic.plus(change, x)
-            residual = arithmetic.minus(residual, arithmetic.product(change, matrix))
-            if rest is not None and k == len(layers) // 2:
-                missed = arithmetic.product(arithmetic.narrowed(x), rest)
-                residual = arithmetic.minus(residual, arithmetic.shifted(missed, residual.fraction))
-        return {"x_hat": arithmetic.output(self._shrunk(arithmetic, layers[-1], residual, x, fine=True), "x_hat")}
-
-    def _shrunk(
-        self, arithmetic: Arithmetic[V], layer: SoftStep, residual: Scaled[V], x: Scaled[V] | None, *, fine: bool
+    def shrunk(
+        self, arithmetic: ShapedArithmetic[V], layer: SoftStep, residual: Scaled[V], x: Scaled[V] | None, *, fine: bool
     ) -> Scaled[V]:
         """`soft(x + step W (y - A x), threshold)`."""
-        r = self.stepped(arithmetic, layer, residual, fine=fine)
+        r = self.stepped(arithmetic, layer, residual, arithmetic.narrowed(residual), fine=fine)
         return arithmetic.soft(r if x is None else arithmetic.plus(r, x), layer.threshold)
 
-    def stepped(self, arithmetic: Arithmetic[V], layer: SoftStep, residual: Scaled[V], *, fine: bool) -> Scaled[V]:
-        """`step W v`; in 8 bits and where it is to be fine, v has a second part, what rounding took from it."""
-        matrix, v = arithmetic.matrix(layer.W), arithmetic.narrowed(residual)
-        product = arithmetic.product(v, matrix)
-        if layer.step is None:
-            return product
-        if fine and arithmetic.bits <= BYTE_BITS:
-            second = arithmetic.narrowed(arithmetic.minus(residual, v))
-            product = arithmetic.plus(product, arithmetic.product(second, matrix))
-        return arithmetic.times(arithmetic.within(product), arithmetic.number(layer.step))
+
+def less(arithmetic: Arithmetic[V], residual: Scaled[V], product: Scaled[V]) -> Scaled[V]:
+    """`residual - product`, where the residual saturates if the difference might leave 2^24 and the product does not.
+
+    No measurement as they were when scales were chosen comes near; runtimes carry the difference in single precision.
+    """
+    fraction = np.maximum(residual.fraction, product.fraction)
+    room = (SINGLE_EXACT - SPARED - product.largest) >> int((fraction - residual.fraction).max())
+    if 0 < room < residual.largest:
+        most = np.ldexp(1.0, room.bit_length() - 1 - int(residual.fraction.max()))
+        ends = torch.tensor([most], dtype=torch.float64)
+        residual = arithmetic.clamped(residual, -ends, ends)
+    return arithmetic.minus(residual, product)
