@@ -21,7 +21,7 @@ from fanfold.algorithms import ALISTAAT
 from fanfold.algorithms.base import Theta
 from fanfold.estimators.fixed_point.forms import FORMS, IntegerForm
 from fanfold.estimators.fixed_point.shaped import ShapedArithmetic
-from fanfold.estimators.fixed_point.soft_steps import ResidualSteps, form_of_algorithm
+from fanfold.estimators.fixed_point.soft_steps import ResidualSteps, form_of_algorithm, in_front, onto
 from fanfold.estimators.fixed_point.values import BYTE_BITS, Scaled
 from fanfold.shrinkage import firm
 from fanfold.unfolding.unfold import Unfolded
@@ -136,9 +136,10 @@ class FirmSteps(ResidualSteps[FirmStep]):
     ) -> Scaled[V]:
         """`firm(x + step W (y - A x), alpha ‖y - A x‖ / √m, concavity)`."""
         bits = OF_BYTES if arithmetic.bits <= BYTE_BITS else OF_WORDS
-        v = arithmetic.narrowed(residual)
-        r = self.stepped(arithmetic, layer, residual, v, fine=fine)
-        r = arithmetic.narrowed(r if x is None else arithmetic.plus(r, x), bits.r)
+        driving = self.driving(arithmetic, layer, residual)
+        v = arithmetic.narrowed(driving)
+        r = self.stepped(arithmetic, layer, driving, v, fine=fine)
+        r = arithmetic.narrowed(r if x is None else onto(arithmetic, r, x), bits.r)
         in_thresholds = arithmetic.times(r, self.inverse_threshold(arithmetic, layer, v, bits.inverse))
         u = arithmetic.on_grid(in_thresholds, bits.u - 1 - layer.reach, bits.u)
         return arithmetic.times(r, arithmetic.table(u, layer.gain, bits.gain))
@@ -152,4 +153,7 @@ class FirmSteps(ResidualSteps[FirmStep]):
         centres = squares.largest * 10 ** ((np.arange(-SPAN_DB, 0, ROW_DB) + ROW_DB / 2) / 10)
         edges = np.rint(centres[:-1] * 10 ** (ROW_DB / 20)).astype(np.int64)
         power = torch.from_numpy(np.ldexp(centres, -int(squares.fraction[0]))) / m
-        return arithmetic.picked(squares, edges, (power.rsqrt() / layer.alpha.double())[:, None], bits)
+        inverse = power.rsqrt() / layer.alpha.double()
+        if layer.step is not None and in_front(arithmetic, layer):  # v has it already
+            inverse = inverse * layer.step.double()
+        return arithmetic.picked(squares, edges, inverse[:, None], bits)

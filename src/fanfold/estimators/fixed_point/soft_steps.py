@@ -9,12 +9,14 @@ What A multiplies is the change of x, whose scale becomes finer from layer to la
 converge. Where weights have 8 bits, half way through what rounding took from A multiplies x once, since an A that is
 rounded to 8 bits is as bad as noise some 40 dB below the measurements. Steps of ALISTA are larger than one, and so is
 then the rounding of e in 8 bits: in the last quarter of its layers e is narrowed in two parts, two products with W.
+With bytes all sums stay within 2^24, so that runtimes carry them in single precision: `v = narrow(step e)` where one
+step is for all unknowns, e saturates, and r has no digits far behind those of x.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import singledispatch
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -33,7 +35,8 @@ V = TypeVar("V")
 L = TypeVar("L", bound="Layer")
 SINGLE_EXACT = 1 << 24  # whole numbers up to here are exact in single precision
 SPARED = 1 << 20  # of these, for what is taken from a residual besides
-PRODUCT_BITS, STEP_BITS = 15, 9  # of a product and of the step that multiplies it, so that both stay within it
+WIDE_BITS, STEP_BITS = 14, 11  # of a residual and of the step that multiplies it, so that the product stays within it
+LEAST_BITS = 14  # of a product of bytes that is added to x
 
 
 class SoftStep(NamedTuple):
@@ -160,21 +163,31 @@ class ResidualSteps(ABC, Generic[L]):
                 residual = less(arithmetic, residual, arithmetic.shifted(missed, residual.fraction))
         return {"x_hat": arithmetic.output(self.shrunk(arithmetic, layers[-1], residual, x, fine=True), "x_hat")}
 
+    def driving(self, arithmetic: Arithmetic[V], layer: L, residual: Scaled[V]) -> Scaled[V]:
+        """What W is to multiply: `step e` in 8 bits, where one step is for all unknowns, and e elsewhere.
+
+        The step multiplies before the product then, which has fewer entries and more digits, and a sum with x of no
+        more of them.
+        """
+        if not in_front(arithmetic, layer):
+            return residual
+        assert layer.step is not None
+        return arithmetic.times(arithmetic.narrowed(residual, WIDE_BITS), arithmetic.number(layer.step, STEP_BITS))
+
     def stepped(
-        self, arithmetic: Arithmetic[V], layer: L, residual: Scaled[V], v: Scaled[V], *, fine: bool
+        self, arithmetic: Arithmetic[V], layer: L, driving: Scaled[V], v: Scaled[V], *, fine: bool
     ) -> Scaled[V]:
         """`step W v`; in 8 bits and where it is to be fine, v has a second part, what rounding took from it."""
         matrix = arithmetic.matrix(layer.W)
         product = arithmetic.product(v, matrix)
         if layer.step is None:
             return product
-        if arithmetic.bits > BYTE_BITS:
-            return arithmetic.times(arithmetic.within(product), arithmetic.number(layer.step))
-        product = arithmetic.within(product, PRODUCT_BITS)
-        if fine:
-            second = arithmetic.product(arithmetic.narrowed(arithmetic.minus(residual, v)), matrix)
+        if fine and arithmetic.bits <= BYTE_BITS:
+            second = arithmetic.product(arithmetic.narrowed(arithmetic.minus(driving, v)), matrix)
             product = arithmetic.plus(product, arithmetic.shifted(second, product.fraction))
-        return arithmetic.times(product, arithmetic.number(layer.step, STEP_BITS))
+        if in_front(arithmetic, layer):
+            return product
+        return arithmetic.times(arithmetic.within(product), arithmetic.number(layer.step))
 
 
 class SoftSteps(ResidualSteps[SoftStep]):
@@ -207,8 +220,24 @@ class SoftSteps(ResidualSteps[SoftStep]):
         self, arithmetic: ShapedArithmetic[V], layer: SoftStep, residual: Scaled[V], x: Scaled[V] | None, *, fine: bool
     ) -> Scaled[V]:
         """`soft(x + step W (y - A x), threshold)`."""
-        r = self.stepped(arithmetic, layer, residual, arithmetic.narrowed(residual), fine=fine)
-        return arithmetic.soft(r if x is None else arithmetic.plus(r, x), layer.threshold)
+        driving = self.driving(arithmetic, layer, residual)
+        r = self.stepped(arithmetic, layer, driving, arithmetic.narrowed(driving), fine=fine)
+        return arithmetic.soft(r if x is None else onto(arithmetic, r, x), layer.threshold)
+
+
+def in_front(arithmetic: Arithmetic[Any], layer: Layer) -> bool:
+    """Whether the step multiplies the residual, and not its product with W."""
+    return layer.step is not None and layer.step.numel() == 1 and arithmetic.bits <= BYTE_BITS
+
+
+def onto(arithmetic: Arithmetic[V], r: Scaled[V], x: Scaled[V]) -> Scaled[V]:
+    """`r + x`, without the last digits of r where the sum might leave 2^24 and r has digits to spare."""
+    fraction = np.maximum(r.fraction, x.fraction)
+    most = sum(part.largest << int((fraction - part.fraction).max()) for part in (r, x, x))  # x is taken away again
+    excess, spare = most.bit_length() - SINGLE_EXACT.bit_length() + 1, r.largest.bit_length() - LEAST_BITS
+    if arithmetic.bits <= BYTE_BITS and 0 < excess <= spare:
+        r = arithmetic.shifted(r, r.fraction - excess)
+    return arithmetic.plus(r, x)
 
 
 def less(arithmetic: Arithmetic[V], residual: Scaled[V], product: Scaled[V]) -> Scaled[V]:
