@@ -17,7 +17,7 @@ import numpy as np
 from fanfold.core.files import write_whole
 from fanfold.deploy.integer import operations as ops
 from fanfold.deploy.integer.intervals import rounding
-from fanfold.deploy.integer.onnx_sums import ScaledSums
+from fanfold.deploy.integer.onnx_sums import ScaledSums, clipped
 from fanfold.deploy.integer.program import IntegerPort, IntegerProgram
 from fanfold.deploy.integer.ranges import OFFSET
 
@@ -103,6 +103,7 @@ class _Graph:
         self.multiplied = {  # values that a product takes as bytes
             op.source for op in program.operations if isinstance(op, ops.MatMul) and self.rows[op.name].bytes_alone
         }
+        self.outputs = {port.name for port in program.outputs}
         self.varying = {port.name for port in program.inputs}  # values that some input reaches
         self.batch = ""
         self.sums = ScaledSums(self)
@@ -246,11 +247,7 @@ class _Graph:
         return self._keep(op.name, dtype, self._clipped(op, x, dtype, 0))
 
     def _clipped(self, op: ops.Clamp, x: str, dtype: str, offset: int) -> str:
-        low, high = op.low + offset, op.high + offset
-        if low.size == high.size == 1:
-            return self.node("Clip", [x, *(self.number(end[0], dtype) for end in (low, high))])
-        above = self.node("Max", [x, self.number(low, dtype)])
-        return self.node("Min", [above, self.number(high, dtype)])
+        return clipped(self, x, op.low + offset, op.high + offset, dtype)
 
     @add.register
     def _(self, op: ops.Lookup) -> None:
