@@ -111,7 +111,8 @@ class _Graph:
             self._keep(port.name, port.dtype, self._flat(port))
         for op in program.operations:
             self.varying |= {op.name} if self.varying & set(op.inputs) else set()
-            self.add(op)
+            if op.name not in self.sums.within:  # what is part of a sum alone is written by those who take the sum
+                self.add(op)
         for port in program.outputs:
             self._output(port)
 
@@ -142,6 +143,8 @@ class _Graph:
 
     def source(self, name: str, dtype: str) -> str:
         """A value in a type."""
+        if name not in self.types:
+            self.add(self.operations[name])
         if (name, dtype) not in self.values:
             self.values[name, dtype] = self.cast(self.values[name, self.types[name]], dtype)
         return self.values[name, dtype]

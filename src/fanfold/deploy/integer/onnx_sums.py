@@ -81,6 +81,9 @@ class ScaledSums:
 
     Args:
         graph: Where the nodes go. Those that nothing needs in the end are left out there.
+
+    Attributes:
+        within: The values that need no nodes of their own but where something else than a sum takes them.
     """
 
     def __init__(self, graph: Nodes):
@@ -90,6 +93,7 @@ class ScaledSums:
         self._passed = {op.name for op in graph.operations.values() if self._is_linear(op)}
         self._clipped = self._inner_clamps()
         self._kept = self._shared()
+        self.within = self._passed | self._clipped | self._rounded()
 
     def write(self, name: str, factor: np.ndarray, offset: float) -> tuple[str, str] | None:
         """A tensor that is the value times a factor plus an offset, and its type; None if no type holds it exactly."""
@@ -131,6 +135,17 @@ class ScaledSums:
             and op.name not in self.graph.multiplied | self.graph.outputs
             and (op.source in self._passed or isinstance(self.graph.operations.get(op.source), ops.MatMul))
             and all(user.name in self._passed for user in consumers.get(op.name, []))
+        }
+
+    def _rounded(self) -> set[str]:
+        """Rescales that clamps alone take, which write them."""
+        consumers = self._consumers()
+        return {
+            op.name
+            for op in self.graph.operations.values()
+            if isinstance(op, ops.Rescale)
+            and op.name not in self.graph.outputs
+            and all(isinstance(user, ops.Clamp) for user in consumers.get(op.name, []))
         }
 
     def _shared(self) -> set[str]:
