@@ -232,7 +232,7 @@ class ScaledSums:
         terms, constant = {name: c for name, c in terms.items() if c.any()}, constant + b
         if not terms:
             return Part(self._numbers(constant, dtype), 0.0)
-        bearer = self._bearer(terms, dtype)
+        bearer = self._bearer(terms)
         added = sorted(terms, key=lambda term: bool((terms[term] < 0).any()))  # what is taken away comes last
         digit, size, needed, tensor = last_digit(constant), np.abs(constant), 0.0, ""
         for term in added:
@@ -249,11 +249,10 @@ class ScaledSums:
         low, high = self.graph.ranges[name]
         return np.maximum(np.abs(low), np.abs(high))
 
-    def _bearer(self, terms: dict[str, np.ndarray], dtype: str) -> str:
-        """The term that takes the offset: best one that is kept, whose offset may be there, then one that is clipped."""
-        kept = [name for name in terms if name in self._kept]
-        clip = [name for name in terms if name in self._clipped]
-        return (kept + clip + list(terms))[0]
+    def _bearer(self, terms: dict[str, np.ndarray]) -> str:
+        """The term that takes the offset: one that is kept, whose offset may be there, else one that is clipped."""
+        rank = [name not in self._kept and 1 + (name not in self._clipped) for name in terms]
+        return list(terms)[rank.index(min(rank))]
 
     def _leaf(self, name: str, a: np.ndarray, b: np.ndarray, dtype: str) -> str:
         graph = self.graph

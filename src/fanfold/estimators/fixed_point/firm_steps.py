@@ -10,7 +10,7 @@ shrinkage leaves r as it is, so that no other product is as long as r is.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -144,9 +144,7 @@ class FirmSteps(ResidualSteps[FirmStep]):
         u = arithmetic.on_grid(in_thresholds, bits.u - 1 - layer.reach, bits.u)
         return arithmetic.times(r, arithmetic.table(u, layer.gain, bits.gain))
 
-    def inverse_threshold(
-        self, arithmetic: ShapedArithmetic[V], layer: FirmStep, v: Scaled[V], bits: int
-    ) -> Scaled[V]:
+    def inverse_threshold(self, arithmetic: ShapedArithmetic[V], layer: FirmStep, v: Scaled[V], bits: int) -> Scaled[V]:
         """`√m / (alpha ‖v‖)`, `(1,)`, for norms down to some thousandth of the largest."""
         m = self.network.operator.m
         squares = arithmetic.summed(arithmetic.times(v, v), 1, m)

@@ -97,7 +97,7 @@ class Layer(Protocol):
     """What every layer has: a matrix, and a step where the matrix has none."""
 
     @property
-    def W(self) -> Tensor: ...
+    def W(self) -> Tensor: ...  # noqa: N802 as papers call it
 
     @property
     def step(self) -> Tensor | None: ...
