@@ -28,6 +28,7 @@ class Nodes(Protocol):
     bytes: dict[str, str]  # values there are as unsigned bytes, 128 more, and their tensors
     multiplied: set[str]  # values that will be bytes
     outputs: set[str]
+    varying: set[str]  # values that some input reaches, of those so far
 
     def node(self, kind: str, inputs: list[str], output: str = "", **attributes: Any) -> str: ...
 
@@ -189,21 +190,25 @@ class ScaledSums:
         return self._written[key]
 
     def _digits(self, name: str, a: np.ndarray, b: np.ndarray) -> float:
-        low, high = self.graph.ranges[name]
-        largest = np.maximum(np.abs(low), np.abs(high)) * np.abs(a) + np.abs(b)
+        largest = self._largest(name) * np.abs(a) + np.abs(b)
         return float((largest / np.minimum(last_digit(a), last_digit(b))).max())
 
     def _of_kept(self, name: str, a: np.ndarray, b: np.ndarray, dtype: str) -> Part:
         """Of a value that is there, or is now kept with this factor and this offset."""
         if (dtype, name) not in self._first:
             part = self._new(name, a, b, dtype)
-            if max(part.needed, self._digits(name, a, b)) <= CARRIERS[dtype]:
+            if a.all() and max(part.needed, self._digits(name, a, b)) <= CARRIERS[dtype]:
                 self._first[dtype, name] = a, b, part
             return part
         a_first, b_first, part = self._first[dtype, name]
         ratio = a / a_first
-        tensor = self._moved(part.tensor, ratio, b - ratio * b_first, dtype)
-        return Part(tensor, max(part.needed, self._digits(name, a, ratio * b_first)))
+        if (np.abs(np.frexp(ratio)[0]) != 0.5).any():  # no power of two, so that the product might be rounded
+            return self._new(name, a, b, dtype)
+        before = ratio * b_first
+        digit = np.minimum.reduce([last_digit(part) for part in np.broadcast_arrays(a, b, before)])
+        reached = self._largest(name) * np.abs(a) + np.abs(before) + np.abs(b)
+        tensor = self._moved(part.tensor, ratio, b - before, dtype)
+        return Part(tensor, max(part.needed, float((reached / digit).max())))
 
     def _moved(self, tensor: str, factor: np.ndarray, offset: np.ndarray, dtype: str) -> str:
         """A tensor times a factor, plus an offset."""
@@ -229,7 +234,11 @@ class ScaledSums:
 
     def _sum(self, name: str, a: np.ndarray, b: np.ndarray, dtype: str) -> Part:
         terms, constant = self._combination(name, whole=True).times(a)
-        terms, constant = {name: c for name, c in terms.items() if c.any()}, constant + b
+        constant, left = constant + b, {name: c for name, c in terms.items() if c.any()}
+        if terms.keys() & self.graph.varying == left.keys() & self.graph.varying or any(
+            term in self.graph.varying and self._largest(term).size == self._largest(name).size for term in left
+        ):
+            terms = left  # without what cancels, unless the batch and the size are its own
         if not terms:
             return Part(self._numbers(constant, dtype), 0.0)
         bearer = self._bearer(terms)
