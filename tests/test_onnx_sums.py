@@ -90,7 +90,7 @@ def test_what_cancels_leaves_batch_and_size():
 
 
 def test_rows_that_are_picked_are_those_of_the_player():
-    """Numbers that rise and fall, of one row for all entries: a product with steps, or a gathering if it is too long."""
+    """Numbers that rise and fall, of one row for all entries: a product with steps, or a gathering."""
     rng = np.random.default_rng(1)
     for most in (100, 1 << 22):  # whose rises in single precision stay within 2^24, and do not
         draft = Draft("p")
