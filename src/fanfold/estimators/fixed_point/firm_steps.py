@@ -6,7 +6,8 @@ A layer `x ← firm(r, t)`, `r = x + step W (y - A x)`, with the threshold `t = 
 
 and the rest is as in `soft_steps`. `i(S) = 1 / t` is a row of a table that the sum of squares picks, one for every
 quarter of a decibel. `g(u) = firm(u, 1) / u` is a table: 0 up to one threshold, and exactly 1 beyond where firm
-shrinkage leaves r as it is, so that no other product is as long as r is.
+shrinkage leaves r as it is. Thresholds follow the residual, and so do samples that converge late: v has room for one
+that is some eight times as large as those on which scales are chosen, as its rounding is far below the noise.
 """
 
 import math
@@ -28,7 +29,7 @@ from fanfold.unfolding.unfold import Unfolded
 
 V = TypeVar("V")
 
-SPAN_DB, ROW_DB = 42.0, 0.25  # of sums of squares that have rows, below the largest
+SPAN_DB, ROW_DB = 48.0, 0.25  # of sums of squares that have rows, below the largest
 MOST_REACH = 5  # tables go up to 2^5 thresholds
 
 
@@ -137,7 +138,7 @@ class FirmSteps(ResidualSteps[FirmStep]):
         """`firm(x + step W (y - A x), alpha ‖y - A x‖ / √m, concavity)`."""
         bits = OF_BYTES if arithmetic.bits <= BYTE_BITS else OF_WORDS
         driving = self.driving(arithmetic, layer, residual)
-        v = arithmetic.narrowed(driving)
+        v = arithmetic.with_room(driving, 3 if arithmetic.bits <= BYTE_BITS else 4)
         r = self.stepped(arithmetic, layer, driving, v, fine=fine)
         r = arithmetic.narrowed(r if x is None else onto(arithmetic, r, x), bits.r)
         in_thresholds = arithmetic.times(r, self.inverse_threshold(arithmetic, layer, v, bits.inverse))
