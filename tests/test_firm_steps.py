@@ -77,7 +77,7 @@ def test_thresholds_follow_the_residual_of_each_sample(form, layers, widths):
             reader = Calibrating({"y": noise}, widths)
             of = layer._replace(step=step)
             v = reader.narrowed(form.driving(reader, of, reader.entered("y")))
-            inverse = form.inverse_threshold(reader, of, v, 11 if widths == "w8a8" else 16).value
+            inverse = form.inverse_threshold(reader, of, v, 11 if widths == "w8a8" else 24).value
             with torch.no_grad():
                 before = step if step is not None and widths == "w8a8" else 1.0
                 wanted = before / (layer.alpha * rms(v.value))

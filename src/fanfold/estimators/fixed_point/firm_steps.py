@@ -6,8 +6,8 @@ A layer `x ← firm(r, t)`, `r = x + step W (y - A x)`, with the threshold `t = 
 
 and the rest is as in `soft_steps`. `i(S) = 1 / t` is a row of a table that the sum of squares picks, one for every
 quarter of a decibel. `g(u) = firm(u, 1) / u` is a table: 0 up to one threshold, and exactly 1 beyond where firm
-shrinkage leaves r as it is. Thresholds follow the residual, and so do samples that converge late: v has room for one
-that is some eight times as large as those on which scales are chosen, as its rounding is far below the noise.
+shrinkage leaves r as it is. Thresholds follow the residual, and so do samples that converge late: v has room for
+larger ones than those on which scales are chosen.
 """
 
 import math
@@ -29,16 +29,16 @@ from fanfold.unfolding.unfold import Unfolded
 
 V = TypeVar("V")
 
-SPAN_DB, ROW_DB = 48.0, 0.25  # of sums of squares that have rows, below the largest
+ROW_DB = 0.25  # between rows of sums of squares
 MOST_REACH = 5  # tables go up to 2^5 thresholds
 
 
 class Bits(NamedTuple):
-    """How many bits have r, the inverse threshold, r in thresholds, and the gain.
+    """How many bits have r, the inverse threshold, r in thresholds and the gain, and how many of v are spared.
 
     Example:
         >>> from fanfold.estimators.fixed_point.firm_steps import Bits
-        >>> Bits(14, 11, 11, 11).r
+        >>> Bits(14, 11, 11, 11, 1).r
         14
     """
 
@@ -46,10 +46,11 @@ class Bits(NamedTuple):
     inverse: int
     u: int
     gain: int
+    spare: int
 
 
-OF_BYTES = Bits(14, 11, 11, 11)  # so that products of two stay within 2^24
-OF_WORDS = Bits(16, 16, 13, 16)
+OF_BYTES = Bits(14, 11, 11, 11, 1)  # so that products of two stay within 2^24
+OF_WORDS = Bits(16, 24, 13, 16, 3)
 
 
 class FirmStep(NamedTuple):
@@ -138,7 +139,7 @@ class FirmSteps(ResidualSteps[FirmStep]):
         """`firm(x + step W (y - A x), alpha ‖y - A x‖ / √m, concavity)`."""
         bits = OF_BYTES if arithmetic.bits <= BYTE_BITS else OF_WORDS
         driving = self.driving(arithmetic, layer, residual)
-        v = arithmetic.with_room(driving, 3 if arithmetic.bits <= BYTE_BITS else 4)
+        v = arithmetic.with_room(driving, bits.spare)
         r = self.stepped(arithmetic, layer, driving, v, fine=fine)
         r = arithmetic.narrowed(r if x is None else onto(arithmetic, r, x), bits.r)
         in_thresholds = arithmetic.times(r, self.inverse_threshold(arithmetic, layer, v, bits.inverse))
@@ -146,13 +147,15 @@ class FirmSteps(ResidualSteps[FirmStep]):
         return arithmetic.times(r, arithmetic.table(u, layer.gain, bits.gain))
 
     def inverse_threshold(self, arithmetic: ShapedArithmetic[V], layer: FirmStep, v: Scaled[V], bits: int) -> Scaled[V]:
-        """`√m / (alpha ‖v‖)`, `(1,)`, for norms down to some thousandth of the largest."""
+        """`√m / (alpha ‖v‖)`, `(1,)`, for norms from 0.7 units an entry up."""
         m = self.network.operator.m
         squares = arithmetic.summed(arithmetic.times(v, v), 1, m)
-        centres = squares.largest * 10 ** ((np.arange(-SPAN_DB, 0, ROW_DB) + ROW_DB / 2) / 10)
-        edges = np.rint(centres[:-1] * 10 ** (ROW_DB / 20)).astype(np.int64)
+        least, most = max(1.0, m / 2), float(squares.largest)
+        rows = round(10 * math.log10(most / least) / ROW_DB)
+        edges = np.unique(np.rint(np.geomspace(least, most, rows)).astype(np.int64))
+        centres = np.sqrt(edges[:-1] * edges[1:].astype(np.float64))
         power = torch.from_numpy(np.ldexp(centres, -int(squares.fraction[0]))) / m
         inverse = power.rsqrt() / layer.alpha.double()
         if layer.step is not None and in_front(arithmetic, layer):  # v has it already
             inverse = inverse * layer.step.double()
-        return arithmetic.picked(squares, edges, inverse[:, None], bits)
+        return arithmetic.picked(squares, edges[1:-1], inverse[:, None], bits)
