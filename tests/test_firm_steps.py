@@ -69,14 +69,14 @@ def test_gains_of_hard_thresholds_jump():
 
 @pytest.mark.parametrize("widths", ["w8a8", "w16a16"])
 def test_thresholds_follow_the_residual_of_each_sample(form, layers, widths):
-    """Over 25 dB of norms; a row is a quarter of a decibel wide, and the inverse of the largest norm has four digits."""
+    """Over 25 dB of norms: a row is a quarter of a decibel wide, and the inverse of the largest has four digits."""
     size = 10 ** torch.linspace(0, -1.25, 40, dtype=torch.float64)[:, None]
     noise = torch.randn(40, PROBLEM.m, generator=generator_of(4), dtype=torch.float64) * size
     for layer in layers[:3]:
         for step in (None, torch.tensor(1.7)):
             reader = Calibrating({"y": noise}, widths)
             of = layer._replace(step=step)
-            v = reader.narrowed(form.driving(reader, of, reader.entered("y")))
+            v = reader.with_room(form.driving(reader, of, reader.entered("y")), 1)
             inverse = form.inverse_threshold(reader, of, v, 11 if widths == "w8a8" else 24).value
             with torch.no_grad():
                 before = step if step is not None and widths == "w8a8" else 1.0

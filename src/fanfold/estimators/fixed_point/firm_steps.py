@@ -147,12 +147,15 @@ class FirmSteps(ResidualSteps[FirmStep]):
         return arithmetic.times(r, arithmetic.table(u, layer.gain, bits.gain))
 
     def inverse_threshold(self, arithmetic: ShapedArithmetic[V], layer: FirmStep, v: Scaled[V], bits: int) -> Scaled[V]:
-        """`√m / (alpha ‖v‖)`, `(1,)`, for norms from a third of a unit an entry up; the largest have the fewest digits."""
+        """`√m / (alpha ‖v‖)`, `(1,)`, for norms from a third of a unit an entry up.
+
+        Those of the largest have the fewest digits.
+        """
         m = self.network.operator.m
         squares = arithmetic.summed(arithmetic.times(v, v), 1, m)
         least, most = max(1.0, m / 8), float(squares.largest)
         rows = round(10 * math.log10(most / least) / ROW_DB)
-        edges = np.unique(np.rint(np.geomspace(least, most, rows)).astype(np.int64))
+        edges = np.unique(np.rint(np.geomspace(least, most, rows + 1)).astype(np.int64))
         centres = np.sqrt(edges[:-1] * edges[1:].astype(np.float64))
         power = torch.from_numpy(np.ldexp(centres, -int(squares.fraction[0]))) / m
         inverse = power.rsqrt() / layer.alpha.double()
