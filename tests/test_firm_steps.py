@@ -13,7 +13,8 @@ from fanfold.estimators.fixed_point import Calibrating, FakeQuantised, FirmStep,
 from fanfold.estimators.fixed_point.firm_steps import ROW_DB
 from fanfold.shrinkage import firm
 
-PROBLEM = ff.problems.CompressedSensing(n=120, m=80, snr_db=40.0)
+# so sparse that all samples converge: elsewhere those few that do not decide the NMSE, and roundings which they are
+PROBLEM = ff.problems.CompressedSensing(n=120, m=80, sparsity=0.05, snr_db=40.0)
 LEARN = dict.fromkeys(("step", "alpha", "concavity", "ridge"), "per-layer")
 
 
@@ -91,7 +92,7 @@ def test_it_loses_little_by_calibration_alone(net, widths, limit):
     whole = quantised(net, widths, PROBLEM.sample(200, generator_of(1))[1])
     with torch.no_grad():
         floating = nmse_db(net(obs).x, x)
-        assert floating < -20
+        assert floating < -40
         assert nmse_db(whole(obs).x, x) < floating + limit
 
 

@@ -143,7 +143,8 @@ class FirmSteps(ResidualSteps[FirmStep]):
         r = self.stepped(arithmetic, layer, driving, v, fine=fine)
         r = arithmetic.narrowed(r if x is None else onto(arithmetic, r, x), bits.r)
         in_thresholds = arithmetic.times(r, self.inverse_threshold(arithmetic, layer, v, bits.inverse))
-        u = arithmetic.on_grid(in_thresholds, bits.u - 1 - layer.reach, bits.u)
+        fraction = min(bits.u - 1 - layer.reach, int(in_thresholds.fraction[0]))  # no digits that it has not
+        u = arithmetic.on_grid(in_thresholds, fraction, bits.u)
         return arithmetic.times(r, arithmetic.table(u, layer.gain, bits.gain))
 
     def inverse_threshold(self, arithmetic: ShapedArithmetic[V], layer: FirmStep, v: Scaled[V], bits: int) -> Scaled[V]:
