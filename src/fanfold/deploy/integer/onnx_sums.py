@@ -39,12 +39,12 @@ class Nodes(Protocol):
     def cast(self, tensor: str, dtype: str) -> str: ...
 
 
-class Part(NamedTuple):
+class ScaledTensor(NamedTuple):
     """A tensor, and the largest whole number that it and its parts are in units of their last digit.
 
     Example:
-        >>> from fanfold.deploy.integer.onnx_sums import Part
-        >>> Part("t3", 255.0).needed
+        >>> from fanfold.deploy.integer.onnx_sums import ScaledTensor
+        >>> ScaledTensor("t3", 255.0).needed
         255.0
     """
 
@@ -89,8 +89,8 @@ class ScaledSums:
 
     def __init__(self, graph: Nodes):
         self.graph = graph
-        self._written: dict[tuple[str, str, bytes, bytes], Part] = {}
-        self._first: dict[tuple[str, str], tuple[np.ndarray, np.ndarray, Part]] = {}  # of what is kept
+        self._written: dict[tuple[str, str, bytes, bytes], ScaledTensor] = {}
+        self._first: dict[tuple[str, str], tuple[np.ndarray, np.ndarray, ScaledTensor]] = {}  # of what is kept
         self._passed = {op.name for op in graph.operations.values() if self._is_linear(op)}
         self._clipped = self._inner_clamps()
         self._kept = self._shared()
@@ -181,19 +181,19 @@ class ScaledSums:
 
     # Nodes
 
-    def _part(self, name: str, a: np.ndarray, b: np.ndarray, dtype: str) -> Part:
+    def _part(self, name: str, a: np.ndarray, b: np.ndarray, dtype: str) -> ScaledTensor:
         """The tensor `a v + b`."""
         key = dtype, name, a.tobytes(), b.tobytes()
         if key not in self._written:
             tensor, needed = self._of_kept(name, a, b, dtype) if name in self._kept else self._new(name, a, b, dtype)
-            self._written[key] = Part(tensor, max(needed, self._digits(name, a, b)))
+            self._written[key] = ScaledTensor(tensor, max(needed, self._digits(name, a, b)))
         return self._written[key]
 
     def _digits(self, name: str, a: np.ndarray, b: np.ndarray) -> float:
         largest = self._largest(name) * np.abs(a) + np.abs(b)
         return float((largest / np.minimum(last_digit(a), last_digit(b))).max())
 
-    def _of_kept(self, name: str, a: np.ndarray, b: np.ndarray, dtype: str) -> Part:
+    def _of_kept(self, name: str, a: np.ndarray, b: np.ndarray, dtype: str) -> ScaledTensor:
         """Of a value that is there, or is now kept with this factor and this offset."""
         if (dtype, name) not in self._first:
             part = self._new(name, a, b, dtype)
@@ -208,7 +208,7 @@ class ScaledSums:
         digit = np.minimum.reduce([last_digit(part) for part in np.broadcast_arrays(a, b, before)])
         reached = self._largest(name) * np.abs(a) + np.abs(before) + np.abs(b)
         tensor = self._moved(part.tensor, ratio, b - before, dtype)
-        return Part(tensor, max(part.needed, float((reached / digit).max())))
+        return ScaledTensor(tensor, max(part.needed, float((reached / digit).max())))
 
     def _moved(self, tensor: str, factor: np.ndarray, offset: np.ndarray, dtype: str) -> str:
         """A tensor times a factor, plus an offset."""
@@ -216,23 +216,23 @@ class ScaledSums:
             tensor = self.graph.node("Mul", [tensor, self._numbers(factor, dtype)])
         return self.graph.node("Add", [tensor, self._numbers(offset, dtype)]) if offset.any() else tensor
 
-    def _new(self, name: str, a: np.ndarray, b: np.ndarray, dtype: str) -> Part:
+    def _new(self, name: str, a: np.ndarray, b: np.ndarray, dtype: str) -> ScaledTensor:
         op = self.graph.operations.get(name)
         if isinstance(op, ops.Clamp) and name in self._clipped:
             return self._clip(op, a, b, dtype)
         if name in self._passed:
             return self._sum(name, a, b, dtype)
-        return Part(self._leaf(name, a, b, dtype), 0.0)
+        return ScaledTensor(self._leaf(name, a, b, dtype), 0.0)
 
-    def _clip(self, op: ops.Clamp, a: np.ndarray, b: np.ndarray, dtype: str) -> Part:
+    def _clip(self, op: ops.Clamp, a: np.ndarray, b: np.ndarray, dtype: str) -> ScaledTensor:
         if (a < 0).any():
             part = self._part(op.name, np.abs(a), NONE, dtype)
-            return Part(self._moved(part.tensor, np.sign(a), b, dtype), part.needed)
+            return ScaledTensor(self._moved(part.tensor, np.sign(a), b, dtype), part.needed)
         tensor, needed = self._part(op.source, a, b, dtype)
         low, high = a * op.low + b, a * op.high + b
-        return Part(clipped(self.graph, tensor, low, high, dtype), needed)
+        return ScaledTensor(clipped(self.graph, tensor, low, high, dtype), needed)
 
-    def _sum(self, name: str, a: np.ndarray, b: np.ndarray, dtype: str) -> Part:
+    def _sum(self, name: str, a: np.ndarray, b: np.ndarray, dtype: str) -> ScaledTensor:
         terms, constant = self._combination(name, whole=True).times(a)
         constant, left = constant + b, {name: c for name, c in terms.items() if c.any()}
         if terms.keys() & self.graph.varying == left.keys() & self.graph.varying or any(
@@ -240,7 +240,7 @@ class ScaledSums:
         ):
             terms = left  # without what cancels, unless the batch and the size are its own
         if not terms:
-            return Part(self._numbers(constant, dtype), 0.0)
+            return ScaledTensor(self._numbers(constant, dtype), 0.0)
         bearer = self._bearer(terms)
         added = sorted(terms, key=lambda term: bool((terms[term] < 0).any()))  # what is taken away comes last
         digit, size, needed, tensor = last_digit(constant), np.abs(constant), 0.0, ""
@@ -252,7 +252,7 @@ class ScaledSums:
             digit, size = np.minimum(digit, last_digit(c)), size + np.abs(c) * self._largest(term)
             reached = size if term != added[-1] else np.minimum(size, np.abs(a) * self._largest(name) + np.abs(b))
             needed = max(needed, part.needed, float((reached / digit).max()))
-        return Part(tensor, needed)
+        return ScaledTensor(tensor, needed)
 
     def _largest(self, name: str) -> np.ndarray:
         low, high = self.graph.ranges[name]
