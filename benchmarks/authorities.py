@@ -17,6 +17,7 @@ from fanfold.core.table import Table
 from fanfold.deploy.integer import CompiledProgram, IntegerProgram, play, program_to_onnx, to_integers
 
 LEARN = {
+    "adaptive alista": (ff.algorithms.ALISTAAT(), {"alpha": "per-layer", "ridge": "per-layer"}),
     "lista-cp": (ff.algorithms.LISTACP(0.1), {"W": "per-layer", "threshold": "per-layer"}),
     "alista": (ff.algorithms.ALISTA(), {"step": "per-layer", "threshold": "per-layer"}),
 }

@@ -9,7 +9,7 @@ same_db         that against the trained weights themselves in floating point
 cpu_s           CPU seconds of this training
 median_us       of a call of the integer C for one sample, one core, with p99; float_us is the float C beside it
 
-    python benchmarks/quantisation_loss.py [lista-cp] [alista] [oamp] [--quick]
+    python benchmarks/quantisation_loss.py [lista-cp] [alista] [alista-at] [oamp] [--quick]
 """
 
 import argparse
@@ -56,6 +56,13 @@ ROWS = {
         16,
         ({"steps": 400, "lr": 6e-3, "loss_layers": 16}, {"steps": 1200, "batch": 128, "lr": 1e-3}),
         {"steps": 150, "batch": 128, "lr": 3e-4},
+    ),
+    "alista-at": Row(
+        ff.algorithms.ALISTAAT(),
+        ("alpha", "ridge"),
+        16,
+        ({"steps": 400, "lr": 6e-3, "loss_layers": 16},),
+        {"steps": 60, "batch": 64, "lr": 3e-4},
     ),
     "oamp": Row(
         ff.algorithms.OAMP(ff.priors.BernoulliGaussian(0.3)),

@@ -29,7 +29,9 @@ PROBLEM = ff.problems.CompressedSensing(n=60, m=30, snr_db=30.0)
 LEARN = {
     "lista-cp": (ff.algorithms.LISTACP(0.3), {"W": "per-layer", "threshold": "per-layer vector"}),
     "alista": (ff.algorithms.ALISTA(), {"step": "per-layer", "threshold": "per-layer"}),
+    "alista-at": (ff.algorithms.ALISTAAT(), {"alpha": "per-layer", "ridge": "per-layer"}),
 }
+PROGRAMS = [("lista-cp", True), ("lista-cp", False), ("alista", True), ("alista", False), ("alista-at", True)]
 IN_SOURCE = ["--large-weight-threshold", "0", "--large-temp-threshold", "0"]  # arrays in the source, no malloc
 
 
@@ -43,7 +45,7 @@ def network(name: str) -> ff.unfolding.Unfolded:
     return net
 
 
-@pytest.fixture(scope="module", params=[(name, fit) for name in LEARN for fit in (True, False)], ids=str)
+@pytest.fixture(scope="module", params=PROGRAMS, ids=str)
 def program(request) -> IntegerProgram:
     """With products of bytes, and with products in floating point."""
     name, fit = request.param
@@ -75,14 +77,10 @@ def in_openvino(path: Path, **inputs: np.ndarray) -> np.ndarray:
 def test_openvino_gives_the_bits(program, tmp_path):
     y = inputs_of(program, 200)
     said = in_openvino(program_to_onnx(program, tmp_path / "p.onnx"), y=y)
-    wrong = (said != play(program, {"y": y})["x_hat"]).mean()
-    if all(row.carrier == "float32" for row in program.proof.rows):
-        assert wrong == 0
-    else:  # sums beyond 2^24, which are in float64; OpenVINO on processors computes that in float32
-        assert wrong < 0.01
+    assert np.array_equal(said, play(program, {"y": y})["x_hat"])
 
 
-@pytest.mark.parametrize("name", LEARN)
+@pytest.mark.parametrize("name", ["lista-cp", "alista"])
 def test_openvino_says_what_torch_says(name, tmp_path):
     net, (_, obs) = network(name), PROBLEM.sample(20, generator_of(2))
     with torch.no_grad():

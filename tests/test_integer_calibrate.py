@@ -73,6 +73,13 @@ class Watching(FakeQuantised):
         self.products.append(scaled.value)
         return scaled
 
+    def shifted(self, x, fraction, name=None):
+        """The numbers with another fraction; those of a product are one."""
+        scaled = super().shifted(x, fraction, name)
+        if any(x.value is product for product in self.products):
+            self.products.append(scaled.value)
+        return scaled
+
     def plus(self, left, right, name=None):
         """The sum; the second part is x, of a layer or of its change."""
         if not any(right.value is product for product in self.products):  # the second part of a residual
@@ -121,8 +128,8 @@ def test_what_has_no_integer_form_is_refused():
 def test_a_layer_that_is_scaled_into_overflow_is_refused_before_there_is_a_release(net, observed):
     """The program of a real network, one matrix of it larger: no program, and so no build that could be certified."""
     program = to_integers(net, observed, "w8a8")
-    products = [op for op in program.operations if op.kind == "MATMUL"]
-    scaled = replace(products[3], weights=np.full(products[3].weights.shape, 32767, np.int16))
-    operations = tuple(scaled if op is products[3] else op for op in program.operations)
+    products = [op for op in program.operations if op.kind == "MATMUL"]  # W, A and W again, whose sums meet no clamp
+    scaled = replace(products[2], weights=np.full(products[2].weights.shape, 32767, np.int16))
+    operations = tuple(scaled if op is products[2] else op for op in program.operations)
     with pytest.raises(ValueError, match=r"may reach|lies within"):
         IntegerBuild.of(replace(program, operations=operations))

@@ -35,7 +35,8 @@ CP = ff.algorithms.LISTACP(0.3), {"W": "per-layer", "threshold": "per-layer vect
 ALISTA = ff.algorithms.ALISTA(), {"step": "per-layer", "threshold": "per-layer"}
 VAMP = ff.algorithms.OAMP(ff.priors.BernoulliGaussian(0.2)), dict.fromkeys(("noise_scale", "v_linear", "p"), "tied")
 ISTA = ff.algorithms.ISTA(), {"step": "per-layer", "threshold": "per-layer"}
-NETWORKS = {"lista-cp": CP, "alista": ALISTA, "ista": ISTA, "oamp": VAMP}
+FIRM = ff.algorithms.ALISTAAT(), dict.fromkeys(("step", "alpha", "concavity", "ridge"), "per-layer")
+NETWORKS = {"lista-cp": CP, "alista": ALISTA, "alista-at": FIRM, "ista": ISTA, "oamp": VAMP}
 WIDTHS = ("w8a8", "w8a12", "w16a16")
 PROFILE = """
 samples = 100
@@ -200,7 +201,8 @@ def test_the_second_part_of_a_residual_is_worth_eight_bits():
     for fine in (False, True):
         reader = Calibrating({"y": y}, "w8a8")
         entered = reader.entered("y")
-        stepped = form.stepped(reader, layer, entered, fine=fine).value
+        driving = form.driving(reader, layer, entered)
+        stepped = form.stepped(reader, layer, driving, reader.narrowed(driving), fine=fine).value
         errors.append((stepped - 10 * entered.value @ on_grid.mT).square().mean())
     assert errors[1] < errors[0] / 1e3
 

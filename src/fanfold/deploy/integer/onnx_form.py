@@ -17,7 +17,7 @@ import numpy as np
 from fanfold.core.files import write_whole
 from fanfold.deploy.integer import operations as ops
 from fanfold.deploy.integer.intervals import rounding
-from fanfold.deploy.integer.onnx_sums import ScaledSums
+from fanfold.deploy.integer.onnx_sums import CARRIERS, ScaledSums, clipped
 from fanfold.deploy.integer.program import IntegerPort, IntegerProgram
 from fanfold.deploy.integer.ranges import OFFSET
 
@@ -103,6 +103,7 @@ class _Graph:
         self.multiplied = {  # values that a product takes as bytes
             op.source for op in program.operations if isinstance(op, ops.MatMul) and self.rows[op.name].bytes_alone
         }
+        self.outputs = {port.name for port in program.outputs}
         self.varying = {port.name for port in program.inputs}  # values that some input reaches
         self.batch = ""
         self.sums = ScaledSums(self)
@@ -110,7 +111,8 @@ class _Graph:
             self._keep(port.name, port.dtype, self._flat(port))
         for op in program.operations:
             self.varying |= {op.name} if self.varying & set(op.inputs) else set()
-            self.add(op)
+            if op.name not in self.sums.within:  # what is part of a sum alone is written by those who take the sum
+                self.add(op)
         for port in program.outputs:
             self._output(port)
 
@@ -141,6 +143,8 @@ class _Graph:
 
     def source(self, name: str, dtype: str) -> str:
         """A value in a type."""
+        if name not in self.types:
+            self.add(self.operations[name])
         if (name, dtype) not in self.values:
             self.values[name, dtype] = self.cast(self.values[name, self.types[name]], dtype)
         return self.values[name, dtype]
@@ -231,26 +235,25 @@ class _Graph:
 
     @add.register
     def _(self, op: ops.Clamp) -> None:
+        as_bytes = op.name in self.multiplied
+        if sum_ := self._clamped(op, OFFSET if as_bytes else 0):
+            tensor, dtype, rounds = sum_
+            if as_bytes:  # nothing is below 0, so that the cast rounds down
+                return self._keep_bytes(op.name, self.cast(tensor, "uint8"))
+            return self._keep(op.name, dtype, self.node("Floor", [tensor]) if rounds else tensor)
+        (x,), dtype = self.sources(op), self.carrier(op)
+        return self._keep(op.name, dtype, clipped(self, x, op.low, op.high, dtype))
+
+    def _clamped(self, op: ops.Clamp, offset: int) -> tuple[str, str, bool] | None:
+        """What rounds down to the clamped value plus an offset, its type, and whether it is not round yet."""
         source, before = op.source, self.operations.get(op.source)
         factor, rounds = np.ones(1), isinstance(before, ops.Rescale)
         if isinstance(before, ops.Rescale):
             source, factor = before.source, np.ldexp(1.0, -before.shift)
-        as_bytes = op.name in self.multiplied
-        offset = OFFSET if as_bytes else 0
-        if sum_ := self.sums.write(source, factor, offset + (0.5 if rounds else 0.0)):
-            clipped, dtype = self._clipped(op, *sum_, offset), sum_[1]
-            if as_bytes:  # nothing is below 0, so that the cast rounds down
-                return self._keep_bytes(op.name, self.cast(clipped, "uint8"))
-            return self._keep(op.name, dtype, self.node("Floor", [clipped]) if rounds else clipped)
-        (x,), dtype = self.sources(op), self.carrier(op)
-        return self._keep(op.name, dtype, self._clipped(op, x, dtype, 0))
-
-    def _clipped(self, op: ops.Clamp, x: str, dtype: str, offset: int) -> str:
-        low, high = op.low + offset, op.high + offset
-        if low.size == high.size == 1:
-            return self.node("Clip", [x, *(self.number(end[0], dtype) for end in (low, high))])
-        above = self.node("Max", [x, self.number(low, dtype)])
-        return self.node("Min", [above, self.number(high, dtype)])
+        sum_ = self.sums.write(source, factor, offset + (0.5 if rounds else 0.0))
+        if sum_ is None:
+            return None
+        return clipped(self, sum_[0], op.low + offset, op.high + offset, sum_[1]), sum_[1], rounds
 
     @add.register
     def _(self, op: ops.Lookup) -> None:
@@ -258,32 +261,56 @@ class _Graph:
 
     @add.register
     def _(self, op: ops.Bank) -> None:
-        _, row = self.sources(op)
         dtype, entries = self.carrier(op), op.values.shape[1]
-        compared = [self.node("Unsqueeze", [row, self.number([-1], "int64")]), self.number(op.edges, dtype)]
+        row, edges = self.source(op.row, dtype), self.number(op.edges, dtype)
+        at = self.operations.get(op.source)
+        if isinstance(at, ops.Const) and self.program.sizes[op.row] == 1:
+            values = op.values[:, at.values - op.low]
+            if (np.abs(np.diff(values, axis=0)).sum(0) + np.abs(values[0])).max() <= CARRIERS[dtype]:
+                return self._keep(op.name, dtype, self._stepped(row, edges, values, dtype))
+        compared = [self.node("Unsqueeze", [row, self.number([-1], "int64")]), edges]
         reached = self.cast(self.node("GreaterOrEqual", compared), "int64")
         axes = self.number([-1], "int64")
         count = self.node("ReduceSum", [reached, axes], keepdims=0)
         start = self.node("Mul", [count, self.number([entries], "int64")])
-        self._keep(op.name, dtype, self._gathered(op, op.values.ravel(), start))
+        return self._keep(op.name, dtype, self._gathered(op, op.values.ravel(), start))
+
+    def _stepped(self, row: str, edges: str, values: np.ndarray, dtype: str) -> str:
+        """One of several rows of numbers: the first, and all rises up to it, which in any order are within the type."""
+        reached = self.cast(self.node("GreaterOrEqual", [row, edges]), dtype)
+        rises = self.node("MatMul", [reached, self.number(np.diff(values, axis=0), dtype)])
+        return self.node("Add", [rises, self.number(values[:1], dtype)])
 
     def _gathered(self, op: ops.Lookup | ops.Bank, values: np.ndarray, start: str = "") -> str:
-        index = self.node("Sub", [self.source(op.source, "int64"), self.number([op.low], "int64")])
+        index = self._index(op)
         if start:
             index = self.node("Add", [index, start])
         return self.node("Gather", [self.number(values, self.carrier(op)), index])
 
+    def _index(self, op: ops.Lookup | ops.Bank) -> str:
+        """Where in a table a value is; that of a clamp is rounded down by the cast, as nothing is below 0 there."""
+        clamp = self.operations.get(op.source)
+        if isinstance(clamp, ops.Clamp) and (sum_ := self._clamped(clamp, -op.low)):
+            return self.cast(sum_[0], "int64")
+        return self.node("Sub", [self.source(op.source, "int64"), self.number([op.low], "int64")])
+
     @add.register
     def _(self, op: ops.Add) -> None:
-        self._keep(op.name, self.carrier(op), self.node("Add", self.sources(op)))
+        self._of_two(op, "Add")
 
     @add.register
     def _(self, op: ops.Sub) -> None:
-        self._keep(op.name, self.carrier(op), self.node("Sub", self.sources(op)))
+        self._of_two(op, "Sub")
 
     @add.register
     def _(self, op: ops.Mul) -> None:
-        self._keep(op.name, self.carrier(op), self.node("Mul", self.sources(op)))
+        self._of_two(op, "Mul")
+
+    def _of_two(self, op: ops.OfTwo, kind: str) -> None:
+        """A sum is written with what it shares with others; all else, and what no type holds so, by a node."""
+        if op.name in self.sums.within and (sum_ := self.sums.write(op.name, np.ones(1), 0.0)):
+            return self._keep(op.name, sum_[1], sum_[0])
+        return self._keep(op.name, self.carrier(op), self.node(kind, self.sources(op)))
 
     @add.register
     def _(self, op: ops.Transpose) -> None:

@@ -1,12 +1,14 @@
 """Sums of an integer program in an ONNX file, with few nodes: what is scaled and rounded in the end is scaled first.
 
-A rescale `Floor(v 2^-s + 1/2)` of a sum is the sum of scaled parts, where float32, or else float64, carries every part
-exactly: this is proved from the ranges of the values. So a shift costs no node where its part is scaled anyway, and
-a soft threshold `v - clamp(v, l, h)` is `max(v - h, min(v - l, 0))`, whose offsets join those of other parts. For one
-sample a node costs some 0.3 µs in ONNX Runtime, whatever it computes.
+A rescale `Floor(v 2^-s + 1/2)` of a sum is the sum of scaled terms, where float32, or else float64, carries every part
+exactly: this is proved from the ranges of the values. So a shift costs no node where its term is scaled anyway, and
+what is added and taken away again is left out: a layer `soft(p + x) - x` is `p - clip(p + x)`. A sum that several
+others go on from, as a residual does from layer to layer, is kept with the factor and the offset of its first use.
+For one sample a node costs some 0.3 µs in ONNX Runtime, whatever it computes.
 """
 
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -15,7 +17,7 @@ from fanfold.deploy.integer.intervals import FLOAT64_EXACT, Range
 from fanfold.deploy.integer.ranges import FLOAT32_EXACT, OFFSET
 
 CARRIERS = {"float32": FLOAT32_EXACT, "float64": FLOAT64_EXACT}  # whole numbers up to here are exact
-DEEPEST = 12  # operations from a rescale to its parts
+NONE = np.zeros(1)
 
 
 class Nodes(Protocol):
@@ -24,6 +26,9 @@ class Nodes(Protocol):
     operations: dict[str, ops.Operation]
     ranges: dict[str, Range]
     bytes: dict[str, str]  # values there are as unsigned bytes, 128 more, and their tensors
+    multiplied: set[str]  # values that will be bytes
+    outputs: set[str]
+    varying: set[str]  # values that some input reaches, of those so far
 
     def node(self, kind: str, inputs: list[str], output: str = "", **attributes: Any) -> str: ...
 
@@ -34,91 +39,249 @@ class Nodes(Protocol):
     def cast(self, tensor: str, dtype: str) -> str: ...
 
 
+class ScaledTensor(NamedTuple):
+    """A tensor, and the largest whole number that it and its parts are in units of their last digit.
+
+    Example:
+        >>> from fanfold.deploy.integer.onnx_sums import ScaledTensor
+        >>> ScaledTensor("t3", 255.0).needed
+        255.0
+    """
+
+    tensor: str
+    needed: float
+
+
+class Combination(NamedTuple):
+    """A sum of values times numbers, `(1,)` or one for each entry, and a constant.
+
+    Example:
+        >>> import numpy as np
+        >>> from fanfold.deploy.integer.onnx_sums import Combination
+        >>> Combination({"x": np.ones(1)}, np.zeros(1)).plus(Combination({"x": np.ones(1)}, np.ones(1)), -1).terms
+        {'x': array([0.])}
+    """
+
+    terms: dict[str, np.ndarray]
+    constant: np.ndarray
+
+    def plus(self, other: "Combination", sign: int) -> "Combination":
+        """The sum or the difference."""
+        terms = dict(self.terms)
+        for name, factor in other.terms.items():
+            terms[name] = terms.get(name, NONE) + sign * factor
+        return Combination(terms, self.constant + sign * other.constant)
+
+    def times(self, factor: np.ndarray) -> "Combination":
+        """The multiple."""
+        return Combination({name: factor * c for name, c in self.terms.items()}, factor * self.constant)
+
+
 class ScaledSums:
     """Writes `factor v + offset` for values v of a program.
 
     Args:
         graph: Where the nodes go. Those that nothing needs in the end are left out there.
+
+    Attributes:
+        within: The values that need no nodes of their own but where something else than a sum takes them.
     """
 
     def __init__(self, graph: Nodes):
         self.graph = graph
-        self._written: dict[tuple[str, str, bytes, bytes], tuple[str, float]] = {}
+        self._written: dict[tuple[str, str, bytes, bytes], ScaledTensor] = {}
+        self._first: dict[tuple[str, str], tuple[np.ndarray, np.ndarray, ScaledTensor]] = {}  # of what is kept
+        self._passed = {op.name for op in graph.operations.values() if self._is_linear(op)}
+        self._clipped = self._inner_clamps()
+        self._kept = self._shared()
+        self.within = self._passed | self._clipped | self._rounded()
 
     def write(self, name: str, factor: np.ndarray, offset: float) -> tuple[str, str] | None:
         """A tensor that is the value times a factor plus an offset, and its type; None if no type holds it exactly."""
         for dtype, limit in CARRIERS.items():
-            tensor, needed = self._part(name, np.asarray(factor, np.float64), np.full(1, float(offset)), dtype, 0)
-            if needed <= limit:
-                return tensor, dtype
+            part = self._part(name, np.asarray(factor, np.float64), np.full(1, float(offset)), dtype)
+            if part.needed <= limit:
+                return part.tensor, dtype
         return None
 
-    def _part(self, name: str, a: np.ndarray, b: np.ndarray, dtype: str, depth: int) -> tuple[str, float]:
-        """The tensor `a v + b`, and the largest whole number that it and its parts are in units of their last digit."""
+    # What is a sum, and which are kept
+
+    def _is_linear(self, op: ops.Operation) -> bool:
+        if isinstance(op, ops.Rescale):
+            return bool((op.shift <= 0).all())
+        return isinstance(op, ops.Add | ops.Sub) or (isinstance(op, ops.Mul) and self._known_factor(op) is not None)
+
+    def _known_factor(self, op: ops.Mul) -> tuple[str, np.ndarray] | None:
+        """What numbers of the program multiply, and these."""
+        for known, other in ((op.right, op.left), (op.left, op.right)):
+            factors = self.graph.operations.get(known)
+            if isinstance(factors, ops.Const) and self.graph.ranges[other].low.size >= factors.values.size:
+                return other, factors.values
+        return None
+
+    def _consumers(self) -> dict[str, list[ops.Operation]]:
+        consumers: dict[str, list[ops.Operation]] = {}
+        for op in self.graph.operations.values():
+            for name in op.inputs:
+                consumers.setdefault(name, []).append(op)
+        return consumers
+
+    def _inner_clamps(self) -> set[str]:
+        """Clamps of sums whose values go into sums alone."""
+        consumers = self._consumers()
+        return {
+            op.name
+            for op in self.graph.operations.values()
+            if isinstance(op, ops.Clamp)
+            and op.name not in self.graph.multiplied | self.graph.outputs
+            and (op.source in self._passed or isinstance(self.graph.operations.get(op.source), ops.MatMul))
+            and all(user.name in self._passed for user in consumers.get(op.name, []))
+        }
+
+    def _rounded(self) -> set[str]:
+        """Rescales that clamps alone take, which write them."""
+        consumers = self._consumers()
+        return {
+            op.name
+            for op in self.graph.operations.values()
+            if isinstance(op, ops.Rescale)
+            and op.name not in self.graph.outputs
+            and all(isinstance(user, ops.Clamp) for user in consumers.get(op.name, []))
+        }
+
+    def _shared(self) -> set[str]:
+        """Sums that more than one rounding, or another sum that is kept, goes on from."""
+        consumers, kept, within = self._consumers(), set(), self._passed | self._clipped
+        users: dict[str, set[str]] = {}
+        for name in reversed(self.graph.operations):
+            mine: set[str] = {"output"} if name in self.graph.outputs else set()
+            for user in consumers.get(name, []):
+                mine |= users[user.name] if user.name in within - kept else {user.name}
+            users[name] = mine
+            if name in within and len(mine) > 1:
+                kept.add(name)
+        return kept
+
+    def _combination(self, name: str, *, whole: bool) -> Combination:
+        """The value as a sum of what is kept, clipped, or no sum; of itself, if it is one of these, unless `whole`."""
+        op = self.graph.operations.get(name)
+        if isinstance(op, ops.Const):
+            return Combination({}, op.values.astype(np.float64))
+        if name not in self._passed or (name in self._kept and not whole):
+            return Combination({name: np.ones(1)}, NONE)
+        if isinstance(op, ops.Add | ops.Sub):
+            left, right = (self._combination(side, whole=False) for side in op.inputs)
+            return left.plus(right, 1 if isinstance(op, ops.Add) else -1)
+        if isinstance(op, ops.Rescale):
+            return self._combination(op.source, whole=False).times(np.ldexp(1.0, -op.shift))
+        assert isinstance(op, ops.Mul)
+        known = self._known_factor(op)
+        assert known is not None
+        return self._combination(known[0], whole=False).times(known[1].astype(np.float64))
+
+    # Nodes
+
+    def _part(self, name: str, a: np.ndarray, b: np.ndarray, dtype: str) -> ScaledTensor:
+        """The tensor `a v + b`."""
         key = dtype, name, a.tobytes(), b.tobytes()
         if key not in self._written:
-            tensor, needed = self._new_part(name, a, b, dtype, depth)
-            self._written[key] = tensor, max(needed, self._digits(name, a, b))
+            tensor, needed = self._of_kept(name, a, b, dtype) if name in self._kept else self._new(name, a, b, dtype)
+            self._written[key] = ScaledTensor(tensor, max(needed, self._digits(name, a, b)))
         return self._written[key]
 
     def _digits(self, name: str, a: np.ndarray, b: np.ndarray) -> float:
-        low, high = self.graph.ranges[name]
-        largest = np.maximum(np.abs(low), np.abs(high)) * np.abs(a) + np.abs(b)
+        largest = self._largest(name) * np.abs(a) + np.abs(b)
         return float((largest / np.minimum(last_digit(a), last_digit(b))).max())
 
-    def _new_part(self, name: str, a: np.ndarray, b: np.ndarray, dtype: str, depth: int) -> tuple[str, float]:
+    def _of_kept(self, name: str, a: np.ndarray, b: np.ndarray, dtype: str) -> ScaledTensor:
+        """Of a value that is there, or is now kept with this factor and this offset."""
+        if (dtype, name) not in self._first:
+            part = self._new(name, a, b, dtype)
+            if a.all() and max(part.needed, self._digits(name, a, b)) <= CARRIERS[dtype]:
+                self._first[dtype, name] = a, b, part
+            return part
+        a_first, b_first, part = self._first[dtype, name]
+        ratio = a / a_first
+        if (np.abs(np.frexp(ratio)[0]) != 0.5).any():  # no power of two, so that the product might be rounded
+            return self._new(name, a, b, dtype)
+        before = ratio * b_first
+        digit = np.minimum.reduce([last_digit(part) for part in np.broadcast_arrays(a, b, before)])
+        reached = self._largest(name) * np.abs(a) + np.abs(before) + np.abs(b)
+        tensor = self._moved(part.tensor, ratio, b - before, dtype)
+        return ScaledTensor(tensor, max(part.needed, float((reached / digit).max())))
+
+    def _moved(self, tensor: str, factor: np.ndarray, offset: np.ndarray, dtype: str) -> str:
+        """A tensor times a factor, plus an offset."""
+        if (factor != 1).any():
+            tensor = self.graph.node("Mul", [tensor, self._numbers(factor, dtype)])
+        return self.graph.node("Add", [tensor, self._numbers(offset, dtype)]) if offset.any() else tensor
+
+    def _new(self, name: str, a: np.ndarray, b: np.ndarray, dtype: str) -> ScaledTensor:
         op = self.graph.operations.get(name)
-        if depth < DEEPEST:
-            if isinstance(op, ops.Sub) and self._is_soft(op) and (a > 0).all():
-                return self._soft(op, a, b, dtype, depth)
-            if isinstance(op, ops.Add | ops.Sub):
-                return self._sum(op, a, b, dtype, depth)
-            if isinstance(op, ops.Rescale) and (op.shift <= 0).all():
-                return self._part(op.source, a * np.ldexp(1.0, -op.shift), b, dtype, depth + 1)
-            if isinstance(op, ops.Mul):
-                for known, other in ((op.right, op.left), (op.left, op.right)):
-                    factors = self.graph.operations.get(known)
-                    if isinstance(factors, ops.Const) and self._size(other) >= factors.values.size:
-                        return self._part(other, a * factors.values, b, dtype, depth + 1)
-        return self._leaf(name, a, b, dtype), 0.0
+        if isinstance(op, ops.Clamp) and name in self._clipped:
+            return self._clip(op, a, b, dtype)
+        if name in self._passed:
+            return self._sum(name, a, b, dtype)
+        return ScaledTensor(self._leaf(name, a, b, dtype), 0.0)
 
-    def _size(self, name: str) -> int:
-        return self.graph.ranges[name].low.size
+    def _clip(self, op: ops.Clamp, a: np.ndarray, b: np.ndarray, dtype: str) -> ScaledTensor:
+        if (a < 0).any():
+            part = self._part(op.name, np.abs(a), NONE, dtype)
+            return ScaledTensor(self._moved(part.tensor, np.sign(a), b, dtype), part.needed)
+        tensor, needed = self._part(op.source, a, b, dtype)
+        low, high = a * op.low + b, a * op.high + b
+        return ScaledTensor(clipped(self.graph, tensor, low, high, dtype), needed)
 
-    def _is_soft(self, op: ops.Sub) -> bool:
-        clamp = self.graph.operations.get(op.right)
-        return isinstance(clamp, ops.Clamp) and clamp.source == op.left
+    def _sum(self, name: str, a: np.ndarray, b: np.ndarray, dtype: str) -> ScaledTensor:
+        terms, constant = self._combination(name, whole=True).times(a)
+        constant, left = constant + b, {name: c for name, c in terms.items() if c.any()}
+        if terms.keys() & self.graph.varying == left.keys() & self.graph.varying or any(
+            term in self.graph.varying and self._largest(term).size == self._largest(name).size for term in left
+        ):
+            terms = left  # without what cancels, unless the batch and the size are its own
+        if not terms:
+            return ScaledTensor(self._numbers(constant, dtype), 0.0)
+        bearer = self._bearer(terms)
+        added = sorted(terms, key=lambda term: bool((terms[term] < 0).any()))  # what is taken away comes last
+        digit, size, needed, tensor = last_digit(constant), np.abs(constant), 0.0, ""
+        for term in added:
+            c, o = terms[term], constant if term == bearer else NONE
+            negative = bool(tensor) and bool((c < 0).all())
+            part = self._part(term, *((-c, -o) if negative else (c, o)), dtype)
+            tensor = self.graph.node("Sub" if negative else "Add", [tensor, part.tensor]) if tensor else part.tensor
+            digit, size = np.minimum(digit, last_digit(c)), size + np.abs(c) * self._largest(term)
+            reached = size if term != added[-1] else np.minimum(size, np.abs(a) * self._largest(name) + np.abs(b))
+            needed = max(needed, part.needed, float((reached / digit).max()))
+        return ScaledTensor(tensor, needed)
 
-    def _soft(self, op: ops.Sub, a: np.ndarray, b: np.ndarray, dtype: str, depth: int) -> tuple[str, float]:
-        clamp = self.graph.operations[op.right]
-        assert isinstance(clamp, ops.Clamp)
-        below, needed = self._part(op.left, a, b - a * clamp.high, dtype, depth + 1)
-        needed = max(needed, self._digits(op.left, a, b - a * clamp.low))
-        above = self.graph.node("Add", [below, self._numbers(a * (clamp.high - clamp.low), dtype)])
-        inner = self.graph.node("Min", [above, self._numbers(b, dtype)])
-        return self.graph.node("Max", [below, inner]), needed
+    def _largest(self, name: str) -> np.ndarray:
+        low, high = self.graph.ranges[name]
+        return np.maximum(np.abs(low), np.abs(high))
 
-    def _sum(self, op: ops.Add | ops.Sub, a: np.ndarray, b: np.ndarray, dtype: str, depth: int) -> tuple[str, float]:
-        sides = [(op.left, a), (op.right, a if isinstance(op, ops.Add) else -a)]
-        parts = [self._part(name, f, o, dtype, depth + 1) for (name, f), o in zip(sides, (b, np.zeros(1)))]
-        return self.graph.node("Add", [tensor for tensor, _ in parts]), max(needed for _, needed in parts)
+    def _bearer(self, terms: dict[str, np.ndarray]) -> str:
+        """The term that takes the offset: one that is kept, whose offset may be there, else one that is clipped."""
+        rank = [name not in self._kept and 1 + (name not in self._clipped) for name in terms]
+        return list(terms)[rank.index(min(rank))]
 
     def _leaf(self, name: str, a: np.ndarray, b: np.ndarray, dtype: str) -> str:
         graph = self.graph
-        op = graph.operations.get(name)
-        if isinstance(op, ops.Const):
-            return self._numbers(a * op.values + b, dtype)
         if name in graph.bytes and (a == a[0]).all() and 0 < OFFSET * a[0] <= FLOAT32_EXACT * last_digit(a)[0]:
             inputs = [graph.bytes[name], graph.number(a[0], "float32"), graph.number(OFFSET, "uint8")]
             tensor = graph.node("DequantizeLinear", inputs)
-            tensor = tensor if dtype == "float32" else graph.cast(tensor, dtype)
-        else:
-            tensor = graph.source(name, dtype)
-            tensor = graph.node("Mul", [tensor, self._numbers(a, dtype)]) if (a != 1).any() else tensor
-        return graph.node("Add", [tensor, self._numbers(b, dtype)]) if b.any() else tensor
+            return self._moved(tensor if dtype == "float32" else graph.cast(tensor, dtype), np.ones(1), b, dtype)
+        return self._moved(graph.source(name, dtype), a, b, dtype)
 
     def _numbers(self, values: np.ndarray, dtype: str) -> str:
         return self.graph.number(values[0] if (values == values[0]).all() else values[None], dtype)
+
+
+def clipped(graph: Nodes, tensor: str, low: np.ndarray, high: np.ndarray, dtype: str) -> str:
+    """A tensor between two ends, `(1,)` or one for each entry; one node where they are the same for all."""
+    ends: Sequence[np.ndarray] = (low, high)
+    if all((end == end[0]).all() for end in ends):
+        return graph.node("Clip", [tensor, *(graph.number(end[0], dtype) for end in ends)])
+    above = graph.node("Max", [tensor, graph.number(low[None], dtype)])
+    return graph.node("Min", [above, graph.number(high[None], dtype)])
 
 
 def last_digit(values: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ from fanfold.estimators.fixed_point.arithmetic import Arithmetic, Widths
 from fanfold.estimators.fixed_point.cnn_form import CNNForm
 from fanfold.estimators.fixed_point.complex_oamp import ComplexOAMPLayers
 from fanfold.estimators.fixed_point.filters_form import FiltersForm
+from fanfold.estimators.fixed_point.firm_steps import FirmStep, FirmSteps
 from fanfold.estimators.fixed_point.forms import FormPort, IntegerForm, as_network, integer_form
 from fanfold.estimators.fixed_point.mixer_form import MixerForm
 from fanfold.estimators.fixed_point.mixture_form import MixtureForm
@@ -26,6 +27,8 @@ __all__ = [
     "ComplexOAMPLayers",
     "FakeQuantised",
     "FiltersForm",
+    "FirmStep",
+    "FirmSteps",
     "FormPort",
     "IntegerForm",
     "MixerForm",

@@ -168,11 +168,15 @@ class Arithmetic(ABC, Generic[V]):
         return Scaled(self._times(left, right), left.fraction + right.fraction, left.largest * right.largest)
 
     def clamped(self, x: Scaled[V], low: Tensor, high: Tensor, name: str | None = None) -> Scaled[V]:
-        """The numbers between `low` and `high`, `(1,)` or `(size,)`, which are put on x's grid."""
-        low, high = (to_even(end.double().reshape(-1), x.fraction) for end in (low, high))
+        """The numbers between `low` and `high`, `(1,)` or `(size,)`, which are put on x's grid.
+
+        One number for all entries is put on the coarsest grid that some of them have, so that it is one for all.
+        """
+        ends = [end.double().reshape(-1) for end in (low, high)]
+        low, high = (to_even(end, x.fraction if len(end) > 1 else x.fraction.min(keepdims=True)) for end in ends)
         value = self._clamped(x, low, high, name)
-        ends = torch.maximum(low.detach().abs(), high.detach().abs()).cpu().numpy()
-        most = np.ldexp(ends, x.fraction).max()
+        largest = torch.maximum(low.detach().abs(), high.detach().abs()).cpu().numpy()
+        most = np.ldexp(largest, x.fraction).max()
         return Scaled(value, x.fraction, min(x.largest, int(most)))
 
     def soft(self, x: Scaled[V], threshold: Tensor) -> Scaled[V]:
@@ -197,6 +201,10 @@ class Arithmetic(ABC, Generic[V]):
         most = torch.tensor([math.ldexp((1 << (bits - 1)) - 1, -int(fraction[0]))], dtype=torch.float64)
         value = self._clamped(scaled, -most, most, name)
         return Scaled(value, fraction, min(scaled.largest, (1 << (bits - 1)) - 1))
+
+    def with_room(self, x: Scaled[V], spare: int) -> Scaled[V]:
+        """The numbers in as many bits as activations have, of which some are left for larger ones than were seen."""
+        return self.on_grid(x, self._fraction_for(x, self.bits - spare, None), self.bits)
 
     def on_grid(self, x: Scaled[V], fraction: int, bits: int) -> Scaled[V]:
         """The numbers in so many bits with a fraction that the layers themselves say, such as those of a table."""

@@ -9,12 +9,16 @@ What A multiplies is the change of x, whose scale becomes finer from layer to la
 converge. Where weights have 8 bits, half way through what rounding took from A multiplies x once, since an A that is
 rounded to 8 bits is as bad as noise some 40 dB below the measurements. Steps of ALISTA are larger than one, and so is
 then the rounding of e in 8 bits: in the last quarter of its layers e is narrowed in two parts, two products with W.
+With bytes all sums stay within 2^24, so that runtimes carry them in single precision: `v = narrow(step e)` where one
+step is for all unknowns, e saturates, and r has no digits far behind those of x.
 """
 
-from collections.abc import Callable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from functools import singledispatch
-from typing import NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,12 +26,18 @@ from fanfold.algorithms import ALISTA, ISTA, LISTACP
 from fanfold.algorithms.base import Algorithm, Theta
 from fanfold.estimators.fixed_point.arithmetic import Arithmetic
 from fanfold.estimators.fixed_point.forms import FORMS, FormPort, IntegerForm, as_network, integer_form
+from fanfold.estimators.fixed_point.shaped import ShapedArithmetic
 from fanfold.estimators.fixed_point.values import BYTE_BITS, Scaled
 from fanfold.observation import Observation
 from fanfold.unfolding.boundary import HasOperator
 from fanfold.unfolding.unfold import Iterated, Unfolded, unfold
 
 V = TypeVar("V")
+L = TypeVar("L", bound="Layer")
+SINGLE_EXACT = 1 << 24  # whole numbers up to here are exact in single precision
+SPARED = 1 << 20  # of these, for what is taken from a residual besides
+WIDE_BITS, STEP_BITS = 14, 11  # of a residual and of the step that multiplies it, so that the product stays within it
+LEAST_BITS = 14  # of a product of bytes that is added to x
 
 
 class SoftStep(NamedTuple):
@@ -89,7 +99,104 @@ def _(algorithm: ISTA, network: Unfolded) -> IntegerForm:
 FORMS |= {"unfolded ISTA", "unfolded LISTACP", "unfolded ALISTA with p = 0"}
 
 
-class SoftSteps:
+class Layer(Protocol):
+    """What every layer has: a matrix, and a step where the matrix has none."""
+
+    @property
+    def W(self) -> Tensor: ...  # noqa: N802 as papers call it
+
+    @property
+    def step(self) -> Tensor | None: ...
+
+
+class ResidualSteps(ABC, Generic[L]):
+    """The form of a network whose layers are `x ← η(x + step W (y - A x))`, for some thresholding η.
+
+    Args:
+        network: The network.
+
+    Raises:
+        ValueError: If the operator is complex.
+
+    Example:
+        >>> from fanfold.estimators.fixed_point import SoftSteps
+        >>> from fanfold.estimators.fixed_point.soft_steps import ResidualSteps
+        >>> issubclass(SoftSteps, ResidualSteps)
+        True
+    """
+
+    for_one_noise_var = False
+
+    def __init__(self, network: Unfolded):
+        if network.operator.dtype.is_complex:
+            raise ValueError("the network is complex; thresholding has an integer form for real operators so far.")
+        self.network = network
+        self.constants: dict[str, Tensor] = {}
+        self.inputs = (FormPort("y", (network.operator.m,)),)
+        self.outputs = (FormPort("x_hat", (network.operator.n,)),)
+
+    def numbers(self, obs: Observation) -> Mapping[str, Tensor]:
+        """The measurements, once their operator is known to be the network's."""
+        return {"y": self.network.admitted(obs).y}
+
+    @abstractmethod
+    def layers(self, thetas: Sequence[Theta]) -> list[L]:
+        """The layers of these quantities."""
+
+    @abstractmethod
+    def shrunk(
+        self, arithmetic: ShapedArithmetic[V], layer: L, residual: Scaled[V], x: Scaled[V] | None, *, fine: bool
+    ) -> Scaled[V]:
+        """`η(x + step W (y - A x))`."""
+
+    def written(self, arithmetic: ShapedArithmetic[V]) -> Mapping[str, Scaled[V]]:
+        """The layers."""
+        A = self.network.operator
+        template = self.network.admitted(Observation.unchecked(torch.zeros(A.m, dtype=A.dtype, device=A.device), A))
+        matrix, residual, x = arithmetic.matrix(A.matrix()), arithmetic.entered("y"), None
+        layers = self.layers(self.network.thetas(template))
+        rest = arithmetic.rest(A.matrix(), matrix)
+        for k, layer in enumerate(layers[:-1], 1):
+            shrunk = self.shrunk(arithmetic, layer, residual, x, fine=4 * k > 3 * len(layers))
+            if x is None:
+                x = change = arithmetic.narrowed(shrunk)
+            else:
+                change = arithmetic.narrowed(arithmetic.minus(shrunk, x), at_least=x.fraction)
+                x = arithmetic.plus(change, x)
+            residual = less(arithmetic, residual, arithmetic.product(change, matrix))
+            if rest is not None and k == len(layers) // 2:
+                missed = arithmetic.product(arithmetic.narrowed(x), rest)
+                residual = less(arithmetic, residual, arithmetic.shifted(missed, residual.fraction))
+        return {"x_hat": arithmetic.output(self.shrunk(arithmetic, layers[-1], residual, x, fine=True), "x_hat")}
+
+    def driving(self, arithmetic: Arithmetic[V], layer: L, residual: Scaled[V]) -> Scaled[V]:
+        """What W is to multiply: `step e` in 8 bits, where one step is for all unknowns, and e elsewhere.
+
+        The step multiplies before the product then, which has fewer entries and more digits, and a sum with x of no
+        more of them.
+        """
+        if not in_front(arithmetic, layer):
+            return residual
+        assert layer.step is not None
+        return arithmetic.times(arithmetic.narrowed(residual, WIDE_BITS), arithmetic.number(layer.step, STEP_BITS))
+
+    def stepped(
+        self, arithmetic: Arithmetic[V], layer: L, driving: Scaled[V], v: Scaled[V], *, fine: bool
+    ) -> Scaled[V]:
+        """`step W v`; in 8 bits and where it is to be fine, v has a second part, what rounding took from it."""
+        matrix = arithmetic.matrix(layer.W)
+        product = arithmetic.product(v, matrix)
+        if layer.step is None:
+            return product
+        if fine and arithmetic.bits <= BYTE_BITS:
+            second = arithmetic.product(arithmetic.narrowed(arithmetic.minus(driving, v)), matrix)
+            product = arithmetic.plus(product, arithmetic.shifted(second, product.fraction))
+        if in_front(arithmetic, layer):
+            return product
+        return arithmetic.times(arithmetic.within(product), arithmetic.number(layer.step))
+
+
+class SoftSteps(ResidualSteps[SoftStep]):
     """The form of a network whose layers are soft thresholdings.
 
     Args:
@@ -107,54 +214,47 @@ class SoftSteps:
         (20,)
     """
 
-    for_one_noise_var = False
-
     def __init__(self, network: Unfolded, step_of: Callable[[Theta], SoftStep]):
-        if network.operator.dtype.is_complex:
-            raise ValueError("the network is complex; soft thresholding has an integer form for real operators so far.")
-        self.network, self.step_of = network, step_of
-        self.constants: dict[str, Tensor] = {}
-        self.inputs = (FormPort("y", (network.operator.m,)),)
-        self.outputs = (FormPort("x_hat", (network.operator.n,)),)
+        super().__init__(network)
+        self.step_of = step_of
 
-    def numbers(self, obs: Observation) -> Mapping[str, Tensor]:
-        """The measurements, once their operator is known to be the network's."""
-        return {"y": self.network.admitted(obs).y}
+    def layers(self, thetas: Sequence[Theta]) -> list[SoftStep]:
+        """The layers of these quantities."""
+        return [self.step_of(theta) for theta in thetas]
 
-    def written(self, arithmetic: Arithmetic[V]) -> Mapping[str, Scaled[V]]:
-        """The layers."""
-        A = self.network.operator
-        template = self.network.admitted(Observation.unchecked(torch.zeros(A.m, dtype=A.dtype, device=A.device), A))
-        matrix, residual, x = arithmetic.matrix(A.matrix()), arithmetic.entered("y"), None
-        layers = [self.step_of(theta) for theta in self.network.thetas(template)]
-        rest = arithmetic.rest(A.matrix(), matrix)
-        for k, layer in enumerate(layers[:-1], 1):
-            shrunk = self._shrunk(arithmetic, layer, residual, x, fine=4 * k > 3 * len(layers))
-            if x is None:
-                x = change = arithmetic.narrowed(shrunk)
-            else:
-                change = arithmetic.narrowed(arithmetic.minus(shrunk, x), at_least=x.fraction)
-                x = arithmetic.plus(change, x)
-            residual = arithmetic.minus(residual, arithmetic.product(change, matrix))
-            if rest is not None and k == len(layers) // 2:
-                missed = arithmetic.product(arithmetic.narrowed(x), rest)
-                residual = arithmetic.minus(residual, arithmetic.shifted(missed, residual.fraction))
-        return {"x_hat": arithmetic.output(self._shrunk(arithmetic, layers[-1], residual, x, fine=True), "x_hat")}
-
-    def _shrunk(
-        self, arithmetic: Arithmetic[V], layer: SoftStep, residual: Scaled[V], x: Scaled[V] | None, *, fine: bool
+    def shrunk(
+        self, arithmetic: ShapedArithmetic[V], layer: SoftStep, residual: Scaled[V], x: Scaled[V] | None, *, fine: bool
     ) -> Scaled[V]:
         """`soft(x + step W (y - A x), threshold)`."""
-        r = self.stepped(arithmetic, layer, residual, fine=fine)
-        return arithmetic.soft(r if x is None else arithmetic.plus(r, x), layer.threshold)
+        driving = self.driving(arithmetic, layer, residual)
+        r = self.stepped(arithmetic, layer, driving, arithmetic.narrowed(driving), fine=fine)
+        return arithmetic.soft(r if x is None else onto(arithmetic, r, x), layer.threshold)
 
-    def stepped(self, arithmetic: Arithmetic[V], layer: SoftStep, residual: Scaled[V], *, fine: bool) -> Scaled[V]:
-        """`step W v`; in 8 bits and where it is to be fine, v has a second part, what rounding took from it."""
-        matrix, v = arithmetic.matrix(layer.W), arithmetic.narrowed(residual)
-        product = arithmetic.product(v, matrix)
-        if layer.step is None:
-            return product
-        if fine and arithmetic.bits <= BYTE_BITS:
-            second = arithmetic.narrowed(arithmetic.minus(residual, v))
-            product = arithmetic.plus(product, arithmetic.product(second, matrix))
-        return arithmetic.times(arithmetic.within(product), arithmetic.number(layer.step))
+
+def in_front(arithmetic: Arithmetic[Any], layer: Layer) -> bool:
+    """Whether the step multiplies the residual, and not its product with W."""
+    return layer.step is not None and layer.step.numel() == 1 and arithmetic.bits <= BYTE_BITS
+
+
+def onto(arithmetic: Arithmetic[V], r: Scaled[V], x: Scaled[V]) -> Scaled[V]:
+    """`r + x`, without the last digits of r where the sum might leave 2^24 and r has digits to spare."""
+    fraction = np.maximum(r.fraction, x.fraction)
+    most = sum(part.largest << int((fraction - part.fraction).max()) for part in (r, x, x))  # x is taken away again
+    excess, spare = most.bit_length() - SINGLE_EXACT.bit_length() + 1, r.largest.bit_length() - LEAST_BITS
+    if arithmetic.bits <= BYTE_BITS and 0 < excess <= spare:
+        r = arithmetic.shifted(r, r.fraction - excess)
+    return arithmetic.plus(r, x)
+
+
+def less(arithmetic: Arithmetic[V], residual: Scaled[V], product: Scaled[V]) -> Scaled[V]:
+    """`residual - product`, where the residual saturates if the difference might leave 2^24 and the product does not.
+
+    No measurement as they were when scales were chosen comes near; runtimes carry the difference in single precision.
+    """
+    fraction = np.maximum(residual.fraction, product.fraction)
+    room = (SINGLE_EXACT - SPARED - product.largest) >> int((fraction - residual.fraction).max())
+    if 0 < room < residual.largest:
+        most = np.ldexp(1.0, room.bit_length() - 1 - int(residual.fraction.max()))
+        ends = torch.tensor([most], dtype=torch.float64)
+        residual = arithmetic.clamped(residual, -ends, ends)
+    return arithmetic.minus(residual, product)
