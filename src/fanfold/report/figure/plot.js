@@ -19,7 +19,7 @@ export const LOOKS = {
 };
 const FONT = '12px system-ui, sans-serif';
 export const INK = {light: '#1c2733', dark: '#e5e9ee'};
-export const NARROW = 480; // pixels, below which names at the ends of curves have no room and the list below says them
+const NARROW = 480; // pixels, below which names at the ends of curves have no room and the list below says them
 
 export function isDark(element) {
     return getComputedStyle(element).colorScheme === 'dark';
