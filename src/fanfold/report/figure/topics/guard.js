@@ -81,6 +81,6 @@ export class World {
     words(shown) {
         const {trust, last} = this.numbers;
         if (!shown.includes('guarded')) return '';
-        return `Towards the end of the other world it gave ${Math.round(100 * trust)} % of its weight to the network, and ${Math.round(100 * last)} % at the last call.`;
+        return `Towards the end of the changed world it gave ${Math.round(100 * trust)} % of its weight to the network, and ${Math.round(100 * last)} % at the last call.`;
     }
 }
