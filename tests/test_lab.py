@@ -28,7 +28,7 @@ from fanfold.lab import page as lab_page
 from fanfold.lab import uploads
 from fanfold.lab.doors import ALWAYS, Doors
 from fanfold.lab.follow import EventLog
-from fanfold.lab.jobs import Jobs
+from fanfold.lab.jobs import Job, Jobs
 from fanfold.lab.parts import choices, pairs
 from fanfold.lab.serve import listening
 from fanfold.lab.service import Lab
@@ -224,6 +224,7 @@ def test_what_is_asked_is_a_command_that_the_shell_reads(offered, request_, word
         (asked(more="run_dir = /tmp"), "run_dir is not for the page to set"),
         (asked(more="no-config = 1"), "not for the page to set"),
         (asked(more="dtype = float32 --run-dir /tmp"), "write --run-dir in a line of its own"),
+        (asked(more="sparsity = 0.2 -h"), "write -h in a line of its own"),
         (asked(more="dtype = 'float32"), "No closing quotation"),
         (asked(problem="pairs"), "no file"),
         (asked(problem="pairs", data="../pairs.npz"), "no file"),
@@ -345,6 +346,23 @@ def test_a_training_that_is_refused_says_why_and_one_that_waits_can_be_cancelled
     assert (refused.condition, waiting.condition, waiting.attempt) == ("failed", "cancelled", 0)
     assert refused.message.startswith("no command 'nonsense'; there are demo, train")
     assert not jobs.workers.working
+
+
+def test_a_run_that_is_trained_on_in_whole_numbers_is_cancelled_and_resumed_with_them(tmp_path):
+    jobs = Jobs(tmp_path)
+    job = jobs.jobs["a"] = Job("a", ["train", "few", "lista-cp", "--quantise", "w8a8", "--run-dir", "a"])
+    assert (job.further, job.integers) == (["--quantise", "w8a8"], "a-w8a8")
+    job.condition = "training"
+    assert jobs.condition("a-w8a8") == "training"
+    assert jobs.condition("a-w8a12") == "stopped"
+    with pytest.raises(ValueError, match="a-w8a8 is training already"):
+        jobs.begin("a-w8a8", ["resume", "a-w8a8"])
+    job.condition = "cancelled"
+    assert jobs.stopped() == {"a": ["--quantise", "w8a8"]}
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/weights.safetensors").touch()
+    assert (jobs.condition("a"), jobs.condition("a-w8a8")) == ("finished", "stopped")
+    assert jobs.stopped() == {"a-w8a8": []}
 
 
 WAITS = """

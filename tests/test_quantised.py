@@ -457,6 +457,25 @@ def test_training_and_quantising_is_one_command(tmp_path, capsys):
     assert "take the config of that" in capsys.readouterr().err
 
 
+def test_a_training_that_whole_numbers_follow_goes_on_with_both(tmp_path, monkeypatch, capsys):
+    def dies(trainer: Trainer) -> None:
+        save(trainer)
+        raise KeyboardInterrupt
+
+    save, path = Trainer._save_checkpoint, tmp_path / "run"
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "_save_checkpoint", dies)
+        with pytest.raises(AssertionError):
+            train_run(path, "--quantise", "w8a8")
+    assert f"go on with: fanfold resume {path} --quantise w8a8" in capsys.readouterr().err
+    assert not (path / "weights.safetensors").exists()
+    assert cli.run(["resume", str(path), "--quantise", "w8a8"]) == 0
+    assert Run.open(path).estimator().layers == 2
+    assert ff.load(f"{path}-w8a8").widths == "w8a8"
+    assert cli.run(["resume", str(path), "--quantise", "w8a8"]) != 0
+    assert f"go on with it: fanfold resume {path}-w8a8" in capsys.readouterr().err
+
+
 def test_training_of_several_processes_is_not_quantised_in_one_go(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("fanfold.cli.training.join_world", lambda device: World(rank=1, size=2))
     words = ["compressed-sensing", "--n", "20", "--m", "12", "lista-cp", "--layers", "2", "--quantise", "w8a8"]

@@ -24,8 +24,8 @@ def lab(port: int = 0, runs: Path = Path("runs"), browser: bool = True) -> dict[
             raise
         raise ImportError("the lab needs Starlette and uvicorn: pip install 'fanfold[lab]'") from error
     stopped = serve(runs, port, browser=browser, say=_say)
-    for name in stopped:
-        print(f"stopped; go on with: {printable(command('resume', runs / name))}", file=sys.stderr)
+    for name, flags in stopped.items():
+        print(f"stopped; go on with: {printable(command('resume', runs / name, *flags))}", file=sys.stderr)
     return {"runs": str(runs), "stopped": stopped}
 
 

@@ -58,8 +58,8 @@ def check_folder(path: Path) -> None:
         raise ValueError(f"the folder {there} cannot be written to; choose another one.")
 
 
-def goes_on(run: Path) -> str:
-    """What to do about a training that was interrupted."""
+def goes_on(run: Path, widths: str | None = None) -> str:
+    """What to do about a training that was interrupted, and that whole numbers of these widths were to follow."""
     if (run / "config.toml").is_file():
-        return f"go on with: {command('resume', run)}"
+        return f"go on with: {command('resume', run, *([] if widths is None else ['--quantise', widths]))}"
     return "nothing was trained yet; begin anew with:"

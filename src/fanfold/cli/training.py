@@ -130,14 +130,14 @@ def _train(
         return {"fits": name}
     path = run_dir or claimed(Path("runs"), f"{type(problem).__name__}-{name}".lower())
     try:
-        with resumable(lambda: goes_on(path)), watching(str(path)) as watch:
+        if widths is not None:
+            check_free(_integers_of(path, widths))  # likewise
+        with resumable(lambda: goes_on(path, widths)), watching(str(path)) as watch:
             fit(net, problem, run_dir=path, on_event=watch if world.leads else None, **options)
     finally:
         if run_dir is None:
             discard_unused(path)
-    if widths is None:
-        return _trained(path, leads=world.leads)
-    return quantise(path, widths, TrainingFlags(seed=options["seed"], threads=options["threads"]))
+    return _trained(path, leads=world.leads) if widths is None else _trained_on(path, widths)
 
 
 @functools.singledispatch
@@ -222,16 +222,30 @@ def defaults_of(file: Path, *, allow_program: bool = False) -> dict[str, Any]:
     return defaults
 
 
-def resume(run: RunPath, allow_program: bool = False) -> Result:
+def resume(run: RunPath, quantise: Widths | None = None, allow_program: bool = False) -> Result:
     """Go on with a training that stopped, to the same numbers as without the break.
 
     Args:
         run: The run directory.
+        quantise: Then train on in whole numbers of so many bits, as fanfold train --quantise does, into RUN-WIDTHS.
         allow_program: Start the program of a run that was not made on this machine, in this folder.
     """
-    with resumable(lambda: goes_on(run)), watching(str(run)) as watch:
+    if quantise is not None:
+        check_free(_integers_of(run, quantise))
+    with resumable(lambda: goes_on(run, quantise)), watching(str(run)) as watch:
         resume_run(run, on_event=watch, allow_program=allow_program)
-    return _trained(run, leads=True)
+    return _trained(run, leads=True) if quantise is None else _trained_on(run, quantise, allow_program=allow_program)
+
+
+def _integers_of(run: Path, widths: Widths) -> Path:
+    return Path(f"{run}-{widths}")
+
+
+def _trained_on(run: Path, widths: Widths, *, allow_program: bool = False) -> Result:
+    """A run trained on in whole numbers, with its seed and threads."""
+    trained = Run.open(run).config["training"]
+    flags = TrainingFlags(seed=trained["seed"], threads=trained["threads"])
+    return quantise(run, widths, flags, allow_program=allow_program)
 
 
 def quantise(
@@ -253,7 +267,7 @@ def quantise(
         allow_program: Start the program of a run that was not made on this machine, in this folder.
     """
     stored = Run.open(run)
-    path = run_dir or Path(f"{run}-{widths}")
+    path = run_dir or _integers_of(run, widths)
     check_folder(path)
     check_free(path)
     net, problem = stored.estimator(), stored.problem(allow_program=allow_program)

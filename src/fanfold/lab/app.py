@@ -105,7 +105,8 @@ def application(lab: Lab) -> Starlette:
             raise ValueError(f"{run.name} stopped before it was a run; begin it anew.")
         if is_regular(run / "weights.safetensors"):
             raise ValueError(f"{run.name} came to its end; there is nothing to resume.")
-        lab.jobs.begin(run.name, ["resume", path_word(run)])
+        begun = lab.jobs.jobs.get(run.name)
+        lab.jobs.begin(run.name, ["resume", path_word(run), *([] if begun is None else begun.further)])
         return JSONResponse({"name": run.name}, 202)
 
     async def config(request: Request) -> Response:

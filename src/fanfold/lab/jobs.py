@@ -13,6 +13,7 @@ from fanfold.lab.workers import Work, Workers
 Condition = Literal["waiting", "training", "cancelled", "failed", "finished", "stopped"]
 LIVE = ("waiting", "training")
 MOST_WAITING = 100  # trainings
+FURTHER = "--quantise"
 INTERRUPTED = 130  # the exit code of a command that was interrupted
 
 
@@ -47,6 +48,19 @@ class Job:
         """Whether it waits or trains."""
         return self.condition in LIVE
 
+    @property
+    def further(self) -> list[str]:
+        """The flag by which the run is then trained on in whole numbers, and its value; empty if it is not."""
+        if FURTHER not in self.words:
+            return []
+        at = self.words.index(FURTHER)
+        return self.words[at : at + 2]
+
+    @property
+    def integers(self) -> str | None:
+        """The name of the run that this one is trained on into, if there is one."""
+        return f"{self.name}-{self.further[1]}" if self.further else None
+
 
 class Jobs:
     """The trainings of a folder of runs; so many at once, the others wait for one to end.
@@ -72,10 +86,27 @@ class Jobs:
 
     def condition(self, name: str) -> Condition:
         """Where a run is; of one that this lab did not train, by its files."""
-        job = self.jobs.get(name)
-        if job is not None:
+        job, trained = self._job_of(name), is_regular(self.folder / name / "weights.safetensors")
+        if job is not None and not (
+            job.condition == "cancelled" and trained
+        ):  # in whole numbers, after its own training
             return job.condition
-        return "finished" if is_regular(self.folder / name / "weights.safetensors") else "stopped"
+        return "finished" if trained else "stopped"
+
+    def stopped(self) -> dict[str, list[str]]:
+        """Trainings that were begun here and cancelled, by run, with the flags that go on with each."""
+        runs = dict[str, list[str]]()
+        for name, job in self.jobs.items():
+            if self.condition(name) == "cancelled":
+                runs[name] = job.further
+            elif job.integers is not None and self.condition(job.integers) == "stopped":
+                runs[job.integers] = []
+        return runs
+
+    def _job_of(self, name: str) -> Job | None:
+        """The job of a run, or the one that is training another run on into it."""
+        training = (job for job in self.jobs.values() if job.condition == "training" and job.integers == name)
+        return self.jobs.get(name) or next(training, None)
 
     def free_name(self, stem: str) -> str:
         """A name that no run has: `stem-1`, `stem-2`, …."""
@@ -111,7 +142,7 @@ class Jobs:
         Raises:
             ValueError: If it does.
         """
-        job = self.jobs.get(name)
+        job = self._job_of(name)
         if job is not None and job.live:
             raise ValueError(f"{name} is {job.condition} already; wait for it, or cancel it.")
 
@@ -141,7 +172,7 @@ class Jobs:
         Raises:
             ValueError: If it neither waits nor trains.
         """
-        job = self.jobs.get(name)
+        job = self._job_of(name)
         if job is None or not job.live or job.task is None:
             raise ValueError(f"{name} does not train here; there is nothing to cancel.")
         job.ending = True

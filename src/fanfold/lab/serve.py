@@ -72,7 +72,7 @@ class LabServer(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
-def serve(runs: Path, port: int, *, browser: bool, say: Callable[[str], None]) -> list[str]:
+def serve(runs: Path, port: int, *, browser: bool, say: Callable[[str], None]) -> dict[str, list[str]]:
     """Serve the lab until it is interrupted.
 
     Args:
@@ -82,7 +82,8 @@ def serve(runs: Path, port: int, *, browser: bool, say: Callable[[str], None]) -
         say: Called with the address, once it can be opened.
 
     Returns:
-        The names of the runs that can be resumed, of those that were cancelled or that the end of the lab stopped.
+        The names of the runs that can be resumed, of those that were cancelled or that the end of the lab stopped, each
+        with the flags that `fanfold resume` takes then.
 
     Raises:
         ValueError: If the port cannot be had.
@@ -105,6 +106,4 @@ def serve(runs: Path, port: int, *, browser: bool, say: Callable[[str], None]) -
             threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()  # some do not come back
         with suppress(KeyboardInterrupt):  # which uvicorn raises again when all is closed
             LabServer(config, lab).run(sockets=[listener])
-    return [
-        name for name, job in lab.jobs.jobs.items() if job.condition == "cancelled" and is_regular(runs / name / CONFIG)
-    ]
+    return {name: flags for name, flags in lab.jobs.stopped().items() if is_regular(runs / name / CONFIG)}

@@ -13,6 +13,7 @@ from fanfold.lab.uploads import handed_over
 
 PARTS = ("problem", "network", "of_problem", "of_network", "learn", "training", "data", "quantise", "more")
 SHARINGS = ("tied", "per-layer", "tied vector", "per-layer vector")
+FLAG = re.compile(r"--|-[a-z]", re.IGNORECASE)  # and no number below zero
 KEY = re.compile(r"[a-z][a-z0-9_.-]*", re.IGNORECASE)
 SWITCHES = {"true": "", "false": "no-"}
 LABS = (
@@ -104,7 +105,7 @@ def _spelt(flag: str, value: str) -> list[str]:
         values = shlex.split(value)
     except ValueError as error:
         raise ValueError(f"{flag} is {value[:40]!r}: {error}") from error
-    if flags := [word for word in values if word.startswith("--")]:
+    if flags := [word for word in values if FLAG.match(word)]:
         raise ValueError(f"{flag} is {value[:40]!r}; write {flags[0]} in a line of its own, as key = value.")
     return [f"--{flag}", *values]
 

@@ -45,6 +45,7 @@ export class Form {
         if (problem.name !== state.problem) state.of_problem = {};
         const other = network.name !== state.network;
         Object.assign(state, {problem: problem.name, network: network.name});
+        if (!this.choices.widths.includes(state.quantise)) state.quantise = ''; // of an address
         this.asks = (problem.name === PAIRS ? this.pairs?.asks?.[network.name] : network.asks?.[problem.name]) ?? '';
         if (other) { state.of_network = {}; this.#trainedAsUsual(); } // settings were of the other one
         this.wrong.clear();

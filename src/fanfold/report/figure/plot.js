@@ -19,7 +19,8 @@ export const LOOKS = {
 };
 const FONT = '12px system-ui, sans-serif';
 export const INK = {light: '#1c2733', dark: '#e5e9ee'};
-export const NARROW = 480; // pixels, below which names at the ends of curves have no room and the list below says them
+const LOW_TOP = 4, HIGH_TOP = 12; // dB that the axis reaches to; curves that diverge go beyond
+const NARROW = 480; // pixels, below which names at the ends of curves have no room and the list below says them
 
 export function isDark(element) {
     return getComputedStyle(element).colorScheme === 'dark';
@@ -57,11 +58,12 @@ export class Plot {
 
     // Draw curves `{name: values in dB}` up to the layer that is shown, and the limit, with a line at that layer.
     show(curves, limit, layer, floor) {
-        Object.assign(this, {layer, floor});
         const dark = isDark(this.host);
         const width = Math.max(260, this.host.clientWidth);
         const seen = Object.entries(curves).map(([name, values]) => [name, values.map((v, i) => (i < layer ? v : null))]);
         const all = Object.fromEntries(seen);
+        const highest = Math.max(...Object.values(curves).flat().filter(Number.isFinite)); // of later layers too, so that the axis stands still
+        Object.assign(this, {layer, floor, top: Math.max(LOW_TOP, Math.min(HIGH_TOP, highest + 1))});
         if (limit !== null) all.limit = Array(this.layers).fill(limit);
         const names = Object.keys(all);
         const made = [names.join(), dark, width].join('|');
@@ -78,7 +80,7 @@ export class Plot {
             width, height: heightOf(width),
             padding: [10, named ? Math.max(112, 16 + 7.6 * Math.max(...names.map(name => name.length))) : 14, 0, 0],
             legend: {show: false}, cursor: {show: false},
-            scales: {x: {time: false, range: [1, this.layers]}, y: {range: () => [this.floor, 4]}},
+            scales: {x: {time: false, range: [1, this.layers]}, y: {range: () => [this.floor, this.top]}},
             axes: [
                 {...axis, label: 'layer or iteration', labelSize: 20, size: 34, splits: this.layers < 8 ? undefined : [1, 4, 8, 12, 16].filter(t => t <= this.layers), incrs: [1, 2, 4, 8]},
                 {...axis, label: 'NMSE in dB', labelSize: 22, size: 44, values: (_, ticks) => minus(ticks)},
@@ -111,7 +113,7 @@ export class Plot {
         ctx.globalAlpha = 1;
         if (named) {
             Object.assign(ctx, {textBaseline: 'middle', textAlign: 'left'});
-            const ends = names.map((_, i) => chart.valToPos(Math.max(this.floor, Math.min(4, chart.data[i + 1][this.layer - 1])), 'y', true));
+            const ends = names.map((_, i) => chart.valToPos(Math.max(this.floor, Math.min(this.top, chart.data[i + 1][this.layer - 1])), 'y', true));
             apart(ends, 15 * ratio).forEach((place, i) => {
                 ctx.font = `${LOOKS[names[i]].bold ? 'bold ' : ''}${12 * ratio}px system-ui, sans-serif`;
                 ctx.fillStyle = colour(names[i], dark);

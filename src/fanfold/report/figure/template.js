@@ -5,7 +5,7 @@ import {BRIGHTER} from 'fanfold/pictures';
 
 const CONTROLS = {
     layer: 'Layers shown', strength: 'Strength', snr: 'SNR', sparsity: 'Sparsity',
-    lam: 'λ of (F)ISTA', mismatch: 'Mismatch of A', gain: 'Gain nobody tells',
+    lam: 'λ of (F)ISTA', mismatch: 'Mismatch of A', gain: 'Unknown gain',
 };
 
 export const template = style => `<div class="figure">${guide(style)}

@@ -11,8 +11,8 @@ export const STEPS = [
         set: {}, shown: ['baseline', 'network'],
         task: 'Slide the noise power to 100 ×.',
         done: ({settings}) => settings.noise === 100,
-        see: ({numbers: {while: there}}) => `The network has ${level(there.network)}, the baseline ${level(there.baseline)}: both are worse than saying zero, and the network, `
-            + 'which trusts its measurements more, by far.',
+        see: ({numbers: {while: there}}) => `The network has ${level(there.network)}, the baseline ${level(there.baseline)}: both are worse than saying zero, the network `
+            + 'by far, since it trusts its measurements more.',
     },
     {
         title: 'Without the truth',
@@ -22,7 +22,7 @@ export const STEPS = [
         task: 'Tick guarded in the list, and look at its weight below.',
         done: ({shown}) => shown.includes('guarded'),
         see: ({numbers: {while: there, trust, last}}) => `It has ${level(there.guarded)}, the baseline ${level(there.baseline)}: within some calls the network's weight is ${part(trust)}. `
-            + `When the world is back, so is the network, with ${part(last)}.`,
+            + `Once the world is back the network wins again, and has ${part(last)} at the last call.`,
     },
     {
         title: 'Wrong, and still the better one',
@@ -32,16 +32,16 @@ export const STEPS = [
         task: 'Slide the error of A to 40 %.',
         done: ({settings}) => settings.wrong === 0.4,
         see: ({numbers: {while: there, trust}}) => `No: the network has ${level(there.network)}, the baseline ${level(there.baseline)}, and the network keeps ${part(trust)}. `
-            + 'A guard compares two paths; whether the world is another one, a monitor asks.',
+            + 'A guard asks which of its two paths is better; whether the world is another one, a monitor asks.',
     },
     {
         title: 'What measurements cannot say',
-        ask: 'A receiver that is half as loud again measures what it would measure of 1.5 x. The baseline shrinks more and is nearer to x. Does the guard see it?',
+        ask: 'A receiver whose gain is 1.5 gives for x what the one of the training gives for 1.5 x. The baseline shrinks more and is nearer to x. Does the guard see it?',
         choices: ['Yes', 'No', 'After some calls'],
         set: {}, shown: ['baseline', 'network', 'guarded'],
         task: 'Slide the gain to 1.5 ×.',
         done: ({settings}) => settings.gain === 1.5,
-        see: ({numbers: {while: there}}) => `No: it has ${level(there.guarded)} as the network has ${level(there.network)}, and the baseline ${level(there.baseline)}. At the measurements the network is `
-            + 'right, of a signal that is larger. What is promised is promised there, and for A as it is believed.',
+        see: ({numbers: {while: there}}) => `No: it has ${level(there.guarded)} as the network has ${level(there.network)}, and the baseline ${level(there.baseline)}. The estimates of the network explain what was measured, `
+            + 'as those of a larger signal, and measurements are all that the guard has.',
     },
 ];

@@ -20,11 +20,11 @@ export const STEPS = [
         set: {level: 0.5}, shown: ['claimed'],
         task: 'Slide the nominal level up to 98 %.',
         done: ({settings}) => settings.level === 0.98,
-        see: ({numbers}) => `They hold ${share(numbers.claimed.held)}: too few. One factor cannot mend both ends; a level needs a reach of its own.`,
+        see: ({numbers}) => `They hold ${share(numbers.claimed.held)}: too few. One factor cannot mend both ends; each level needs a factor of its own.`,
     },
     {
         title: 'Calibrated on draws',
-        ask: 'Conformal intervals take the reach that held the level on draws. How far from 98 % are they on others?',
+        ask: 'Conformal intervals take the factor that held the level on draws. How far from 98 % are they on others?',
         choices: ['Within 1 %', 'Within 5 %', 'As far as the claimed'],
         set: {level: 0.98}, shown: ['claimed'],
         task: 'Tick calibrated in the list.',

@@ -15,7 +15,7 @@ export const STEPS = [
     },
     {
         title: 'A straight line',
-        ask: 'The best linear estimator knows the same draws. By how much is its root mean square error larger?',
+        ask: 'The best linear estimator is a straight line over y. By how much is its root mean square error larger than that of the exact mean?',
         choices: ['By a few per cent', 'By a fifth', 'By a factor of two'],
         set: {}, shown: ['exact mean'],
         task: 'Tick linear in the list.',
@@ -25,7 +25,7 @@ export const STEPS = [
     },
     {
         title: 'What draws teach',
-        ask: 'A network saw 100 draws of the simulator, and kept the straight line that it began with. How much of the gap closes with 1 000?',
+        ask: 'A network saw 100 draws of the simulator, and is as straight as the line that it began with. How much of the gap to the exact mean closes with 1 000?',
         choices: ['Less than half', 'Nearly nine tenths', 'All of it'],
         set: {count: 100}, shown: ['exact mean', 'linear', 'network'],
         task: 'Slide the simulations to 1 000.',
@@ -38,13 +38,13 @@ export const STEPS = [
     },
     {
         title: 'What a mean and a variance leave out',
-        ask: 'With 10 000 draws the mean is learned. At y = 0 only values near zero explain what was seen. Is the interval of the network as narrow as the exact one?',
+        ask: 'With 10 000 draws the mean is learned. At y = 0 hardly any values but those near zero explain what was seen. Is the interval of the network as narrow as the exact one?',
         choices: ['Yes', 'It is wider', 'It is narrower'],
         set: {y: 1.5}, shown: ['exact mean', 'network'],
         task: 'Slide the observation y to 0.0.',
         done: ({settings}) => settings.y === 0,
         see: ({numbers: {exact, network, held}}) => `The exact interval is ${two(exact[1] - exact[0])} wide, that of the network ${two(network[1] - network[0])}: `
-            + `its variance changes too slowly over y. Over all draws it still holds ${(100 * held).toFixed(0)} % of the truth. Coverage on average `
-            + 'is none at each observation.',
+            + `its variance changes too slowly over y. Over all draws it still holds ${(100 * held).toFixed(0)} % of the truth: `
+            + 'what holds on average need not hold at each observation.',
     },
 ];

@@ -19,7 +19,7 @@ export const STEPS = [
         set: {snr: 20}, shown: ['float', 'W8A8'],
         task: 'Slide the SNR to 50 dB.',
         done: ({settings}) => settings.snr === 50,
-        see: ({numbers: {W8A8}}) => `${level(W8A8.loss)}, for ${Math.round(W8A8.bytes / 1000)} kB. A release holds such losses against limits in every cell that it declares.`,
+        see: ({numbers: {W8A8}}) => `It loses ${level(W8A8.loss)}, as a program of ${Math.round(W8A8.bytes / 1000)} kB. A profile sets limits to such losses, at every SNR that it names.`,
     },
     {
         title: 'More bits',
@@ -34,7 +34,7 @@ export const STEPS = [
     {
         title: 'Louder than ever seen',
         ask: 'Scales were chosen where signals are as in training. Now measurements are 12 dB louder. Do more bits help?',
-        choices: ['W16A16 is as good as floating point', 'All of them lose alike', 'Whole numbers lose nothing'],
+        choices: ['Yes: W16A16 is as good as floating point', 'A little: W16A16 too loses some dB', 'No, and whole numbers lose nothing'],
         set: {}, shown: ['float', 'W8A8', 'W8A12', 'W16A16'],
         task: 'Slide the loudness of y to 12 dB.',
         done: ({settings}) => settings.loud === 12,

@@ -9,13 +9,13 @@ export class Chart {
         Object.assign(this, {host, lookOf, onX, flat});
     }
 
-    // Draw `{x, lines: [{key, values, thin}], bars, dots, spans, level, marks, xLabel, yLabel, xRange, yRange}`; with `whole`
+    // Draw `{x, lines: [{key, values, thin, solid}], bars, dots, spans, level, marks, xLabel, yLabel, xRange, yRange}`; with `whole`
     // the axis counts, and what is below `yFrom` has no number.
     show(spec) {
         this.spec = spec;
         const dark = isDark(this.host), width = Math.max(260, this.host.clientWidth);
         const data = [spec.x, ...spec.lines.map(({values}) => values)];
-        const made = JSON.stringify([spec.lines.map(({key, thin}) => [key, thin]), spec.xLabel, spec.yLabel, dark, width]);
+        const made = JSON.stringify([spec.lines.map(({key, thin, solid}) => [key, thin, solid]), spec.xLabel, spec.yLabel, dark, width]);
         if (this.made !== made) this.#make(spec, data, dark, width);
         else this.chart.setData(data);
         this.made = made;
@@ -31,9 +31,9 @@ export class Chart {
                 {...axis, label: spec.xLabel, labelSize: 20, size: 34, values: (_, ticks) => minus(ticks), ...(spec.whole && {incrs: [1, 5, 10, 50, 100]})},
                 {...axis, label: spec.yLabel, labelSize: 22, size: 54, values: (_, ticks) => minus(ticks.map(v => (v < this.spec.yFrom ? '' : v)))},
             ],
-            series: [{}, ...spec.lines.map(({key, thin}) => {
+            series: [{}, ...spec.lines.map(({key, thin, solid}) => {
                 const {dash, bold} = LOOKS[this.lookOf(key)];
-                return {stroke: colour(this.lookOf(key), dark), dash: thin ? [2, 3] : dash, width: thin ? 1.2 : bold ? 2.6 : 1.8, points: {show: false}};
+                return {stroke: colour(this.lookOf(key), dark), dash: thin ? [2, 3] : solid ? [] : dash, width: thin ? 1.2 : bold ? 2.6 : 1.8, points: {show: false}};
             })],
             hooks: {draw: [chart => this.#annotate(chart, dark)]},
         };

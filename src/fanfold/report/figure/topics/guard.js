@@ -70,7 +70,7 @@ export class World {
     chart(shown) {
         const lines = shown.map(key => ({key, values: this.powers.map((_, i) => this.over(key, i + 1 - OVER, i + 1))}));
         const top = Math.max(2, ...lines.flatMap(({values}) => values)), low = Math.min(-16, ...lines.flatMap(({values}) => values.slice(OVER)));
-        return {...this.axis, lines, yLabel: 'NMSE in dB', yRange: [low - 1, Math.min(20, top + 1)]};
+        return {...this.axis, lines, yLabel: 'NMSE in dB', yRange: [low - 1, top + 1]};
     }
 
     below(shown) {
@@ -81,6 +81,6 @@ export class World {
     words(shown) {
         const {trust, last} = this.numbers;
         if (!shown.includes('guarded')) return '';
-        return `Towards the end of the other world it gave ${Math.round(100 * trust)} % of its weight to the network, and ${Math.round(100 * last)} % at the last call.`;
+        return `Towards the end of the changed world it gave ${Math.round(100 * trust)} % of its weight to the network, and ${Math.round(100 * last)} % at the last call.`;
     }
 }

@@ -79,7 +79,7 @@ def facts(weights: Mapping[str, Tensor]) -> dict[str, Any]:
         "note": "60 unknowns, one in ten not zero, from 45 measurements at 10 dB. The network is ISTA unfolded into "
         "8 layers and trained there; the baseline 8 iterations of FISTA. The guard is one program of one call: what "
         "it remembers goes in and comes out. Errors are over the last 20 calls; the list has those of the calls "
-        "while the world was other.",
+        "in the changed world.",
         "controls": [
             slider("gain", "Gain of the receiver", GAINS, 1, lambda v: f"{v:g} ×"),
             slider("noise", "Noise power", NOISES, 1, lambda v: f"{v:g} × what is told"),
@@ -87,7 +87,7 @@ def facts(weights: Mapping[str, Tensor]) -> dict[str, Any]:
             slider("sparsity", "Entries not zero", DENSE, 0.1, per_cent),
         ],
         "titles": ["Error over the last 20 calls", "Whom the guard trusts"],
-        "listed": "Error while the world was other",
+        "listed": "Error in the changed world",
         "below": "1 is the network alone, 0 the baseline alone; dashed lines are where the world changes and comes "
         "back.",
         "calls": CALLS, "begins": BEGINS, "ends": ENDS,

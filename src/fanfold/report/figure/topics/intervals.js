@@ -67,7 +67,7 @@ export class World {
         const {x, x_hat, deviations} = this.first, entries = Array.from({length: SHOWN}, (_, i) => i);
         const bars = shown.flatMap(key => entries.map(i => {
             const half = this.reach(key) * deviations[i];
-            return {key, x: i + 1, low: x_hat[i] - half, high: x_hat[i] + half, offset: key === 'claimed' ? -2 : 2};
+            return {key, x: i + 1, low: x_hat[i] - half, high: x_hat[i] + half, offset: shown.length < 2 ? 0 : key === 'claimed' ? -2 : 2};
         }));
         const most = Math.max(1, ...x.subarray(0, SHOWN).map(Math.abs), ...bars.map(({low, high}) => Math.max(-low, high)));
         return {

@@ -78,7 +78,7 @@ export class World {
         const {density, network, means} = this.at, [low, high] = this.interval, top = Math.max(...density);
         const spans = [{key: 'exact mean', low, high, y: -0.1 * top}, {key: 'network', low: network.low[0], high: network.high[0], y: -0.2 * top}];
         return {
-            x: this.grid, lines: [{key: 'exact mean', values: [...density]}], marks: [...shown].reverse().map(key => ({x: means[key], key, dash: key === 'network' ? [] : [5, 4]})),
+            x: this.grid, lines: [{key: 'exact mean', values: [...density], solid: true}], marks: [...shown].reverse().map(key => ({x: means[key], key, dash: key === 'network' ? [] : [5, 4]})),
             spans: spans.filter(({key}) => shown.includes(key)), xLabel: 'parameter x', yLabel: 'density', yFrom: 0, xRange: [-5.5, 5.5], yRange: [-0.28 * top, 1.08 * top],
         };
     }

@@ -81,8 +81,8 @@ export class World {
 
     below(shown) {
         const float = this.db('float'), lines = shown.map(key => ({key, values: this.db(key).map((v, i) => v - float[i])}));
-        const most = Math.max(0.5, ...lines.flatMap(({values}) => values));
-        return {x: this.snrs, lines: lines.map(line => this.#until(line)), marks: [{x: this.settings.snr}], xLabel: 'SNR in dB', yLabel: 'loss in dB', xRange: [this.snrs[0], this.snrs.at(-1)], yRange: [-0.1 * most, 1.1 * most]};
+        const all = lines.flatMap(({values}) => values), most = Math.max(0.5, ...all);
+        return {x: this.snrs, lines: lines.map(line => this.#until(line)), marks: [{x: this.settings.snr}], xLabel: 'SNR in dB', yLabel: 'loss in dB', xRange: [this.snrs[0], this.snrs.at(-1)], yRange: [Math.min(-0.1 * most, 1.1 * Math.min(...all)), 1.1 * most]};
     }
 
     table(shown) {

@@ -68,8 +68,10 @@ class FanfoldTopic extends Guided {
         this.plot.show(world.chart(shown));
         this.below.show(world.below(shown));
         this.paintControls(key => (shown.includes(key) ? world.said(key) : ''));
-        this.#tabulate(world.table?.(shown));
-        if (this.state.settled) this.speak(`${this.manifest.listed}: ${shown.map(key => `${key} ${world.said(key)}`).join(', ')}.`, world.words(shown));
+        this.#tabulate(shown.length ? world.table?.(shown) : undefined);
+        if (!this.state.settled) return;
+        const numbers = shown.map(key => `${key} ${world.said(key)}`).join(', ');
+        this.speak(`${this.manifest.listed}: ${numbers || 'no curve is shown'}.`, shown.length ? world.words(shown) : '');
     }
 
     #tabulate(table) {
