@@ -22,6 +22,7 @@ HOSTED = {  # function of <math.h>: of the host
 }
 HOSTED_OF_TWO = {"pow": "Math.pow", "atan2": "Math.atan2", "hypot": "Math.hypot", "fmod": "(x, y) => x % y"}
 INSTRUCTIONS = {"sqrt": "sqrt", "fabs": "fabs", "floor": "floor", "ceil": "ceil", "trunc": "trunc", "rint": "rint"}
+STACK = ("-Wl,--stack-first", "-Wl,-z,stack-size=1048576")  # integer programs keep their values there; beyond it a trap
 ERF = """\
 function erf(x) { // series near zero, continued fraction in the tails; Abramowitz & Stegun 7.1.6 and 7.1.14
     const a = Math.abs(x);
@@ -125,7 +126,7 @@ def wasm_of(source: Path, ports: str, flags: Sequence[str] = ()) -> bytes:
         sources = [source, build / "string.c", build / "ports.c"]
         command = [clang, "--target=wasm32", "-nostdlib", "-ffreestanding", "-O3", *STRICT, *flags]
         command += ["-I", str(build), "-I", str(source.parent), *map(str, sources)]
-        command += ["-Wl,--no-entry", "-Wl,--allow-undefined", "-o", str(build / "out.wasm")]
+        command += ["-Wl,--no-entry", "-Wl,--allow-undefined", *STACK, "-o", str(build / "out.wasm")]
         run_compiler(command, f"clang makes no WebAssembly of {source.name}")
         return (build / "out.wasm").read_bytes()
 

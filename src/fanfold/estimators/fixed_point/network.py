@@ -237,10 +237,16 @@ class QuantisedNetwork(nn.Module):
         return Estimate(said["x_hat"], said.get("var"))
 
     def said(self, ports: Mapping[str, Tensor]) -> list[Tensor]:
-        """The numbers of each output, `(batch, size)` in double precision, for those of each port."""
+        """The numbers of each output, `(batch, size)` in double precision, for those of each port.
+
+        Where one of a sample is NaN, which no port holds, all outputs of it are.
+        """
+        lost = {name: numbers.isnan() for name, numbers in ports.items()}
+        broken = torch.stack([each.any(-1, keepdim=True) for each in lost.values()]).any(0)
+        held = {name: numbers.masked_fill(lost[name], 0.0) for name, numbers in ports.items()}
         known = {"pairs_fit": self.pairs_fit, "noise_var": self.known_noise_var}
-        values = self.written(FakeQuantised(ports, self.widths, self.fractions.tolist(), **known))
-        return [values[port.name].value for port in self.form.outputs]
+        values = self.written(FakeQuantised(held, self.widths, self.fractions.tolist(), **known))
+        return [values[port.name].value.masked_fill(broken, torch.nan) for port in self.form.outputs]
 
     def _check(self, obs: Observation) -> None:
         """Refuse a network without scales, and say where tables are made for another noise than observations have."""
