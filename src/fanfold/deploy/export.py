@@ -15,6 +15,7 @@ from fanfold.core.files import write_whole
 from fanfold.deploy.integer.onnx_called import CalledFunctions
 from fanfold.deploy.lowering import Lowered, lowered
 from fanfold.deploy.lowering.ports import BATCH
+from fanfold.deploy.lowering.tracing import no_stack_traces
 from fanfold.observation import Estimator, Observation
 
 
@@ -110,7 +111,7 @@ def write_onnx(low: Lowered, path: Path) -> Path:
         raise ImportError("ONNX files need onnx and onnxscript: pip install 'fanfold[export]'")
     called = CalledFunctions()
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it names every optional package that is missing
-    with warnings.catch_warnings(), torch.no_grad():
+    with warnings.catch_warnings(), torch.no_grad(), no_stack_traces():
         warnings.simplefilter("ignore")  # the exporter's notices about itself
         try:
             written = torch.onnx.export(

@@ -13,6 +13,7 @@ from torch.export.graph_signature import InputKind
 from fanfold.deploy.codegen import arithmetic, convolutions, moves, norms, products, reductions, solves
 from fanfold.deploy.codegen.kernels import FIELDS, CallList, Memory, Strided, dense_strides, is_dense, lay_out
 from fanfold.deploy.codegen.writer import Writer, short_name
+from fanfold.deploy.lowering.tracing import no_stack_traces
 
 FAMILIES = (arithmetic, convolutions, moves, norms, products, reductions, solves)  # which enter their rows
 KEPT = (
@@ -86,7 +87,7 @@ def program_of(traced: ExportedProgram, names: tuple[list[str], list[str]]) -> C
     Raises:
         ValueError: If an operation has no C, or a port is not float32.
     """
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), no_stack_traces():
         warnings.simplefilter("ignore")  # torch's notices about itself
         traced = traced.run_decompositions(_decompositions())
     traced.graph.eliminate_dead_code()

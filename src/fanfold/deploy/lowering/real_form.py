@@ -14,6 +14,7 @@ from torch.fx.node import map_arg
 from fanfold.deploy.lowering.pairs import ComplexParts, Constant, Spread
 from fanfold.deploy.lowering.products import PRODUCTS, opened, spread_out
 from fanfold.deploy.lowering.rules import RULES
+from fanfold.deploy.lowering.tracing import no_stack_traces
 
 aten = torch.ops.aten
 KEPT_WHOLE = (aten.linalg_inv.default,)  # else they come apart into operations that no runtime knows
@@ -182,7 +183,8 @@ def without_rare_operations(program: ExportedProgram) -> ExportedProgram:
         return program
     whole = ({node.target for node in depends} - on_complex) | known
     table = {target: apart for target, apart in torch.export.default_decompositions().items() if target not in whole}
-    return program.run_decompositions(table)
+    with no_stack_traces():
+        return program.run_decompositions(table)
 
 
 def _depending(program: ExportedProgram) -> list[Node]:

@@ -31,7 +31,7 @@ from fanfold.report.compared import compared
 from fanfold.report.page import Section
 from fanfold.report.plots import Series, line_chart
 
-QUICK = Size(0, 1000, 6, 8, {FILTERS: 80}, 120, batch=32)
+QUICK = Size(0, 1000, 6, 8, {FILTERS: 50}, 120, batch=32)
 FULL = Size(30_000, 20_000, 16, 15, dict.fromkeys(NETWORKS, 2000) | {MIXER: 5000, FILTERS: 4000}, 3000)
 SNRS = (0.0, 10.0, 20.0)
 SHOWN = (MIXER, FILTERS, BOTH, LS)  # in pictures, those that were trained first

@@ -71,7 +71,7 @@ def measure(setting: Setting, seed: int, watch: Watcher, *, quick: bool) -> Meas
     estimators, cost = classical(setting, seed, quick=quick), {}
     steps = STEPS[setting.changes["targets"]]
     if quick:
-        steps = {HYBRID: 240, UNET: 20}
+        steps = {HYBRID: 140, UNET: 20}
     for name, count in steps.items():
         on: Problem = training_scenes(setting, seed)
         what = f"{name}, {setting.title}, operator {seed}"
