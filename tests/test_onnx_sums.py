@@ -89,6 +89,14 @@ def test_what_cancels_leaves_batch_and_size():
     nodes(draft.finish())
 
 
+def test_a_constant_that_spreads_one_number_leaves_the_size():
+    for constant in ([0, 0, 0], [4, 4, 4], [1, 0, -1]):
+        draft = Draft("p")
+        spread = draft.add(draft.const(constant), draft.input("one", (1,), "int8"))
+        draft.output(draft.clamp(draft.rescale(spread, 1), -9, 9, name="spread"), (3,))
+        nodes(draft.finish())
+
+
 def test_rows_that_are_picked_are_those_of_the_player():
     """Numbers that rise and fall, of one row for all entries: a product with steps, or a gathering."""
     rng = np.random.default_rng(1)

@@ -207,6 +207,16 @@ def test_the_second_part_of_a_residual_is_worth_eight_bits():
     assert errors[1] < errors[0] / 1e3
 
 
+def test_a_residual_never_saturates_below_what_a_measurement_can_be():
+    """The product with A takes nearly all of 2^24 there, at 156 unknowns and 12 bits."""
+    problem = ff.problems.CompressedSensing(n=156, m=78, snr_db=40.0)
+    net = ff.unfold(ff.algorithms.LISTACP(0.1), problem, 4, {"threshold": "per-layer"})
+    x, obs = problem.sample(200, generator_of(2))
+    whole = quantised(net, "w8a12", problem.sample(200, generator_of(1))[1])
+    with torch.no_grad():
+        assert nmse_db(whole(obs).x, x) < nmse_db(net(obs).x, x) + 0.1
+
+
 def test_oamp_needs_one_noise_variance():
     problem = ff.problems.CompressedSensing(n=20, m=12)
     net = ff.unfold(ff.algorithms.OAMP(), problem, 2)

@@ -109,7 +109,15 @@ class ScaledSums:
     def _is_linear(self, op: ops.Operation) -> bool:
         if isinstance(op, ops.Rescale):
             return bool((op.shift <= 0).all())
-        return isinstance(op, ops.Add | ops.Sub) or (isinstance(op, ops.Mul) and self._known_factor(op) is not None)
+        if isinstance(op, ops.Add | ops.Sub):
+            return any(self._has_size_of(op.name, side) for side in op.inputs)
+        return isinstance(op, ops.Mul) and self._known_factor(op) is not None
+
+    def _has_size_of(self, name: str, side: str) -> bool:
+        """Whether a side of a sum, no constant, has all its entries: a constant that spreads it may be left out."""
+        if isinstance(self.graph.operations.get(side), ops.Const):
+            return False
+        return self._largest(side).size == self._largest(name).size
 
     def _known_factor(self, op: ops.Mul) -> tuple[str, np.ndarray] | None:
         """What numbers of the program multiply, and these."""
@@ -235,9 +243,7 @@ class ScaledSums:
     def _sum(self, name: str, a: np.ndarray, b: np.ndarray, dtype: str) -> ScaledTensor:
         terms, constant = self._combination(name, whole=True).times(a)
         constant, left = constant + b, {name: c for name, c in terms.items() if c.any()}
-        if terms.keys() & self.graph.varying == left.keys() & self.graph.varying or any(
-            term in self.graph.varying and self._largest(term).size == self._largest(name).size for term in left
-        ):
+        if any(term in self.graph.varying and self._has_size_of(name, term) for term in left):
             terms = left  # without what cancels, unless the batch and the size are its own
         if not terms:
             return ScaledTensor(self._numbers(constant, dtype), 0.0)

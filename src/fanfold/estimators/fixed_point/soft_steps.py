@@ -154,6 +154,7 @@ class ResidualSteps(ABC, Generic[L]):
         A = self.network.operator
         template = self.network.admitted(Observation.unchecked(torch.zeros(A.m, dtype=A.dtype, device=A.device), A))
         matrix, residual, x = arithmetic.matrix(A.matrix()), arithmetic.entered("y"), None
+        reach = float(np.ldexp(float(residual.largest), -int(residual.fraction[0])))
         layers = self.layers(self.network.thetas(template))
         rest = arithmetic.rest(A.matrix(), matrix)
         for k, layer in enumerate(layers[:-1], 1):
@@ -163,10 +164,10 @@ class ResidualSteps(ABC, Generic[L]):
             else:
                 change = arithmetic.narrowed(arithmetic.minus(shrunk, x), at_least=x.fraction)
                 x = arithmetic.plus(change, x)
-            residual = less(arithmetic, residual, arithmetic.product(change, matrix))
+            residual = less(arithmetic, residual, arithmetic.product(change, matrix), reach)
             if rest is not None and k == len(layers) // 2:
                 missed = arithmetic.product(arithmetic.narrowed(x), rest)
-                residual = less(arithmetic, residual, arithmetic.shifted(missed, residual.fraction))
+                residual = less(arithmetic, residual, arithmetic.shifted(missed, residual.fraction), reach)
         return {"x_hat": arithmetic.output(self.shrunk(arithmetic, layers[-1], residual, x, fine=True), "x_hat")}
 
     def driving(self, arithmetic: Arithmetic[V], layer: L, residual: Scaled[V]) -> Scaled[V]:
@@ -246,15 +247,16 @@ def onto(arithmetic: Arithmetic[V], r: Scaled[V], x: Scaled[V]) -> Scaled[V]:
     return arithmetic.plus(r, x)
 
 
-def less(arithmetic: Arithmetic[V], residual: Scaled[V], product: Scaled[V]) -> Scaled[V]:
+def less(arithmetic: Arithmetic[V], residual: Scaled[V], product: Scaled[V], reach: float) -> Scaled[V]:
     """`residual - product`, where the residual saturates if the difference might leave 2^24 and the product does not.
 
-    No measurement as they were when scales were chosen comes near; runtimes carry the difference in single precision.
+    Runtimes then carry the difference in single precision. It never saturates below `reach`, the largest number that a
+    measurement can be: with a product that leaves less room than that, the difference leaves 2^24.
     """
     fraction = np.maximum(residual.fraction, product.fraction)
-    room = (SINGLE_EXACT - SPARED - product.largest) >> int((fraction - residual.fraction).max())
-    if 0 < room < residual.largest:
-        most = np.ldexp(1.0, room.bit_length() - 1 - int(residual.fraction.max()))
+    room = max(0, SINGLE_EXACT - SPARED - product.largest) >> int((fraction - residual.fraction).max())
+    most = np.ldexp(1.0, room.bit_length() - 1 - int(residual.fraction.max()))
+    if room < residual.largest and most >= reach:
         ends = torch.tensor([most], dtype=torch.float64)
         residual = arithmetic.clamped(residual, -ends, ends)
     return arithmetic.minus(residual, product)
