@@ -18,6 +18,13 @@ settings.load_profile("fanfold")
 assert fanfold.__version__
 torch.set_num_threads(1)
 
+BROWSED = ("test_documents.py", "test_figure.py", "test_lab_page.py")  # modules whose one visit serves all their tests
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Modules that visit a browser come first: in the middle, where two workers share a module, both would visit."""
+    items.sort(key=lambda item: item.path.name not in BROWSED)
+
 
 @pytest.fixture(autouse=True, scope="session")
 def state_home(tmp_path_factory):
