@@ -45,6 +45,29 @@ class Members(nn.Module, ABC):
         """Copy the weights of some members, `which` of `(members,)`, in place."""
 
 
+class Stacked(Members):
+    """Networks whose weights are stacked in front, so that inputs of their own cost what one input for all does.
+
+    Example:
+        >>> from fanfold.networks.members import Stacked
+        >>> Stacked.of_matrices
+        True
+    """
+
+    of_matrices: ClassVar[bool] = True
+
+    def noisy(self, z: Tensor) -> Tensor:
+        return self(z)
+
+    def apart(self, z: Tensor) -> Tensor:
+        return self(z)
+
+    @staticmethod
+    def take(into: Mapping[str, Tensor], weights: Mapping[str, Tensor], which: Tensor) -> None:
+        for name, weight in weights.items():
+            into[name][which] = weight[which]
+
+
 class StackedLinear(nn.Module):
     """Layers of a matrix and a bias side by side, not started.
 
@@ -76,7 +99,7 @@ def _stacked(members: int, inputs: int, outputs: int, generator: torch.Generator
     return started(nn.utils.skip_init(StackedLinear, members, inputs, outputs), inputs, generator)
 
 
-class StackedMLP(Members):
+class StackedMLP(Stacked):
     """Residual perceptrons, z ← z + W₂ σ(W₁ z), whose weights are stacked in front. He, Zhang, Ren & Sun (2016), eq. 1.
 
     Args:
@@ -94,8 +117,6 @@ class StackedMLP(Members):
         >>> StackedMLP(members=5, inputs=8, outputs=3)(torch.ones(7, 8)).shape
         torch.Size([5, 7, 3])
     """
-
-    of_matrices: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -123,9 +144,6 @@ class StackedMLP(Members):
     def noisy(self, z: Tensor) -> Tensor:
         return self._through(z, self.dropout)
 
-    def apart(self, z: Tensor) -> Tensor:
-        return self(z)
-
     def _through(self, z: Tensor, dropout: float) -> Tensor:
         first, *between, last = self.layers
         z = functional.silu(first(z))
@@ -133,11 +151,6 @@ class StackedMLP(Members):
             step = functional.silu(layer(z))
             z = z + (functional.dropout(step, dropout) if dropout else step)
         return last(z)
-
-    @staticmethod
-    def take(into: Mapping[str, Tensor], weights: Mapping[str, Tensor], which: Tensor) -> None:
-        for name, weight in weights.items():
-            into[name][which] = weight[which]
 
 
 class SideBySide(Members):

@@ -1,17 +1,15 @@
 """Networks that are gradients: what comes out is the slope of one number with respect to what goes in."""
 
 import itertools
-from collections.abc import Mapping
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from fanfold.networks.layers import started
-from fanfold.networks.members import Members, StackedLinear
+from fanfold.networks.members import Stacked, StackedLinear
 
 
-class StackedPotentials(Members):
+class StackedPotentials(Stacked):
     """Gradients of potentials `φ(z) = aᵀ σ(W_D … σ(W_1 z + b_1) … + b_D)` side by side, by the chain rule written out.
 
     The Jacobian of a gradient is symmetric: half as much is free as in a map of as many numbers to as many. σ is SiLU,
@@ -33,8 +31,6 @@ class StackedPotentials(Members):
         >>> StackedPotentials(members=5, inputs=8)(torch.ones(7, 8)).shape
         torch.Size([5, 7, 8])
     """
-
-    of_matrices: ClassVar[bool] = True
 
     def __init__(self, members: int, inputs: int, width: int = 64, depth: int = 4, seed: int = 0):
         super().__init__()
@@ -60,14 +56,3 @@ class StackedPotentials(Members):
         for layer, slope in zip(reversed(self.layers), reversed(slopes)):
             back = (back * slope) @ layer.weight.mT
         return back
-
-    def noisy(self, z: Tensor) -> Tensor:
-        return self(z)
-
-    def apart(self, z: Tensor) -> Tensor:
-        return self(z)
-
-    @staticmethod
-    def take(into: Mapping[str, Tensor], weights: Mapping[str, Tensor], which: Tensor) -> None:
-        for name, weight in weights.items():
-            into[name][which] = weight[which]

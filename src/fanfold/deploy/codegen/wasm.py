@@ -101,34 +101,25 @@ def compile_wasm(files: CFiles, flags: Sequence[str] = ()) -> list[Path]:
     Raises:
         ValueError: If clang with wasm-ld is not there or refuses the source.
     """
-    binary, module = files.source.with_suffix(".wasm"), files.source.with_suffix(".mjs")
-    write_whole(binary, wasm_of(files.source, _ports(files), flags))
-    write_whole(module, _module(files).encode())
-    return [*files.paths, binary, module]
-
-
-def wasm_of(source: Path, ports: str, flags: Sequence[str] = ()) -> bytes:
-    """Compile C and the C around it as WebAssembly.
-
-    Args:
-        source: Generated C, beside its header.
-        ports: C that exports `call`, and `at_PORT` for each port.
-        flags: Further flags of clang.
-
-    Raises:
-        ValueError: If clang with wasm-ld is not there or refuses the source.
-    """
     clang = find_compiler("clang")
+    binary, module = files.source.with_suffix(".wasm"), files.source.with_suffix(".mjs")
     with tempfile.TemporaryDirectory() as place:
         build = Path(place)
-        for part, text in (("math.h", _math_h()), ("string.h", STRING_H), ("string.c", STRING_C), ("ports.c", ports)):
+        for part, text in (
+            ("math.h", _math_h()),
+            ("string.h", STRING_H),
+            ("string.c", STRING_C),
+            ("ports.c", _ports(files)),
+        ):
             write_whole(build / part, text.encode())
-        sources = [source, build / "string.c", build / "ports.c"]
+        sources = [files.source, build / "string.c", build / "ports.c"]
         command = [clang, "--target=wasm32", "-nostdlib", "-ffreestanding", "-O3", *STRICT, *flags]
-        command += ["-I", str(build), "-I", str(source.parent), *map(str, sources)]
+        command += ["-I", str(build), "-I", str(files.source.parent), *map(str, sources)]
         command += ["-Wl,--no-entry", "-Wl,--allow-undefined", *STACK, "-o", str(build / "out.wasm")]
-        run_compiler(command, f"clang makes no WebAssembly of {source.name}")
-        return (build / "out.wasm").read_bytes()
+        run_compiler(command, f"clang makes no WebAssembly of {files.source.name}")
+        write_whole(binary, (build / "out.wasm").read_bytes())
+    write_whole(module, _module(files).encode())
+    return [*files.paths, binary, module]
 
 
 def _math_h() -> str:

@@ -1,18 +1,18 @@
 """Networks of the squared error: free ones, or gradients where the posterior mean is one."""
 
 from collections.abc import Mapping
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from fanfold.estimators.posterior.pairing import paired
-from fanfold.networks import Members, StackedMLP, StackedPotentials
+from fanfold.networks import StackedMLP, StackedPotentials
+from fanfold.networks.members import Stacked
 
 DEPTH = 6  # layers of a potential, through which there and back
 
 
-class SquaredErrorNetworks(Members):
+class SquaredErrorNetworks(Stacked):
     """Deviations of the posterior mean from the linear estimate: of free networks, or of gradients.
 
     Both have the same members, and one of them learns and answers. A gradient is of statistics `R Cᵀ z` (`pairing`),
@@ -35,7 +35,6 @@ class SquaredErrorNetworks(Members):
         (torch.Size([5, 7, 4]), False)
     """
 
-    of_matrices: ClassVar[bool] = True
     C: Tensor
     back: Tensor
     holds: Tensor
@@ -79,9 +78,6 @@ class SquaredErrorNetworks(Members):
     def noisy(self, z: Tensor) -> Tensor:
         return self._gradients(z) if self._takes_gradients() else self.free.noisy(z)
 
-    def apart(self, z: Tensor) -> Tensor:
-        return self(z)
-
     def cost(self) -> int:
         """The number of weights that an answer multiplies by."""
         if not self._takes_gradients():
@@ -106,6 +102,5 @@ class SquaredErrorNetworks(Members):
 
     @staticmethod
     def take(into: Mapping[str, Tensor], weights: Mapping[str, Tensor], which: Tensor) -> None:
-        for name, weight in weights.items():
-            if name not in ("C", "back", "holds"):  # of all members
-                into[name][which] = weight[which]
+        shared = ("C", "back", "holds")  # of all members
+        Stacked.take(into, {name: weight for name, weight in weights.items() if name not in shared}, which)

@@ -31,6 +31,7 @@ from fanfold.report.figure.trained import GUESS, PROBLEMS
 
 FILE = Path(__file__).parent / "programs.zip"
 PORTS = "ports.json"
+FACTS = "facts.json"  # of an archive that keeps more than programs
 SMALL = (*VECTORS, "-O2", "-Wl,--strip-all")
 LONG_AGO = (1980, 1, 1, 0, 0, 0)  # of files in the archive, so that the same programs are the same bytes
 ALGORITHMS: dict[str, tuple[Algorithm, Swap]] = {  # by the name of their programs
@@ -133,6 +134,19 @@ def write_programs(programs: Mapping[str, Mapping[str, BuiltProgram]]) -> Path:
     write_whole(FILE, zipped({PORTS: json.dumps(ports).encode()} | files))
     built.cache_clear()
     return FILE
+
+
+def with_programs(facts: Mapping[str, Any], programs: Mapping[str, BuiltProgram]) -> dict[str, bytes]:
+    """Files of an archive: programs, and `facts.json` with their ports among the facts."""
+    whole = {**facts, "programs": {name: one[1:] for name, one in programs.items()}}
+    return {FACTS: json.dumps(whole).encode()} | {f"{name}.wasm": one.wasm for name, one in programs.items()}
+
+
+def kept_programs(archive: zipfile.ZipFile) -> tuple[dict[str, Any], dict[str, BuiltProgram]]:
+    """The facts and the programs that `with_programs` put there."""
+    facts = json.loads(archive.read(FACTS))
+    rows = facts.pop("programs").items()
+    return facts, {name: BuiltProgram(archive.read(f"{name}.wasm"), *ports) for name, ports in rows}
 
 
 def zipped(files: Mapping[str, bytes]) -> bytes:

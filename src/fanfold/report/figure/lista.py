@@ -160,8 +160,7 @@ def pack_lista() -> Packed:
     kept, blocks = kept_lista(), Blocks()
     manifest = text_parts([TEXTS], blocks)
     (preset,) = manifest["presets"]
-    for key, one in kept.programs.items():
-        preset["programs"][key] = {"wasm": blocks.add(one.wasm), "inputs": one.inputs, "outputs": one.outputs}
+    preset["programs"] |= blocks.programs(kept.programs)
     obs = one_draw(PROBLEMS[TEXTS])
     learned = {
         name: {"at": blocks.add(t.numpy().tobytes()), "scales": kept.scales[name]} for name, t in kept.whole.items()

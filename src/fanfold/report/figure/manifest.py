@@ -7,6 +7,8 @@ import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from torch import Tensor
+
 from fanfold.algorithms import AMP, FISTA, ISTA, OAMP, Algorithm
 from fanfold.core.table import plain
 from fanfold.observation import Observation
@@ -68,6 +70,17 @@ class Blocks:
         self.content += block
         return [len(self.content) - len(block), len(block)]
 
+    def numbers(self, values: Tensor) -> list[int]:
+        """Where numbers in single precision lie."""
+        return self.add(values.contiguous().numpy().astype("<f4").tobytes())
+
+    def programs(self, programs: Mapping[str, BuiltProgram]) -> dict[str, Any]:
+        """Where programs lie, with their ports, by name."""
+        return {
+            name: {"wasm": self.add(one.wasm), "inputs": one.inputs, "outputs": one.outputs}
+            for name, one in programs.items()
+        }
+
 
 def pack(names: Sequence[str] = tuple(PROBLEMS), run: Deviating | None = None) -> Packed:
     """The manifest and the payload of a page.
@@ -121,11 +134,8 @@ def _preset(name: str, trained: TrainedFigure, programs: Mapping[str, BuiltProgr
         "gain": problem.A.gram_diagonal().sum().item() / problem.m,  # power of a measurement over that of an unknown
         "limits": trained.limits_db,
         "nmse_db": trained.nmse_db,
-        "arrays": {key: blocks.add(t.contiguous().numpy().astype("<f4").tobytes()) for key, t in arrays.items()},
-        "programs": {
-            key: {"wasm": blocks.add(one.wasm), "inputs": one.inputs, "outputs": one.outputs}
-            for key, one in programs.items()
-        },
+        "arrays": {key: blocks.numbers(t) for key, t in arrays.items()},
+        "programs": blocks.programs(programs),
         "estimators": _estimators(problem, trained),
     }
 

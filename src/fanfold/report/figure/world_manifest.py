@@ -39,11 +39,8 @@ def pack_world(name: str) -> Packed:
         "density": density,
         "limits": facts["limits"] or [[None] * len(facts["snrs_db"])] * len(sparsities),
         "arrays": {},
-        "signals": blocks.add(signals.numpy().astype("<f4").tobytes()),
-        "programs": {
-            key: {"wasm": blocks.add(one.wasm), "inputs": one.inputs, "outputs": one.outputs}
-            for key, one in programs.items()
-        },
+        "signals": blocks.numbers(signals),
+        "programs": blocks.programs(programs),
         "estimators": rows,
     }
     manifest = {

@@ -10,7 +10,6 @@ from torch import Tensor
 from fanfold.report.figure.built import BuiltProgram, compiled_program
 from fanfold.report.figure.topics import guard, intervals, posterior, release
 from fanfold.report.figure.topics.kept import TopicParts
-from fanfold.report.figure.topics.whole_numbers import compiled_integers
 
 MADE: dict[str, ModuleType] = {"posterior": posterior, "intervals": intervals, "guard": guard, "release": release}
 
@@ -41,8 +40,4 @@ def programs_of_topic(name: str, weights: Mapping[str, Tensor]) -> dict[str, Bui
         ValueError: If clang with wasm-ld is not there.
     """
     with tempfile.TemporaryDirectory() as folder:
-        programs = {files.name: compiled_program(files) for files in MADE[name].c_of(weights, Path(folder))}
-        if name == "release":
-            for widths, program in release.integers(weights).items():
-                programs[widths] = compiled_integers(program, Path(folder))
-    return programs
+        return {files.name: compiled_program(files) for files in MADE[name].c_of(weights, Path(folder))}

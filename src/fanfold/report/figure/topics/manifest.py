@@ -33,11 +33,8 @@ def pack_topic(name: str) -> Packed:
     preset = own | {
         "key": name,
         "series": facts["series"],
-        "arrays": {key: blocks.add(t.numpy().astype("<f4").tobytes()) for key, t in arrays.items()},
-        "programs": {
-            key: {"wasm": blocks.add(one.wasm), "inputs": one.inputs, "outputs": one.outputs}
-            for key, one in programs.items()
-        },
+        "arrays": {key: blocks.numbers(t) for key, t in arrays.items()},
+        "programs": blocks.programs(programs),
     }
     manifest = {key: facts[key] for key in SHOWN} | {"layers": 0, "presets": [preset]}
     return packed(manifest, blocks)._replace(path=f"paths/{name}.js", world=f"topics/{name}.js")

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fanfold.algorithms import LISTACP
 from fanfold.deploy.codegen import CFiles, to_c
-from fanfold.deploy.integer import IntegerProgram, to_integers
+from fanfold.deploy.integer import IntegerEstimator, IntegerProgram, to_integers
 from fanfold.estimators.fixed_point.arithmetic import Widths
 from fanfold.observation import Estimate, Observation
 from fanfold.problems import CompressedSensing
@@ -48,12 +48,16 @@ def integers(weights: Mapping[str, Tensor]) -> dict[Widths, IntegerProgram]:
 
 
 def c_of(weights: Mapping[str, Tensor], folder: Path) -> list[CFiles]:
-    """The C of the programs in floating point."""
+    """The C of every program; those in whole numbers take and give single precision, as the others do."""
     A = PROBLEM.A
     x, obs = PROBLEM.sample(3, torch.Generator().manual_seed(0))
     return [
         to_c(lambda obs: Estimate(A @ obs.y), Observation(x), folder, name="measured"),
         to_c(network(weights), obs, folder, name="float"),
+        *(
+            to_c(IntegerEstimator(program), Observation(obs.y), folder, name=widths)
+            for widths, program in integers(weights).items()
+        ),
     ]
 
 

@@ -1,6 +1,5 @@
 """What a page of a world is made of: programs, unknowns and facts, kept in `NAME.zip`; `made.py` makes it again."""
 
-import json
 import zipfile
 from collections.abc import Mapping
 from functools import lru_cache
@@ -11,11 +10,11 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from fanfold.core.files import write_whole
-from fanfold.report.figure.built import BuiltProgram, zipped
+from fanfold.report.figure.built import BuiltProgram, kept_programs, with_programs, zipped
 
 FOLDER = Path(__file__).parent
 PICTURED = ("photograph", "rf", "channel")  # the worlds whose estimates are pictures
-FACTS, WEIGHTS, SIGNALS = "facts.json", "weights.safetensors", "signals"
+WEIGHTS, SIGNALS = "weights.safetensors", "signals"
 
 
 class WorldParts(NamedTuple):
@@ -49,23 +48,17 @@ def kept_world(name: str) -> WorldParts:
     if name not in PICTURED:
         raise ValueError(f"the figure has no pictures of {name!r}; choose of {', '.join(PICTURED)}.")
     with zipfile.ZipFile(FOLDER / f"{name}.zip") as archive:
-        facts = json.loads(archive.read(FACTS))
-        programs = {
-            key: BuiltProgram(archive.read(f"{key}.wasm"), *ports) for key, ports in facts.pop("programs").items()
-        }
+        facts, programs = kept_programs(archive)
         weights = load(archive.read(WEIGHTS))
     return WorldParts(facts, programs, weights.pop(SIGNALS), weights)
 
 
 def write_world(name: str, world: WorldParts, folder: Path = FOLDER) -> Path:
     """Keep what `make_world` gave."""
-    ports = {key: one[1:] for key, one in world.programs.items()}
     tensors = {**world.weights, SIGNALS: world.signals}
-    files = {
-        FACTS: json.dumps({**world.facts, "programs": ports}).encode(),
+    files = with_programs(world.facts, world.programs) | {
         WEIGHTS: save({k: t.contiguous() for k, t in tensors.items()}),
     }
-    files |= {f"{key}.wasm": one.wasm for key, one in world.programs.items()}
     write_whole(folder / f"{name}.zip", zipped(files))
     kept_world.cache_clear()
     return folder / f"{name}.zip"
