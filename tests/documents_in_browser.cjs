@@ -26,7 +26,7 @@ const NARROW = ['index.html', 'start.html', 'which.html', 'how-to.html', 'result
         await tab.goto(address(page));
         return tab;
     };
-    const settled = tab => tab.waitForFunction(() => document.querySelector('fanfold-figure').state?.settled, null, WAIT);
+    const settled = tab => tab.waitForFunction(() => document.querySelector('fanfold-figure')?.state?.settled, null, WAIT);
     const pictured = (tab, name) => pictures && tab.screenshot({path: `${pictures}/${name.replace(/\W/g, '-')}.png`, fullPage: true});
     const judged = async (tab, name) => {
         await tab.evaluate(axe => { if (!globalThis.axe) globalThis.eval(axe); }, axe);

@@ -123,14 +123,16 @@ async function astray(figure) { // from the path: a step speaks of curves that w
 }
 
 async function several(tab) { // in one page, the last one moved before it is ready
-    await tab.evaluate(() => {
+    const early = await tab.evaluate(() => {
         for (let i = 0; i < 4; i++) document.body.append(document.createElement('fanfold-figure'));
         document.querySelector('main').append(document.body.lastChild);
+        return document.querySelector('main').lastChild.state.settled;
     });
     await tab.waitForFunction(() => [...document.querySelectorAll('fanfold-figure')].every(f => f.redraws || f.part_('failed').textContent), null, WAIT);
-    return tab.evaluate(() => [...document.querySelectorAll('fanfold-figure')].map(f => ({
+    const made = await tab.evaluate(() => [...document.querySelectorAll('fanfold-figure')].map(f => ({
         failed: f.part_('failed').textContent, curves: f.part_('curves').querySelectorAll('.curve').length,
     })));
+    return {early, made};
 }
 
 // Runs axe, takes a picture if it is to have a name, and says how wide the page is.

@@ -318,7 +318,7 @@ def test_in_a_report_the_run_is_a_curve_that_starts_as_its_algorithm(seen):
 
 
 def test_a_page_holds_several_figures_and_moves_them(seen):
-    assert seen["several"] == [{"failed": "", "curves": 8}] * 5
+    assert seen["several"] == {"early": False, "made": [{"failed": "", "curves": 8}] * 5}
 
 
 def test_a_report_is_light_and_so_is_the_figure_in_it(seen):

@@ -43,12 +43,13 @@ class FanfoldFigure extends Guided {
         this.#listen();
     }
 
-    // What tests and pages may look at.
+    // What tests and pages may look at; before the programs are there, nothing is settled.
     get state() {
+        const {settings, shown, pick, scene, redraws, latencies, step} = this, asked = {settings, shown, pick, scene, redraws, latencies, step};
+        if (!this.plot) return {...asked, settled: false};
         const db = Object.fromEntries(Object.entries(this.curves).map(([key, {curve}]) => [key, curve.db]));
-        const {settings, shown, pick, scene, redraws, latencies, step, limit} = this;
         const settled = !this.waiting && Object.values(this.curves).every(({curve}) => curve.settled);
-        return {settings, shown, pick, scene, redraws, latencies, step, limit, db, settled, layers: this.engine.layers, preset: this.preset.key};
+        return {...asked, limit: this.limit, db, settled, layers: this.engine.layers, preset: this.preset.key};
     }
 
     get limit() {
