@@ -8,10 +8,12 @@ import torch
 import fanfold as ff
 from fanfold.estimators.posterior.emulator import MOST_FEATURES, Emulator
 from fanfold.estimators.posterior.features import Features
-from fanfold.estimators.posterior.network_kinds import GAUSSIAN, SQUARED, TAUGHT
+from fanfold.estimators.posterior.network_kinds import CLIMBED, GAUSSIAN, SQUARED, TAUGHT
 from fanfold.experiments.simulators.benchmarks import BENCHMARKS
+from fanfold.networks import StackedFourier
 from fanfold.observation import Observation
 from fanfold.problems import LinearGaussian, MixtureSignal
+from runtime import check_near, in_runtime
 
 FEW_STEPS = {"steps": 40, "batch": 32, "validate_every": 10, "simulations": 200, "threads": 1}
 
@@ -39,13 +41,13 @@ def test_an_emulator_learns_the_likelihood_and_draws_from_it():
         rows = torch.randint(len(x), (256,), generator=rng(step))
         optimiser.param_groups[0]["lr"] = 5e-3 * (1 - step / 300)
         optimiser.zero_grad()
-        emulator.losses(x[rows], z[rows]).mean().backward()
+        emulator.training_losses(x[rows], z[rows]).mean().backward()
         optimiser.step()
     with torch.no_grad():
         entropy = 1.5 - 0.5 * torch.logdet(precision)  # of z given x, but for the constant that losses leave out
         assert emulator.losses(x, z).mean().item() == pytest.approx(entropy.item(), abs=0.05)
         torch.manual_seed(5)
-        near, drawn = emulator.draws(x)
+        near, drawn = emulator.draws(x, 2)
     assert drawn.shape == (2, 4000, 3)
     error = (drawn - near @ A.mT).flatten(0, 1)
     assert torch.allclose(torch.cov(error.mT), torch.linalg.inv(precision), atol=0.1 * error.var(0).max().item())
@@ -62,7 +64,7 @@ def test_draws_stay_within_reach_of_what_was_seen():
     with torch.no_grad():
         for p in emulator.parameters():
             p.normal_(generator=rng(2)).mul_(3)
-    _, drawn = emulator.draws(x)
+    _, drawn = emulator.draws(x, 1)
     width = z.amax(0) - z.amin(0)
     assert drawn.isfinite().all()
     assert (drawn >= z.amin(0) - 0.11 * width).all()
@@ -133,10 +135,11 @@ def test_only_what_earns_its_cost_is_kept():
     one = said(0.3)
     costs = dict(zip(net.networks.counts, net.networks.costs()))
     assert costs[TAUGHT] < costs[GAUSSIAN]
-    variances = torch.full((3, *truth.shape), 0.09)
-    net._weigh(torch.stack([said(1.0), said(1.0), one, one, one]), truth, variances, truth.var(0))
+    variances = torch.full((4, *truth.shape), 0.09)
+    net._weigh(torch.stack([said(1.0), said(1.0), one, one, one, one]), truth, variances, truth.var(0))
     assert net._asked() == (TAUGHT,)
-    net._weigh(torch.stack([said(1.0), said(1.0), said(0.3), said(0.1), said(0.6)]), truth, variances, truth.var(0))
+    apart = [said(error) for error in (1.0, 1.0, 0.3, 0.1, 0.6, 0.6)]
+    net._weigh(torch.stack(apart), truth, variances, truth.var(0))
     assert GAUSSIAN in net._asked()
 
 
@@ -167,7 +170,94 @@ def test_an_emulator_wins_where_y_is_simple_and_x_is_not():
 
     with torch.no_grad():
         base = net._base(net.features(obs))
-        means, _ = net.networks.moments(net._raw(net.features(obs), net.networks.counts), base)
+        means, _ = net.networks.moments(net._raw(net.features(obs), base, net.networks.counts), base)
         of = dict(zip(net.networks.counts, map(excess, means)))
         assert of[TAUGHT] < 0.85 * min(of[SQUARED], of[GAUSSIAN])
         assert excess(net(obs).x) < 0.95 * min(of[SQUARED], of[GAUSSIAN])
+
+
+def linear_emulator(members: int):
+    """An emulator of `linear_pairs` as it would be after endless training: of a linear mean every network is one."""
+    x, z, A, precision = linear_pairs(4000)
+    emulator = Emulator(Features(Observation(z), "vector"), d=2, members=members, seed=0).double()
+    emulator.prepare(x, z.double())
+    emulator.means = LinearMean(A.double(), emulator.centre, emulator.root.square().sum(1).sqrt(), members)
+    with torch.no_grad():
+        L = torch.linalg.cholesky(precision.double())
+        L = L.tril(-1) + L.diagonal().log().diag()
+        emulator.noise.copy_(L[emulator.rows, emulator.columns].expand_as(emulator.noise))
+    return emulator, x.double(), z.double(), A.double(), precision.double()
+
+
+class LinearMean(torch.nn.Module):
+    def __init__(self, A, centre, scale, members):
+        super().__init__()
+        self.A, self.centre, self.scale, self.members = A, centre, scale, members
+
+    def forward(self, a):
+        return ((self.centre + self.scale * a) @ self.A.mT).expand(self.members, *a.shape[-2:-1], len(self.A))
+
+    def linearised(self, a):
+        slopes = (self.A * self.scale).mT
+        return (self.centre + self.scale * a) @ self.A.mT, slopes.expand(*a.shape, len(self.A))
+
+
+def test_of_a_linear_law_steps_end_at_the_posterior():
+    """Of a Gaussian prior and Gaussian noise, whose posterior has a closed form, from anywhere near it."""
+    emulator, x, z, A, precision = linear_emulator(2)
+    prior = torch.linalg.inv(torch.cov(x.mT))
+    covariance = torch.linalg.inv(A.mT @ precision @ A + prior)
+    mean = (z @ precision @ A + emulator.centre @ prior) @ covariance
+    start = mean + 0.25 * emulator.root.square().sum(1).sqrt() * torch.randn(2, *mean.shape, generator=rng(4)).sign()
+    said, var = emulator.climbed(z, start)
+    assert torch.allclose(said, mean.expand_as(said), atol=1e-5)
+    assert torch.allclose(var, covariance.diagonal().expand_as(var), rtol=1e-5)
+
+
+def test_no_step_ends_where_the_features_are_less_likely():
+    emulator, x, z, _, _ = linear_emulator(1)
+    torch.manual_seed(1)
+    wild = Emulator(Features(Observation(z), "vector"), d=2, members=1, seed=3).double()
+    wild.prepare(x, z)
+    with torch.no_grad():
+        for p in wild.parameters():
+            p.normal_(generator=rng(2)).mul_(0.7)
+    start = x.unsqueeze(0)
+    said, var = wild.climbed(z, start)
+    assert said.isfinite().all()
+    assert (var > 0).all()
+
+    def misfit(u):
+        a = wild._scaled(u)
+        L = wild._triangle(wild.noise) @ wild._triangle(wild.noises(wild._scaled(start)))
+        left = ((z - wild.means(a)).clamp(-1e9, 1e9).unsqueeze(-2) @ L).squeeze(-2)
+        return left.square().sum(-1) + ((a @ wild.precision) * a).sum(-1)
+
+    assert (misfit(said) <= misfit(start) * (1 + 1e-9)).all()
+    assert (said != start).any()
+    assert ((said - start) / wild.root.square().sum(1).sqrt()).abs().max() <= 0.6 + 1e-9  # two steps
+
+
+def test_slopes_are_those_of_the_network():
+    network = StackedFourier(members=2, inputs=3, outputs=4, width=8, depth=2, waves=5).double()
+    with torch.no_grad():
+        network.last.weight.normal_(generator=rng(0))
+    z = torch.randn(2, 6, 3, generator=rng(1), dtype=torch.float64)
+    value, slopes = network.linearised(z)
+    assert torch.allclose(value, network(z))
+    for member in range(2):
+        for row in range(6):
+            exact = torch.func.jacfwd(lambda one, m=member: network(one.expand(2, 1, 3))[m, 0])(z[member, row])
+            assert torch.allclose(slopes[member, row], exact.mT)
+
+
+def test_steps_on_an_emulator_leave_with_the_estimator(tmp_path):
+    """Where they have a share they are exported, and say what torch says."""
+    problem = BENCHMARKS["several modes"]
+    net = ff.fit(ff.neural(problem, width=8), problem, **FEW_STEPS)
+    _, obs = problem.sample(20, rng(1))
+    net.weighing.shares.zero_()[:, net.sources.index(CLIMBED)] = 1.0
+    net.speaker.zero_()[list(net.networks.counts).index(CLIMBED)] = 1.0
+    said = in_runtime(ff.deploy.to_onnx(net, obs, tmp_path / "net.onnx"), obs)
+    check_near(said["x_hat"], net(obs).x.detach())
+    check_near(said["var"], net(obs).var.detach())

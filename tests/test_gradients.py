@@ -73,11 +73,11 @@ def trained():
     return problem, net, events[-1].verdict
 
 
-def test_gradients_are_worth_draws_and_need_no_emulator(trained):
+def test_gradients_are_worth_draws_and_need_no_pupils(trained):
     problem, net, verdict = trained
     assert net.networks.of_gradients
     assert "gradients" in verdict
-    assert "emulator" not in verdict
+    assert "taught by an emulator" not in verdict
     free = ff.estimators.NeuralSettings(folds=2, width=32, depth=2, gradients=False, students=0).build(problem)
     ff.fit(free, problem, steps=150, simulations=3500, threads=1)
     x, obs = problem.sample(20_000, rng(9))

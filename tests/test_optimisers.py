@@ -96,7 +96,7 @@ def test_an_emulator_of_equations_is_learned_in_fewer_steps_than_by_adam():
             for group, rate in zip(optimiser.param_groups, full, strict=True):
                 group["lr"] = rate * (1 - step / 200)
             optimiser.zero_grad()
-            emulator.losses(u[rows], z[rows]).mean().backward()
+            emulator.training_losses(u[rows], z[rows]).mean().backward()
             torch.nn.utils.clip_grad_norm_(emulator.parameters(), 10.0)
             optimiser.step()
         with torch.no_grad():

@@ -2,6 +2,7 @@
 
 from fanfold.networks.context_cnn import ContextCNN
 from fanfold.networks.deep_set import DeepSet
+from fanfold.networks.fourier import StackedFourier
 from fanfold.networks.members import Members, SideBySide, StackedMLP
 from fanfold.networks.pooled_cnn import PooledCNN
 from fanfold.networks.potentials import StackedPotentials
@@ -19,6 +20,7 @@ __all__ = [
     "ResidualMLP",
     "SideBySide",
     "SpectrumCNN",
+    "StackedFourier",
     "StackedMLP",
     "StackedPotentials",
     "UNet",

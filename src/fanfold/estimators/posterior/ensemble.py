@@ -21,7 +21,17 @@ from fanfold.estimators.posterior.features import Features
 from fanfold.estimators.posterior.folds import fold_of
 from fanfold.estimators.posterior.heads import GaussianHead
 from fanfold.estimators.posterior.mirror import Mirror
-from fanfold.estimators.posterior.network_kinds import GAUSSIAN, KINDS_APART, TAUGHT, Base, NetworkKinds, Raw, within
+from fanfold.estimators.posterior.network_kinds import (
+    CLIMBED,
+    GAUSSIAN,
+    KINDS_APART,
+    TAUGHT,
+    Base,
+    NetworkKinds,
+    Raw,
+    left_out_rows,
+    within,
+)
 from fanfold.estimators.posterior.plan import Plan, plan_for
 from fanfold.estimators.posterior.real_parts import RealParts
 from fanfold.estimators.posterior.scales import POSITIVE, REAL, Limits, ParameterScales
@@ -33,6 +43,7 @@ ROWS_AT_ONCE, MOST_ROWS = 5000, 20_000  # that are judged together, and in all
 MOST_SURPRISE = 25.0  # square of an error over its variance, beyond which it tells no more
 NEGLIGIBLE = 2e-3  # of the least error that a choice of kinds gives, by which a cheaper one may be above it
 LESSONS = 3  # draws of an emulator, for each draw that is given
+FARTHEST_CLIMB = 3.0  # standard deviations that a network claims, from its mean
 LINEAR, POLYNOMIAL = "linear", "polynomial"
 LEAST_VAR = 1e-12  # of the prior's, that is taken for a variance
 
@@ -100,8 +111,9 @@ class Ensemble(nn.Module):
         self.sources = (*(closed if self.loss == "squared-error" else []), *kinds)
         self.weighing = Weighing(len(self.sources), self.d)
         # behind the others however often sizes change: the order of parameters tells the rounding of their norm
-        seed = self.seed + KINDS_APART * len(kinds)
-        self.emulator = Emulator(self.features, self.d, plan.students, seed) if plan.students else None
+        seed = self.seed + KINDS_APART * len(self.networks.trained)
+        few = {"decay": 1.0, "fastest": 1.0} if plan.dropout else {}
+        self.emulator = Emulator(self.features, self.d, plan.emulators, seed, **few) if plan.emulators else None
         self.mirror = Mirror(self.features, self.d) if plan.mirrored else None
         speaker = torch.tensor([float(kind == GAUSSIAN) for kind in kinds])
         self.register_buffer("speaker", speaker)  # the kind of networks that says the variance
@@ -109,10 +121,14 @@ class Ensemble(nn.Module):
         self.to(self.features.mean)  # its device too
 
     def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
-        """Of few draws, networks that say a variance are pulled less towards the linear estimator: they weigh noise."""
+        """Of few draws, networks that say a variance are pulled less towards the linear estimator: they weigh noise.
+
+        Of the emulator, and of networks that leave no entries out, an optimiser of matrices moves these.
+        """
         model = [] if self.emulator is None else [self.emulator.parameter_group(lr)]
         centre = [] if self.mirror is None else [self.mirror.parameter_group(lr)]
-        return [*self.networks.parameter_groups(lr), *model, *centre]
+        matrices = self.emulator is None or not self.networks.dropped
+        return [*self.networks.parameter_groups(lr, matrices=matrices), *model, *centre]
 
     @property
     def settings(self) -> Settings | None:
@@ -164,8 +180,8 @@ class Ensemble(nn.Module):
         if self.polynomial is not None:
             self.polynomial.fit(z, x[rows])
         self.networks.prepare(z, x[rows], self.unit)
-        if self._teacher is not None:
-            self._teacher.prepare(self.scales.free(x[rows]), z)
+        if self.emulator is not None:
+            self.emulator.prepare(self.scales.free(x[rows]), z)
 
     @takes_measurements
     def forward(self, obs: Observation) -> Estimate:
@@ -174,7 +190,7 @@ class Ensemble(nn.Module):
             self.asked = self._asked()
         leading, z = self.features.leading(obs), self.features(obs)
         base = self._base(z)
-        means, variances = self.networks.moments(self._raw(z, self.asked), base)
+        means, variances = self.networks.moments(self._raw(z, base, self.asked), base)
         var = self._spoken(variances)
         polynomial = None if self.polynomial is None else self.polynomial(z)
         x = self.weighing(self._all_sources(base.mean, polynomial, means), var)
@@ -187,7 +203,7 @@ class Ensemble(nn.Module):
         """What closed forms and kinds of networks that have a share say, real parameters `(members, batch, d)`."""
         z, asked = self.features(obs), self._asked()
         base = self._base(z)
-        means = self.networks.moments(self._raw(z, asked), base)[0]
+        means = self.networks.moments(self._raw(z, base, asked), base)[0]
         said = [mean for kind, mean in zip(self.networks.counts, means) if kind in asked]
         closed = [base.mean, *([] if self.polynomial is None else [self.polynomial(z)])]
         return self.scales.within(torch.stack([*closed, *said]))
@@ -208,7 +224,8 @@ class Ensemble(nn.Module):
         """
         leading, z = self.features.leading(obs), self.features(obs)
         speaker = list(self.networks.counts)[int(self.speaker.argmax())]
-        mean, var = self._base(z).gaussians(self._raw(z, (speaker,))[speaker])
+        base = self._base(z)
+        mean, var = base.gaussians(self._raw(z, base, (speaker,))[speaker])
         mean, var = self.scales.near(mean), torch.minimum(var, self.scales.most_var)
         which = torch.randint(len(mean), (count, len(z)), generator=generator)
         at = torch.arange(len(z))
@@ -228,9 +245,9 @@ class Ensemble(nn.Module):
         z = self.features(obs)
         raw = self.networks.noisy(self.features.seen(z))
         losses = _mean_over(torch.cat(self.networks.losses(raw, self._base(z), x)), taught)
-        if self._teacher is None:
+        if self.emulator is None:
             return losses
-        return losses + _mean_over(*self._lesson(self._teacher, z, x, taught[: self.plan.students]))
+        return losses + _mean_over(*self._lesson(self.emulator, z, x, taught[: self.plan.emulators]))
 
     @torch.no_grad()
     def left_out(self, obs: Observation, x: Tensor) -> LeftOut:
@@ -240,24 +257,22 @@ class Ensemble(nn.Module):
         losses, means = [], []
         for rows in _blocks(x):
             z = self.features(obs[rows])
-            raw, base = self._raw_left_out(z, leaves[:, rows]), self._base(z)
-            if self._teacher is None:
-                emulated = self.unit.new_zeros(self.plan.students, len(rows))
+            raw, base = self._scaled(self.networks.left_out(self.features.seen(z), leaves[:, rows])), self._base(z)
+            if self.emulator is None:
+                emulated = self.unit.new_zeros(0, len(rows))
             else:
-                emulated = self._teacher.losses(self.scales.free(x[rows]), z)
-            losses.append(torch.cat([*self.networks.losses(raw, base, x[rows]), emulated]))
+                emulated = self.emulator.losses(self.scales.free(x[rows]), z)
+            losses.append(torch.cat([*self.networks.losses(raw, base, x[rows]), emulated]))  # the last are judged alike
             means.append(self.networks.moments(raw, base, leaves[:, rows])[0][0])
-        leaves = torch.cat([leaves, leaves[: self.plan.students]])  # the emulator's
         scores = torch.where(leaves, torch.cat(losses, 1), 0.0).sum(1) / leaves.sum(1).clamp_min(1)
         judged = leaves.any(0)
         return LeftOut(scores, self.real_parts.signal(torch.cat(means)[judged], (-1,)), judged)
 
     def adopt(self, best: Mapping[str, Tensor], weights: Mapping[str, Tensor], which: Tensor) -> None:
         """Copy the weights of the members `which` into the best ones, in place."""
-        students = self.plan.students
-        of_networks, of_emulator = which.split([len(which) - students, students])
-        self.networks.adopt(within(best, "networks."), within(weights, "networks."), of_networks)
+        self.networks.adopt(within(best, "networks."), within(weights, "networks."), which)
         if self.emulator is not None:
+            of_emulator = which[len(which) - self.plan.emulators :]
             self.emulator.adopt(within(best, "emulator."), within(weights, "emulator."), of_emulator)
 
     @torch.no_grad()
@@ -271,12 +286,10 @@ class Ensemble(nn.Module):
         free = self.scales.free(truth)
         linear = truth - self.linear.fitted(z, truth).left_out
         free = free - self.free_linear.fitted(z, free).left_out if self._has_free else linear
-        parts = [
-            self.networks.moments(
-                self._raw_left_out(z[r], leaves[:, r]), self._base(z[r], linear[r].to(z), free[r].to(z)), leaves[:, r]
-            )
-            for r in _blocks(truth)
-        ]
+        parts = []
+        for r in _blocks(truth):
+            base = self._base(z[r], linear[r].to(z), free[r].to(z))
+            parts.append(self.networks.moments(self._raw_left_out(z[r], base, leaves[:, r]), base, leaves[:, r]))
         means, variances = (torch.cat(each, 1) for each in zip(*parts))
         polynomial = None if self.polynomial is None else truth - self.polynomial.fit(z, truth)
         # a sample counts that every kind of networks has a judge for
@@ -311,6 +324,7 @@ class Ensemble(nn.Module):
                     f"vectors of at most {MOST_FEATURES} real numbers; leave students out."
                 )
             plan = replace(plan, students=0)
+            training |= {"optimiser": "adam"} if plan.dropout else {}
         plan = replace(plan, students=min(plan.students, self.sizes.get("folds", plan.folds)))
         return replace(plan, **self.sizes), training
 
@@ -326,24 +340,46 @@ class Ensemble(nn.Module):
 
     def _leaves_out(self, x: Tensor, obs: Observation) -> Tensor:
         """Whether each member leaves out each sample, `(members, samples)`, but for those taught by an emulator."""
-        direct = len(self.networks.counts) - (self.plan.students > 0)
+        direct = len(self.networks.trained) - (self.plan.students > 0)
         folds = torch.arange(self.plan.folds, device=x.device).repeat(direct)
         return fold_of(x, obs.y, self.plan.parts) == folds[:, None]
 
     def _judges(self, x: Tensor, obs: Observation) -> Tensor:
         """Whether each member is judged by each sample: by all where it left out none, as may be of few draws."""
         leaves = self._leaves_out(x, obs)
-        leaves = torch.cat([leaves, leaves[: self.plan.students]])
+        # of those that are taught, and of steps on emulators
+        leaves = torch.cat([leaves, leaves[: self.plan.students], leaves[: self.plan.emulators]])
         return leaves | ~leaves.any(1, keepdim=True)
 
-    def _raw(self, z: Tensor, kinds: Iterable[str]) -> Raw:
-        """What some kinds of networks say, `(members, batch, 2, d)` each."""
-        raw = self.networks(self.features.seen(z), kinds)
-        return {kind: self.strength * said for kind, said in raw.items()}
+    def _raw(self, z: Tensor, base: Base, kinds: Iterable[str]) -> Raw:
+        """What some kinds say, `(members, batch, 2, d)` each."""
+        kinds = set(kinds)
+        networks = [k for k in self.networks.trained if k in kinds or k == GAUSSIAN and CLIMBED in kinds]
+        raw = self.networks(self.features.seen(z), networks)
+        if CLIMBED in kinds:
+            raw[CLIMBED] = self._climbed(z, base, raw[GAUSSIAN][: self.plan.emulators])
+        return self._scaled({kind: raw[kind] for kind in self.networks.counts if kind in kinds})
 
-    def _raw_left_out(self, z: Tensor, leaves: Tensor) -> Raw:
+    def _raw_left_out(self, z: Tensor, base: Base, leaves: Tensor) -> Raw:
         """What members say of the samples that they left out, `leaves` of `(members, batch)`; zeros of others."""
         raw = self.networks.left_out(self.features.seen(z), leaves)
+        if self.emulator is not None:
+            members, rows = left_out_rows(leaves[-self.plan.emulators :])
+            raw[CLIMBED] = torch.zeros_like(raw[GAUSSIAN][: self.plan.emulators])
+            raw[CLIMBED][members, rows] = self._climbed(z[rows], base.at(rows), raw[GAUSSIAN][members, rows])
+        return self._scaled(raw)
+
+    def _climbed(self, z: Tensor, base: Base, start: Tensor) -> Tensor:
+        """Where members of the emulator climb from what networks say that left out the same, `(members, batch, 2, d)`."""
+        assert self.emulator is not None
+        begun, claimed = base.gaussians(start)
+        begun = self.scales.near(begun)
+        mean, var = self.emulator.climbed(z, begun)
+        reach = FARTHEST_CLIMB * claimed.sqrt()
+        mean = begun + (mean - begun).clamp(-reach, reach)
+        return GaussianHead.raw((mean - base.free) / base.free_unit, var / base.free_unit.square())
+
+    def _scaled(self, raw: Raw) -> Raw:
         return {kind: self.strength * said for kind, said in raw.items()}
 
     def _lesson(self, emulator: Emulator, z: Tensor, x: Tensor, taught: Tensor) -> tuple[Tensor, Tensor]:
@@ -352,19 +388,16 @@ class Ensemble(nn.Module):
         A network learns from the member of the emulator that leaves out the same fold: it never meets what is left out.
         """
         free = self.scales.free(x)
-        of_given = emulator.losses(free, z)
-        near, drawn = emulator.draws(free.repeat(LESSONS, 1))
+        of_given = emulator.training_losses(free, z)
+        if TAUGHT in self.networks.silent:
+            return of_given, taught
+        near, drawn = emulator.draws(free.repeat(LESSONS, 1), self.plan.students)
         drawn = self.features.completed(drawn)
         base = self.free_linear(drawn.flatten(0, 1)).unflatten(0, drawn.shape[:2])
         said = self.networks.taught(self.features.seen(drawn))
         of_drawn = GaussianHead().losses(said, (near - base) / self.free_unit)
         of_drawn = of_drawn.unflatten(1, (LESSONS, -1)).mean(1)
-        return torch.cat([of_given, of_drawn]), torch.cat([taught, taught])
-
-    @property
-    def _teacher(self) -> Emulator | None:
-        """The emulator, unless it has nobody to teach."""
-        return None if TAUGHT in self.networks.silent else self.emulator
+        return torch.cat([of_given, of_drawn]), torch.cat([taught, taught[: self.plan.students]])
 
     @property
     def _has_free(self) -> bool:
@@ -396,23 +429,32 @@ class Ensemble(nn.Module):
             What comes of it and the variance, `(samples, d)` each.
         """
         costs, speaking = self.networks.costs(), self.networks.speaking
+        if self.emulator is not None:
+            costs = [*costs, costs[-1] + self.emulator.cost()]
         closed, decades = len(self.sources) - len(costs), self.scales.kind == POSITIVE
         squares = (each[closed:] - truth).square()
         surprise = (squares / variances.clamp_min(torch.finfo(variances.dtype).tiny)).clamp_max(MOST_SURPRISE)
         said = (surprise.mean(1).log() + variances.log().mean(1)).sum(-1).tolist()  # the best scale of each is taken
 
+        honest = variances[sorted(speaking)].amax(0)
+
         def weighed(kept: tuple[int, ...]) -> tuple[Tensor, Tensor]:
             speaker = min(speaking.intersection(kept), key=lambda i: said[i])
             self.speaker.copy_(torch.arange(len(costs), device=truth.device) == speaker)
             among = [*range(closed), *(closed + i for i in kept)]
-            self.weighing.fit(each, truth, variances[speaker], decades, among)
+            self.weighing.fit(each, truth, variances[speaker], decades, among, honest)
             return self.scales.within(self.weighing(each.to(self.unit), variances[speaker])), variances[speaker]
 
         learned = self.networks.learning
         groups = [g for n in range(1, len(learned) + 1) for g in itertools.combinations(learned, n)]
         groups = [group for group in groups if speaking.intersection(group)]
-        risks = {group: ((weighed(group)[0] - truth).square().mean(0) / prior).sum().item() for group in groups}
-        enough = [group for group, risk in risks.items() if risk <= (1 + NEGLIGIBLE) * min(risks.values())]
+        squared = [(weighed(group)[0] - truth).square() for group in groups]
+        measures = [torch.stack([(each.mean(0) / prior).sum() for each in squared])]
+        if decades.any():  # of all together the largest draws would decide alone
+            shares = [(each / honest).clamp_max(MOST_SURPRISE)[:, decades].mean() for each in squared]
+            measures.append(torch.stack(shares))
+        risks = torch.stack([risk / risk.min() for risk in measures]).mean(0).tolist()
+        enough = [group for group, risk in zip(groups, risks) if risk <= (1 + NEGLIGIBLE) * min(risks)]
         return weighed(min(enough, key=lambda group: sum(costs[i] for i in group)))
 
 

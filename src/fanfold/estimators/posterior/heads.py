@@ -76,6 +76,12 @@ class GaussianHead(Checked):
         return math.log(len(raw)) - torch.logsumexp(-self.losses(raw, x.expand(len(raw), *x.shape)), 0)
 
     @staticmethod
+    def raw(mean: Tensor, var: Tensor) -> Tensor:
+        """The raw numbers `(..., 2, d)` that say a mean and a variance `(..., d)`, of at least the least that is said."""
+        over = (var.log() - LEAST_LOG_VAR).clamp_min(1e-3)
+        return torch.stack([mean, over + torch.log(-torch.expm1(-over)) + LEAST_LOG_VAR], -2)
+
+    @staticmethod
     def _log_var(raw: Tensor) -> Tensor:
         return functional.softplus(raw[..., 1, :] - LEAST_LOG_VAR) + LEAST_LOG_VAR
 

@@ -15,6 +15,7 @@ from fanfold.estimators.posterior.squared_error import SquaredErrorNetworks
 from fanfold.networks import Members, StackedMLP
 
 SQUARED, GAUSSIAN, TAUGHT = "squared-error networks", "heteroscedastic networks", "networks taught by an emulator"
+CLIMBED = "Gauss-Newton steps on the emulator"  # from where those networks lead, with no weights of their own
 DECAY = {SQUARED: 1.0, GAUSSIAN: 0.25, TAUGHT: 0.05}  # of the weight decay: those that are taught have draws enough
 UNDROPPED = {GAUSSIAN: 1.0}  # where every fold is left out once, and no entries are
 UNDROPPED_GRADIENTS = 0.2  # likewise, of gradients: they have half as much to learn by heart
@@ -32,6 +33,10 @@ class Base(NamedTuple):
     unit: Tensor
     free_unit: Tensor
     scales: ParameterScales
+
+    def at(self, rows: Tensor) -> "Base":
+        """Of some samples."""
+        return self._replace(mean=self.mean[rows], free=self.free[rows])
 
     def gaussians(self, raw: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance on the unbounded scale of heteroscedastic members, `(members, batch, d)`."""
@@ -53,7 +58,8 @@ class NetworkKinds(nn.Module):
         seed: The seed of the starting weights.
 
     Attributes:
-        counts: How many networks there are of each kind.
+        trained: How many networks there are of each kind.
+        counts: How many members have a say, of each kind: these, and steps on an emulator, if there is one.
 
     Example:
         >>> import torch, fanfold as ff
@@ -61,7 +67,7 @@ class NetworkKinds(nn.Module):
         >>> from fanfold.estimators.posterior.network_kinds import NetworkKinds
         >>> from fanfold.estimators.posterior.plan import Plan
         >>> features = Features(ff.Observation(torch.ones(2, 3)), "vector")
-        >>> NetworkKinds(features, d=4, plan=Plan(folds=3, students=2), loss="squared-error", seed=0).counts
+        >>> NetworkKinds(features, d=4, plan=Plan(folds=3, students=2), loss="squared-error", seed=0).trained
         {'squared-error networks': 3, 'heteroscedastic networks': 3, 'networks taught by an emulator': 2}
     """
 
@@ -74,7 +80,8 @@ class NetworkKinds(nn.Module):
             width = round(WIDER * plan.width)
             sizes[TAUGHT] = replace(plan, folds=plan.students, width=width, dropout=0.0)
         self.decay = DECAY | UNDROPPED if plan.folds > 1 and not plan.dropout else DECAY
-        self.counts = {kind: size.folds for kind, size in sizes.items()}
+        self.trained = {kind: size.folds for kind, size in sizes.items()}
+        self.counts = self.trained | ({CLIMBED: plan.emulators} if plan.emulators else {})
         self.members = nn.ModuleList(
             networks_of(features, 2 * d, size, seed + KINDS_APART * i) for i, size in enumerate(sizes.values())
         )
@@ -87,11 +94,11 @@ class NetworkKinds(nn.Module):
     @property
     def each(self) -> dict[str, Members]:
         """The networks of each kind."""
-        return dict(zip(self.counts, cast("Iterable[Members]", self.members)))
+        return dict(zip(self.trained, cast("Iterable[Members]", self.members)))
 
     @property
     def silent(self) -> set[str]:
-        """The kinds that nobody taught: of draws enough to be sure of, gradients need no emulator beside them."""
+        """The kinds that nobody taught: of draws enough to be sure of, gradients need no pupils beside them."""
         return {TAUGHT} if self.of_gradients and not self.dropped else set()
 
     @property
@@ -106,13 +113,18 @@ class NetworkKinds(nn.Module):
         return {i for i in self.learning if kinds[i] != SQUARED}
 
     def costs(self) -> list[int]:
-        """The number of weights that an answer of each kind multiplies by."""
+        """The number of weights that an answer of each kind of networks multiplies by."""
         return [networks.cost() for networks in self.each.values()]
 
-    def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
-        """Each kind with its share of the weight decay; those that are stacked offer their matrices."""
+    def parameter_groups(self, lr: float, *, matrices: bool) -> list[dict[str, Any]]:
+        """Each kind with its share of the weight decay; those that are stacked may offer their matrices."""
         return [
-            {"params": params, "lr": lr, "decay_scale": share * self.decay[kind], "matrices": networks.of_matrices}
+            {
+                "params": params,
+                "lr": lr,
+                "decay_scale": share * self.decay[kind],
+                "matrices": networks.of_matrices and matrices,
+            }
             for kind, networks in self.each.items()
             for params, share in networks.decayed()
         ]
@@ -146,11 +158,10 @@ class NetworkKinds(nn.Module):
         return members.split(list(self.counts.values()))
 
     def left_out(self, seen: Tensor, leaves: Tensor) -> Raw:
-        """What members say of the samples that they left out, `leaves` of `(members, batch)`; zeros of most others."""
+        """What networks say of the samples that they left out, `leaves` of `(members, batch)`; zeros of most others."""
         raw = {}
         for (kind, networks), own in zip(self.each.items(), self.by_kind(leaves)):
-            rows = own.int().argsort(1, descending=True)[:, : int(own.sum(1).max())]  # a few others behind them
-            members = torch.arange(len(own), device=seen.device)[:, None]
+            members, rows = left_out_rows(own)
             raw[kind] = seen.new_zeros(*own.shape, 2, self.d)
             raw[kind][members, rows] = self._pairs(networks.apart(seen[rows]))
         return raw
@@ -195,6 +206,12 @@ class NetworkKinds(nn.Module):
 
     def _pairs(self, said: Tensor) -> Tensor:
         return said.unflatten(-1, (2, self.d))
+
+
+def left_out_rows(leaves: Tensor) -> tuple[Tensor, Tensor]:
+    """Members `(members, 1)` and as many rows of each, with all that it leaves out, of `leaves` `(members, batch)`."""
+    rows = leaves.int().argsort(1, descending=True)[:, : int(leaves.sum(1).max())]  # a few others behind them
+    return torch.arange(len(leaves), device=leaves.device)[:, None], rows
 
 
 def within(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

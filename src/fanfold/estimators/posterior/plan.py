@@ -11,6 +11,7 @@ from fanfold.problems.kinds import Kind
 
 FEWEST = 3000  # draws, up to which networks leave entries out to learn less by heart
 FEW = 30_000  # draws, up to which every one of five folds is left out once
+EMULATORS = 3  # where networks are taught
 LONE_FOLDS = 10  # of which one is left out, where there are more draws
 WIDTHS: dict[Kind, int] = {"vector": 128, "set": 96, "sequence": 24, "image": 24}  # of a network for many draws
 
@@ -43,6 +44,11 @@ class Plan(Checked):
             raise ValueError(f"{self.students} students of {self.folds} folds; pass 0 to as many as there are folds.")
 
     @property
+    def emulators(self) -> int:
+        """The number of models of y given x, of the first folds: one for each student, and some more for the estimate."""
+        return min(max(self.students, EMULATORS), self.folds) if self.students else 0
+
+    @property
     def parts(self) -> int:
         """The number of folds that draws are parted into."""
         return LONE_FOLDS if self.folds == 1 else self.folds
@@ -67,8 +73,9 @@ def plan_for(simulations: int, kind: Kind) -> tuple[Plan, dict[str, Any]]:
     if kind != "vector":
         plan = replace(plan, folds=1, width=WIDTHS[kind], dropout=0.0, students=0)
         training |= {"steps": min(1000, steps)}
-    elif not few:
-        training |= {"steps": 600, "batch": 512, "optimiser": "muon", "weight_decay": 0.3}  # its steps are dear
+    else:
+        training |= {"optimiser": "muon"}  # of few draws for the emulator alone
+        training |= {} if few else {"steps": 600, "batch": 512, "weight_decay": 0.3}  # its steps are dear
     return plan, training
 
 

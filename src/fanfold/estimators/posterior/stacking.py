@@ -38,7 +38,9 @@ class Weighing(nn.Module):
         self.register_buffer("shares", shares)
         self.register_buffer("edges", torch.full((len(GROUPS), d), torch.inf))
 
-    def fit(self, each: Tensor, x: Tensor, var: Tensor, decades: Tensor, among: list[int]) -> None:
+    def fit(
+        self, each: Tensor, x: Tensor, var: Tensor, decades: Tensor, among: list[int], unit: Tensor | None = None
+    ) -> None:
         """Take shares and edges from draws.
 
         Args:
@@ -51,9 +53,13 @@ class Weighing(nn.Module):
         places = (torch.tensor(GROUPS, device=var.device) * (len(var) - 1)).long()
         grouped = decades if len(var) >= LEAST_TO_GROUP else torch.zeros_like(decades)
         self.edges.copy_(torch.where(grouped, var.sort(0).values[places], torch.inf))
-        for group, share in zip(self._groups(var), self.shares):
+        precision = self._groups(var)
+        # below the last group errors count in units of what is claimed: there they decide little of all, and of one
+        # group too the few largest would decide alone
+        precision[:-1] = torch.where(grouped, precision[:-1] / (var if unit is None else unit), precision[:-1])
+        for weights, share in zip(precision, self.shares):
             share.zero_()
-            share[among] = partition(each[among], x, group).to(share)
+            share[among] = partition(each[among], x, weights).to(share)
 
     def forward(self, each: Tensor, var: Tensor) -> Tensor:
         """`(estimates, batch, d)` and the variance `(batch, d)` -> `(batch, d)`."""
