@@ -215,7 +215,7 @@ def test_of_a_linear_law_steps_end_at_the_posterior():
 
 
 def test_no_step_ends_where_the_features_are_less_likely():
-    emulator, x, z, _, _ = linear_emulator(1)
+    _, x, z, _, _ = linear_emulator(1)
     torch.manual_seed(1)
     wild = Emulator(Features(Observation(z), "vector"), d=2, members=1, seed=3).double()
     wild.prepare(x, z)

@@ -12,8 +12,9 @@ from fanfold.networks.members import Stacked, StackedLinear
 
 
 class StackedFourier(Stacked):
-    """Residual perceptrons of z and of `sin(W z + b)`, side by side. Tancik et al. (2020), "Fourier features let
-    networks learn high frequency functions in low dimensional domains"; here W and b are learned with the rest.
+    """Residual perceptrons of z and of `sin(W z + b)`, side by side; W and b are learned with the rest.
+
+    Tancik et al. (2020), "Fourier features let networks learn high frequency functions in low dimensional domains".
 
     Args:
         members: The number of perceptrons.
@@ -22,7 +23,7 @@ class StackedFourier(Stacked):
         width: The number of entries between.
         depth: The number of residual layers, z ← z + σ(W z).
         waves: The number of sines.
-        frequencies: The standard deviations of the entries of W at the start, of the slowest and of the fastest sine, in
+        frequencies: The standard deviations of the entries of W at the start, of the slowest and the fastest sine, in
             radians for a unit of an entry; those between are spread evenly in their logarithm.
         seed: The seed of the starting weights.
 
@@ -57,17 +58,15 @@ class StackedFourier(Stacked):
             )
         self.inputs = inputs
         generator = torch.Generator().manual_seed(seed)
-        self.waves = started(nn.utils.skip_init(StackedLinear, members, inputs, waves), inputs, generator)
+        self.waves = _layer(members, inputs, waves, generator)
         with torch.no_grad():
-            spread = torch.logspace(*(math.log10(f) for f in frequencies), waves)
+            slowest, fastest = frequencies
+            spread = torch.logspace(math.log10(slowest), math.log10(fastest), waves)
             self.waves.weight.normal_(generator=generator).mul_(spread)
             self.waves.bias.uniform_(-math.pi, math.pi, generator=generator)
         sizes = [inputs + waves] + [width] * (depth + 1)
-        self.layers = nn.ModuleList(
-            started(nn.utils.skip_init(StackedLinear, members, *pair), pair[0], generator)
-            for pair in itertools.pairwise(sizes)
-        )
-        self.last = started(nn.utils.skip_init(StackedLinear, members, width, outputs), width, None)
+        self.layers = nn.ModuleList(_layer(members, *pair, generator) for pair in itertools.pairwise(sizes))
+        self.last = _layer(members, width, outputs, None)
 
     def forward(self, z: Tensor) -> Tensor:
         """`(batch, inputs)` or `(members, batch, inputs)` -> `(members, batch, outputs)`, all zero before training."""
@@ -86,9 +85,17 @@ class StackedFourier(Stacked):
         slopes = torch.cat([along, torch.cos(phase).unsqueeze(-2) * weights], -1)
         z = torch.cat([z, torch.sin(phase)], -1)
         for i, layer in enumerate(self.layers):
+            assert isinstance(layer, StackedLinear)
             before = layer(z)
             on = torch.sigmoid(before)
             step = before * on
             steps = (on * (1 + before - step)).unsqueeze(-2) * (slopes @ layer.weight.unsqueeze(1))
             z, slopes = (z + step, slopes + steps) if i else (step, steps)
         return self.last(z), slopes @ self.last.weight.unsqueeze(1)
+
+
+def _layer(members: int, inputs: int, outputs: int, generator: torch.Generator | None) -> StackedLinear:
+    layer = nn.utils.skip_init(StackedLinear, members, inputs, outputs)
+    assert isinstance(layer, StackedLinear)
+    started(layer, inputs, generator)
+    return layer

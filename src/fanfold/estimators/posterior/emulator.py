@@ -35,8 +35,8 @@ class Emulator(nn.Module):
 
     The covariance, `L(x) = C F(x)` with triangles C and F (Williams, 1996), is learned of what the mean leaves, and the
     mean by Student's law around it (Lange, Little & Taylor, 1989), half with the covariance of x and half with one for
-    all x: learned together by the Gaussian law, what varies fast is taken for noise, and no longer looked at (Seitzer et
-    al., 2022).
+    all x: learned together by the Gaussian law, what varies fast is taken for noise and no longer looked at (Seitzer et
+    al., 2022, "On the pitfalls of heteroscedastic uncertainty estimation with probabilistic neural networks").
 
     Parameters for new draws are those of a batch, moved by a Gaussian and shrunk to keep their mean and covariance
     (West, 1993, "Approximating posterior distributions by mixture", section 2.2).

@@ -354,7 +354,7 @@ class Ensemble(nn.Module):
     def _raw(self, z: Tensor, base: Base, kinds: Iterable[str]) -> Raw:
         """What some kinds say, `(members, batch, 2, d)` each."""
         kinds = set(kinds)
-        networks = [k for k in self.networks.trained if k in kinds or k == GAUSSIAN and CLIMBED in kinds]
+        networks = [k for k in self.networks.trained if k in kinds or (k == GAUSSIAN and CLIMBED in kinds)]
         raw = self.networks(self.features.seen(z), networks)
         if CLIMBED in kinds:
             raw[CLIMBED] = self._climbed(z, base, raw[GAUSSIAN][: self.plan.emulators])
@@ -370,7 +370,7 @@ class Ensemble(nn.Module):
         return self._scaled(raw)
 
     def _climbed(self, z: Tensor, base: Base, start: Tensor) -> Tensor:
-        """Where members of the emulator climb from what networks say that left out the same, `(members, batch, 2, d)`."""
+        """Where members of the emulator climb from what networks of the same folds say, `(members, batch, 2, d)`."""
         assert self.emulator is not None
         begun, claimed = base.gaussians(start)
         begun = self.scales.near(begun)
@@ -442,7 +442,7 @@ class Ensemble(nn.Module):
             speaker = min(speaking.intersection(kept), key=lambda i: said[i])
             self.speaker.copy_(torch.arange(len(costs), device=truth.device) == speaker)
             among = [*range(closed), *(closed + i for i in kept)]
-            self.weighing.fit(each, truth, variances[speaker], decades, among, honest)
+            self.weighing.fit(each, truth, variances[speaker], honest, decades, among)
             return self.scales.within(self.weighing(each.to(self.unit), variances[speaker])), variances[speaker]
 
         learned = self.networks.learning

@@ -77,7 +77,7 @@ class GaussianHead(Checked):
 
     @staticmethod
     def raw(mean: Tensor, var: Tensor) -> Tensor:
-        """The raw numbers `(..., 2, d)` that say a mean and a variance `(..., d)`, of at least the least that is said."""
+        """The raw numbers `(..., 2, d)` that say a mean and a variance `(..., d)`, no less than can be said."""
         over = (var.log() - LEAST_LOG_VAR).clamp_min(1e-3)
         return torch.stack([mean, over + torch.log(-torch.expm1(-over)) + LEAST_LOG_VAR], -2)
 

@@ -45,7 +45,7 @@ class Plan(Checked):
 
     @property
     def emulators(self) -> int:
-        """The number of models of y given x, of the first folds: one for each student, and some more for the estimate."""
+        """The number of models of y given x, of the first folds: one for each student, and more for the estimate."""
         return min(max(self.students, EMULATORS), self.folds) if self.students else 0
 
     @property

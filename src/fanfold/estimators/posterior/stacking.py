@@ -38,15 +38,15 @@ class Weighing(nn.Module):
         self.register_buffer("shares", shares)
         self.register_buffer("edges", torch.full((len(GROUPS), d), torch.inf))
 
-    def fit(
-        self, each: Tensor, x: Tensor, var: Tensor, decades: Tensor, among: list[int], unit: Tensor | None = None
-    ) -> None:
+    def fit(self, each: Tensor, x: Tensor, var: Tensor, unit: Tensor, decades: Tensor, among: list[int]) -> None:
         """Take shares and edges from draws.
 
         Args:
             each: What each estimator says of draws that it has not seen, `(estimates, samples, d)`.
             x: The truth, `(samples, d)`.
             var: The variance that is claimed, `(samples, d)`.
+            unit: The largest variance that anybody claims, `(samples, d)`: errors of parameters that span decades count
+                in this unit, but for the samples of the largest variance.
             decades: Which parameters span decades, `(d,)`.
             among: Which estimators may have a share.
         """
@@ -54,9 +54,8 @@ class Weighing(nn.Module):
         grouped = decades if len(var) >= LEAST_TO_GROUP else torch.zeros_like(decades)
         self.edges.copy_(torch.where(grouped, var.sort(0).values[places], torch.inf))
         precision = self._groups(var)
-        # below the last group errors count in units of what is claimed: there they decide little of all, and of one
-        # group too the few largest would decide alone
-        precision[:-1] = torch.where(grouped, precision[:-1] / (var if unit is None else unit), precision[:-1])
+        # of one group too the few largest would decide alone, and below the last they decide little of all
+        precision[:-1] = torch.where(grouped, precision[:-1] / unit, precision[:-1])
         for weights, share in zip(precision, self.shares):
             share.zero_()
             share[among] = partition(each[among], x, weights).to(share)
