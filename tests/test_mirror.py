@@ -121,7 +121,8 @@ def test_images_are_worth_draws():
             assert (centre - problem.zero).abs().max() < 0.3  # a mean of 300 has a standard error of .07
         with torch.no_grad():
             z = net.features(obs)
-            means, _ = net.networks.moments(net._raw(z, net.networks.counts), net._base(z))
+            base = net._base(z)
+            means, _ = net.networks.moments(net._raw(z, base, net.networks.counts), base)
         errors[mirrored] = (means - exact).square().mean((1, 2))  # of squared-error and of heteroscedastic networks
     decibels = 10 * (errors[True] / errors[False]).log10()
     assert decibels[0] < 0.1
