@@ -43,6 +43,8 @@ class Guarded:
         standing: Which path answers, where there is hysteresis.
         raised: Whether the alarm is on: it was raised, and no evidence since says that the network is the better one.
         levels: What both paths do in more noise than is claimed; None where the claim is believed.
+        at_home: Its squared error over the network's, on its calibration draws as streams of a thousand calls; None where
+            that was not found out.
         left: The mean squares that network and baseline leave of y over the claimed variance, over the last calls.
         calls: What has happened so far.
 
@@ -67,13 +69,15 @@ class Guarded:
         limits: GuardLimits,
         scale: float,
         levels: NoiseLevels | None = None,
+        at_home: float | None = None,
     ):
         self.estimator, self.baseline, self.judge, self.monitor = estimator, baseline, judge, monitor
         self.trusting, self.limits, self.scale, self.levels = trusting, limits, scale, levels
+        self.at_home = at_home
         self.reset()
 
     def reset(self) -> None:
-        """Forget all calls: with a judge the weights are even, and without one the network has all."""
+        """Forget all calls: with a judge the weights are the rule's first, and without one the network has all."""
         self.calls = Calls()
         self.watch = None if self.monitor is None else self.monitor.watch()
         self.trust: Trust = self.trusting.start(self.scale)
@@ -114,6 +118,12 @@ class Guarded:
                 f"for {rule.stay} calls at least. Nothing bounds what that loses over time."
             )
         until = ", up to the alarm," if self.limits.latch else ""
+        home = ""
+        if self.at_home is not None:
+            home = (
+                " On its calibration draws, in streams of 1000 calls, its squared error was "
+                f"{self.at_home:.2f} times that of the network."
+            )
         noise = "the noise variance of the observation"
         if self.levels is not None:
             noise += ", or the larger one with which calibration draws leave as much of y"
@@ -124,7 +134,7 @@ class Guarded:
             "those of the better path, also where that changes once. A network whose clipped differences have, given "
             "the calls before, no mean above zero raises the alarm by its losses with a chance of "
             f"{self.limits.alarm:g} at most, ever. Losses are those at the measurements, under A and {noise}: what A "
-            f"does not see is not judged.{strange}"
+            f"does not see is not judged.{home}{strange}"
         )
 
     @property
