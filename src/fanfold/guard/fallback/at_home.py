@@ -23,6 +23,7 @@ from fanfold.guard.quantiles import conformal_quantile
 CALLS, STREAMS = 1000, 8  # calls of a stream, which begins with the first weights; orders of the draws
 COST = 0.01  # by which a guarded network may err more than the network, in such streams
 CAPPED = 0.005  # the same by the cap alone
+USUAL = 0.99  # share of the draws that count: on the others the network errs most, and a few would hide the cost of all
 REACH = 0.999
 BEYOND = 20  # one draw in so many tells the tail of distances from the baseline
 STEP = 2**0.5  # from rate to rate
@@ -80,8 +81,9 @@ def suited(
     much as a call can, at one of the draws where going over to the baseline costs most: what a thousand calls may hold
     and these draws do not. Of the given rate, lower ones down to `SLOWEST`, and then higher ones up to the default, the
     first is taken at which the guarded network errs at most `1 + COST` times as much as the network, or as the least of
-    them where none does: even weights at the start are tried before others. Where the network is not the better path
-    there is nothing to protect, and the rule stays.
+    them where none does: even weights at the start are tried before others. Errors are those of all draws but the
+    hundredth on which the network errs most: there a guard is often the better one, which pays for nothing elsewhere.
+    Where the network is not the better path there is nothing to protect, and the rule stays.
 
     Args:
         rule: The rule by the differences alone.
@@ -101,8 +103,9 @@ def suited(
     tried = _candidates(rule) if home.better else [rule]
     weights = _weights(tried, torch.cat([u, torch.where(loud, 1.0, u)]), limits)
     both = home.at(index.repeat(2, 1))
-    lost = both.errors(weights).unflatten(1, (2, STREAMS)).sum((2, 3))  # (tried, 2): as they are, and with a loud call
-    risk = lost / home.network[index].sum()
+    usual = (home.network <= home.network.quantile(USUAL))[index]
+    errors = both.errors(weights).unflatten(1, (2, STREAMS)) * usual
+    risk = errors.sum((2, 3)) / (home.network[index] * usual).sum()  # (tried, 2): as they are, and with a loud call
     most = max(1.0, risk[:, 1].amin().item()) * (1 + COST)
     best = next(number for number, value in enumerate(risk[:, 1].tolist()) if value <= most) if home.better else 0
     return tried[best], risk[best, 0].item()

@@ -43,8 +43,8 @@ class Guarded:
         standing: Which path answers, where there is hysteresis.
         raised: Whether the alarm is on: it was raised, and no evidence since says that the network is the better one.
         levels: What both paths do in more noise than is claimed; None where the claim is believed.
-        at_home: Its squared error over the network's, on its calibration draws as streams of a thousand calls; None where
-            that was not found out.
+        at_home: Its squared error over the network's, on its calibration draws as streams of a thousand calls, where
+            that was found out.
         left: The mean squares that network and baseline leave of y over the claimed variance, over the last calls.
         calls: What has happened so far.
 
