@@ -8,7 +8,7 @@ import torch
 
 import fanfold as ff
 from fanfold.guard import Hysteresis, NoiseSplit, Trusting, guarded
-from fanfold.guard.fallback.at_home import CAPPED, CALLS, REACH, STREAMS, Home, _weights, roomy, suited
+from fanfold.guard.fallback.at_home import CALLS, STREAMS, Home, _weights, suited
 from fanfold.guard.fallback.limits import GuardLimits
 from fanfold.observation import Estimate, Observation
 
@@ -168,22 +168,6 @@ def test_a_call_that_these_draws_do_not_have_slows_the_rule():
     assert rates[0] == Trusting.rate
     assert 1 <= rates[1] < 8
     assert CALLS * STREAMS > 500
-
-
-def test_the_radius_is_where_the_cap_costs_as_much_as_it_may():
-    draw = torch.distributions.Exponential(torch.tensor(1.0, dtype=torch.float64))
-    torch.manual_seed(0)
-    apart, network = 3 + draw.sample((20_000,)), torch.full((20_000,), 0.01, dtype=torch.float64)
-    radius = roomy(apart, 1.0, network)
-    beyond = (3 + draw.sample((2_000_000,)) - radius).clamp_min(0).square().mean().item()
-    # of 1000 draws the mean excess has a deviation of 1/√1000, which the exponent has seven times; four of them
-    assert beyond == pytest.approx(CAPPED * 0.01, rel=0.9)
-    kept = torch.full((20_000,), 1e9, dtype=torch.float64)
-    assert roomy(apart, 1.0, kept) == apart.sort().values[math.ceil(20_001 * REACH) - 1]
-    doubled = roomy(apart / 2, torch.full((20_000,), 2.0), network)
-    assert doubled == pytest.approx(radius / 2)
-    with pytest.raises(ValueError, match="at least 999 calibration draws and there are 998"):
-        roomy(apart[:998], 1.0, network[:998])
 
 
 def test_a_first_weight_has_its_part_in_the_regret_and_is_between_both():

@@ -87,7 +87,7 @@ def guard_around(
     judged = obs.noise_var is not None and (obs.A is not None or x.shape == obs.y.shape)
     if len(x) < 2 or not (judged or usual is not None):
         return None
-    reach = None if len(x) >= REACHED else 1 - 1 / len(x)
+    reach = min(0.999, 1 - 1 / len(x))
     if judged:
         return guarded(net, base, (x, obs), reach=reach, monitor=usual if both else None)
     return guarded(net, base, (x, obs), reach=reach, judge=None, monitor=usual)

@@ -49,6 +49,7 @@ class Size:
     """How much is trained, calibrated on and called."""
 
     steps: int
+    reach: float
     calibration: int  # draws of the guard
     monitored: int  # draws of the monitor; none if 0
     calls: int  # of each cell and of each phase
@@ -58,8 +59,8 @@ class Size:
     collapses: tuple[str, ...]
 
 
-QUICK = Size(40, 1000, 0, 100, 4, FEW, 0, COLLAPSES[:1])
-FULL = Size(150, 1000, 6000, 1000, 6, None, 150, (*COLLAPSES, *BETTER))
+QUICK = Size(40, 0.999, 1000, 0, 100, 4, FEW, 0, COLLAPSES[:1])
+FULL = Size(150, 0.999, 1000, 6000, 1000, 6, None, 150, (*COLLAPSES, *BETTER))
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def study(*, quick: bool, seed: int, watch: Watcher) -> Study:
     began, size = time.perf_counter(), QUICK if quick else FULL
     on = CompressedSensing(seed=seed)
     net = trained(on, size, seed, watch)
-    guard = guarded(net, baseline(), on, samples=size.calibration, seed=seed)
+    guard = guarded(net, baseline(), on, reach=size.reach, samples=size.calibration, seed=seed)
     watching = monitor(net, on, draws=size.monitored, seed=seed) if size.monitored else None
     everything = [s for s in shifts(on) if size.names is None or s.name in size.names]
     tuned = table_of(net, on, guard, watching, [s for s in everything if not s.untouched], size, seed)

@@ -2,11 +2,9 @@
 
 Differences of losses have tails that no quantile of theirs shows: a call in some hundred speaks a hundred times louder
 against the network than the others speak for it. What such a call costs depends on how soon the weight comes back, so
-it is played. The radius of the cap has the same trouble, and a tail of Pickands (1975) with shape 0 instead: beyond a
-high threshold, distances from the baseline are exponential.
+it is played.
 """
 
-import math
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -18,14 +16,10 @@ from fanfold.guard.fallback.limits import GuardLimits
 from fanfold.guard.fallback.noise_levels import NoiseLevels
 from fanfold.guard.fallback.stepping import counted, fallen, moved, rescaled
 from fanfold.guard.fallback.trust import Trusting
-from fanfold.guard.quantiles import conformal_quantile
 
 CALLS, STREAMS = 1000, 8  # calls of a stream, which begins with the first weights; orders of the draws
 COST = 0.01  # by which a guarded network may err more than the network, in such streams
-CAPPED = 0.005  # the same by the cap alone
 USUAL = 0.99  # share of the draws that count: on the others the network errs most, and a few would hide the cost of all
-REACH = 0.999
-BEYOND = 20  # one draw in so many tells the tail of distances from the baseline
 STEP = 2**0.5  # from rate to rate
 SLOWEST = 1.0  # rate that is tried; at lower ones a collapse costs more than half a decibel of a thousand calls
 FIRSTS = (0.5, 0.9)  # weights of the network at the first call, in the order of preference
@@ -109,32 +103,6 @@ def suited(
     most = max(1.0, risk[:, 1].amin().item()) * (1 + COST)
     best = next(number for number, value in enumerate(risk[:, 1].tolist()) if value <= most) if home.better else 0
     return tried[best], risk[best, 0].item()
-
-
-def roomy(apart: Tensor, unit: Tensor | float, network: Tensor) -> float:
-    """A radius that leaves `REACH` of the draws, and by which the cap costs the network at most `CAPPED` of its error.
-
-    One draw in twenty is further than q by τ in the mean, so that a radius r holds `e^{-(r - q) / τ} / 20` of all calls
-    back, by `2 τ²` in the mean square: what the cap costs where the network is right so far out.
-
-    Args:
-        apart: Distances of network and baseline, in units of what the baseline claims, `(draws,)`.
-        unit: These units, `(draws,)`, or 1.
-        network: Squared errors of the network, `(draws,)`.
-
-    Raises:
-        ValueError: If there are too few draws for `REACH`.
-    """
-    radius = conformal_quantile(apart, REACH).item()
-    further, where = apart.sort(descending=True)
-    count = len(apart) // BEYOND
-    tau = (further[:count] - further[count]).mean().item()
-    size = torch.as_tensor(unit, dtype=torch.float64, device=apart.device).expand(len(apart))[where[:count]]
-    held_back = 2 * tau**2 * size.square().mean().item() / BEYOND
-    allowed = CAPPED * network.mean().item()
-    if not held_back > allowed > 0 or not math.isfinite(held_back):
-        return radius
-    return max(radius, further[count].item() + tau * math.log(held_back / allowed))
 
 
 def _candidates(rule: Trusting) -> list[Trusting]:

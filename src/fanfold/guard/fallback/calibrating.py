@@ -6,7 +6,7 @@ import torch
 
 from fanfold.core.settings import checks_arguments
 from fanfold.guard.answers import Pairs, answers, calibration_draws
-from fanfold.guard.fallback.at_home import REACH, Home, roomy, suited
+from fanfold.guard.fallback.at_home import Home, suited
 from fanfold.guard.fallback.guarded import Guarded
 from fanfold.guard.fallback.hysteresis import Hysteresis
 from fanfold.guard.fallback.limits import GuardLimits
@@ -19,6 +19,7 @@ from fanfold.guard.quantiles import conformal_quantile
 from fanfold.observation import Estimator, check_finite
 from fanfold.problems import Problem
 
+FURTHER = 4.0  # radii from the baseline, that a call's own losses allow the network: where baselines fail, they fail so
 MORE_SATURATED = 0.05  # of the entries, by which more may stand at the largest magnitude than on calibration draws
 
 
@@ -28,7 +29,7 @@ def guarded(
     baseline: Estimator,
     draws: Problem | Pairs,
     *,
-    reach: float | None = None,
+    reach: float = 0.999,
     judge: NoiseSplit | None = NoiseSplit(),  # noqa: B008 - it is frozen
     monitor: Monitor | None = None,
     every: int = 1,
@@ -47,8 +48,7 @@ def guarded(
         draws: A problem, or pairs of x `(samples, ...)` and their observation, none of which was trained on: what the
             network is for. They set how far it may be from the baseline, and the size of a difference of losses; one
             in five is answered again in noise of up to 13 levels, unless the claimed noise is believed.
-        reach: The share of these draws on which the network's estimate is left as it is. None leaves 0.999, and more
-            where losses are compared and the cap would cost the network more than half a percent of its error.
+        reach: The share of these draws on which the network's estimate is left as it is, whatever losses say.
         judge: How losses are compared without the truth; None compares none, and leaves the cap and the monitor.
         monitor: What says how strange each observation is, made by `ff.guard.monitor` for this estimator. Once its
             martingale alarms, so does this; where no losses are compared the baseline then answers, until `reset`.
@@ -93,21 +93,17 @@ def guarded(
         check_finite(f"the {who}'s x", estimate.x)
         if estimate.var is not None:
             check_finite(f"the {who}'s var", estimate.var)
-    apart, size = distance(network.x - beside.x), unit(beside)
-    relative = torch.where(apart > 0, apart / size, 0.0)
-    known = x.shape == beside.x.shape
-    errors = [distance(estimate.x - x).square() for estimate in (network, beside)] if known else None
-    if reach is None and judge is not None and errors is not None and errors[0].sum() < errors[1].sum():
-        radius = roomy(relative, size, errors[0])
-    else:
-        radius = conformal_quantile(relative, REACH if reach is None else reach).item()
+    apart = distance(network.x - beside.x)
+    relative = torch.where(apart > 0, apart / unit(beside), 0.0)
+    radius = conformal_quantile(relative, reach).item()
     if radius == math.inf:
         raise ValueError(
             "the baseline claims a variance of zero where the estimator says something else, so that no radius holds "
             "its error; pass one that claims none, lambda obs: ff.Estimate(baseline(obs).x)."
         )
     saturated = saturation(obs.y).amax().item() + MORE_SATURATED
-    limits = GuardLimits(radius, saturated, every, alarm, latch, obs.y.ndim - 1, hysteresis)
+    further = 1.0 if judge is None else FURTHER
+    limits = GuardLimits(radius, saturated, every, alarm, latch, obs.y.ndim - 1, hysteresis, further)
     around = None if monitor is None else monitor.around(estimator, obs.A)
     if judge is None:
         return Guarded(estimator, baseline, None, around, trusting or Trusting(), limits, 0.0)
@@ -116,7 +112,7 @@ def guarded(
     check_finite("the difference of losses, of estimates from a copy of y with more noise,", differences)
     levels = None
     if judge.noise == "measured":
-        if not known:
+        if x.shape != beside.x.shape:
             raise ValueError(
                 f"x is {tuple(x.shape)} where the estimator says {tuple(beside.x.shape)}: measured noise needs the "
                 'truth; pass x of that shape, or judge=NoiseSplit(noise="claimed").'
@@ -125,8 +121,10 @@ def guarded(
     scale, costs = differences.abs().mean().item(), None
     if trusting is None:
         trusting = Trusting.of(differences.tolist())
-        if errors is not None:
-            keep, claimed = torch.where(relative > radius, radius / relative, 1.0), judge.claimed(obs)
+        if x.shape == beside.x.shape:
+            held = radius * torch.where(differences < 0, further, 1.0)
+            keep, claimed = torch.where(relative > held, held / relative, 1.0), judge.claimed(obs)
+            errors = (distance(estimate.x - x).square() for estimate in (network, beside))
             home = Home(*errors, apart.square(), keep, differences, claimed)
             if levels is not None:
                 left = torch.stack([judge.residuals(obs, estimate) for estimate in (network, beside)], -1)

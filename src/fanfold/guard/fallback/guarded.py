@@ -24,7 +24,8 @@ class Guarded:
 
     `guarded` makes it. The samples of a batch are calls one after the other: what they say moves the weight w of the
     next ones, and one at a time gives the same. The estimate's error is at most the baseline's plus r in the Euclidean
-    norm, at every call and whatever y is; r goes with the deviation that the baseline claims, where it claims one.
+    norm, at every call and whatever y is; r goes with the deviation that the baseline claims, where it claims one, and
+    is `limits.further` times as large at calls whose own losses speak for the network.
     `promise` says what else is held. It remembers; `reset` forgets. Where both
     paths give a variance its own is theirs, weighed, which bounds it as the square is convex.
 
@@ -101,11 +102,14 @@ class Guarded:
     @property
     def promise(self) -> str:
         """What is held, and under what, in sentences."""
+        limits = self.limits
         text = (
             "At every call, whatever y is, the error is at most the baseline's plus "
-            f"{self.limits.radius:.3g} in the Euclidean norm, in deviations that the baseline claims, or in units of x "
-            "where it claims none."
+            f"{limits.further * limits.radius:.3g} in the Euclidean norm, in deviations that the baseline claims, or "
+            "in units of x where it claims none."
         )
+        if limits.further > 1:
+            text += f" Where the call's own losses do not speak for the network it is plus {limits.radius:.3g}."
         if self.judge is None:
             if self.monitor is None:
                 return f"{text} Losses are not compared, so nothing is held over time."
@@ -182,9 +186,10 @@ class Guarded:
         gap = network.x - beside.x
         fit = fit & finite(gap) if network.var is None else fit & finite(gap) & finite(network.var)
         gap = torch.where(trailing(fit, gap), gap, 0.0)
-        apart, radius = distance(gap), self.limits.radius * unit(beside)
+        weights, favoured = self._weights(rows, (network, beside), strange, fit)
+        apart, further = distance(gap), torch.where(favoured, self.limits.further, 1.0)
+        radius = self.limits.radius * unit(beside) * further
         capped = apart > radius
-        weights = self._weights(rows, (network, beside), strange, fit)
         w = trailing((weights * torch.where(capped, radius / apart, 1.0)).to(gap.real.dtype), gap)
         self._count(fit, capped, weights < 0.5)
         x = beside.x + w * gap
@@ -219,8 +224,11 @@ class Guarded:
 
     def _weights(
         self, rows: Observation, whole: tuple[Estimate, Estimate], strange: Tensor | None, fit: Tensor
-    ) -> Tensor:
-        """The network's weight at each call, zero where it is not fit: `(batch,)`; calls that are judged move it."""
+    ) -> tuple[Tensor, Tensor]:
+        """The network's weight at each call, zero where it is not fit, and whether its losses speak for it: `(batch,)`.
+
+        Calls that are judged move the weight.
+        """
         calls = range(self.calls.all, self.calls.all + len(rows.y))
         number = self.calls.all - self.calls.unfit + fit.cumsum(0) - 1  # of those that are fit
         judged = [] if self.judge is None else (fit & (number % self.limits.every == 0)).nonzero()[:, 0].tolist()
@@ -243,7 +251,8 @@ class Guarded:
             changes=self.calls.changes + changes,
             alarms=self.calls.alarms + alarms,
         )
-        return torch.tensor(weights, dtype=torch.float64, device=fit.device) * fit
+        favoured = torch.tensor([differences.get(i, 0.0) < 0 for i in range(len(calls))], device=fit.device)
+        return torch.tensor(weights, dtype=torch.float64, device=fit.device) * fit, favoured
 
     def _raise_or_end(self, *, strange: bool) -> None:
         """Raise the alarm, or end it where the losses since say that the network is the better path after all."""

@@ -99,7 +99,8 @@ class Trusting(Checked):
         """
         d = np.asarray(differences, dtype=np.float64)
         low, middle, high = np.quantile(d, [0.16, 0.5, 0.84])  # a deviation to each side, whatever the few largest are
-        ratio = 2 * abs(middle) * np.abs(d).mean() * 4 / max((high - low) ** 2, 1e-9 * np.abs(d).mean() ** 2, np.finfo(float).tiny)
+        size = np.abs(d).mean()
+        ratio = 2 * abs(middle) * size * 4 / max((high - low) ** 2, 1e-9 * size**2, np.finfo(float).tiny)
         rule = cls(**settings)
         return (
             rule if "rate" in settings else replace(rule, rate=float(np.clip(rule.clip * ratio, LEAST_RATE, cls.rate)))
