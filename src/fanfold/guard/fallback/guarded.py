@@ -187,8 +187,8 @@ class Guarded:
         fit = fit & finite(gap) if network.var is None else fit & finite(gap) & finite(network.var)
         gap = torch.where(trailing(fit, gap), gap, 0.0)
         weights, favoured = self._weights(rows, (network, beside), strange, fit)
-        apart, further = distance(gap), torch.where(favoured, self.limits.further, 1.0)
-        radius = self.limits.radius * unit(beside) * further
+        apart, wider = distance(gap), 1 + (self.limits.further - 1) * favoured.double()
+        radius = self.limits.radius * unit(beside) * wider
         capped = apart > radius
         w = trailing((weights * torch.where(capped, radius / apart, 1.0)).to(gap.real.dtype), gap)
         self._count(fit, capped, weights < 0.5)
