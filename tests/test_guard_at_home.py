@@ -1,4 +1,4 @@
-"""At home a guard is its network, beside weak baselines and where errors have tails; a collapse is left all the same."""
+"""At home a guard is its network, beside weak baselines and where errors have tails; a collapse is left as before."""
 
 import math
 from functools import cache
