@@ -22,7 +22,7 @@ COST = 0.01  # by which a guarded network may err more than the network, in such
 USUAL = 0.99  # share of the draws that count: on the others the network errs most, and a few would hide the cost of all
 STEP = 2**0.5  # from rate to rate
 SLOWEST = 1.0  # rate that is tried; at lower ones a collapse costs more than half a decibel of a thousand calls
-FIRSTS = (0.5, 0.9)  # weights of the network at the first call, in the order of preference
+FIRSTS = (0.5, 0.9, 0.99)  # weights of the network at the first call, in the order of preference
 
 
 class Home(NamedTuple):
