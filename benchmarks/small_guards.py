@@ -148,7 +148,7 @@ def cost_at_home(net: Estimator, safe: Estimator, problem: ff.problems.Compresse
     paths = of_guarded, of_baseline
     over = [(path[rows].sum() / of_network[rows].sum()).item() for rows in (slice(None), usual) for path in paths]
     return (
-        f"guarded {over[0]:.3f}, baseline {over[1]:.2f} times the network; where that errs most left out {over[2]:.3f}, "
+        f"guarded {over[0]:.3f}, baseline {over[1]:.2f} times the network; without where that errs most {over[2]:.3f}, "
         f"{over[3]:.2f}; rate {guard.trusting.rate:.2f} from {guard.trusting.first:g}, said of home {guard.at_home:.2f}"
     )
 

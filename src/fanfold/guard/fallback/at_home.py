@@ -1,8 +1,8 @@
 """What a guard costs where its network is at home: calibration draws, whose truth is known, as streams of calls.
 
-Differences of losses have tails that no quantile of theirs shows: a call in some hundred speaks a hundred times louder
-against the network than the others speak for it. What such a call costs depends on how soon the weight comes back, so
-it is played.
+Differences of losses have tails that no quantile of theirs shows: one call in a thousand may speak seventy times louder
+against the network than the median call speaks for it. What such a call costs depends on how soon the weight comes
+back, so it is played.
 """
 
 from dataclasses import replace
@@ -22,6 +22,7 @@ COST = 0.01  # by which a guarded network may err more than the network, in such
 USUAL = 0.99  # share of the draws that count: on the others the network errs most, and a few would hide the cost of all
 STEP = 2**0.5  # from rate to rate
 SLOWEST = 1.0  # rate that is tried; at lower ones a collapse costs more than half a decibel of a thousand calls
+TINY = torch.finfo(torch.float64).tiny
 FIRSTS = (0.5, 0.9, 0.99)  # weights of the network at the first call, in the order of preference
 
 
@@ -99,7 +100,8 @@ def suited(
     both = home.at(index.repeat(2, 1))
     usual = (home.network <= home.network.quantile(USUAL))[index]
     errors = both.errors(weights).unflatten(1, (2, STREAMS)) * usual
-    risk = errors.sum((2, 3)) / (home.network[index] * usual).sum()  # (tried, 2): as they are, and with a loud call
+    least = (home.network[index] * usual).sum().clamp_min(TINY)
+    risk = errors.sum((2, 3)) / least  # (tried, 2): as they are, and with a loud call
     most = max(1.0, risk[:, 1].amin().item()) * (1 + COST)
     best = next(number for number, value in enumerate(risk[:, 1].tolist()) if value <= most) if home.better else 0
     return tried[best], risk[best, 0].item()

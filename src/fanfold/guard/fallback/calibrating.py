@@ -19,7 +19,9 @@ from fanfold.guard.quantiles import conformal_quantile
 from fanfold.observation import Estimator, check_finite
 from fanfold.problems import Problem
 
-FURTHER = 4.0  # radii from the baseline, that a call's own losses allow the network: where baselines fail, they fail so
+FURTHER = (
+    4.0  # radii from the baseline, where y does not speak against the network: so far baselines fail, once in a while
+)
 MORE_SATURATED = 0.05  # of the entries, by which more may stand at the largest magnitude than on calibration draws
 
 
@@ -124,7 +126,7 @@ def guarded(
         if x.shape == beside.x.shape:
             held = radius * torch.where(differences < 0, further, 1.0)
             keep, claimed = torch.where(relative > held, held / relative, 1.0), judge.claimed(obs)
-            errors = (distance(estimate.x - x).square() for estimate in (network, beside))
+            errors = (distance(estimate.x - x.to(estimate.x.device)).square() for estimate in (network, beside))
             home = Home(*errors, apart.square(), keep, differences, claimed)
             if levels is not None:
                 left = torch.stack([judge.residuals(obs, estimate) for estimate in (network, beside)], -1)
