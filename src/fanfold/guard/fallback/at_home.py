@@ -53,7 +53,16 @@ class Home(NamedTuple):
 
     def at(self, index: Tensor) -> "Home":
         """The same of some draws, in any shape of their numbers."""
-        return Home(*(None if numbers is None else numbers[index] for numbers in self))
+        left = None if self.left is None else self.left[index]
+        return Home(
+            self.network[index],
+            self.baseline[index],
+            self.apart[index],
+            self.keep[index],
+            self.differences[index],
+            self.claimed[index],
+            left,
+        )
 
     def errors(self, weight: Tensor) -> Tensor:
         """The squared errors of what lies between both paths, at these weights of the network."""

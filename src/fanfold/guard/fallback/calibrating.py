@@ -126,8 +126,8 @@ def guarded(
         if x.shape == beside.x.shape:
             held = radius * torch.where(differences < 0, further, 1.0)
             keep, claimed = torch.where(relative > held, held / relative, 1.0), judge.claimed(obs)
-            errors = (distance(estimate.x - x.to(estimate.x.device)).square() for estimate in (network, beside))
-            home = Home(*errors, apart.square(), keep, differences, claimed)
+            of_network, of_baseline = (distance(e.x - x.to(e.x.device)).square() for e in (network, beside))
+            home = Home(of_network, of_baseline, apart.square(), keep, differences, claimed)
             if levels is not None:
                 left = torch.stack([judge.residuals(obs, estimate) for estimate in (network, beside)], -1)
                 home = home._replace(left=levels.ratios(left, claimed))
