@@ -17,7 +17,7 @@ from fanfold.guard.fallback.noise_levels import NoiseLevels
 from fanfold.guard.fallback.stepping import counted, fallen, moved, rescaled
 from fanfold.guard.fallback.trust import Trusting
 
-CALLS, STREAMS = 1000, 8  # calls of a stream, which begins with the first weights; orders of the draws
+CALLS, STREAMS = 1000, 32  # calls of a stream, which begins with the first weights; orders of the draws
 COST = 0.01  # by which a guarded network may err more than the network, in such streams
 USUAL = 0.99  # share of the draws that count: on the others the network errs most, and a few would hide the cost of all
 STEP = 2**0.5  # from rate to rate
