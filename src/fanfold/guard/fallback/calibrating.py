@@ -6,6 +6,7 @@ import torch
 
 from fanfold.core.settings import checks_arguments
 from fanfold.guard.answers import Pairs, answers, calibration_draws
+from fanfold.guard.fallback.at_home import Home, suited
 from fanfold.guard.fallback.guarded import Guarded
 from fanfold.guard.fallback.hysteresis import Hysteresis
 from fanfold.guard.fallback.limits import GuardLimits
@@ -18,6 +19,9 @@ from fanfold.guard.quantiles import conformal_quantile
 from fanfold.observation import Estimator, check_finite
 from fanfold.problems import Problem
 
+FURTHER = (
+    4.0  # radii from the baseline, where y does not speak against the network: so far baselines fail, once in a while
+)
 MORE_SATURATED = 0.05  # of the entries, by which more may stand at the largest magnitude than on calibration draws
 
 
@@ -46,7 +50,7 @@ def guarded(
         draws: A problem, or pairs of x `(samples, ...)` and their observation, none of which was trained on: what the
             network is for. They set how far it may be from the baseline, and the size of a difference of losses; one
             in five is answered again in noise of up to 13 levels, unless the claimed noise is believed.
-        reach: The share of these draws on which the network's estimate is left as it is.
+        reach: The share of these draws on which the network's estimate is left as it is, whatever losses say.
         judge: How losses are compared without the truth; None compares none, and leaves the cap and the monitor.
         monitor: What says how strange each observation is, made by `ff.guard.monitor` for this estimator. Once its
             martingale alarms, so does this; where no losses are compared the baseline then answers, until `reset`.
@@ -57,7 +61,8 @@ def guarded(
         alarm: The chance with which a network ever raises the alarm by its losses whose clipped differences have, given
             the calls before, no mean above zero. With the same chance an alarm ends whose network is no better.
         latch: Whether the alarm of the losses leaves the baseline alone, until `reset`.
-        trusting: The rule by which trust moves; None takes the rate that suits the draws.
+        trusting: The rule by which trust moves; None takes the quickest that, on these draws in turn, costs the network
+            at most a hundredth of its error, or one by the differences alone where x is not of the estimate's shape.
         hysteresis: Two thresholds and a least stay, for one path at a time; None weighs both.
         samples: The number of calibration draws, of a problem.
         seed: The seed of the draws.
@@ -91,27 +96,40 @@ def guarded(
         if estimate.var is not None:
             check_finite(f"the {who}'s var", estimate.var)
     apart = distance(network.x - beside.x)
-    radius = conformal_quantile(torch.where(apart > 0, apart / unit(beside), 0.0), reach).item()
+    relative = torch.where(apart > 0, apart / unit(beside), 0.0)
+    radius = conformal_quantile(relative, reach).item()
     if radius == math.inf:
         raise ValueError(
             "the baseline claims a variance of zero where the estimator says something else, so that no radius holds "
             "its error; pass one that claims none, lambda obs: ff.Estimate(baseline(obs).x)."
         )
-    scale, levels = 0.0, None
-    if judge is not None:
-        halves = judge.halves(obs, range(len(obs.y)))
-        differences = judge.differences(halves, answers(estimator, halves.obs), answers(baseline, halves.obs))
-        check_finite("the difference of losses, of estimates from a copy of y with more noise,", differences)
-        scale = differences.abs().mean().item()
-        trusting = trusting or Trusting.of(differences.tolist())
-        if judge.noise == "measured":
-            if x.shape != beside.x.shape:
-                raise ValueError(
-                    f"x is {tuple(x.shape)} where the estimator says {tuple(beside.x.shape)}: measured noise needs the "
-                    'truth; pass x of that shape, or judge=NoiseSplit(noise="claimed").'
-                )
-            levels = NoiseLevels.of(judge, (x, obs), estimator, baseline)
     saturated = saturation(obs.y).amax().item() + MORE_SATURATED
-    limits = GuardLimits(radius, saturated, every, alarm, latch, obs.y.ndim - 1, hysteresis)
+    further = 1.0 if judge is None else FURTHER
+    limits = GuardLimits(radius, saturated, every, alarm, latch, obs.y.ndim - 1, hysteresis, further)
     around = None if monitor is None else monitor.around(estimator, obs.A)
-    return Guarded(estimator, baseline, judge, around, trusting or Trusting(), limits, scale, levels)
+    if judge is None:
+        return Guarded(estimator, baseline, None, around, trusting or Trusting(), limits, 0.0)
+    halves = judge.halves(obs, range(len(obs.y)))
+    differences = judge.differences(halves, answers(estimator, halves.obs), answers(baseline, halves.obs))
+    check_finite("the difference of losses, of estimates from a copy of y with more noise,", differences)
+    levels = None
+    if judge.noise == "measured":
+        if x.shape != beside.x.shape:
+            raise ValueError(
+                f"x is {tuple(x.shape)} where the estimator says {tuple(beside.x.shape)}: measured noise needs the "
+                'truth; pass x of that shape, or judge=NoiseSplit(noise="claimed").'
+            )
+        levels = NoiseLevels.of(judge, (x, obs), estimator, baseline)
+    scale, costs = differences.abs().mean().item(), None
+    if trusting is None:
+        trusting = Trusting.of(differences.tolist())
+        if x.shape == beside.x.shape:
+            held = radius * torch.where(differences < 0, further, 1.0)
+            keep, claimed = torch.where(relative > held, held / relative, 1.0), judge.claimed(obs)
+            of_network, of_baseline = (distance(e.x - x.to(e.x.device)).square() for e in (network, beside))
+            home = Home(of_network, of_baseline, apart.square(), keep, differences, claimed)
+            if levels is not None:
+                left = torch.stack([judge.residuals(obs, estimate) for estimate in (network, beside)], -1)
+                home = home._replace(left=levels.ratios(left, claimed))
+            trusting, costs = suited(trusting, home, scale, limits, levels, judge.memory, seed)
+    return Guarded(estimator, baseline, judge, around, trusting, limits, scale, levels, costs)

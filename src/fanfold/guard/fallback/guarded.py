@@ -24,7 +24,8 @@ class Guarded:
 
     `guarded` makes it. The samples of a batch are calls one after the other: what they say moves the weight w of the
     next ones, and one at a time gives the same. The estimate's error is at most the baseline's plus r in the Euclidean
-    norm, at every call and whatever y is; r goes with the deviation that the baseline claims, where it claims one.
+    norm, at every call and whatever y is; r goes with the deviation that the baseline claims, where it claims one, and
+    is `limits.further` times as large at calls whose own losses speak for the network.
     `promise` says what else is held. It remembers; `reset` forgets. Where both
     paths give a variance its own is theirs, weighed, which bounds it as the square is convex.
 
@@ -43,6 +44,8 @@ class Guarded:
         standing: Which path answers, where there is hysteresis.
         raised: Whether the alarm is on: it was raised, and no evidence since says that the network is the better one.
         levels: What both paths do in more noise than is claimed; None where the claim is believed.
+        at_home: Its squared error over the network's, on its calibration draws as streams of a thousand calls, where
+            that was found out.
         left: The mean squares that network and baseline leave of y over the claimed variance, over the last calls.
         calls: What has happened so far.
 
@@ -67,13 +70,15 @@ class Guarded:
         limits: GuardLimits,
         scale: float,
         levels: NoiseLevels | None = None,
+        at_home: float | None = None,
     ):
         self.estimator, self.baseline, self.judge, self.monitor = estimator, baseline, judge, monitor
         self.trusting, self.limits, self.scale, self.levels = trusting, limits, scale, levels
+        self.at_home = at_home
         self.reset()
 
     def reset(self) -> None:
-        """Forget all calls: with a judge the weights are even, and without one the network has all."""
+        """Forget all calls: with a judge the weights are the rule's first, and without one the network has all."""
         self.calls = Calls()
         self.watch = None if self.monitor is None else self.monitor.watch()
         self.trust: Trust = self.trusting.start(self.scale)
@@ -97,11 +102,14 @@ class Guarded:
     @property
     def promise(self) -> str:
         """What is held, and under what, in sentences."""
+        limits = self.limits
         text = (
             "At every call, whatever y is, the error is at most the baseline's plus "
-            f"{self.limits.radius:.3g} in the Euclidean norm, in deviations that the baseline claims, or in units of x "
-            "where it claims none."
+            f"{limits.further * limits.radius:.3g} in the Euclidean norm, in deviations that the baseline claims, or "
+            "in units of x where it claims none."
         )
+        if limits.further > 1:
+            text += f" Where the call's own losses do not speak for the network it is plus {limits.radius:.3g}."
         if self.judge is None:
             if self.monitor is None:
                 return f"{text} Losses are not compared, so nothing is held over time."
@@ -114,6 +122,12 @@ class Guarded:
                 f"for {rule.stay} calls at least. Nothing bounds what that loses over time."
             )
         until = ", up to the alarm," if self.limits.latch else ""
+        home = ""
+        if self.at_home is not None:
+            home = (
+                " On its calibration draws, in streams of 1000 calls, its squared error was "
+                f"{self.at_home:.2f} times that of the network."
+            )
         noise = "the noise variance of the observation"
         if self.levels is not None:
             noise += ", or the larger one with which calibration draws leave as much of y"
@@ -124,7 +138,7 @@ class Guarded:
             "those of the better path, also where that changes once. A network whose clipped differences have, given "
             "the calls before, no mean above zero raises the alarm by its losses with a chance of "
             f"{self.limits.alarm:g} at most, ever. Losses are those at the measurements, under A and {noise}: what A "
-            f"does not see is not judged.{strange}"
+            f"does not see is not judged.{home}{strange}"
         )
 
     @property
@@ -172,9 +186,10 @@ class Guarded:
         gap = network.x - beside.x
         fit = fit & finite(gap) if network.var is None else fit & finite(gap) & finite(network.var)
         gap = torch.where(trailing(fit, gap), gap, 0.0)
-        apart, radius = distance(gap), self.limits.radius * unit(beside)
+        weights, favoured = self._weights(rows, (network, beside), strange, fit)
+        apart, wider = distance(gap), 1 + (self.limits.further - 1) * favoured.double()
+        radius = self.limits.radius * unit(beside) * wider
         capped = apart > radius
-        weights = self._weights(rows, (network, beside), strange, fit)
         w = trailing((weights * torch.where(capped, radius / apart, 1.0)).to(gap.real.dtype), gap)
         self._count(fit, capped, weights < 0.5)
         x = beside.x + w * gap
@@ -209,8 +224,11 @@ class Guarded:
 
     def _weights(
         self, rows: Observation, whole: tuple[Estimate, Estimate], strange: Tensor | None, fit: Tensor
-    ) -> Tensor:
-        """The network's weight at each call, zero where it is not fit: `(batch,)`; calls that are judged move it."""
+    ) -> tuple[Tensor, Tensor]:
+        """The network's weight at each call, zero where it is not fit, and whether its losses speak for it: `(batch,)`.
+
+        Calls that are judged move the weight.
+        """
         calls = range(self.calls.all, self.calls.all + len(rows.y))
         number = self.calls.all - self.calls.unfit + fit.cumsum(0) - 1  # of those that are fit
         judged = [] if self.judge is None else (fit & (number % self.limits.every == 0)).nonzero()[:, 0].tolist()
@@ -233,7 +251,8 @@ class Guarded:
             changes=self.calls.changes + changes,
             alarms=self.calls.alarms + alarms,
         )
-        return torch.tensor(weights, dtype=torch.float64, device=fit.device) * fit
+        favoured = torch.tensor([differences.get(i, 0.0) < 0 for i in range(len(calls))], device=fit.device)
+        return torch.tensor(weights, dtype=torch.float64, device=fit.device) * fit, favoured
 
     def _raise_or_end(self, *, strange: bool) -> None:
         """Raise the alarm, or end it where the losses since say that the network is the better path after all."""

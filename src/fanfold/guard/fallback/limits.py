@@ -41,3 +41,4 @@ class GuardLimits(NamedTuple):
     latch: bool  # whether the alarm leaves the baseline alone
     axes: int = 1  # of the measurements of one sample
     hysteresis: Hysteresis | None = None  # which keeps to one path at a time; else both are weighed
+    further: float = 1.0  # times the radius, at calls whose own losses speak for the network

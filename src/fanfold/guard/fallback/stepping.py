@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from fanfold.guard.fallback.hysteresis import Hysteresis
 from fanfold.guard.fallback.limits import GuardLimits
 from fanfold.guard.fallback.noise_levels import NoiseLevels
 from fanfold.guard.fallback.noise_split import NoiseSplit
@@ -99,6 +100,7 @@ class GuardStep(nn.Module):
             left, difference = self._difference(rows, chance["drawn"], (network, beside), parts["left"])
             after_share, after = self._trusted(share, parts, difference)
             after["left"] = left
+            radius = radius * (1 + (self.limits.further - 1) * (judged & (difference[:, 0] < 0)).double())
             moved = judged[:, None]
             share = torch.where(moved, after_share, share)
             parts |= {name: torch.where(moved, value, parts[name]) for name, value in after.items()}
@@ -161,15 +163,9 @@ class GuardStep(nn.Module):
     def _trusted(self, network: Tensor, parts: Parts, difference: Tensor) -> tuple[Tensor, Parts]:
         """`Trusting.after` for streams side by side."""
         rule, scale = self.rule, parts["scale"]
-        known, most = scale > 0, rule.clip * scale
-        u = torch.where(known, (difference / torch.where(known, most, 1.0)).clamp(-1.0, 1.0), torch.sign(difference))
-        u = torch.where(torch.isnan(difference), 1.0, u)
-        before = (1 - rule.share) * network + rule.share / 2
-        odds = (before / (1 - before)).log() - rule.rate * u
-        size = torch.minimum(difference.abs(), most)
-        counts = known & torch.isfinite(difference) & (size > 0)
+        u = counted(rule, scale, difference)
         after = {
-            "scale": torch.where(counts, rule.memory * scale + (1 - rule.memory) * size, scale),
+            "scale": rescaled(rule, scale, difference),
             "evidence": _bet(parts["evidence"], parts["judged"], u),
             "judged": parts["judged"] + 1,
             "favour": _bet(parts["favour"], parts["since"], -u),
@@ -177,7 +173,7 @@ class GuardStep(nn.Module):
         }
         against = after["evidence"].sum(-1, keepdim=True) + 1 / (after["judged"] + 1)
         after["highest"] = torch.maximum(parts["highest"], against)
-        return torch.sigmoid(odds), after
+        return moved(rule, network, u, rule.rate), after
 
     def _alarm(self, parts: Parts, strange: Tensor | None) -> Parts:
         """`Guarded`'s alarm, raised, also by what has just become strange, and ended."""
@@ -193,16 +189,40 @@ class GuardStep(nn.Module):
     def _answering(self, share: Tensor, parts: Parts) -> Tensor:
         """The weight that answers, with `Hysteresis` where it is wished for; its state in `parts` is that after."""
         if (rule := self.limits.hysteresis) is not None:
-            fallen, remaining = parts["fallen"] > 0, parts["remaining"]
-            stays = fallen & ((remaining > 0) | (share < rule.back))
-            falls = ~fallen & (share <= rule.leave)
-            parts["fallen"] = (stays | falls).double()
-            left = torch.where(stays, (remaining - 1).clamp_min(0.0), 0.0)
-            parts["remaining"] = torch.where(falls, float(rule.stay - 1), left)
+            parts["fallen"], parts["remaining"] = fallen(rule, share, parts["fallen"], parts["remaining"])
             share = 1 - parts["fallen"]
         if self.limits.latch and self.judge is not None:
             share = torch.where(parts["highest"] >= 1 / self.limits.alarm, 0.0, share)
         return share
+
+
+def counted(rule: Trusting, scale: Tensor, difference: Tensor) -> Tensor:
+    """`Trusting.counted` for streams side by side, of one shape: within ±1."""
+    known, most = scale > 0, rule.clip * scale
+    u = torch.where(known, (difference / torch.where(known, most, 1.0)).clamp(-1.0, 1.0), torch.sign(difference))
+    return torch.where(torch.isnan(difference), 1.0, u)
+
+
+def rescaled(rule: Trusting, scale: Tensor, difference: Tensor) -> Tensor:
+    """The mean size of a difference after one more, of streams side by side."""
+    size = torch.minimum(difference.abs(), rule.clip * scale)
+    counts = (scale > 0) & torch.isfinite(difference) & (size > 0)
+    return torch.where(counts, rule.memory * scale + (1 - rule.memory) * size, scale)
+
+
+def moved(rule: Trusting, network: Tensor, u: Tensor, rate: Tensor | float) -> Tensor:
+    """The network's weight after a difference that counts as u, at any rates."""
+    before = (1 - rule.share) * network + rule.share / 2
+    return torch.sigmoid((before / (1 - before)).log() - rate * u)
+
+
+def fallen(rule: Hysteresis, share: Tensor, down: Tensor, remaining: Tensor) -> tuple[Tensor, Tensor]:
+    """`Hysteresis.after` for streams side by side: 1 where the baseline answers, and the calls that it still must."""
+    was = down > 0
+    stays = was & ((remaining > 0) | (share < rule.back))
+    falls = ~was & (share <= rule.leave)
+    left = torch.where(stays, (remaining - 1).clamp_min(0.0), 0.0)
+    return (stays | falls).double(), torch.where(falls, float(rule.stay - 1), left)
 
 
 def _bet(evidence: Tensor, calls: Tensor, u: Tensor) -> Tensor:

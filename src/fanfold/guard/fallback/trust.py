@@ -80,12 +80,13 @@ class Trusting(Checked):
     share: float = 1e-3  # of the weights, that is levelled after each call, so that either can come back
     clip: float = 4.0  # mean sizes, beyond which a difference counts no more
     memory: float = 0.95  # of the mean size, that is kept from call to call
+    first: float = 0.5  # weight of the network before the first difference
 
     def __post_init__(self):
         for name in ("rate", "clip"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is {getattr(self, name)}; pass a positive number.")
-        for name in ("share", "memory"):
+        for name in ("share", "memory", "first"):
             if not 0 < getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; pass a number between 0 and 1.")
 
@@ -98,21 +99,22 @@ class Trusting(Checked):
         """
         d = np.asarray(differences, dtype=np.float64)
         low, middle, high = np.quantile(d, [0.16, 0.5, 0.84])  # a deviation to each side, whatever the few largest are
-        ratio = 2 * abs(middle) * np.abs(d).mean() * 4 / max((high - low) ** 2, np.finfo(float).tiny)
+        size = np.abs(d).mean()
+        ratio = 2 * abs(middle) * size * 4 / max((high - low) ** 2, 1e-9 * size**2, np.finfo(float).tiny)
         rule = cls(**settings)
         return (
             rule if "rate" in settings else replace(rule, rate=float(np.clip(rule.clip * ratio, LEAST_RATE, cls.rate)))
         )
 
     def start(self, scale: float) -> Trust:
-        """Even weights, from the mean size of a difference on calibration draws.
+        """The first weights, and the mean size of a difference on calibration draws.
 
         Raises:
             ValueError: If the scale is negative or not finite.
         """
         if not 0 <= scale < math.inf:
             raise ValueError(f"scale is {scale}; pass the mean size of a difference, finite and not negative.")
-        return Trust(0.5, scale, (0.0,) * len(STAKES), 1.0, 0, (0.0,) * len(STAKES))
+        return Trust(self.first, scale, (0.0,) * len(STAKES), 1.0, 0, (0.0,) * len(STAKES))
 
     def after(self, trust: Trust, difference: float) -> Trust:
         """The trust after one more difference; one that is not a number is the largest against the network."""
@@ -137,7 +139,7 @@ class Trusting(Checked):
     def regret(self, calls: int, changes: int) -> float:
         """The bound on what is lost against the best choice with so many changes, in counted differences."""
         stay = (calls - 1 - changes) * -math.log1p(-self.share / 2)
-        return (math.log(2) + changes * math.log(2 / self.share) + stay) / self.rate
+        return (-math.log(min(self.first, 1 - self.first)) + changes * math.log(2 / self.share) + stay) / self.rate
 
 
 def _bet(evidence: Sequence[float], calls: int, u: float) -> tuple[float, ...]:

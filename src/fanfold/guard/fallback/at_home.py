@@ -1,0 +1,191 @@
+"""What a guard costs where its network is at home: calibration draws, whose truth is known, as streams of calls.
+
+Differences of losses have tails that no quantile of theirs shows: one call in a thousand may speak seventy times louder
+against the network than the median call speaks for it. What such a call costs depends on how soon the weight comes
+back, so it is played.
+"""
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from fanfold.core.streams import Stream, generator_of
+from fanfold.guard.fallback.limits import GuardLimits
+from fanfold.guard.fallback.noise_levels import NoiseLevels
+from fanfold.guard.fallback.stepping import counted, fallen, moved, rescaled
+from fanfold.guard.fallback.trust import Trusting
+
+CALLS, STREAMS = 1000, 32  # calls of a stream, which begins with the first weights; orders of the draws
+COST = 0.01  # by which a guarded network may err more than the network, in such streams
+USUAL = 0.99  # share of the draws that count: on the others the network errs most, and a few would hide the cost of all
+STEP = 2**0.5  # from rate to rate
+SLOWEST = 1.0  # rate that is tried; at lower ones a collapse costs more than half a decibel of a thousand calls
+TINY = torch.finfo(torch.float64).tiny
+FIRSTS = (0.5, 0.9, 0.99)  # weights of the network at the first call, in the order of preference
+
+
+class Home(NamedTuple):
+    """What both paths did on draws whose truth is known, `(draws,)` each, in double precision.
+
+    Example:
+        >>> import torch
+        >>> from fanfold.guard.fallback.at_home import Home
+        >>> one = torch.ones(2)
+        >>> home = Home(network=one, baseline=4 * one, apart=one, keep=one, differences=-one, claimed=one)
+        >>> home.errors(torch.tensor([1.0, 0.5])).tolist()
+        [1.0, 2.25]
+    """
+
+    network: Tensor  # squared errors
+    baseline: Tensor
+    apart: Tensor  # squared distance of the two
+    keep: Tensor  # share of that distance which the cap leaves
+    differences: Tensor  # of the compared losses
+    claimed: Tensor  # noise variance
+    left: Tensor | None = None  # `(draws, 2)`, what network and baseline leave of y, as `NoiseLevels.ratios` has it
+
+    @property
+    def better(self) -> bool:
+        """Whether the network is the better path, so that there is something to lose."""
+        return bool(self.network.sum() < self.baseline.sum())
+
+    def at(self, index: Tensor) -> "Home":
+        """The same of some draws, in any shape of their numbers."""
+        left = None if self.left is None else self.left[index]
+        return Home(
+            self.network[index],
+            self.baseline[index],
+            self.apart[index],
+            self.keep[index],
+            self.differences[index],
+            self.claimed[index],
+            left,
+        )
+
+    def errors(self, weight: Tensor) -> Tensor:
+        """The squared errors of what lies between both paths, at these weights of the network."""
+        w = weight * self.keep
+        return (1 - w) * self.baseline + w * self.network - w * (1 - w) * self.apart
+
+
+def suited(
+    rule: Trusting,
+    home: Home,
+    scale: float,
+    limits: GuardLimits,
+    levels: NoiseLevels | None,
+    memory: float,
+    seed: int,
+) -> tuple[Trusting, float]:
+    """The rule at the rate that suits a network at home, and what a guard with it costs there.
+
+    The draws are played in several orders, a thousand calls each. In each, one call more speaks against the network as
+    much as a call can, at one of the draws where going over to the baseline costs most: what a thousand calls may hold
+    and these draws do not. Of the given rate, lower ones down to `SLOWEST`, and then higher ones up to the default, the
+    first is taken at which the guarded network errs at most `1 + COST` times as much as the network, or as the least of
+    them where none does: even weights at the start are tried before others. Errors are those of all draws but the
+    hundredth on which the network errs most: there a guard is often the better one, which pays for nothing elsewhere.
+    Where the network is not the better path there is nothing to protect, and the rule stays.
+
+    Args:
+        rule: The rule by the differences alone.
+        home: The draws.
+        scale: The mean size of a difference.
+        limits: What the guard holds to.
+        levels: What both paths do in more noise; None where the claim is believed.
+        memory: Of what both leave of the measurements, that is kept from call to call.
+        seed: That of the orders.
+
+    Returns:
+        The rule, and the squared error of the guarded network over that of the network in the same streams, without
+        the call more.
+    """
+    index, loud = _streams(home, limits.every, seed)
+    u = _counted(rule, home.at(index), scale, limits.every, levels, memory)
+    tried = _candidates(rule) if home.better else [rule]
+    weights = _weights(tried, torch.cat([u, torch.where(loud, 1.0, u)]), limits)
+    both = home.at(index.repeat(2, 1))
+    usual = (home.network <= home.network.quantile(USUAL))[index]
+    errors = both.errors(weights).unflatten(1, (2, STREAMS)) * usual
+    least = (home.network[index] * usual).sum().clamp_min(TINY)
+    risk = errors.sum((2, 3)) / least  # (tried, 2): as they are, and with a loud call
+    most = max(1.0, risk[:, 1].amin().item()) * (1 + COST)
+    best = next(number for number, value in enumerate(risk[:, 1].tolist()) if value <= most) if home.better else 0
+    return tried[best], risk[best, 0].item()
+
+
+def _candidates(rule: Trusting) -> list[Trusting]:
+    """The rules to try, the preferred first."""
+    rates = [rule.rate]
+    while rates[-1] / STEP >= SLOWEST:
+        rates.append(rates[-1] / STEP)
+    quick = rule.rate
+    while quick < Trusting.rate:
+        rates.append(quick := min(STEP * quick, Trusting.rate))
+    return [replace(rule, rate=rate, first=first) for first in FIRSTS for rate in rates]
+
+
+def _streams(home: Home, every: int, seed: int) -> tuple[Tensor, Tensor]:
+    """The numbers of the draws `(streams, calls)`, and where a call more speaks against the network.
+
+    Of calls that are compared one in a thousand does: it stands in one stream of `every`.
+    """
+    draws = len(home.network)
+    index = torch.stack(
+        [
+            torch.cat(
+                [torch.randperm(draws, generator=(g := generator_of(seed, Stream.CALIBRATION, 1, s)))]
+                + [torch.randperm(draws, generator=g) for _ in range(CALLS // draws)]
+            )[:CALLS]
+            for s in range(STREAMS)
+        ]
+    )
+    loud = torch.zeros(index.shape, dtype=torch.bool)
+    for stream in range(0, STREAMS, every):
+        place = (2 * stream + 1) * CALLS // (2 * STREAMS)
+        loud[stream, place - place % every] = True
+    costly = (home.baseline - home.network).topk(min(STREAMS, draws)).indices.cpu()
+    where = loud.any(-1).nonzero()[:, 0]
+    index[loud] = costly[where % len(costly)]
+    device = home.network.device
+    return index.to(device), loud.to(device)
+
+
+def _counted(
+    rule: Trusting, played: Home, scale: float, every: int, levels: NoiseLevels | None, memory: float
+) -> Tensor:
+    """The differences of streams of calls as they count, within ±1: `(streams, calls)`; 0 where none is compared."""
+    differences = played.differences
+    judged = torch.arange(CALLS) % every == 0
+    if levels is not None and played.left is not None:
+        mean = torch.tensor(levels.usual, dtype=torch.float64, device=differences.device)
+        means = []
+        for ratios, compared in zip(played.left.unbind(1), judged.tolist()):
+            mean = memory * mean + (1 - memory) * ratios if compared else mean
+            means.append(mean.expand(STREAMS, 2))
+        flat = torch.stack(means, 1).flatten(0, 1)
+        differences = levels.corrected(differences.flatten(), played.claimed.flatten(), flat).reshape(differences.shape)
+    size, u = differences.new_full((len(differences),), scale), torch.zeros_like(differences)
+    for call in judged.nonzero()[:, 0].tolist():
+        u[:, call] = counted(rule, size, differences[:, call])
+        size = rescaled(rule, size, differences[:, call])
+    return u
+
+
+def _weights(rules: list[Trusting], u: Tensor, limits: GuardLimits) -> Tensor:
+    """The network's weights in streams of calls, by each of these rules: `(rules, streams, calls)`."""
+    rates = u.new_tensor([[rule.rate] for rule in rules])
+    share = u.new_tensor([[rule.first] for rule in rules]).expand(-1, len(u))
+    down, remaining = torch.zeros_like(share), torch.zeros_like(share)
+    weights = []
+    for call, now in enumerate(u.unbind(1)):
+        if call % limits.every == 0:
+            share = moved(rules[0], share, now, rates)
+        weight = share
+        if limits.hysteresis is not None:
+            down, remaining = fallen(limits.hysteresis, share, down, remaining)
+            weight = 1 - down
+        weights.append(weight)
+    return torch.stack(weights, -1)
