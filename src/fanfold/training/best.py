@@ -10,17 +10,20 @@ from torch import Tensor, nn
 
 from fanfold.core.abilities import ability
 from fanfold.core.units import nmse_db
-from fanfold.estimators.base import CrossValidated
+from fanfold.estimators.base import CrossValidated, GoodFromStart
 from fanfold.observation import Observation
 from fanfold.runs.weights import load_parameters, parameters_of
 from fanfold.training.events import Validated
 from fanfold.training.objective import Objective
 
 SHORT = 10  # steps whose mean has no lag
+CHANCE = 2.0  # standard errors of a mean difference that chance may explain
 
 
 class Best:
     """The weights of least error on held-out draws; of a cross-validated estimator, those of each member.
+
+    Where an estimator is good from the start, later weights have to be better beyond chance, draw by draw.
 
     Args:
         estimator: The estimator, as it is before training.
@@ -31,7 +34,9 @@ class Best:
         self.estimator, self.objective = estimator, objective
         self.crossed = ability(estimator, CrossValidated)
         self.weights = copies(parameters_of(estimator))
-        self.scores: Tensor | None = None  # of the members
+        starts = ability(estimator, GoodFromStart)
+        self.good_from_start = starts is not None and starts.good_from_start
+        self.scores: Tensor | None = None  # of the members; or of each held-out draw, where chance is to be told apart
         self.nmse_db = self.score = math.inf
         self.step = self.stale = 0
 
@@ -67,14 +72,22 @@ class Best:
         """
         if self.crossed is not None:
             return self._judge_members(self.crossed, x, obs, step)
-        value, loss = self.objective.held_out(obs, x, depth)
+        value, loss, errors = self.objective.held_out(obs, x, depth)
         score = value if loss is None else loss
-        better = whole and score < self.score
+        better = whole and score < self.score and not self._by_chance(errors)
         if better:
             self.begin()
             self.nmse_db, self.score, self.step = value, score, step
+            self.scores = errors if self.good_from_start else None
         self.stale = 0 if better or not whole else self.stale + 1
         return Validated(step, depth, value, better, loss)
+
+    def _by_chance(self, errors: Tensor | None) -> bool:
+        """Whether chance explains that errors are less than those of the best weights, on the same draws."""
+        if self.scores is None or errors is None:
+            return False
+        gain = (self.scores - errors).double()
+        return not gain.mean() > CHANCE * gain.std() / math.sqrt(len(gain))
 
     def _judge_members(self, crossed: CrossValidated, x: Tensor, obs: Observation, step: int) -> Validated:
         left_out = crossed.left_out(obs, x)

@@ -202,9 +202,10 @@ class Arithmetic(ABC, Generic[V]):
         value = self._clamped(scaled, -most, most, name)
         return Scaled(value, fraction, min(scaled.largest, (1 << (bits - 1)) - 1))
 
-    def with_room(self, x: Scaled[V], spare: int) -> Scaled[V]:
+    def with_room(self, x: Scaled[V], spare: int, at_least: np.ndarray | None = None) -> Scaled[V]:
         """The numbers in as many bits as activations have, of which some are left for larger ones than were seen."""
-        return self.on_grid(x, self._fraction_for(x, self.bits - spare, None), self.bits)
+        least = None if at_least is None else int(at_least.max())
+        return self.on_grid(x, self._fraction_for(x, self.bits - spare, least), self.bits)
 
     def on_grid(self, x: Scaled[V], fraction: int, bits: int) -> Scaled[V]:
         """The numbers in so many bits with a fraction that the layers themselves say, such as those of a table."""
