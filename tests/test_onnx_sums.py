@@ -22,7 +22,7 @@ def nodes(program: IntegerProgram) -> dict[str, int]:
 
 
 def narrowed(draft: Draft, value: str, shift: int) -> str:
-    return draft.clamp(draft.rescale(value, shift), -127, 127)
+    return draft.clamp(draft.rescale(value, shift), -128, 127)
 
 
 def iterated(layers: int, shifts: tuple[int, ...]) -> IntegerProgram:

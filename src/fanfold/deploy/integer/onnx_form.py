@@ -18,6 +18,7 @@ from fanfold.core.files import write_whole
 from fanfold.deploy.integer import operations as ops
 from fanfold.deploy.integer.intervals import rounding
 from fanfold.deploy.integer.onnx_sums import CARRIERS, ScaledSums, clipped
+from fanfold.deploy.integer.operations import highest, lowest
 from fanfold.deploy.integer.program import IntegerPort, IntegerProgram
 from fanfold.deploy.integer.ranges import OFFSET
 
@@ -100,9 +101,12 @@ class _Graph:
         self.values: dict[tuple[str, str], str] = {}  # value and type -> tensor
         self.types: dict[str, str] = {}  # the type that it was computed in
         self.bytes: dict[str, str] = {}  # value -> tensor of bytes, 128 more
+        self.products: dict[str, str] = {}  # product of bytes -> tensor of int32
         self.multiplied = {  # values that a product takes as bytes
             op.source for op in program.operations if isinstance(op, ops.MatMul) and self.rows[op.name].bytes_alone
         }
+        # OpenVINO rounds otherwise where `QuantizeLinear` stands beside products of bytes in floating point
+        self.quantises = all(row.pairs is None or row.bytes_alone for row in program.proof.rows)
         self.outputs = {port.name for port in program.outputs}
         self.varying = {port.name for port in program.inputs}  # values that some input reaches
         self.batch = ""
@@ -146,7 +150,10 @@ class _Graph:
         if name not in self.types:
             self.add(self.operations[name])
         if (name, dtype) not in self.values:
-            self.values[name, dtype] = self.cast(self.values[name, self.types[name]], dtype)
+            there = self.values[name, self.types[name]]
+            if self.types[name] == "int16" and self.multiplied:  # OpenVINO has no QuantizeLinear of these, even so far back
+                there = self.cast(there, "int32")
+            self.values[name, dtype] = self.cast(there, dtype)
         return self.values[name, dtype]
 
     def sources(self, op: ops.Operation) -> list[str]:
@@ -213,6 +220,8 @@ class _Graph:
         if rows_of != seen:
             product = self._reshape(product, op.outer * rows * op.inner)
         self._keep(op.name, "int32" if of_bytes else dtype, product)
+        if of_bytes:
+            self.products[op.name] = product
 
     def _unsigned(self, name: str) -> tuple[str, list[str]]:
         """Bytes plus 128, and that zero point: ONNX Runtime multiplies unsigned ones 30 times faster than signed."""
@@ -236,6 +245,8 @@ class _Graph:
     @add.register
     def _(self, op: ops.Clamp) -> None:
         as_bytes = op.name in self.multiplied
+        if as_bytes and (rounded := self._rounded_to_bytes(op)):
+            return self._keep_bytes(op.name, rounded)
         if sum_ := self._clamped(op, OFFSET if as_bytes else 0):
             tensor, dtype, rounds = sum_
             if as_bytes:  # nothing is below 0, so that the cast rounds down
@@ -243,6 +254,15 @@ class _Graph:
             return self._keep(op.name, dtype, self.node("Floor", [tensor]) if rounds else tensor)
         (x,), dtype = self.sources(op), self.carrier(op)
         return self._keep(op.name, dtype, clipped(self, x, op.low, op.high, dtype))
+
+    def _rounded_to_bytes(self, op: ops.Clamp) -> str | None:
+        """The bytes of a clamp to all of them that follows a rescale, with one node for both; None where there is no such."""
+        before = self.operations.get(op.source)
+        if not self.quantises or not isinstance(before, ops.Rescale) or (before.shift != before.shift[0]).any():
+            return None
+        if (op.low != lowest("int8")).any() or (op.high != highest("int8")).any():
+            return None
+        return self.sums.to_bytes(before.source, float(np.ldexp(1.0, -before.shift[0])))
 
     def _clamped(self, op: ops.Clamp, offset: int) -> tuple[str, str, bool] | None:
         """What rounds down to the clamped value plus an offset, its type, and whether it is not round yet."""

@@ -18,6 +18,8 @@ from fanfold.deploy.integer.ranges import FLOAT32_EXACT, OFFSET
 
 CARRIERS = {"float32": FLOAT32_EXACT, "float64": FLOAT64_EXACT}  # whole numbers up to here are exact
 NONE = np.zeros(1)
+PARTS = (0.0625, 0.125, 0.25, 0.5)  # of one, some of which is added so that nothing is half way
+LEAST_PART = 2.0**-16  # of a byte, so that bytes and the digits behind them are within 24 bits
 
 
 class Nodes(Protocol):
@@ -26,6 +28,7 @@ class Nodes(Protocol):
     operations: dict[str, ops.Operation]
     ranges: dict[str, Range]
     bytes: dict[str, str]  # values there are as unsigned bytes, 128 more, and their tensors
+    products: dict[str, str]  # products of bytes, and their tensors of int32
     multiplied: set[str]  # values that will be bytes
     outputs: set[str]
     varying: set[str]  # values that some input reaches, of those so far
@@ -102,6 +105,74 @@ class ScaledSums:
             part = self._part(name, np.asarray(factor, np.float64), np.full(1, float(offset)), dtype)
             if part.needed <= limit:
                 return part.tensor, dtype
+        return None
+
+    def to_bytes(self, name: str, factor: float) -> str | None:
+        """A tensor of unsigned bytes: 128 more than the value times a factor below 1, a power of two, half up.
+
+        It is `QuantizeLinear`, whose ties go to even: there are none of a whole number and a part of one, which all the
+        same is rounded as the number. The tensor may have any scale, as the node has one too, and so is taken as it is
+        there. What is lost where the part is beyond a carrier's digits is beyond bytes too. None if float32 does not
+        hold it exactly, or more digits of it than some runtimes do would count.
+        """
+        if not LEAST_PART / PARTS[-1] <= factor < 1:
+            return None
+        a, b = self._as_it_is(name) or (factor, 0.0)
+        if (plain := self._of_plain_product(name)) is not None:
+            a, b = plain, b * plain / a
+        offsets = [a * part for part in PARTS if factor * part >= LEAST_PART]
+        alone = self._never_half_way(name, factor)
+        if 0 < b < a:
+            offsets = [b, *offsets]
+        elif alone:
+            offsets = []
+        elif b < 0 and name in self._kept:  # others go on from it as it is
+            offsets = [b]
+        for offset in [*offsets, 0.0]:
+            tensor, needed = self._part(name, np.full(1, a), np.full(1, offset), "float32")
+            if needed <= FLOAT32_EXACT:
+                break
+        else:
+            return None
+        if not 0 < offset < a and not alone:
+            tensor = self.graph.node("Add", [tensor, self.graph.number(a * PARTS[-1] - offset, "float32")])
+        unit = self.graph.number(a / factor, "float32")
+        return self.graph.node("QuantizeLinear", [tensor, unit, self.graph.number(OFFSET, "uint8")])
+
+    def _never_half_way(self, name: str, factor: float) -> bool:
+        """Whether the value times a factor is never half way between whole numbers: a multiple that is too small."""
+        terms, constant = self._combination(name, whole=True)
+        if len(terms) != 1 or constant.any():
+            return False
+        ((term, c),) = terms.items()
+        half = 0.5 / factor / last_digit(c)  # a multiple of it is what is multiplied, wherever the product is half way
+        return bool((self._largest(term).max() < half).all())
+
+    def _of_plain_product(self, name: str) -> float | None:
+        """The factor of a sum with which a product of bytes in it is as it is, and so is cast alone, once for all uses."""
+        if name in self._kept or name not in self._passed:
+            return None
+        for term, c in self._combination(name, whole=True).terms.items():
+            if term in self.graph.products and (c == c[0]).all() and is_power_of_two(c[0]):
+                return 1.0 / float(c[0])
+        return None
+
+    def _as_it_is(self, name: str) -> tuple[float, float] | None:
+        """The positive factor and the offset of a value that take a sum within it as that is there, or will be."""
+        if (first := self._first.get(("float32", name))) is not None:
+            a, b, _ = first
+            return (float(a[0]), float(b[0])) if (a == a[0]).all() and (b == b[0]).all() and a[0] > 0 else None
+        op = self.graph.operations.get(name)
+        if op is None:  # what comes in
+            return 1.0, 0.0
+        if isinstance(op, ops.Clamp) and name in self._clipped:
+            return self._as_it_is(op.source)
+        if name not in self._passed:
+            return None
+        for term, c in self._combination(name, whole=True).terms.items():
+            there = self._as_it_is(term) if c.any() and (c == c[0]).all() and is_power_of_two(abs(c[0])) else None
+            if there is not None:
+                return there[0] / abs(float(c[0])), there[1] * float(np.sign(c[0]))
         return None
 
     # What is a sum, and which are kept
@@ -236,9 +307,12 @@ class ScaledSums:
         if (a < 0).any():
             part = self._part(op.name, np.abs(a), NONE, dtype)
             return ScaledTensor(self._moved(part.tensor, np.sign(a), b, dtype), part.needed)
-        tensor, needed = self._part(op.source, a, b, dtype)
-        low, high = a * op.low + b, a * op.high + b
-        return ScaledTensor(clipped(self.graph, tensor, low, high, dtype), needed)
+        offset = b
+        if self._part(op.source, a, b, dtype).needed > CARRIERS[dtype]:  # what is added after it has fewer digits
+            offset = NONE
+        tensor, needed = self._part(op.source, a, offset, dtype)
+        tensor = clipped(self.graph, tensor, a * op.low + offset, a * op.high + offset, dtype)
+        return ScaledTensor(self._moved(tensor, np.ones(1), b - offset, dtype), needed)
 
     def _sum(self, name: str, a: np.ndarray, b: np.ndarray, dtype: str) -> ScaledTensor:
         terms, constant = self._combination(name, whole=True).times(a)
@@ -271,6 +345,9 @@ class ScaledSums:
 
     def _leaf(self, name: str, a: np.ndarray, b: np.ndarray, dtype: str) -> str:
         graph = self.graph
+        if name in graph.products and dtype == "float32" and a.size == 1 and is_power_of_two(a[0]) and a[0] != 1:
+            scaled = graph.node("DequantizeLinear", [graph.products[name], graph.number(a[0], dtype)])
+            return self._moved(scaled, np.ones(1), b, dtype)
         if name in graph.bytes and (a == a[0]).all() and 0 < OFFSET * a[0] <= FLOAT32_EXACT * last_digit(a)[0]:
             inputs = [graph.bytes[name], graph.number(a[0], "float32"), graph.number(OFFSET, "uint8")]
             tensor = graph.node("DequantizeLinear", inputs)
@@ -288,6 +365,11 @@ def clipped(graph: Nodes, tensor: str, low: np.ndarray, high: np.ndarray, dtype:
         return graph.node("Clip", [tensor, *(graph.number(end[0], dtype) for end in ends)])
     above = graph.node("Max", [tensor, graph.number(low[None], dtype)])
     return graph.node("Min", [above, graph.number(high[None], dtype)])
+
+
+def is_power_of_two(number: float) -> bool:
+    """Whether it is a positive one."""
+    return number > 0 and np.frexp(number)[0] == 0.5
 
 
 def last_digit(values: np.ndarray) -> np.ndarray:

@@ -157,10 +157,10 @@ class ResidualSteps(ABC, Generic[L]):
         """The layers."""
         A = self.network.operator
         template = self.network.admitted(Observation.unchecked(torch.zeros(A.m, dtype=A.dtype, device=A.device), A))
-        matrix, residual, x = arithmetic.matrix(A.matrix()), arithmetic.entered("y"), None
+        matrix, residual, x = arithmetic.matrix(A.matrix(), one_scale=True), arithmetic.entered("y"), None
         reach = float(np.ldexp(float(residual.largest), -int(residual.fraction[0])))
         layers = self.layers(self.network.thetas(template))
-        rest, spare = arithmetic.rest(A.matrix(), matrix), self.spare(arithmetic.bits)
+        rest, spare = arithmetic.rest(A.matrix(), matrix, one_scale=True), self.spare(arithmetic.bits)
         for k, layer in enumerate(layers[:-1], 1):
             shrunk = self.shrunk(arithmetic, layer, residual, x, fine=4 * k > 3 * len(layers))
             if x is None:
@@ -189,7 +189,7 @@ class ResidualSteps(ABC, Generic[L]):
         self, arithmetic: Arithmetic[V], layer: L, driving: Scaled[V], v: Scaled[V], *, fine: bool
     ) -> Scaled[V]:
         """`step W v`; in 8 bits and where it is to be fine, v has a second part, what rounding took from it."""
-        matrix = arithmetic.matrix(layer.W)
+        matrix = arithmetic.matrix(layer.W, one_scale=True)
         product = arithmetic.product(v, matrix)
         if layer.step is None:
             return product
@@ -258,7 +258,7 @@ def less(arithmetic: Arithmetic[V], residual: Scaled[V], product: Scaled[V], rea
     measurement can be: with a product that leaves less room than that, the difference leaves 2^24.
     """
     fraction = np.maximum(residual.fraction, product.fraction)
-    room = max(0, SINGLE_EXACT - SPARED - product.largest) >> int((fraction - residual.fraction).max())
+    room = max(0, SINGLE_EXACT // 2 - SPARED - product.largest) >> int((fraction - residual.fraction).max())
     most = np.ldexp(1.0, room.bit_length() - 1 - int(residual.fraction.max()))
     if room < residual.largest and most >= reach:
         ends = torch.tensor([most], dtype=torch.float64)

@@ -65,10 +65,24 @@ def finest(largest: float, bits: int) -> int:
     return math.floor(math.log2(((1 << (bits - 1)) - 1) / largest))
 
 
+def ends(bits: int) -> tuple[int, int]:
+    """The least and the largest whole number of so many bits that values are narrowed to.
+
+    Bytes take all that they hold, as runtimes saturate there at no cost; wider numbers are as large either way.
+
+    Example:
+        >>> from fanfold.estimators.fixed_point.values import ends
+        >>> ends(8), ends(12)
+        ((-128, 127), (-2047, 2047))
+    """
+    most = (1 << (bits - 1)) - 1
+    return (-most - 1 if bits == BYTE_BITS else -most), most
+
+
 def quantised_rows(
-    weights: Tensor, bits: int, *, pairs_fit: bool = False, columns: np.ndarray = ONE_SCALE
+    weights: Tensor, bits: int, *, pairs_fit: bool = False, one_scale: bool = False, columns: np.ndarray = ONE_SCALE
 ) -> RoundedMatrix:
-    """A matrix on its grid, with the fraction of each row: the largest that clips nothing.
+    """A matrix on its grid, with the fraction of each row: the largest that clips nothing, for all of them if so asked.
 
     Where entries that go in have fractions of their own, `columns` beyond that of the first, weights make up for it.
 
@@ -77,9 +91,11 @@ def quantised_rows(
     weights = weights.double()
     sizes = torch.ldexp(weights.detach().abs(), torch.from_numpy(-columns).to(weights.device)).amax(1)
     fraction = np.array([finest(size, bits) for size in sizes.tolist()])
+    fraction = np.full_like(fraction, fraction.min()) if one_scale else fraction
     if pairs_fit and bits <= BYTE_BITS:
         rounded = to_even(weights.detach(), fraction[:, None] - columns)
         whole = np.abs(RoundedMatrix(rounded, fraction, bits, columns).integers.astype(np.int64))
         pairs = whole[:, :-1] + whole[:, 1:] if whole.shape[1] > 1 else whole
-        fraction = fraction - (BYTE * pairs.max(1) > PAIR_LIMIT)
+        beyond = BYTE * pairs.max(1) > PAIR_LIMIT
+        fraction = fraction - (beyond.any() if one_scale else beyond)
     return RoundedMatrix(to_even(weights, fraction[:, None] - columns), fraction, bits, columns)
