@@ -198,7 +198,7 @@ def test_the_second_part_of_a_residual_is_worth_eight_bits():
     y = PROBLEM.sample(300, generator_of(0))[1].y.double()
     W = net.algorithm.nominals["W"].value(net.algorithm, ff.Observation(y[0].float(), PROBLEM.A))
     layer, errors = SoftStep(W, torch.tensor(0.1), torch.tensor(10.0)), []
-    on_grid = FakeQuantised({}, "w8a8").matrix(W).numbers
+    on_grid = FakeQuantised({}, "w8a8").matrix(W, one_scale=True).numbers
     for fine in (False, True):
         reader = Calibrating({"y": y}, "w8a8")
         entered = reader.entered("y")

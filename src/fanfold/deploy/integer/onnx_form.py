@@ -1,9 +1,10 @@
 """An integer program as an ONNX file, whose bits in a runtime are the player's; one file, a few nodes an operation.
 
 Products of bytes that no kernel saturates are `MatMulInteger`; all else is in float32 or float64, as the proof says of
-each operation. A rescale is `Floor(x 2^-s + 1/2)` and never `QuantizeLinear`, whose ties go to even. Where a clamp
-follows and a product takes the value as unsigned bytes, the floor is that of the cast, since nothing is negative there.
-Bytes become numbers again by `DequantizeLinear`: ONNX Runtime leaves out a cast to bytes and back.
+each operation. A rescale is `Floor(x 2^-s + 1/2)`. Where a clamp follows and a product takes the value as unsigned
+bytes, both are `QuantizeLinear`, whose ties go to even: of what is never half way; else the floor is that of the cast,
+since nothing is negative there. Bytes and their products become numbers again by `DequantizeLinear`: ONNX Runtime
+leaves out a cast to bytes and back.
 """
 
 import json
@@ -151,7 +152,9 @@ class _Graph:
             self.add(self.operations[name])
         if (name, dtype) not in self.values:
             there = self.values[name, self.types[name]]
-            if self.types[name] == "int16" and self.multiplied:  # OpenVINO has no QuantizeLinear of these, even so far back
+            if (
+                self.types[name] == "int16" and self.multiplied
+            ):  # OpenVINO has no `QuantizeLinear` that goes back to these
                 there = self.cast(there, "int32")
             self.values[name, dtype] = self.cast(there, dtype)
         return self.values[name, dtype]
@@ -256,7 +259,7 @@ class _Graph:
         return self._keep(op.name, dtype, clipped(self, x, op.low, op.high, dtype))
 
     def _rounded_to_bytes(self, op: ops.Clamp) -> str | None:
-        """The bytes of a clamp to all of them that follows a rescale, with one node for both; None where there is no such."""
+        """The bytes of a clamp that takes all of them and follows a rescale, by one node; None where that is not so."""
         before = self.operations.get(op.source)
         if not self.quantises or not isinstance(before, ops.Rescale) or (before.shift != before.shift[0]).any():
             return None

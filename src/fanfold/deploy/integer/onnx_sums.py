@@ -1,4 +1,6 @@
-"""Sums of an integer program in an ONNX file, with few nodes: what is scaled and rounded in the end is scaled first.
+"""Sums of an integer program in an ONNX file, with few nodes; long, as all that writes them shares what is written.
+
+What is scaled and rounded in the end is scaled first.
 
 A rescale `Floor(v 2^-s + 1/2)` of a sum is the sum of scaled terms, where float32, or else float64, carries every part
 exactly: this is proved from the ranges of the values. So a shift costs no node where its term is scaled anyway, and
@@ -18,8 +20,13 @@ from fanfold.deploy.integer.ranges import FLOAT32_EXACT, OFFSET
 
 CARRIERS = {"float32": FLOAT32_EXACT, "float64": FLOAT64_EXACT}  # whole numbers up to here are exact
 NONE = np.zeros(1)
-PARTS = (0.0625, 0.125, 0.25, 0.5)  # of one, some of which is added so that nothing is half way
-LEAST_PART = 2.0**-16  # of a byte, so that bytes and the digits behind them are within 24 bits
+PARTS = (
+    0.0625,
+    0.125,
+    0.25,
+    0.5,
+)  # of one, added so that nothing is half way; small ones stay when scales become finer
+LEAST_PART = 2.0**-16  # of a byte, so that it and the digits behind it are within 24 bits
 
 
 class Nodes(Protocol):
@@ -108,27 +115,26 @@ class ScaledSums:
         return None
 
     def to_bytes(self, name: str, factor: float) -> str | None:
-        """A tensor of unsigned bytes: 128 more than the value times a factor below 1, a power of two, half up.
+        """A tensor of bytes: 128 more than the value times a power of two below 1, half up; None if it cannot be.
 
-        It is `QuantizeLinear`, whose ties go to even: there are none of a whole number and a part of one, which all the
-        same is rounded as the number. The tensor may have any scale, as the node has one too, and so is taken as it is
-        there. What is lost where the part is beyond a carrier's digits is beyond bytes too. None if float32 does not
-        hold it exactly, or more digits of it than some runtimes do would count.
+        It is `QuantizeLinear`, whose ties go to even. So a part of one is added to the value, which leaves nothing half
+        way and changes nothing else, if it is not there already. The node has a scale, so that the value is taken in
+        that which it has. Beyond what bytes hold, digits may be lost.
         """
-        if not LEAST_PART / PARTS[-1] <= factor < 1:
+        if not LEAST_PART / PARTS[-1] <= factor < 1:  # some runtimes add 128 in single precision
             return None
         a, b = self._as_it_is(name) or (factor, 0.0)
         if (plain := self._of_plain_product(name)) is not None:
             a, b = plain, b * plain / a
-        offsets = [a * part for part in PARTS if factor * part >= LEAST_PART]
+        parts = [a * part for part in PARTS if factor * part >= LEAST_PART]
         alone = self._never_half_way(name, factor)
         if 0 < b < a:
-            offsets = [b, *offsets]
+            parts = [b, *parts]
         elif alone:
-            offsets = []
+            parts = []
         elif b < 0 and name in self._kept:  # others go on from it as it is
-            offsets = [b]
-        for offset in [*offsets, 0.0]:
+            parts = [b]
+        for offset in (*parts, 0.0):
             tensor, needed = self._part(name, np.full(1, a), np.full(1, offset), "float32")
             if needed <= FLOAT32_EXACT:
                 break
@@ -140,16 +146,16 @@ class ScaledSums:
         return self.graph.node("QuantizeLinear", [tensor, unit, self.graph.number(OFFSET, "uint8")])
 
     def _never_half_way(self, name: str, factor: float) -> bool:
-        """Whether the value times a factor is never half way between whole numbers: a multiple that is too small."""
+        """Whether the value times a factor is never half way between whole numbers, as it is too small a multiple."""
         terms, constant = self._combination(name, whole=True)
         if len(terms) != 1 or constant.any():
             return False
         ((term, c),) = terms.items()
-        half = 0.5 / factor / last_digit(c)  # a multiple of it is what is multiplied, wherever the product is half way
-        return bool((self._largest(term).max() < half).all())
+        least = 0.5 / factor / last_digit(c)  # what is multiplied is a multiple of it, where the product is half way
+        return bool((self._largest(term).max() < least).all())
 
     def _of_plain_product(self, name: str) -> float | None:
-        """The factor of a sum with which a product of bytes in it is as it is, and so is cast alone, once for all uses."""
+        """The factor of a sum with which a product of bytes in it is as it is: it is cast, once for all its uses."""
         if name in self._kept or name not in self._passed:
             return None
         for term, c in self._combination(name, whole=True).terms.items():

@@ -199,7 +199,8 @@ class Arithmetic(ABC, Generic[V]):
             at_least: The least fraction that may be chosen for it.
         """
         bits = bits or self.bits
-        return self.on_grid(x, self._fraction_for(x, bits, None if at_least is None else int(at_least.max())), bits, name)
+        least = None if at_least is None else int(at_least.max())
+        return self.on_grid(x, self._fraction_for(x, bits, least), bits, name)
 
     def with_room(self, x: Scaled[V], spare: int, at_least: np.ndarray | None = None) -> Scaled[V]:
         """The numbers in as many bits as activations have, of which some are left for larger ones than were seen."""
