@@ -124,23 +124,17 @@ class ScaledSums:
         if not LEAST_PART / PARTS[-1] <= factor < 1:  # some runtimes add 128 in single precision
             return None
         a, b = self._as_it_is(name) or (factor, 0.0)
-        if (plain := self._of_plain_product(name)) is not None:
+        if (plain := self._of_plain_leaf(name)) is not None:
             a, b = plain, b * plain / a
-        parts = [a * part for part in PARTS if factor * part >= LEAST_PART]
         alone = self._never_half_way(name, factor)
-        if 0 < b < a:
-            parts = [b, *parts]
-        elif alone:
-            parts = []
-        elif b < 0 and name in self._kept:  # others go on from it as it is
-            parts = [b]
-        for offset in (*parts, 0.0):
+        fresh = [] if alone or (b < 0 and name in self._kept) else [a * p for p in PARTS if factor * p >= LEAST_PART]
+        for offset in (b, *fresh, 0.0) if 0 < b < a else (*fresh, b, 0.0):
             tensor, needed = self._part(name, np.full(1, a), np.full(1, offset), "float32")
             if needed <= FLOAT32_EXACT:
                 break
         else:
             return None
-        if not 0 < offset < a and not alone:
+        if not 0 < offset < a and not (alone and offset == 0):
             tensor = self.graph.node("Add", [tensor, self.graph.number(a * PARTS[-1] - offset, "float32")])
         unit = self.graph.number(a / factor, "float32")
         return self.graph.node("QuantizeLinear", [tensor, unit, self.graph.number(OFFSET, "uint8")])
@@ -154,12 +148,13 @@ class ScaledSums:
         least = 0.5 / factor / last_digit(c)  # what is multiplied is a multiple of it, where the product is half way
         return bool((self._largest(term).max() < least).all())
 
-    def _of_plain_product(self, name: str) -> float | None:
-        """The factor of a sum with which a product of bytes in it is as it is: it is cast, once for all its uses."""
+    def _of_plain_leaf(self, name: str) -> float | None:
+        """The factor of a sum with which a product in it is as it is, and is not scaled for each of its uses."""
         if name in self._kept or name not in self._passed:
             return None
-        for term, c in self._combination(name, whole=True).terms.items():
-            if term in self.graph.products and (c == c[0]).all() and is_power_of_two(c[0]):
+        terms, apart = self._combination(name, whole=True).terms, self._kept | self._clipped | self.graph.bytes.keys()
+        for term, c in terms.items():
+            if term not in apart and (c == c[0]).all() and is_power_of_two(c[0]):
                 return 1.0 / float(c[0])
         return None
 
