@@ -17,13 +17,15 @@ from fanfold.training.events import Validated
 from fanfold.training.objective import Objective
 
 SHORT = 10  # steps whose mean has no lag
-CHANCE = 2.0  # standard errors of a mean difference that chance may explain
+CHANCE = (1.0, 2.0)  # standard errors of a mean gain that chance explains: in errors, and in their logarithms
 
 
 class Best:
     """The weights of least error on held-out draws; of a cross-validated estimator, those of each member.
 
-    Where an estimator is good from the start, later weights have to be better beyond chance, draw by draw.
+    Where an estimator is good from the start, later weights have to be better beyond chance too, draw by draw, by the
+    errors and by their logarithms: by the errors alone one draw of which little is estimated may hide what all others
+    say, and by logarithms alone such draws do not count.
 
     Args:
         estimator: The estimator, as it is before training.
@@ -36,7 +38,7 @@ class Best:
         self.weights = copies(parameters_of(estimator))
         starts = ability(estimator, GoodFromStart)
         self.good_from_start = starts is not None and starts.good_from_start
-        self.scores: Tensor | None = None  # of the members; or of each held-out draw, where chance is to be told apart
+        self.scores: Tensor | None = None  # of the members; or of held-out draws, where chance is to be told apart
         self.nmse_db = self.score = math.inf
         self.step = self.stale = 0
 
@@ -72,22 +74,23 @@ class Best:
         """
         if self.crossed is not None:
             return self._judge_members(self.crossed, x, obs, step)
-        value, loss, errors = self.objective.held_out(obs, x, depth)
+        value, loss, each = self.objective.held_out(obs, x, depth)
         score = value if loss is None else loss
-        better = whole and score < self.score and not self._by_chance(errors)
+        better = whole and score < self.score and not self._by_chance(each)
         if better:
             self.begin()
             self.nmse_db, self.score, self.step = value, score, step
-            self.scores = errors if self.good_from_start else None
+            self.scores = each if self.good_from_start else None
         self.stale = 0 if better or not whole else self.stale + 1
         return Validated(step, depth, value, better, loss)
 
-    def _by_chance(self, errors: Tensor | None) -> bool:
+    def _by_chance(self, each: Tensor | None) -> bool:
         """Whether chance explains that errors are less than those of the best weights, on the same draws."""
-        if self.scores is None or errors is None:
+        if self.scores is None or each is None:
             return False
-        gain = (self.scores - errors).double()
-        return not gain.mean() > CHANCE * gain.std() / math.sqrt(len(gain))
+        gain = (self.scores - each).double()
+        least = gain.new_tensor(CHANCE) * gain.std(1) / math.sqrt(gain.shape[1])
+        return not (gain.mean(1) > least).all()
 
     def _judge_members(self, crossed: CrossValidated, x: Tensor, obs: Observation, step: int) -> Validated:
         left_out = crossed.left_out(obs, x)

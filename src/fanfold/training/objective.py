@@ -20,8 +20,8 @@ class HeldOut(NamedTuple):
     Attributes:
         nmse_db: The NMSE in dB, over what the training has it.
         loss: The mean of its own losses, or of the user's, where these choose the best weights.
-        errors: What the NMSE is a mean of: the error of each sample over the mean power of the signals, or the
-            logarithm of its NMSE, `(samples,)`; None where a loss decides, or conditions do.
+        each: Of each sample the error over the mean power of the signals, and the logarithm of the NMSE,
+            `(2, samples)`; None where a loss decides.
 
     Example:
         >>> import torch
@@ -32,7 +32,7 @@ class HeldOut(NamedTuple):
 
     nmse_db: float
     loss: float | None
-    errors: Tensor | None
+    each: Tensor | None
 
 
 class LossTerms(nn.Module):
@@ -137,14 +137,8 @@ class Objective:
             return HeldOut(value, judge.held_out_losses(obs, x).mean().item(), None)
         if (judge := ability(self.estimator, SelfJudged)) is not None:
             return HeldOut(value, judge.losses(obs, x).mean().item(), None)
-        return HeldOut(value, None, self._errors(x_hat, x))
-
-    def _errors(self, x_hat: Tensor, x: Tensor) -> Tensor | None:
-        """What the NMSE is a mean of, for each held-out draw."""
-        if self.training.nmse_over == "batch":
-            error, signal = (power(a).flatten(1).sum(-1) for a in (x_hat - x, x))
-            return error / signal.mean()
-        return log_ratios(x_hat, x) if self.training.nmse_over == "sample" else None
+        error, signal = (power(a).sum(-1).flatten() for a in (x_hat - x, x))
+        return HeldOut(value, None, torch.stack([error / signal.mean(), log_ratios(x_hat, x)]))
 
     def _value(self, x_hat: Tensor, x: Tensor) -> float:
         """The NMSE of held-out draws in dB, over what the training has it."""

@@ -261,11 +261,11 @@ class _Graph:
     def _rounded_to_bytes(self, op: ops.Clamp) -> str | None:
         """The bytes of a clamp that takes all of them and follows a rescale, by one node; None where that is not so."""
         before = self.operations.get(op.source)
-        if not self.quantises or not isinstance(before, ops.Rescale) or (before.shift != before.shift[0]).any():
+        if not self.quantises or not isinstance(before, ops.Rescale):
             return None
         if (op.low != lowest("int8")).any() or (op.high != highest("int8")).any():
             return None
-        return self.sums.to_bytes(before.source, float(np.ldexp(1.0, -before.shift[0])))
+        return self.sums.to_bytes(before.source, np.ldexp(1.0, -before.shift))
 
     def _clamped(self, op: ops.Clamp, offset: int) -> tuple[str, str, bool] | None:
         """What rounds down to the clamped value plus an offset, its type, and whether it is not round yet."""

@@ -114,66 +114,67 @@ class ScaledSums:
                 return part.tensor, dtype
         return None
 
-    def to_bytes(self, name: str, factor: float) -> str | None:
-        """A tensor of bytes: 128 more than the value times a power of two below 1, half up; None if it cannot be.
+    def to_bytes(self, name: str, factor: np.ndarray) -> str | None:
+        """A tensor of bytes: 128 more than the value times powers of two below 1, half up; None if it cannot be.
 
         It is `QuantizeLinear`, whose ties go to even. So a part of one is added to the value, which leaves nothing half
         way and changes nothing else, if it is not there already. The node has a scale, so that the value is taken in
         that which it has. Beyond what bytes hold, digits may be lost.
         """
-        if not LEAST_PART / PARTS[-1] <= factor < 1:  # some runtimes add 128 in single precision
+        if not ((LEAST_PART / PARTS[-1] <= factor) & (factor < 1)).all():  # some runtimes add 128 in single precision
             return None
-        a, b = self._as_it_is(name) or (factor, 0.0)
+        a, b = self._as_it_is(name) or (factor, NONE)
         if (plain := self._of_plain_leaf(name)) is not None:
             a, b = plain, b * plain / a
-        alone = self._never_half_way(name, factor)
-        fresh = [] if alone or (b < 0 and name in self._kept) else [a * p for p in PARTS if factor * p >= LEAST_PART]
-        for offset in (b, *fresh, 0.0) if 0 < b < a else (*fresh, b, 0.0):
-            tensor, needed = self._part(name, np.full(1, a), np.full(1, offset), "float32")
+        unit = a / factor
+        if (unit != unit[0]).any():
+            a, b, unit = factor, NONE, np.ones(1)
+        alone, there = self._never_half_way(name, factor), bool(((b > 0) & (b < a)).all())
+        parts = [a.min(keepdims=True) * p for p in PARTS if (factor * p * a.min() >= LEAST_PART * a).all()]
+        fresh = [] if alone or ((b < 0).any() and name in self._kept) else parts
+        for offset in (b, *fresh, NONE) if there else (*fresh, b, NONE):
+            tensor, needed = self._part(name, a, offset, "float32")
             if needed <= FLOAT32_EXACT:
                 break
         else:
             return None
-        if not 0 < offset < a and not (alone and offset == 0):
-            tensor = self.graph.node("Add", [tensor, self.graph.number(a * PARTS[-1] - offset, "float32")])
-        unit = self.graph.number(a / factor, "float32")
-        return self.graph.node("QuantizeLinear", [tensor, unit, self.graph.number(OFFSET, "uint8")])
+        if not ((offset > 0) & (offset < a)).all() and not (alone and not offset.any()):
+            tensor = self.graph.node("Add", [tensor, self._numbers(a.min() * PARTS[-1] - offset, "float32")])
+        ends = self.graph.number(unit[0], "float32"), self.graph.number(OFFSET, "uint8")
+        return self.graph.node("QuantizeLinear", [tensor, *ends])
 
-    def _never_half_way(self, name: str, factor: float) -> bool:
+    def _never_half_way(self, name: str, factor: np.ndarray) -> bool:
         """Whether the value times a factor is never half way between whole numbers, as it is too small a multiple."""
         terms, constant = self._combination(name, whole=True)
         if len(terms) != 1 or constant.any():
             return False
         ((term, c),) = terms.items()
         least = 0.5 / factor / last_digit(c)  # what is multiplied is a multiple of it, where the product is half way
-        return bool((self._largest(term).max() < least).all())
+        return bool((self._largest(term) < least).all())
 
-    def _of_plain_leaf(self, name: str) -> float | None:
+    def _of_plain_leaf(self, name: str) -> np.ndarray | None:
         """The factor of a sum with which a product in it is as it is, and is not scaled for each of its uses."""
         if name in self._kept or name not in self._passed:
             return None
         terms, apart = self._combination(name, whole=True).terms, self._kept | self._clipped | self.graph.bytes.keys()
-        for term, c in terms.items():
-            if term not in apart and (c == c[0]).all() and is_power_of_two(c[0]):
-                return 1.0 / float(c[0])
-        return None
+        return next((1 / c for term, c in terms.items() if term not in apart and are_powers_of_two(c)), None)
 
-    def _as_it_is(self, name: str) -> tuple[float, float] | None:
+    def _as_it_is(self, name: str) -> tuple[np.ndarray, np.ndarray] | None:
         """The positive factor and the offset of a value that take a sum within it as that is there, or will be."""
         if (first := self._first.get(("float32", name))) is not None:
             a, b, _ = first
-            return (float(a[0]), float(b[0])) if (a == a[0]).all() and (b == b[0]).all() and a[0] > 0 else None
+            return (a, b) if (a > 0).all() else None
         op = self.graph.operations.get(name)
         if op is None:  # what comes in
-            return 1.0, 0.0
+            return np.ones(1), NONE
         if isinstance(op, ops.Clamp) and name in self._clipped:
             return self._as_it_is(op.source)
         if name not in self._passed:
             return None
         for term, c in self._combination(name, whole=True).terms.items():
-            there = self._as_it_is(term) if c.any() and (c == c[0]).all() and is_power_of_two(abs(c[0])) else None
+            there = self._as_it_is(term) if are_powers_of_two(np.abs(c)) else None
             if there is not None:
-                return there[0] / abs(float(c[0])), there[1] * float(np.sign(c[0]))
+                return there[0] / np.abs(c), there[1] * np.sign(c)
         return None
 
     # What is a sum, and which are kept
@@ -346,7 +347,7 @@ class ScaledSums:
 
     def _leaf(self, name: str, a: np.ndarray, b: np.ndarray, dtype: str) -> str:
         graph = self.graph
-        if name in graph.products and dtype == "float32" and a.size == 1 and is_power_of_two(a[0]) and a[0] != 1:
+        if name in graph.products and dtype == "float32" and (a == a[0]).all() and are_powers_of_two(a) and a[0] != 1:
             scaled = graph.node("DequantizeLinear", [graph.products[name], graph.number(a[0], dtype)])
             return self._moved(scaled, np.ones(1), b, dtype)
         if name in graph.bytes and (a == a[0]).all() and 0 < OFFSET * a[0] <= FLOAT32_EXACT * last_digit(a)[0]:
@@ -368,9 +369,9 @@ def clipped(graph: Nodes, tensor: str, low: np.ndarray, high: np.ndarray, dtype:
     return graph.node("Min", [above, graph.number(high[None], dtype)])
 
 
-def is_power_of_two(number: float) -> bool:
-    """Whether it is a positive one."""
-    return number > 0 and np.frexp(number)[0] == 0.5
+def are_powers_of_two(numbers: np.ndarray) -> bool:
+    """Whether all of them are positive ones."""
+    return bool((np.frexp(numbers)[0] == 0.5).all())
 
 
 def last_digit(values: np.ndarray) -> np.ndarray:

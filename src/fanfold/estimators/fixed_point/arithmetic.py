@@ -103,17 +103,17 @@ class Arithmetic(ABC, Generic[V]):
         return next(self._fractions)
 
     def matrix(self, weights: Tensor, bits: int | None = None, *, one_scale: bool = False) -> RoundedMatrix:
-        """Weights `(rows, columns)` in as many bits as weights have, on the finest grids that clip nothing.
+        """Weights `(rows, columns)` in as many bits as weights have, each row on the finest grid that clips nothing.
 
-        Each row has its own, or all have the same: runtimes then scale a product by one number, which is faster.
+        With one scale all have that of the least squared error: runtimes scale a product by one number then, faster.
         """
         return quantised_rows(weights, bits or self.weight_bits, pairs_fit=self.pairs_fit, one_scale=one_scale)
 
-    def rest(self, weights: Tensor, quantised: RoundedMatrix, *, one_scale: bool = False) -> RoundedMatrix | None:
+    def rest(self, weights: Tensor, quantised: RoundedMatrix) -> RoundedMatrix | None:
         """What rounding took from weights, as a matrix; None of more than 8 bits, where it is next to nothing."""
         if quantised.bits > BYTE_BITS:
             return None
-        return self.matrix(weights.double() - quantised.numbers.detach(), one_scale=one_scale)
+        return self.matrix(weights.double() - quantised.numbers.detach())
 
     def number(self, values: Tensor, bits: int = NUMBER_BITS) -> Scaled[V]:
         """Numbers of the layer itself, such as steps or a bias, `(size,)`."""

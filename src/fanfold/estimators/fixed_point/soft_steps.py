@@ -158,10 +158,10 @@ class ResidualSteps(ABC, Generic[L]):
         """The layers."""
         A = self.network.operator
         template = self.network.admitted(Observation.unchecked(torch.zeros(A.m, dtype=A.dtype, device=A.device), A))
-        matrix, residual, x = arithmetic.matrix(A.matrix(), one_scale=True), arithmetic.entered("y"), None
+        matrix, residual, x = arithmetic.matrix(A.matrix()), arithmetic.entered("y"), None
         reach = float(np.ldexp(float(residual.largest), -int(residual.fraction[0])))
         layers = self.layers(self.network.thetas(template))
-        rest, spare = arithmetic.rest(A.matrix(), matrix, one_scale=True), self.spare(arithmetic.bits)
+        rest, spare = arithmetic.rest(A.matrix(), matrix), self.spare(arithmetic.bits)
         for k, layer in enumerate(layers[:-1], 1):
             shrunk = self.shrunk(arithmetic, layer, residual, x, fine=4 * k > 3 * len(layers))
             if x is None:
