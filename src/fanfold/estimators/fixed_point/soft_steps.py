@@ -35,7 +35,6 @@ from fanfold.unfolding.unfold import Iterated, Unfolded, unfold
 V = TypeVar("V")
 L = TypeVar("L", bound="Layer")
 SINGLE_EXACT = 1 << 24  # whole numbers up to here are exact in single precision
-HALF_EXACT = SINGLE_EXACT // 2  # likewise with a half, by which runtimes tell what is half way
 SPARED = 1 << 20  # of these, for what is taken from a residual besides
 WIDE_BITS, STEP_BITS = 14, 11  # of a residual and of the step that multiplies it, so that the product stays within it
 LEAST_BITS = 14  # of a product of bytes that is added to x
@@ -253,20 +252,15 @@ def onto(arithmetic: Arithmetic[V], r: Scaled[V], x: Scaled[V]) -> Scaled[V]:
 
 
 def less(arithmetic: Arithmetic[V], residual: Scaled[V], product: Scaled[V], reach: float) -> Scaled[V]:
-    """`residual - product`, where the residual saturates if the difference might leave 2^23, or else 2^24.
+    """`residual - product`, where the residual saturates if the difference might leave 2^24 and the product does not.
 
-    Runtimes then carry the difference in single precision, with a half if it is the former. It never saturates below
-    `reach`, the largest number that a measurement can be: with a product that leaves less room than that, the
-    difference leaves 2^24.
+    Runtimes then carry the difference in single precision. It never saturates below `reach`, the largest number that a
+    measurement can be: with a product that leaves less room than that, the difference leaves 2^24.
     """
     fraction = np.maximum(residual.fraction, product.fraction)
-    for limit in (HALF_EXACT, SINGLE_EXACT):
-        room = max(0, limit - SPARED - product.largest) >> int((fraction - residual.fraction).max())
-        most = np.ldexp(1.0, room.bit_length() - 1 - int(residual.fraction.max()))
-        if room >= residual.largest:
-            break
-        if most >= reach:
-            ends = torch.tensor([most], dtype=torch.float64)
-            residual = arithmetic.clamped(residual, -ends, ends)
-            break
+    room = max(0, SINGLE_EXACT - SPARED - product.largest) >> int((fraction - residual.fraction).max())
+    most = np.ldexp(1.0, room.bit_length() - 1 - int(residual.fraction.max()))
+    if room < residual.largest and most >= reach:
+        ends = torch.tensor([most], dtype=torch.float64)
+        residual = arithmetic.clamped(residual, -ends, ends)
     return arithmetic.minus(residual, product)
