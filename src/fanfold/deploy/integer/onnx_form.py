@@ -152,10 +152,8 @@ class _Graph:
             self.add(self.operations[name])
         if (name, dtype) not in self.values:
             there = self.values[name, self.types[name]]
-            if (
-                self.types[name] == "int16" and self.multiplied
-            ):  # OpenVINO has no `QuantizeLinear` that goes back to these
-                there = self.cast(there, "int32")
+            if self.types[name] == "int16" and self.multiplied:
+                there = self.cast(there, "int32")  # OpenVINO has no `QuantizeLinear` that goes back to 16 bits
             self.values[name, dtype] = self.cast(there, dtype)
         return self.values[name, dtype]
 

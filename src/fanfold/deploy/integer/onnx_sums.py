@@ -20,12 +20,8 @@ from fanfold.deploy.integer.ranges import FLOAT32_EXACT, OFFSET
 
 CARRIERS = {"float32": FLOAT32_EXACT, "float64": FLOAT64_EXACT}  # whole numbers up to here are exact
 NONE = np.zeros(1)
-PARTS = (
-    0.0625,
-    0.125,
-    0.25,
-    0.5,
-)  # of one, added so that nothing is half way; small ones stay when scales become finer
+# Parts of one that are added so that nothing is half way; small ones stay parts of it when scales become finer
+PARTS = (0.0625, 0.125, 0.25, 0.5)
 LEAST_PART = 2.0**-16  # of a byte, so that it and the digits behind it are within 24 bits
 
 
@@ -129,8 +125,10 @@ class ScaledSums:
         unit = a / factor
         if (unit != unit[0]).any():
             a, b, unit = factor, NONE, np.ones(1)
-        alone, there = self._never_half_way(name, factor), bool(((b > 0) & (b < a)).all())
+        alone, there = self._never_half_way(name, factor), bool(((b * factor >= LEAST_PART * a) & (b < a)).all())
         parts = [a.min(keepdims=True) * p for p in PARTS if (factor * p * a.min() >= LEAST_PART * a).all()]
+        if not (alone or parts):
+            return None
         fresh = [] if alone or ((b < 0).any() and name in self._kept) else parts
         for offset in (b, *fresh, NONE) if there else (*fresh, b, NONE):
             tensor, needed = self._part(name, a, offset, "float32")
