@@ -6,7 +6,7 @@ import torch
 
 import fanfold as ff
 from fanfold.core.streams import generator_of
-from fanfold.core.units import nmse_db, rms
+from fanfold.core.units import nmse_db, power, rms
 from fanfold.deploy.integer import drafted
 from fanfold.estimators import quantised
 from fanfold.estimators.fixed_point import Calibrating, FakeQuantised, FirmStep, FirmSteps, integer_form
@@ -94,6 +94,21 @@ def test_it_loses_little_by_calibration_alone(net, widths, limit):
         floating = nmse_db(net(obs).x, x)
         assert floating < -40
         assert nmse_db(whole(obs).x, x) < floating + limit
+
+
+@pytest.mark.parametrize("widths", ["w8a12", "w16a16"])
+def test_samples_that_converge_late_do_so_in_whole_numbers_too(widths):
+    """Four times as many unknowns are not zero as in those on which scales are chosen."""
+    net = network(16)
+    x, obs = PROBLEM.shifted(sparsity=0.2).sample(1500, generator_of(5))
+    whole = quantised(net, widths, PROBLEM.sample(200, generator_of(1))[1])
+    with torch.no_grad():
+        path = net.trajectory(obs)
+        said = [path[9].x, path[-1].x, whole(obs).x]
+    midway, last, integer = (10 * torch.log10(power(x_hat - x).sum(1) / power(x).sum(1)) for x_hat in said)
+    late = (midway > -15) & (last < -36)
+    assert late.sum() > 5
+    assert (integer - last)[late].max() < 6
 
 
 @pytest.mark.parametrize("fit", [True, False])  # products of bytes, and of whole numbers in floating point

@@ -22,7 +22,7 @@ def nodes(program: IntegerProgram) -> dict[str, int]:
 
 
 def narrowed(draft: Draft, value: str, shift: int) -> str:
-    return draft.clamp(draft.rescale(value, shift), -127, 127)
+    return draft.clamp(draft.rescale(value, shift), -128, 127)
 
 
 def iterated(layers: int, shifts: tuple[int, ...]) -> IntegerProgram:
@@ -48,17 +48,45 @@ def test_nodes_grow_with_layers_and_not_with_their_square():
 
 
 def test_what_is_added_and_taken_away_again_costs_no_node():
-    """A layer: two products, three sums, two clips of bytes and one of the threshold."""
+    """A layer: two products, four sums, two roundings to bytes, and one clip of the threshold."""
     more = {layers: nodes(iterated(layers, (6,) * layers)) for layers in (3, 4)}
     layer = {kind: more[4][kind] - more[3][kind] for kind in more[4]}
     assert layer["MatMulInteger"] == 2
     assert (layer["Add"], layer["Sub"]) == (2, 2)
-    assert layer["Clip"] == 3
-    assert sum(layer.values()) == 16
+    assert (layer["QuantizeLinear"], layer["Clip"], layer["Mul"], layer["Floor"]) == (2, 1, 0, 0)
+    assert sum(layer.values()) == 12  # and numbers of three of these values
 
 
 def test_scales_that_change_from_layer_to_layer_keep_the_bits():
-    assert nodes(iterated(5, (6, 7, 7, 9, 10)))["Clip"] > 10
+    count = nodes(iterated(5, (6, 7, 7, 9, 10)))
+    assert count["QuantizeLinear"] == count["MatMulInteger"] == 11
+
+
+@pytest.mark.parametrize("shift", [1, 2, 7, 8, 15])
+@pytest.mark.parametrize("factor", [1, 3, 40, -5])
+def test_bytes_are_rounded_half_up(shift, factor):
+    """Every whole number of 16 bits, also those half way between two bytes, which `QuantizeLinear` takes to even."""
+    draft = Draft("p")
+    y = draft.input("y", (256,), "int16")
+    scaled = y if factor == 1 else draft.mul(y, draft.const(factor))
+    rounded = narrowed(draft, scaled, shift)
+    draft.output(draft.matmul(rounded, np.eye(256, dtype=np.int8), name="x_hat"), (256,))
+    program, y = draft.finish(), np.arange(-(1 << 15), 1 << 15, dtype=np.int16).reshape(256, 256)
+    model = onnx_model(program)
+    assert "QuantizeLinear" in [node.op_type for node in model.graph.node]
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    wanted = play(program, {"y": y})["x_hat"]
+    assert np.array_equal(wanted, np.clip((y * np.int64(factor) + (1 << (shift - 1))) >> shift, -128, 127))
+    assert np.array_equal(session.run(None, {"y": y})[0], wanted)
+
+
+def test_a_product_in_floating_point_leaves_the_rounding_to_others():
+    """Pairs of weights that some kernels would saturate; OpenVINO rounds otherwise beside `QuantizeLinear` then."""
+    for weight, kind in ((60, "QuantizeLinear"), (120, "Floor")):
+        draft = Draft("p")
+        rounded = narrowed(draft, draft.input("y", (4,), "int16"), 6)
+        draft.output(draft.matmul(rounded, np.full((3, 4), weight, np.int8), name="x_hat"), (3,))
+        assert kind in nodes(draft.finish())
 
 
 @pytest.mark.parametrize("factors", [(5, 3), (3, -7, 4), (8, 2, 1)], ids=str)

@@ -37,6 +37,20 @@ class HeldOutJudged(Protocol):
 
 
 @runtime_checkable
+class GoodFromStart(Protocol):
+    """An estimator that may be good before it is trained, as one that is made of a trained one.
+
+    Weights that training finds are taken in place of those that it began with only where held-out draws show beyond
+    chance that they are better.
+    """
+
+    @property
+    def good_from_start(self) -> bool:
+        """Whether it is."""
+        ...
+
+
+@runtime_checkable
 class Preparable(Protocol):
     """An estimator that learns something in closed form before the first step."""
 

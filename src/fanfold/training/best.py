@@ -10,17 +10,22 @@ from torch import Tensor, nn
 
 from fanfold.core.abilities import ability
 from fanfold.core.units import nmse_db
-from fanfold.estimators.base import CrossValidated
+from fanfold.estimators.base import CrossValidated, GoodFromStart
 from fanfold.observation import Observation
 from fanfold.runs.weights import load_parameters, parameters_of
 from fanfold.training.events import Validated
 from fanfold.training.objective import Objective
 
 SHORT = 10  # steps whose mean has no lag
+CHANCE = (1.0, 2.0)  # standard errors of a mean gain that chance explains: in errors, and in their logarithms
 
 
 class Best:
     """The weights of least error on held-out draws; of a cross-validated estimator, those of each member.
+
+    Where an estimator is good from the start, later weights have to be better beyond chance too, draw by draw, by the
+    errors and by their logarithms: by the errors alone one draw of which little is estimated may hide what all others
+    say, and by logarithms alone such draws do not count.
 
     Args:
         estimator: The estimator, as it is before training.
@@ -31,7 +36,9 @@ class Best:
         self.estimator, self.objective = estimator, objective
         self.crossed = ability(estimator, CrossValidated)
         self.weights = copies(parameters_of(estimator))
-        self.scores: Tensor | None = None  # of the members
+        starts = ability(estimator, GoodFromStart)
+        self.good_from_start = starts is not None and starts.good_from_start
+        self.scores: Tensor | None = None  # of the members; or of held-out draws, where chance is to be told apart
         self.nmse_db = self.score = math.inf
         self.step = self.stale = 0
 
@@ -67,14 +74,23 @@ class Best:
         """
         if self.crossed is not None:
             return self._judge_members(self.crossed, x, obs, step)
-        value, loss = self.objective.held_out(obs, x, depth)
+        value, loss, each = self.objective.held_out(obs, x, depth)
         score = value if loss is None else loss
-        better = whole and score < self.score
+        better = whole and score < self.score and not self._by_chance(each)
         if better:
             self.begin()
             self.nmse_db, self.score, self.step = value, score, step
+            self.scores = each if self.good_from_start else None
         self.stale = 0 if better or not whole else self.stale + 1
         return Validated(step, depth, value, better, loss)
+
+    def _by_chance(self, each: Tensor | None) -> bool:
+        """Whether chance explains that errors are less than those of the best weights, on the same draws."""
+        if self.scores is None or each is None:
+            return False
+        gain = (self.scores - each).double()
+        least = gain.new_tensor(CHANCE) * gain.std(1) / math.sqrt(gain.shape[1])
+        return not (gain.mean(1) > least).all()
 
     def _judge_members(self, crossed: CrossValidated, x: Tensor, obs: Observation, step: int) -> Validated:
         left_out = crossed.left_out(obs, x)

@@ -1,5 +1,7 @@
 """What training minimises: an estimator's own losses, or the logarithm of the NMSE of its last layers."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
@@ -10,6 +12,27 @@ from fanfold.estimators.base import HeldOutJudged, Layered, SelfJudged
 from fanfold.observation import Observation
 from fanfold.problems.protocols import OfConditions
 from fanfold.training.settings import Training
+
+
+class HeldOut(NamedTuple):
+    """How good a network is on held-out draws.
+
+    Attributes:
+        nmse_db: The NMSE in dB, over what the training has it.
+        loss: The mean of its own losses, or of the user's, where these choose the best weights.
+        each: Of each sample the error over the mean power of the signals, and the logarithm of the NMSE,
+            `(2, samples)`; None where a loss decides.
+
+    Example:
+        >>> import torch
+        >>> from fanfold.training.objective import HeldOut
+        >>> HeldOut(-20.0, None, torch.zeros(2, 4)).loss is None
+        True
+    """
+
+    nmse_db: float
+    loss: float | None
+    each: Tensor | None
 
 
 class LossTerms(nn.Module):
@@ -104,17 +127,18 @@ class Objective:
         shares = weights[drawn].to(logs.dtype)
         return (shares * logs).sum() / shares.sum()
 
-    def held_out(self, obs: Observation, x: Tensor, depth: int) -> tuple[float, float | None]:
-        """NMSE in dB on held-out draws of the network cut to `depth`, and the mean of its own losses, if any."""
+    def held_out(self, obs: Observation, x: Tensor, depth: int) -> HeldOut:
+        """How good the network, cut to `depth`, is on held-out draws."""
         x_hat = LossTerms(self.estimator)(obs, depth)[-1]
         value = self._value(x_hat, x)
         if self.training.loss is not None:
-            return value, self._given(x_hat, x).item()
+            return HeldOut(value, self._given(x_hat, x).item(), None)
         if (judge := ability(self.estimator, HeldOutJudged)) is not None:  # what decides, if it is another
-            return value, judge.held_out_losses(obs, x).mean().item()
+            return HeldOut(value, judge.held_out_losses(obs, x).mean().item(), None)
         if (judge := ability(self.estimator, SelfJudged)) is not None:
-            return value, judge.losses(obs, x).mean().item()
-        return value, None
+            return HeldOut(value, judge.losses(obs, x).mean().item(), None)
+        error, signal = (power(a).sum(-1).flatten() for a in (x_hat - x, x))
+        return HeldOut(value, None, torch.stack([error / signal.mean(), log_ratios(x_hat, x)]))
 
     def _value(self, x_hat: Tensor, x: Tensor) -> float:
         """The NMSE of held-out draws in dB, over what the training has it."""

@@ -1,9 +1,10 @@
 """An integer program as an ONNX file, whose bits in a runtime are the player's; one file, a few nodes an operation.
 
 Products of bytes that no kernel saturates are `MatMulInteger`; all else is in float32 or float64, as the proof says of
-each operation. A rescale is `Floor(x 2^-s + 1/2)` and never `QuantizeLinear`, whose ties go to even. Where a clamp
-follows and a product takes the value as unsigned bytes, the floor is that of the cast, since nothing is negative there.
-Bytes become numbers again by `DequantizeLinear`: ONNX Runtime leaves out a cast to bytes and back.
+each operation. A rescale is `Floor(x 2^-s + 1/2)`. Where a clamp follows and a product takes the value as unsigned
+bytes, both are `QuantizeLinear`, whose ties go to even: of what is never half way; else the floor is that of the cast,
+since nothing is negative there. Bytes and their products become numbers again by `DequantizeLinear`: ONNX Runtime
+leaves out a cast to bytes and back.
 """
 
 import json
@@ -18,6 +19,7 @@ from fanfold.core.files import write_whole
 from fanfold.deploy.integer import operations as ops
 from fanfold.deploy.integer.intervals import rounding
 from fanfold.deploy.integer.onnx_sums import CARRIERS, ScaledSums, clipped
+from fanfold.deploy.integer.operations import highest, lowest
 from fanfold.deploy.integer.program import IntegerPort, IntegerProgram
 from fanfold.deploy.integer.ranges import OFFSET
 
@@ -100,9 +102,12 @@ class _Graph:
         self.values: dict[tuple[str, str], str] = {}  # value and type -> tensor
         self.types: dict[str, str] = {}  # the type that it was computed in
         self.bytes: dict[str, str] = {}  # value -> tensor of bytes, 128 more
+        self.products: dict[str, str] = {}  # product of bytes -> tensor of int32
         self.multiplied = {  # values that a product takes as bytes
             op.source for op in program.operations if isinstance(op, ops.MatMul) and self.rows[op.name].bytes_alone
         }
+        # OpenVINO rounds otherwise where `QuantizeLinear` stands beside products of bytes in floating point
+        self.quantises = all(row.pairs is None or row.bytes_alone for row in program.proof.rows)
         self.outputs = {port.name for port in program.outputs}
         self.varying = {port.name for port in program.inputs}  # values that some input reaches
         self.batch = ""
@@ -146,7 +151,10 @@ class _Graph:
         if name not in self.types:
             self.add(self.operations[name])
         if (name, dtype) not in self.values:
-            self.values[name, dtype] = self.cast(self.values[name, self.types[name]], dtype)
+            there = self.values[name, self.types[name]]
+            if self.types[name] == "int16" and self.multiplied:
+                there = self.cast(there, "int32")  # OpenVINO has no `QuantizeLinear` that goes back to 16 bits
+            self.values[name, dtype] = self.cast(there, dtype)
         return self.values[name, dtype]
 
     def sources(self, op: ops.Operation) -> list[str]:
@@ -213,6 +221,8 @@ class _Graph:
         if rows_of != seen:
             product = self._reshape(product, op.outer * rows * op.inner)
         self._keep(op.name, "int32" if of_bytes else dtype, product)
+        if of_bytes:
+            self.products[op.name] = product
 
     def _unsigned(self, name: str) -> tuple[str, list[str]]:
         """Bytes plus 128, and that zero point: ONNX Runtime multiplies unsigned ones 30 times faster than signed."""
@@ -236,6 +246,8 @@ class _Graph:
     @add.register
     def _(self, op: ops.Clamp) -> None:
         as_bytes = op.name in self.multiplied
+        if as_bytes and (rounded := self._rounded_to_bytes(op)):
+            return self._keep_bytes(op.name, rounded)
         if sum_ := self._clamped(op, OFFSET if as_bytes else 0):
             tensor, dtype, rounds = sum_
             if as_bytes:  # nothing is below 0, so that the cast rounds down
@@ -243,6 +255,15 @@ class _Graph:
             return self._keep(op.name, dtype, self.node("Floor", [tensor]) if rounds else tensor)
         (x,), dtype = self.sources(op), self.carrier(op)
         return self._keep(op.name, dtype, clipped(self, x, op.low, op.high, dtype))
+
+    def _rounded_to_bytes(self, op: ops.Clamp) -> str | None:
+        """The bytes of a clamp that takes all of them and follows a rescale, by one node; None where that is not so."""
+        before = self.operations.get(op.source)
+        if not self.quantises or not isinstance(before, ops.Rescale):
+            return None
+        if (op.low != lowest("int8")).any() or (op.high != highest("int8")).any():
+            return None
+        return self.sums.to_bytes(before.source, np.ldexp(1.0, -before.shift))
 
     def _clamped(self, op: ops.Clamp, offset: int) -> tuple[str, str, bool] | None:
         """What rounds down to the clamped value plus an offset, its type, and whether it is not round yet."""

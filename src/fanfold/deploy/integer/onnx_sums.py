@@ -1,4 +1,6 @@
-"""Sums of an integer program in an ONNX file, with few nodes: what is scaled and rounded in the end is scaled first.
+"""Sums of an integer program in an ONNX file, with few nodes; long, as all that writes them shares what is written.
+
+What is scaled and rounded in the end is scaled first.
 
 A rescale `Floor(v 2^-s + 1/2)` of a sum is the sum of scaled terms, where float32, or else float64, carries every part
 exactly: this is proved from the ranges of the values. So a shift costs no node where its term is scaled anyway, and
@@ -18,6 +20,9 @@ from fanfold.deploy.integer.ranges import FLOAT32_EXACT, OFFSET
 
 CARRIERS = {"float32": FLOAT32_EXACT, "float64": FLOAT64_EXACT}  # whole numbers up to here are exact
 NONE = np.zeros(1)
+# Parts of one that are added so that nothing is half way; small ones stay parts of it when scales become finer
+PARTS = (0.0625, 0.125, 0.25, 0.5)
+LEAST_PART = 2.0**-16  # of a byte, so that it and the digits behind it are within 24 bits
 
 
 class Nodes(Protocol):
@@ -26,6 +31,7 @@ class Nodes(Protocol):
     operations: dict[str, ops.Operation]
     ranges: dict[str, Range]
     bytes: dict[str, str]  # values there are as unsigned bytes, 128 more, and their tensors
+    products: dict[str, str]  # products of bytes, and their tensors of int32
     multiplied: set[str]  # values that will be bytes
     outputs: set[str]
     varying: set[str]  # values that some input reaches, of those so far
@@ -102,6 +108,71 @@ class ScaledSums:
             part = self._part(name, np.asarray(factor, np.float64), np.full(1, float(offset)), dtype)
             if part.needed <= limit:
                 return part.tensor, dtype
+        return None
+
+    def to_bytes(self, name: str, factor: np.ndarray) -> str | None:
+        """A tensor of bytes: 128 more than the value times powers of two below 1, half up; None if it cannot be.
+
+        It is `QuantizeLinear`, whose ties go to even. So a part of one is added to the value, which leaves nothing half
+        way and changes nothing else, if it is not there already. The node has a scale, so that the value is taken in
+        that which it has. Beyond what bytes hold, digits may be lost.
+        """
+        if not ((LEAST_PART / PARTS[-1] <= factor) & (factor < 1)).all():  # some runtimes add 128 in single precision
+            return None
+        a, b = self._as_it_is(name) or (factor, NONE)
+        if (plain := self._of_plain_leaf(name)) is not None:
+            a, b = plain, b * plain / a
+        unit = a / factor
+        if (unit != unit[0]).any():
+            a, b, unit = factor, NONE, np.ones(1)
+        alone, there = self._never_half_way(name, factor), bool(((b * factor >= LEAST_PART * a) & (b < a)).all())
+        parts = [a.min(keepdims=True) * p for p in PARTS if (factor * p * a.min() >= LEAST_PART * a).all()]
+        if not (alone or parts):
+            return None
+        fresh = [] if alone or ((b < 0).any() and name in self._kept) else parts
+        for offset in (b, *fresh, NONE) if there else (*fresh, b, NONE):
+            tensor, needed = self._part(name, a, offset, "float32")
+            if needed <= FLOAT32_EXACT:
+                break
+        else:
+            return None
+        if not ((offset > 0) & (offset < a)).all() and not (alone and not offset.any()):
+            tensor = self.graph.node("Add", [tensor, self._numbers(a.min() * PARTS[-1] - offset, "float32")])
+        ends = self.graph.number(unit[0], "float32"), self.graph.number(OFFSET, "uint8")
+        return self.graph.node("QuantizeLinear", [tensor, *ends])
+
+    def _never_half_way(self, name: str, factor: np.ndarray) -> bool:
+        """Whether the value times a factor is never half way between whole numbers, as it is too small a multiple."""
+        terms, constant = self._combination(name, whole=True)
+        if len(terms) != 1 or constant.any():
+            return False
+        ((term, c),) = terms.items()
+        least = 0.5 / factor / last_digit(c)  # what is multiplied is a multiple of it, where the product is half way
+        return bool((self._largest(term) < least).all())
+
+    def _of_plain_leaf(self, name: str) -> np.ndarray | None:
+        """The factor of a sum with which a product in it is as it is, and is not scaled for each of its uses."""
+        if name in self._kept or name not in self._passed:
+            return None
+        terms, apart = self._combination(name, whole=True).terms, self._kept | self._clipped | self.graph.bytes.keys()
+        return next((1 / c for term, c in terms.items() if term not in apart and are_powers_of_two(c)), None)
+
+    def _as_it_is(self, name: str) -> tuple[np.ndarray, np.ndarray] | None:
+        """The positive factor and the offset of a value that take a sum within it as that is there, or will be."""
+        if (first := self._first.get(("float32", name))) is not None:
+            a, b, _ = first
+            return (a, b) if (a > 0).all() else None
+        op = self.graph.operations.get(name)
+        if op is None:  # what comes in
+            return np.ones(1), NONE
+        if isinstance(op, ops.Clamp) and name in self._clipped:
+            return self._as_it_is(op.source)
+        if name not in self._passed:
+            return None
+        for term, c in self._combination(name, whole=True).terms.items():
+            there = self._as_it_is(term) if are_powers_of_two(np.abs(c)) else None
+            if there is not None:
+                return there[0] / np.abs(c), there[1] * np.sign(c)
         return None
 
     # What is a sum, and which are kept
@@ -236,9 +307,12 @@ class ScaledSums:
         if (a < 0).any():
             part = self._part(op.name, np.abs(a), NONE, dtype)
             return ScaledTensor(self._moved(part.tensor, np.sign(a), b, dtype), part.needed)
-        tensor, needed = self._part(op.source, a, b, dtype)
-        low, high = a * op.low + b, a * op.high + b
-        return ScaledTensor(clipped(self.graph, tensor, low, high, dtype), needed)
+        offset = b
+        if self._part(op.source, a, b, dtype).needed > CARRIERS[dtype]:  # what is added after it has fewer digits
+            offset = NONE
+        tensor, needed = self._part(op.source, a, offset, dtype)
+        tensor = clipped(self.graph, tensor, a * op.low + offset, a * op.high + offset, dtype)
+        return ScaledTensor(self._moved(tensor, np.ones(1), b - offset, dtype), needed)
 
     def _sum(self, name: str, a: np.ndarray, b: np.ndarray, dtype: str) -> ScaledTensor:
         terms, constant = self._combination(name, whole=True).times(a)
@@ -271,6 +345,9 @@ class ScaledSums:
 
     def _leaf(self, name: str, a: np.ndarray, b: np.ndarray, dtype: str) -> str:
         graph = self.graph
+        if name in graph.products and dtype == "float32" and (a == a[0]).all() and are_powers_of_two(a) and a[0] != 1:
+            scaled = graph.node("DequantizeLinear", [graph.products[name], graph.number(a[0], dtype)])
+            return self._moved(scaled, np.ones(1), b, dtype)
         if name in graph.bytes and (a == a[0]).all() and 0 < OFFSET * a[0] <= FLOAT32_EXACT * last_digit(a)[0]:
             inputs = [graph.bytes[name], graph.number(a[0], "float32"), graph.number(OFFSET, "uint8")]
             tensor = graph.node("DequantizeLinear", inputs)
@@ -288,6 +365,11 @@ def clipped(graph: Nodes, tensor: str, low: np.ndarray, high: np.ndarray, dtype:
         return graph.node("Clip", [tensor, *(graph.number(end[0], dtype) for end in ends)])
     above = graph.node("Max", [tensor, graph.number(low[None], dtype)])
     return graph.node("Min", [above, graph.number(high[None], dtype)])
+
+
+def are_powers_of_two(numbers: np.ndarray) -> bool:
+    """Whether all of them are positive ones."""
+    return bool((np.frexp(numbers)[0] == 0.5).all())
 
 
 def last_digit(values: np.ndarray) -> np.ndarray:

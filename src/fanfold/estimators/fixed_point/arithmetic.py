@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from fanfold.estimators.fixed_point.rounding import to_even
-from fanfold.estimators.fixed_point.values import BYTE_BITS, RoundedMatrix, Scaled, V, finest, quantised_rows
+from fanfold.estimators.fixed_point.values import BYTE_BITS, RoundedMatrix, Scaled, V, ends, finest, quantised_rows
 
 Widths = Literal["w8a8", "w8a12", "w16a16"]
 BITS_OF: dict[str, tuple[int, int]] = {"w8a8": (8, 8), "w8a12": (8, 12), "w16a16": (16, 16)}  # weights, activations
@@ -102,9 +102,12 @@ class Arithmetic(ABC, Generic[V]):
     def _entered_fraction(self, name: str, bits: int) -> int:
         return next(self._fractions)
 
-    def matrix(self, weights: Tensor, bits: int | None = None) -> RoundedMatrix:
-        """Weights `(rows, columns)` in as many bits as weights have, each row on the finest grid that clips nothing."""
-        return quantised_rows(weights, bits or self.weight_bits, pairs_fit=self.pairs_fit)
+    def matrix(self, weights: Tensor, bits: int | None = None, *, one_scale: bool = False) -> RoundedMatrix:
+        """Weights `(rows, columns)` in as many bits as weights have, each row on the finest grid that clips nothing.
+
+        With one scale all have that of the least squared error: runtimes scale a product by one number then, faster.
+        """
+        return quantised_rows(weights, bits or self.weight_bits, pairs_fit=self.pairs_fit, one_scale=one_scale)
 
     def rest(self, weights: Tensor, quantised: RoundedMatrix) -> RoundedMatrix | None:
         """What rounding took from weights, as a matrix; None of more than 8 bits, where it is next to nothing."""
@@ -196,22 +199,20 @@ class Arithmetic(ABC, Generic[V]):
             at_least: The least fraction that may be chosen for it.
         """
         bits = bits or self.bits
-        fraction = np.array([self._fraction_for(x, bits, None if at_least is None else int(at_least.max()))])
-        scaled = self.shifted(x, fraction)
-        most = torch.tensor([math.ldexp((1 << (bits - 1)) - 1, -int(fraction[0]))], dtype=torch.float64)
-        value = self._clamped(scaled, -most, most, name)
-        return Scaled(value, fraction, min(scaled.largest, (1 << (bits - 1)) - 1))
+        least = None if at_least is None else int(at_least.max())
+        return self.on_grid(x, self._fraction_for(x, bits, least), bits, name)
 
-    def with_room(self, x: Scaled[V], spare: int) -> Scaled[V]:
+    def with_room(self, x: Scaled[V], spare: int, at_least: np.ndarray | None = None) -> Scaled[V]:
         """The numbers in as many bits as activations have, of which some are left for larger ones than were seen."""
-        return self.on_grid(x, self._fraction_for(x, self.bits - spare, None), self.bits)
+        least = None if at_least is None else int(at_least.max())
+        return self.on_grid(x, self._fraction_for(x, self.bits - spare, least), self.bits)
 
-    def on_grid(self, x: Scaled[V], fraction: int, bits: int) -> Scaled[V]:
+    def on_grid(self, x: Scaled[V], fraction: int, bits: int, name: str | None = None) -> Scaled[V]:
         """The numbers in so many bits with a fraction that the layers themselves say, such as those of a table."""
         scaled = self.shifted(x, np.array([fraction]))
-        most = torch.tensor([math.ldexp((1 << (bits - 1)) - 1, -fraction)], dtype=torch.float64)
-        value = self._clamped(scaled, -most, most, None)
-        return Scaled(value, scaled.fraction, min(scaled.largest, (1 << (bits - 1)) - 1))
+        low, high = (torch.tensor([math.ldexp(end, -fraction)], dtype=torch.float64) for end in ends(bits))
+        value = self._clamped(scaled, low, high, name)
+        return Scaled(value, scaled.fraction, min(scaled.largest, -ends(bits)[0]))
 
     def output(self, x: Scaled[V], name: str) -> Scaled[V]:
         """What goes out by a port of that name."""

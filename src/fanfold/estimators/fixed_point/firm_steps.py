@@ -6,8 +6,9 @@ A layer `x ← firm(r, t)`, `r = x + step W (y - A x)`, with the threshold `t = 
 
 and the rest is as in `soft_steps`. `i(S) = 1 / t` is a row of a table that the sum of squares picks, one for every
 quarter of a decibel. `g(u) = firm(u, 1) / u` is a table: 0 up to one threshold, and exactly 1 beyond where firm
-shrinkage leaves r as it is. Thresholds follow the residual, and so do samples that converge late: v has room for
-larger ones than those on which scales are chosen.
+shrinkage leaves r as it is. Thresholds follow the residual: where v saturates, they stay small and let noise in, and a
+sample that converges late never does. So v has room for larger residuals than those on which scales are chosen, and
+with more than 8 bits so has the change of x.
 """
 
 import math
@@ -34,11 +35,11 @@ MOST_REACH = 5  # tables go up to 2^5 thresholds
 
 
 class Bits(NamedTuple):
-    """How many bits have r, the inverse threshold, r in thresholds and the gain, and how many of v are spared.
+    """How many bits have r, the inverse threshold, r in thresholds and the gain, and how many of v and d are spared.
 
     Example:
         >>> from fanfold.estimators.fixed_point.firm_steps import Bits
-        >>> Bits(14, 11, 11, 11, 1).r
+        >>> Bits(14, 11, 11, 11, 3, 0).r
         14
     """
 
@@ -47,10 +48,16 @@ class Bits(NamedTuple):
     u: int
     gain: int
     spare: int
+    spare_of_change: int
 
 
-OF_BYTES = Bits(14, 11, 11, 11, 1)  # so that products of two stay within 2^24
-OF_WORDS = Bits(16, 24, 13, 16, 3)
+OF_BYTES = Bits(14, 11, 11, 11, 3, 0)  # so that products of two stay within 2^24
+OF_WORDS = Bits(16, 24, 13, 16, 5, 5)
+
+
+def bits_of(activations: int) -> Bits:
+    """How many bits there are beside activations of so many."""
+    return OF_BYTES if activations <= BYTE_BITS else OF_WORDS
 
 
 class FirmStep(NamedTuple):
@@ -114,6 +121,10 @@ class FirmSteps(ResidualSteps[FirmStep]):
         U, d, right = network.operator.svd()
         self.constants = {"U": U.matrix().double(), "d": d.double(), "V": right.matrix().double()}
 
+    def spare(self, bits: int) -> int:
+        """The bits of a change that are left for samples that converge late."""
+        return bits_of(bits).spare_of_change
+
     def layers(self, thetas: Sequence[Theta]) -> list[FirmStep]:
         """The layers of these quantities, one matrix for each ridge."""
         matrices: dict[int, Tensor] = {}
@@ -137,7 +148,7 @@ class FirmSteps(ResidualSteps[FirmStep]):
         self, arithmetic: ShapedArithmetic[V], layer: FirmStep, residual: Scaled[V], x: Scaled[V] | None, *, fine: bool
     ) -> Scaled[V]:
         """`firm(x + step W (y - A x), alpha ‖y - A x‖ / √m, concavity)`."""
-        bits = OF_BYTES if arithmetic.bits <= BYTE_BITS else OF_WORDS
+        bits = bits_of(arithmetic.bits)
         driving = self.driving(arithmetic, layer, residual)
         v = arithmetic.with_room(driving, bits.spare)
         r = self.stepped(arithmetic, layer, driving, v, fine=fine)

@@ -138,6 +138,11 @@ class QuantisedNetwork(nn.Module):
         return "the same weights in floating point", self.network
 
     @property
+    def good_from_start(self) -> bool:
+        """Whether it begins from weights that were trained in floating point: with its scales chosen it is good."""
+        return self.trained
+
+    @property
     def training_defaults(self) -> Mapping[str, Any]:
         """Fields of `Training`; a network that takes the noise variance is for all, so each sample has its own NMSE.
 

@@ -38,7 +38,7 @@ class FakeQuantised(ShapedArithmetic[Tensor]):
         >>> reader = FakeQuantised({"y": torch.tensor([[0.3, -5.0]])}, "w8a8", [8, 6])
         >>> y = reader.entered("y")
         >>> reader.narrowed(reader.soft(y, torch.tensor([0.1]))).value
-        tensor([[ 0.2031, -1.9844]], dtype=torch.float64)
+        tensor([[ 0.2031, -2.0000]], dtype=torch.float64)
     """
 
     def __init__(
@@ -155,7 +155,7 @@ class Calibrating(FakeQuantised):
         >>> from fanfold.estimators.fixed_point.readers import Calibrating
         >>> reader = Calibrating({"y": torch.tensor([[0.3, -5.0]])}, "w8a8")
         >>> reader.narrowed(reader.entered("y")).largest, reader.chosen
-        (127, [12, 4])
+        (128, [12, 4])
     """
 
     def __init__(

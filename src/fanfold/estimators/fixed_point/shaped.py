@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fanfold.estimators.fixed_point.arithmetic import SUM_BITS, Arithmetic
 from fanfold.estimators.fixed_point.rounding import to_even
-from fanfold.estimators.fixed_point.values import ONE_SCALE, RoundedMatrix, Scaled, V, quantised_rows
+from fanfold.estimators.fixed_point.values import ONE_SCALE, RoundedMatrix, Scaled, V, ends, quantised_rows
 
 LINEAR_BITS = SUM_BITS - 2  # of a matrix's sums, so that some of them may be added
 
@@ -117,9 +117,9 @@ class ShapedArithmetic(Arithmetic[V]):
     def on_grids(self, x: Scaled[V], fraction: np.ndarray, bits: int) -> Scaled[V]:
         """The numbers in so many bits, with a fraction for each entry that the layers themselves say."""
         scaled = self.shifted(x, fraction)
-        most = torch.from_numpy(np.ldexp(float((1 << (bits - 1)) - 1), -fraction))
-        value = self._clamped(scaled, -most, most, None)
-        return Scaled(value, _once(fraction), min(scaled.largest, (1 << (bits - 1)) - 1))
+        low, high = (torch.from_numpy(np.ldexp(float(end), -fraction)) for end in ends(bits))
+        value = self._clamped(scaled, low, high, None)
+        return Scaled(value, _once(fraction), min(scaled.largest, -ends(bits)[0]))
 
     def roomy(self, x: Scaled[V], size: int, bits: int | None = None) -> Scaled[V]:
         """The numbers `(size,)` with one fraction, which leaves more room than `narrowed` where there are many bits."""

@@ -139,6 +139,10 @@ class ResidualSteps(ABC, Generic[L]):
         """The measurements, once their operator is known to be the network's."""
         return {"y": self.network.admitted(obs).y}
 
+    def spare(self, bits: int) -> int:
+        """How many of the bits of activations are left for larger changes of x than those seen."""
+        return 0
+
     @abstractmethod
     def layers(self, thetas: Sequence[Theta]) -> list[L]:
         """The layers of these quantities."""
@@ -156,13 +160,13 @@ class ResidualSteps(ABC, Generic[L]):
         matrix, residual, x = arithmetic.matrix(A.matrix()), arithmetic.entered("y"), None
         reach = float(np.ldexp(float(residual.largest), -int(residual.fraction[0])))
         layers = self.layers(self.network.thetas(template))
-        rest = arithmetic.rest(A.matrix(), matrix)
+        rest, spare = arithmetic.rest(A.matrix(), matrix), self.spare(arithmetic.bits)
         for k, layer in enumerate(layers[:-1], 1):
             shrunk = self.shrunk(arithmetic, layer, residual, x, fine=4 * k > 3 * len(layers))
             if x is None:
-                x = change = arithmetic.narrowed(shrunk)
+                x = change = arithmetic.with_room(shrunk, spare)
             else:
-                change = arithmetic.narrowed(arithmetic.minus(shrunk, x), at_least=x.fraction)
+                change = arithmetic.with_room(arithmetic.minus(shrunk, x), spare, x.fraction)
                 x = arithmetic.plus(change, x)
             residual = less(arithmetic, residual, arithmetic.product(change, matrix), reach)
             if rest is not None and k == len(layers) // 2:
@@ -185,7 +189,7 @@ class ResidualSteps(ABC, Generic[L]):
         self, arithmetic: Arithmetic[V], layer: L, driving: Scaled[V], v: Scaled[V], *, fine: bool
     ) -> Scaled[V]:
         """`step W v`; in 8 bits and where it is to be fine, v has a second part, what rounding took from it."""
-        matrix = arithmetic.matrix(layer.W)
+        matrix = arithmetic.matrix(layer.W, one_scale=True)
         product = arithmetic.product(v, matrix)
         if layer.step is None:
             return product
