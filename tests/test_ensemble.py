@@ -175,7 +175,7 @@ def test_sizes_and_training_follow_the_number_of_draws():
     assert few[0].dropout > some[0].dropout == 0
     assert few[0].folds == some[0].folds == 5 > many[0].folds
     assert many == plan_for(0, "vector")
-    assert [plan[1].get("optimiser") for plan in (few, some, many)] == [None, "muon", None]
+    assert [plan[1].get("optimiser") for plan in (few, some, many)] == ["muon", "muon", None]
     assert plan_for(FEW, "sequence")[1].get("optimiser") is None
     net = ff.neural(LinearGaussian(), width=16)
     net.follow(1000)

@@ -324,9 +324,11 @@ class Ensemble(nn.Module):
                     f"vectors of at most {MOST_FEATURES} real numbers; leave students out."
                 )
             plan = replace(plan, students=0)
-            training |= {"optimiser": "adam"} if plan.dropout else {}
         plan = replace(plan, students=min(plan.students, self.sizes.get("folds", plan.folds)))
-        return replace(plan, **self.sizes), training
+        plan = replace(plan, **self.sizes)
+        if plan.dropout and not plan.students:  # of few draws matrices are the emulator's
+            training |= {"optimiser": "adam"}
+        return plan, training
 
     def _asked(self) -> tuple[str, ...]:
         """The kinds of networks that have a share in the estimate, or say its variance."""
@@ -453,7 +455,10 @@ class Ensemble(nn.Module):
         if decades.any():  # of all together the largest draws would decide alone
             shares = [(each / honest).clamp_max(MOST_SURPRISE)[:, decades].mean() for each in squared]
             measures.append(torch.stack(shares))
-        risks = torch.stack([risk / risk.min() for risk in measures]).mean(0).tolist()
+        tiny = torch.finfo(measures[0].dtype).tiny
+        risks = (
+            torch.stack([risk / risk.min().clamp_min(tiny) for risk in measures]).mean(0).nan_to_num(torch.inf).tolist()
+        )
         enough = [group for group, risk in zip(groups, risks) if risk <= (1 + NEGLIGIBLE) * min(risks)]
         return weighed(min(enough, key=lambda group: sum(costs[i] for i in group)))
 
