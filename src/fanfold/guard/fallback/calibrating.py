@@ -19,9 +19,7 @@ from fanfold.guard.quantiles import conformal_quantile
 from fanfold.observation import Estimator, check_finite
 from fanfold.problems import Problem
 
-FURTHER = (
-    4.0  # radii from the baseline, where y does not speak against the network: so far baselines fail, once in a while
-)
+FURTHER = 4.0  # radii that a call may go which speaks for the network: so far baselines fail, once in a while
 MORE_SATURATED = 0.05  # of the entries, by which more may stand at the largest magnitude than on calibration draws
 
 
