@@ -118,7 +118,7 @@ def test_kinds_of_no_share_are_not_computed_and_not_exported(tmp_path):
                 p.fill_(math.nan)
         assert torch.equal(net(obs).x, before.x)
         assert torch.equal(net(obs).var, before.var)
-    weights = dict(zip(net.networks.counts, net.networks.costs()))
+    weights = net.networks.costs()
     assert sizes[SQUARED] - sizes[TAUGHT] > 4 * weights[SQUARED]  # bytes
 
 
@@ -133,7 +133,7 @@ def test_only_what_earns_its_cost_is_kept():
         return truth + error * torch.randn(truth.shape, generator=g).double()
 
     one = said(0.3)
-    costs = dict(zip(net.networks.counts, net.networks.costs()))
+    costs = net.networks.costs()
     assert costs[TAUGHT] < costs[GAUSSIAN]
     variances = torch.full((4, *truth.shape), 0.09)
     net._weigh(torch.stack([said(1.0), said(1.0), one, one, one, one]), truth, variances, truth.var(0))

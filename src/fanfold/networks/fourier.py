@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fanfold.networks.layers import started
-from fanfold.networks.members import Stacked, StackedLinear
+from fanfold.networks.layers import silu_with_slope
+from fanfold.networks.members import Stacked, StackedLinear, stacked_linear
 
 
 class StackedFourier(Stacked):
@@ -58,15 +58,15 @@ class StackedFourier(Stacked):
             )
         self.inputs = inputs
         generator = torch.Generator().manual_seed(seed)
-        self.waves = _layer(members, inputs, waves, generator)
+        self.waves = stacked_linear(members, inputs, waves, generator)
         with torch.no_grad():
             slowest, fastest = frequencies
             spread = torch.logspace(math.log10(slowest), math.log10(fastest), waves)
             self.waves.weight.normal_(generator=generator).mul_(spread)
             self.waves.bias.uniform_(-math.pi, math.pi, generator=generator)
         sizes = [inputs + waves] + [width] * (depth + 1)
-        self.layers = nn.ModuleList(_layer(members, *pair, generator) for pair in itertools.pairwise(sizes))
-        self.last = _layer(members, width, outputs, None)
+        self.layers = nn.ModuleList(stacked_linear(members, *pair, generator) for pair in itertools.pairwise(sizes))
+        self.last = stacked_linear(members, width, outputs, None)
 
     def forward(self, z: Tensor) -> Tensor:
         """`(batch, inputs)` or `(members, batch, inputs)` -> `(members, batch, outputs)`, all zero before training."""
@@ -86,16 +86,7 @@ class StackedFourier(Stacked):
         z = torch.cat([z, torch.sin(phase)], -1)
         for i, layer in enumerate(self.layers):
             assert isinstance(layer, StackedLinear)
-            before = layer(z)
-            on = torch.sigmoid(before)
-            step = before * on
-            steps = (on * (1 + before - step)).unsqueeze(-2) * (slopes @ layer.weight.unsqueeze(1))
+            step, slope = silu_with_slope(layer(z))
+            steps = slope.unsqueeze(-2) * (slopes @ layer.weight.unsqueeze(1))
             z, slopes = (z + step, slopes + steps) if i else (step, steps)
         return self.last(z), slopes @ self.last.weight.unsqueeze(1)
-
-
-def _layer(members: int, inputs: int, outputs: int, generator: torch.Generator | None) -> StackedLinear:
-    layer = nn.utils.skip_init(StackedLinear, members, inputs, outputs)
-    assert isinstance(layer, StackedLinear)
-    started(layer, inputs, generator)
-    return layer

@@ -3,7 +3,7 @@
 import math
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 def started(layer: nn.Module, inputs: int, generator: torch.Generator | None) -> nn.Module:
@@ -22,6 +22,13 @@ def started(layer: nn.Module, inputs: int, generator: torch.Generator | None) ->
             parameters["weight"].normal_(0, math.sqrt(2 / inputs), generator=generator)
         parameters["bias"].zero_()
     return layer
+
+
+def silu_with_slope(z: Tensor) -> tuple[Tensor, Tensor]:
+    """`z σ(z)` of a tensor of any shape, and the slope of that."""
+    on = torch.sigmoid(z)
+    value = z * on
+    return value, on * (1 + z - value)
 
 
 def linear(inputs: int, outputs: int, generator: torch.Generator | None) -> nn.Linear:

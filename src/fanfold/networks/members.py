@@ -94,9 +94,12 @@ class StackedLinear(nn.Module):
         return torch.baddbmm(self.bias, z.expand(len(self.weight), *z.shape[-2:]), self.weight)
 
 
-def _stacked(members: int, inputs: int, outputs: int, generator: torch.Generator | None) -> nn.Module:
+def stacked_linear(members: int, inputs: int, outputs: int, generator: torch.Generator | None) -> StackedLinear:
     """Layers whose weights come from a generator; at zero without one."""
-    return started(nn.utils.skip_init(StackedLinear, members, inputs, outputs), inputs, generator)
+    layer = nn.utils.skip_init(StackedLinear, members, inputs, outputs)
+    assert isinstance(layer, StackedLinear)
+    started(layer, inputs, generator)
+    return layer
 
 
 class StackedMLP(Stacked):
@@ -134,8 +137,8 @@ class StackedMLP(Stacked):
             raise ValueError(f"{members} perceptrons {inputs} -> {width} x {depth} -> {outputs}; pass positive sizes.")
         generator = torch.Generator().manual_seed(seed)
         sizes = [inputs] + [width] * (depth + 1)
-        between = [_stacked(members, *pair, generator) for pair in itertools.pairwise(sizes)]
-        self.layers = nn.ModuleList([*between, _stacked(members, width, outputs, None)])
+        between = [stacked_linear(members, *pair, generator) for pair in itertools.pairwise(sizes)]
+        self.layers = nn.ModuleList([*between, stacked_linear(members, width, outputs, None)])
 
     def forward(self, z: Tensor) -> Tensor:
         """`(batch, inputs)` -> `(members, batch, outputs)`, all zero before training."""

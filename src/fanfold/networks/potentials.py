@@ -5,8 +5,8 @@ import itertools
 import torch
 from torch import Tensor, nn
 
-from fanfold.networks.layers import started
-from fanfold.networks.members import Stacked, StackedLinear
+from fanfold.networks.layers import silu_with_slope
+from fanfold.networks.members import Stacked, StackedLinear, stacked_linear
 
 
 class StackedPotentials(Stacked):
@@ -38,21 +38,17 @@ class StackedPotentials(Stacked):
             raise ValueError(f"{members} potentials of {inputs} -> {width} x {depth}; pass positive sizes.")
         generator = torch.Generator().manual_seed(seed)
         sizes = [inputs] + [width] * depth
-        self.layers = nn.ModuleList(
-            started(nn.utils.skip_init(StackedLinear, members, *pair), pair[0], generator)
-            for pair in itertools.pairwise(sizes)
-        )
+        self.layers = nn.ModuleList(stacked_linear(members, *pair, generator) for pair in itertools.pairwise(sizes))
         self.slope = nn.Parameter(torch.zeros(members, 1, width))  # a, zero as the gradient is before training
 
     def forward(self, z: Tensor) -> Tensor:
         """`(batch, inputs)` -> `(members, batch, inputs)`, all zero before training."""
         slopes = []
         for layer in self.layers:
-            before = layer(z)
-            on = torch.sigmoid(before)
-            z = before * on
-            slopes.append(on * (1 + before - z))  # of SiLU
+            z, slope = silu_with_slope(layer(z))
+            slopes.append(slope)
         back = self.slope
         for layer, slope in zip(reversed(self.layers), reversed(slopes)):
+            assert isinstance(layer, StackedLinear)
             back = (back * slope) @ layer.weight.mT
         return back

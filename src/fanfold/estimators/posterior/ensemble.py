@@ -262,7 +262,7 @@ class Ensemble(nn.Module):
                 emulated = self.unit.new_zeros(0, len(rows))
             else:
                 emulated = self.emulator.losses(self.scales.free(x[rows]), z)
-            losses.append(torch.cat([*self.networks.losses(raw, base, x[rows]), emulated]))  # the last are judged alike
+            losses.append(torch.cat([*self.networks.losses(raw, base, x[rows]), emulated]))
             means.append(self.networks.moments(raw, base, leaves[:, rows])[0][0])
         scores = torch.where(leaves, torch.cat(losses, 1), 0.0).sum(1) / leaves.sum(1).clamp_min(1)
         judged = leaves.any(0)
@@ -270,6 +270,7 @@ class Ensemble(nn.Module):
 
     def adopt(self, best: Mapping[str, Tensor], weights: Mapping[str, Tensor], which: Tensor) -> None:
         """Copy the weights of the members `which` into the best ones, in place."""
+        # steps have no weights of their own: in their place stand the emulator's
         self.networks.adopt(within(best, "networks."), within(weights, "networks."), which)
         if self.emulator is not None:
             of_emulator = which[len(which) - self.plan.emulators :]
@@ -349,7 +350,7 @@ class Ensemble(nn.Module):
     def _judges(self, x: Tensor, obs: Observation) -> Tensor:
         """Whether each member is judged by each sample: by all where it left out none, as may be of few draws."""
         leaves = self._leaves_out(x, obs)
-        # of those that are taught, and of steps on emulators
+        # of those that are taught, and of an emulator's, which are judged as the steps on them are
         leaves = torch.cat([leaves, leaves[: self.plan.students], leaves[: self.plan.emulators]])
         return leaves | ~leaves.any(1, keepdim=True)
 
@@ -432,7 +433,7 @@ class Ensemble(nn.Module):
         """
         costs, speaking = self.networks.costs(), self.networks.speaking
         if self.emulator is not None:
-            costs = [*costs, costs[-1] + self.emulator.cost()]
+            costs[CLIMBED] = costs[GAUSSIAN] + self.emulator.cost()  # where its steps begin
         closed, decades = len(self.sources) - len(costs), self.scales.kind == POSITIVE
         squares = (each[closed:] - truth).square()
         surprise = (squares / variances.clamp_min(torch.finfo(variances.dtype).tiny)).clamp_max(MOST_SURPRISE)
@@ -456,11 +457,11 @@ class Ensemble(nn.Module):
             shares = [(each / honest).clamp_max(MOST_SURPRISE)[:, decades].mean() for each in squared]
             measures.append(torch.stack(shares))
         tiny = torch.finfo(measures[0].dtype).tiny
-        risks = (
-            torch.stack([risk / risk.min().clamp_min(tiny) for risk in measures]).mean(0).nan_to_num(torch.inf).tolist()
-        )
+        relative = torch.stack([risk / risk.min().clamp_min(tiny) for risk in measures]).mean(0)
+        risks = relative.nan_to_num(torch.inf).tolist()
         enough = [group for group, risk in zip(groups, risks) if risk <= (1 + NEGLIGIBLE) * min(risks)]
-        return weighed(min(enough, key=lambda group: sum(costs[i] for i in group)))
+        kinds = list(costs)
+        return weighed(min(enough, key=lambda group: sum(costs[kinds[i]] for i in group)))
 
 
 def _mean_over(losses: Tensor, counted: Tensor) -> Tensor:

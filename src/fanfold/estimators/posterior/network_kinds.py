@@ -15,7 +15,7 @@ from fanfold.estimators.posterior.squared_error import SquaredErrorNetworks
 from fanfold.networks import Members, StackedMLP
 
 SQUARED, GAUSSIAN, TAUGHT = "squared-error networks", "heteroscedastic networks", "networks taught by an emulator"
-CLIMBED = "Gauss-Newton steps on the emulator"  # from where those networks lead, with no weights of their own
+CLIMBED = "Gauss-Newton steps on the emulator"  # from where heteroscedastic ones lead, with no weights of its own
 DECAY = {SQUARED: 1.0, GAUSSIAN: 0.25, TAUGHT: 0.05}  # of the weight decay: those that are taught have draws enough
 UNDROPPED = {GAUSSIAN: 1.0}  # where every fold is left out once, and no entries are
 UNDROPPED_GRADIENTS = 0.2  # likewise, of gradients: they have half as much to learn by heart
@@ -112,9 +112,9 @@ class NetworkKinds(nn.Module):
         kinds = list(self.counts)
         return {i for i in self.learning if kinds[i] != SQUARED}
 
-    def costs(self) -> list[int]:
+    def costs(self) -> dict[str, int]:
         """The number of weights that an answer of each kind of networks multiplies by."""
-        return [networks.cost() for networks in self.each.values()]
+        return {kind: networks.cost() for kind, networks in self.each.items()}
 
     def parameter_groups(self, lr: float, *, matrices: bool) -> list[dict[str, Any]]:
         """Each kind with its share of the weight decay; those that are stacked may offer their matrices."""
