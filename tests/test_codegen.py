@@ -122,6 +122,10 @@ class Operations(nn.Module):
         moves = [torch.flip(a, (1, 2)), a.roll(2, -1), a.repeat(1, 2, 1), torch.cumsum(a, 1), a.mT.reshape(1, -1)]
         moves += [nn.functional.pad(a, (1, -2, 0, 3), value=0.5), a[:, [2, 0, 1, 1]], a[:, :, 1::2], a.tril()]
         moves += [torch.sort(y, descending=True)[0], torch.topk(a, 3)[1].float(), a.gather(2, b.argsort(2))]
+        moves += [
+            a.index_copy(2, torch.tensor([4, 0]), b[:, :, 1:3]),
+            a.index_put((torch.tensor(0), torch.tensor(2)), b[:, 0]),
+        ]
         sums = [a.sum((0, 2)), y.sum(-1), a.amax(1), a.argmin(2).float(), a.var(2), a.std(1), torch.logsumexp(a, 2)]
         sums += [torch.linalg.vector_norm(b, dim=2), (a > 3).any(2).float(), a.softmax(1), a.max(1)[0], y.mean()[None]]
         nets = [self.conv(image), self.grouped(a), self.wide(a), a.mT.reshape(6, 1, 4) @ a.reshape(1, 4, 6)[:, :, :2]]

@@ -6,13 +6,14 @@ import pytest
 import torch
 
 import fanfold as ff
-from fanfold.estimators.posterior.emulator import MOST_FEATURES, Emulator
+from fanfold.estimators.posterior.emulator import MOST_FEATURES, PAIRS, Emulator
 from fanfold.estimators.posterior.features import Features
 from fanfold.estimators.posterior.network_kinds import CLIMBED, GAUSSIAN, SQUARED, TAUGHT
 from fanfold.experiments.simulators.benchmarks import BENCHMARKS
 from fanfold.networks import StackedFourier
 from fanfold.observation import Observation
 from fanfold.problems import LinearGaussian, MixtureSignal
+from machines import need
 from runtime import check_near, in_runtime
 
 FEW_STEPS = {"steps": 40, "batch": 32, "validate_every": 10, "simulations": 200, "threads": 1}
@@ -48,8 +49,11 @@ def test_an_emulator_learns_the_likelihood_and_draws_from_it():
         assert emulator.losses(x, z).mean().item() == pytest.approx(entropy.item(), abs=0.05)
         torch.manual_seed(5)
         near, drawn = emulator.draws(x, 2)
-    assert drawn.shape == (2, 4000, 3)
-    error = (drawn - near @ A.mT).flatten(0, 1)
+    assert drawn.shape == (2, 2 * PAIRS, 4000, 3)
+    said = drawn[:, :PAIRS] + drawn[:, PAIRS:]  # what is not noise, twice
+    assert torch.allclose(said, said[:, :1].expand_as(said), atol=1e-4)
+    assert not torch.allclose(drawn[:, 0], drawn[:, 1], atol=0.1)
+    error = (drawn - near @ A.mT).flatten(0, 2)
     assert torch.allclose(torch.cov(error.mT), torch.linalg.inv(precision), atol=0.1 * error.var(0).max().item())
     # moved by a Gaussian and shrunk: another x, of the same law
     assert not torch.equal(near, x)
@@ -261,3 +265,7 @@ def test_steps_on_an_emulator_leave_with_the_estimator(tmp_path):
     said = in_runtime(ff.deploy.to_onnx(net, obs, tmp_path / "net.onnx"), obs)
     check_near(said["x_hat"], net(obs).x.detach())
     check_near(said["var"], net(obs).var.detach())
+    need("gcc")
+    in_c = ff.deploy.compiled(net, obs, flags=("-O1",))(obs)
+    check_near(in_c.x, net(obs).x.detach())
+    check_near(in_c.var, net(obs).var.detach())

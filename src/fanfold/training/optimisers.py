@@ -30,12 +30,12 @@ def orthogonal(matrices: Tensor) -> Tensor:
     """
     first, third, fifth = QUINTIC
     tall = matrices.shape[-2] > matrices.shape[-1]
-    turned = matrices.mH if tall else matrices
+    turned = (matrices.mH if tall else matrices).reshape(-1, *sorted(matrices.shape[-2:]))
     turned = turned / (turned.norm(dim=(-2, -1), keepdim=True) + TINY)
     for _ in range(TURNS):
         gram = turned @ turned.mH
-        turned = first * turned + (third * gram + fifth * gram @ gram) @ turned
-    return turned.mH if tall else turned
+        turned = torch.baddbmm(turned, torch.baddbmm(gram, gram, gram, beta=third, alpha=fifth), turned, beta=first)
+    return (turned.mH if tall else turned).reshape(matrices.shape)
 
 
 class Muon(torch.optim.AdamW):

@@ -173,6 +173,22 @@ def _picked_by_values(writer: Writer, node: fx.Node, view: Strided, indices: lis
     return target
 
 
+@row("index_put")
+def put(writer: Writer, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Strided:
+    """A tensor with other entries at indices, which must be constants; the last of several for one place stays."""
+    base, indices, values, *accumulate = args
+    if (accumulate and accumulate[0]) or not all(index is None or isinstance(index, Tensor) for index in indices):
+        raise ValueError(f"{node.target} adds entries, or has indices that are computed; neither has C.")
+    out = writer.copied(writer.view(base))
+    numbers = torch.arange(math.prod(out.shape)).reshape(out.shape)
+    numbers = numbers[tuple(slice(None) if i is None else i for i in indices)]
+    view = writer.view(values)
+    view = writer.dense(view.reshaped(numbers.shape, broadcast_strides(view, numbers.ndim)))
+    body = loops([numbers.numel()], ["w0[r1[i0]] = r0[i0];"])
+    writer.calls.add(body, [view, (writer.calls.constant(numbers.to(torch.int64)), 0)], [out])
+    return out
+
+
 @row("index_select")
 def selected(writer: Writer, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Strided:
     """Entries at indices along one axis."""

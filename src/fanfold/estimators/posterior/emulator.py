@@ -18,8 +18,9 @@ NOISE_WIDTH, NOISE_DEPTH = 64, 3  # of those of the covariance
 FREEDOM = 4.0  # degrees of freedom of the law by which the mean is learned
 BLUR = 0.3  # standard deviations of the parameters, by which a draw is moved
 LEAST_LOG, LARGEST_LOG = -6.0, 9.0  # of the inverse standard deviations of features
+PAIRS = 2  # of draws for the parameters of one, whose noise is opposite
 BEYOND = 0.1  # of the range of the features, that a draw of them may lie beyond it
-RATE = 4.0  # of the learning rate
+RATE = 2.5  # of the learning rate
 LOAD = 1e-9  # of the variances, that is added to them
 STEPS = 2  # of Gauss and Newton
 FARTHEST_STEP = 0.3  # standard deviations of a parameter, in each
@@ -130,18 +131,21 @@ class Emulator(nn.Module):
 
     @torch.no_grad()
     def draws(self, u: Tensor, count: int) -> tuple[Tensor, Tensor]:
-        """New parameters `(batch, d)` near those of a batch, and features of them by members `(count, batch, m)`.
+        """New parameters `(batch, d)` near those of a batch, and draws of their features `(count, draws, batch, m)`.
 
-        They come from torch's global generator. Features that stand for two, as logarithms do, are the first of them.
+        They come from torch's global generator, `count` members say them, and half of them have the noise of the other
+        half with the other sign. Features that stand for two, as logarithms do, are the first of them.
         """
         noise = torch.randn_like(u) @ self.root.mT
         u = self.centre + (1 - BLUR**2) ** 0.5 * (u - self.centre) + BLUR * noise
         a = self._scaled(u)
         mean, entries = (_of_first(count, networks, a) for networks in (self.means, self.noises))
-        C, F = self._triangle(self.noise[:count]).squeeze(1), self._triangle(entries)
-        white = torch.linalg.solve_triangular(F.mT, torch.randn_like(mean).unsqueeze(-1), upper=True).squeeze(-1)
-        z = mean + torch.linalg.solve_triangular(C, white, upper=False, left=False)
-        return u, z.clamp(self.low, self.high)
+        C, F = self._triangle(self.noise[:count]), self._triangle(entries)
+        white = torch.randn(PAIRS, *mean.shape, dtype=mean.dtype, device=mean.device).movedim(0, -1)
+        white = torch.linalg.solve_triangular(F.mT, white, upper=True).movedim(-1, 1)
+        noise = torch.linalg.solve_triangular(C, white, upper=False, left=False)
+        mean = mean.unsqueeze(1)
+        return u, torch.cat([mean + noise, mean - noise], 1).clamp(self.low, self.high)
 
     def climbed(self, z: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
         """Steps of Gauss and Newton towards the most likely parameters, and the variances there, of each member.
@@ -201,10 +205,10 @@ class Emulator(nn.Module):
 
     def _triangle(self, entries: Tensor) -> Tensor:
         """The triangles `(..., m, m)` of entries `(..., m (m + 1) / 2)`, with positive diagonals."""
-        triangle = entries.new_zeros(*entries.shape[:-1], self.m, self.m)
-        triangle[..., self.rows, self.columns] = entries
-        diagonal = triangle.diagonal(dim1=-2, dim2=-1).clamp(LEAST_LOG, LARGEST_LOG).exp()
-        return triangle.tril(-1) + diagonal.diag_embed()
+        diagonal = entries.clamp(LEAST_LOG, LARGEST_LOG).exp()
+        entries = torch.where(self.rows == self.columns, diagonal, entries)
+        flat = entries.new_zeros(*entries.shape[:-1], self.m * self.m)
+        return flat.index_copy(-1, self.rows * self.m + self.columns, entries).unflatten(-1, (self.m, self.m))
 
 
 def _of_first(count: int, networks: nn.Module, a: Tensor) -> Tensor:

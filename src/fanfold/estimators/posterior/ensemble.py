@@ -42,7 +42,6 @@ from fanfold.observation import Estimate, Estimator, Observation
 ROWS_AT_ONCE, MOST_ROWS = 5000, 20_000  # that are judged together, and in all
 MOST_SURPRISE = 25.0  # square of an error over its variance, beyond which it tells no more
 NEGLIGIBLE = 2e-3  # of the least error that a choice of kinds gives, by which a cheaper one may be above it
-LESSONS = 3  # draws of an emulator, for each draw that is given
 FARTHEST_CLIMB = 3.0  # standard deviations that a network claims, from its mean
 LINEAR, POLYNOMIAL = "linear", "polynomial"
 LEAST_VAR = 1e-12  # of the prior's, that is taken for a variance
@@ -394,12 +393,12 @@ class Ensemble(nn.Module):
         of_given = emulator.training_losses(free, z)
         if TAUGHT in self.networks.silent:
             return of_given, taught
-        near, drawn = emulator.draws(free.repeat(LESSONS, 1), self.plan.students)
+        near, drawn = emulator.draws(free, self.plan.students)
         drawn = self.features.completed(drawn)
-        base = self.free_linear(drawn.flatten(0, 1)).unflatten(0, drawn.shape[:2])
-        said = self.networks.taught(self.features.seen(drawn))
-        of_drawn = GaussianHead().losses(said, (near - base) / self.free_unit)
-        of_drawn = of_drawn.unflatten(1, (LESSONS, -1)).mean(1)
+        base = self.free_linear(drawn.flatten(0, 2)).unflatten(0, drawn.shape[:3])
+        said = self.networks.taught(self.features.seen(drawn.flatten(1, 2)))
+        of_drawn = GaussianHead().losses(said, ((near - base) / self.free_unit).flatten(1, 2))
+        of_drawn = of_drawn.unflatten(1, drawn.shape[1:3]).mean(1)
         return torch.cat([of_given, of_drawn]), torch.cat([taught, taught[: self.plan.students]])
 
     @property

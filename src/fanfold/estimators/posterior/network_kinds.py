@@ -20,7 +20,6 @@ DECAY = {SQUARED: 1.0, GAUSSIAN: 0.25, TAUGHT: 0.05}  # of the weight decay: tho
 UNDROPPED = {GAUSSIAN: 1.0}  # where every fold is left out once, and no entries are
 UNDROPPED_GRADIENTS = 0.2  # likewise, of gradients: they have half as much to learn by heart
 KINDS_APART = 500_000  # of their seeds
-WIDER = 4 / 3  # times as wide are networks that learn of as many draws as they want
 
 Raw = dict[str, Tensor]  # what the networks of each kind say, `(members, batch, 2, d)`
 
@@ -77,8 +76,7 @@ class NetworkKinds(nn.Module):
         sizes = {SQUARED: plan} if loss == "squared-error" else {}
         sizes[GAUSSIAN] = plan
         if plan.students:
-            width = round(WIDER * plan.width)
-            sizes[TAUGHT] = replace(plan, folds=plan.students, width=width, dropout=0.0)
+            sizes[TAUGHT] = replace(plan, folds=plan.students, dropout=0.0)
         self.decay = DECAY | UNDROPPED if plan.folds > 1 and not plan.dropout else DECAY
         self.trained = {kind: size.folds for kind, size in sizes.items()}
         self.counts = self.trained | ({CLIMBED: plan.emulators} if plan.emulators else {})
