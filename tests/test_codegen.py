@@ -124,7 +124,7 @@ class Operations(nn.Module):
         moves += [torch.sort(y, descending=True)[0], torch.topk(a, 3)[1].float(), a.gather(2, b.argsort(2))]
         moves += [
             a.index_copy(2, torch.tensor([4, 0]), b[:, :, 1:3]),
-            a.index_put((torch.tensor(0), torch.tensor(2)), b[:, 0]),
+            a.index_put((torch.tensor(0), torch.tensor(2)), b[0, 0]),
         ]
         sums = [a.sum((0, 2)), y.sum(-1), a.amax(1), a.argmin(2).float(), a.var(2), a.std(1), torch.logsumexp(a, 2)]
         sums += [torch.linalg.vector_norm(b, dim=2), (a > 3).any(2).float(), a.softmax(1), a.max(1)[0], y.mean()[None]]
