@@ -4,7 +4,8 @@ Claim, put to the test below: `ff.fit(ff.neural(problem), problem, simulations=c
 at least as near to the posterior mean as NPE of sbi (Tejero-Cantero et al., 2020) and as a residual perceptron that is
 trained by hand on the squared error: on each of the problems of `fanfold.experiments.simulators.benchmarks` that are
 seen as vectors, with 1000 and with 10 000 simulations, in the mean over the seeds. It takes at most a minute of one
-core, and answers one observation in at most 1.25 times what a product of two matrices of side 182 takes in turn.
+core, and answers one observation in at most 1.25 times what a product of two matrices of side 182 takes in turn, in
+ONNX Runtime and in the C that it leaves as.
 
 All methods have the same simulations and one thread. sbi and the perceptron are stopped at the processor time that the
 default call took on the same problem, count and seed, or after `--seconds` where it has not run, if what they hold out
@@ -169,8 +170,11 @@ def goals(results: Results, table: Table) -> list[Goal]:
         slowest = max(table.where(method=DEFAULT), key=lambda row: row["CPU s"])
         label = f"{slowest['problem']}, {slowest['simulations']}: longest training"
         wanted.append(Goal(label, "s", "<=", MOST_SECONDS, slowest["CPU s"]))
-        products = max(row["products"] for cell in cells for row in seeds_of(results, *cell, DEFAULT).values())
-        wanted.append(Goal("slowest answer over a product of side 182", "", "<=", MOST_PRODUCTS, products))
+        rows = [row for cell in cells for row in seeds_of(results, *cell, DEFAULT).values()]
+        for key, backend in (("products", "ONNX Runtime"), ("products_c", "generated C")):
+            products = max(row.get(key, float("nan")) for row in rows)
+            label = f"slowest answer in {backend} over a product of side 182"
+            wanted.append(Goal(label, "", "<=", MOST_PRODUCTS, products))
     return wanted
 
 
