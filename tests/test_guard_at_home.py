@@ -1,6 +1,7 @@
 """At home a guard is its network, beside weak baselines and where errors have tails; a collapse is left as before."""
 
 import math
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -100,6 +101,23 @@ def test_even_weights_at_the_start_are_left_where_the_first_calls_would_cost_too
     guard = guarded(oamp(MIDDLE), fista(0.05, 8), MIDDLE)
     assert guard.trusting.first == guard.trust.network == guard.remembered["trust"][0] == 0.9
     assert guarded(unfolded(SMALL), fista(0.1, 4), SMALL).trusting.first == 0.5
+
+
+@pytest.mark.parametrize(("first", "share"), [(None, (0.0, 0.05)), (0.5, (0.05, 1.0))])
+def test_the_first_calls_cost_more_than_a_hundredth_in_one_of_twenty_streams_at_most(first, share):
+    """Beside a baseline that errs 47 times as much in the mean, most of it in one call of twenty."""
+    net, safe = oamp(MIDDLE), fista(0.01, 50)
+    guard = guarded(net, safe, MIDDLE)
+    assert guard.trusting.first == 0.9
+    guard.trusting = replace(guard.trusting, first=first or guard.trusting.first)
+    x, obs = drawn(MIDDLE, 100 * 10, 21)
+    excess = -energy(net(obs).x - x)
+    hundredth = -10 * excess.mean()  # of a stream of a thousand calls
+    for calls in range(0, len(x), 10):
+        guard.reset()
+        excess[calls : calls + 10] += energy(guard(obs[calls : calls + 10]).x - x[calls : calls + 10])
+    dear = (excess.view(-1, 10).sum(-1) > hundredth).double().mean()
+    assert share[0] <= dear <= share[1]
 
 
 def test_a_network_without_any_error_is_guarded_too():
