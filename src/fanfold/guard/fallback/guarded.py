@@ -1,5 +1,6 @@
 """A network that falls back to a baseline: never far from it in a call, never much worse over many calls."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -25,7 +26,7 @@ class Guarded:
     `guarded` makes it. The samples of a batch are calls one after the other: what they say moves the weight w of the
     next ones, and one at a time gives the same. The estimate's error is at most the baseline's plus r in the Euclidean
     norm, at every call and whatever y is; r goes with the deviation that the baseline claims, where it claims one, and
-    is `limits.further` times as large at calls whose own losses speak for the network.
+    is `limits.further` times as large at calls whose own losses do not speak loudly against the network.
     `promise` says what else is held. It remembers; `reset` forgets. Where both
     paths give a variance its own is theirs, weighed, which bounds it as the square is convex.
 
@@ -109,7 +110,10 @@ class Guarded:
             "in units of x where it claims none."
         )
         if limits.further > 1:
-            text += f" Where the call's own losses do not speak for the network it is plus {limits.radius:.3g}."
+            text += (
+                f" Where the call's own losses speak against the network by more than {limits.loud:.3g} it is plus "
+                f"{limits.radius:.3g}."
+            )
         if self.judge is None:
             if self.monitor is None:
                 return f"{text} Losses are not compared, so nothing is held over time."
@@ -186,8 +190,8 @@ class Guarded:
         gap = network.x - beside.x
         fit = fit & finite(gap) if network.var is None else fit & finite(gap) & finite(network.var)
         gap = torch.where(trailing(fit, gap), gap, 0.0)
-        weights, favoured = self._weights(rows, (network, beside), strange, fit)
-        apart, wider = distance(gap), 1 + (self.limits.further - 1) * favoured.double()
+        weights, quiet = self._weights(rows, (network, beside), strange, fit)
+        apart, wider = distance(gap), 1 + (self.limits.further - 1) * quiet.double()
         radius = self.limits.radius * unit(beside) * wider
         capped = apart > radius
         w = trailing((weights * torch.where(capped, radius / apart, 1.0)).to(gap.real.dtype), gap)
@@ -225,9 +229,9 @@ class Guarded:
     def _weights(
         self, rows: Observation, whole: tuple[Estimate, Estimate], strange: Tensor | None, fit: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The network's weight at each call, zero where it is not fit, and whether its losses speak for it: `(batch,)`.
+        """The network's weight at each call, zero where it is not fit, and whether its losses are quiet: `(batch,)`.
 
-        Calls that are judged move the weight.
+        Quiet are those that do not speak loudly against it. Calls that are judged move the weight.
         """
         calls = range(self.calls.all, self.calls.all + len(rows.y))
         number = self.calls.all - self.calls.unfit + fit.cumsum(0) - 1  # of those that are fit
@@ -251,8 +255,9 @@ class Guarded:
             changes=self.calls.changes + changes,
             alarms=self.calls.alarms + alarms,
         )
-        favoured = torch.tensor([differences.get(i, 0.0) < 0 for i in range(len(calls))], device=fit.device)
-        return torch.tensor(weights, dtype=torch.float64, device=fit.device) * fit, favoured
+        loud = self.limits.loud
+        quiet = torch.tensor([differences.get(i, math.inf) <= loud for i in range(len(calls))], device=fit.device)
+        return torch.tensor(weights, dtype=torch.float64, device=fit.device) * fit, quiet
 
     def _raise_or_end(self, *, strange: bool) -> None:
         """Raise the alarm, or end it where the losses since say that the network is the better path after all."""

@@ -100,7 +100,7 @@ class GuardStep(nn.Module):
             left, difference = self._difference(rows, chance["drawn"], (network, beside), parts["left"])
             after_share, after = self._trusted(share, parts, difference)
             after["left"] = left
-            radius = radius * (1 + (self.limits.further - 1) * (judged & (difference[:, 0] < 0)).double())
+            radius = radius * (1 + (self.limits.further - 1) * (judged & (difference[:, 0] <= self.limits.loud)).double())
             moved = judged[:, None]
             share = torch.where(moved, after_share, share)
             parts |= {name: torch.where(moved, value, parts[name]) for name, value in after.items()}
