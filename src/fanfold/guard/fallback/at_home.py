@@ -47,6 +47,7 @@ class Home(NamedTuple):
     differences: Tensor  # of the compared losses
     claimed: Tensor  # noise variance
     left: Tensor | None = None  # `(draws, 2)`, what network and baseline leave of y, as `NoiseLevels.ratios` has it
+    heard: Tensor | None = None  # mean square of y
 
     @property
     def better(self) -> bool:
@@ -55,7 +56,7 @@ class Home(NamedTuple):
 
     def at(self, index: Tensor) -> "Home":
         """The same of some draws, in any shape of their numbers."""
-        left = None if self.left is None else self.left[index]
+        left, heard = (None if value is None else value[index] for value in (self.left, self.heard))
         return Home(
             self.network[index],
             self.baseline[index],
@@ -64,6 +65,7 @@ class Home(NamedTuple):
             self.differences[index],
             self.claimed[index],
             left,
+            heard,
         )
 
     def errors(self, weight: Tensor) -> Tensor:
@@ -130,6 +132,25 @@ def suited(
     return tried[best], 1 + plain[best].item()
 
 
+def truthful(levels: NoiseLevels, home: Home, seen: Tensor) -> NoiseLevels:
+    """The levels with what A hides at home: losses that in the mean say which path errs less, and by how much.
+
+    A network may err half as much as its baseline, and more at the measurements. Its mean difference of losses is
+    moved to `(risk - 1)` times the baseline's error at the measurements, with the risk of the usual draws.
+
+    Args:
+        levels: Those without.
+        home: The draws.
+        seen: The squared errors of the baseline at the measurements, from the noisier copy, `(draws,)`.
+    """
+    usual = home.network <= home.network.quantile(USUAL)
+    risk = (home.network[usual].sum() / home.baseline[usual].sum().clamp_min(TINY)).item()
+    said = home.differences[usual].mean().item()
+    if risk >= 1 or home.heard is None:
+        return levels
+    return levels.hiding(usual, home.claimed, home.heard, said, (risk - 1) * seen[usual].mean().item(), risk)
+
+
 def _candidates(rule: Trusting) -> list[Trusting]:
     """The rules to try, the preferred first."""
     rates = [rule.rate]
@@ -180,7 +201,10 @@ def _counted(
             mean = memory * mean + (1 - memory) * ratios if compared else mean
             means.append(mean.expand(streams, 2))
         flat = torch.stack(means, 1).flatten(0, 1)
-        differences = levels.corrected(differences.flatten(), played.claimed.flatten(), flat).reshape(differences.shape)
+        heard = None if played.heard is None else played.heard.flatten()
+        differences = levels.corrected(differences.flatten(), played.claimed.flatten(), flat, heard).view_as(
+            differences
+        )
     size, u = differences.new_full((len(differences),), scale), torch.zeros_like(differences)
     for call in judged.nonzero()[:, 0].tolist():
         u[:, call] = counted(rule, size, differences[:, call])

@@ -286,7 +286,7 @@ class Guarded:
             self.left = network, baseline
             means.append(self.left)
         means = torch.tensor(means, dtype=torch.float64, device=index.device)
-        return self.levels.corrected(differences, claimed, means).tolist()
+        return self.levels.corrected(differences, claimed, means, self.judge.heard(some)).tolist()
 
     def _count(self, fit: Tensor, capped: Tensor, in_fallback: Tensor) -> None:
         more = {"all": fit.numel(), "capped": capped, "unfit": ~fit, "in_fallback": in_fallback}

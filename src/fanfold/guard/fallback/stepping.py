@@ -100,7 +100,9 @@ class GuardStep(nn.Module):
             left, difference = self._difference(rows, chance["drawn"], (network, beside), parts["left"])
             after_share, after = self._trusted(share, parts, difference)
             after["left"] = left
-            radius = radius * (1 + (self.limits.further - 1) * (judged & (difference[:, 0] <= self.limits.loud)).double())
+            radius = radius * (
+                1 + (self.limits.further - 1) * (judged & (difference[:, 0] <= self.limits.loud)).double()
+            )
             moved = judged[:, None]
             share = torch.where(moved, after_share, share)
             parts |= {name: torch.where(moved, value, parts[name]) for name, value in after.items()}
@@ -157,7 +159,7 @@ class GuardStep(nn.Module):
             claimed = judge.claimed(rows)
             now = self.levels.ratios(torch.stack([judge.residuals(rows, path) for path in whole], -1), claimed)
             left = judge.memory * left + (1 - judge.memory) * now
-            difference = self.levels.corrected(difference, claimed, left)
+            difference = self.levels.corrected(difference, claimed, left, judge.heard(rows))
         return left, difference[:, None]
 
     def _trusted(self, network: Tensor, parts: Parts, difference: Tensor) -> tuple[Tensor, Parts]:
