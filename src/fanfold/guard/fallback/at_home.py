@@ -5,6 +5,7 @@ against the network than the median call speaks for it. What such a call costs d
 back, so it is played.
 """
 
+import math
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -144,11 +145,12 @@ def truthful(levels: NoiseLevels, home: Home, seen: Tensor) -> NoiseLevels:
         seen: The squared errors of the baseline at the measurements, from the noisier copy, `(draws,)`.
     """
     usual = home.network <= home.network.quantile(USUAL)
-    risk = (home.network[usual].sum() / home.baseline[usual].sum().clamp_min(TINY)).item()
-    said = home.differences[usual].mean().item()
-    if risk >= 1 or home.heard is None:
+    risk = (home.network[usual].sum() / home.baseline[usual].sum().clamp_min(TINY)).clamp_min(TINY).item()
+    truth, said = (risk - 1) * seen[usual].mean().item(), home.differences[usual].mean().item()
+    if risk >= 1 or truth >= said or home.heard is None:
         return levels
-    return levels.hiding(usual, home.claimed, home.heard, said, (risk - 1) * seen[usual].mean().item(), risk)
+    heard = (home.heard - home.claimed).mean().item()
+    return levels._replace(hidden=truth - said, heard=heard, risk=(math.log(risk), *levels.risk[1:]))
 
 
 def _candidates(rule: Trusting) -> list[Trusting]:
@@ -195,14 +197,20 @@ def _counted(
     streams, calls = differences.shape
     judged = torch.arange(calls) % every == 0
     if levels is not None and played.left is not None:
-        mean = torch.tensor(levels.usual, dtype=torch.float64, device=differences.device)
+        now = (
+            played.left
+            if played.heard is None
+            else torch.cat([played.left, levels.loudness(played.heard, played.claimed)[..., None]], -1)
+        )
+        usual = (*levels.usual, 1.0)[: now.shape[-1]]
+        mean = torch.tensor(usual, dtype=torch.float64, device=differences.device)
         means = []
-        for ratios, compared in zip(played.left.unbind(1), judged.tolist()):
-            mean = memory * mean + (1 - memory) * ratios if compared else mean
-            means.append(mean.expand(streams, 2))
+        for values, compared in zip(now.unbind(1), judged.tolist()):
+            mean = memory * mean + (1 - memory) * values if compared else mean
+            means.append(mean.expand(streams, len(usual)))
         flat = torch.stack(means, 1).flatten(0, 1)
-        heard = None if played.heard is None else played.heard.flatten()
-        differences = levels.corrected(differences.flatten(), played.claimed.flatten(), flat, heard).view_as(
+        loudness = None if played.heard is None else flat[:, 2]
+        differences = levels.corrected(differences.flatten(), played.claimed.flatten(), flat[:, :2], loudness).view_as(
             differences
         )
     size, u = differences.new_full((len(differences),), scale), torch.zeros_like(differences)

@@ -48,6 +48,7 @@ class Guarded:
         at_home: Its squared error over the network's, on its calibration draws as streams of a thousand calls, where
             that was found out.
         left: The mean squares that network and baseline leave of y over the claimed variance, over the last calls.
+        loudness: The mean square of y over that of the draws, over these calls, where it counts.
         calls: What has happened so far.
 
     Example:
@@ -87,6 +88,7 @@ class Guarded:
             self.trust = self.trust._replace(network=1.0)
         self.standing, self.raised = Standing(), False
         self.left = (0.0, 0.0) if self.levels is None else self.levels.usual
+        self.loudness = 1.0
 
     @property
     def alarmed(self) -> bool:
@@ -151,7 +153,7 @@ class Guarded:
         trust, turn = self.trust, (self.calls.all - self.calls.unfit) % self.limits.every
         numbers = (
             *(trust.scale, *trust.evidence, trust.highest, trust.judged, *trust.favour, trust.since),
-            *(*self.left, self.standing.fallen, self.standing.remaining, self.raised, turn),
+            *(*self.left, self.loudness, self.standing.fallen, self.standing.remaining, self.raised, turn),
         )
         weights = (trust.network, 1 - trust.network)
         held = {
@@ -280,13 +282,16 @@ class Guarded:
             return differences.tolist()
         claimed, kept = self.judge.claimed(some), self.judge.memory
         left = [self.judge.residuals(some, Estimate(estimate.x[index])) for estimate in whole]
+        loud = self.levels.loudness(self.judge.heard(some), claimed).tolist()
         means = []
-        for ratios in self.levels.ratios(torch.stack(left, -1), claimed).tolist():
+        for ratios, loudness in zip(self.levels.ratios(torch.stack(left, -1), claimed).tolist(), loud, strict=True):
             network, baseline = (kept * old + (1 - kept) * new for old, new in zip(self.left, ratios, strict=True))
             self.left = network, baseline
-            means.append(self.left)
+            if self.levels.hidden:
+                self.loudness = kept * self.loudness + (1 - kept) * loudness
+            means.append((*self.left, self.loudness))
         means = torch.tensor(means, dtype=torch.float64, device=index.device)
-        return self.levels.corrected(differences, claimed, means, self.judge.heard(some)).tolist()
+        return self.levels.corrected(differences, claimed, means[:, :2], means[:, 2]).tolist()
 
     def _count(self, fit: Tensor, capped: Tensor, in_fallback: Tensor) -> None:
         more = {"all": fit.numel(), "capped": capped, "unfit": ~fit, "in_fallback": in_fallback}
