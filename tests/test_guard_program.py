@@ -77,7 +77,7 @@ def test_a_step_is_the_call_and_its_c_says_what_torch_says(dtype, settings):
         torch.testing.assert_close(held[name][0].double(), value, rtol=1e-4, atol=1e-6)  # rates of 16 on rounded sums
     first = in_c(obs[:33]).x
     assert same(torch.cat([first, in_c(obs[33:]).x]), wanted)  # it goes on where it stopped
-    assert [port.axes for port in in_c.files.lowered.outputs[-2:]] == ["1 x 2", "1 x 16"]
+    assert [port.axes for port in in_c.files.lowered.outputs[-2:]] == ["1 x 2", "1 x 17"]
     assert guard.calls.unfit == 5
     assert guard.calls.in_fallback > 10
     in_c.reset()
