@@ -1,5 +1,7 @@
 """The guard that a trained run leaves with: `export --guarded`."""
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
@@ -25,7 +27,9 @@ FEW = 200  # draws that a baseline is chosen on
 
 
 @torch.no_grad()
-def guard_of_run(run: Run, net: nn.Module, named: str | None = None) -> Guarded:
+def guard_of_run(
+    run: Run, net: nn.Module, named: str | None = None, can_leave: Callable[[Estimator], bool] = lambda peer: True
+) -> Guarded:
     """The network of a run beside one of its peers, with the run's monitor where it has one that can leave.
 
     Beside a network in whole numbers the baseline computes in such too, where one of the peers has an integer form.
@@ -34,6 +38,7 @@ def guard_of_run(run: Run, net: nn.Module, named: str | None = None) -> Guarded:
         run: The run, which keeps the monitor.
         net: Its network.
         named: The peer that is the baseline; the one that errs least on fresh draws if None.
+        can_leave: Which peers may be it.
 
     Raises:
         ValueError: If there is no peer, or none of that name; the run is in double precision; or neither losses can be
@@ -43,7 +48,7 @@ def guard_of_run(run: Run, net: nn.Module, named: str | None = None) -> Guarded:
     example = example_of(problem, 2)
     if example.y.dtype != single(example.y.dtype):
         raise ValueError(f"the run is in {example.y.dtype}, and a guard leaves in single precision: train one in it.")
-    peers = _peers(net, problem)
+    peers = {name: peer for name, peer in _peers(net, problem).items() if can_leave(peer)}
     if named is not None and named not in peers:
         raise ValueError(f"there is no peer {named!r}; there are {', '.join(peers)}.{did_you_mean(named, peers)}")
     name = named or best_peer({n: peer for n, peer in peers.items() if _for_all_noise(peer)} or peers, problem, FEW)
