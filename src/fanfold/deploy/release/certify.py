@@ -85,9 +85,9 @@ def certify_release(
 
     Raises:
         ValueError: If the profile, the run or the older release is not as it should be, a quantised run comes with an
-            integer program that is not its own, or with a guard; the profile asks for a guard and there is none; a baseline
-            cannot be kept; a condition is none of the problem's; the network cannot be exported as the profile asks; or
-            the key is none.
+            integer program that is not its own, or with a guard; the profile asks for a guard and there is none; a
+            baseline cannot be kept; a condition is none of the problem's; the network cannot be exported as the profile
+            asks; or the key is none.
         ImportError: If it is to be signed, and the library that does is not installed.
     """
     declared = read_profile(profile)

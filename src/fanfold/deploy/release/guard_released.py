@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from fanfold.deploy.codegen import compiled, to_c
+from fanfold.deploy.codegen import to_c
+from fanfold.deploy.codegen.compiled import compiled_files
 from fanfold.deploy.export import write_onnx
 from fanfold.deploy.lowering import lowered
 from fanfold.deploy.release import bundle as layout
@@ -74,8 +75,8 @@ def released_guard(
             content = write_onnx(low, place / layout.GUARDED_ONNX).read_bytes()
             results += replayed_in_onnx(golden, guard, low, content, A)
         if "c" in declared.targets:
-            to_c(guard, example, (place / layout.GUARDED_C).parent, name="guarded", weights=weights)
-            in_c = compiled(guard, example)
+            files = to_c(guard, example, (place / layout.GUARDED_C).parent, name="guarded", weights=weights)
+            in_c = compiled_files(files, A)
             results.append(replayed_in_c(golden, guard, in_c, A))
     except (ValueError, ImportError) as error:
         why = str(error).rstrip(".")

@@ -17,6 +17,7 @@ from fanfold.core.files import file_hash, write_whole
 from fanfold.core.table import Table
 from fanfold.deploy.codegen import compiled, to_c
 from fanfold.deploy.codegen.build import compile_c, find_compiler
+from fanfold.deploy.codegen.compiled import compiled_files
 from fanfold.deploy.integer import drafted
 from fanfold.deploy.lowering import lowered
 from fanfold.deploy.release import bundle as layout
@@ -34,6 +35,7 @@ from fanfold.estimators.base import InWholeNumbers, fingerprint_of
 from fanfold.linops import LinearOperator
 from fanfold.observation import Observation
 from fanfold.runs.directory import Run
+from fanfold.runs.weights import read_tensors
 
 SELF_TEST = ("-O2", "-DESTIMATOR_SELF_TEST")
 MOST_OF_A_KIND = 2**16  # layers, say, or units of one
@@ -244,6 +246,7 @@ def _in_c(
 def _guarded(bundle: Bundle, net: nn.Module, A: LinearOperator | None) -> Iterator[BundleCheck]:
     """The guard of a release, built anew from its numbers around the network, and its programs."""
     golden = GuardVectors.read(bundle.path / layout.CALLS)
+    check_numbers(read_tensors(bundle.path / layout.GUARD, "")[1], "the guard")
     guard = read_guard(bundle.path / layout.GUARD, bundle.path / layout.MONITOR, net, A)
     obs, said = golden.observation(A), [_of(result) for result in replayed_in_torch(golden, guard, A)]
     yield from said
@@ -260,11 +263,10 @@ def _guarded(bundle: Bundle, net: nn.Module, A: LinearOperator | None) -> Iterat
     except ValueError as error:
         yield BundleCheck("golden calls in C", None, str(error))
         return
-    yield _of(replayed_in_c(golden, guard, compiled(guard, obs), A))
-    guard.reset()
     with tempfile.TemporaryDirectory() as folder:
         files = to_c(guard, obs, folder, name="guarded", weights=where_weights_go(net))
         same = all(file_hash(path) == bundle.hash_of(f"guarded/{path.name}") for path in files.paths)
+        yield _of(replayed_in_c(golden, guard, compiled_files(files, A), A))
     note = "it is what this fanfold makes of the guard, byte for byte"
     yield BundleCheck(
         "guarded C source", True if same else None, note if same else "this fanfold makes other C of this guard"
