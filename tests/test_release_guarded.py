@@ -1,4 +1,4 @@
-"""A guarded release is verified from its numbers: a changed baseline, monitor or rule is refused, however it is sealed."""
+"""A guarded release is verified from its numbers: a changed baseline, monitor or rule is refused, sealed or not."""
 
 import json
 import shutil
@@ -130,10 +130,6 @@ def slower(tensors, facts):
     facts["rule"]["rate"] /= 2
 
 
-def capless(tensors, facts):
-    facts["limits"]["radius"] *= 10
-
-
 CHANGES = {
     "baseline": (layout.GUARD, heavier, "golden calls in torch"),
     "monitor": (layout.MONITOR, stranger, "p-values of golden calls in torch"),
@@ -207,9 +203,9 @@ def test_a_guard_is_built_again_from_its_numbers(tmp_path, safe):
 
 def test_golden_calls_in_onnx_runtime_are_those_of_torch(tmp_path):
     pytest.importorskip("onnxruntime")
-    net, guard = made(ff.iterate(ff.algorithms.FISTA(lam=0.1), 1))
+    _, guard = made(ff.iterate(ff.algorithms.FISTA(lam=0.1), 1))
     golden = GuardVectors.of(PROBLEM, guard)
-    assert golden.trust[:, 0].min() < 0.5 < golden.trust[:, 0].max()  # they take both paths
+    assert golden.trust[:, 0].min() < 0.6 < 0.99 < golden.trust[:, 0].max()  # they move the weights
     guard.reset()
     low = lowered(guard, golden.observation(PROBLEM.A))
     content = write_onnx(low, tmp_path / "guarded.onnx").read_bytes()
