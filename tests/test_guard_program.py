@@ -106,6 +106,40 @@ def test_onnx_has_the_two_weights_and_the_p_value_as_ports_and_says_the_same(tmp
     assert alarm.item() == guard.raised
 
 
+def learned():
+    """A network for a simulator, whose features and few unknowns the last score reads."""
+    problem = ff.problems.LinearGaussian(n=2, m=6)
+    net = ff.neural(problem, width=4, members=1)
+    net.prepare(*problem.sample(300, torch.Generator().manual_seed(0)))
+    return problem, net.requires_grad_(False), lambda obs: Estimate(0.5 * obs.y[..., :2])
+
+
+@pytest.mark.parametrize("score", ["held-out", "unexplained"])
+def test_costly_and_learned_scores_leave_as_c_and_onnx_too(score, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    problem, net, safe = (PROBLEM, NET, SAFE) if score == "held-out" else learned()
+    watching = ff.guard.monitor(net, problem, alarm=0.05, draws=600, scores=(score,))
+    guard = guarded(net, safe, problem, reach=0.99, samples=200, judge=None, monitor=watching)
+    _, obs = problem.sample(30, torch.Generator().manual_seed(3))
+    obs = replace(obs, y=obs.y * torch.where(torch.arange(30) < 15, 1.0, 3.0)[:, None])
+    low = lowered(guard, obs[:3])
+    session = onnxruntime.InferenceSession(write_onnx(low, tmp_path / "guard.onnx"))
+    wanted, held, p_values = [node.name for node in session.get_inputs()], {}, []
+    for call in range(len(obs.y)):
+        values = low.arguments(obs[call : call + 1], call)
+        given = {port.name: t.numpy() for port, t in zip(low.inputs, values)} | held
+        said = dict(zip([port.name for port in low.outputs], session.run(None, {name: given[name] for name in wanted})))
+        held = {name: said[after] for name, after in low.kept.items()}
+        p_values.append(said["p_value"].item())
+    ranks = (torch.tensor(p_values, dtype=torch.float64) - watching.p_values(obs)).abs() * (watching.draws + 1)
+    assert ranks.max() <= 1.01
+    in_c = compiled(guard, obs[:3], flags=("-O1",))
+    assert same(in_c(obs).x, guard(obs).x)
+    assert guard.alarmed
+    for watch in (held["watch"][0], in_c._held["watch"]):
+        torch.testing.assert_close(torch.as_tensor(watch).double(), guard.remembered["watch"], rtol=1e-2, atol=1e-6)
+
+
 def test_streams_side_by_side_do_not_see_each_other():
     guard, obs = guard_of(PROBLEM), sequence(PROBLEM)
     held = {name: value.expand(2, -1) for name, value in guard.remembered.items()}

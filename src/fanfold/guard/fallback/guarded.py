@@ -167,11 +167,7 @@ class Guarded:
         return {} if self.judge is None else {"drawn": self.judge.drawn(obs, calls)}
 
     def step(self) -> nn.Module:
-        """One call as a module that keeps nothing: `(obs, chance, remembered) -> (estimate, remembered)`.
-
-        Raises:
-            ValueError: If a score of the monitor has no program.
-        """
+        """One call as a module that keeps nothing: `(obs, chance, remembered) -> (estimate, remembered)`."""
         watching = None if self.monitor is None else MonitorStep(self.monitor)
         paths = self.estimator, self.baseline
         return GuardStep(*paths, self.judge, self.trusting, self.limits, self.levels, watching)
