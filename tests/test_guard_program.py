@@ -114,14 +114,17 @@ def learned():
     return problem, net.requires_grad_(False), lambda obs: Estimate(0.5 * obs.y[..., :2])
 
 
-@pytest.mark.parametrize("score", ["held-out", "unexplained"])
-def test_costly_and_learned_scores_leave_as_c_and_onnx_too(score, tmp_path):
-    onnxruntime = pytest.importorskip("onnxruntime")
-    problem, net, safe = (PROBLEM, NET, SAFE) if score == "held-out" else learned()
+def watched(net, safe, problem, score):
+    """A guard whose monitor alone decides, with one score, and calls that get loud."""
     watching = ff.guard.monitor(net, problem, alarm=0.05, draws=600, scores=(score,))
     guard = guarded(net, safe, problem, reach=0.99, samples=200, judge=None, monitor=watching)
     _, obs = problem.sample(30, torch.Generator().manual_seed(3))
-    obs = replace(obs, y=obs.y * torch.where(torch.arange(30) < 15, 1.0, 3.0)[:, None])
+    return guard, replace(obs, y=obs.y * torch.where(torch.arange(30) < 15, 1.0, 10.0)[:, None])
+
+
+def test_the_loss_on_what_is_held_out_leaves_as_onnx(tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    guard, obs = watched(NET, SAFE, PROBLEM, "held-out")
     low = lowered(guard, obs[:3])
     session = onnxruntime.InferenceSession(write_onnx(low, tmp_path / "guard.onnx"))
     wanted, held, p_values = [node.name for node in session.get_inputs()], {}, []
@@ -131,13 +134,25 @@ def test_costly_and_learned_scores_leave_as_c_and_onnx_too(score, tmp_path):
         said = dict(zip([port.name for port in low.outputs], session.run(None, {name: given[name] for name in wanted})))
         held = {name: said[after] for name, after in low.kept.items()}
         p_values.append(said["p_value"].item())
-    ranks = (torch.tensor(p_values, dtype=torch.float64) - watching.p_values(obs)).abs() * (watching.draws + 1)
-    assert ranks.max() <= 1.01
+    ranks = (torch.tensor(p_values, dtype=torch.float64) - guard.monitor.p_values(obs)) * (guard.monitor.draws + 1)
+    assert ranks.abs().max() <= 1.01
+    guard(obs)
+    assert guard.alarmed
+    assert said["alarm"].item() == 1
+
+
+def test_what_is_unexplained_leaves_as_c():
+    """Of a network for a simulator, whose features and few unknowns the score reads."""
+    problem = ff.problems.LinearGaussian(n=2, m=6)
+    net = ff.neural(problem, width=4, members=1)
+    net.prepare(*problem.sample(300, torch.Generator().manual_seed(0)))
+    safe = lambda obs: Estimate(0.5 * obs.y[..., :2])  # noqa: E731
+    guard, obs = watched(net.requires_grad_(False), safe, problem, "unexplained")
     in_c = compiled(guard, obs[:3], flags=("-O1",))
     assert same(in_c(obs).x, guard(obs).x)
     assert guard.alarmed
-    for watch in (held["watch"][0], in_c._held["watch"]):
-        torch.testing.assert_close(torch.as_tensor(watch).double(), guard.remembered["watch"], rtol=1e-2, atol=1e-6)
+    watch = torch.from_numpy(in_c._held["watch"]).double()
+    torch.testing.assert_close(watch, guard.remembered["watch"], rtol=1e-2, atol=1e-6)
 
 
 def test_streams_side_by_side_do_not_see_each_other():
