@@ -77,7 +77,7 @@ def test_a_step_is_the_call_and_its_c_says_what_torch_says(dtype, settings):
         torch.testing.assert_close(held[name][0].double(), value, rtol=1e-4, atol=1e-6)  # rates of 16 on rounded sums
     first = in_c(obs[:33]).x
     assert same(torch.cat([first, in_c(obs[33:]).x]), wanted)  # it goes on where it stopped
-    assert [port.axes for port in in_c.files.lowered.outputs[-2:]] == ["1 x 2", "1 x 16"]
+    assert [port.axes for port in in_c.files.lowered.outputs[-2:]] == ["1 x 2", "1 x 17"]
     assert guard.calls.unfit == 5
     assert guard.calls.in_fallback > 10
     in_c.reset()
@@ -104,6 +104,55 @@ def test_onnx_has_the_two_weights_and_the_p_value_as_ports_and_says_the_same(tmp
     ranks = torch.tensor(p_values, dtype=torch.float64) - watching.p_values(obs)
     assert ranks.abs().max() <= 1.01 / (watching.draws + 1)  # of rounded scores, which another one may lie between
     assert alarm.item() == guard.raised
+
+
+def learned():
+    """A network for a simulator, whose features and few unknowns the last score reads."""
+    problem = ff.problems.LinearGaussian(n=2, m=6)
+    net = ff.neural(problem, width=4, members=1)
+    net.prepare(*problem.sample(300, torch.Generator().manual_seed(0)))
+    return problem, net.requires_grad_(False), lambda obs: Estimate(0.5 * obs.y[..., :2])
+
+
+def watched(net, safe, problem, score):
+    """A guard whose monitor alone decides, with one score, and calls that get loud."""
+    watching = ff.guard.monitor(net, problem, alarm=0.05, draws=600, scores=(score,))
+    guard = guarded(net, safe, problem, reach=0.99, samples=200, judge=None, monitor=watching)
+    _, obs = problem.sample(30, torch.Generator().manual_seed(3))
+    return guard, replace(obs, y=obs.y * torch.where(torch.arange(30) < 15, 1.0, 10.0)[:, None])
+
+
+def test_the_loss_on_what_is_held_out_leaves_as_onnx(tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    guard, obs = watched(NET, SAFE, PROBLEM, "held-out")
+    low = lowered(guard, obs[:3])
+    session = onnxruntime.InferenceSession(write_onnx(low, tmp_path / "guard.onnx"))
+    wanted, held, p_values = [node.name for node in session.get_inputs()], {}, []
+    for call in range(len(obs.y)):
+        values = low.arguments(obs[call : call + 1], call)
+        given = {port.name: t.numpy() for port, t in zip(low.inputs, values)} | held
+        said = dict(zip([port.name for port in low.outputs], session.run(None, {name: given[name] for name in wanted})))
+        held = {name: said[after] for name, after in low.kept.items()}
+        p_values.append(said["p_value"].item())
+    ranks = (torch.tensor(p_values, dtype=torch.float64) - guard.monitor.p_values(obs)) * (guard.monitor.draws + 1)
+    assert ranks.abs().max() <= 1.01
+    guard(obs)
+    assert guard.alarmed
+    assert said["alarm"].item() == 1
+
+
+def test_what_is_unexplained_leaves_as_c():
+    """Of a network for a simulator, whose features and few unknowns the score reads."""
+    problem = ff.problems.LinearGaussian(n=2, m=6)
+    net = ff.neural(problem, width=4, members=1)
+    net.prepare(*problem.sample(300, torch.Generator().manual_seed(0)))
+    safe = lambda obs: Estimate(0.5 * obs.y[..., :2])  # noqa: E731
+    guard, obs = watched(net.requires_grad_(False), safe, problem, "unexplained")
+    in_c = compiled(guard, obs[:3], flags=("-O1",))
+    assert same(in_c(obs).x, guard(obs).x)
+    assert guard.alarmed
+    watch = torch.from_numpy(in_c._held["watch"]).double()
+    torch.testing.assert_close(watch, guard.remembered["watch"], rtol=1e-2, atol=1e-6)
 
 
 def test_streams_side_by_side_do_not_see_each_other():

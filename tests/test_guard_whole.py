@@ -15,7 +15,7 @@ from fanfold.deploy.export import write_onnx
 from fanfold.deploy.integer import IntegerEstimator, drafted, play
 from fanfold.estimators import quantised
 from fanfold.estimators.ofdm import BeamMixer, MixerSettings
-from fanfold.guard import NoiseSplit, guarded, monitor
+from fanfold.guard import guarded, monitor
 from fanfold.guard.monitoring import MonitorStep
 from fanfold.guard.monitoring.stepping import BLOCK, remembered_watch
 from fanfold.observation import Estimate, Observation
@@ -201,10 +201,15 @@ def test_the_martingale_of_a_program_is_that_of_a_watch_however_many_calls_there
     assert step.after(late, ranks[:1])[0, 6:].tolist() == [0.0, 2**10 + 1]
 
 
-def test_a_score_without_a_program_is_refused():
-    network = whole(ff.algorithms.ISTA(lam=0.1), "w16a16")
+def test_the_loss_on_what_is_held_out_leaves_with_a_network_in_whole_numbers(tmp_path):
+    network, calls = whole(ff.algorithms.ISTA(lam=0.1), "w16a16"), sequence()
     usual = monitor(network, PROBLEM, alarm=0.05, draws=600, scores=("energy", "held-out"))
-    guard = guarded(network, network, PROBLEM, reach=0.9, samples=100, judge=NoiseSplit(), monitor=usual)
-    _, obs = PROBLEM.sample(3, torch.Generator().manual_seed(0))
-    with pytest.raises(ValueError, match=r"the score 'held-out' of the monitor has no program; .*scores=\('energy',\)"):
-        lowered(guard, obs)
+    guard = guarded(network, network, PROBLEM, reach=0.9, samples=100, judge=None, monitor=usual)
+    files = to_c(guard, calls[:3], tmp_path, name="guarded")
+    assert files.program.products >= 2 * drafted(network).multiply_accumulates  # it is asked once more
+    in_c = CompiledC(files, compile_shared([files.source], ("-O1",)), b"", PROBLEM.A)
+    in_c(calls)
+    guard(calls)
+    assert guard.alarmed
+    watch = torch.from_numpy(in_c._held["watch"]).double()
+    torch.testing.assert_close(watch, guard.remembered["watch"], rtol=1e-3, atol=1e-6)

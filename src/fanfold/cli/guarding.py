@@ -1,5 +1,7 @@
 """The guard that a trained run leaves with: `export --guarded`."""
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
@@ -14,7 +16,7 @@ from fanfold.estimators import quantised
 from fanfold.estimators.base import Costly, InWholeNumbers
 from fanfold.estimators.fixed_point import as_network
 from fanfold.evaluation.peers import peers_of
-from fanfold.guard import Guarded, Monitor
+from fanfold.guard import Guarded
 from fanfold.guard.shifts import best_peer
 from fanfold.observation import Estimator, Observation
 from fanfold.problems import Problem
@@ -25,8 +27,10 @@ FEW = 200  # draws that a baseline is chosen on
 
 
 @torch.no_grad()
-def guard_of_run(run: Run, net: nn.Module, named: str | None = None) -> Guarded:
-    """The network of a run beside one of its peers, with the run's monitor where it has one that can leave.
+def guard_of_run(
+    run: Run, net: nn.Module, named: str | None = None, can_leave: Callable[[Estimator], bool] = lambda peer: True
+) -> Guarded:
+    """The network of a run beside one of its peers, with the run's monitor where it has one.
 
     Beside a network in whole numbers the baseline computes in such too, where one of the peers has an integer form.
 
@@ -34,6 +38,7 @@ def guard_of_run(run: Run, net: nn.Module, named: str | None = None) -> Guarded:
         run: The run, which keeps the monitor.
         net: Its network.
         named: The peer that is the baseline; the one that errs least on fresh draws if None.
+        can_leave: Which peers may be it.
 
     Raises:
         ValueError: If there is no peer, or none of that name; the run is in double precision; or neither losses can be
@@ -43,14 +48,14 @@ def guard_of_run(run: Run, net: nn.Module, named: str | None = None) -> Guarded:
     example = example_of(problem, 2)
     if example.y.dtype != single(example.y.dtype):
         raise ValueError(f"the run is in {example.y.dtype}, and a guard leaves in single precision: train one in it.")
-    peers = _peers(net, problem)
+    peers = {name: peer for name, peer in _peers(net, problem).items() if can_leave(peer)}
     if named is not None and named not in peers:
         raise ValueError(f"there is no peer {named!r}; there are {', '.join(peers)}.{did_you_mean(named, peers)}")
     name = named or best_peer({n: peer for n, peer in peers.items() if _for_all_noise(peer)} or peers, problem, FEW)
     base = peers[name]
     whole = "" if ability(base, InWholeNumbers) is None else ", in whole numbers"
     note(f"guarded by {name}{whole}" + ("" if named else "; --baseline names another peer"))
-    guard = guard_around(net, base, problem, _leaving(monitor_for(run, net, example, ALARM, 1.0, note)), both=True)
+    guard = guard_around(net, base, problem, monitor_for(run, net, example, ALARM, 1.0, note), both=True)
     if guard is None:
         raise ValueError("nothing judges the network: its losses need a noise variance, and there is no monitor.")
     return guard
@@ -60,14 +65,6 @@ def _for_all_noise(peer: Estimator) -> bool:
     """Whether it has no tables for one noise variance: losses are compared in more than there is."""
     whole = ability(peer, InWholeNumbers)
     return whole is None or not whole.form.for_one_noise_var
-
-
-def _leaving(usual: Monitor | None) -> Monitor | None:
-    """The monitor, where it has a program."""
-    if usual is None or not (without := usual.without_program):
-        return usual
-    note(f"there is no p_value in the program, as scores of the monitor have none: {', '.join(without)}")
-    return None
 
 
 def _peers(net: nn.Module, problem: Problem) -> dict[str, Estimator]:

@@ -7,8 +7,12 @@ import tyro
 
 from fanfold.cli.console import note, show
 from fanfold.cli.flags import Result, RunPath
+from fanfold.cli.guarding import guard_of_run
 from fanfold.cli.outputs import check_folder
-from fanfold.deploy.release import certify_release, verify_bundle
+from fanfold.core.abilities import offers
+from fanfold.deploy.release import certify_release, read_profile, verify_bundle
+from fanfold.deploy.release.guard_kept import can_be_kept
+from fanfold.estimators.base import InWholeNumbers
 from fanfold.report.page import filled
 from fanfold.report.release_page import write_release_page
 from fanfold.runs.directory import Run
@@ -19,6 +23,8 @@ def certify(
     profile: Path,
     against: Path | None = None,
     sign: Path | None = None,
+    guarded: bool = False,
+    baseline: str | None = None,
     out: Path | None = None,
     overwrite: bool = False,
 ) -> Result:
@@ -29,6 +35,9 @@ def certify(
         profile: A TOML file with the declared domain and the limits.
         against: The folder of the release before: what moved is said, and what got worse fails.
         sign: A file with a private key, which signs the release if it passes; needs model-signing.
+        guarded: Release a guard beside the network, which falls back to a peer, and measure it: at home, under the
+            problem's shifts, its false alarms, times and sizes. A profile with a section [guard] asks for one too.
+        baseline: With a guard: the peer; that of [guard], or the one that errs least, if not given.
         out: The folder for the release; release in the run directory if not given.
         overwrite: Replace a release that is in the folder of --out.
     """
@@ -37,8 +46,18 @@ def certify(
     check_folder(folder.parent)
     if out is not None and out.exists() and not overwrite:
         raise ValueError(f"{out} exists; choose another folder, or replace the release in it with --overwrite.")
+    wanted = read_profile(profile).guard
+    if baseline is not None and not (guarded or wanted is not None):
+        raise ValueError(f"--baseline {baseline} is the peer that a guard falls back to; add --guarded.")
+    guard = None
+    if guarded or wanted is not None:
+        named = baseline or (None if wanted is None else wanted.baseline)
+        net = stored.estimator()
+        if offers(net, InWholeNumbers):
+            raise ValueError("the run is quantised; certify its run in floating point with the guard, or leave it out.")
+        guard = guard_of_run(stored, net, named, can_be_kept)
     release = certify_release(
-        stored, profile, folder, against=against, sign=sign, write_page=write_release_page, say=note
+        stored, profile, folder, against=against, guard=guard, sign=sign, write_page=write_release_page, say=note
     )
     certificate = release.certificate
     show(filled(certificate.table))

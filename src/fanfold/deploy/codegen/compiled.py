@@ -152,6 +152,23 @@ def compiled(
     """
     with tempfile.TemporaryDirectory() as folder:
         files = to_c(estimator, example, folder, weights="blob", fixed_noise=fixed_noise)
-        library = compile_shared([files.source], flags, compiler=compiler)
-        weights = files.weights.read_bytes() if files.weights is not None else b""
-    return CompiledC(files, library, weights, example.A)
+        return compiled_files(files, example.A, flags=flags, compiler=compiler)
+
+
+def compiled_files(
+    files: CFiles, A: LinearOperator | None, *, flags: Sequence[str] = FAST, compiler: str | None = None
+) -> CompiledC:
+    """Compile what `to_c` wrote, and give it back as an estimator; the files are not needed any more then.
+
+    Args:
+        files: What was written, and is still there.
+        A: The operator of the observations.
+        flags: Flags of the compiler.
+        compiler: Its name, such as clang; the first that is there if None.
+
+    Raises:
+        ValueError: If there is no compiler.
+    """
+    library = compile_shared([files.source], flags, compiler=compiler)
+    weights = files.weights.read_bytes() if files.weights is not None else b""
+    return CompiledC(files, library, weights, A)

@@ -11,6 +11,7 @@ run/                    config, operator and weights, as a run directory keeps t
 golden.safetensors      golden vectors
 cells.safetensors       errors of every draw in every cell
 onnx/, c/, integer/     the exported programs
+guarded/                of a guarded release: the guard without its network, golden calls, and its programs
 
 To read it is to read these files and no others: nothing is unpacked or unpickled, no link is followed.
 """
@@ -33,6 +34,9 @@ PROFILE, GOLDEN, CELLS, RUN = "profile.toml", "golden.safetensors", "cells.safet
 CONFIG, ENVIRONMENT, WEIGHTS = "run/config.toml", "run/environment.json", "run/weights.safetensors"
 OPERATOR, ONNX, C_SOURCE = "run/operator.safetensors", "onnx/estimator.onnx", "c/estimator.c"
 INTEGER = "integer"  # the folder of an integer program
+GUARD, MONITOR, CALLS = "guarded/guard.safetensors", "guarded/monitor.safetensors", "guarded/golden.safetensors"
+OF_GUARD = {"guard": GUARD, "monitor": MONITOR, "golden calls": CALLS}  # what a certificate has the hashes of
+GUARDED_ONNX, GUARDED_C = "guarded/guarded.onnx", "guarded/guarded.c"
 NEEDED = (CERTIFICATE, PROFILE, GOLDEN, CELLS, CONFIG, ENVIRONMENT, WEIGHTS)
 SCHEMA = 1
 MOST_FILES, DEEPEST = 100, 4

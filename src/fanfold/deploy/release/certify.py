@@ -23,12 +23,14 @@ from fanfold.deploy.release.bundle import Bundle, write_manifest
 from fanfold.deploy.release.cells import measure_cells
 from fanfold.deploy.release.documents import bill_of_materials, model_card
 from fanfold.deploy.release.golden import ReleaseVectors, replay_onnx, replay_torch
+from fanfold.deploy.release.guard_released import check_guard, released_guard
 from fanfold.deploy.release.hashes import code_hash, host
 from fanfold.deploy.release.measures import IntegerBuild, integer_results, latency_result, size_results
 from fanfold.deploy.release.profile import ReleaseProfile, read_profile
 from fanfold.deploy.release.results import ReleaseCertificate, ReleaseResult
 from fanfold.deploy.release.signature import signs_with
 from fanfold.estimators.base import InWholeNumbers, fingerprint_of
+from fanfold.guard import Guarded
 from fanfold.observation import Estimator, Observation
 from fanfold.runs.directory import Run
 from fanfold.runs.environment import data_hash
@@ -61,6 +63,7 @@ def certify_release(
     *,
     against: str | Path | None = None,
     integer: IntegerBuild | None = None,
+    guard: Guarded | None = None,
     sign: str | Path | None = None,
     write_page: WritePage | None = None,
     say: Say = lambda line: None,
@@ -74,14 +77,17 @@ def certify_release(
         against: The folder of the release before, which gates this one.
         integer: An integer program to be released beside the float network; that of a quantised run, which releases no
             other, if not given.
+        guard: The guard that is released beside the network, made for it as the run gives it; see `keep_guard` for the
+            baselines that it may have.
         sign: The file of a private key, which signs the release if it passes.
         write_page: Writes the certificate as a page.
         say: Called with a line before what takes seconds.
 
     Raises:
         ValueError: If the profile, the run or the older release is not as it should be, a quantised run comes with an
-            integer program that is not its own, a condition is none of the problem's, the network cannot be
-            exported as the profile asks, or the key is none.
+            integer program that is not its own, or with a guard; the profile asks for a guard and there is none; a
+            baseline cannot be kept; a condition is none of the problem's; the network cannot be exported as the profile
+            asks; or the key is none.
         ImportError: If it is to be signed, and the library that does is not installed.
     """
     declared = read_profile(profile)
@@ -92,6 +98,7 @@ def certify_release(
     released = net
     if (whole := ability(net, InWholeNumbers)) is not None:
         integer, net = _of_the_run(integer, IntegerBuild.of_network(whole)), whole.network
+    check_guard(guard, declared, whole)
     golden = ReleaseVectors.of(problem, net)
     example = golden.observation(problem.A)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -118,6 +125,8 @@ def certify_release(
             else:
                 results.append(latency_result(released, example, declared.latency))
         results += size_results(place, declared.sizes)
+        if guard is not None:
+            results += released_guard(guard, net, problem, declared, place, where_weights_go(net), say)
         facts, hashes = _facts(run, declared, low), _hashes(run, net, problem, place)
         certificate = ReleaseCertificate(vars(declared.life_cycle), facts, hashes, host(), tuple(results))
         if before is not None:
@@ -220,7 +229,7 @@ def _hashes(run: Run, net: Estimator, problem: object, place: Path) -> dict[str,
         "data": run.environment.get("data") or data_hash(problem),
         "config": file_hash(place / layout.CONFIG),
         "golden": file_hash(place / layout.GOLDEN),
-    }
+    } | {name: file_hash(place / file) for name, file in layout.OF_GUARD.items() if (place / file).exists()}
 
 
 def _write_documents(certificate: ReleaseCertificate, place: Path, write_page: WritePage | None) -> None:

@@ -147,6 +147,28 @@ class IntegerLimits(Checked):
 
 
 @dataclass(frozen=True)
+class GuardedLimits(Checked):
+    """What a guard has to hold beside the network; it asks for one.
+
+    Example:
+        >>> from fanfold.deploy.release import GuardedLimits
+        >>> GuardedLimits(at_home=1.02, shifted=1.05, shifts=("gain",)).calls
+        1000
+    """
+
+    baseline: str | None = None  # the peer that it falls back to; the one that errs least of those that can be kept
+    at_home: float | None = None  # squared error over the network's, at most
+    shifted: float | None = None  # squared error over the baseline's under every declared shift, at most
+    shifts: tuple[str, ...] | None = None  # families of shifts that are declared; all of the problem's if none is named
+    calls: int = 1000  # of each of these streams
+    limit_us: float | None = None  # of a guarded call, in the backend and quantile of [latency]
+
+    def __post_init__(self):
+        if self.calls < 2:
+            raise ValueError(f"calls is {self.calls}; an error with an interval takes at least 2.")
+
+
+@dataclass(frozen=True)
 class ReleaseProfile(Checked):
     """What a release is held against; `read_profile` reads one from TOML.
 
@@ -168,6 +190,7 @@ class ReleaseProfile(Checked):
     latency: LatencyLimits | None = None
     sizes: SizeLimits = field(default_factory=SizeLimits)
     integers: IntegerLimits | None = None
+    guard: GuardedLimits | None = None
 
     def __post_init__(self):
         if self.samples < 2:
@@ -206,6 +229,7 @@ SECTIONS: dict[str, type] = {
     "latency": LatencyLimits,
     "sizes": SizeLimits,
     "integers": IntegerLimits,
+    "guard": GuardedLimits,
 }
 
 

@@ -17,6 +17,7 @@ from fanfold.core.files import file_hash, write_whole
 from fanfold.core.table import Table
 from fanfold.deploy.codegen import compiled, to_c
 from fanfold.deploy.codegen.build import compile_c, find_compiler
+from fanfold.deploy.codegen.compiled import compiled_files
 from fanfold.deploy.integer import drafted
 from fanfold.deploy.lowering import lowered
 from fanfold.deploy.release import bundle as layout
@@ -24,6 +25,8 @@ from fanfold.deploy.release.against import read_certificate
 from fanfold.deploy.release.bundle import Bundle, check_bundle_folder
 from fanfold.deploy.release.certify import where_weights_go
 from fanfold.deploy.release.golden import ReleaseVectors, replay_onnx, replay_torch
+from fanfold.deploy.release.guard_kept import read_guard
+from fanfold.deploy.release.guard_vectors import GuardVectors, replayed_in_c, replayed_in_onnx, replayed_in_torch
 from fanfold.deploy.release.hashes import code_hash
 from fanfold.deploy.release.measures import IntegerBuild
 from fanfold.deploy.release.results import WORDS, ReleaseCertificate, ReleaseResult
@@ -32,6 +35,7 @@ from fanfold.estimators.base import InWholeNumbers, fingerprint_of
 from fanfold.linops import LinearOperator
 from fanfold.observation import Observation
 from fanfold.runs.directory import Run
+from fanfold.runs.weights import read_tensors
 
 SELF_TEST = ("-O2", "-DESTIMATOR_SELF_TEST")
 MOST_OF_A_KIND = 2**16  # layers, say, or units of one
@@ -149,6 +153,8 @@ def _checks(path: Path, signed: Callable[[Bundle], None] | None, *, allow_progra
         yield _of(replay_onnx(golden, lowered(net, obs), A, bundle.read(layout.ONNX)))
     if layout.C_SOURCE in bundle.entries:
         yield from _in_c(bundle, net, golden, obs, A, allow_program=allow_program)
+    if layout.GUARD in bundle.entries:
+        yield from _guarded(bundle, net, A)
 
 
 def _signature_check(bundle: Bundle, signed: Callable[[Bundle], None]) -> BundleCheck:
@@ -190,10 +196,11 @@ def check_numbers(settings: Any, place: str) -> None:
 
 def _hashes(bundle: Bundle, certificate: ReleaseCertificate) -> Iterator[BundleCheck]:
     """The hashes that the certificate says, against those of the files; that of the code against this fanfold's."""
-    files = {"weights": layout.WEIGHTS, "config": layout.CONFIG, "golden": layout.GOLDEN}
+    files = {"weights": layout.WEIGHTS, "config": layout.CONFIG, "golden": layout.GOLDEN} | layout.OF_GUARD
     for name, file in files.items():
         if certificate.hashes.get(name) != bundle.hash_of(file):
-            yield BundleCheck("hashes", False, f"{file} is another one than that which was certified")
+            state = "another one than that which was certified" if file in bundle.entries else "not there any more"
+            yield BundleCheck("hashes", False, f"{file} is {state}")
             return
     yield BundleCheck("hashes", True, "weights, config and golden vectors are those that were certified")
     same = certificate.hashes.get("code") == code_hash()
@@ -204,7 +211,7 @@ def _hashes(bundle: Bundle, certificate: ReleaseCertificate) -> Iterator[BundleC
 def _of(result: ReleaseResult) -> BundleCheck:
     if result.value is None:
         return BundleCheck(result.what, result.passed, result.note)
-    words = f"they differ by {result.value:.2g} of the largest entry; {result.limit:.2g} is rounding"
+    words = f"they differ by {result.value:.2g} {result.unit}; {result.limit:.2g} is rounding".replace(" ;", ";")
     return BundleCheck(result.what, result.passed, words)
 
 
@@ -234,6 +241,36 @@ def _in_c(
     else:
         note = "this fanfold makes other C of these weights; --allow-program compiles and runs that of the release"
         yield BundleCheck("C source", None, note)
+
+
+def _guarded(bundle: Bundle, net: nn.Module, A: LinearOperator | None) -> Iterator[BundleCheck]:
+    """The guard of a release, built anew from its numbers around the network, and its programs."""
+    golden = GuardVectors.read(bundle.path / layout.CALLS)
+    check_numbers(read_tensors(bundle.path / layout.GUARD, "")[1], "the guard")
+    guard = read_guard(bundle.path / layout.GUARD, bundle.path / layout.MONITOR, net, A)
+    obs, said = golden.observation(A), [_of(result) for result in replayed_in_torch(golden, guard, A)]
+    yield from said
+    guard.reset()
+    if not all(check.passed for check in said):
+        return
+    if layout.GUARDED_ONNX in bundle.entries:
+        content = bundle.read(layout.GUARDED_ONNX)
+        yield from map(_of, replayed_in_onnx(golden, guard, lowered(guard, obs), content, A))
+    if layout.GUARDED_C not in bundle.entries:
+        return
+    try:
+        find_compiler()
+    except ValueError as error:
+        yield BundleCheck("golden calls in C", None, str(error))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        files = to_c(guard, obs, folder, name="guarded", weights=where_weights_go(net))
+        same = all(file_hash(path) == bundle.hash_of(f"guarded/{path.name}") for path in files.paths)
+        yield _of(replayed_in_c(golden, guard, compiled_files(files, A), A))
+    note = "it is what this fanfold makes of the guard, byte for byte"
+    yield BundleCheck(
+        "guarded C source", True if same else None, note if same else "this fanfold makes other C of this guard"
+    )
 
 
 def _self_tested(bundle: Bundle, compiler: str) -> BundleCheck:

@@ -5,6 +5,7 @@ against the network than the median call speaks for it. What such a call costs d
 back, so it is played.
 """
 
+import math
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -18,7 +19,9 @@ from fanfold.guard.fallback.stepping import counted, fallen, moved, rescaled
 from fanfold.guard.fallback.trust import Trusting
 
 CALLS, STREAMS = 1000, 32  # calls of a stream, which begins with the first weights; orders of the draws
+START, STARTS = 50, 1024  # calls that the first weights may tell on, and how often they are played: few are dear
 COST = 0.01  # by which a guarded network may err more than the network, in such streams
+MOST = 0.95  # of the streams, in which their first calls may cost no more than that
 USUAL = 0.99  # share of the draws that count: on the others the network errs most, and a few would hide the cost of all
 STEP = 2**0.5  # from rate to rate
 SLOWEST = 1.0  # rate that is tried; at lower ones a collapse costs more than half a decibel of a thousand calls
@@ -45,6 +48,7 @@ class Home(NamedTuple):
     differences: Tensor  # of the compared losses
     claimed: Tensor  # noise variance
     left: Tensor | None = None  # `(draws, 2)`, what network and baseline leave of y, as `NoiseLevels.ratios` has it
+    heard: Tensor | None = None  # mean square of y
 
     @property
     def better(self) -> bool:
@@ -53,7 +57,7 @@ class Home(NamedTuple):
 
     def at(self, index: Tensor) -> "Home":
         """The same of some draws, in any shape of their numbers."""
-        left = None if self.left is None else self.left[index]
+        left, heard = (None if value is None else value[index] for value in (self.left, self.heard))
         return Home(
             self.network[index],
             self.baseline[index],
@@ -62,6 +66,7 @@ class Home(NamedTuple):
             self.differences[index],
             self.claimed[index],
             left,
+            heard,
         )
 
     def errors(self, weight: Tensor) -> Tensor:
@@ -103,17 +108,49 @@ def suited(
         the call more.
     """
     index, loud = _streams(home, limits.every, seed)
-    u = _counted(rule, home.at(index), scale, limits.every, levels, memory)
+    first = _orders(len(home.network), STARTS, START, seed, 2).to(index.device)
     tried = _candidates(rule) if home.better else [rule]
-    weights = _weights(tried, torch.cat([u, torch.where(loud, 1.0, u)]), limits)
-    both = home.at(index.repeat(2, 1))
-    usual = (home.network <= home.network.quantile(USUAL))[index]
-    errors = both.errors(weights).unflatten(1, (2, STREAMS)) * usual
-    least = (home.network[index] * usual).sum().clamp_min(TINY)
-    risk = errors.sum((2, 3)) / least  # (tried, 2): as they are, and with a loud call
-    most = max(1.0, risk[:, 1].amin().item()) * (1 + COST)
-    best = next(number for number, value in enumerate(risk[:, 1].tolist()) if value <= most) if home.better else 0
-    return tried[best], risk[best, 0].item()
+    usual = home.network <= home.network.quantile(USUAL)
+    mean = home.network[usual].sum().clamp_min(TINY) / len(usual)
+
+    def excess(index: Tensor, u: Tensor) -> Tensor:
+        """By how much guarded errs more, in mean errors of the network: `(tried, streams, calls)`."""
+        errors = home.at(index).errors(_weights(tried, u, limits)) - home.network[index]
+        return errors * usual[index] / mean
+
+    def played(index: Tensor) -> Tensor:
+        return _counted(rule, home.at(index), scale, limits.every, levels, memory)
+
+    start = excess(first, played(first)).sum(-1) / CALLS  # (tried, starts)
+    u = played(index)
+    later = excess(index.repeat(2, 1), torch.cat([u, torch.where(loud, 1.0, u)]))[..., START:].sum(-1) / CALLS
+    plain, with_loud = (part.mean(-1) + start.mean(-1) for part in later.split(STREAMS, -1))
+    if not home.better:
+        return rule, 1 + plain.item()
+    cost = torch.maximum(with_loud, start.quantile(MOST, -1, interpolation="higher"))  # not between infinities
+    most = max(0.0, cost.amin().item()) + COST
+    best = next(number for number, value in enumerate(cost.tolist()) if value <= most)
+    return tried[best], 1 + plain[best].item()
+
+
+def truthful(levels: NoiseLevels, home: Home, seen: Tensor) -> NoiseLevels:
+    """The levels with what A hides at home: losses that in the mean say which path errs less, and by how much.
+
+    A network may err half as much as its baseline, and more at the measurements. Its mean difference of losses is
+    moved to `(risk - 1)` times the baseline's error at the measurements, with the risk of the usual draws.
+
+    Args:
+        levels: Those without.
+        home: The draws.
+        seen: The squared errors of the baseline at the measurements, from the noisier copy, `(draws,)`.
+    """
+    usual = home.network <= home.network.quantile(USUAL)
+    risk = (home.network[usual].sum() / home.baseline[usual].sum().clamp_min(TINY)).clamp_min(TINY).item()
+    truth, said = (risk - 1) * seen[usual].mean().item(), home.differences[usual].mean().item()
+    if risk >= 1 or truth >= said or home.heard is None:
+        return levels
+    heard = (home.heard - home.claimed).mean().item()
+    return levels._replace(hidden=truth - said, heard=heard, risk=(math.log(risk), *levels.risk[1:]))
 
 
 def _candidates(rule: Trusting) -> list[Trusting]:
@@ -133,18 +170,10 @@ def _streams(home: Home, every: int, seed: int) -> tuple[Tensor, Tensor]:
     Of calls that are compared one in a thousand does: it stands in one stream of `every`.
     """
     draws = len(home.network)
-    index = torch.stack(
-        [
-            torch.cat(
-                [torch.randperm(draws, generator=(g := generator_of(seed, Stream.CALIBRATION, 1, s)))]
-                + [torch.randperm(draws, generator=g) for _ in range(CALLS // draws)]
-            )[:CALLS]
-            for s in range(STREAMS)
-        ]
-    )
+    index = torch.cat([_orders(draws, 1, CALLS, seed, 1, stream) for stream in range(STREAMS)])
     loud = torch.zeros(index.shape, dtype=torch.bool)
     for stream in range(0, STREAMS, every):
-        place = (2 * stream + 1) * CALLS // (2 * STREAMS)
+        place = START + (2 * stream + 1) * (CALLS - START) // (2 * STREAMS)
         loud[stream, place - place % every] = True
     costly = (home.baseline - home.network).topk(min(STREAMS, draws)).indices.cpu()
     where = loud.any(-1).nonzero()[:, 0]
@@ -153,20 +182,37 @@ def _streams(home: Home, every: int, seed: int) -> tuple[Tensor, Tensor]:
     return index.to(device), loud.to(device)
 
 
+def _orders(draws: int, streams: int, calls: int, seed: int, *number: int) -> Tensor:
+    """The numbers of draws in streams of calls, `(streams, calls)`: all of them by chance, one time after the other."""
+    g = generator_of(seed, Stream.CALIBRATION, *number)
+    times = -(-streams * calls // draws)
+    return torch.cat([torch.randperm(draws, generator=g) for _ in range(times)])[: streams * calls].view(streams, calls)
+
+
 def _counted(
     rule: Trusting, played: Home, scale: float, every: int, levels: NoiseLevels | None, memory: float
 ) -> Tensor:
     """The differences of streams of calls as they count, within ±1: `(streams, calls)`; 0 where none is compared."""
     differences = played.differences
-    judged = torch.arange(CALLS) % every == 0
+    streams, calls = differences.shape
+    judged = torch.arange(calls) % every == 0
     if levels is not None and played.left is not None:
-        mean = torch.tensor(levels.usual, dtype=torch.float64, device=differences.device)
+        now = (
+            played.left
+            if played.heard is None
+            else torch.cat([played.left, levels.loudness(played.heard, played.claimed)[..., None]], -1)
+        )
+        usual = (*levels.usual, 1.0)[: now.shape[-1]]
+        mean = torch.tensor(usual, dtype=torch.float64, device=differences.device)
         means = []
-        for ratios, compared in zip(played.left.unbind(1), judged.tolist()):
-            mean = memory * mean + (1 - memory) * ratios if compared else mean
-            means.append(mean.expand(STREAMS, 2))
+        for values, compared in zip(now.unbind(1), judged.tolist()):
+            mean = memory * mean + (1 - memory) * values if compared else mean
+            means.append(mean.expand(streams, len(usual)))
         flat = torch.stack(means, 1).flatten(0, 1)
-        differences = levels.corrected(differences.flatten(), played.claimed.flatten(), flat).reshape(differences.shape)
+        loudness = None if played.heard is None else flat[:, 2]
+        differences = levels.corrected(differences.flatten(), played.claimed.flatten(), flat[:, :2], loudness).view_as(
+            differences
+        )
     size, u = differences.new_full((len(differences),), scale), torch.zeros_like(differences)
     for call in judged.nonzero()[:, 0].tolist():
         u[:, call] = counted(rule, size, differences[:, call])

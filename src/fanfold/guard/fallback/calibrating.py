@@ -6,7 +6,7 @@ import torch
 
 from fanfold.core.settings import checks_arguments
 from fanfold.guard.answers import Pairs, answers, calibration_draws
-from fanfold.guard.fallback.at_home import Home, suited
+from fanfold.guard.fallback.at_home import Home, suited, truthful
 from fanfold.guard.fallback.guarded import Guarded
 from fanfold.guard.fallback.hysteresis import Hysteresis
 from fanfold.guard.fallback.limits import GuardLimits
@@ -19,7 +19,8 @@ from fanfold.guard.quantiles import conformal_quantile
 from fanfold.observation import Estimator, check_finite
 from fanfold.problems import Problem
 
-FURTHER = 4.0  # radii that a call may go which speaks for the network: so far baselines fail, once in a while
+FURTHER = 4.0  # radii that a call may go which is not loud against the network: so far baselines fail, once in a while
+HIDDEN = 0.02  # of the network's error: a guard that costs more at home, at any rate, listens to losses that mislead
 MORE_SATURATED = 0.05  # of the entries, by which more may stand at the largest magnitude than on calibration draws
 
 
@@ -102,15 +103,16 @@ def guarded(
             "its error; pass one that claims none, lambda obs: ff.Estimate(baseline(obs).x)."
         )
     saturated = saturation(obs.y).amax().item() + MORE_SATURATED
-    further = 1.0 if judge is None else FURTHER
-    limits = GuardLimits(radius, saturated, every, alarm, latch, obs.y.ndim - 1, hysteresis, further)
+    limits = GuardLimits(radius, saturated, every, alarm, latch, obs.y.ndim - 1, hysteresis)
     around = None if monitor is None else monitor.around(estimator, obs.A)
     if judge is None:
         return Guarded(estimator, baseline, None, around, trusting or Trusting(), limits, 0.0)
     halves = judge.halves(obs, range(len(obs.y)))
-    differences = judge.differences(halves, answers(estimator, halves.obs), answers(baseline, halves.obs))
+    copies = answers(estimator, halves.obs), answers(baseline, halves.obs)
+    differences = judge.differences(halves, *copies)
     check_finite("the difference of losses, of estimates from a copy of y with more noise,", differences)
-    levels = None
+    loud = max(0.0, conformal_quantile(differences, reach).item())
+    limits, levels = limits._replace(further=FURTHER, loud=loud), None
     if judge.noise == "measured":
         if x.shape != beside.x.shape:
             raise ValueError(
@@ -122,12 +124,19 @@ def guarded(
     if trusting is None:
         trusting = Trusting.of(differences.tolist())
         if x.shape == beside.x.shape:
-            held = radius * torch.where(differences < 0, further, 1.0)
+            held = radius * torch.where(differences <= loud, FURTHER, 1.0)
             keep, claimed = torch.where(relative > held, held / relative, 1.0), judge.claimed(obs)
             of_network, of_baseline = (distance(e.x - x.to(e.x.device)).square() for e in (network, beside))
             home = Home(of_network, of_baseline, apart.square(), keep, differences, claimed)
             if levels is not None:
                 left = torch.stack([judge.residuals(obs, estimate) for estimate in (network, beside)], -1)
-                home = home._replace(left=levels.ratios(left, claimed))
-            trusting, costs = suited(trusting, home, scale, limits, levels, judge.memory, seed)
+                home = home._replace(left=levels.ratios(left, claimed), heard=judge.heard(obs))
+            by_losses = trusting
+            trusting, costs = suited(by_losses, home, scale, limits, levels, judge.memory, seed)
+            if levels is not None and home.better and costs > 1 + HIDDEN:
+                seen = distance(judge.measured(obs, copies[1].x - x.to(obs.y.device))).square()
+                moved = truthful(levels, home, seen)
+                rule, less = suited(by_losses, home, scale, limits, moved, judge.memory, seed)
+                if less < costs:
+                    trusting, costs, levels = rule, less, moved
     return Guarded(estimator, baseline, judge, around, trusting, limits, scale, levels, costs)

@@ -1,5 +1,6 @@
 """A network that falls back to a baseline: never far from it in a call, never much worse over many calls."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -25,7 +26,7 @@ class Guarded:
     `guarded` makes it. The samples of a batch are calls one after the other: what they say moves the weight w of the
     next ones, and one at a time gives the same. The estimate's error is at most the baseline's plus r in the Euclidean
     norm, at every call and whatever y is; r goes with the deviation that the baseline claims, where it claims one, and
-    is `limits.further` times as large at calls whose own losses speak for the network.
+    is `limits.further` times as large at calls whose own losses do not speak loudly against the network.
     `promise` says what else is held. It remembers; `reset` forgets. Where both
     paths give a variance its own is theirs, weighed, which bounds it as the square is convex.
 
@@ -47,6 +48,7 @@ class Guarded:
         at_home: Its squared error over the network's, on its calibration draws as streams of a thousand calls, where
             that was found out.
         left: The mean squares that network and baseline leave of y over the claimed variance, over the last calls.
+        loudness: The mean square of y over that of the draws, over these calls, where it counts.
         calls: What has happened so far.
 
     Example:
@@ -86,6 +88,7 @@ class Guarded:
             self.trust = self.trust._replace(network=1.0)
         self.standing, self.raised = Standing(), False
         self.left = (0.0, 0.0) if self.levels is None else self.levels.usual
+        self.loudness = 1.0
 
     @property
     def alarmed(self) -> bool:
@@ -109,7 +112,10 @@ class Guarded:
             "in units of x where it claims none."
         )
         if limits.further > 1:
-            text += f" Where the call's own losses do not speak for the network it is plus {limits.radius:.3g}."
+            text += (
+                f" Where the call's own losses speak against the network by more than {limits.loud:.3g} it is plus "
+                f"{limits.radius:.3g}."
+            )
         if self.judge is None:
             if self.monitor is None:
                 return f"{text} Losses are not compared, so nothing is held over time."
@@ -147,7 +153,7 @@ class Guarded:
         trust, turn = self.trust, (self.calls.all - self.calls.unfit) % self.limits.every
         numbers = (
             *(trust.scale, *trust.evidence, trust.highest, trust.judged, *trust.favour, trust.since),
-            *(*self.left, self.standing.fallen, self.standing.remaining, self.raised, turn),
+            *(*self.left, self.loudness, self.standing.fallen, self.standing.remaining, self.raised, turn),
         )
         weights = (trust.network, 1 - trust.network)
         held = {
@@ -161,11 +167,7 @@ class Guarded:
         return {} if self.judge is None else {"drawn": self.judge.drawn(obs, calls)}
 
     def step(self) -> nn.Module:
-        """One call as a module that keeps nothing: `(obs, chance, remembered) -> (estimate, remembered)`.
-
-        Raises:
-            ValueError: If a score of the monitor has no program.
-        """
+        """One call as a module that keeps nothing: `(obs, chance, remembered) -> (estimate, remembered)`."""
         watching = None if self.monitor is None else MonitorStep(self.monitor)
         paths = self.estimator, self.baseline
         return GuardStep(*paths, self.judge, self.trusting, self.limits, self.levels, watching)
@@ -186,8 +188,8 @@ class Guarded:
         gap = network.x - beside.x
         fit = fit & finite(gap) if network.var is None else fit & finite(gap) & finite(network.var)
         gap = torch.where(trailing(fit, gap), gap, 0.0)
-        weights, favoured = self._weights(rows, (network, beside), strange, fit)
-        apart, wider = distance(gap), 1 + (self.limits.further - 1) * favoured.double()
+        weights, quiet = self._weights(rows, (network, beside), strange, fit)
+        apart, wider = distance(gap), 1 + (self.limits.further - 1) * quiet.double()
         radius = self.limits.radius * unit(beside) * wider
         capped = apart > radius
         w = trailing((weights * torch.where(capped, radius / apart, 1.0)).to(gap.real.dtype), gap)
@@ -225,9 +227,9 @@ class Guarded:
     def _weights(
         self, rows: Observation, whole: tuple[Estimate, Estimate], strange: Tensor | None, fit: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The network's weight at each call, zero where it is not fit, and whether its losses speak for it: `(batch,)`.
+        """The network's weight at each call, zero where it is not fit, and whether its losses are quiet: `(batch,)`.
 
-        Calls that are judged move the weight.
+        Quiet are those that do not speak loudly against it. Calls that are judged move the weight.
         """
         calls = range(self.calls.all, self.calls.all + len(rows.y))
         number = self.calls.all - self.calls.unfit + fit.cumsum(0) - 1  # of those that are fit
@@ -251,8 +253,9 @@ class Guarded:
             changes=self.calls.changes + changes,
             alarms=self.calls.alarms + alarms,
         )
-        favoured = torch.tensor([differences.get(i, 0.0) < 0 for i in range(len(calls))], device=fit.device)
-        return torch.tensor(weights, dtype=torch.float64, device=fit.device) * fit, favoured
+        loud = self.limits.loud
+        quiet = torch.tensor([differences.get(i, math.inf) <= loud for i in range(len(calls))], device=fit.device)
+        return torch.tensor(weights, dtype=torch.float64, device=fit.device) * fit, quiet
 
     def _raise_or_end(self, *, strange: bool) -> None:
         """Raise the alarm, or end it where the losses since say that the network is the better path after all."""
@@ -275,13 +278,16 @@ class Guarded:
             return differences.tolist()
         claimed, kept = self.judge.claimed(some), self.judge.memory
         left = [self.judge.residuals(some, Estimate(estimate.x[index])) for estimate in whole]
+        loud = self.levels.loudness(self.judge.heard(some), claimed).tolist()
         means = []
-        for ratios in self.levels.ratios(torch.stack(left, -1), claimed).tolist():
+        for ratios, loudness in zip(self.levels.ratios(torch.stack(left, -1), claimed).tolist(), loud, strict=True):
             network, baseline = (kept * old + (1 - kept) * new for old, new in zip(self.left, ratios, strict=True))
             self.left = network, baseline
-            means.append(self.left)
+            if self.levels.hidden:
+                self.loudness = kept * self.loudness + (1 - kept) * loudness
+            means.append((*self.left, self.loudness))
         means = torch.tensor(means, dtype=torch.float64, device=index.device)
-        return self.levels.corrected(differences, claimed, means).tolist()
+        return self.levels.corrected(differences, claimed, means[:, :2], means[:, 2]).tolist()
 
     def _count(self, fit: Tensor, capped: Tensor, in_fallback: Tensor) -> None:
         more = {"all": fit.numel(), "capped": capped, "unfit": ~fit, "in_fallback": in_fallback}

@@ -41,4 +41,5 @@ class GuardLimits(NamedTuple):
     latch: bool  # whether the alarm leaves the baseline alone
     axes: int = 1  # of the measurements of one sample
     hysteresis: Hysteresis | None = None  # which keeps to one path at a time; else both are weighed
-    further: float = 1.0  # times the radius, at calls whose own losses speak for the network
+    further: float = 1.0  # times the radius, at calls whose own losses do not speak loudly against the network
+    loud: float = 0.0  # difference of losses, beyond which they do

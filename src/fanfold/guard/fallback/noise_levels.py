@@ -21,6 +21,7 @@ FACTOR = 4.0  # between levels of noise, 6 dB: what is read off them is smooth
 FIRST = 0.25  # of the claimed variance, the least of them
 MOST = 12  # levels, which reach 60 dB above the claim
 FEWEST, SHARE = 100, 5  # draws of a level: one in five, or a hundred, or all that there are
+FAINT, PLAIN, LOUDEST = 0.5, 0.75, 4.0  # power of y over the usual: nothing is moved, all is, and how much counts
 STEPS = 20  # of conjugate gradients; directions that A hardly passes need more, and signals of no plausible size
 RISING = 1e-6  # by which a curve that stands still rises, so that it can be read backwards
 TINY = torch.finfo(torch.float64).tiny
@@ -46,6 +47,8 @@ class NoiseLevels(NamedTuple):
     left: tuple[Curve, Curve]  # logs of mean squares of `y - A x_hat` over the claimed variance, network first, rising
     moved: Curve  # by how much differences of losses are to be moved to say the truth, over the noise beyond the claim
     risk: Curve  # logs of the network's squared error over the baseline's, the larger one of both explanations
+    hidden: float = 0.0  # by how much differences are to be moved at home, where A hides that the network is better
+    heard: float = 1.0  # mean square of y beyond the noise, of these draws; where y is weaker nothing is moved at home
 
     @classmethod
     def of(cls, judge: NoiseSplit, pairs: Pairs, network: Estimator, baseline: Estimator) -> "NoiseLevels":
@@ -102,7 +105,11 @@ class NoiseLevels(NamedTuple):
         says += [_read(logs[:, path] - quieter, self.left[path], self.noise) + quieter for path in (0, 1)]
         return torch.stack(says, -1).amin(-1).clamp_min(0.0)
 
-    def corrected(self, differences: Tensor, claimed: Tensor, ratios: Tensor) -> Tensor:
+    def loudness(self, heard: Tensor, claimed: Tensor) -> Tensor:
+        """Mean squares of y beyond the noise over those of the draws, at most `LOUDEST`: `(batch,)`."""
+        return ((heard.double() - claimed) / max(self.heard, TINY)).clamp(0.0, LOUDEST)
+
+    def corrected(self, differences: Tensor, claimed: Tensor, ratios: Tensor, loudness: Tensor | None = None) -> Tensor:
         """Differences of losses in the noise that there seems to be, as moved as on draws with so much: `(batch,)`.
 
         Where that speaks for the network, it counts only where the network errs less in so much noise, be it noise,
@@ -112,9 +119,17 @@ class NoiseLevels(NamedTuple):
             differences: Those of `NoiseSplit`, `(batch,)`.
             claimed: The noise variance of each observation, `(batch,)`.
             ratios: Residuals over it, `(batch, 2)`, means over the last calls.
+            loudness: The mean over these calls, `(batch,)`; as usual if not given.
         """
         level = self.beyond(claimed, ratios)
         moved = differences + claimed * level.expm1() * _read(level, self.noise, self.moved)
+        if self.hidden:
+            usual = 1 - level / (self.noise[1:2] or (1.0,))[0]  # beyond the first level `moved` has all
+            if (
+                loudness is not None
+            ):  # what is so weak that it is another world says nothing of what A hides in this one
+                usual = torch.minimum(usual, (loudness - FAINT) / (PLAIN - FAINT)).clamp_max(1.0)
+            moved = moved + self.hidden * usual.clamp_min(0.0)
         as_it_is = level - (self.claimed / claimed.double().clamp_min(TINY)).log()
         risk = torch.maximum(*(_read(at, self.noise, self.risk) for at in (level, as_it_is)))
         return torch.where(risk < 0, moved, torch.maximum(moved, differences))

@@ -112,6 +112,10 @@ class NoiseSplit(Checked):
         left = obs.y.to(wide) - self.measured(obs, estimate.x).to(wide)
         return power(left).flatten(1).mean(-1)
 
+    def heard(self, obs: Observation) -> Tensor:
+        """The mean square of y of each sample, in double precision: `(batch,)`."""
+        return power(obs.y.to(double(obs.y.dtype))).flatten(1).mean(-1)
+
     def claimed(self, obs: Observation) -> Tensor:
         """The noise variance that each observation claims, a mean over its measurements: `(batch,)`."""
         assert obs.noise_var is not None

@@ -25,6 +25,7 @@ LENGTHS = {  # of what is remembered beside the weights, in this order
     "favour": len(STAKES),
     "since": 1,
     "left": 2,
+    "loudness": 1,
     "fallen": 1,
     "remaining": 1,
     "raised": 1,
@@ -81,7 +82,7 @@ class GuardStep(nn.Module):
         Args:
             obs: The measurements `(streams, ...)`.
             chance: `drawn`, standard circular noise like y, where losses are compared.
-            remembered: `trust`, `(streams, 2)`, of network and baseline, and `memory`, `(streams, 16)`; with a monitor
+            remembered: `trust`, `(streams, 2)`, of network and baseline, and `memory`, `(streams, 17)`; with a monitor
                 also `watch`, `(streams, 8)`.
         """
         weights, parts = remembered["trust"].double(), _parts(remembered["memory"].double())
@@ -97,10 +98,13 @@ class GuardStep(nn.Module):
         judged = fit & (parts["turn"][:, 0] == 0)
         share = weights[:, :1]
         if self.judge is not None:
-            left, difference = self._difference(rows, chance["drawn"], (network, beside), parts["left"])
+            before = parts["left"], parts["loudness"]
+            left, loudness, difference = self._difference(rows, chance["drawn"], (network, beside), before)
             after_share, after = self._trusted(share, parts, difference)
-            after["left"] = left
-            radius = radius * (1 + (self.limits.further - 1) * (judged & (difference[:, 0] < 0)).double())
+            after |= {"left": left, "loudness": loudness}
+            radius = radius * (
+                1 + (self.limits.further - 1) * (judged & (difference[:, 0] <= self.limits.loud)).double()
+            )
             moved = judged[:, None]
             share = torch.where(moved, after_share, share)
             parts |= {name: torch.where(moved, value, parts[name]) for name, value in after.items()}
@@ -146,19 +150,21 @@ class GuardStep(nn.Module):
         return {"p_value": p.to(kind), "watch": after.to(kind)}, strange
 
     def _difference(
-        self, rows: Observation, drawn: Tensor, whole: tuple[Estimate, Estimate], left: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """What both leave of y over the last calls, `(streams, 2)`, and the difference of losses `(streams, 1)`."""
-        judge = self.judge
+        self, rows: Observation, drawn: Tensor, whole: tuple[Estimate, Estimate], before: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Over the last calls what both leave of y, `(streams, 2)`, and its loudness; and the difference of losses."""
+        judge, (left, loudness) = self.judge, before
         assert judge is not None
         halves = judge.split(rows, drawn)
         difference = judge.differences(halves, self.network(halves.obs), self.baseline(halves.obs))
         if self.levels is not None:
-            claimed = judge.claimed(rows)
+            claimed, kept = judge.claimed(rows), judge.memory
             now = self.levels.ratios(torch.stack([judge.residuals(rows, path) for path in whole], -1), claimed)
-            left = judge.memory * left + (1 - judge.memory) * now
-            difference = self.levels.corrected(difference, claimed, left)
-        return left, difference[:, None]
+            left = kept * left + (1 - kept) * now
+            if self.levels.hidden:
+                loudness = kept * loudness + (1 - kept) * self.levels.loudness(judge.heard(rows), claimed)[:, None]
+            difference = self.levels.corrected(difference, claimed, left, loudness[:, 0])
+        return left, loudness, difference[:, None]
 
     def _trusted(self, network: Tensor, parts: Parts, difference: Tensor) -> tuple[Tensor, Parts]:
         """`Trusting.after` for streams side by side."""

@@ -1,6 +1,6 @@
 """Observations beside what an estimator says of them: all that a score of strangeness may look at."""
 
-from functools import cached_property
+from functools import cache, cached_property
 
 import torch
 from torch import Tensor
@@ -128,8 +128,13 @@ def _sketched(values: Tensor) -> Tensor:
     d = values.shape[-1]
     if d <= MOST_FEATURES:
         return values.double()
-    signs = torch.randint(2, (d, SKETCHED), generator=torch.Generator().manual_seed(0)) * 2 - 1
-    return (values @ signs.to(values)).double() / SKETCHED**0.5
+    return (values @ _signs(d).to(values)).double() / SKETCHED**0.5
+
+
+@cache
+def _signs(d: int) -> Tensor:
+    """Random signs `(d, 256)`, kept since no trace holds a generator: what is exported was asked once before."""
+    return torch.randint(2, (d, SKETCHED), generator=torch.Generator().manual_seed(0)) * 2 - 1
 
 
 def _flat(estimate: Estimate) -> Estimate:

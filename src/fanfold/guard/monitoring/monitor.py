@@ -17,7 +17,7 @@ from fanfold.core.settings import check_known
 from fanfold.estimators.base import Restrainable, device_of, fingerprint_of
 from fanfold.guard.monitoring.conditional import rate_given
 from fanfold.guard.monitoring.reading import numbers_of, scores_of
-from fanfold.guard.monitoring.registry import COMBINED, SCORES
+from fanfold.guard.monitoring.registry import COMBINED
 from fanfold.guard.monitoring.scores import LearnedOf
 from fanfold.guard.monitoring.sentences import remarks_on
 from fanfold.guard.monitoring.streams import CusumWatch, MartingaleWatch
@@ -69,11 +69,6 @@ class Monitor:
     def draws(self) -> int:
         """How many draws p-values are from."""
         return len(self.calibration[COMBINED])
-
-    @property
-    def without_program(self) -> list[str]:
-        """The names of its scores that cannot leave Python."""
-        return [name for name in self.learned if not SCORES[name].has_program]
 
     @property
     def promise(self) -> str:

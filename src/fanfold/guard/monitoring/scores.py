@@ -8,6 +8,7 @@ distance of early features is that of Lee, Lee, Lee & Shin (2018).
 
 import itertools
 from collections.abc import Mapping
+from functools import cache
 from typing import ClassVar, Protocol
 
 import torch
@@ -27,7 +28,6 @@ class Strangeness(Protocol):
 
     Attributes:
         sees: What it can see, in words.
-        has_program: Whether it can leave Python with the estimator.
 
     Example:
         >>> from fanfold.guard.monitoring import SCORES
@@ -36,7 +36,6 @@ class Strangeness(Protocol):
     """
 
     sees: ClassVar[str]
-    has_program: ClassVar[bool]
 
     def offered(self, seen: Answered) -> bool:
         """Whether the estimator and its observations give what the score reads."""
@@ -57,8 +56,6 @@ class Strangeness(Protocol):
 
 class Distance:
     """A score that is the distance of its numbers from those of calibration, in standard deviations."""
-
-    has_program: ClassVar[bool] = True
 
     def learn(self, numbers: Tensor) -> dict[str, Tensor]:
         """The centre and the covariance of the numbers."""
@@ -216,7 +213,6 @@ class HeldOutLoss(Distance):
     """
 
     sees: ClassVar[str] = "other noise or another operator, also where estimates fit whatever is measured"
-    has_program: ClassVar[bool] = False  # it draws, and asks the estimator once more
 
     def offered(self, seen: Answered) -> bool:
         """Where the operator is known, and the variance of a noise that there is."""
@@ -228,8 +224,7 @@ class HeldOutLoss(Distance):
         assert var is not None
         assert obs.noise_var is not None
         assert obs.A is not None
-        probe = circular((obs.y.shape[-1],), torch.Generator().manual_seed(0), obs.y.dtype, 1.0).to(obs.y)
-        q = probe * obs.noise_var.sqrt().to(obs.y.real.dtype)
+        q = _probe(obs.y.shape[-1], obs.y.dtype).to(obs.y.device) * obs.noise_var.sqrt().to(obs.y.real.dtype)
         given = Observation.unchecked(obs.y + PROBE * q, obs.A, obs.noise_var * (1 + PROBE**2))
         x = seen.estimator(given).x.to(obs.A.dtype)
         error = powers(obs.y - q / PROBE - obs.A @ x).reshape(seen.count, -1).sum(-1)
@@ -256,6 +251,12 @@ class Summary(Distance):
     def read(self, seen: Answered) -> Tensor:
         """`(count, d)`."""
         return seen.features
+
+
+@cache
+def _probe(m: int, dtype: torch.dtype) -> Tensor:
+    """Standard noise `(m,)`, kept since no trace holds a generator: what is exported was asked once before."""
+    return circular((m,), torch.Generator().manual_seed(0), dtype, 1.0)
 
 
 def _positive(values: Tensor) -> Tensor:

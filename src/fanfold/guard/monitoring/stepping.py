@@ -28,9 +28,6 @@ class MonitorStep:
     Args:
         monitor: The monitor, around the estimator that it watches.
 
-    Raises:
-        ValueError: If one of its scores has no program.
-
     Example:
         >>> import fanfold as ff, torch
         >>> from fanfold.guard.monitoring import MonitorStep
@@ -43,12 +40,6 @@ class MonitorStep:
     """
 
     def __init__(self, monitor: Monitor):
-        if without := monitor.without_program:
-            rest = [name for name in monitor.learned if name not in without]
-            raise ValueError(
-                f"the score {without[0]!r} of the monitor has no program; calibrate one with scores={tuple(rest)}, or "
-                "monitor beside it."
-            )
         self.monitor, self.estimator = monitor, monitor.estimator
         self.scores = monitor.calibration[COMBINED]
         ranks, bounds = band(monitor.draws, monitor.confidence)

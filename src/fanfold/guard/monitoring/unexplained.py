@@ -38,7 +38,6 @@ class Unexplained:
     """
 
     sees: ClassVar[str] = "contaminated measurements, other noise and other nuisance parameters of a simulator"
-    has_program: ClassVar[bool] = False  # how many unknowns there are it reads off its numbers
 
     def offered(self, seen: Answered) -> bool:
         """Where unknowns are few and measurements more."""
@@ -49,12 +48,12 @@ class Unexplained:
         """The features of y, and behind them the real parts of the estimate and their number."""
         x = seen.estimate.x
         x = (torch.cat([x.real, x.imag], -1) if x.is_complex() else x).double()
-        count = torch.full((len(x), 1), float(x.shape[-1]), dtype=torch.float64)
-        return torch.cat([seen.features, x, count.to(x.device)], -1)
+        count = torch.full_like(x[:, :1], float(x.shape[-1]))
+        return torch.cat([seen.features, x, count], -1)
 
     def learn(self, numbers: Tensor) -> dict[str, Tensor]:
         """The regression, and the distance of what it leaves of draws that it was not fitted to."""
-        features, x = _split(numbers)
+        features, x = _split(numbers, int(numbers[0, -1].item()))
         mean = features.mean(0)
         count = max(1, min(DIRECTIONS, features.shape[1] // 4))
         learned = {"mean": mean, "directions": components(features - mean, count)}
@@ -69,15 +68,15 @@ class Unexplained:
 
     def of(self, numbers: Tensor, learned: Learned) -> Tensor:
         """The distance, `(count,)`."""
-        features, x = _split(numbers)
+        features, x = _split(numbers, len(learned["middle"]) - learned["directions"].shape[1])
         z = _radial(_given(features, x, learned), learned)
         explained = learned["mean"] + (z - learned["z_mean"]) @ learned["W"].mT
         left = {name.removeprefix("left/"): t for name, t in learned.items() if name.startswith("left/")}
         return distance(features - explained, left)
 
 
-def _split(numbers: Tensor) -> tuple[Tensor, Tensor]:
-    n = int(numbers[0, -1].item())
+def _split(numbers: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    """Features and n unknowns."""
     return numbers[:, : -1 - n], numbers[:, -1 - n : -1]
 
 
@@ -89,5 +88,6 @@ def _given(features: Tensor, x: Tensor, learned: Learned) -> Tensor:
 def _radial(given: Tensor, learned: Learned) -> Tensor:
     """Linear and Gaussian functions of standardised numbers, `(count, n + directions + centres)`."""
     at = (given - learned["middle"]) / learned["spread"]
-    near = torch.cdist(at, learned["centres"]).square()
-    return torch.cat([at, torch.exp(-near / at.shape[-1])], -1)
+    centres = learned["centres"]
+    near = at.square().sum(-1, keepdim=True) + centres.square().sum(-1) - 2 * at @ centres.mT
+    return torch.cat([at, torch.exp(-near.clamp_min(0.0) / at.shape[-1])], -1)
