@@ -125,7 +125,7 @@ class NoiseLevels(NamedTuple):
         moved = differences + claimed * level.expm1() * _read(level, self.noise, self.moved)
         if self.hidden:
             usual = 1 - level / (self.noise[1:2] or (1.0,))[0]  # beyond the first level `moved` has all
-            if loudness is not None:  # what is so weak is of another world, and tells nothing of what A hides in this one
+            if loudness is not None:  # what is so weak is of another world, and tells nothing of what A hides here
                 usual = torch.minimum(usual, (loudness - FAINT) / (PLAIN - FAINT)).clamp_max(1.0)
             moved = moved + self.hidden * usual.clamp_min(0.0)
         as_it_is = level - (self.claimed / claimed.double().clamp_min(TINY)).log()
