@@ -290,10 +290,10 @@ class _Graph:
             if (np.abs(np.diff(values, axis=0)).sum(0) + np.abs(values[0])).max() <= CARRIERS[dtype]:
                 return self._keep(op.name, dtype, self._stepped(row, edges, values, dtype))
         compared = [self.node("Unsqueeze", [row, self.number([-1], "int64")]), edges]
-        reached = self.cast(self.node("GreaterOrEqual", compared), "int64")
+        reached = self.cast(self.node("GreaterOrEqual", compared), "int32")
         axes = self.number([-1], "int64")
         count = self.node("ReduceSum", [reached, axes], keepdims=0)
-        start = self.node("Mul", [count, self.number([entries], "int64")])
+        start = self.node("Mul", [count, self.number([entries], "int32")])
         return self._keep(op.name, dtype, self._gathered(op, op.values.ravel(), start))
 
     def _stepped(self, row: str, edges: str, values: np.ndarray, dtype: str) -> str:
@@ -303,17 +303,20 @@ class _Graph:
         return self.node("Add", [rises, self.number(values[:1], dtype)])
 
     def _gathered(self, op: ops.Lookup | ops.Bank, values: np.ndarray, start: str = "") -> str:
+        """Entries of a table by `GatherElements` over one axis: ONNX Runtime's `Gather` copies them one by one."""
         index = self._index(op)
         if start:
             index = self.node("Add", [index, start])
-        return self.node("Gather", [self.number(values, self.carrier(op)), index])
+        flat = self.node("Reshape", [index, self.number([-1], "int64")])
+        entries = self.node("GatherElements", [self.number(values, self.carrier(op)), flat])
+        return self._reshape(entries, self.program.sizes[op.name])
 
     def _index(self, op: ops.Lookup | ops.Bank) -> str:
         """Where in a table a value is; that of a clamp is rounded down by the cast, as nothing is below 0 there."""
         clamp = self.operations.get(op.source)
         if isinstance(clamp, ops.Clamp) and (sum_ := self._clamped(clamp, -op.low)):
-            return self.cast(sum_[0], "int64")
-        return self.node("Sub", [self.source(op.source, "int64"), self.number([op.low], "int64")])
+            return self.cast(sum_[0], "int32")
+        return self.node("Sub", [self.source(op.source, "int32"), self.number([op.low], "int32")])
 
     @add.register
     def _(self, op: ops.Add) -> None:
