@@ -16,7 +16,7 @@ step is for all unknowns, e saturates, and r has no digits far behind those of x
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import singledispatch
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, Self, TypeVar
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from fanfold.algorithms import ALISTA, ISTA, LISTACP
 from fanfold.algorithms.base import Algorithm, Theta
 from fanfold.estimators.fixed_point.arithmetic import Arithmetic
 from fanfold.estimators.fixed_point.forms import FORMS, FormPort, IntegerForm, as_network, integer_form
+from fanfold.estimators.fixed_point.rounding import unit_of
 from fanfold.estimators.fixed_point.shaped import ShapedArithmetic
 from fanfold.estimators.fixed_point.values import BYTE_BITS, Scaled
 from fanfold.observation import Observation
@@ -100,13 +101,15 @@ FORMS |= {"unfolded ISTA", "unfolded LISTACP", "unfolded ALISTA with p = 0"}
 
 
 class Layer(Protocol):
-    """What every layer has: a matrix, and a step where the matrix has none."""
+    """What every layer has, which is a named tuple: a matrix, and a step where the matrix has none."""
 
     @property
     def W(self) -> Tensor: ...  # noqa: N802 as papers call it
 
     @property
     def step(self) -> Tensor | None: ...
+
+    def _replace(self, **changes: Any) -> Self: ...
 
 
 class ResidualSteps(ABC, Generic[L]):
@@ -143,6 +146,10 @@ class ResidualSteps(ABC, Generic[L]):
         """How many of the bits of activations are left for larger changes of x than those seen."""
         return 0
 
+    def finer(self, arithmetic: ShapedArithmetic[V], weights: Tensor) -> np.ndarray:
+        """How many bits finer than the coarsest each measurement is taken, `(m,)`."""
+        return np.zeros(1, np.int64)
+
     @abstractmethod
     def layers(self, thetas: Sequence[Theta]) -> list[L]:
         """The layers of these quantities."""
@@ -157,10 +164,15 @@ class ResidualSteps(ABC, Generic[L]):
         """The layers."""
         A = self.network.operator
         template = self.network.admitted(Observation.unchecked(torch.zeros(A.m, dtype=A.dtype, device=A.device), A))
-        matrix, residual, x = arithmetic.matrix(A.matrix()), arithmetic.entered("y"), None
+        weights, residual, x = A.matrix(), arithmetic.entered("y"), None
+        layers, beyond = self.layers(self.network.thetas(template)), self.finer(arithmetic, weights)
+        if beyond.any():
+            residual = raised(arithmetic, residual, beyond)
+            finer = unit_of(-beyond).to(weights)
+            weights, layers = weights * finer[:, None], [layer._replace(W=layer.W / finer) for layer in layers]
+        matrix = arithmetic.matrix(weights)
         reach = float(np.ldexp(float(residual.largest), -int(residual.fraction[0])))
-        layers = self.layers(self.network.thetas(template))
-        rest, spare = arithmetic.rest(A.matrix(), matrix), self.spare(arithmetic.bits)
+        rest, spare = arithmetic.rest(weights, matrix), self.spare(arithmetic.bits)
         for k, layer in enumerate(layers[:-1], 1):
             shrunk = self.shrunk(arithmetic, layer, residual, x, fine=4 * k > 3 * len(layers))
             if x is None:
@@ -227,6 +239,11 @@ class SoftSteps(ResidualSteps[SoftStep]):
         """The layers of these quantities."""
         return [self.step_of(theta) for theta in thetas]
 
+    def finer(self, arithmetic: ShapedArithmetic[V], weights: Tensor) -> np.ndarray:
+        """How many bits finer each row of A is in its bytes than the coarsest: then all rows have one scale."""
+        fraction = arithmetic.matrix(weights).fraction
+        return fraction - fraction.min()
+
     def shrunk(
         self, arithmetic: ShapedArithmetic[V], layer: SoftStep, residual: Scaled[V], x: Scaled[V] | None, *, fine: bool
     ) -> Scaled[V]:
@@ -239,6 +256,11 @@ class SoftSteps(ResidualSteps[SoftStep]):
 def in_front(arithmetic: Arithmetic[Any], layer: Layer) -> bool:
     """Whether the step multiplies the residual, and not its product with W."""
     return layer.step is not None and layer.step.numel() == 1 and arithmetic.bits <= BYTE_BITS
+
+
+def raised(arithmetic: ShapedArithmetic[V], x: Scaled[V], bits: np.ndarray) -> Scaled[V]:
+    """Each entry of x, which have one fraction, times a power of two."""
+    return arithmetic.regarded(arithmetic.shifted(x, x.fraction + bits), int(x.fraction[0]))
 
 
 def onto(arithmetic: Arithmetic[V], r: Scaled[V], x: Scaled[V]) -> Scaled[V]:
