@@ -13,6 +13,7 @@ With bytes all sums stay within 2^24, so that runtimes carry them in single prec
 step is for all unknowns, e saturates, and r has no digits far behind those of x.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import singledispatch
@@ -173,17 +174,23 @@ class ResidualSteps(ABC, Generic[L]):
         matrix = arithmetic.matrix(weights)
         reach = float(np.ldexp(float(residual.largest), -int(residual.fraction[0])))
         rest, spare = arithmetic.rest(weights, matrix), self.spare(arithmetic.bits)
+        # v is the residual's leading bits where no step is before it: with half a digit, so that no tie is left, within
+        # 2^24 too
+        exact, finest = SINGLE_EXACT - SPARED, None
+        if arithmetic.bits <= BYTE_BITS and all(layer.step is None for layer in layers):
+            exact = SINGLE_EXACT // 2
+            finest = math.floor(math.log2(exact / 2 / reach)) - int(matrix.fraction.max())
         for k, layer in enumerate(layers[:-1], 1):
             shrunk = self.shrunk(arithmetic, layer, residual, x, fine=4 * k > 3 * len(layers))
             if x is None:
-                x = change = arithmetic.with_room(shrunk, spare)
+                x = change = arithmetic.with_room(shrunk, spare, None, finest)
             else:
-                change = arithmetic.with_room(arithmetic.minus(shrunk, x), spare, x.fraction)
+                change = arithmetic.with_room(arithmetic.minus(shrunk, x), spare, x.fraction, finest)
                 x = arithmetic.plus(change, x)
-            residual = less(arithmetic, residual, arithmetic.product(change, matrix), reach)
+            residual = less(arithmetic, residual, arithmetic.product(change, matrix), reach, exact)
             if rest is not None and k == len(layers) // 2:
                 missed = arithmetic.product(arithmetic.narrowed(x), rest)
-                residual = less(arithmetic, residual, arithmetic.shifted(missed, residual.fraction), reach)
+                residual = less(arithmetic, residual, arithmetic.shifted(missed, residual.fraction), reach, exact)
         return {"x_hat": arithmetic.output(self.shrunk(arithmetic, layers[-1], residual, x, fine=True), "x_hat")}
 
     def driving(self, arithmetic: Arithmetic[V], layer: L, residual: Scaled[V]) -> Scaled[V]:
@@ -273,14 +280,16 @@ def onto(arithmetic: Arithmetic[V], r: Scaled[V], x: Scaled[V]) -> Scaled[V]:
     return arithmetic.plus(r, x)
 
 
-def less(arithmetic: Arithmetic[V], residual: Scaled[V], product: Scaled[V], reach: float) -> Scaled[V]:
+def less(
+    arithmetic: Arithmetic[V], residual: Scaled[V], product: Scaled[V], reach: float, exact: int
+) -> Scaled[V]:
     """`residual - product`, where the residual saturates if the difference might leave 2^24 and the product does not.
 
-    Runtimes then carry the difference in single precision. It never saturates below `reach`, the largest number that a
+    Runtimes then carry the difference in single precision, `exact` is what they are to hold at most. It never saturates below `reach`, the largest number that a
     measurement can be: with a product that leaves less room than that, the difference leaves 2^24.
     """
     fraction = np.maximum(residual.fraction, product.fraction)
-    room = max(0, SINGLE_EXACT - SPARED - product.largest) >> int((fraction - residual.fraction).max())
+    room = max(0, exact - product.largest) >> int((fraction - residual.fraction).max())
     most = np.ldexp(1.0, room.bit_length() - 1 - int(residual.fraction.max()))
     if room < residual.largest and most >= reach:
         ends = torch.tensor([most], dtype=torch.float64)
