@@ -1,7 +1,7 @@
 """Arm's reference model of TOSA, built and run by code that others wrote, gives the bits of integer programs.
 
 It is skipped where `tosa-tools` is not installed: `pip install 'fanfold[tosa]'`, in an environment of its own, as that
-asks for numpy < 2.2.
+asks for numpy < 2.2; `.ci/run` makes one.
 """
 
 import numpy as np
