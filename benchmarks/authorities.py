@@ -4,7 +4,7 @@
 
 Rows are programs in W8A8, columns what runs them: PyTorch, ONNX Runtime optimised and not, and on a processor without
 VNNI, OpenVINO, the C for the instructions of this processor, for AVX2 and for SSE2 alone, on aarch64 and 32-bit ARM
-(qemu), as wasm32 in Node, the C of a second compiler of ONNX (emx), and Arm's reference model of TOSA. Half of the inputs are
+(qemu), wasm32 in Node, the C of a second compiler of ONNX (emx), Arm's model of TOSA. Half of the inputs are
 measurements, as many as there are, the others have any size up to the ends of the ports. What is slow plays a part of
 them: a cell says how many differ, and of how many where it is not all. A cell that cannot be says why.
 
