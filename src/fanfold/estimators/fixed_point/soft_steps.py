@@ -10,14 +10,15 @@ converge. Where weights have 8 bits, half way through what rounding took from A 
 rounded to 8 bits is as bad as noise some 40 dB below the measurements. Steps of ALISTA are larger than one, and so is
 then the rounding of e in 8 bits: in the last quarter of its layers e is narrowed in two parts, two products with W.
 With bytes all sums stay within 2^24, so that runtimes carry them in single precision: `v = narrow(step e)` where one
-step is for all unknowns, e saturates, and r has no digits far behind those of x.
+step is for all unknowns, e saturates, and r has no digits far behind those of x. Measurements are taken times powers of
+two by which all rows of A have one scale.
 """
 
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import singledispatch
-from typing import Any, Generic, NamedTuple, Protocol, Self, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -102,15 +103,13 @@ FORMS |= {"unfolded ISTA", "unfolded LISTACP", "unfolded ALISTA with p = 0"}
 
 
 class Layer(Protocol):
-    """What every layer has, which is a named tuple: a matrix, and a step where the matrix has none."""
+    """What every layer has: a matrix, and a step where the matrix has none."""
 
     @property
     def W(self) -> Tensor: ...  # noqa: N802 as papers call it
 
     @property
     def step(self) -> Tensor | None: ...
-
-    def _replace(self, **changes: Any) -> Self: ...
 
 
 class ResidualSteps(ABC, Generic[L]):
@@ -151,6 +150,10 @@ class ResidualSteps(ABC, Generic[L]):
         """How many bits finer than the coarsest each measurement is taken, `(m,)`."""
         return np.zeros(1, np.int64)
 
+    def of_scaled(self, layers: list[L], scale: Tensor) -> list[L]:
+        """The layers for measurements times `scale`, `(m,)`; asked of those alone that are finer."""
+        raise NotImplementedError
+
     @abstractmethod
     def layers(self, thetas: Sequence[Theta]) -> list[L]:
         """The layers of these quantities."""
@@ -168,15 +171,15 @@ class ResidualSteps(ABC, Generic[L]):
         weights, residual, x = A.matrix(), arithmetic.entered("y"), None
         layers, beyond = self.layers(self.network.thetas(template)), self.finer(arithmetic, weights)
         if beyond.any():
-            residual = raised(arithmetic, residual, beyond)
-            finer = unit_of(-beyond).to(weights)
-            weights, layers = weights * finer[:, None], [layer._replace(W=layer.W / finer) for layer in layers]
+            residual, scale = arithmetic.raised(residual, beyond), unit_of(-beyond).to(weights)
+            weights, layers = weights * scale[:, None], self.of_scaled(layers, scale)
         matrix = arithmetic.matrix(weights)
         reach = float(np.ldexp(float(residual.largest), -int(residual.fraction[0])))
         rest, spare = arithmetic.rest(weights, matrix), self.spare(arithmetic.bits)
-        # v is the residual's leading bits where no step is before it: with half a digit, so that no tie is left, within
-        # 2^24 too
-        exact, finest = SINGLE_EXACT - SPARED, None
+        exact, finest = (
+            SINGLE_EXACT - SPARED,
+            None,
+        )  # where no step is before v, with half a digit, so that none is a tie
         if arithmetic.bits <= BYTE_BITS and all(layer.step is None for layer in layers):
             exact = SINGLE_EXACT // 2
             finest = math.floor(math.log2(exact / 2 / reach)) - int(matrix.fraction.max())
@@ -251,6 +254,10 @@ class SoftSteps(ResidualSteps[SoftStep]):
         fraction = arithmetic.matrix(weights).fraction
         return fraction - fraction.min()
 
+    def of_scaled(self, layers: list[SoftStep], scale: Tensor) -> list[SoftStep]:
+        """The layers for measurements times `scale`, `(m,)`."""
+        return [layer._replace(W=layer.W / scale) for layer in layers]
+
     def shrunk(
         self, arithmetic: ShapedArithmetic[V], layer: SoftStep, residual: Scaled[V], x: Scaled[V] | None, *, fine: bool
     ) -> Scaled[V]:
@@ -265,11 +272,6 @@ def in_front(arithmetic: Arithmetic[Any], layer: Layer) -> bool:
     return layer.step is not None and layer.step.numel() == 1 and arithmetic.bits <= BYTE_BITS
 
 
-def raised(arithmetic: ShapedArithmetic[V], x: Scaled[V], bits: np.ndarray) -> Scaled[V]:
-    """Each entry of x, which have one fraction, times a power of two."""
-    return arithmetic.regarded(arithmetic.shifted(x, x.fraction + bits), int(x.fraction[0]))
-
-
 def onto(arithmetic: Arithmetic[V], r: Scaled[V], x: Scaled[V]) -> Scaled[V]:
     """`r + x`, without the last digits of r where the sum might leave 2^24 and r has digits to spare."""
     fraction = np.maximum(r.fraction, x.fraction)
@@ -280,12 +282,10 @@ def onto(arithmetic: Arithmetic[V], r: Scaled[V], x: Scaled[V]) -> Scaled[V]:
     return arithmetic.plus(r, x)
 
 
-def less(
-    arithmetic: Arithmetic[V], residual: Scaled[V], product: Scaled[V], reach: float, exact: int
-) -> Scaled[V]:
-    """`residual - product`, where the residual saturates if the difference might leave 2^24 and the product does not.
+def less(arithmetic: Arithmetic[V], residual: Scaled[V], product: Scaled[V], reach: float, exact: int) -> Scaled[V]:
+    """`residual - product`, where the residual saturates if the difference may leave `exact` and the product does not.
 
-    Runtimes then carry the difference in single precision, `exact` is what they are to hold at most. It never saturates below `reach`, the largest number that a
+    Runtimes then carry the difference in single precision. It never saturates below `reach`, the largest number that a
     measurement can be: with a product that leaves less room than that, the difference leaves 2^24.
     """
     fraction = np.maximum(residual.fraction, product.fraction)
