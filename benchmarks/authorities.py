@@ -382,7 +382,9 @@ def main() -> None:
     if unknown := [name for name in given.programs if name not in PROGRAMS]:
         parser.error(f"no program {unknown[0]!r}; there are {', '.join(PROGRAMS)}")
     torch.set_num_threads(1)
-    of = hashlib.sha256((Path(__file__).read_text() + code_hash()).encode()).hexdigest()[:16]
+    of = hashlib.sha256(
+        (Path(__file__).read_text() + (TESTS / "tosa_form.py").read_text() + code_hash()).encode()
+    ).hexdigest()[:16]
     made_by = {"made_by": of, "of": given.outputs}
     given.rows.parent.mkdir(parents=True, exist_ok=True)
     lines = given.rows.read_text().splitlines() if given.rows.exists() else []

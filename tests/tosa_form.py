@@ -29,7 +29,8 @@ class TosaGraph:
         for port in program.inputs:
             shape, dtype = [1, batch, port.size], self.dtype(port.dtype)
             tensor = self.graph.addPlaceholder(shape, dtype, None)
-            self.values[port.name] = self.append("CAST", [tensor], shape, "int32")
+            whole = port.dtype == "int32"
+            self.values[port.name] = tensor if whole else self.append("CAST", [tensor], shape, "int32")
         for op in program.operations:
             self.values[op.name] = self.written(op, program.sizes[op.name])
         for port in program.outputs:
@@ -88,10 +89,19 @@ class TosaGraph:
     def wide(self, op: ops.Operation, sources: list) -> tuple[Any, Any]:
         """What does not fit into int32, or is made of what does not."""
         if isinstance(op, ops.Mul):
-            for one, (other, name) in ((0, (1, op.right)), (1, (0, op.left))):
-                if not isinstance(sources[other], tuple) and self.program.proof.ranges[name].magnitude < 1 << 15:
-                    return self.carried(*(self.on("MUL", half, sources[other]) for half in self.halves(sources[one])))
-            raise ValueError(f"{op.name} is a product of too many bits.")
+            sizes = [self.program.proof.ranges[name].magnitude for name in op.inputs]
+            if isinstance(sources[0], tuple) and isinstance(sources[1], tuple):
+                raise ValueError(f"{op.name} is a product of too many bits.")
+            right = int(isinstance(sources[0], tuple) or (sizes[1] < sizes[0] and not isinstance(sources[1], tuple)))
+            left, factor = self.halves(sources[1 - right]), sources[right]
+            first = max(0, (sizes[right].bit_length() + 1 - 9) // 8 * 8)  # byte by byte, the first with its sign
+            total = self.carried(*(self.on("MUL", half, self.down(factor, first)) for half in left))
+            for at in range(first - 8, -8, -8):
+                larger = (self.on("MUL", part, self.row(np.array(1 << 8))) for part in total)
+                byte = self.bits(self.down(factor, at), 0xFF)
+                part = self.carried(*(self.on("MUL", half, byte) for half in left))
+                total = self.carried(*(self.on("ADD", *pair) for pair in zip(larger, part)))
+            return total
         if isinstance(op, ops.Add | ops.Sub):
             pairs = zip(*map(self.halves, sources))
             return self.carried(*(self.on(op.kind, *pair) for pair in pairs))
@@ -104,6 +114,9 @@ class TosaGraph:
                 larger = (self.on("MUL", part, self.row(np.array(1 << 8))) for part in (high, low))
                 part = self.halves(self.product(op, self.bits(self.down(sources[0], at), 0xFF), words=True))
                 high, low = self.carried(*(self.on("ADD", *pair) for pair in zip(larger, part)))
+            return high, low
+        if isinstance(op, ops.Transpose | ops.Windows | ops.Join):
+            high, low = (self.moved(op, *halves) for halves in zip(*map(self.halves, sources)))
             return high, low
         high, low = self.halves(sources[0])
         if isinstance(op, ops.Clamp):
@@ -134,6 +147,8 @@ class TosaGraph:
         sources = [self.values[name] for name in op.inputs]
         wide = "int48" in (self.program.dtypes[op.name], *(self.program.dtypes[name] for name in op.inputs))
         wide |= isinstance(op, ops.MatMul) and self.program.dtypes[op.source] == "int32"
+        # a RESCALE takes no more bits than its shift has
+        wide |= isinstance(op, ops.Rescale) and self.program.proof.ranges[op.source].magnitude >= 1 << UNIT["INT32"] - 1
         if wide and not isinstance(op, ops.Bank):
             high, low = self.wide(op, sources)
             if self.program.dtypes[op.name] == "int48":
@@ -148,18 +163,11 @@ class TosaGraph:
                 return self.looked_up(op.values, op.low, *sources)
             case ops.Bank():
                 return self.looked_up(op.values.ravel(), op.low, sources[0], self.first_of_row(op, sources[1]))
-            case ops.Transpose():
-                seen = self.seen(self.spread(sources[0], size), self.batch, *op.shape)
-                return self.seen(self.turned(seen, [0, *(1 + axis for axis in op.axes)]), 1, self.batch, size)
-            case ops.Windows():
-                return self.windows(op, *sources)
-            case ops.Join():
-                spread = [self.spread(x, self.program.sizes[name]) for x, name in zip(sources, op.inputs)]
-                seen = [self.seen(x, self.batch, op.outer, -(-x.shape[2] // op.outer)) for x in spread]
-                return self.seen(self.side_by_side(seen, 2), 1, self.batch, size)
+            case ops.Transpose() | ops.Windows() | ops.Join():
+                return self.moved(op, *sources)
             case ops.Rescale():
                 larger = self.on("MUL", *sources, self.row(1 << np.maximum(-op.shift, 0)))
-                return self.rescaled(larger, np.maximum(op.shift, 0))
+                return self.rescaled(larger, np.maximum(op.shift, 0)) if (op.shift > 0).any() else larger
             case ops.Clamp():
                 attribute = (self.tosa.NanPropagationMode.PROPAGATE,)
                 raised = self.on("MAXIMUM", *sources, self.row(op.low), attribute=attribute)
@@ -193,6 +201,19 @@ class TosaGraph:
         same, more = (self.on(kind, one[0], other[0], dtype="bool") for kind in ("EQUAL", "GREATER"))
         tied = self.on("LOGICAL_AND", same, self.on("GREATER", one[1], other[1], dtype="bool"), dtype="bool")
         return self.on("LOGICAL_OR", more, tied, dtype="bool")
+
+    def moved(self, op: ops.Operation, *sources: Any) -> Any:
+        """What computes nothing."""
+        size = self.program.sizes[op.name]
+        if isinstance(op, ops.Windows):
+            return self.windows(op, *sources)
+        if isinstance(op, ops.Transpose):
+            seen = self.seen(self.spread(sources[0], size), self.batch, *op.shape)
+            return self.seen(self.turned(seen, [0, *(1 + axis for axis in op.axes)]), 1, self.batch, size)
+        assert isinstance(op, ops.Join)
+        sizes = [self.program.sizes[name] for name in op.inputs]
+        seen = [self.seen(self.spread(x, n), self.batch, op.outer, n // op.outer) for x, n in zip(sources, sizes)]
+        return self.seen(self.side_by_side(seen, 2), 1, self.batch, size)
 
     def product(self, op: ops.MatMul, source: Any, *, words: bool = False) -> Any:
         byte = not words and op.weights.dtype == np.int8 and self.program.dtypes[op.source] == "int8"

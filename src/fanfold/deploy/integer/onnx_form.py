@@ -308,9 +308,9 @@ class _Graph:
             if (np.abs(np.diff(values, axis=0)).sum(0) + np.abs(values[0])).max() <= CARRIERS[dtype]:
                 return self._stepped(row, edges, values * factor, dtype)
         compared = [self.node("Unsqueeze", [row, self.number([-1], "int64")]), edges]
-        reached = self.cast(self.node("GreaterOrEqual", compared), "int32")
+        reached = self.cast(self.node("GreaterOrEqual", compared), "float32")  # OpenVINO miscounts whole numbers
         axes = self.number([-1], "int64")
-        count = self.node("ReduceSum", [reached, axes], keepdims=0)
+        count = self.cast(self.node("ReduceSum", [reached, axes], keepdims=0), "int32")
         start = self.node("Mul", [count, self.number([op.values.shape[1]], "int32")])
         return self._gathered(op, op.values.ravel() * factor, dtype, start)
 
