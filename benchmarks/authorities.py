@@ -13,7 +13,6 @@ older NumPy: `.ci/run` shows how an environment is made that has both; this runs
 """
 
 import argparse
-import ctypes
 import hashlib
 import json
 import os
@@ -198,22 +197,6 @@ def in_c(case: Case, folder: Path) -> Numbers:
     return CompiledProgram(case.program)(case.program, case.inputs)
 
 
-def in_second_compiler(case: Case, folder: Path) -> Numbers:
-    """The C of another compiler of ONNX, one sample after the other."""
-    import emx_onnx_cgen.cli as compiler  # pyrefly: ignore
-
-    path, source, library = program_to_onnx(case.program, folder / "p.onnx"), folder / "other.c", folder / "other.so"
-    options = ["--large-weight-threshold", "0", "--large-temp-threshold", "0", "--model-name", "other"]
-    compiler.main(["compile", *options, "--input-dim", "batch=1", str(path), str(source)])
-    subprocess.run([*needed("gcc"), "-O2", "-shared", "-fPIC", source, "-o", library, "-lm"], check=True)
-    function = ctypes.CDLL(str(library))["other"]
-    said = {p.name: np.zeros((case.count, *p.shape), p.dtype) for p in case.program.outputs}
-    arrays = [*(np.ascontiguousarray(case.inputs[port.name]) for port in case.program.inputs), *said.values()]
-    for k in range(case.count):
-        function(*(ctypes.c_void_p(array[k].ctypes.data) for array in arrays))
-    return said
-
-
 def in_tosa(case: Case, folder: Path) -> Numbers:
     """Arm's reference model of TOSA."""
     import tosa_reference_model  # noqa: F401  # pyrefly: ignore
@@ -237,6 +220,7 @@ int main(void)
     return 0;
 }}
 """
+OTHER_MAIN = MAIN.replace('"{name}.h"', "<stdint.h>\nvoid other();").replace("{name}_run", "other")
 PORTS = """#include "{name}.h"
 {arrays}
 void *at(int k) {{ void *ports[] = {{{pointers}}}; return ports[k]; }}
@@ -323,6 +307,24 @@ def in_wasm(case: Case, folder: Path) -> Numbers:
     script = NODE % (json.dumps(sizes), len(case.program.inputs))
     subprocess.run([*needed("node"), "-e", script], cwd=folder, check=True)
     return read_back(case, (folder / "said").read_bytes(), sizes)
+
+
+def in_second_compiler(case: Case, folder: Path) -> Numbers:
+    """The C of another compiler of ONNX, one sample after the other; its values lie on the stack."""
+    import emx_onnx_cgen.cli as compiler  # pyrefly: ignore
+
+    path, options = (
+        program_to_onnx(case.program, folder / "p.onnx"),
+        ["--model-name", "other", "--input-dim", "batch=1"],
+    )
+    options += ["--large-weight-threshold", "0", "--large-temp-threshold", "0"]
+    compiler.main(["compile", *options, str(path), str(folder / "other.c")])
+    sizes = written(case, folder, OTHER_MAIN)
+    subprocess.run([*needed("gcc"), "-O2", "other.c", "main.c", "-o", "played", "-lm"], cwd=folder, check=True)
+    command = ["bash", "-c", "ulimit -s unlimited; ./played"]
+    with (folder / "given").open() as given:
+        done = subprocess.run(command, cwd=folder, stdin=given, capture_output=True, check=True)
+    return read_back(case, done.stdout, sizes)
 
 
 class Runtime(NamedTuple):
