@@ -16,7 +16,7 @@ import fanfold as ff
 from fanfold.core.streams import generator_of
 from fanfold.deploy import time_backends
 from fanfold.deploy.export import write_onnx
-from fanfold.deploy.integer import IntegerProgram, play, program_to_onnx, to_integers
+from fanfold.deploy.integer import Draft, IntegerProgram, play, program_to_onnx, to_integers
 from fanfold.deploy.lowering import lowered
 from integer_programs import random_inputs
 from machines import need
@@ -76,6 +76,18 @@ def test_openvino_gives_the_bits(program, tmp_path):
     y = inputs_of(program, 200)
     said = in_openvino(program_to_onnx(program, tmp_path / "p.onnx"), y=y)
     assert np.array_equal(said, play(program, {"y": y})["x_hat"])
+
+
+@pytest.mark.parametrize("row", ["v", "y"])  # one for all entries, and one for each
+def test_the_row_of_a_bank_that_a_value_picks_is_the_same_in_openvino(row, tmp_path):
+    draft, rng = Draft("p"), np.random.default_rng(1)
+    y, v = draft.input("y", (6,), "int8"), draft.input("v", (1,), "int8")
+    picked = draft.bank(y, {"v": v, "y": y}[row], np.array([-50, 0, 40]), -128, rng.integers(-100, 100, (4, 256)))
+    draft.output(draft.add(picked, v, name="x_hat"), (6,))
+    program = draft.finish()
+    inputs = random_inputs(program, 40, 0)
+    said = in_openvino(program_to_onnx(program, tmp_path / "p.onnx"), **inputs)
+    assert np.array_equal(said, play(program, inputs)["x_hat"])
 
 
 @pytest.mark.parametrize("name", ["lista-cp", "alista"])

@@ -1,5 +1,6 @@
 """A trained network becomes an integer program: it loses little, and less with every bit."""
 
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +11,7 @@ import fanfold as ff
 from fanfold.core.streams import generator_of
 from fanfold.core.units import nmse_db
 from fanfold.deploy.integer import IntegerEstimator, compiled, to_integers, values_of
+from fanfold.deploy.integer.onnx_form import onnx_model
 from fanfold.deploy.release import IntegerBuild
 from fanfold.estimators import quantised
 from fanfold.estimators.fixed_point import FakeQuantised
@@ -109,6 +111,23 @@ def test_weights_whose_pairs_fit_are_proved_to_and_cost_little(net, observed):
     products = [row for row in fitting.proof.rows if row.kind == "MATMUL"]
     assert all(row.bytes_alone for row in products)
     assert nmse_db(IntegerEstimator(fitting)(obs).x, x) < nmse_db(IntegerEstimator(free)(obs).x, x) + 0.3
+
+
+FEW = {"lista-cp": 13, "alista": 20, "alista-at": 35}  # nodes a layer: two products, and what a runtime needs besides
+
+
+@pytest.mark.parametrize("name", FEW)
+def test_layers_have_few_nodes_and_measurements_alone_have_grids_of_their_own(observed, name):
+    algorithm, learn = (LEARN | {"alista-at": (ff.algorithms.ALISTAAT(), {"alpha": "per-layer"})})[name]
+    count = {}
+    for layers in (6, 14):
+        program = to_integers(ff.unfold(algorithm, PROBLEM, layers, learn), observed, "w8a8", pairs_fit=True)
+        count[layers] = Counter(node.op_type for node in onnx_model(program).graph.node)
+    assert (count[14].total() - count[6].total()) / 8 <= FEW[name]
+    assert count[14]["Gather"] == 0  # which copies entry by entry
+    uneven = [op for op in program.operations if op.kind == "RESCALE" and np.unique(op.shift).size > 1]
+    if name != "alista-at":
+        assert [op.source for op in uneven] == ["y"]
 
 
 @pytest.mark.parametrize("one_scale", [False, True])

@@ -29,11 +29,12 @@ class TosaGraph:
         for port in program.inputs:
             shape, dtype = [1, batch, port.size], self.dtype(port.dtype)
             tensor = self.graph.addPlaceholder(shape, dtype, None)
-            self.values[port.name] = self.append("CAST", [tensor], shape, "int32")
+            whole = port.dtype == "int32"
+            self.values[port.name] = tensor if whole else self.append("CAST", [tensor], shape, "int32")
         for op in program.operations:
             self.values[op.name] = self.written(op, program.sizes[op.name])
         for port in program.outputs:
-            self.graph.addOutputTensor(self.values[port.name])
+            self.graph.addOutputTensor(self.spread(self.values[port.name], port.size))
 
     def dtype(self, name: str) -> Any:
         return self.tosa.DType.__members__[name.upper()]
@@ -66,7 +67,7 @@ class TosaGraph:
 
     def on(self, kind: str, *sources: Any, attribute: tuple = (), dtype: str = "int32") -> Any:
         """An operation on values entry by entry."""
-        shape = [1, self.batch, max(source.shape[2] for source in sources)]
+        shape = [1, *(max(source.shape[axis] for source in sources) for axis in (1, 2))]
         shifted = [self.const(0, "int8")] if kind == "MUL" else []
         return self.append(kind, [*sources, *shifted], shape, dtype, attribute)
 
@@ -74,6 +75,8 @@ class TosaGraph:
         return self.on("BITWISE_AND", x, self.row(np.asarray(mask)))
 
     def down(self, x: Any, shift: Any) -> Any:
+        if not np.any(shift):
+            return x
         return self.on("ARITHMETIC_RIGHT_SHIFT", x, self.row(np.asarray(shift)), attribute=(False,))
 
     def carried(self, high: Any, low: Any) -> tuple[Any, Any]:
@@ -86,20 +89,41 @@ class TosaGraph:
     def wide(self, op: ops.Operation, sources: list) -> tuple[Any, Any]:
         """What does not fit into int32, or is made of what does not."""
         if isinstance(op, ops.Mul):
-            if isinstance(sources[0], tuple) or not self.program.proof.ranges[op.right].magnitude < 1 << 15:
+            sizes = [self.program.proof.ranges[name].magnitude for name in op.inputs]
+            if isinstance(sources[0], tuple) and isinstance(sources[1], tuple):
                 raise ValueError(f"{op.name} is a product of too many bits.")
-            return self.carried(*(self.on("MUL", half, sources[1]) for half in self.halves(sources[0])))
+            right = int(isinstance(sources[0], tuple) or (sizes[1] < sizes[0] and not isinstance(sources[1], tuple)))
+            left, factor = self.halves(sources[1 - right]), sources[right]
+            first = max(0, (sizes[right].bit_length() + 1 - 9) // 8 * 8)  # byte by byte, the first with its sign
+            total = self.carried(*(self.on("MUL", half, self.down(factor, first)) for half in left))
+            for at in range(first - 8, -8, -8):
+                larger = (self.on("MUL", part, self.row(np.array(1 << 8))) for part in total)
+                byte = self.bits(self.down(factor, at), 0xFF)
+                part = self.carried(*(self.on("MUL", half, byte) for half in left))
+                total = self.carried(*(self.on("ADD", *pair) for pair in zip(larger, part)))
+            return total
         if isinstance(op, ops.Add | ops.Sub):
             pairs = zip(*map(self.halves, sources))
             return self.carried(*(self.on(op.kind, *pair) for pair in pairs))
+        if isinstance(op, ops.Const):
+            return self.row(op.values >> 16), self.row(op.values & 0xFFFF)
+        if isinstance(op, ops.MatMul):  # byte by byte, from the upper one down
+            first = ops.BITS[self.program.dtypes[op.source]] - 8
+            high, low = self.halves(self.product(op, self.down(sources[0], first), words=True))
+            for at in range(first - 8, -8, -8):
+                larger = (self.on("MUL", part, self.row(np.array(1 << 8))) for part in (high, low))
+                part = self.halves(self.product(op, self.bits(self.down(sources[0], at), 0xFF), words=True))
+                high, low = self.carried(*(self.on("ADD", *pair) for pair in zip(larger, part)))
+            return high, low
+        if isinstance(op, ops.Transpose | ops.Windows | ops.Join):
+            high, low = (self.moved(op, *halves) for halves in zip(*map(self.halves, sources)))
+            return high, low
         high, low = self.halves(sources[0])
         if isinstance(op, ops.Clamp):
             for end, above in ((op.low, True), (op.high, False)):
                 limits = self.row(end >> 16), self.row(end & 0xFFFF)
                 (one, one_low), (other, other_low) = ((high, low), limits) if above else (limits, (high, low))
-                same, more = (self.on(kind, one, other, dtype="bool") for kind in ("EQUAL", "GREATER"))
-                tied = self.on("LOGICAL_AND", same, self.on("GREATER", one_low, other_low, dtype="bool"), dtype="bool")
-                keeps = self.on("LOGICAL_OR", more, tied, dtype="bool")
+                keeps = self.greater((one, one_low), (other, other_low))
                 high, low = (self.on("SELECT", keeps, *pair) for pair in zip((high, low), limits))
             return high, low
         if not isinstance(op, ops.Rescale):
@@ -121,7 +145,11 @@ class TosaGraph:
 
     def written(self, op: ops.Operation, size: int) -> Any:
         sources = [self.values[name] for name in op.inputs]
-        if "int48" in (self.program.dtypes[op.name], *(self.program.dtypes[name] for name in op.inputs)):
+        wide = "int48" in (self.program.dtypes[op.name], *(self.program.dtypes[name] for name in op.inputs))
+        wide |= isinstance(op, ops.MatMul) and self.program.dtypes[op.source] == "int32"
+        # a RESCALE takes no more bits than its shift has
+        wide |= isinstance(op, ops.Rescale) and self.program.proof.ranges[op.source].magnitude >= 1 << UNIT["INT32"] - 1
+        if wide and not isinstance(op, ops.Bank):
             high, low = self.wide(op, sources)
             if self.program.dtypes[op.name] == "int48":
                 return high, low
@@ -129,17 +157,17 @@ class TosaGraph:
         match op:
             case ops.Const():
                 return self.row(op.values)
-            case ops.MatMul(outer=1, inner=1):
-                byte = op.weights.dtype == np.int8 and self.program.dtypes[op.source] == "int8"
-                dtype, total = ("int8", "int32") if byte else ("int16", "int48")
-                x = self.append("CAST", sources, [1, self.batch, op.weights.shape[1]], dtype)
-                weights = self.const(op.weights.T, dtype, [1, *op.weights.T.shape])
-                zeros = [self.const(0, dtype), self.const(0, dtype)]
-                product = self.append("MATMUL", [x, weights, *zeros], [1, self.batch, size], total)
-                return product if byte else self.rescaled(product, np.zeros(1, int), total)
+            case ops.MatMul():
+                return self.product(op, *sources)
+            case ops.Lookup():
+                return self.looked_up(op.values, op.low, *sources)
+            case ops.Bank():
+                return self.looked_up(op.values.ravel(), op.low, sources[0], self.first_of_row(op, sources[1]))
+            case ops.Transpose() | ops.Windows() | ops.Join():
+                return self.moved(op, *sources)
             case ops.Rescale():
                 larger = self.on("MUL", *sources, self.row(1 << np.maximum(-op.shift, 0)))
-                return self.rescaled(larger, np.maximum(op.shift, 0))
+                return self.rescaled(larger, np.maximum(op.shift, 0)) if (op.shift > 0).any() else larger
             case ops.Clamp():
                 attribute = (self.tosa.NanPropagationMode.PROPAGATE,)
                 raised = self.on("MAXIMUM", *sources, self.row(op.low), attribute=attribute)
@@ -147,6 +175,91 @@ class TosaGraph:
             case ops.Add() | ops.Sub() | ops.Mul():
                 return self.on(op.kind, *sources)
         raise ValueError(f"{op.name} ({op.kind}) has no form here.")
+
+    def seen(self, x: Any, *shape: int) -> Any:
+        """The same entries in another shape."""
+        to = self.graph.addConst([len(shape)], self.dtype("shape"), list(shape))
+        return self.append("RESHAPE", [x, to], list(shape), "int32")
+
+    def turned(self, x: Any, axes: list[int]) -> Any:
+        return self.append("TRANSPOSE", [x], [x.shape[axis] for axis in axes], "int32", (axes,))
+
+    def side_by_side(self, parts: list, axis: int) -> Any:
+        shape = [*parts[0].shape]
+        shape[axis] = sum(part.shape[axis] for part in parts)
+        return self.append("CONCAT", parts, shape, "int32", (axis,))
+
+    def spread(self, x: Any, size: int) -> Any:
+        """A value with its batch and all its entries: numbers of the program have none."""
+        if x.shape[1:] == [self.batch, size]:
+            return x
+        zeros = self.const(np.zeros(self.batch * size, int), "int32", [1, self.batch, size])
+        return self.on("ADD", x, zeros)
+
+    def greater(self, one: tuple[Any, Any], other: tuple[Any, Any]) -> Any:
+        """Whether a value of two parts is greater than another."""
+        same, more = (self.on(kind, one[0], other[0], dtype="bool") for kind in ("EQUAL", "GREATER"))
+        tied = self.on("LOGICAL_AND", same, self.on("GREATER", one[1], other[1], dtype="bool"), dtype="bool")
+        return self.on("LOGICAL_OR", more, tied, dtype="bool")
+
+    def moved(self, op: ops.Operation, *sources: Any) -> Any:
+        """What computes nothing."""
+        size = self.program.sizes[op.name]
+        if isinstance(op, ops.Windows):
+            return self.windows(op, *sources)
+        if isinstance(op, ops.Transpose):
+            seen = self.seen(self.spread(sources[0], size), self.batch, *op.shape)
+            return self.seen(self.turned(seen, [0, *(1 + axis for axis in op.axes)]), 1, self.batch, size)
+        assert isinstance(op, ops.Join)
+        sizes = [self.program.sizes[name] for name in op.inputs]
+        seen = [self.seen(self.spread(x, n), self.batch, op.outer, n // op.outer) for x, n in zip(sources, sizes)]
+        return self.seen(self.side_by_side(seen, 2), 1, self.batch, size)
+
+    def product(self, op: ops.MatMul, source: Any, *, words: bool = False) -> Any:
+        byte = not words and op.weights.dtype == np.int8 and self.program.dtypes[op.source] == "int8"
+        dtype, total = ("int8", "int32") if byte else ("int16", "int48")
+        (rows, columns), places = op.weights.shape, self.batch * op.outer * op.inner
+        x = self.spread(source, op.outer * columns * op.inner)
+        x = self.seen(x, self.batch * op.outer, columns, op.inner)
+        x = self.seen(self.turned(x, [0, 2, 1]), 1, places, columns)
+        x = self.append("CAST", [x], [1, places, columns], dtype)
+        weights = self.const(op.weights.T, dtype, [1, columns, rows])
+        product = self.append("MATMUL", [x, weights, *(self.const(0, dtype) for _ in "ab")], [1, places, rows], total)
+        if not byte:
+            product = self.rescaled(product, np.zeros(1, int), total)
+        turned = self.turned(self.seen(product, self.batch * op.outer, op.inner, rows), [0, 2, 1])
+        return self.seen(turned, 1, self.batch, op.outer * rows * op.inner)
+
+    def looked_up(self, values: np.ndarray, low: int, x: Any, first: Any = None) -> Any:
+        index = self.on("SUB", x, self.row(np.array(low)))
+        index = self.on("ADD", index, first) if first else index
+        batch, size = index.shape[1:]
+        table = self.const(values, "int32", [1, values.size, 1])
+        entries = self.append("GATHER", [table, self.seen(index, 1, batch * size)], [1, batch * size, 1], "int32")
+        return self.seen(entries, 1, batch, size)
+
+    def first_of_row(self, op: ops.Bank, row: Any) -> Any:
+        """Where in the tables, one after the other, that one begins whose edges a value reaches."""
+        high, low = (self.seen(half, 1, half.shape[1] * half.shape[2], 1) for half in self.halves(row))
+        edges = self.row((op.edges - 1) >> 16), self.row((op.edges - 1) & 0xFFFF)
+        step, none = (self.row(np.array(n)) for n in (op.values.shape[1], 0))
+        steps = self.on("SELECT", self.greater((high, low), edges), step, none)
+        total = self.append("REDUCE_SUM", [steps], [1, steps.shape[1], 1], "int32", (2,))
+        return self.seen(total, 1, *self.halves(row)[0].shape[1:])
+
+    def windows(self, op: ops.Windows, x: Any) -> Any:
+        (rows, columns, channels), (h, w) = op.shape, op.kernel
+        around = self.graph.addConst([8], self.dtype("shape"), [0, 0, h // 2, h // 2, w // 2, w // 2, 0, 0])
+        shape = [self.batch, rows + h - 1, columns + w - 1, channels]
+        x = self.seen(self.spread(x, rows * columns * channels), self.batch, *op.shape)
+        picture = self.append("PAD", [x, around, self.const(0, "int32")], shape, "int32")
+        ends = [
+            [self.graph.addConst([4], self.dtype("shape"), part) for part in ([0, i, j, 0], [self.batch, *op.shape])]
+            for i in range(h)
+            for j in range(w)
+        ]
+        shifted = [self.append("SLICE", [picture, *end], [self.batch, *op.shape], "int32") for end in ends]
+        return self.seen(self.side_by_side(shifted, 3), 1, self.batch, op.window * rows * columns)
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The outputs, as `play` gives them, by the reference model."""

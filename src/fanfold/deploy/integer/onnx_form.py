@@ -209,6 +209,9 @@ class _Graph:
     def _(self, op: ops.MatMul) -> None:
         rows, columns = op.weights.shape
         of_bytes = self.rows[op.name].bytes_alone
+        if (squared := self._summed_squares(op)) is not None:
+            x = self.source(squared, self.carrier(op))
+            return self._keep(op.name, self.carrier(op), self.node("ReduceSumSquare", [x], axes=[1]))
         dtype = "int8" if of_bytes else self.carrier(op)
         seen, zero = self._unsigned(op.source) if of_bytes else (self.source(op.source, dtype), [])
         if op.inner > 1:  # the value goes first: kernels take its bytes as unsigned, and pairs of weights are bounded
@@ -223,6 +226,14 @@ class _Graph:
         self._keep(op.name, "int32" if of_bytes else dtype, product)
         if of_bytes:
             self.products[op.name] = product
+        return None
+
+    def _summed_squares(self, op: ops.MatMul) -> str | None:
+        """The value whose squares are summed, if that is all that a product does."""
+        before, all_of_it = self.operations.get(op.source), (op.outer, op.inner, len(op.weights)) == (1, 1, 1)
+        if isinstance(before, ops.Mul) and before.left == before.right and all_of_it and (op.weights == 1).all():
+            return before.left
+        return None
 
     def _unsigned(self, name: str) -> tuple[str, list[str]]:
         """Bytes plus 128, and that zero point: ONNX Runtime multiplies unsigned ones 30 times faster than signed."""
@@ -278,23 +289,30 @@ class _Graph:
 
     @add.register
     def _(self, op: ops.Lookup) -> None:
-        self._keep(op.name, self.carrier(op), self._gathered(op, op.values))
+        self._keep(op.name, self.carrier(op), self.table(op.name, 1.0, self.carrier(op)))
 
     @add.register
     def _(self, op: ops.Bank) -> None:
-        dtype, entries = self.carrier(op), op.values.shape[1]
-        row, edges = self.source(op.row, dtype), self.number(op.edges, dtype)
+        self._keep(op.name, self.carrier(op), self.table(op.name, 1.0, self.carrier(op)))
+
+    def table(self, name: str, factor: float, dtype: str) -> str:
+        """The entries of a table or of a bank, times a power of two."""
+        op = self.operations[name]
+        if isinstance(op, ops.Lookup):
+            return self._gathered(op, op.values * factor, dtype)
+        assert isinstance(op, ops.Bank)
+        row, edges = self.source(op.row, self.carrier(op)), self.number(op.edges, self.carrier(op))
         at = self.operations.get(op.source)
         if isinstance(at, ops.Const) and self.program.sizes[op.row] == 1:
             values = op.values[:, at.values - op.low]
             if (np.abs(np.diff(values, axis=0)).sum(0) + np.abs(values[0])).max() <= CARRIERS[dtype]:
-                return self._keep(op.name, dtype, self._stepped(row, edges, values, dtype))
+                return self._stepped(row, edges, values * factor, dtype)
         compared = [self.node("Unsqueeze", [row, self.number([-1], "int64")]), edges]
-        reached = self.cast(self.node("GreaterOrEqual", compared), "int64")
+        reached = self.cast(self.node("GreaterOrEqual", compared), "float32")  # OpenVINO miscounts whole numbers
         axes = self.number([-1], "int64")
-        count = self.node("ReduceSum", [reached, axes], keepdims=0)
-        start = self.node("Mul", [count, self.number([entries], "int64")])
-        return self._keep(op.name, dtype, self._gathered(op, op.values.ravel(), start))
+        count = self.cast(self.node("ReduceSum", [reached, axes], keepdims=0), "int32")
+        start = self.node("Mul", [count, self.number([op.values.shape[1]], "int32")])
+        return self._gathered(op, op.values.ravel() * factor, dtype, start)
 
     def _stepped(self, row: str, edges: str, values: np.ndarray, dtype: str) -> str:
         """One of several rows of numbers: the first, and all rises up to it, which in any order are within the type."""
@@ -302,18 +320,21 @@ class _Graph:
         rises = self.node("MatMul", [reached, self.number(np.diff(values, axis=0), dtype)])
         return self.node("Add", [rises, self.number(values[:1], dtype)])
 
-    def _gathered(self, op: ops.Lookup | ops.Bank, values: np.ndarray, start: str = "") -> str:
+    def _gathered(self, op: ops.Lookup | ops.Bank, values: np.ndarray, dtype: str, start: str = "") -> str:
+        """Entries of a table by `GatherElements` over one axis: ONNX Runtime's `Gather` copies them one by one."""
         index = self._index(op)
         if start:
             index = self.node("Add", [index, start])
-        return self.node("Gather", [self.number(values, self.carrier(op)), index])
+        flat = self.node("Reshape", [index, self.number([-1], "int64")])
+        entries = self.node("GatherElements", [self.number(values, dtype), flat])
+        return self._reshape(entries, self.program.sizes[op.name])
 
     def _index(self, op: ops.Lookup | ops.Bank) -> str:
         """Where in a table a value is; that of a clamp is rounded down by the cast, as nothing is below 0 there."""
         clamp = self.operations.get(op.source)
         if isinstance(clamp, ops.Clamp) and (sum_ := self._clamped(clamp, -op.low)):
-            return self.cast(sum_[0], "int64")
-        return self.node("Sub", [self.source(op.source, "int64"), self.number([op.low], "int64")])
+            return self.cast(sum_[0], "int32")
+        return self.node("Sub", [self.source(op.source, "int32"), self.number([op.low], "int32")])
 
     @add.register
     def _(self, op: ops.Add) -> None:

@@ -44,6 +44,8 @@ class Nodes(Protocol):
 
     def cast(self, tensor: str, dtype: str) -> str: ...
 
+    def table(self, name: str, factor: float, dtype: str) -> str: ...
+
 
 class ScaledTensor(NamedTuple):
     """A tensor, and the largest whole number that it and its parts are in units of their last digit.
@@ -99,8 +101,9 @@ class ScaledSums:
         self._first: dict[tuple[str, str], tuple[np.ndarray, np.ndarray, ScaledTensor]] = {}  # of what is kept
         self._passed = {op.name for op in graph.operations.values() if self._is_linear(op)}
         self._clipped = self._inner_clamps()
+        self._gains = self._gained()
         self._kept = self._shared()
-        self.within = self._passed | self._clipped | self._rounded()
+        self.within = self._passed | self._clipped | self._rounded() | self._gains.keys()
 
     def write(self, name: str, factor: np.ndarray, offset: float) -> tuple[str, str] | None:
         """A tensor that is the value times a factor plus an offset, and its type; None if no type holds it exactly."""
@@ -154,7 +157,8 @@ class ScaledSums:
         """The factor of a sum with which a product in it is as it is, and is not scaled for each of its uses."""
         if name in self._kept or name not in self._passed:
             return None
-        terms, apart = self._combination(name, whole=True).terms, self._kept | self._clipped | self.graph.bytes.keys()
+        apart = self._kept | self._clipped | self.graph.bytes.keys() | self._gains.keys()
+        terms = self._combination(name, whole=True).terms
         return next((1 / c for term, c in terms.items() if term not in apart and are_powers_of_two(c)), None)
 
     def _as_it_is(self, name: str) -> tuple[np.ndarray, np.ndarray] | None:
@@ -227,6 +231,24 @@ class ScaledSums:
             and op.name not in self.graph.outputs
             and all(isinstance(user, ops.Clamp) for user in consumers.get(op.name, []))
         }
+
+    def _gained(self) -> dict[str, tuple[str, str]]:
+        """Products with a table that nothing else takes, each of which one sum takes: what they are of, and the table.
+
+        A factor of such a product is one of the table.
+        """
+        consumers, gained = self._consumers(), {}
+        for op in self.graph.operations.values():
+            users = consumers.get(op.name, [])
+            if not isinstance(op, ops.Mul) or op.name in self._passed | self.graph.outputs or len(users) != 1:
+                continue
+            if not (users[0].name in self._passed or isinstance(users[0], ops.Rescale)):
+                continue
+            for side, other in ((op.right, op.left), (op.left, op.right)):
+                tabled = isinstance(self.graph.operations.get(side), ops.Lookup | ops.Bank)
+                if tabled and side != other and side not in self.graph.outputs and len(consumers[side]) == 1:
+                    gained[op.name] = other, side
+        return gained
 
     def _shared(self) -> set[str]:
         """Sums that more than one rounding, or another sum that is kept, goes on from."""
@@ -345,6 +367,10 @@ class ScaledSums:
 
     def _leaf(self, name: str, a: np.ndarray, b: np.ndarray, dtype: str) -> str:
         graph = self.graph
+        if name in self._gains and (a == a[0]).all() and are_powers_of_two(np.abs(a)):
+            other, table = self._gains[name]
+            product = graph.node("Mul", [graph.source(other, dtype), graph.table(table, float(a[0]), dtype)])
+            return self._moved(product, np.ones(1), b, dtype)
         if name in graph.products and dtype == "float32" and (a == a[0]).all() and are_powers_of_two(a) and a[0] != 1:
             scaled = graph.node("DequantizeLinear", [graph.products[name], graph.number(a[0], dtype)])
             return self._moved(scaled, np.ones(1), b, dtype)

@@ -202,10 +202,20 @@ class Arithmetic(ABC, Generic[V]):
         least = None if at_least is None else int(at_least.max())
         return self.on_grid(x, self._fraction_for(x, bits, least), bits, name)
 
-    def with_room(self, x: Scaled[V], spare: int, at_least: np.ndarray | None = None) -> Scaled[V]:
-        """The numbers in as many bits as activations have, of which some are left for larger ones than were seen."""
+    def with_room(
+        self, x: Scaled[V], spare: int, at_least: np.ndarray | None = None, at_most: int | None = None
+    ) -> Scaled[V]:
+        """The numbers in as many bits as activations have, of which some are left for larger ones than were seen.
+
+        Args:
+            x: The numbers.
+            spare: How many bits are left.
+            at_least: The least fraction that may be chosen for it.
+            at_most: The largest one.
+        """
         least = None if at_least is None else int(at_least.max())
-        return self.on_grid(x, self._fraction_for(x, self.bits - spare, least), self.bits)
+        fraction = self._fraction_for(x, self.bits - spare, least)
+        return self.on_grid(x, fraction if at_most is None else min(fraction, at_most), self.bits)
 
     def on_grid(self, x: Scaled[V], fraction: int, bits: int, name: str | None = None) -> Scaled[V]:
         """The numbers in so many bits with a fraction that the layers themselves say, such as those of a table."""

@@ -154,6 +154,10 @@ class ShapedArithmetic(Arithmetic[V]):
         at = np.array([fraction])
         return Scaled(self._regarded(x, at), at, x.largest)
 
+    def raised(self, x: Scaled[V], bits: np.ndarray) -> Scaled[V]:
+        """Each entry of numbers with one fraction, times a power of two, `(size,)`."""
+        return self.regarded(self.shifted(x, x.fraction + bits), int(x.fraction[0]))
+
     def log2(self, x: Scaled[V], octaves: int, digits: int) -> Logarithm:
         """The logarithm of positive numbers of one fraction, over the upper octaves that they may lie in.
 

@@ -10,9 +10,11 @@ converge. Where weights have 8 bits, half way through what rounding took from A 
 rounded to 8 bits is as bad as noise some 40 dB below the measurements. Steps of ALISTA are larger than one, and so is
 then the rounding of e in 8 bits: in the last quarter of its layers e is narrowed in two parts, two products with W.
 With bytes all sums stay within 2^24, so that runtimes carry them in single precision: `v = narrow(step e)` where one
-step is for all unknowns, e saturates, and r has no digits far behind those of x.
+step is for all unknowns, e saturates, and r has no digits far behind those of x. Measurements are taken times powers of
+two by which all rows of A have one scale.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import singledispatch
@@ -26,6 +28,7 @@ from fanfold.algorithms import ALISTA, ISTA, LISTACP
 from fanfold.algorithms.base import Algorithm, Theta
 from fanfold.estimators.fixed_point.arithmetic import Arithmetic
 from fanfold.estimators.fixed_point.forms import FORMS, FormPort, IntegerForm, as_network, integer_form
+from fanfold.estimators.fixed_point.rounding import unit_of
 from fanfold.estimators.fixed_point.shaped import ShapedArithmetic
 from fanfold.estimators.fixed_point.values import BYTE_BITS, Scaled
 from fanfold.observation import Observation
@@ -143,6 +146,14 @@ class ResidualSteps(ABC, Generic[L]):
         """How many of the bits of activations are left for larger changes of x than those seen."""
         return 0
 
+    def finer(self, arithmetic: ShapedArithmetic[V], weights: Tensor) -> np.ndarray:
+        """How many bits finer than the coarsest each measurement is taken, `(m,)`."""
+        return np.zeros(1, np.int64)
+
+    def of_scaled(self, layers: list[L], scale: Tensor) -> list[L]:
+        """The layers for measurements times `scale`, `(m,)`; asked of those alone that are finer."""
+        raise NotImplementedError
+
     @abstractmethod
     def layers(self, thetas: Sequence[Theta]) -> list[L]:
         """The layers of these quantities."""
@@ -157,21 +168,32 @@ class ResidualSteps(ABC, Generic[L]):
         """The layers."""
         A = self.network.operator
         template = self.network.admitted(Observation.unchecked(torch.zeros(A.m, dtype=A.dtype, device=A.device), A))
-        matrix, residual, x = arithmetic.matrix(A.matrix()), arithmetic.entered("y"), None
+        weights, residual, x = A.matrix(), arithmetic.entered("y"), None
+        layers, beyond = self.layers(self.network.thetas(template)), self.finer(arithmetic, weights)
+        if beyond.any():
+            residual, scale = arithmetic.raised(residual, beyond), unit_of(-beyond).to(weights)
+            weights, layers = weights * scale[:, None], self.of_scaled(layers, scale)
+        matrix = arithmetic.matrix(weights)
         reach = float(np.ldexp(float(residual.largest), -int(residual.fraction[0])))
-        layers = self.layers(self.network.thetas(template))
-        rest, spare = arithmetic.rest(A.matrix(), matrix), self.spare(arithmetic.bits)
+        rest, spare = arithmetic.rest(weights, matrix), self.spare(arithmetic.bits)
+        exact, finest = (
+            SINGLE_EXACT - SPARED,
+            None,
+        )  # where no step is before v, with half a digit, so that none is a tie
+        if arithmetic.bits <= BYTE_BITS and all(layer.step is None for layer in layers):
+            exact = SINGLE_EXACT // 2
+            finest = math.floor(math.log2(exact / 2 / reach)) - int(matrix.fraction.max())
         for k, layer in enumerate(layers[:-1], 1):
             shrunk = self.shrunk(arithmetic, layer, residual, x, fine=4 * k > 3 * len(layers))
             if x is None:
-                x = change = arithmetic.with_room(shrunk, spare)
+                x = change = arithmetic.with_room(shrunk, spare, None, finest)
             else:
-                change = arithmetic.with_room(arithmetic.minus(shrunk, x), spare, x.fraction)
+                change = arithmetic.with_room(arithmetic.minus(shrunk, x), spare, x.fraction, finest)
                 x = arithmetic.plus(change, x)
-            residual = less(arithmetic, residual, arithmetic.product(change, matrix), reach)
+            residual = less(arithmetic, residual, arithmetic.product(change, matrix), reach, exact)
             if rest is not None and k == len(layers) // 2:
                 missed = arithmetic.product(arithmetic.narrowed(x), rest)
-                residual = less(arithmetic, residual, arithmetic.shifted(missed, residual.fraction), reach)
+                residual = less(arithmetic, residual, arithmetic.shifted(missed, residual.fraction), reach, exact)
         return {"x_hat": arithmetic.output(self.shrunk(arithmetic, layers[-1], residual, x, fine=True), "x_hat")}
 
     def driving(self, arithmetic: Arithmetic[V], layer: L, residual: Scaled[V]) -> Scaled[V]:
@@ -227,6 +249,15 @@ class SoftSteps(ResidualSteps[SoftStep]):
         """The layers of these quantities."""
         return [self.step_of(theta) for theta in thetas]
 
+    def finer(self, arithmetic: ShapedArithmetic[V], weights: Tensor) -> np.ndarray:
+        """How many bits finer each row of A is in its bytes than the coarsest: then all rows have one scale."""
+        fraction = arithmetic.matrix(weights).fraction
+        return fraction - fraction.min()
+
+    def of_scaled(self, layers: list[SoftStep], scale: Tensor) -> list[SoftStep]:
+        """The layers for measurements times `scale`, `(m,)`."""
+        return [layer._replace(W=layer.W / scale) for layer in layers]
+
     def shrunk(
         self, arithmetic: ShapedArithmetic[V], layer: SoftStep, residual: Scaled[V], x: Scaled[V] | None, *, fine: bool
     ) -> Scaled[V]:
@@ -251,14 +282,14 @@ def onto(arithmetic: Arithmetic[V], r: Scaled[V], x: Scaled[V]) -> Scaled[V]:
     return arithmetic.plus(r, x)
 
 
-def less(arithmetic: Arithmetic[V], residual: Scaled[V], product: Scaled[V], reach: float) -> Scaled[V]:
-    """`residual - product`, where the residual saturates if the difference might leave 2^24 and the product does not.
+def less(arithmetic: Arithmetic[V], residual: Scaled[V], product: Scaled[V], reach: float, exact: int) -> Scaled[V]:
+    """`residual - product`, where the residual saturates if the difference may leave `exact` and the product does not.
 
     Runtimes then carry the difference in single precision. It never saturates below `reach`, the largest number that a
     measurement can be: with a product that leaves less room than that, the difference leaves 2^24.
     """
     fraction = np.maximum(residual.fraction, product.fraction)
-    room = max(0, SINGLE_EXACT - SPARED - product.largest) >> int((fraction - residual.fraction).max())
+    room = max(0, exact - product.largest) >> int((fraction - residual.fraction).max())
     most = np.ldexp(1.0, room.bit_length() - 1 - int(residual.fraction.max()))
     if room < residual.largest and most >= reach:
         ends = torch.tensor([most], dtype=torch.float64)
