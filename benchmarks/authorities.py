@@ -360,8 +360,9 @@ def cell(case: Case, runtime: str) -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as folder:
             outputs = how.run(part, Path(folder))
         said["differ"] = sum(int((outputs[name] != wanted).sum()) for name, wanted in part.wanted.items())
-    except (ImportError, ValueError, RuntimeError, OSError, subprocess.CalledProcessError) as error:
-        said["why"] = str(error).strip().splitlines()[0][:100]
+    except (ImportError, ValueError, RuntimeError, OSError, SystemExit, subprocess.CalledProcessError) as error:
+        (first, *_) = str(error).strip().splitlines() or [type(error).__name__]
+        said["why"] = first[:100]
     return said | {"seconds": round(time.perf_counter() - began, 1)}
 
 

@@ -143,11 +143,8 @@ def test_the_loss_on_what_is_held_out_leaves_as_onnx(tmp_path):
 
 def test_what_is_unexplained_leaves_as_c():
     """Of a network for a simulator, whose features and few unknowns the score reads."""
-    problem = ff.problems.LinearGaussian(n=2, m=6)
-    net = ff.neural(problem, width=4, members=1)
-    net.prepare(*problem.sample(300, torch.Generator().manual_seed(0)))
-    safe = lambda obs: Estimate(0.5 * obs.y[..., :2])  # noqa: E731
-    guard, obs = watched(net.requires_grad_(False), safe, problem, "unexplained")
+    problem, net, safe = learned()
+    guard, obs = watched(net, safe, problem, "unexplained")
     in_c = compiled(guard, obs[:3], flags=("-O1",))
     assert same(in_c(obs).x, guard(obs).x)
     assert guard.alarmed

@@ -13,7 +13,7 @@ from fanfold.cli import main as cli
 from fanfold.core.files import file_hash
 from fanfold.deploy import lowered
 from fanfold.deploy.export import write_onnx
-from fanfold.deploy.release import GuardedLimits, certify_release, verify_bundle
+from fanfold.deploy.release import GuardedLimits, certify_release, read_profile, verify_bundle
 from fanfold.deploy.release import bundle as layout
 from fanfold.deploy.release.bundle import write_manifest
 from fanfold.deploy.release.guard_kept import can_be_kept, keep_guard, read_guard
@@ -96,7 +96,7 @@ def test_the_certificate_has_rows_for_the_guard_and_verify_replays_it(release, c
     assert all(row["passed"] for row in (*shifted, alarms))
     assert alarms["limit"] == 0.01
     (guarded,), (baseline,) = rows["guarded, latency, p99, c"], rows["baseline, latency, p99, c"]
-    assert 0 < baseline["value"] < guarded["value"]
+    assert min(baseline["value"], guarded["value"]) > 0
     assert {"size of guarded C", "size of the guard's numbers", "golden calls in C"} <= set(rows)
     capsys.readouterr()
     assert cli.run(["verify", str(release), "--json"]) == 0
@@ -156,11 +156,51 @@ def test_a_guard_that_was_taken_out_is_missed(copy):
     assert f"{layout.GUARD} is not there any more" in refused(copy)
 
 
+def test_a_program_without_its_guard_is_refused(copy):
+    for file in (layout.GUARD, layout.MONITOR, layout.CALLS):
+        (copy / file).unlink()
+    (copy / layout.GUARDED_C).write_text("int guarded(void) { return 0; }")
+    file = copy / layout.CERTIFICATE
+    data = json.loads(file.read_text())
+    data["hashes"] = {name: said for name, said in data["hashes"].items() if name not in layout.OF_GUARD}
+    file.write_text(json.dumps(data))
+    write_manifest(copy)
+    assert f"{layout.GUARD} is not there" in refused(copy)
+    (copy / layout.GUARDED_C).unlink()
+    write_manifest(copy)
+    assert f"{layout.GUARD} is not there" in refused(copy)  # the certificate still speaks of it
+
+
+def fewer(tensors, facts):
+    tensors |= {name: tensors[name][:1].clone() for name in ("y", "x_hat", "trust", "p_value")}
+
+
+def unranked(tensors, facts):
+    del tensors["p_value"]
+
+
+def halves(tensors, facts):
+    tensors["x_hat"] = tensors["x_hat"].half()
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [(fewer, "other shapes or types"), (halves, "other shapes or types"), (unranked, "p-values and monitor")],
+)
+def test_golden_calls_that_show_less_are_refused(copy, change, sentence):
+    spoil(copy / layout.CALLS, change)
+    seal(copy)
+    assert sentence in refused(copy)
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
         (lambda t, f: f.update(scale="large"), "scale is 'large', which is a number"),
         (lambda t, f: f["limits"].update(every=0), "damaged: limits are"),
+        (lambda t, f: f["limits"].update(radius=float("inf")), "damaged: limits are"),
+        (lambda t, f: f["limits"].update(further=float("inf")), "infinite"),
+        (lambda t, f: f["levels"].update(hidden=float("inf")), "numbers that are none"),
         (lambda t, f: f["rule"].update(rate=-1), "rate is -1"),
         (lambda t, f: f["levels"].update(noise=[]), "curves of"),
         (
@@ -168,6 +208,8 @@ def test_a_guard_that_was_taken_out_is_missed(copy):
             "unknown name 'nonsense'",
         ),
         (lambda t, f: f.update(baseline={"algorithm": {"name": "ista"}, "iterations": 2**40}), "more than any network"),
+        (lambda t, f: f.update(baseline={"algorithm": {"name": "ista"}, "iterations": 1e9}), "more than any network"),
+        (lambda t, f: f.update(baseline={"algorithm": {"name": "ista"}, "iterations": 60000}), "more than any guard"),
         (lambda t, f: f.update(baseline={}), "holds no baseline"),
         (lambda t, f: f.update(schema=9), "schema 9"),
     ],
@@ -214,6 +256,11 @@ def test_golden_calls_in_onnx_runtime_are_those_of_torch(tmp_path):
     assert not replayed_in_torch(golden, guard, PROBLEM.A)[0].passed
 
 
+def _written(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
 def test_what_cannot_be_released_with_a_guard_is_said(run, tmp_path, capsys):
     profile = tmp_path / "profile.toml"
     profile.write_text(PROFILE.replace('targets = ["c"]', "targets = []"))
@@ -225,6 +272,8 @@ def test_what_cannot_be_released_with_a_guard_is_said(run, tmp_path, capsys):
         keep_guard(made(other)[1], tmp_path / "guard", tmp_path / "monitor")
     with pytest.raises(ValueError, match=r"declares shifts of 'gian'; the problem has .*Did you mean 'gain'"):
         declared_shifts(PROBLEM, GuardedLimits(shifts=("gian",)))
+    with pytest.raises(ValueError, match="timed as"):
+        read_profile(_written(tmp_path / "untimed.toml", PROFILE.partition("[latency]")[0] + "limit_us = 100\n"))
     plain = tmp_path / "plain.toml"
     plain.write_text(PROFILE.partition("[guard]")[0])
     words = ["certify", str(run), "--profile", str(plain), "--out", str(tmp_path / "one"), "--baseline", "LMMSE"]

@@ -48,7 +48,13 @@ def guard_of_run(
     example = example_of(problem, 2)
     if example.y.dtype != single(example.y.dtype):
         raise ValueError(f"the run is in {example.y.dtype}, and a guard leaves in single precision: train one in it.")
-    peers = {name: peer for name, peer in _peers(net, problem).items() if can_leave(peer)}
+    every = _peers(net, problem)
+    peers = {name: peer for name, peer in every.items() if can_leave(peer)}
+    if every and (not peers or named in every.keys() - peers.keys()):
+        raise ValueError(
+            f"a release keeps iterations of registered algorithms and LMMSE as baselines; of the peers "
+            f"{', '.join(every)} these are: {', '.join(peers) or 'none'}. fanfold export --guarded takes any of them."
+        )
     if named is not None and named not in peers:
         raise ValueError(f"there is no peer {named!r}; there are {', '.join(peers)}.{did_you_mean(named, peers)}")
     name = named or best_peer({n: peer for n, peer in peers.items() if _for_all_noise(peer)} or peers, problem, FEW)

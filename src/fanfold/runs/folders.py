@@ -14,7 +14,7 @@ from fanfold.core.data_files import toml_table
 from fanfold.core.files import LOCK, check_plain, is_regular, writer_of
 from fanfold.runs import operators, origin
 
-SCHEMA = 5  # of config.toml; 1 had no number, and sections of other names; 2 no outline; 3 and 4 other neural weights
+SCHEMA = 6  # of config.toml; 1 had no number, and sections of other names; 2 no outline; 3 to 5 other neural weights
 CONFIG, ENVIRONMENT = "config.toml", "environment.json"
 BEFORE_CONFIG = (ENVIRONMENT, operators.FILE, origin.FILE)  # what a run that was killed while it was made consists of
 

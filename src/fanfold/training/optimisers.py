@@ -30,7 +30,7 @@ def orthogonal(matrices: Tensor) -> Tensor:
     """
     first, third, fifth = QUINTIC
     tall = matrices.shape[-2] > matrices.shape[-1]
-    turned = (matrices.mH if tall else matrices).reshape(-1, *sorted(matrices.shape[-2:]))
+    turned = (matrices.mH if tall else matrices).unsqueeze(0).flatten(0, -3)
     turned = turned / (turned.norm(dim=(-2, -1), keepdim=True) + TINY)
     for _ in range(TURNS):
         gram = turned @ turned.mH

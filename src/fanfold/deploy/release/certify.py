@@ -78,7 +78,8 @@ def certify_release(
         integer: An integer program to be released beside the float network; that of a quantised run, which releases no
             other, if not given.
         guard: The guard that is released beside the network, made for it as the run gives it; see `keep_guard` for the
-            baselines that it may have.
+            baselines that it may have. The profile's name of a baseline is for who makes the guard: it is not held
+            against this one.
         sign: The file of a private key, which signs the release if it passes.
         write_page: Writes the certificate as a page.
         say: Called with a line before what takes seconds.
@@ -98,7 +99,7 @@ def certify_release(
     released = net
     if (whole := ability(net, InWholeNumbers)) is not None:
         integer, net = _of_the_run(integer, IntegerBuild.of_network(whole)), whole.network
-    check_guard(guard, declared, whole)
+    check_guard(guard, declared, whole, problem)
     golden = ReleaseVectors.of(problem, net)
     example = golden.observation(problem.A)
     folder.parent.mkdir(parents=True, exist_ok=True)

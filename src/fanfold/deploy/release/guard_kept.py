@@ -4,6 +4,7 @@ guard.safetensors      the rule, its limits, what more noise does to both paths,
 monitor.safetensors    the monitor, where there is one
 """
 
+import math
 from collections.abc import Mapping
 from functools import singledispatch
 from pathlib import Path
@@ -24,6 +25,7 @@ from fanfold.runs.weights import read_tensors, write_tensors
 from fanfold.unfolding.unfold import Iterated, iterate
 
 SCHEMA = 1
+MOST_ITERATIONS = 2000  # of a baseline, which runs twice in each call
 ANEW = "Certify the run anew."
 FACTS: dict[str, Any] = {
     "schema": int, "baseline": Mapping[str, Any], "rule": Mapping[str, Any], "limits": Mapping[str, Any],
@@ -50,7 +52,8 @@ def kept_baseline(baseline: Estimator) -> tuple[dict[str, Any], dict[str, Tensor
 @kept_baseline.register
 def _(baseline: Iterated) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
     algorithm = describe(baseline.algorithm)
-    return ({"iterations": baseline.iterations, "algorithm": algorithm}, {}) if is_whole(algorithm) else None
+    kept = is_whole(algorithm) and baseline.iterations <= MOST_ITERATIONS
+    return ({"iterations": baseline.iterations, "algorithm": algorithm}, {}) if kept else None
 
 
 @kept_baseline.register
@@ -59,8 +62,23 @@ def _(baseline: LMMSE) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def can_be_kept(baseline: Estimator) -> bool:
-    """Whether a release can keep a baseline: an iteration of a registered algorithm, or LMMSE."""
+    """Whether a release can keep a baseline: at most 2000 iterations of a registered algorithm, or LMMSE."""
     return kept_baseline(baseline) is not None
+
+
+def check_kept(baseline: Estimator) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """A baseline as settings and weights.
+
+    Raises:
+        ValueError: If a release cannot keep it.
+    """
+    kept = kept_baseline(baseline)
+    if kept is None:
+        raise ValueError(
+            f"a release cannot keep the baseline {type(baseline).__name__}; name a classical iteration of at most "
+            f"{MOST_ITERATIONS} rounds, or LMMSE, with --baseline."
+        )
+    return kept
 
 
 def keep_guard(guard: Guarded, file: Path, monitor: Path) -> None:
@@ -69,13 +87,7 @@ def keep_guard(guard: Guarded, file: Path, monitor: Path) -> None:
     Raises:
         ValueError: If its baseline cannot be kept.
     """
-    kept = kept_baseline(guard.baseline)
-    if kept is None:
-        raise ValueError(
-            f"a release cannot keep the baseline {type(guard.baseline).__name__}; name a classical iteration or LMMSE "
-            "with --baseline."
-        )
-    described, tensors = kept
+    described, tensors = check_kept(guard.baseline)
     hysteresis = guard.limits.hysteresis
     limits = guard.limits._asdict() | {"hysteresis": None if hysteresis is None else vars(hysteresis)}
     facts = {
@@ -107,8 +119,11 @@ def read_guard(file: Path, monitor: Path, net: Estimator, A: LinearOperator | No
     limits = _fitting(said["limits"], LIMITS, file)
     if (hysteresis := limits["hysteresis"]) is not None:
         limits["hysteresis"] = made(Hysteresis, dict(hysteresis), "hysteresis")
-    if limits["every"] < 1 or not 0 < limits["alarm"] < 1:
+    sizes = [limits[name] for name in ("radius", "saturated", "loud")]
+    if limits["every"] < 1 or limits["axes"] < 1 or not 0 < limits["alarm"] < 1 or not all(map(_is_size, sizes)):
         raise ValueError(f"{file} is damaged: limits are {limits}.")
+    if not (1 <= limits["further"] < math.inf and _is_size(said["scale"]) and _is_size(said["at_home"] or 0.0)):
+        raise ValueError(f"{file} is damaged: a size is negative or infinite.")
     return Guarded(
         net,
         _baseline(said["baseline"], tensors, file),
@@ -124,8 +139,12 @@ def read_guard(file: Path, monitor: Path, net: Estimator, A: LinearOperator | No
 
 def _baseline(described: Mapping[str, Any], tensors: Mapping[str, Tensor], file: Path) -> Estimator:
     if "algorithm" in described:
-        settings = dict(check_table(described["algorithm"]))
-        return iterate(build(settings, ALGORITHMS, OF_NETWORKS), described.get("iterations", 0))
+        settings, iterations = dict(check_table(described["algorithm"])), described.get("iterations", 0)
+        if isinstance(iterations, int | float) and iterations > MOST_ITERATIONS:
+            raise ValueError(
+                f"{file}: its baseline has {iterations} iterations, more than any guard ({MOST_ITERATIONS})."
+            )
+        return iterate(build(settings, ALGORITHMS, OF_NETWORKS), iterations)
     if described.get("linear") is not True or not {"mean", "covariance"} <= set(tensors):
         raise ValueError(f"{file} holds no baseline that this fanfold knows. {ANEW}")
     return LMMSE(tensors["mean"], tensors["covariance"])
@@ -136,7 +155,15 @@ def _levels(data: Mapping[str, Any], file: Path) -> NoiseLevels:
     lengths = {len(levels.noise), len(levels.moved), len(levels.risk), *map(len, levels.left)}
     if len(levels.left) != 2 or len(lengths) != 1 or not levels.noise:
         raise ValueError(f"{file} is damaged: its levels of noise have curves of {sorted(lengths)} points.")
+    curves = (levels.noise, levels.moved, levels.risk, *levels.left)
+    numbers = (levels.hidden, *(number for curve in curves for number in curve))
+    if not all(map(math.isfinite, numbers)) or not (_is_size(levels.heard) and _is_size(levels.claimed)):
+        raise ValueError(f"{file} is damaged: its levels of noise have numbers that are none.")
     return levels
+
+
+def _is_size(value: float) -> bool:
+    return 0 <= value < math.inf
 
 
 def _fitting(data: Mapping[str, Any], kinds: Mapping[str, Any], file: Path) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from fanfold.deploy.codegen.compiled import compiled_files
 from fanfold.deploy.export import write_onnx
 from fanfold.deploy.lowering import lowered
 from fanfold.deploy.release import bundle as layout
-from fanfold.deploy.release.guard_kept import keep_guard
-from fanfold.deploy.release.guard_rows import guard_results, guard_sizes, guard_times
+from fanfold.deploy.release.guard_kept import check_kept, keep_guard
+from fanfold.deploy.release.guard_rows import declared_shifts, guard_results, guard_sizes, guard_times
 from fanfold.deploy.release.guard_vectors import GuardVectors, replayed_in_c, replayed_in_onnx, replayed_in_torch
 from fanfold.deploy.release.profile import GuardedLimits, ReleaseProfile
 from fanfold.deploy.release.results import ReleaseResult
@@ -19,8 +19,10 @@ from fanfold.observation import Estimator
 from fanfold.problems import Problem
 
 
-def check_guard(guard: Guarded | None, declared: ReleaseProfile, whole: InWholeNumbers | None) -> None:
-    """Refuse a guard where there can be none, and none where one is declared.
+def check_guard(
+    guard: Guarded | None, declared: ReleaseProfile, whole: InWholeNumbers | None, problem: Problem
+) -> None:
+    """Refuse a guard where there can be none, none where one is declared, and shifts that the problem does not have.
 
     Raises:
         ValueError: Says why.
@@ -32,6 +34,9 @@ def check_guard(guard: Guarded | None, declared: ReleaseProfile, whole: InWholeN
             "the run is quantised, and a release keeps guards of networks in floating point: certify that run with the "
             "guard, or this one without; fanfold export --guarded writes its program."
         )
+    if guard is not None:
+        check_kept(guard.baseline)
+        declared_shifts(problem, declared.guard or GuardedLimits())
 
 
 def released_guard(

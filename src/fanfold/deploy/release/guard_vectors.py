@@ -77,7 +77,14 @@ class GuardVectors(NamedTuple):
         tensors, _ = read_tensors(path, "Certify the run anew.")
         if not {"y", "x_hat", "trust"} <= set(tensors):
             raise ValueError(f"{path} holds no golden calls: it has {', '.join(sorted(tensors))}.")
-        return cls(tensors["y"], tensors.get("noise_var"), tensors["x_hat"], tensors["trust"], tensors.get("p_value"))
+        y, x, trust, p = tensors["y"], tensors["x_hat"], tensors["trust"], tensors.get("p_value")
+        counts = {len(t) if t.ndim else 0 for t in (y, x, trust, *([] if p is None else [p]))}
+        alike = x.is_floating_point() or x.is_complex(), x.real.dtype == y.real.dtype
+        if counts != {CALLS} or not all(alike) or trust.shape[1:] != (2,) or trust.dtype != torch.float32:
+            raise ValueError(f"{path} is damaged: its golden calls have other shapes or types than {CALLS} calls have.")
+        if p is not None and (p.ndim != 1 or not p.is_floating_point()):
+            raise ValueError(f"{path} is damaged: a p-value is one real number a call.")
+        return cls(y, tensors.get("noise_var"), x, trust, p)
 
     def held_against(self, said: Mapping[str, Tensor | None], where: str, draws: int) -> list[ReleaseResult]:
         """How far estimates, weights and p-values are from the golden ones; the latter may be one rank off.

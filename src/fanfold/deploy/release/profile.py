@@ -195,6 +195,8 @@ class ReleaseProfile(Checked):
     def __post_init__(self):
         if self.samples < 2:
             raise ValueError(f"samples is {self.samples}; an error with an interval takes at least 2.")
+        if self.guard is not None and self.guard.limit_us is not None and self.latency is None:
+            raise ValueError("limit_us of [guard] is timed as [latency] says; add that section, or leave limit_us out.")
         for name, values in self.domain.items():
             if not values or name in COLUMNS:
                 raise ValueError(f"domain: {name} is {values!r}; name a setting of the problem, and values to try.")

@@ -155,6 +155,10 @@ def _checks(path: Path, signed: Callable[[Bundle], None] | None, *, allow_progra
         yield from _in_c(bundle, net, golden, obs, A, allow_program=allow_program)
     if layout.GUARD in bundle.entries:
         yield from _guarded(bundle, net, A)
+    elif any(name.startswith("guarded/") for name in bundle.entries) or any(
+        result.what.startswith("guarded, ") for result in certificate.results
+    ):
+        yield BundleCheck("guard", False, f"the release speaks of a guard, and {layout.GUARD} is not there")
 
 
 def _signature_check(bundle: Bundle, signed: Callable[[Bundle], None]) -> BundleCheck:
@@ -190,7 +194,9 @@ def check_numbers(settings: Any, place: str) -> None:
     for name, value in parts:
         if isinstance(value, Mapping | list):
             check_numbers(value, f"{place} {name}")
-        elif isinstance(value, int) and "seed" not in str(name) and value > MOST_OF_A_KIND:
+        elif isinstance(value, int | float) and float(value).is_integer() and "seed" not in str(name):
+            if value <= MOST_OF_A_KIND:
+                continue
             raise ValueError(f"{place} {name} is {value}, more than any network has ({MOST_OF_A_KIND}).")
 
 
@@ -202,7 +208,8 @@ def _hashes(bundle: Bundle, certificate: ReleaseCertificate) -> Iterator[BundleC
             state = "another one than that which was certified" if file in bundle.entries else "not there any more"
             yield BundleCheck("hashes", False, f"{file} is {state}")
             return
-    yield BundleCheck("hashes", True, "weights, config and golden vectors are those that were certified")
+    guarded = ", and those of the guard" if layout.GUARD in bundle.entries else ""
+    yield BundleCheck("hashes", True, f"weights, config and golden vectors{guarded} are those that were certified")
     same = certificate.hashes.get("code") == code_hash()
     note = "the same fanfold" if same else "certified by another fanfold than this one"
     yield BundleCheck("code", True if same else None, note)
@@ -248,6 +255,9 @@ def _guarded(bundle: Bundle, net: nn.Module, A: LinearOperator | None) -> Iterat
     golden = GuardVectors.read(bundle.path / layout.CALLS)
     check_numbers(read_tensors(bundle.path / layout.GUARD, "")[1], "the guard")
     guard = read_guard(bundle.path / layout.GUARD, bundle.path / layout.MONITOR, net, A)
+    if (golden.p_value is None) != (guard.monitor is None):
+        yield BundleCheck("golden calls in torch", False, "p-values and monitor are not there together")
+        return
     obs, said = golden.observation(A), [_of(result) for result in replayed_in_torch(golden, guard, A)]
     yield from said
     guard.reset()

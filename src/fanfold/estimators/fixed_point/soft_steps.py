@@ -40,6 +40,7 @@ L = TypeVar("L", bound="Layer")
 SINGLE_EXACT = 1 << 24  # whole numbers up to here are exact in single precision
 SPARED = 1 << 20  # of these, for what is taken from a residual besides
 WIDE_BITS, STEP_BITS = 14, 11  # of a residual and of the step that multiplies it, so that the product stays within it
+MOST_FINER = 15  # bits of a row of A, all that a word holds; rows beyond that keep scales of their own
 LEAST_BITS = 14  # of a product of bytes that is added to x
 
 
@@ -176,10 +177,8 @@ class ResidualSteps(ABC, Generic[L]):
         matrix = arithmetic.matrix(weights)
         reach = float(np.ldexp(float(residual.largest), -int(residual.fraction[0])))
         rest, spare = arithmetic.rest(weights, matrix), self.spare(arithmetic.bits)
-        exact, finest = (
-            SINGLE_EXACT - SPARED,
-            None,
-        )  # where no step is before v, with half a digit, so that none is a tie
+        exact, finest = SINGLE_EXACT - SPARED, None
+        # where no step is before v, with half a digit, so that none is a tie
         if arithmetic.bits <= BYTE_BITS and all(layer.step is None for layer in layers):
             exact = SINGLE_EXACT // 2
             finest = math.floor(math.log2(exact / 2 / reach)) - int(matrix.fraction.max())
@@ -250,9 +249,12 @@ class SoftSteps(ResidualSteps[SoftStep]):
         return [self.step_of(theta) for theta in thetas]
 
     def finer(self, arithmetic: ShapedArithmetic[V], weights: Tensor) -> np.ndarray:
-        """How many bits finer each row of A is in its bytes than the coarsest: then all rows have one scale."""
+        """How many bits finer each row of A is in its bytes than the coarsest, as far as words reach.
+
+        Then all rows have one scale.
+        """
         fraction = arithmetic.matrix(weights).fraction
-        return fraction - fraction.min()
+        return np.minimum(fraction - fraction.min(), MOST_FINER)
 
     def of_scaled(self, layers: list[SoftStep], scale: Tensor) -> list[SoftStep]:
         """The layers for measurements times `scale`, `(m,)`."""

@@ -174,7 +174,7 @@ def _streams(home: Home, every: int, seed: int) -> tuple[Tensor, Tensor]:
     loud = torch.zeros(index.shape, dtype=torch.bool)
     for stream in range(0, STREAMS, every):
         place = START + (2 * stream + 1) * (CALLS - START) // (2 * STREAMS)
-        loud[stream, place - place % every] = True
+        loud[stream, -(-place // every) * every] = True
     costly = (home.baseline - home.network).topk(min(STREAMS, draws)).indices.cpu()
     where = loud.any(-1).nonzero()[:, 0]
     index[loud] = costly[where % len(costly)]
