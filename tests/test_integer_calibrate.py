@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from fanfold.deploy.release import IntegerBuild
 from fanfold.estimators import quantised
 from fanfold.estimators.fixed_point import FakeQuantised
 from fanfold.estimators.fixed_point.values import quantised_rows
+from fanfold.linops import Dense
 
 PROBLEM = ff.problems.CompressedSensing(n=60, m=30, snr_db=30.0)
 LEARN = {
@@ -128,6 +130,17 @@ def test_layers_have_few_nodes_and_measurements_alone_have_grids_of_their_own(ob
     uneven = [op for op in program.operations if op.kind == "RESCALE" and np.unique(op.shift).size > 1]
     if name != "alista-at":
         assert [op.source for op in uneven] == ["y"]
+
+
+@pytest.mark.parametrize("small", [1e-3, 1e-6])
+def test_a_row_of_A_far_below_the_others_costs_nothing(observed, small):
+    A, y = PROBLEM.A.matrix().clone(), observed.y.clone()
+    A[3] *= small
+    y[:, 3] *= small
+    obs = ff.Observation(y, Dense(A), observed.noise_var)
+    net = ff.unfold(ff.algorithms.LISTACP(0.3), SimpleNamespace(A=obs.A), 4)
+    whole = IntegerEstimator(to_integers(net, obs, "w8a8", pairs_fit=True))
+    assert nmse_db(whole(obs).x, net(obs).x.detach()) < -30
 
 
 @pytest.mark.parametrize("one_scale", [False, True])

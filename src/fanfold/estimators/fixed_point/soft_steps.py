@@ -40,7 +40,7 @@ L = TypeVar("L", bound="Layer")
 SINGLE_EXACT = 1 << 24  # whole numbers up to here are exact in single precision
 SPARED = 1 << 20  # of these, for what is taken from a residual besides
 WIDE_BITS, STEP_BITS = 14, 11  # of a residual and of the step that multiplies it, so that the product stays within it
-MOST_FINER = 15  # bits of a row of A, all that a word holds; rows beyond that keep scales of their own
+MOST_FINER = 3  # bits of a row of A: measurements taken finer than that might be far larger than any is
 LEAST_BITS = 14  # of a product of bytes that is added to x
 
 
@@ -178,8 +178,8 @@ class ResidualSteps(ABC, Generic[L]):
         reach = float(np.ldexp(float(residual.largest), -int(residual.fraction[0])))
         rest, spare = arithmetic.rest(weights, matrix), self.spare(arithmetic.bits)
         exact, finest = SINGLE_EXACT - SPARED, None
-        # where no step is before v, with half a digit, so that none is a tie
-        if arithmetic.bits <= BYTE_BITS and all(layer.step is None for layer in layers):
+        # where no step is before v and rows have one scale, with half a digit, so that none is a tie
+        if arithmetic.bits <= BYTE_BITS and np.ptp(matrix.fraction) == 0 and all(each.step is None for each in layers):
             exact = SINGLE_EXACT // 2
             finest = math.floor(math.log2(exact / 2 / reach)) - int(matrix.fraction.max())
         for k, layer in enumerate(layers[:-1], 1):
@@ -249,12 +249,13 @@ class SoftSteps(ResidualSteps[SoftStep]):
         return [self.step_of(theta) for theta in thetas]
 
     def finer(self, arithmetic: ShapedArithmetic[V], weights: Tensor) -> np.ndarray:
-        """How many bits finer each row of A is in its bytes than the coarsest, as far as words reach.
+        """How many bits finer each row of A is in its bytes than the coarsest: then all rows have one scale.
 
-        Then all rows have one scale.
+        Zero where rows are so uneven that they keep scales of their own.
         """
         fraction = arithmetic.matrix(weights).fraction
-        return np.minimum(fraction - fraction.min(), MOST_FINER)
+        beyond = fraction - fraction.min()
+        return beyond if beyond.max() <= MOST_FINER else np.zeros_like(beyond)
 
     def of_scaled(self, layers: list[SoftStep], scale: Tensor) -> list[SoftStep]:
         """The layers for measurements times `scale`, `(m,)`."""
