@@ -134,4 +134,4 @@ def test_rows_that_are_picked_are_those_of_the_player():
         rows = rng.integers(-most, most, (40, 5))
         picked = draft.bank(at, v, np.arange(39) * 800 - 15000, -2, rows)
         draft.output(draft.rescale(picked, 8, name="x_hat"), (5,))
-        assert ("Gather" in nodes(draft.finish())) == (most > 100)
+        assert ("GatherElements" in nodes(draft.finish())) == (most > 100)
