@@ -15,6 +15,7 @@ from fanfold.deploy.integer.program import IntegerPort, IntegerProgram
 from fanfold.deploy.integer.program_called import program_called
 
 DOMAIN = "fanfold"  # of the functions
+SQUARES, AXES_GO_IN = "ReduceSumSquare", 18  # the operator set from which on its axes are an input
 
 
 class CalledFunctions:
@@ -86,7 +87,12 @@ def _function(program: IntegerProgram, opset: int) -> Any:
         whole = node("Cast", [node("Clip", [floor, *bounds], f"clipped{k}")], f"whole{k}", to=_type(port))
         node("Reshape", [whole, number(f"shape{k}", np.array([-1, *port.shape]))], port.name)
     nodes += [helper.make_node("Constant", [], [constant.name], value=constant) for constant in graph.initializer]
-    nodes += graph.node
+    for at in graph.node:
+        axes = [a for a in at.attribute if a.name == "axes"]
+        if at.op_type == SQUARES and opset >= AXES_GO_IN and axes:
+            node(SQUARES, [*at.input, number(f"axes_of_{at.output[0]}", np.array(axes[0].ints))], at.output[0])
+        else:
+            nodes.append(at)
     for k, port in enumerate(program.outputs):
         flat = node("Reshape", [port.name, number(f"size{k}", np.array([-1, port.size]))], f"flat{k}")
         real = node("Cast", [flat], f"real{k}", to=helper.np_dtype_to_tensor_dtype(np.dtype("float64")))
