@@ -27,10 +27,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from flagship_latency import SCALARS, shaken
+from flagship_networks import SCALARS, Made, channel, imaging, sparse
 
 import fanfold as ff
-from fanfold.core.streams import generator_of
 from fanfold.core.table import Table
 from fanfold.deploy.integer import (
     CompiledProgram,
@@ -81,49 +80,19 @@ class Case(NamedTuple):
 
 # Programs
 
-
-def sparse(algorithm: Any, layers: int, learn: tuple[str, ...]) -> Callable[[], tuple[Any, Any]]:
-    """An unfolded algorithm at 250×500."""
-
-    def make() -> tuple[Any, Any]:
-        problem = ff.problems.CompressedSensing(n=500, m=250, snr_db=40.0)
-        net = shaken(ff.unfold(algorithm, problem, layers, dict.fromkeys(learn, "per-layer")))
-        return net, problem.sample(1000, generator_of(2))[1]
-
-    return make
-
-
-def imaging() -> tuple[Any, Any]:
-    """Unfolded OAMP over 32×32 pixels from 24×24 elements, a Kronecker product of complex factors."""
-    problem = ff.problems.RFImaging("gaussian", (32, 32), (24, 24), snr_db=30.0)
-    net = shaken(ff.unfold(ff.algorithms.OAMP(problem.prior), problem, 8, dict.fromkeys(SCALARS, "per-layer")))
-    return net, problem.sample(250, generator_of(0))[1]
-
-
-def channel(build: Callable[[Any], Any]) -> Callable[[], tuple[Any, Any]]:
-    """A channel network of the default size, for 64 antennas and 48 subcarriers."""
-
-    def make() -> tuple[Any, Any]:
-        problem = ff.problems.OFDMChannel("kronecker:array=8x8,subcarriers=48", "comb-4", snr_db=(0.0, 20.0))
-        net = build(problem)
-        if not isinstance(net, KroneckerGMM):
-            net.prepare(*problem.sample(300, generator_of(1)))
-            net = shaken(net)
-        return net, problem.sample(100, generator_of(0))[1]
-
-    return make
-
-
-PROGRAMS: dict[str, Callable[[], tuple[Any, Any]]] = {
-    "lista-cp": sparse(ff.algorithms.LISTACP(0.1), 16, ("W", "threshold")),
-    "alista": sparse(ff.algorithms.ALISTA(), 16, ("step", "threshold")),
-    "adaptive alista": sparse(ff.algorithms.ALISTAAT(), 16, ("alpha", "ridge")),
-    "oamp": sparse(ff.algorithms.OAMP(ff.priors.BernoulliGaussian(0.1)), 10, SCALARS),
-    "kronecker oamp": imaging,
-    "mixer": channel(lambda problem: MixerSettings().build(problem)),
-    "grid cnn": channel(lambda problem: CNNSettings().build(problem)),
-    "filters": channel(lambda problem: FilterSettings().build(problem)),
-    "mixture": channel(lambda problem: KroneckerGMM.of(problem, Mixture.of(problem, 8, 300, rounds=2, modes=12))),
+MEASURED: dict[str, Any] = {"samples": 1000, "seed": 2, "snr_db": 40.0}
+PROGRAMS: dict[str, Made] = {
+    "lista-cp": sparse(ff.algorithms.LISTACP(0.1), 16, ("W", "threshold"), **MEASURED),
+    "alista": sparse(ff.algorithms.ALISTA(), 16, ("step", "threshold"), **MEASURED),
+    "adaptive alista": sparse(ff.algorithms.ALISTAAT(), 16, ("alpha", "ridge"), **MEASURED),
+    "oamp": sparse(ff.algorithms.OAMP(ff.priors.BernoulliGaussian(0.1)), 10, SCALARS, **MEASURED),
+    "kronecker oamp": imaging(250),
+    "mixer": channel(lambda problem: MixerSettings().build(problem), "comb-4", moved=True),
+    "grid cnn": channel(lambda problem: CNNSettings().build(problem), "comb-4", moved=True),
+    "filters": channel(lambda problem: FilterSettings().build(problem), "comb-4", moved=True),
+    "mixture": channel(
+        lambda problem: KroneckerGMM.of(problem, Mixture.of(problem, 8, 300, rounds=2, modes=12)), "comb-4", moved=True
+    ),
 }
 
 

@@ -27,9 +27,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from flagship_networks import SCALARS, channel, imaging, sparse
 
 import fanfold as ff
-from fanfold.core.streams import generator_of
 from fanfold.core.table import Table
 from fanfold.deploy import BackendLatency, Timing, time_backends
 from fanfold.deploy.backends import missing
@@ -51,7 +51,6 @@ from fanfold.estimators.ofdm import (
 from fanfold.runs.environment import installed
 
 ASKED_US = {"sparse": 100.0, "rf": 100.0, "channels": 200.0}
-SCALARS = ("noise_scale", "v_linear", "v_denoised", "p", "var")
 SIDE, PLACES, COLUMNS = 64, 64, 256  # of the matrix of bytes whose rate is the floor
 INTEGER_C = "integer-c"
 BACKENDS = ("c", INTEGER_C, "onnx", "openvino")
@@ -67,46 +66,6 @@ class Flagship(NamedTuple):
     make: Callable[[], tuple[Any, Any]]
 
 
-@torch.no_grad()
-def shaken(net: torch.nn.Module) -> torch.nn.Module:
-    """A network whose layers differ a little, as trained ones do: no two of them share their weights."""
-    generator = torch.Generator().manual_seed(0)
-    for p in net.parameters():
-        p += 1e-3 * torch.randn(p.shape, generator=generator)
-    return net
-
-
-def sparse(algorithm: Any, layers: int, learn: tuple[str, ...]) -> Callable[[], tuple[Any, Any]]:
-    """An unfolded algorithm at 250×500."""
-
-    def make() -> tuple[Any, Any]:
-        problem = ff.problems.CompressedSensing(n=500, m=250)
-        net = shaken(ff.unfold(algorithm, problem, layers, dict.fromkeys(learn, "per-layer")))
-        return net, problem.sample(100, generator_of(0))[1]
-
-    return make
-
-
-def imaging() -> tuple[Any, Any]:
-    """Unfolded OAMP over 32×32 pixels from 24×24 elements, a Kronecker product of complex factors."""
-    problem = ff.problems.RFImaging("gaussian", (32, 32), (24, 24), snr_db=30.0)
-    net = shaken(ff.unfold(ff.algorithms.OAMP(problem.prior), problem, 8, dict.fromkeys(SCALARS, "per-layer")))
-    return net, problem.sample(100, generator_of(0))[1]
-
-
-def channel(build: Callable[[Any], Any]) -> Callable[[], tuple[Any, Any]]:
-    """A channel network for 64 antennas and 48 subcarriers, pilots on every second one."""
-
-    def make() -> tuple[Any, Any]:
-        problem = ff.problems.OFDMChannel("kronecker:array=8x8,subcarriers=48", "comb-2", snr_db=(0.0, 20.0))
-        net = build(problem)
-        if not isinstance(net, KroneckerGMM):
-            net.prepare(*problem.sample(300, generator_of(1)))
-        return net, problem.sample(100, generator_of(0))[1]
-
-    return make
-
-
 FLAGSHIPS = (
     Flagship("sparse", "LISTA-CP, T 16", sparse(ff.algorithms.LISTACP(0.3), 16, ("W", "threshold"))),
     Flagship("sparse", "ALISTA, T 16", sparse(ff.algorithms.ALISTA(lam=0.3), 16, ("step", "threshold"))),
@@ -115,17 +74,17 @@ FLAGSHIPS = (
     Flagship(
         "sparse", "unfolded OAMP, T 10", sparse(ff.algorithms.OAMP(ff.priors.BernoulliGaussian(0.1)), 10, SCALARS)
     ),
-    Flagship("rf", "Kronecker OAMP, T 8", imaging),
-    Flagship("channels", "learned filters", channel(lambda problem: FilterSettings(rounds=2).build(problem))),
+    Flagship("rf", "Kronecker OAMP, T 8", imaging()),
+    Flagship("channels", "learned filters", channel(lambda problem: FilterSettings(rounds=2).build(problem), "comb-2")),
     Flagship(
         "channels",
         "mixture",
-        channel(lambda problem: KroneckerGMM.of(problem, Mixture.of(problem, 8, 300, rounds=2, modes=12))),
+        channel(lambda problem: KroneckerGMM.of(problem, Mixture.of(problem, 8, 300, rounds=2, modes=12)), "comb-2"),
     ),
-    Flagship("channels", "grid CNN", channel(lambda problem: CNNSettings().build(problem))),
-    Flagship("channels", "beam mixer", channel(lambda problem: MixerSettings().build(problem))),
-    Flagship("channels", "unfolded ADMM", channel(lambda problem: ADMMSettings().build(problem))),
-    Flagship("channels", "unfolded OAMP", channel(lambda problem: OAMPSettings().build(problem))),
+    Flagship("channels", "grid CNN", channel(lambda problem: CNNSettings().build(problem), "comb-2")),
+    Flagship("channels", "beam mixer", channel(lambda problem: MixerSettings().build(problem), "comb-2")),
+    Flagship("channels", "unfolded ADMM", channel(lambda problem: ADMMSettings().build(problem), "comb-2")),
+    Flagship("channels", "unfolded OAMP", channel(lambda problem: OAMPSettings().build(problem), "comb-2")),
 )
 
 

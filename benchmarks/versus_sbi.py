@@ -172,9 +172,9 @@ def goals(results: Results, table: Table) -> list[Goal]:
         wanted.append(Goal(label, "s", "<=", MOST_SECONDS, slowest["CPU s"]))
         rows = [row for cell in cells for row in seeds_of(results, *cell, DEFAULT).values()]
         for key, backend in (("products", "ONNX Runtime"), ("products_c", "generated C")):
-            products = max(row.get(key, float("nan")) for row in rows)
-            label = f"slowest answer in {backend} over a product of side 182"
-            wanted.append(Goal(label, "", "<=", MOST_PRODUCTS, products))
+            if measured := [row[key] for row in rows if key in row]:  # older cells have the first alone
+                label = f"slowest answer in {backend} over a product of side 182"
+                wanted.append(Goal(label, "", "<=", MOST_PRODUCTS, max(measured)))
     return wanted
 
 

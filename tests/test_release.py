@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import save
 
 import fanfold as ff
+from bundles import refused, seal
 from fanfold.cli import main as cli
 from fanfold.core.files import file_hash
 from fanfold.deploy.integer import Draft, RangeRow
@@ -106,22 +107,6 @@ def copy(release, tmp_path) -> Path:
         shutil.rmtree(tmp_path / "copy" / name)
     write_manifest(tmp_path / "copy")
     return tmp_path / "copy"
-
-
-def seal(bundle: Path, **changes: object) -> None:
-    """Make certificate and manifest agree with the files, as a forger would."""
-    file = bundle / layout.CERTIFICATE
-    data = json.loads(file.read_text())
-    files = {"weights": layout.WEIGHTS, "config": layout.CONFIG, "golden": layout.GOLDEN}
-    data["hashes"] |= {name: file_hash(bundle / path) for name, path in files.items()} | changes
-    file.write_text(json.dumps(data))
-    write_manifest(bundle)
-
-
-def refused(bundle: Path) -> str:
-    verification = verify_bundle(bundle)
-    assert not verification.passed
-    return verification.verdict
 
 
 def nudge(file: Path, by: float) -> None:

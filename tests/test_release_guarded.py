@@ -9,11 +9,11 @@ import pytest
 import torch
 
 import fanfold as ff
+from bundles import refused, seal
 from fanfold.cli import main as cli
-from fanfold.core.files import file_hash
 from fanfold.deploy import lowered
 from fanfold.deploy.export import write_onnx
-from fanfold.deploy.release import GuardedLimits, certify_release, read_profile, verify_bundle
+from fanfold.deploy.release import GuardedLimits, LifeCycle, certify_release, read_profile, verify_bundle
 from fanfold.deploy.release import bundle as layout
 from fanfold.deploy.release.bundle import write_manifest
 from fanfold.deploy.release.guard_kept import can_be_kept, keep_guard, read_guard
@@ -71,24 +71,11 @@ def copy(release, tmp_path) -> Path:
     return tmp_path / "copy"
 
 
-def seal(bundle: Path) -> None:
-    """Make certificate and manifest agree with the files, as a forger would."""
-    file = bundle / layout.CERTIFICATE
-    data = json.loads(file.read_text())
-    data["hashes"] |= {name: file_hash(bundle / path) for name, path in layout.OF_GUARD.items()}
-    file.write_text(json.dumps(data))
-    write_manifest(bundle)
-
-
-def refused(bundle: Path) -> str:
-    verification = verify_bundle(bundle)
-    assert not verification.passed
-    return verification.verdict
-
-
 def test_the_certificate_has_rows_for_the_guard_and_verify_replays_it(release, capsys):
-    rows = {}
-    for row in json.loads((release / layout.CERTIFICATE).read_text())["results"]:
+    certificate, rows = json.loads((release / layout.CERTIFICATE).read_text()), {}
+    assert "guard's baseline" in certificate["life_cycle"]["fallback"]
+    assert LifeCycle("f", "m", fallback="ours").guarded().fallback == "ours"
+    for row in certificate["results"]:
         rows.setdefault(row["what"], []).append(row)
     (home,), shifted, (alarms,) = rows[AT_HOME], rows[SHIFTED], rows[FALSE_ALARMS]
     assert home["low"] < home["value"] < home["high"] <= home["limit"] == 1.1
@@ -196,6 +183,7 @@ def test_golden_calls_that_show_less_are_refused(copy, change, sentence):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
+        (lambda t, f: f.update(scale=10**400), "scale is"),
         (lambda t, f: f.update(scale="large"), "scale is 'large', which is a number"),
         (lambda t, f: f["limits"].update(every=0), "damaged: limits are"),
         (lambda t, f: f["limits"].update(radius=float("inf")), "damaged: limits are"),

@@ -129,7 +129,8 @@ def certify_release(
         if guard is not None:
             results += released_guard(guard, net, problem, declared, place, where_weights_go(net), say)
         facts, hashes = _facts(run, declared, low), _hashes(run, net, problem, place)
-        certificate = ReleaseCertificate(vars(declared.life_cycle), facts, hashes, host(), tuple(results))
+        words = declared.life_cycle if guard is None else declared.life_cycle.guarded()
+        certificate = ReleaseCertificate(vars(words), facts, hashes, host(), tuple(results))
         if before is not None:
             slower = None if declared.latency is None else declared.latency.slower
             certificate = compared(before, certificate, measured.cells, slower)

@@ -22,6 +22,7 @@ from fanfold.problems.draws import draw
 
 AT_HOME, SHIFTED = "guarded, risk beside the network", "guarded, risk beside the baseline"
 FALSE_ALARMS = "guarded, false alarms of the monitor"
+GUARD_ROWS = (AT_HOME, SHIFTED, FALSE_ALARMS)  # which every guarded release has
 
 
 def declared_shifts(problem: Problem, limits: GuardedLimits) -> list[Shift]:

@@ -20,6 +20,12 @@ MOST_CELLS = 1000
 Cell = Mapping[str, Any]
 
 
+GUARDED_WORDS = {
+    "monitoring": "the guard compares losses and ranks measurements at every call",
+    "fallback": "the guard's baseline, to which its weight goes over call by call",
+}
+
+
 @dataclass(frozen=True)
 class LifeCycle(Checked):
     """What operators of a network ask of a model, each in a sentence.
@@ -36,6 +42,11 @@ class LifeCycle(Checked):
     monitoring: str = "measurements unlike those of the training are counted and said"
     activation: str = "after `fanfold verify` passes on the machine that is to run it"
     fallback: str = "the classical algorithm that the network started from: strength 0"
+
+    def guarded(self) -> "LifeCycle":
+        """The same of a network that is released with a guard, but for what the profile says in words of its own."""
+        said = {name: value for name, value in vars(self).items() if value != getattr(LifeCycle, name, None)}
+        return LifeCycle(**GUARDED_WORDS | said)
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from fanfold.deploy.release.bundle import Bundle, check_bundle_folder
 from fanfold.deploy.release.certify import where_weights_go
 from fanfold.deploy.release.golden import ReleaseVectors, replay_onnx, replay_torch
 from fanfold.deploy.release.guard_kept import read_guard
+from fanfold.deploy.release.guard_rows import GUARD_ROWS
 from fanfold.deploy.release.guard_vectors import GuardVectors, replayed_in_c, replayed_in_onnx, replayed_in_torch
 from fanfold.deploy.release.hashes import code_hash
 from fanfold.deploy.release.measures import IntegerBuild
@@ -155,8 +156,8 @@ def _checks(path: Path, signed: Callable[[Bundle], None] | None, *, allow_progra
         yield from _in_c(bundle, net, golden, obs, A, allow_program=allow_program)
     if layout.GUARD in bundle.entries:
         yield from _guarded(bundle, net, A)
-    elif any(name.startswith("guarded/") for name in bundle.entries) or any(
-        result.what.startswith("guarded, ") for result in certificate.results
+    elif any(name.startswith(layout.GUARDED) for name in bundle.entries) or any(
+        result.what in GUARD_ROWS for result in certificate.results
     ):
         yield BundleCheck("guard", False, f"the release speaks of a guard, and {layout.GUARD} is not there")
 
@@ -194,9 +195,8 @@ def check_numbers(settings: Any, place: str) -> None:
     for name, value in parts:
         if isinstance(value, Mapping | list):
             check_numbers(value, f"{place} {name}")
-        elif isinstance(value, int | float) and float(value).is_integer() and "seed" not in str(name):
-            if value <= MOST_OF_A_KIND:
-                continue
+        whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+        if whole and value > MOST_OF_A_KIND and "seed" not in str(name):
             raise ValueError(f"{place} {name} is {value}, more than any network has ({MOST_OF_A_KIND}).")
 
 

@@ -147,13 +147,11 @@ class ResidualSteps(ABC, Generic[L]):
         """How many of the bits of activations are left for larger changes of x than those seen."""
         return 0
 
-    def finer(self, arithmetic: ShapedArithmetic[V], weights: Tensor) -> np.ndarray:
-        """How many bits finer than the coarsest each measurement is taken, `(m,)`."""
-        return np.zeros(1, np.int64)
-
-    def of_scaled(self, layers: list[L], scale: Tensor) -> list[L]:
-        """The layers for measurements times `scale`, `(m,)`; asked of those alone that are finer."""
-        raise NotImplementedError
+    def evened(
+        self, arithmetic: ShapedArithmetic[V], weights: Tensor, layers: list[L]
+    ) -> tuple[np.ndarray, Tensor, list[L]]:
+        """How many bits finer each measurement is taken, `(m,)`, and weights and layers for such measurements."""
+        return np.zeros(1, np.int64), weights, layers
 
     @abstractmethod
     def layers(self, thetas: Sequence[Theta]) -> list[L]:
@@ -170,10 +168,9 @@ class ResidualSteps(ABC, Generic[L]):
         A = self.network.operator
         template = self.network.admitted(Observation.unchecked(torch.zeros(A.m, dtype=A.dtype, device=A.device), A))
         weights, residual, x = A.matrix(), arithmetic.entered("y"), None
-        layers, beyond = self.layers(self.network.thetas(template)), self.finer(arithmetic, weights)
+        beyond, weights, layers = self.evened(arithmetic, weights, self.layers(self.network.thetas(template)))
         if beyond.any():
-            residual, scale = arithmetic.raised(residual, beyond), unit_of(-beyond).to(weights)
-            weights, layers = weights * scale[:, None], self.of_scaled(layers, scale)
+            residual = arithmetic.raised(residual, beyond)
         matrix = arithmetic.matrix(weights)
         reach = float(np.ldexp(float(residual.largest), -int(residual.fraction[0])))
         rest, spare = arithmetic.rest(weights, matrix), self.spare(arithmetic.bits)
@@ -248,18 +245,16 @@ class SoftSteps(ResidualSteps[SoftStep]):
         """The layers of these quantities."""
         return [self.step_of(theta) for theta in thetas]
 
-    def finer(self, arithmetic: ShapedArithmetic[V], weights: Tensor) -> np.ndarray:
-        """How many bits finer each row of A is in its bytes than the coarsest: then all rows have one scale.
-
-        Zero where rows are so uneven that they keep scales of their own.
-        """
+    def evened(
+        self, arithmetic: ShapedArithmetic[V], weights: Tensor, layers: list[SoftStep]
+    ) -> tuple[np.ndarray, Tensor, list[SoftStep]]:
+        """All rows of A on the scale that the coarsest has in its bytes; as they are where rows are far apart."""
         fraction = arithmetic.matrix(weights).fraction
         beyond = fraction - fraction.min()
-        return beyond if beyond.max() <= MOST_FINER else np.zeros_like(beyond)
-
-    def of_scaled(self, layers: list[SoftStep], scale: Tensor) -> list[SoftStep]:
-        """The layers for measurements times `scale`, `(m,)`."""
-        return [layer._replace(W=layer.W / scale) for layer in layers]
+        if beyond.max() > MOST_FINER:
+            beyond = np.zeros_like(beyond)
+        scale = unit_of(-beyond).to(weights)
+        return beyond, weights * scale[:, None], [layer._replace(W=layer.W / scale) for layer in layers]
 
     def shrunk(
         self, arithmetic: ShapedArithmetic[V], layer: SoftStep, residual: Scaled[V], x: Scaled[V] | None, *, fine: bool

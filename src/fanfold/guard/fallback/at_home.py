@@ -197,11 +197,9 @@ def _counted(
     streams, calls = differences.shape
     judged = torch.arange(calls) % every == 0
     if levels is not None and played.left is not None:
-        now = (
-            played.left
-            if played.heard is None
-            else torch.cat([played.left, levels.loudness(played.heard, played.claimed)[..., None]], -1)
-        )
+        now = played.left
+        if played.heard is not None:
+            now = torch.cat([now, levels.loudness(played.heard, played.claimed)[..., None]], -1)
         usual = (*levels.usual, 1.0)[: now.shape[-1]]
         mean = torch.tensor(usual, dtype=torch.float64, device=differences.device)
         means = []
