@@ -165,6 +165,8 @@ def test_the_hint_of_a_key_is_no_proof(run, signed, keys, tmp_path, capsys):
 
 def test_a_signature_of_another_release_is_refused(run, signed, keys, tmp_path):
     other = certified(run, tmp_path / "two", None)
+    (other / layout.CARD).write_text("of a day on which all times were alike, it would be the same")
+    write_manifest(other)
     assert f"it has no {layout.SIGNATURE}: nobody signed it" in refused(other, keys[1])
     (other / layout.SIGNATURE).write_bytes((signed / layout.SIGNATURE).read_bytes())
     assert "a file was changed, added or lost" in refused(other, keys[1])

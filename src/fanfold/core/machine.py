@@ -1,5 +1,7 @@
 """Processes and threads: `torchrun` ranks, sums over them, and how many threads a busy machine can bear."""
 
+import atexit
+import importlib
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -73,8 +75,17 @@ def join_world(device: torch.device) -> World:
     if device.type == "cuda":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     if not dist.is_initialized():
+        # its functions name the group of that moment as a default, and so would hold on to it were they imported later
+        importlib.import_module("torch.distributed.nn.functional")
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        atexit.register(_leave_world)
     return World(dist.get_rank(), dist.get_world_size())
+
+
+def _leave_world() -> None:
+    """Leave while the interpreter still runs: a group's threads abort a process that ends before them."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def sensible_threads(watch_seconds: float = 0.05) -> int:
