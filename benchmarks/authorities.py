@@ -37,6 +37,7 @@ from fanfold.deploy.integer import (
     TorchProgram,
     drafted,
     golden_vectors,
+    in_single_precision,
     play,
     program_to_c,
     program_to_onnx,
@@ -153,11 +154,12 @@ def in_onnxruntime_without_vnni(case: Case, folder: Path) -> Numbers:
 
 
 def in_openvino(case: Case, folder: Path) -> Numbers:
-    """OpenVINO on one thread, in single precision."""
+    """OpenVINO on one thread, the program in single precision, as it has no double one."""
     import openvino  # pyrefly: ignore
 
     settings = {"INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32"}
-    model = openvino.Core().compile_model(str(program_to_onnx(case.program, folder / "p.onnx")), "CPU", settings)
+    path = program_to_onnx(in_single_precision(case.program), folder / "p.onnx")
+    model = openvino.Core().compile_model(str(path), "CPU", settings)
     return case.joined([[np.array(value) for value in model(part).values()] for part in case.parts()])
 
 

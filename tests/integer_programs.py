@@ -31,6 +31,9 @@ def integer_programs(draw, most_operations: int = 8) -> IntegerProgram:
     return draft.finish()
 
 
+WIDE_ENDS = 2**24 + 3  # of a clamp that single precision does not carry
+
+
 def narrow(draft: Draft, rng: np.random.Generator, value: str) -> str:
     """The value, or one that is clamped to what a product takes."""
     if draft.dtypes[value] in ("int8", "int16"):
@@ -163,6 +166,30 @@ def everything() -> IntegerProgram:
     ):
         draft.output(name, (draft.sizes[name],))
     return draft.finish()
+
+
+def looked_at(program: IntegerProgram) -> IntegerProgram:
+    """The same operations, their wide values shown by what is cut off on both sides, and by their first digits."""
+    draft = Draft("looked")
+    for port in program.inputs:
+        draft.input(port.name, port.shape, port.dtype)
+    for op in program.operations:
+        draft.copy(op)
+    for name, held in program.proof.ranges.items():
+        low, high = held.span
+        if max(-low, high) <= 2**23:
+            shown = [draft.clamp(name, low, high)]
+        else:
+            cut = draft.clamp(name, -WIDE_ENDS, 2**40 + 1 if high > 2**41 else WIDE_ENDS)
+            shown = [draft.clamp(name, -4_000_000, 4_100_000), draft.rescale(name, 25), draft.rescale(cut, 20)]
+        for value in shown:
+            draft.output(draft.clamp(value, -(2**23), 2**23), (draft.sizes[value],))
+    return draft.finish()
+
+
+def all_shown() -> IntegerProgram:
+    """The program of all operations, of which every value is looked at."""
+    return looked_at(everything())
 
 
 def random_inputs(program: IntegerProgram, batch: int, seed: int) -> dict[str, np.ndarray]:

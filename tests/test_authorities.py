@@ -16,9 +16,17 @@ import fanfold as ff
 from fanfold.core.streams import generator_of
 from fanfold.deploy import time_backends
 from fanfold.deploy.export import write_onnx
-from fanfold.deploy.integer import Draft, IntegerProgram, play, program_to_onnx, to_integers
+from fanfold.deploy.integer import (
+    Draft,
+    IntegerProgram,
+    in_single_precision,
+    play,
+    program_to_onnx,
+    to_integers,
+)
 from fanfold.deploy.lowering import lowered
-from integer_programs import random_inputs
+from fanfold.estimators import quantised
+from integer_programs import all_shown, random_inputs
 from machines import need
 from runtime import check_near
 
@@ -90,6 +98,18 @@ def test_the_row_of_a_bank_that_a_value_picks_is_the_same_in_openvino(row, tmp_p
     assert np.array_equal(said, play(program, inputs)["x_hat"])
 
 
+def test_a_program_of_all_operations_has_its_bits_in_openvino_where_no_number_needs_double_precision(tmp_path):
+    openvino = pytest.importorskip("openvino")
+    program = all_shown()
+    assert any(row.carrier == "float64" for row in program.proof.rows)
+    path = program_to_onnx(in_single_precision(program), tmp_path / "p.onnx")
+    inputs = random_inputs(program, 60, 0)
+    settings = {"INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32"}
+    said = openvino.Core().compile_model(str(path), "CPU", settings)(inputs)
+    for place, (name, wanted) in enumerate(play(program, inputs).items()):
+        assert np.array_equal(said[place], wanted), name
+
+
 @pytest.mark.parametrize("name", ["lista-cp", "alista"])
 def test_openvino_says_what_torch_says(name, tmp_path):
     net, (_, obs) = network(name), PROBLEM.sample(20, generator_of(2))
@@ -102,9 +122,10 @@ def test_openvino_says_what_torch_says(name, tmp_path):
 def test_openvino_is_timed():
     pytest.importorskip("openvino")
     _, obs = PROBLEM.sample(3, generator_of(0))
-    (row,) = time_backends(network("lista-cp"), obs, ["openvino"], calls=20)
-    assert row.timing is not None, row.note
-    assert row.timing.calls == 20
+    for net in (network("lista-cp"), quantised(network("lista-cp"), "w8a12", obs)):
+        (row,) = time_backends(net, obs, ["openvino"], calls=20)
+        assert row.timing is not None, row.note
+        assert row.timing.calls == 20
 
 
 def in_second_compiler(path: Path, y: np.ndarray, size: int) -> np.ndarray:

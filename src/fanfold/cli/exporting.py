@@ -36,8 +36,9 @@ def export(
 
     Args:
         run: Its run directory.
-        to: Where it goes: onnx, a file for any number of samples, whose metadata say its inputs and outputs; c, a
-            source and a header for one sample, with golden vectors; wasm, a module for browsers, made of that C.
+        to: Where it goes: onnx, a file for any number of samples, whose metadata say its inputs and outputs;
+            onnx-single, of a network in whole numbers, the same bits by single precision alone; c, a source and a
+            header for one sample, with golden vectors; wasm, a module for browsers, made of that C.
         out: The folder for the files; export in the run directory if not given.
         coverage: The program also says the ends low and high of intervals of this coverage, such as 0.9, as the run
             keeps them or calibrated on its held-out draws; of real unknowns.

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fanfold.deploy.export import write_onnx
-from fanfold.deploy.integer import CompiledProgram, IntegerProgram, program_to_onnx
+from fanfold.deploy.integer import CompiledProgram, IntegerProgram, in_single_precision, program_to_onnx
 from fanfold.deploy.lowering import Lowered, lowered
 from fanfold.observation import Estimator, Observation
 
@@ -50,19 +50,19 @@ def _onnx(estimator: Estimator, example: Observation) -> Callable[[], object]:
 
 
 def _openvino(estimator: Estimator, example: Observation) -> Callable[[], object]:
-    import openvino  # pyrefly: ignore
-
     low = lowered(estimator, example)
     with tempfile.TemporaryDirectory() as folder:
-        path = write_onnx(low, Path(folder) / "estimator.onnx")
-        core = openvino.Core()
-        model = core.compile_model(
-            str(path),
-            "CPU",
-            {"INFERENCE_NUM_THREADS": 1, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"},
-        )
-    request, inputs = model.create_infer_request(), _arguments(low, example)
+        request = _request(write_onnx(low, Path(folder) / "estimator.onnx"))
+    inputs = _arguments(low, example)
     return lambda: request.infer(inputs, share_inputs=True)
+
+
+def _request(path: Path) -> Any:
+    """An ONNX file in OpenVINO, on one thread and in single precision."""
+    import openvino  # pyrefly: ignore
+
+    settings = {"INFERENCE_NUM_THREADS": 1, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+    return openvino.Core().compile_model(str(path), "CPU", settings).create_infer_request()
 
 
 def _arguments(low: Lowered, example: Observation) -> dict[str, np.ndarray]:
@@ -93,7 +93,14 @@ def _integer_onnx(program: IntegerProgram, inputs: Mapping[str, np.ndarray]) -> 
     return lambda: session.run_with_iobinding(binding)
 
 
+def _integer_openvino(program: IntegerProgram, inputs: Mapping[str, np.ndarray]) -> Callable[[], object]:
+    with tempfile.TemporaryDirectory() as folder:  # it has no double precision
+        request = _request(program_to_onnx(in_single_precision(program), Path(folder) / "estimator.onnx"))
+    return lambda: request.infer(inputs, share_inputs=True)
+
+
 INTEGER_RUNNERS: dict[str, Callable[[IntegerProgram, Mapping[str, np.ndarray]], Callable[[], object]]] = {
     "c": _integer_c,
     "onnx": _integer_onnx,
+    "openvino": _integer_openvino,
 }

@@ -7,7 +7,7 @@ from fanfold.core.abilities import ability, offers
 from fanfold.core.suggest import did_you_mean
 from fanfold.deploy.codegen import to_c, to_wasm
 from fanfold.deploy.export import to_onnx
-from fanfold.deploy.integer import drafted, program_to_c, program_to_onnx
+from fanfold.deploy.integer import drafted, in_single_precision, program_to_c, program_to_onnx
 from fanfold.estimators.base import InWholeNumbers
 from fanfold.observation import Estimator, Observation
 
@@ -19,6 +19,17 @@ def _onnx(estimator: Estimator, example: Observation, folder: Path) -> list[Path
     if (whole := ability(estimator, InWholeNumbers)) is not None:
         return [program_to_onnx(drafted(whole), folder / "estimator.onnx")]
     return [to_onnx(estimator, example, folder / "estimator.onnx")]
+
+
+def _onnx_single(estimator: Estimator, example: Observation, folder: Path) -> list[Path]:
+    """An ONNX file of whole numbers for runtimes without double precision, with the same bits.
+
+    Raises:
+        ValueError: If the estimator does not compute in whole numbers.
+    """
+    if (whole := ability(estimator, InWholeNumbers)) is None:
+        raise ValueError("onnx-single is for networks in whole numbers; this one is in floating point, take onnx.")
+    return [program_to_onnx(in_single_precision(drafted(whole)), folder / "estimator.onnx")]
 
 
 def _c(estimator: Estimator, example: Observation, folder: Path) -> list[Path]:
@@ -39,7 +50,7 @@ def _wasm(estimator: Estimator, example: Observation, folder: Path) -> list[Path
     return to_wasm(estimator, example, folder)
 
 
-TARGETS: dict[str, Target] = {"onnx": _onnx, "c": _c, "wasm": _wasm}
+TARGETS: dict[str, Target] = {"onnx": _onnx, "onnx-single": _onnx_single, "c": _c, "wasm": _wasm}
 
 
 def target_of(name: str) -> Target:
@@ -52,7 +63,7 @@ def target_of(name: str) -> Target:
         >>> from fanfold.deploy.targets import target_of
         >>> target_of("onx")
         Traceback (most recent call last):
-        ValueError: no target 'onx'; there are onnx, c, wasm. Did you mean 'onnx'?
+        ValueError: no target 'onx'; there are onnx, onnx-single, c, wasm. Did you mean 'onnx'?
     """
     if name not in TARGETS:
         raise ValueError(f"no target {name!r}; there are {', '.join(TARGETS)}.{did_you_mean(name, TARGETS)}")

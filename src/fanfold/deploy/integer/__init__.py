@@ -28,6 +28,7 @@ from fanfold.deploy.integer.operations import (
 from fanfold.deploy.integer.player import play, values_of
 from fanfold.deploy.integer.program import IntegerPort, IntegerProgram
 from fanfold.deploy.integer.ranges import Proof, RangeRow
+from fanfold.deploy.integer.single_precision import in_single_precision
 from fanfold.deploy.integer.torch_form import TorchProgram
 
 __all__ = [
@@ -63,6 +64,7 @@ __all__ = [
     "golden_vectors",
     "hex_text",
     "hex_vectors",
+    "in_single_precision",
     "load_program",
     "play",
     "program_to_c",

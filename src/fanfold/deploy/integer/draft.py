@@ -1,6 +1,7 @@
 """Writing an integer program: each value gets the narrowest type that is proved to hold it."""
 
 import itertools
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -21,6 +22,10 @@ class Draft:
     has the narrowest type that holds it. A method of the name of an operation appends it and returns its value; names
     that are not given are numbers behind the kind.
 
+    Args:
+        name: The name of the program.
+        taken: Names that no value gets by itself, as one will be given it.
+
     Raises:
         ValueError: By each method, if the operation does not fit, or not even int48 is proved to hold its value.
 
@@ -35,8 +40,8 @@ class Draft:
         {'y': 'int16', 'clamp0': 'int16', 'x_hat': 'int32'}
     """
 
-    def __init__(self, name: str):
-        self.name = name
+    def __init__(self, name: str, taken: Collection[str] = ()):
+        self.name, self.taken = name, frozenset(taken)
         self.inputs: list[IntegerPort] = []
         self.outputs: list[IntegerPort] = []
         self.operations: list[ops.Operation] = []
@@ -79,53 +84,62 @@ class Draft:
 
     def const(self, values: Numbers, name: str | None = None) -> str:
         """Numbers of the program."""
-        return self._append(ops.Const(name or self._next("const"), _vector(values), "int48"))
+        return self._append(ops.Const(name or self.next_name("const"), _vector(values), "int48"))
 
     def matmul(self, source: str, weights: np.ndarray, outer: int = 1, inner: int = 1, name: str | None = None) -> str:
         """The product with a matrix of int8 or int16, seen as `MatMul` says."""
-        return self._append(ops.MatMul(name or self._next("matmul"), source, weights, outer, inner, "int48"))
+        return self._append(ops.MatMul(name or self.next_name("matmul"), source, weights, outer, inner, "int48"))
 
     def rescale(self, source: str, shift: Numbers, name: str | None = None) -> str:
         """A product with `2^-shift`, rounded half up."""
-        return self._append(ops.Rescale(name or self._next("rescale"), source, _vector(shift), "int48"))
+        return self._append(ops.Rescale(name or self.next_name("rescale"), source, _vector(shift), "int48"))
 
     def clamp(self, source: str, low: Numbers, high: Numbers, name: str | None = None) -> str:
         """The entries, no lower than `low` and no higher than `high`."""
-        return self._append(ops.Clamp(name or self._next("clamp"), source, _vector(low), _vector(high), "int48"))
+        return self._append(ops.Clamp(name or self.next_name("clamp"), source, _vector(low), _vector(high), "int48"))
 
     def lookup(self, source: str, low: int, values: np.ndarray, name: str | None = None) -> str:
         """The entries of a table whose first one is for `low`."""
-        return self._append(ops.Lookup(name or self._next("lookup"), source, low, values, "int48"))
+        return self._append(ops.Lookup(name or self.next_name("lookup"), source, low, values, "int48"))
 
     def bank(self, source: str, row: str, edges: Numbers, low: int, values: np.ndarray, name: str | None = None) -> str:
         """The entries of one of several tables, which another value picks, as `Bank` says."""
-        return self._append(ops.Bank(name or self._next("bank"), source, row, _vector(edges), low, values, "int48"))
+        return self._append(ops.Bank(name or self.next_name("bank"), source, row, _vector(edges), low, values, "int48"))
 
     def add(self, left: str, right: str, name: str | None = None) -> str:
         """The sum of two values."""
-        return self._append(ops.Add(name or self._next("add"), left, right, "int48"))
+        return self._append(ops.Add(name or self.next_name("add"), left, right, "int48"))
 
     def sub(self, left: str, right: str, name: str | None = None) -> str:
         """The difference of two values."""
-        return self._append(ops.Sub(name or self._next("sub"), left, right, "int48"))
+        return self._append(ops.Sub(name or self.next_name("sub"), left, right, "int48"))
 
     def mul(self, left: str, right: str, name: str | None = None) -> str:
         """The product of two values, entry by entry."""
-        return self._append(ops.Mul(name or self._next("mul"), left, right, "int48"))
+        return self._append(ops.Mul(name or self.next_name("mul"), left, right, "int48"))
 
     def transpose(self, source: str, shape: tuple[int, ...], axes: tuple[int, ...], name: str | None = None) -> str:
         """The entries with their axes in another order."""
-        return self._append(ops.Transpose(name or self._next("transpose"), source, shape, axes))
+        return self._append(ops.Transpose(name or self.next_name("transpose"), source, shape, axes))
 
     def windows(
         self, source: str, shape: tuple[int, int, int], kernel: tuple[int, int], name: str | None = None
     ) -> str:
         """The windows of a picture `(rows, columns, channels)`."""
-        return self._append(ops.Windows(name or self._next("windows"), source, shape, kernel))
+        return self._append(ops.Windows(name or self.next_name("windows"), source, shape, kernel))
 
     def join(self, left: str, right: str, outer: int = 1, name: str | None = None) -> str:
         """Two values side by side, each seen as `(outer, columns)`."""
-        return self._append(ops.Join(name or self._next("join"), left, right, outer, "int48"))
+        return self._append(ops.Join(name or self.next_name("join"), left, right, outer, "int48"))
+
+    def copy(self, op: ops.Operation) -> str:
+        """An operation of another program, of the same name."""
+        return self._append(op)
+
+    def next_name(self, kind: str) -> str:
+        """A name that no value has."""
+        names = (f"{kind}{k}" for k in itertools.count())
+        return next(name for name in names if name not in self.sizes and name not in self.taken)
 
     def _append(self, op: ops.Operation) -> str:
         """Append an operation with the narrowest type that is proved to hold its value."""
@@ -141,11 +155,11 @@ class Draft:
             dtype, (row, result) = widest, self._proved(op, widest)
             refuse_unproved(row)
         self._note(op.name, size, dtype, result)
-        self.operations.append(_of_type(op, dtype))
+        self.operations.append(of_type(op, dtype))
         return op.name
 
     def _proved(self, op: ops.Operation, dtype: str) -> tuple[RangeRow, Range]:
-        return proved(_of_type(op, dtype), dtype, [self.ranges[name] for name in op.inputs], self.dtypes)
+        return proved(of_type(op, dtype), dtype, [self.ranges[name] for name in op.inputs], self.dtypes)
 
     def _types(self, op: ops.Operation) -> tuple[str, ...]:
         """The types that its value may have, the narrowest first."""
@@ -158,11 +172,8 @@ class Draft:
             raise ValueError(f"{name} is there twice; each value needs a name of its own.")
         self.sizes[name], self.dtypes[name], self.ranges[name] = size, dtype, values
 
-    def _next(self, kind: str) -> str:
-        return next(name for k in itertools.count() if (name := f"{kind}{k}") not in self.sizes)
 
-
-def _of_type(op: Any, dtype: str) -> ops.Operation:
+def of_type(op: Any, dtype: str) -> ops.Operation:
     """The operation, its value of this type; one that is moved keeps that of its source."""
     return op if isinstance(op, ops.Moved) else replace(op, dtype=dtype)
 

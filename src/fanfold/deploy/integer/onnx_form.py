@@ -22,6 +22,7 @@ from fanfold.deploy.integer.onnx_sums import CARRIERS, ScaledSums, clipped
 from fanfold.deploy.integer.operations import highest, lowest
 from fanfold.deploy.integer.program import IntegerPort, IntegerProgram
 from fanfold.deploy.integer.ranges import OFFSET
+from fanfold.deploy.integer.single_precision import fits_single_precision
 
 OPSET = 17
 IR_VERSION = 8  # what runtimes of 2022 read
@@ -109,6 +110,8 @@ class _Graph:
         # OpenVINO rounds otherwise where `QuantizeLinear` stands beside products of bytes in floating point
         self.quantises = all(row.pairs is None or row.bytes_alone for row in program.proof.rows)
         self.outputs = {port.name for port in program.outputs}
+        self.single = fits_single_precision(program)
+        self.carriers = {"float32": CARRIERS["float32"]} if self.single else CARRIERS
         self.varying = {port.name for port in program.inputs}  # values that some input reaches
         self.batch = ""
         self.sums = ScaledSums(self)
@@ -244,6 +247,8 @@ class _Graph:
 
     @add.register
     def _(self, op: ops.Rescale) -> None:
+        if self.single and self.carrier(op) != "float32":
+            return self._keep(op.name, "float32", self._rescaled_port(op))
         if sum_ := self.sums.write(op.source, np.ldexp(1.0, -op.shift), 0.5 if (op.shift > 0).any() else 0.0):
             tensor, dtype = sum_
             return self._keep(op.name, dtype, self.node("Floor", [tensor]) if (op.shift > 0).any() else tensor)
@@ -253,6 +258,23 @@ class _Graph:
             half = self.number(np.ldexp(rounding(op.shift).astype(float), -op.shift), dtype)
             scaled = self.node("Floor", [self.node("Add", [scaled, half])])
         return self._keep(op.name, dtype, scaled)
+
+    def _rescaled_port(self, op: ops.Rescale) -> str:
+        """A rescale of a port of 32 bits without double precision: 12 bits and the others, from whole numbers."""
+        port, shift, digit = self.source(op.source, "int32"), int(op.shift[0]), 12
+        scaled = self.node("Mul", [self.cast(port, "float32"), self.number(2.0**-digit, "float32")])
+        high = self.node("Floor", [scaled])  # of what was rounded, so that the others may be a bit more, or below 0
+        above = self.node("Mul", [self.cast(high, "int32"), self.number(1 << digit, "int32")])
+        low = self.cast(self.node("Sub", [port, above]), "float32")
+        if shift <= digit:
+            high = self.node("Mul", [high, self.number(2.0 ** (digit - shift), "float32")])
+            return self.node("Add", [high, self._half_up(low, 2.0**-shift)])
+        carried = self.node("Floor", [self.node("Mul", [low, self.number(2.0**-digit, "float32")])])
+        return self._half_up(self.node("Add", [high, carried]), 2.0 ** (digit - shift))
+
+    def _half_up(self, tensor: str, factor: float) -> str:
+        scaled = self.node("Mul", [tensor, self.number(factor, "float32")])
+        return self.node("Floor", [self.node("Add", [scaled, self.number(0.5, "float32")])])
 
     @add.register
     def _(self, op: ops.Clamp) -> None:

@@ -35,6 +35,7 @@ class Nodes(Protocol):
     multiplied: set[str]  # values that will be bytes
     outputs: set[str]
     varying: set[str]  # values that some input reaches, of those so far
+    carriers: dict[str, int]  # the types that sums are carried in, narrow ones first, and what they hold exactly
 
     def node(self, kind: str, inputs: list[str], output: str = "", **attributes: Any) -> str: ...
 
@@ -107,7 +108,7 @@ class ScaledSums:
 
     def write(self, name: str, factor: np.ndarray, offset: float) -> tuple[str, str] | None:
         """A tensor that is the value times a factor plus an offset, and its type; None if no type holds it exactly."""
-        for dtype, limit in CARRIERS.items():
+        for dtype, limit in self.graph.carriers.items():
             part = self._part(name, np.asarray(factor, np.float64), np.full(1, float(offset)), dtype)
             if part.needed <= limit:
                 return part.tensor, dtype
