@@ -208,8 +208,10 @@ class TosaGraph:
         if isinstance(op, ops.Windows):
             return self.windows(op, *sources)
         if isinstance(op, ops.Transpose):
-            seen = self.seen(self.spread(sources[0], size), self.batch, *op.shape)
-            return self.seen(self.turned(seen, [0, *(1 + axis for axis in op.axes)]), 1, self.batch, size)
+            left = [axis for axis in range(len(op.shape)) if op.shape[axis] > 1]  # TOSA takes six, and one is the batch
+            seen = self.seen(self.spread(sources[0], size), self.batch, *(op.shape[axis] for axis in left))
+            axes = [0, *(1 + left.index(axis) for axis in op.axes if axis in left)]
+            return self.seen(self.turned(seen, axes), 1, self.batch, size)
         assert isinstance(op, ops.Join)
         sizes = [self.program.sizes[name] for name in op.inputs]
         seen = [self.seen(self.spread(x, n), self.batch, op.outer, n // op.outer) for x, n in zip(sources, sizes)]
