@@ -41,6 +41,7 @@ from fanfold.deploy.integer import (
     play,
     program_to_c,
     program_to_onnx,
+    program_to_wasm,
 )
 from fanfold.deploy.release.hashes import code_hash
 from fanfold.estimators import quantised
@@ -192,24 +193,16 @@ int main(void)
 }}
 """
 OTHER_MAIN = MAIN.replace('"{name}.h"', "<stdint.h>\nvoid other();").replace("{name}_run", "other")
-PORTS = """#include "{name}.h"
-{arrays}
-void *at(int k) {{ void *ports[] = {{{pointers}}}; return ports[k]; }}
-void once(void) {{ {name}_run({pointers}); }}
-"""
 NODE = """
-const fs = require('fs'), exports = new WebAssembly.Instance(new WebAssembly.Module(fs.readFileSync('p.wasm'))).exports;
-const sizes = %s, inputs = %d, given = fs.readFileSync('given'), said = [];
-for (let start = 0; start < given.length;) {
-  for (let k = 0; k < inputs; k++) {
-    new Uint8Array(exports.memory.buffer, exports.at(k), sizes[k]).set(given.subarray(start, start + sizes[k]));
-    start += sizes[k];
-  }
-  exports.once();
-  for (let k = inputs; k < sizes.length; k++)
-    said.push(Buffer.from(new Uint8Array(exports.memory.buffer, exports.at(k), sizes[k])));
+import {load} from './%s.mjs';
+import {readFileSync, writeFileSync} from 'fs';
+const net = await load(readFileSync('%s.wasm')), given = JSON.parse(readFileSync('given.json'));
+const ports = Object.keys(given), said = {};
+for (let k = 0; k < given[ports[0]].length; k++) {
+  const outputs = net.run(Object.fromEntries(ports.map(name => [name, given[name][k]])));
+  for (const name in outputs) (said[name] ??= []).push([...outputs[name]]);
 }
-fs.writeFileSync('said', Buffer.concat(said));
+writeFileSync('said.json', JSON.stringify(said));
 """
 
 
@@ -268,16 +261,15 @@ def on_machine(compiler: tuple[str, ...], player: tuple[str, ...] = ()) -> Calla
 
 
 def in_wasm(case: Case, folder: Path) -> Numbers:
-    """The C as wasm32, in Node."""
-    needed("wasm-ld")
-    sizes = written(case, folder, PORTS)
-    flags = ["--target=wasm32", "-O2", "-nostdlib", "-ffreestanding", "-Wl,--no-entry", "-Wl,--export=once"]
-    flags += ["-Wl,--export=at", "-Wl,-z,stack-size=1048576"]
-    source = f"{case.program.name}.c"
-    subprocess.run([*needed("clang"), *flags, source, "main.c", "-o", "p.wasm"], cwd=folder, check=True)
-    script = NODE % (json.dumps(sizes), len(case.program.inputs))
-    subprocess.run([*needed("node"), "-e", script], cwd=folder, check=True)
-    return read_back(case, (folder / "said").read_bytes(), sizes)
+    """The module of WebAssembly, in Node."""
+    node = needed("node")
+    program_to_wasm(case.program, folder)
+    given = {name: values.reshape(len(values), -1).tolist() for name, values in case.inputs.items()}
+    (folder / "given.json").write_text(json.dumps(given))
+    (folder / "run.mjs").write_text(NODE % (case.program.name, case.program.name))
+    subprocess.run([*node, "run.mjs"], cwd=folder, check=True)
+    said = json.loads((folder / "said.json").read_text())
+    return {name: np.array(said[name]).reshape(wanted.shape) for name, wanted in case.wanted.items()}
 
 
 def in_second_compiler(case: Case, folder: Path) -> Numbers:

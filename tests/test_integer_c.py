@@ -1,5 +1,6 @@
 """The C of an integer program gives the player's bits: with every compiler, on every machine, and in wasm."""
 
+import json
 import math
 import re
 import subprocess
@@ -24,6 +25,7 @@ from fanfold.deploy.integer import (
     load_program,
     play,
     program_to_c,
+    program_to_wasm,
     save_program,
 )
 from integer_programs import everything, integer_programs, random_inputs
@@ -105,6 +107,33 @@ def test_wasm_needs_nothing_and_gives_the_vectors(tmp_path):
         "process.exit(new WebAssembly.Instance(module).exports.main(0, 0));"
     )
     assert run("node", "-e", script, folder=tmp_path) == 0
+
+
+PLAYED = """
+import {load} from './p.mjs';
+import {readFileSync, writeFileSync} from 'fs';
+const net = await load(readFileSync('p.wasm')), given = JSON.parse(readFileSync('given.json'));
+writeFileSync('said.json', JSON.stringify(given.map(inputs => {
+    const outputs = net.run(inputs);
+    return Object.fromEntries(Object.entries(outputs).map(([name, values]) => [name, [...values]]));
+})));
+"""
+
+
+def test_a_module_of_a_program_says_what_the_player_says(tmp_path):
+    need("clang", "wasm-ld", "node")
+    program = everything()
+    names = [path.name for path in program_to_wasm(program, tmp_path)]
+    assert names[:2] == ["p.h", "p.c"]
+    assert names[-2:] == ["p.wasm", "p.mjs"]
+    inputs = random_inputs(program, 20, 3)
+    given = [{name: values[k].ravel().tolist() for name, values in inputs.items()} for k in range(20)]
+    (tmp_path / "given.json").write_text(json.dumps(given))
+    (tmp_path / "run.mjs").write_text(PLAYED)
+    assert run("node", "run.mjs", folder=tmp_path) == 0
+    said = json.loads((tmp_path / "said.json").read_text())
+    for name, wanted in play(program, inputs).items():
+        assert np.array_equal([one[name] for one in said], wanted.reshape(20, -1)), name
 
 
 def test_the_self_test_names_the_vector_that_does_not_come_out(tmp_path):

@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from fanfold.core.abilities import ability, offers
+from fanfold.core.abilities import ability
 from fanfold.core.suggest import did_you_mean
 from fanfold.deploy.codegen import to_c, to_wasm
 from fanfold.deploy.export import to_onnx
-from fanfold.deploy.integer import drafted, in_single_precision, program_to_c, program_to_onnx
+from fanfold.deploy.integer import drafted, in_single_precision, program_to_c, program_to_onnx, program_to_wasm
 from fanfold.estimators.base import InWholeNumbers
 from fanfold.observation import Estimator, Observation
 
@@ -40,13 +40,9 @@ def _c(estimator: Estimator, example: Observation, folder: Path) -> list[Path]:
 
 
 def _wasm(estimator: Estimator, example: Observation, folder: Path) -> list[Path]:
-    """WebAssembly, a module that loads it, and the C that it is made of.
-
-    Raises:
-        ValueError: If the estimator computes in whole numbers.
-    """
-    if offers(estimator, InWholeNumbers):
-        raise ValueError("there is no WebAssembly of integer programs yet; take c, and compile that for wasm32.")
+    """WebAssembly, a module that loads it, and the C that it is made of; in integers if it has."""
+    if (whole := ability(estimator, InWholeNumbers)) is not None:
+        return program_to_wasm(drafted(whole), folder)
     return to_wasm(estimator, example, folder)
 
 

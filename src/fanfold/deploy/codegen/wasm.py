@@ -7,6 +7,7 @@ single precision; `memcpy` and `memset` are two loops.
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from fanfold.core.files import write_whole
 from fanfold.deploy.codegen.build import STRICT, find_compiler, run_compiler
@@ -22,7 +23,13 @@ HOSTED = {  # function of <math.h>: of the host
 }
 HOSTED_OF_TWO = {"pow": "Math.pow", "atan2": "Math.atan2", "hypot": "Math.hypot", "fmod": "(x, y) => x % y"}
 INSTRUCTIONS = {"sqrt": "sqrt", "fabs": "fabs", "floor": "floor", "ceil": "ceil", "trunc": "trunc", "rint": "rint"}
-STACK = ("-Wl,--stack-first", "-Wl,-z,stack-size=1048576")  # integer programs keep their values there; beyond it a trap
+STACK = 1 << 20  # bytes; integer programs keep their values there
+OF_HOST = {  # types of ports: in C, and as arrays of the host
+    "float32": ("float", "Float32Array"),
+    "int8": ("int8_t", "Int8Array"),
+    "int16": ("int16_t", "Int16Array"),
+    "int32": ("int32_t", "Int32Array"),
+}
 ERF = """\
 function erf(x) { // series near zero, continued fraction in the tails; Abramowitz & Stegun 7.1.6 and 7.1.14
     const a = Math.abs(x);
@@ -88,6 +95,21 @@ def to_wasm(
     return compile_wasm(to_c(estimator, example, folder, name=name, fixed_noise=fixed_noise))
 
 
+class WasmPort(NamedTuple):
+    """A port of a module, as its host sees it.
+
+    Example:
+        >>> from fanfold.deploy.codegen.wasm import WasmPort
+        >>> WasmPort("y", 20, "float32", into=True).size
+        20
+    """
+
+    name: str
+    size: int
+    dtype: str
+    into: bool  # it goes in
+
+
 def compile_wasm(files: CFiles, flags: Sequence[str] = ()) -> list[Path]:
     """Compile C that was written as WebAssembly, and write the module that loads it.
 
@@ -101,25 +123,48 @@ def compile_wasm(files: CFiles, flags: Sequence[str] = ()) -> list[Path]:
     Raises:
         ValueError: If clang with wasm-ld is not there or refuses the source.
     """
-    clang = find_compiler("clang")
-    binary, module = files.source.with_suffix(".wasm"), files.source.with_suffix(".mjs")
+    sides = ((files.program.inputs, True), (files.program.outputs, False))
+    ports = [WasmPort(memory.name, memory.size, "float32", into) for side, into in sides for memory in side]
+    return [*files.paths, *compile_module(files.source, ports, flags, workspace=True)]
+
+
+def compile_module(
+    source: Path, ports: Sequence[WasmPort], flags: Sequence[str] = (), *, workspace: bool, stack: int = STACK
+) -> list[Path]:
+    """Compile a C file whose function `NAME_run` takes these ports in turn, as `NAME.wasm`, and write `NAME.mjs`.
+
+    Args:
+        source: The C file, `NAME.c`, with its header beside it.
+        ports: The arguments of the function.
+        flags: Further flags of clang.
+        workspace: Whether a workspace is the last argument.
+        stack: Its bytes of stack, beyond which a call is a trap.
+
+    Returns:
+        The paths of the two files.
+
+    Raises:
+        ValueError: If clang with wasm-ld is not there or refuses the source.
+    """
+    clang, name = find_compiler("clang"), source.stem
+    binary, module = source.with_suffix(".wasm"), source.with_suffix(".mjs")
     with tempfile.TemporaryDirectory() as place:
         build = Path(place)
         for part, text in (
             ("math.h", _math_h()),
             ("string.h", STRING_H),
             ("string.c", STRING_C),
-            ("ports.c", _ports(files)),
+            ("ports.c", _ports(name, ports, workspace=workspace)),
         ):
             write_whole(build / part, text.encode())
-        sources = [files.source, build / "string.c", build / "ports.c"]
+        sources = [source, build / "string.c", build / "ports.c"]
         command = [clang, "--target=wasm32", "-nostdlib", "-ffreestanding", "-O3", *STRICT, *flags]
-        command += ["-I", str(build), "-I", str(files.source.parent), *map(str, sources)]
-        command += ["-Wl,--no-entry", "-Wl,--allow-undefined", *STACK, "-o", str(build / "out.wasm")]
-        run_compiler(command, f"clang makes no WebAssembly of {files.source.name}")
+        command += ["-I", str(build), "-I", str(source.parent), *map(str, sources)]
+        command += ["-Wl,--no-entry", "-Wl,--allow-undefined", "-Wl,--stack-first", f"-Wl,-z,stack-size={stack}"]
+        run_compiler([*command, "-o", str(build / "out.wasm")], f"clang makes no WebAssembly of {source.name}")
         write_whole(binary, (build / "out.wasm").read_bytes())
-    write_whole(module, _module(files).encode())
-    return [*files.paths, binary, module]
+    write_whole(module, _module(name, ports).encode())
+    return [binary, module]
 
 
 def _math_h() -> str:
@@ -133,19 +178,19 @@ def _math_h() -> str:
     return "\n".join([*lines, "#endif", ""])
 
 
-def _ports(files: CFiles) -> str:
+def _ports(name: str, ports: Sequence[WasmPort], *, workspace: bool) -> str:
     """Memory for the ports, and functions that say where it is."""
-    memories = [*files.program.inputs, *files.program.outputs]
-    lines = [f'#include "{files.name}.h"', f"static {files.name}_workspace work;"]
-    lines += [f"static float {m.name}[{m.size}];" for m in memories]
-    for m in memories:
+    lines = [f'#include "{name}.h"', *([f"static {name}_workspace work;"] if workspace else [])]
+    for port in ports:
+        kind, at = OF_HOST[port.dtype][0], f"at_{port.name}"
         lines += [
-            f"float *at_{m.name}(void);",
-            f'__attribute__((export_name("at_{m.name}"))) float *at_{m.name}(void) {{ return {m.name}; }}',
+            f"static {kind} port_{port.name}[{port.size}];",
+            f"{kind} *{at}(void);",
+            f'__attribute__((export_name("{at}"))) {kind} *{at}(void) {{ return port_{port.name}; }}',
         ]
-    arguments = ", ".join(m.name for m in memories)
+    arguments = ", ".join([*(f"port_{port.name}" for port in ports), *(["&work"] if workspace else [])])
     lines += ["void call(void);", '__attribute__((export_name("call"))) void call(void) {']
-    return "\n".join([*lines, f"    {files.name}_run({arguments}, &work);", "}", ""])
+    return "\n".join([*lines, f"    {name}_run({arguments});", "}", ""])
 
 
 def host_functions() -> str:
@@ -156,24 +201,26 @@ def host_functions() -> str:
     return "\n".join([ERF, "const env = {", *functions, "};"])
 
 
-def _module(files: CFiles) -> str:
+def _module(name: str, ports: Sequence[WasmPort]) -> str:
     """A module that hands in the functions of `Math` and copies numbers in and out."""
-    ports = [
-        f"    {{name: '{m.name}', size: {m.size}, into: {'true' if m in files.program.inputs else 'false'}}},"
-        for m in (*files.program.inputs, *files.program.outputs)
+    kinds = {port.name: OF_HOST[port.dtype][1] for port in ports}
+    said = [
+        f"    {{name: '{port.name}', size: {port.size}, into: {str(port.into).lower()}, of: {kinds[port.name]}}},"
+        for port in ports
     ]
+    given = ", ".join(port.name for port in ports if port.into)
     return "\n".join(
         [
-            f"// Loads {files.name}.wasm: (await load(bytes)).run({{y}}) gives its outputs, all of Float32Array.",
+            f"// Loads {name}.wasm: (await load(bytes)).run({{{given}}}) gives its outputs, arrays as ports say.",
             host_functions(),
             "const ports = [",
-            *ports,
+            *said,
             "];",
             "",
             "export async function load(bytes) {",
             "    const {instance} = await WebAssembly.instantiate(bytes, {env});",
             "    const wasm = instance.exports;",
-            "    const view = port => new Float32Array(wasm.memory.buffer, wasm[`at_${port.name}`](), port.size);",
+            "    const view = port => new port.of(wasm.memory.buffer, wasm[`at_${port.name}`](), port.size);",
             "    return {",
             "        ports,",
             "        run(inputs) {",

@@ -30,6 +30,7 @@ from fanfold.deploy.integer.program import IntegerPort, IntegerProgram
 from fanfold.deploy.integer.ranges import Proof, RangeRow
 from fanfold.deploy.integer.single_precision import in_single_precision
 from fanfold.deploy.integer.torch_form import TorchProgram
+from fanfold.deploy.integer.wasm_form import program_to_wasm
 
 __all__ = [
     "Add",
@@ -69,6 +70,7 @@ __all__ = [
     "play",
     "program_to_c",
     "program_to_onnx",
+    "program_to_wasm",
     "save_program",
     "to_integers",
     "values_of",
