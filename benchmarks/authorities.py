@@ -301,16 +301,16 @@ RUNTIMES = {
     "PyTorch": Runtime(in_torch),
     "ONNX Runtime": Runtime(in_onnxruntime),
     "not optimised": Runtime(lambda case, folder: in_onnxruntime(case, folder, optimised=False)),
-    "without VNNI": Runtime(in_onnxruntime_without_vnni, 0.02),
+    "without VNNI": Runtime(in_onnxruntime_without_vnni, 0.1),
     "OpenVINO": Runtime(in_openvino),
     "C": Runtime(in_c),
     "C, AVX2": Runtime(on_machine(("gcc", "-O3", "-mavx2"))),
     "C, SSE2": Runtime(on_machine(("gcc", "-O3"))),
-    "aarch64": Runtime(on_machine(("aarch64-linux-gnu-gcc", "-O2"), ("qemu-aarch64",)), 0.1),
-    "armhf": Runtime(on_machine(("arm-linux-gnueabihf-gcc", "-O2"), ("qemu-arm",)), 0.1),
+    "aarch64": Runtime(on_machine(("aarch64-linux-gnu-gcc", "-O2"), ("qemu-aarch64",))),
+    "armhf": Runtime(on_machine(("arm-linux-gnueabihf-gcc", "-O2"), ("qemu-arm",))),
     "wasm32": Runtime(in_wasm),
-    "emx C": Runtime(in_second_compiler, 0.1),
-    "TOSA": Runtime(in_tosa, 0.1),
+    "emx C": Runtime(in_second_compiler),
+    "TOSA": Runtime(in_tosa),
 }
 
 

@@ -136,6 +136,38 @@ def test_a_module_of_a_program_says_what_the_player_says(tmp_path):
         assert np.array_equal([one[name] for one in said], wanted.reshape(20, -1)), name
 
 
+REFUSED = """
+import {load} from './at_y.mjs';
+import {readFileSync} from 'fs';
+const net = await load(readFileSync('at_y.wasm'));
+const said = [[0.5, 1], [200, 1], [NaN, 1], [1], [1, 2, 3], undefined].map(y_run => {
+    try { net.run({y_run}); return 'taken'; } catch (error) { return error.message; }
+});
+console.log(JSON.stringify([...said, [...net.run({y_run: Int8Array.of(-128, 127)}).work]]));
+"""
+
+
+def test_a_module_refuses_what_its_ports_do_not_hold_and_takes_any_name(tmp_path):
+    need("clang", "wasm-ld", "node")
+    draft = Draft("at_y")
+    draft.output(draft.rescale(draft.input("y_run", (2,), "int8"), -1, name="work"), (2,))
+    program_to_wasm(draft.finish(), tmp_path)
+    (tmp_path / "run.mjs").write_text(REFUSED)
+    done = subprocess.run(["node", "run.mjs"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    outside = "y_run takes whole numbers from -128 to 127."
+    counted = [f"y_run has {count} numbers; pass 2." for count in (1, 3, "no")]
+    assert json.loads(done.stdout) == [outside, outside, outside, *counted, [-256, 254]]
+
+
+@pytest.mark.parametrize("name", ["string", "math", "stdint"])
+def test_a_program_called_like_a_header_compiles(name, tmp_path):
+    need("clang", "wasm-ld")
+    draft = Draft(name)
+    draft.output(draft.rescale(draft.input("y", (2,), "int8"), 1), (2,))
+    assert program_to_wasm(draft.finish(), tmp_path)[-2].stat().st_size > 0
+
+
 def test_the_self_test_names_the_vector_that_does_not_come_out(tmp_path):
     program = everything()
     golden = golden_vectors(program, random_inputs(program, 8, 0))

@@ -78,12 +78,13 @@ def join_world(device: torch.device) -> World:
         # its functions name the group of that moment as a default, and so would hold on to it were they imported later
         importlib.import_module("torch.distributed.nn.functional")
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-        atexit.register(_leave_world)
+        if device.type != "cuda":
+            atexit.register(_leave_world)
     return World(dist.get_rank(), dist.get_world_size())
 
 
 def _leave_world() -> None:
-    """Leave while the interpreter still runs: a group's threads abort a process that ends before them."""
+    """Leave while the interpreter still runs: threads of gloo abort a process that ends before them."""
     if dist.is_initialized():
         dist.destroy_process_group()
 

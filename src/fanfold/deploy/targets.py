@@ -28,7 +28,9 @@ def _onnx_single(estimator: Estimator, example: Observation, folder: Path) -> li
         ValueError: If the estimator does not compute in whole numbers.
     """
     if (whole := ability(estimator, InWholeNumbers)) is None:
-        raise ValueError("onnx-single is for networks in whole numbers; this one is in floating point, take onnx.")
+        raise ValueError(
+            "onnx-single is for a network in whole numbers alone; one in floating point, or guarded, leaves as onnx."
+        )
     return [program_to_onnx(in_single_precision(drafted(whole)), folder / "estimator.onnx")]
 
 

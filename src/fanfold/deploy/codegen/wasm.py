@@ -43,6 +43,17 @@ function erf(x) { // series near zero, continued fraction in the tails; Abramowi
     return Math.sign(x) * (1 - Math.exp(-a * a) / Math.sqrt(Math.PI) / fraction);
 }
 """
+CHECKED = """\
+function checked(port, given) { // what a typed array would take without a word, and change
+    if (given?.length !== port.size)
+        throw new RangeError(`${port.name} has ${given?.length ?? 'no'} numbers; pass ${port.size}.`);
+    if (port.of === Float32Array || given instanceof port.of) return given;
+    const most = 2 ** (8 * port.of.BYTES_PER_ELEMENT - 1);
+    if (!Array.from(given).every(v => Number.isInteger(v) && v >= -most && v < most))
+        throw new RangeError(`${port.name} takes whole numbers from ${-most} to ${most - 1}.`);
+    return given;
+}
+"""
 STRING_H = """\
 #ifndef STRING_H
 #define STRING_H
@@ -154,12 +165,12 @@ def compile_module(
             ("math.h", _math_h()),
             ("string.h", STRING_H),
             ("string.c", STRING_C),
-            ("ports.c", _ports(name, ports, workspace=workspace)),
+            ("ports.c", _ports(source.with_suffix(".h").resolve(), ports, workspace=workspace)),
         ):
             write_whole(build / part, text.encode())
         sources = [source, build / "string.c", build / "ports.c"]
         command = [clang, "--target=wasm32", "-nostdlib", "-ffreestanding", "-O3", *STRICT, *flags]
-        command += ["-I", str(build), "-I", str(source.parent), *map(str, sources)]
+        command += ["-I", str(build), *map(str, sources)]
         command += ["-Wl,--no-entry", "-Wl,--allow-undefined", "-Wl,--stack-first", f"-Wl,-z,stack-size={stack}"]
         run_compiler([*command, "-o", str(build / "out.wasm")], f"clang makes no WebAssembly of {source.name}")
         write_whole(binary, (build / "out.wasm").read_bytes())
@@ -178,19 +189,20 @@ def _math_h() -> str:
     return "\n".join([*lines, "#endif", ""])
 
 
-def _ports(name: str, ports: Sequence[WasmPort], *, workspace: bool) -> str:
+def _ports(header: Path, ports: Sequence[WasmPort], *, workspace: bool) -> str:
     """Memory for the ports, and functions that say where it is."""
-    lines = [f'#include "{name}.h"', *([f"static {name}_workspace work;"] if workspace else [])]
+    # names with a capital, which neither programs nor ports have
+    lines = [f'#include "{header}"', *([f"static {header.stem}_workspace Work;"] if workspace else [])]
     for port in ports:
-        kind, at = OF_HOST[port.dtype][0], f"at_{port.name}"
+        kind, at = OF_HOST[port.dtype][0], f"At_{port.name}"
         lines += [
-            f"static {kind} port_{port.name}[{port.size}];",
+            f"static {kind} Port_{port.name}[{port.size}];",
             f"{kind} *{at}(void);",
-            f'__attribute__((export_name("{at}"))) {kind} *{at}(void) {{ return port_{port.name}; }}',
+            f'__attribute__((export_name("at_{port.name}"))) {kind} *{at}(void) {{ return Port_{port.name}; }}',
         ]
-    arguments = ", ".join([*(f"port_{port.name}" for port in ports), *(["&work"] if workspace else [])])
-    lines += ["void call(void);", '__attribute__((export_name("call"))) void call(void) {']
-    return "\n".join([*lines, f"    {name}_run({arguments});", "}", ""])
+    arguments = ", ".join([*(f"Port_{port.name}" for port in ports), *(["&Work"] if workspace else [])])
+    lines += ["void Call(void);", '__attribute__((export_name("call"))) void Call(void) {']
+    return "\n".join([*lines, f"    {header.stem}_run({arguments});", "}", ""])
 
 
 def host_functions() -> str:
@@ -217,6 +229,7 @@ def _module(name: str, ports: Sequence[WasmPort]) -> str:
             *said,
             "];",
             "",
+            CHECKED,
             "export async function load(bytes) {",
             "    const {instance} = await WebAssembly.instantiate(bytes, {env});",
             "    const wasm = instance.exports;",
@@ -224,7 +237,7 @@ def _module(name: str, ports: Sequence[WasmPort]) -> str:
             "    return {",
             "        ports,",
             "        run(inputs) {",
-            "            for (const port of ports) if (port.into) view(port).set(inputs[port.name]);",
+            "            for (const port of ports) if (port.into) view(port).set(checked(port, inputs[port.name]));",
             "            wasm.call();",
             "            const outputs = ports.filter(port => !port.into);",
             "            return Object.fromEntries(outputs.map(port => [port.name, view(port).slice()]));",

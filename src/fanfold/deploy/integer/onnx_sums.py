@@ -342,8 +342,9 @@ class ScaledSums:
         constant, left = constant + b, {name: c for name, c in terms.items() if c.any()}
         if any(term in self.graph.varying and self._has_size_of(name, term) for term in left):
             terms = left  # without what cancels, unless the batch and the size are its own
-        if not terms:
-            return ScaledTensor(self._numbers(constant, dtype), 0.0)
+        if not terms:  # with all its entries, as a product may take it
+            whole = np.broadcast_to(constant, self._largest(name).shape)
+            return ScaledTensor(self.graph.number(whole[None], dtype), 0.0)
         bearer = self._bearer(terms)
         added = sorted(terms, key=lambda term: bool((terms[term] < 0).any()))  # what is taken away comes last
         digit, size, needed, tensor = last_digit(constant), np.abs(constant), 0.0, ""

@@ -1,8 +1,8 @@
-"""An equivalent program that single precision carries, in one file as each operation has its form in terms.
+"""An equivalent program that single precision carries; long, as each operation has a form for values in several parts.
 
 For runtimes without double precision, as OpenVINO on processors and most accelerators. What may be beyond 2^24 is kept
-as terms `Σ t 2^e`, values of their own. Sums put terms side by side, products multiply each with each, moves move each;
-where a shift rounds or a clamp cuts, terms are carried into digits of 12 bits below a first one that has the sign.
+as summands `Σ t 2^e`, values of their own. Sums put them side by side, products multiply each with each, moves move
+each; where a shift rounds or a clamp cuts, they are carried into digits of 12 bits below a first one that has the sign.
 Knuth (1997), The Art of Computer Programming 2, section 4.3.1. That nothing is beyond 2^24 is proved of the new program
 as of any other.
 """
@@ -18,25 +18,25 @@ from fanfold.deploy.integer import operations as ops
 from fanfold.deploy.integer.draft import Draft, of_type
 from fanfold.deploy.integer.intervals import Range, UnprovedError
 from fanfold.deploy.integer.program import IntegerProgram
-from fanfold.deploy.integer.ranges import FLOAT32_EXACT
+from fanfold.deploy.integer.ranges import FLOAT32_EXACT, RangeRow
 
 DIGIT = 12  # bits
 BASE = 1 << DIGIT
-MOST = FLOAT32_EXACT - 2 * BASE  # of a value in one term, so that there is room for a digit when it is taken apart
-ROOM = 1 << 23  # of a term that is computed here, so that the difference of two is carried
-FEW = 4  # terms that are not carried into digits until they have to be
-WIDE = "int32"  # the type of ports that single precision does not carry
+MOST_IN_ONE = FLOAT32_EXACT - 2 * BASE  # of a value in one summand, with room for a digit when it is taken apart
+MOST_COMPUTED = 1 << 23  # of a summand that is computed here, so that the difference of two is carried
+MOST_SUMMANDS = 4  # summands that are not carried into digits until they have to be
+WIDE_PORT = "int32"  # the type of ports that single precision does not carry
 LEAST_SHIFT = 8  # that brings such a port within the room
 
 
 def in_single_precision(program: IntegerProgram) -> IntegerProgram:
     """The same outputs, bit for bit, by values and partial sums that float32 carries exactly.
 
-    Only rescales of ports of 32 bits see more, and an ONNX file splits these ports in whole numbers.
+    Only rescales of ports of 32 bits take values beyond 2^24, and an ONNX file splits these ports in whole numbers.
 
     Raises:
-        UnprovedError: If an output itself may be beyond 2^24.
-        ValueError: If something else than a rescale by 8 bits or more takes a port of 32 bits.
+        UnprovedError: If an output itself may be beyond 2^24, or within 8192 of it and in several summands.
+        ValueError: If something else than a rescale by one shift of 8 bits or more takes a port of 32 bits.
 
     Example:
         >>> from fanfold.deploy.integer import Draft, in_single_precision
@@ -52,7 +52,7 @@ def in_single_precision(program: IntegerProgram) -> IntegerProgram:
 
 def fits_single_precision(program: IntegerProgram) -> bool:
     """Whether float32 carries all of a program, but for rescales of ports of 32 bits."""
-    wide = {port.name for port in program.inputs if port.dtype == WIDE}
+    wide = {port.name for port in program.inputs if port.dtype == WIDE_PORT}
     pairs = zip(program.operations, program.proof.rows, strict=True)
     return all(row.carrier == "float32" or splits_port(op, wide) for op, row in pairs)
 
@@ -61,7 +61,7 @@ def splits_port(op: ops.Operation, wide: set[str]) -> bool:
     """Whether an operation is a rescale that takes a port of 32 bits, by one shift, to what float32 carries."""
     if not isinstance(op, ops.Rescale) or op.source not in wide:
         return False
-    return op.shift.size == 1 and int(op.shift[0]) >= LEAST_SHIFT
+    return bool((op.shift == op.shift[0]).all()) and int(op.shift[0]) >= LEAST_SHIFT
 
 
 class Summand(NamedTuple):
@@ -83,8 +83,8 @@ class _Apart:
     def __init__(self, program: IntegerProgram):
         self.program = program
         self.draft = Draft(program.name, taken=program.sizes)
-        self.terms: dict[str, list[Summand]] = {}
-        self.wide = {port.name for port in program.inputs if port.dtype == WIDE}
+        self.summands: dict[str, list[Summand]] = {}
+        self.wide_ports = {port.name for port in program.inputs if port.dtype == WIDE_PORT}
         self.rows = {row.operation: row for row in program.proof.rows}
         self.outputs = {port.name for port in program.outputs}
         self._numbers: dict[int, str] = {}
@@ -96,7 +96,7 @@ class _Apart:
         """The new program."""
         for port in self.program.inputs:
             self.draft.input(port.name, port.shape, port.dtype, port.fraction, port.layout, port.unit)
-            self.terms[port.name] = [Summand(port.name, 0)]
+            self.summands[port.name] = [Summand(port.name, 0)]
         for op in self.program.operations:
             self._write(op)
         for port in self.program.outputs:
@@ -104,40 +104,50 @@ class _Apart:
         written = self.draft.finish()
         dtypes = {port.name: port.dtype for port in self.program.outputs}
         typed = [of_type(op, dtypes[op.name]) if op.name in dtypes else op for op in written.operations]
-        return replace(written, operations=tuple(typed), outputs=self.program.outputs)
+        single = replace(written, operations=tuple(typed), outputs=self.program.outputs)
+        beyond = [row for row, op in zip(single.proof.rows, single.operations) if self._beyond(row, op)]
+        if beyond:
+            sentence = f"{beyond[0].operation} may reach {beyond[0].bound}, which single precision does not carry."
+            raise UnprovedError(sentence, beyond[0].operation, beyond[0].bound, FLOAT32_EXACT)
+        return single
+
+    def _beyond(self, row: RangeRow, op: ops.Operation) -> bool:
+        return row.carrier != "float32" and not splits_port(op, self.wide_ports)
 
     def _write(self, op: ops.Operation) -> None:
-        """Copy an operation that float32 carries, or write another value of the same range, or the terms of one."""
+        """Copy an operation that float32 carries, or write another value of the same range, or the summands of one."""
         wanted, output = self.program.proof.ranges[op.name], op.name in self.outputs
-        if output and wanted.magnitude > MOST:
-            sentence = f"{op.name} may reach {wanted.magnitude}, which single precision does not carry; rescale it."
-            raise UnprovedError(sentence, op.name, wanted.magnitude, MOST)
         moved = output and isinstance(op, ops.Moved)  # its type would be that of its source
-        if self._carried(op, wanted) and not moved:
+        if self._carried(op) and not moved:
             single = {field: self._single(vars(op)[field]) for field in op.sources}
-            self.terms[op.name] = [Summand(self.draft.copy(replace(op, **single)), 0)]
+            self.summands[op.name] = [Summand(self.draft.copy(replace(op, **single)), 0)]
             return
-        if unsplit := self.wide.intersection(op.inputs):
+        if unsplit := self.wide_ports.intersection(op.inputs):
             raise ValueError(
                 f"{op.name} takes {min(unsplit)}, a port of 32 bits, which single precision does not carry; let a "
-                f"rescale by {LEAST_SHIFT} bits or more take it."
+                f"rescale by one shift of {LEAST_SHIFT} bits or more take it."
             )
+        if output and wanted.magnitude > MOST_IN_ONE:
+            sentence = (
+                f"{op.name} may reach {wanted.magnitude}, more than {MOST_IN_ONE} in single precision; rescale it."
+            )
+            raise UnprovedError(sentence, op.name, wanted.magnitude, MOST_IN_ONE)
         size = self.program.sizes[op.name]
-        terms = [Summand(self._full(term.name, size), term.exponent) for term in self.apart(op)]
-        if wanted.magnitude <= MOST:
-            terms = [Summand(self._together(terms, wanted, op.name), 0)]
-        self.terms[op.name] = terms if len(terms) <= FEW else self._digits(terms)
+        summands = [Summand(self._full(summand.name, size), summand.exponent) for summand in self.apart(op)]
+        if wanted.magnitude <= MOST_IN_ONE:
+            summands = [Summand(self._together(summands, wanted, op.name), 0)]
+        self.summands[op.name] = summands if len(summands) <= MOST_SUMMANDS else self._digits(summands)
 
-    def _carried(self, op: ops.Operation, wanted: Range) -> bool:
-        if splits_port(op, self.wide):
+    def _carried(self, op: ops.Operation) -> bool:
+        if splits_port(op, self.wide_ports):
             return True
-        single = all(map(self._is_single, op.inputs))
-        return single and self.rows[op.name].carrier == "float32" and wanted.magnitude <= MOST
+        single = all(map(self._is_one, op.inputs))
+        return single and self.rows[op.name].carrier == "float32"
 
     @singledispatchmethod
     def apart(self, op: ops.Operation) -> list[Summand]:
-        """The terms of an operation, of terms; those of one entry stand for all entries."""
-        raise NotImplementedError(f"{op.kind} has no terms; register them in single_precision.")
+        """The summands of an operation, of summands; those of one entry stand for all entries."""
+        raise NotImplementedError(f"{op.kind} has no summands; register them in single_precision.")
 
     @apart.register
     def _(self, op: ops.Const) -> list[Summand]:
@@ -145,55 +155,60 @@ class _Apart:
 
     @apart.register
     def _(self, op: ops.MatMul) -> list[Summand]:
-        return [part for term in self.terms[op.source] for part in self._products(op, term, op.weights)]
+        return [part for summand in self.summands[op.source] for part in self._products(op, summand, op.weights)]
 
-    def _products(self, op: ops.MatMul, term: Summand, weights: np.ndarray) -> list[Summand]:
-        """The product of a matrix and a term, in terms: weights of 16 bits as bytes, and few bits of the value."""
+    def _products(self, op: ops.MatMul, summand: Summand, weights: np.ndarray) -> list[Summand]:
+        """The product of a matrix and a summand: weights of 16 bits as bytes, few bits of the value, few columns."""
         largest = int(np.abs(weights.astype(np.int64)).sum(1).max())
-        if largest * self._magnitude(term.name) <= ROOM:
-            return [Summand(self.draft.matmul(term.name, weights, op.outer, op.inner), term.exponent)]
-        if largest << 8 > ROOM and (weights != (low := _lowest_bytes(weights))).any():
+        if largest * self._magnitude(summand.name) <= MOST_COMPUTED:
+            return [Summand(self.draft.matmul(summand.name, weights, op.outer, op.inner), summand.exponent)]
+        if largest << 8 > MOST_COMPUTED and (weights != (low := _lowest_bytes(weights))).any():
             high = ((weights.astype(np.int64) - low) >> 8).astype(np.int16)
-            parts = [(term, low), (Summand(term.name, term.exponent + 8), high)]
+            parts = [(summand, low), (Summand(summand.name, summand.exponent + 8), high)]
             return [part for of, numbers in parts for part in self._products(op, of, numbers)]
-        bits = min(DIGIT, (ROOM // largest).bit_length() - 1)
+        bits = min(DIGIT, (MOST_COMPUTED // largest).bit_length() - 1)
         if bits < 1:
-            sentence = f"{op.name} sums weights of {largest} in all, more than single precision carries of one bit."
-            raise UnprovedError(sentence, op.name, largest, ROOM)
-        return [part for of in self._split_term(term, bits) for part in self._products(op, of, weights)]
+            columns = np.flatnonzero(weights.any(0))
+            first = np.isin(np.arange(weights.shape[1]), columns[: len(columns) // 2])
+            halves = np.where(first, weights, 0), np.where(first, 0, weights)
+            return [part for half in halves for part in self._products(op, summand, half.astype(weights.dtype))]
+        return [part for of in self._split_summand(summand, bits) for part in self._products(op, of, weights)]
 
     @apart.register
     def _(self, op: ops.Rescale) -> list[Summand]:
         shift = int(op.shift.max())
         lifts = shift - op.shift  # entries that are shifted less are lifted first
-        terms = self.terms[op.source]
+        summands = self.summands[op.source]
         if lifts.any():
-            terms = [part for term in terms for part in self._lifted(term, lifts, op.name)]
-        lowered = [Summand(name, exponent - shift) for name, exponent in terms]
-        if all(term.exponent >= 0 for term in lowered):
+            summands = [part for summand in summands for part in self._lifted(summand, lifts)]
+        lowered = [Summand(name, exponent - shift) for name, exponent in summands]
+        if all(summand.exponent >= 0 for summand in lowered):
             return lowered
         digits = self._digits(lowered)
-        above = [term for term in digits if term.exponent >= 0]
+        above = [summand for summand in digits if summand.exponent >= 0]
         first_below = digits[len(digits) - len(above) - 1]  # digits after it are less than one of its own
-        if not above or first_below.exponent == -DIGIT:
-            above.append(Summand(self.draft.rescale(first_below.name, -first_below.exponent), 0))
-        return above
+        if first_below.exponent == -DIGIT:  # else it is less than a half
+            above.append(Summand(self.draft.rescale(first_below.name, DIGIT), 0))
+        return above or [Summand(self._number(0), 0)]
 
-    def _lifted(self, term: Summand, lifts: np.ndarray, name: str) -> list[Summand]:
-        """A term times `2^lift`, another for each entry."""
-        longest = int(lifts.max())
-        if self._magnitude(term.name) << longest <= ROOM:
-            return [Summand(self.draft.rescale(term.name, -lifts), term.exponent)]
-        bits = min(DIGIT, ROOM.bit_length() - 1 - longest)
-        if bits < 1:
-            sentence = f"{name} shifts some entries by {longest} bits more than others; single precision has no room."
-            raise UnprovedError(sentence, name, longest, ROOM.bit_length() - 2)
-        return [part for of in self._split_term(term, bits) for part in self._lifted(of, lifts, name)]
+    def _lifted(self, summand: Summand, lifts: np.ndarray) -> list[Summand]:
+        """A summand times `2^lift`, another for each entry: by multiples of 12 as exponents, and by what is left."""
+        places, left = np.divmod(lifts, DIGIT)
+        if self._magnitude(summand.name) << int(left.max()) > MOST_COMPUTED:
+            return [part for of in self._split_summand(summand, DIGIT) for part in self._lifted(of, lifts)]
+        name = self.draft.rescale(summand.name, -left) if left.any() else summand.name
+        if not np.ptp(places):
+            return [Summand(name, summand.exponent + DIGIT * int(places[0]))]
+        picked = {int(place): self.draft.const((places == place).astype(np.int64)) for place in np.unique(places)}
+        return [
+            Summand(self._product_of(name, mask), summand.exponent + DIGIT * place) for place, mask in picked.items()
+        ]
 
     @apart.register
     def _(self, op: ops.Clamp) -> list[Summand]:
         digits, reached = self._digits_of_value(op.source), self.program.proof.ranges[op.source]
-        low, high = np.maximum(op.low, reached.span.low), np.minimum(op.high, reached.span.high)
+        low = np.minimum(np.maximum(op.low, reached.span.low), op.high)
+        high = np.maximum(np.minimum(op.high, reached.span.high), op.low)
         if max(np.abs(low).max(), np.abs(high).max()) <= (BASE // 4 - 1) * BASE:
             return [Summand(self.draft.clamp(self._saturated(digits), low, high), 0)]
         if (low > reached.low).any():
@@ -214,9 +229,9 @@ class _Apart:
             name = self._sum([name, lower.name]) if lower.name else name
         return name
 
-    def _no_lower(self, terms: list[Summand], low: np.ndarray) -> list[Summand]:
+    def _no_lower(self, summands: list[Summand], low: np.ndarray) -> list[Summand]:
         """`max(v, low)`: low plus what is above it, times one where that has no sign."""
-        digits = self._digits([*terms, *self._constants(-low)])
+        digits = self._digits([*summands, *self._constants(-low)])
         kept = self.draft.add(self.draft.clamp(digits[-1].name, -1, 0), self._number(1))
         above = [Summand(self._product_of(name, kept), exponent) for name, exponent in digits]
         return [*above, *self._constants(low)]
@@ -238,7 +253,7 @@ class _Apart:
         values, edges, source = op.values[first : last + 1], op.edges[first:last], self._single(op.source)
         if not edges.size:
             return [Summand(self.draft.lookup(source, op.low, part[0]), e) for part, e in _digits_of(values)]
-        if self._is_single(op.row):
+        if self._is_one(op.row):
             row = self._single(op.row)
         else:
             row, edges = self._rank(op.row, edges), np.arange(1, len(edges) + 1)
@@ -249,7 +264,7 @@ class _Apart:
         key = name, edges.tobytes()
         if key not in self._ranks:
             count, size = len(edges), self.program.sizes[name]
-            ones = np.ones((count, 1), np.int16)  # products of bytes are of another kind, which OpenVINO misplaces here
+            ones = np.ones((count, 1), np.int16)  # of products of bytes OpenVINO mistakes the type beside a comparison
             repeated = [Summand(self.draft.matmul(n, ones, size), e) for n, e in self._digits_of_value(name)]
             less = [Summand(self.draft.const(np.tile(part, size)), e) for part, e in _digits_of(-edges)]
             first = self._full(self._digits([*repeated, *less])[-1].name, size * count)
@@ -259,34 +274,36 @@ class _Apart:
 
     @apart.register
     def _(self, op: ops.Add) -> list[Summand]:
-        return [*self.terms[op.left], *self.terms[op.right]]
+        return [*self.summands[op.left], *self.summands[op.right]]
 
     @apart.register
     def _(self, op: ops.Sub) -> list[Summand]:
-        return [*self.terms[op.left], *self._negative(self.terms[op.right])]
+        return [*self.summands[op.left], *self._negative(self.summands[op.right])]
 
-    def _negative(self, terms: Sequence[Summand]) -> list[Summand]:
-        return [Summand(self.draft.mul(term.name, self._number(-1)), term.exponent) for term in terms]
+    def _negative(self, summands: Sequence[Summand]) -> list[Summand]:
+        return [Summand(self.draft.mul(summand.name, self._number(-1)), summand.exponent) for summand in summands]
 
     @apart.register
     def _(self, op: ops.Mul) -> list[Summand]:
-        pairs = [(left, right) for left in self.terms[op.left] for right in self.terms[op.right]]
+        pairs = [(left, right) for left in self.summands[op.left] for right in self.summands[op.right]]
         return [part for pair in pairs for part in self._multiplied(*pair)]
 
     def _multiplied(self, left: Summand, right: Summand) -> list[Summand]:
-        """The product of two terms: the larger one in parts, until single precision carries each."""
-        sizes = [self._magnitude(term.name) for term in (left, right)]
-        if sizes[0] * sizes[1] <= ROOM:
+        """The product of two summands: the larger one in parts, until single precision carries each."""
+        sizes = [self._magnitude(summand.name) for summand in (left, right)]
+        if sizes[0] * sizes[1] <= MOST_COMPUTED:
             return [Summand(self._product_of(left.name, right.name), left.exponent + right.exponent)]
         larger, other = (left, right) if sizes[0] >= sizes[1] else (right, left)
-        bits = min(DIGIT, max(ROOM.bit_length() - 1 - min(sizes).bit_length(), DIGIT - 1))
-        return [part for of in self._split_term(larger, bits) for part in self._multiplied(of, other)]
+        bits = min(DIGIT, max(MOST_COMPUTED.bit_length() - 1 - min(sizes).bit_length(), DIGIT - 1))
+        return [part for of in self._split_summand(larger, bits) for part in self._multiplied(of, other)]
 
     @apart.register
     def _(self, op: ops.Moved) -> list[Summand]:
         return [
-            Summand(self.draft.copy(replace(op, name=self.draft.next_name("moved"), source=term.name)), term.exponent)
-            for term in self.terms[op.source]
+            Summand(
+                self.draft.copy(replace(op, name=self.draft.next_name("moved"), source=summand.name)), summand.exponent
+            )
+            for summand in self.summands[op.source]
         ]
 
     @apart.register
@@ -307,12 +324,12 @@ class _Apart:
     def _size(self, name: str) -> int:
         return self.draft.sizes[name]
 
-    def _is_single(self, name: str) -> bool:
-        return len(self.terms[name]) == 1 and self.terms[name][0].exponent == 0
+    def _is_one(self, name: str) -> bool:
+        return len(self.summands[name]) == 1 and self.summands[name][0].exponent == 0
 
     def _single(self, name: str) -> str:
         """The value of the new program that is the one of the old, where that is not wide."""
-        ((single, exponent),) = self.terms[name]
+        ((single, exponent),) = self.summands[name]
         assert exponent == 0
         return single
 
@@ -336,10 +353,10 @@ class _Apart:
             first = self.draft.add(first, name)
         return first
 
-    def _split_term(self, term: Summand, bits: int) -> list[Summand]:
-        low, high = self._split(term.name, bits)
-        parts = [Summand(low, term.exponent)]
-        return parts if high is None else [*parts, Summand(high, term.exponent + bits)]
+    def _split_summand(self, summand: Summand, bits: int) -> list[Summand]:
+        low, high = self._split(summand.name, bits)
+        parts = [Summand(low, summand.exponent)]
+        return parts if high is None else [*parts, Summand(high, summand.exponent + bits)]
 
     def _split(self, name: str, bits: int) -> tuple[str, str | None]:
         """The lowest bits of a value, and the others, rounded down; none where there are no others."""
@@ -347,40 +364,50 @@ class _Apart:
         if low >= 0 and high < 1 << bits:
             return name, None
         if (name, bits) not in self._splits:
-            signed = max(-low, high) > ROOM - BASE  # a half each, as the proof knows no sum of a value and its rounding
-            ends = [(0, high), (low, 0)] if signed else []
-            halves = [self.draft.clamp(name, *end) for end in ends if end[0] < end[1]] or [name]
-            below, above = zip(*(self._split_half(half, bits) for half in halves))
+            if max(-low, high) <= MOST_COMPUTED - BASE:
+                parts = [self._split_below(name, bits)]
+            else:  # each sign by itself, as the proof does not know that a value and its rounding are near
+                parts = [self._split_below(self.draft.clamp(name, 0, high), bits)] if high > 0 else []
+                parts += [self._split_above(self.draft.clamp(name, low, 0), bits)] if low < 0 else []
+            below, above = zip(*parts)
             self._splits[name, bits] = self._sum(below), self._sum(above)
         return self._splits[name, bits]
 
-    def _split_half(self, name: str, bits: int) -> tuple[str, str]:
-        half = self._number(1 << (bits - 1)) if bits else self._number(0)
-        above = self.draft.rescale(self.draft.sub(name, half), bits)  # half up, less a half
+    def _split_below(self, name: str, bits: int) -> tuple[str, str]:
+        """The lowest bits, and the others, rounded down: half up, less a half."""
+        above = self.draft.rescale(self.draft.sub(name, self._number(1 << (bits - 1))), bits)
         rest = self.draft.sub(name, self.draft.rescale(above, -bits))
         return self.draft.clamp(rest, 0, (1 << bits) - 1), above
 
+    def _split_above(self, name: str, bits: int) -> tuple[str, str]:
+        """The same of a value without positive ones, by what it lacks, which is rounded up."""
+        lacks = self.draft.mul(name, self._number(-1))
+        lower = self.draft.sub(lacks, self._number((1 << (bits - 1)) + 1))
+        lacking = self.draft.add(self.draft.rescale(lower, bits), self._number(1))
+        rest = self.draft.add(name, self.draft.rescale(lacking, -bits))
+        return self.draft.clamp(rest, 0, (1 << bits) - 1), self.draft.mul(lacking, self._number(-1))
+
     def _digits_of_value(self, name: str) -> list[Summand]:
         if name not in self._digits_of:
-            self._digits_of[name] = self._digits(self.terms[name])
+            self._digits_of[name] = self._digits(self.summands[name])
         return self._digits_of[name]
 
-    def _digits(self, terms: Sequence[Summand]) -> list[Summand]:
-        """The digits of a sum of terms, the lowest first, from 0 to 4095 but for the last one, which has the sign.
+    def _digits(self, summands: Sequence[Summand]) -> list[Summand]:
+        """The digits of a sum of summands, the lowest first, from 0 to 4095 but for the last one, which has the sign.
 
         Their exponents are multiples of 12; digits that are zero may be left out.
         """
         places: dict[int, list[str]] = {}
-        for name, exponent in terms:
+        for name, exponent in summands:
             place, left = divmod(exponent, DIGIT)
-            if left and self._magnitude(name) << left > ROOM // 4:
+            if left and self._magnitude(name) << left > MOST_COMPUTED // 4:
                 name, high = self._split(name, DIGIT - left)
                 places.setdefault(place + 1, []).extend([] if high is None else [high])
             places.setdefault(place, []).append(self.draft.rescale(name, -left) if left else name)
         digits, place = [], min(places)
         while places:
             names = places.pop(place, [])
-            if sum(map(self._magnitude, names)) > ROOM // 2:
+            if sum(map(self._magnitude, names)) > MOST_COMPUTED // 2:
                 parts = [self._split(name, DIGIT) for name in names]
                 names = [low for low, _ in parts]
                 if above := [high for _, high in parts if high is not None]:
@@ -395,11 +422,13 @@ class _Apart:
             place += 1
         return digits
 
-    def _together(self, terms: list[Summand], wanted: Range, name: str) -> str:
-        """The sum of terms as one value within a range, which it is known to have."""
-        digits = self._digits(terms) if len(terms) > 1 or terms[0].exponent else terms
+    def _together(self, summands: list[Summand], wanted: Range, name: str) -> str:
+        """The sum of summands as one value within a range, which it is known to have."""
+        digits = self._digits(summands) if len(summands) > 1 or summands[0].exponent else summands
         value, place = digits[-1]
         for lower, exponent in (*digits[-2::-1], Summand("", 0)):
+            if place - exponent > 2 * DIGIT:  # digits between are zero, so that this one is too
+                value = self._number(0)
             value = self._within(value, Range(wanted.low >> place, wanted.high >> place))
             value = self.draft.rescale(value, exponent - place) if place > exponent else value
             value, place = self._sum([value, lower]) if lower else value, exponent
@@ -422,6 +451,6 @@ def _lowest_bytes(weights: np.ndarray) -> np.ndarray:
 
 def _digits_of(values: np.ndarray) -> list[tuple[np.ndarray, int]]:
     """Numbers as arrays times powers of two: one, or digits of 12 bits below the first."""
-    if not values.size or np.abs(values).max() <= MOST:
+    if not values.size or np.abs(values).max() <= MOST_IN_ONE:
         return [(values, 0)]
     return [(values % BASE, 0), *((part, exponent + DIGIT) for part, exponent in _digits_of(values >> DIGIT))]
