@@ -1,5 +1,6 @@
 """Rounds of simulations near one observation: the box holds the truth and shrinks, and squared error stays the mean."""
 
+import copy
 import math
 import warnings
 from dataclasses import replace
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 import fanfold as ff
+from fanfold.estimators.base import Region
 from fanfold.problems.simulators.python import code_identity
 from fanfold.training.events import RoundStarted
 from fanfold.training.rounds import Rejected
@@ -137,6 +139,20 @@ def test_rounds_that_gained_little_say_so():
     net = ff.neural(blind, width=16, observed=OBS.y[0], rounds=2)
     with pytest.warns(UserWarning, match="last round still holds .* % of the prior: rounds gained little"):
         ff.fit(net, blind, simulations=200, **SHORT | {"steps": 10})
+
+
+@pytest.mark.parametrize(("away", "lost"), [(0.0, False), (9.0, True)])
+def test_a_box_that_has_lost_the_posterior_is_warned_of(nearer, away, lost):
+    """Far from it in posterior deviations, and well within the range of each measurement."""
+    mean, deviation = posterior()
+    low, high = (mean + (away + side * 4) * deviation for side in (-1, 1))
+    region = Region(low.double(), high.double())
+    draws = Rejected(SIMULATOR, tuple(low.tolist()), tuple(high.tolist())).sample(400, torch.Generator().manual_seed(1))
+    net = copy.deepcopy(nearer[0])
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        net.settle(region, draws[1])
+    assert [("has lost the posterior" in str(warning.message)) for warning in said] == [True] * lost
 
 
 def test_an_observation_unlike_the_draws_is_warned_of(nearer):

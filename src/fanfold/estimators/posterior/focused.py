@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from fanfold.core.arrays import tensor_of
 from fanfold.estimators.base import Region, Settings
 from fanfold.estimators.posterior.ensemble import Ensemble
+from fanfold.estimators.posterior.features import Features
 from fanfold.estimators.posterior.scales import BOUNDED, Limits
 from fanfold.measurements import Measurements, takes_measurements
 from fanfold.observation import Estimate, Estimator, Observation, check_finite
@@ -24,6 +25,8 @@ OUTSIDE = 1e-3  # share of these that lies outside, before the margin
 REACH = 3.3  # standard deviations on either side of the estimate that the box holds too
 MARGIN = 1.0  # standard deviation that is added at either end
 EDGE = 1e-5  # of the range of a bounded parameter, nearer to whose end the box ends there
+NEIGHBOURS, MOST_COMPARED = 5, 4000  # of an observation, and of draws among which they are looked for
+LOST = 0.01  # p-value of the observation's distance from these, below which the box has lost the posterior
 SLACK = 0.1  # of the range of an entry of y among draws, beyond which an observation is unlike them
 
 
@@ -141,6 +144,32 @@ class Focused(nn.Module):
         slack = SLACK * (y.amax(0) - y.amin(0))
         self.least.copy_(y.amin(0) - slack)
         self.most.copy_(y.amax(0) + slack)
+        low, high = self.everywhere
+        if (region.low > low).any() or (region.high < high).any():
+            self._compare(obs)
+
+    @torch.no_grad()
+    def _compare(self, draws: Observation) -> None:
+        """Warn where the observation lies farther from the draws in the box than these from each other.
+
+        That is its rank among them by the mean distance of the nearest others: a p-value, if it is one of them.
+        """
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what is said of draws, training has said
+            features = Features(draws, self.net.features.kind, adaptive=self.net.features.adaptive)
+            features.prepare(draws)
+        z, observed = (features(obs).flatten(1) for obs in (draws[:MOST_COMPARED], Observation(self.observed)))
+        if len(z) <= NEIGHBOURS:
+            return
+        apart = torch.cdist(z, z).fill_diagonal_(torch.inf)
+        own, other = (d.topk(NEIGHBOURS, largest=False).values.mean(-1) for d in (apart, torch.cdist(observed, z)))
+        p_value = (1 + int((own >= other).sum())) / (len(z) + 1)
+        if p_value < LOST:
+            warnings.warn(
+                f"The observation is unlike the draws of the box (p-value {p_value:.2g}): the box has lost the "
+                "posterior, and estimates are of something else. Pass more simulations, or fewer rounds.",
+                stacklevel=2,
+            )
 
     def _look_at(self, obs: Observation) -> None:
         """Warn of observations that no draws from the box are like."""
