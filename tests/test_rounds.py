@@ -1,6 +1,5 @@
 """Rounds of simulations near one observation: the box holds the truth and shrinks, and squared error stays the mean."""
 
-import copy
 import math
 import warnings
 from dataclasses import replace
@@ -12,9 +11,10 @@ import torch
 
 import fanfold as ff
 from fanfold.estimators.base import Region
+from fanfold.estimators.posterior.focused import Focused
 from fanfold.problems.simulators.python import code_identity
 from fanfold.training.events import RoundStarted
-from fanfold.training.rounds import Rejected
+from fanfold.training.rounds import LOST, Rejected
 
 H = torch.tensor([[1.0, 0.5], [0.2, 1.0], [1.0, -1.0]])
 NOISE = 0.05
@@ -141,18 +141,44 @@ def test_rounds_that_gained_little_say_so():
         ff.fit(net, blind, simulations=200, **SHORT | {"steps": 10})
 
 
-@pytest.mark.parametrize(("away", "lost"), [(0.0, False), (9.0, True)])
-def test_a_box_that_has_lost_the_posterior_is_warned_of(nearer, away, lost):
-    """Far from it in posterior deviations, and well within the range of each measurement."""
+def box_at(away: float) -> tuple[Region, ff.Observation]:
+    """A box so many posterior deviations from the posterior, and draws of it."""
     mean, deviation = posterior()
     low, high = (mean + (away + side * 4) * deviation for side in (-1, 1))
-    region = Region(low.double(), high.double())
-    draws = Rejected(SIMULATOR, tuple(low.tolist()), tuple(high.tolist())).sample(400, torch.Generator().manual_seed(1))
-    net = copy.deepcopy(nearer[0])
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always")
-        net.settle(region, draws[1])
-    assert [("has lost the posterior" in str(warning.message)) for warning in said] == [True] * lost
+    rejected = Rejected(SIMULATOR, tuple(low.tolist()), tuple(high.tolist()))
+    return Region(low.double(), high.double()), rejected.sample(400, torch.Generator().manual_seed(1))[1]
+
+
+def test_the_observation_is_like_the_draws_of_a_box_that_holds_the_posterior_and_of_no_other(nearer):
+    """Far from it in posterior deviations, and well within the range of each measurement."""
+    assert nearer[0].likeness(box_at(0.0)[1]) > 0.05
+    assert nearer[0].likeness(box_at(9.0)[1]) < LOST
+    assert nearer[0].likeness(box_at(9.0)[1][:5]) == 1.0
+
+
+@pytest.mark.filterwarnings("ignore:The box of the last round")
+def test_a_box_that_has_lost_the_posterior_is_left_and_the_next_is_wider(monkeypatch, tmp_path):
+    usual, given = Focused.narrowed, []
+
+    def once_wrong(self, generator):
+        given.append((usual(self, generator), self.wider))
+        return box_at(9.0)[0] if len(given) == 1 else given[-1][0]
+
+    def sequence(folder):
+        monkeypatch.setattr(Focused, "narrowed", once_wrong)
+        with pytest.warns(UserWarning, match=r"unlike the draws of round 2: its box has lost the posterior"):
+            return trained(3, 300, store=tmp_path / folder)
+
+    net, rounds = sequence("one")
+    assert [wider for _, wider in given] == [1.0, 2.0]
+    assert (given[1][0].high - given[1][0].low > given[0][0].high - given[0][0].low).all()
+    assert [event.kept for event in rounds[:2]] == [100, 100]
+    assert rounds[2].kept > 100
+    mean, deviation = posterior()
+    assert ((net.low <= mean - 3 * deviation) & (mean + 3 * deviation <= net.high)).all()
+    again, _ = sequence("one")  # goes on from the store
+    assert len(given) == 2
+    assert torch.equal(again(OBS).x, net(OBS).x)
 
 
 def test_an_observation_unlike_the_draws_is_warned_of(nearer):

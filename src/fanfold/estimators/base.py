@@ -185,6 +185,14 @@ class TrainedInRounds(Protocol):
         """The part of the last round's region that holds the posterior at the observation, by what it learned."""
         ...
 
+    def likeness(self, draws: Observation) -> float:
+        """A p-value of the observation among draws from a region, small where it is unlike them."""
+        ...
+
+    def widen(self) -> None:
+        """Take a wider part than it would the next time."""
+        ...
+
     def settle(self, region: Region, obs: Observation) -> None:
         """Take the region of a round, and what its draws give; the observations outside their range are warned of."""
         ...

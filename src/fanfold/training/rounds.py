@@ -1,7 +1,8 @@
 """Rounds of simulations near one observation. Deistler, Gonçalves & Macke (2022), algorithm 1.
 
 The first round draws from the prior. What it learned gives a box that holds the posterior at the observation, and the
-next round draws from the prior within that box; earlier draws that lie in it are draws of the same, and are kept. With
+next round draws from the prior within that box; earlier draws that lie in it are draws of the same, and are kept. A box
+whose draws the observation is unlike has lost the posterior: it is left, and the next one is wider. With
 a store, a sequence that stopped goes on where it was:
 
 store/rounds.json   what decides the sequence, and the boxes so far
@@ -41,6 +42,7 @@ FILE = "rounds.json"
 FEWEST = 20  # simulations of a round
 MOST_THROWN_AWAY = 1000  # draws outside the box for each one that is wanted, of a problem without a prior of its own
 MOST_AT_ONCE = 10_000  # of these
+LOST = 0.01  # p-value of the observation among the draws of a box, below which the box has lost the posterior
 LITTLE_NARROWED = 0.3  # of the prior, that the last box still holds
 
 Train = Callable[[nn.Module, Problem], Iterator[Event]]  # a network and the draws that it is trained on
@@ -105,7 +107,7 @@ def round_events(
             "itself, or leave observed out."
         )
     history = _History(store, {} if store is None else _identity(estimator, problem, counts, seed))
-    x, y, share = torch.empty(0), torch.empty(0), 1.0
+    x, y, share, held, trained = torch.empty(0), torch.empty(0), 1.0, estimator.everywhere, False
     with history.held():
         for number, count in enumerate(counts):
             region = estimator.everywhere if number == 0 else history.region(number)
@@ -114,18 +116,24 @@ def round_events(
                 history.add(region)
             restricted = problem if number == 0 else _restricted(problem, region)
             new_x, new_y = _drawn(restricted, count, seed, number, store)
-            if number:
+            if lost := number > 0 and estimator.likeness(Observation(new_y)) < LOST:
+                _warn_of_lost(number + 1)
+                estimator.widen()
+            elif number:
                 inside = ((x.double() >= region.low) & (x.double() <= region.high)).all(-1)
                 share *= inside.double().mean().item()
                 x, y = torch.cat([x[inside], new_x]), torch.cat([y[inside], new_y])
             else:
                 x, y = new_x, new_y
-            low, high = (tuple(end.tolist()) for end in region)
+            held = held if lost else region
+            low, high = (tuple(end.tolist()) for end in held)
             thrown_away = restricted.thrown_away if offers(restricted, Rejecting) else 0
             yield RoundStarted(number + 1, len(counts), len(new_x), len(x), share, low, high, thrown_away)
-            if history.region(number + 1) is None:  # else this round came to its end before
+            trained = trained and lost  # on the draws that there are
+            if history.region(number + 1) is None and not trained:  # else this round came to its end before
                 yield from train(estimator.renewed(), Gathered(x, y, kind_of(problem)))
-            estimator.settle(region, Observation(y))
+                trained = True
+            estimator.settle(held, Observation(y))
     if len(counts) > 1 and share > LITTLE_NARROWED:
         warnings.warn(
             f"The box of the last round still holds {100 * share:.0f} % of the prior: rounds gained little over one "
@@ -133,6 +141,14 @@ def round_events(
             "simulations, or more rounds.",
             stacklevel=4,
         )
+
+
+def _warn_of_lost(number: int) -> None:
+    warnings.warn(
+        f"The observation is unlike the draws of round {number}: its box has lost the posterior. They are left out, "
+        "and what was learned before stays. Pass more simulations, so that the first rounds see where it is.",
+        stacklevel=5,
+    )
 
 
 def _counts(simulations: int, rounds: int) -> list[int]:

@@ -26,7 +26,6 @@ REACH = 3.3  # standard deviations on either side of the estimate that the box h
 MARGIN = 1.0  # standard deviation that is added at either end
 EDGE = 1e-5  # of the range of a bounded parameter, nearer to whose end the box ends there
 NEIGHBOURS, MOST_COMPARED = 5, 4000  # of an observation, and of draws among which they are looked for
-LOST = 0.01  # p-value of the observation's distance from these, below which the box has lost the posterior
 SLACK = 0.1  # of the range of an entry of y among draws, beyond which an observation is unlike them
 
 
@@ -34,8 +33,9 @@ class Focused(nn.Module):
     """An `Ensemble` that is trained for one observation, in rounds; made by `ff.neural(problem, observed=y)`.
 
     After each round a box holds all but a small share of draws from the posterior that it learned, with a margin, and
-    the next round simulates there alone. Estimates are right as long as the box holds the posterior's mass. Other
-    observations are estimated too, with a warning where they lie outside the range of what the box gives.
+    the next round simulates there alone; a box whose draws the observation is unlike is left. Estimates are right as
+    long as the box holds the posterior's mass. Other observations are estimated too, with a warning where they lie
+    outside the range of what the box gives.
 
     Args:
         make: Makes an untrained ensemble.
@@ -63,6 +63,7 @@ class Focused(nn.Module):
     def __init__(self, make: Callable[[], Ensemble], observed: Observation, limits: Limits, rounds: int):
         super().__init__()
         self.rounds, self._make, self._limits, self.net = rounds, make, limits, make()
+        self.wider = 1.0  # than usual, the next box
         low, high = self.everywhere
         y = _real(observed.y)
         self.register_buffer("observed", observed.y)
@@ -124,7 +125,8 @@ class Focused(nn.Module):
         draws = scales.free(self.net.sample(obs, DRAWS, generator)[:, 0]).double()
         middle, width = scales.free(self.net(obs).x[0]).double(), draws.std(0)
         levels = draws.new_tensor([OUTSIDE / 2, 1 - OUTSIDE / 2])
-        low, high = torch.quantile(draws, levels, dim=0)
+        low, high = middle + self.wider * (torch.quantile(draws, levels, dim=0) - middle)
+        width = self.wider * width
         low = torch.minimum(low, middle - REACH * width) - MARGIN * width
         high = torch.maximum(high, middle + REACH * width) + MARGIN * width
         # in the precision of the parameters, so that rounding moves none out of the box
@@ -144,15 +146,12 @@ class Focused(nn.Module):
         slack = SLACK * (y.amax(0) - y.amin(0))
         self.least.copy_(y.amin(0) - slack)
         self.most.copy_(y.amax(0) + slack)
-        low, high = self.everywhere
-        if (region.low > low).any() or (region.high < high).any():
-            self._compare(obs)
 
     @torch.no_grad()
-    def _compare(self, draws: Observation) -> None:
-        """Warn where the observation lies farther from the draws in the box than these from each other.
+    def likeness(self, draws: Observation) -> float:
+        """The share of draws whose nearest others lie no nearer than the observation's, a p-value.
 
-        That is its rank among them by the mean distance of the nearest others: a p-value, if it is one of them.
+        What counts is the mean distance of the five nearest; of too few draws it is 1.
         """
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what is said of draws, training has said
@@ -160,16 +159,14 @@ class Focused(nn.Module):
             features.prepare(draws)
         z, observed = (features(obs).flatten(1) for obs in (draws[:MOST_COMPARED], Observation(self.observed)))
         if len(z) <= NEIGHBOURS:
-            return
+            return 1.0
         apart = torch.cdist(z, z).fill_diagonal_(torch.inf)
         own, other = (d.topk(NEIGHBOURS, largest=False).values.mean(-1) for d in (apart, torch.cdist(observed, z)))
-        p_value = (1 + int((own >= other).sum())) / (len(z) + 1)
-        if p_value < LOST:
-            warnings.warn(
-                f"The observation is unlike the draws of the box (p-value {p_value:.2g}): the box has lost the "
-                "posterior, and estimates are of something else. Pass more simulations, or fewer rounds.",
-                stacklevel=2,
-            )
+        return (1 + int((own >= other).sum())) / (len(z) + 1)
+
+    def widen(self) -> None:
+        """Make the next box twice as wide as it would be."""
+        self.wider *= 2
 
     def _look_at(self, obs: Observation) -> None:
         """Warn of observations that no draws from the box are like."""
