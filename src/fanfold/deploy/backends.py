@@ -11,7 +11,6 @@ import numpy as np
 from fanfold.deploy.export import write_onnx
 from fanfold.deploy.integer import CompiledProgram, IntegerProgram, in_single_precision, program_to_onnx
 from fanfold.deploy.lowering import Lowered, lowered
-from fanfold.deploy.lowering.ports import BATCH
 from fanfold.observation import Estimator, Observation
 
 NEEDS: dict[str, tuple[str, ...]] = {  # packages of each backend
@@ -39,7 +38,6 @@ def _session(path: Path, *, reuse: bool = True) -> Any:
     options = onnxruntime.SessionOptions()
     options.enable_mem_reuse = reuse
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.add_free_dimension_override_by_name(BATCH, 1)  # shapes are known before, some 2 % of a call
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
