@@ -160,8 +160,8 @@ def test_the_observation_is_like_the_draws_of_a_box_that_holds_the_posterior_and
 def test_a_box_that_has_lost_the_posterior_is_left_and_the_next_is_wider(monkeypatch, tmp_path):
     usual, given = Focused.narrowed, []
 
-    def once_wrong(self, generator):
-        given.append((usual(self, generator), self.wider))
+    def once_wrong(self, generator, wider):
+        given.append((usual(self, generator, wider), wider))
         return box_at(9.0)[0] if len(given) == 1 else given[-1][0]
 
     def sequence(folder):

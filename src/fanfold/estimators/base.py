@@ -181,16 +181,12 @@ class TrainedInRounds(Protocol):
         """What a round trains: a part of this estimator, untrained anew."""
         ...
 
-    def narrowed(self, generator: torch.Generator) -> Region:
-        """The part of the last round's region that holds the posterior at the observation, by what it learned."""
+    def narrowed(self, generator: torch.Generator, wider: float = 1.0) -> Region:
+        """The part of the last round's region, so many times as wide as usual, that holds the posterior as learned."""
         ...
 
     def likeness(self, draws: Observation) -> float:
         """A p-value of the observation among draws from a region, small where it is unlike them."""
-        ...
-
-    def widen(self) -> None:
-        """Take a wider part than it would the next time."""
         ...
 
     def settle(self, region: Region, obs: Observation) -> None:

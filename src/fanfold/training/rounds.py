@@ -107,18 +107,19 @@ def round_events(
             "itself, or leave observed out."
         )
     history = _History(store, {} if store is None else _identity(estimator, problem, counts, seed))
-    x, y, share, held, trained = torch.empty(0), torch.empty(0), 1.0, estimator.everywhere, False
+    x, y, held = torch.empty(0), torch.empty(0), estimator.everywhere
+    share, wider, trained = 1.0, 1.0, False  # of the prior; than usual; on the draws that there are
     with history.held():
         for number, count in enumerate(counts):
             region = estimator.everywhere if number == 0 else history.region(number)
             if region is None:
-                region = estimator.narrowed(generator_of(seed, Stream.POSTERIOR, number))
+                region = estimator.narrowed(generator_of(seed, Stream.POSTERIOR, number), wider)
                 history.add(region)
             restricted = problem if number == 0 else _restricted(problem, region)
             new_x, new_y = _drawn(restricted, count, seed, number, store)
             if lost := number > 0 and estimator.likeness(Observation(new_y)) < LOST:
                 _warn_of_lost(number + 1)
-                estimator.widen()
+                wider *= 2
             elif number:
                 inside = ((x.double() >= region.low) & (x.double() <= region.high)).all(-1)
                 share *= inside.double().mean().item()
@@ -129,7 +130,7 @@ def round_events(
             low, high = (tuple(end.tolist()) for end in held)
             thrown_away = restricted.thrown_away if offers(restricted, Rejecting) else 0
             yield RoundStarted(number + 1, len(counts), len(new_x), len(x), share, low, high, thrown_away)
-            trained = trained and lost  # on the draws that there are
+            trained = trained and lost
             if history.region(number + 1) is None and not trained:  # else this round came to its end before
                 yield from train(estimator.renewed(), Gathered(x, y, kind_of(problem)))
                 trained = True

@@ -22,7 +22,7 @@ from fanfold.deploy.integer.onnx_sums import CARRIERS, ScaledSums, clipped
 from fanfold.deploy.integer.operations import highest, lowest
 from fanfold.deploy.integer.program import IntegerPort, IntegerProgram
 from fanfold.deploy.integer.ranges import OFFSET
-from fanfold.deploy.integer.single_precision import fits_single_precision
+from fanfold.deploy.integer.single_precision import DIGIT, fits_single_precision
 
 OPSET = 17
 IR_VERSION = 8  # what runtimes of 2022 read
@@ -260,8 +260,8 @@ class _Graph:
         return self._keep(op.name, dtype, scaled)
 
     def _rescaled_port(self, op: ops.Rescale) -> str:
-        """A rescale of a port of 32 bits without double precision: 12 bits and the others, from whole numbers."""
-        port, shift, digit = self.source(op.source, "int32"), int(op.shift[0]), 12
+        """A rescale of a port of 32 bits without double precision: a digit and the others, from whole numbers."""
+        port, shift, digit = self.source(op.source, "int32"), int(op.shift[0]), DIGIT
         scaled = self.node("Mul", [self.cast(port, "float32"), self.number(2.0**-digit, "float32")])
         high = self.node("Floor", [scaled])  # of what was rounded, so that the others may be a bit more, or below 0
         above = self.node("Mul", [self.cast(high, "int32"), self.number(1 << digit, "int32")])

@@ -52,9 +52,18 @@ def in_single_precision(program: IntegerProgram) -> IntegerProgram:
 
 def fits_single_precision(program: IntegerProgram) -> bool:
     """Whether float32 carries all of a program, but for rescales of ports of 32 bits."""
-    wide = {port.name for port in program.inputs if port.dtype == WIDE_PORT}
+    return not _rows_beyond(program)
+
+
+def _rows_beyond(program: IntegerProgram) -> list[RangeRow]:
+    """What float32 does not carry of a program, but for rescales of ports of 32 bits."""
+    wide = _wide_ports(program)
     pairs = zip(program.operations, program.proof.rows, strict=True)
-    return all(row.carrier == "float32" or splits_port(op, wide) for op, row in pairs)
+    return [row for op, row in pairs if row.carrier != "float32" and not splits_port(op, wide)]
+
+
+def _wide_ports(program: IntegerProgram) -> set[str]:
+    return {port.name for port in program.inputs if port.dtype == WIDE_PORT}
 
 
 def splits_port(op: ops.Operation, wide: set[str]) -> bool:
@@ -84,11 +93,11 @@ class _Apart:
         self.program = program
         self.draft = Draft(program.name, taken=program.sizes)
         self.summands: dict[str, list[Summand]] = {}
-        self.wide_ports = {port.name for port in program.inputs if port.dtype == WIDE_PORT}
+        self.wide_ports = _wide_ports(program)
         self.rows = {row.operation: row for row in program.proof.rows}
         self.outputs = {port.name for port in program.outputs}
         self._numbers: dict[int, str] = {}
-        self._splits: dict[tuple[str, int], tuple[str, str | None]] = {}
+        self._splits: dict[tuple[str, int], tuple[str, str]] = {}
         self._digits_of: dict[str, list[Summand]] = {}
         self._ranks: dict[tuple[str, bytes], str] = {}
 
@@ -105,14 +114,10 @@ class _Apart:
         dtypes = {port.name: port.dtype for port in self.program.outputs}
         typed = [of_type(op, dtypes[op.name]) if op.name in dtypes else op for op in written.operations]
         single = replace(written, operations=tuple(typed), outputs=self.program.outputs)
-        beyond = [row for row, op in zip(single.proof.rows, single.operations) if self._beyond(row, op)]
-        if beyond:
-            sentence = f"{beyond[0].operation} may reach {beyond[0].bound}, which single precision does not carry."
-            raise UnprovedError(sentence, beyond[0].operation, beyond[0].bound, FLOAT32_EXACT)
+        for row in _rows_beyond(single):
+            sentence = f"{row.operation} may reach {row.bound}, which single precision does not carry; rescale it."
+            raise UnprovedError(sentence, row.operation, row.bound, FLOAT32_EXACT)
         return single
-
-    def _beyond(self, row: RangeRow, op: ops.Operation) -> bool:
-        return row.carrier != "float32" and not splits_port(op, self.wide_ports)
 
     def _write(self, op: ops.Operation) -> None:
         """Copy an operation that float32 carries, or write another value of the same range, or the summands of one."""
@@ -294,7 +299,7 @@ class _Apart:
         if sizes[0] * sizes[1] <= MOST_COMPUTED:
             return [Summand(self._product_of(left.name, right.name), left.exponent + right.exponent)]
         larger, other = (left, right) if sizes[0] >= sizes[1] else (right, left)
-        bits = min(DIGIT, max(MOST_COMPUTED.bit_length() - 1 - min(sizes).bit_length(), DIGIT - 1))
+        bits = DIGIT if 2 * min(sizes) <= BASE else DIGIT - 1  # so that products of two digits are within the room
         return [part for of in self._split_summand(larger, bits) for part in self._multiplied(of, other)]
 
     @apart.register
@@ -316,7 +321,7 @@ class _Apart:
             joined.append(Summand(self.draft.join(left, right, op.outer), exponent))
         return joined
 
-    # Terms and digits
+    # Summands and digits
 
     def _magnitude(self, name: str) -> int:
         return self.draft.ranges[name].magnitude

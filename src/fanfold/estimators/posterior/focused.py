@@ -63,7 +63,6 @@ class Focused(nn.Module):
     def __init__(self, make: Callable[[], Ensemble], observed: Observation, limits: Limits, rounds: int):
         super().__init__()
         self.rounds, self._make, self._limits, self.net = rounds, make, limits, make()
-        self.wider = 1.0  # than usual, the next box
         low, high = self.everywhere
         y = _real(observed.y)
         self.register_buffer("observed", observed.y)
@@ -116,17 +115,18 @@ class Focused(nn.Module):
         return self.net
 
     @torch.no_grad()
-    def narrowed(self, generator: torch.Generator) -> Region:
+    def narrowed(self, generator: torch.Generator, wider: float = 1.0) -> Region:
         """The part of the box that holds all but a small share of the posterior at the observation, with a margin.
 
-        It is found on the unbounded scale of each parameter. Where the posterior has left the box, the box stays.
+        It is found on the unbounded scale of each parameter, and so many times as wide as usual. Where the posterior
+        has left the box, the box stays.
         """
         scales, obs = self.net.scales, Observation(self.observed)
         draws = scales.free(self.net.sample(obs, DRAWS, generator)[:, 0]).double()
         middle, width = scales.free(self.net(obs).x[0]).double(), draws.std(0)
         levels = draws.new_tensor([OUTSIDE / 2, 1 - OUTSIDE / 2])
-        low, high = middle + self.wider * (torch.quantile(draws, levels, dim=0) - middle)
-        width = self.wider * width
+        low, high = middle + wider * (torch.quantile(draws, levels, dim=0) - middle)
+        width = wider * width
         low = torch.minimum(low, middle - REACH * width) - MARGIN * width
         high = torch.maximum(high, middle + REACH * width) + MARGIN * width
         # in the precision of the parameters, so that rounding moves none out of the box
@@ -163,10 +163,6 @@ class Focused(nn.Module):
         apart = torch.cdist(z, z).fill_diagonal_(torch.inf)
         own, other = (d.topk(NEIGHBOURS, largest=False).values.mean(-1) for d in (apart, torch.cdist(observed, z)))
         return (1 + int((own >= other).sum())) / (len(z) + 1)
-
-    def widen(self) -> None:
-        """Make the next box twice as wide as it would be."""
-        self.wider *= 2
 
     def _look_at(self, obs: Observation) -> None:
         """Warn of observations that no draws from the box are like."""
