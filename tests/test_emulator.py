@@ -129,7 +129,7 @@ def test_kinds_of_no_share_are_not_computed_and_not_exported(tmp_path):
 def test_only_what_earns_its_cost_is_kept():
     """Of kinds that say the same the cheapest is kept, and one that is better is."""
     problem = MixtureSignal()
-    net = ff.estimators.NeuralSettings(width=8, folds=5, students=1).build(problem)
+    net = ff.estimators.NeuralSettings(width=8, folds=5, students=1, family=False).build(problem)
     g = rng(0)
     truth = torch.randn(3000, net.d, generator=g).double()
 
@@ -174,7 +174,7 @@ def test_an_emulator_wins_where_y_is_simple_and_x_is_not():
 
     with torch.no_grad():
         base = net._base(net.features(obs))
-        means, _ = net.networks.moments(net._raw(net.features(obs), base, net.networks.counts), base)
+        means, _ = net.networks.moments(net._raw(obs, net.features(obs), base, net.networks.counts), base)
         of = dict(zip(net.networks.counts, map(excess, means)))
         assert of[TAUGHT] < 0.85 * min(of[SQUARED], of[GAUSSIAN])
         assert excess(net(obs).x) < 0.95 * min(of[SQUARED], of[GAUSSIAN])

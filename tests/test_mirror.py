@@ -122,7 +122,7 @@ def test_images_are_worth_draws():
         with torch.no_grad():
             z = net.features(obs)
             base = net._base(z)
-            means, _ = net.networks.moments(net._raw(z, base, net.networks.counts), base)
+            means, _ = net.networks.moments(net._raw(obs, z, base, net.networks.counts), base)
         errors[mirrored] = (means - exact).square().mean((1, 2))  # of squared-error and of heteroscedastic networks
     decibels = 10 * (errors[True] / errors[False]).log10()
     assert decibels[0] < 0.1

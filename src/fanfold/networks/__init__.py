@@ -5,7 +5,6 @@ from fanfold.networks.deep_set import DeepSet
 from fanfold.networks.fourier import StackedFourier
 from fanfold.networks.members import Members, SideBySide, StackedMLP
 from fanfold.networks.pooled_cnn import PooledCNN
-from fanfold.networks.potentials import StackedPotentials
 from fanfold.networks.residual_cnn import ResidualCNN
 from fanfold.networks.residual_mlp import ResidualMLP
 from fanfold.networks.spectrum import SpectrumCNN
@@ -22,7 +21,6 @@ __all__ = [
     "SpectrumCNN",
     "StackedFourier",
     "StackedMLP",
-    "StackedPotentials",
     "UNet",
 ]
 

@@ -35,10 +35,6 @@ class Members(nn.Module, ABC):
         """The number of weights that an answer multiplies by."""
         return sum(p.numel() for p in self.parameters())
 
-    def decayed(self) -> list[tuple[list[nn.Parameter], float]]:
-        """Parameters, with the share of the weight decay that pulls them to zero."""
-        return [([*self.parameters()], 1.0)]
-
     @staticmethod
     @abstractmethod
     def take(into: Mapping[str, Tensor], weights: Mapping[str, Tensor], which: Tensor) -> None:

@@ -17,12 +17,20 @@ from fanfold.core.units import nmse_db
 from fanfold.estimators.base import Conclusion, LeftOut, Region, Settings
 from fanfold.estimators.posterior.closed_forms import LinearForm, PolynomialForm, degree_of
 from fanfold.estimators.posterior.emulator import MOST_FEATURES, Emulator, may_be_emulated
+from fanfold.estimators.posterior.exponential_family import (
+    FEWEST_DRAWS,
+    MOST_MEASUREMENTS,
+    MOST_PARAMETERS,
+    ExponentialFamily,
+    may_be_of_family,
+)
 from fanfold.estimators.posterior.features import Features
 from fanfold.estimators.posterior.folds import fold_of
 from fanfold.estimators.posterior.heads import GaussianHead
 from fanfold.estimators.posterior.mirror import Mirror
 from fanfold.estimators.posterior.network_kinds import (
     CLIMBED,
+    FAMILY,
     GAUSSIAN,
     KINDS_APART,
     TAUGHT,
@@ -32,6 +40,7 @@ from fanfold.estimators.posterior.network_kinds import (
     left_out_rows,
     within,
 )
+from fanfold.estimators.posterior.pairing import Pairing, paired
 from fanfold.estimators.posterior.plan import Plan, plan_for
 from fanfold.estimators.posterior.real_parts import RealParts
 from fanfold.estimators.posterior.scales import POSITIVE, REAL, Limits, ParameterScales
@@ -52,9 +61,9 @@ class Ensemble(nn.Module):
 
     Made by `ff.neural`. Squared-error networks learn a deviation from the best linear estimator; heteroscedastic ones a
     Gaussian on an unbounded scale of each parameter. Of few draws, vectors of few numbers, a model of y given x is
-    learned as well, and draws of its own teach further heteroscedastic networks. Kinds of networks that have no share
-    are not computed. The estimate lies within the limits of the prior. Not scale-equivariant: features are standardised
-    by what the training data were.
+    learned as well, and draws of its own teach further heteroscedastic networks. Where draws are those of an
+    exponential family, one takes its place. Kinds of networks that have no share are not computed. The estimate lies
+    within the limits of the prior. Not scale-equivariant: features are standardised by what the training data were.
 
     Args:
         features: What the networks see of an observation.
@@ -105,7 +114,10 @@ class Ensemble(nn.Module):
     def resize(self, plan: Plan) -> None:
         """Take networks of other sizes, untrained."""
         self.plan = plan
-        self.networks = NetworkKinds(self.features, self.d, plan, self.loss, self.seed)
+        families = plan.folds if plan.family else 0
+        self.networks = NetworkKinds(self.features, self.d, plan, self.loss, self.seed, families)
+        m = self.features.mean.numel()
+        self.family = ExponentialFamily(m, self.d, families, self.seed) if families else None
         kinds, closed = tuple(self.networks.counts), [LINEAR, *([] if self.polynomial is None else [POLYNOMIAL])]
         self.sources = (*(closed if self.loss == "squared-error" else []), *kinds)
         self.weighing = Weighing(len(self.sources), self.d)
@@ -170,15 +182,21 @@ class Ensemble(nn.Module):
             self.mirror.prepare(x, obs.y, self.scales.floor, self.scales.ceiling)
         rows = slice(min(self.linear.rows, MOST_ROWS))
         z = self.features(obs[rows])
-        self.unit.copy_(self.linear.fit(z, x[rows]).var.sqrt())
+        linear = self.linear.fit(z, x[rows])
+        self.unit.copy_(linear.var.sqrt())
         if self._has_free:
             self.free_unit.copy_(self.free_linear.fit(z, self.scales.free(x[rows])).var.sqrt())
         else:
             self.free_unit.copy_(self.unit)
             self.free_linear.load_state_dict(self.linear.state_dict())
-        if self.polynomial is not None:
-            self.polynomial.fit(z, x[rows])
-        self.networks.prepare(z, x[rows], self.unit)
+        closed = [linear.left_out] if self.polynomial is None else [linear.left_out, self.polynomial.fit(z, x[rows])]
+        if self.family is not None:
+            pairing = paired(z[:, : self.linear.W.shape[-1]], x[rows])
+            risks = [pairing.risk(errors) for errors in closed]
+            family = self._fits(self.family, x[rows], obs[rows], pairing, min(risks))
+            # where nothing is seen but a straight line, no more is to be learned of an emulator
+            emulator = not family and not (pairing.straight and risks[0] == min(risks))
+            self.networks.prepare(family=family, emulator=emulator)
         if self.emulator is not None:
             self.emulator.prepare(self.scales.free(x[rows]), z)
 
@@ -189,7 +207,7 @@ class Ensemble(nn.Module):
             self.asked = self._asked()
         leading, z = self.features.leading(obs), self.features(obs)
         base = self._base(z)
-        means, variances = self.networks.moments(self._raw(z, base, self.asked), base)
+        means, variances = self.networks.moments(self._raw(obs, z, base, self.asked), base)
         var = self._spoken(variances)
         polynomial = None if self.polynomial is None else self.polynomial(z)
         x = self.weighing(self._all_sources(base.mean, polynomial, means), var)
@@ -202,7 +220,7 @@ class Ensemble(nn.Module):
         """What closed forms and kinds of networks that have a share say, real parameters `(members, batch, d)`."""
         z, asked = self.features(obs), self._asked()
         base = self._base(z)
-        means = self.networks.moments(self._raw(z, base, asked), base)[0]
+        means = self.networks.moments(self._raw(obs, z, base, asked), base)[0]
         said = [mean for kind, mean in zip(self.networks.counts, means) if kind in asked]
         closed = [base.mean, *([] if self.polynomial is None else [self.polynomial(z)])]
         return self.scales.within(torch.stack([*closed, *said]))
@@ -224,7 +242,7 @@ class Ensemble(nn.Module):
         leading, z = self.features.leading(obs), self.features(obs)
         speaker = list(self.networks.counts)[int(self.speaker.argmax())]
         base = self._base(z)
-        mean, var = base.gaussians(self._raw(z, base, (speaker,))[speaker])
+        mean, var = base.gaussians(self._raw(obs, z, base, (speaker,))[speaker])
         mean, var = self.scales.near(mean), torch.minimum(var, self.scales.most_var)
         which = torch.randint(len(mean), (count, len(z)), generator=generator)
         at = torch.arange(len(z))
@@ -244,7 +262,7 @@ class Ensemble(nn.Module):
         z = self.features(obs)
         raw = self.networks.noisy(self.features.seen(z))
         losses = _mean_over(torch.cat(self.networks.losses(raw, self._base(z), x)), taught)
-        if self.emulator is None:
+        if self.emulator is None or not self.networks.takes_emulator:
             return losses
         return losses + _mean_over(*self._lesson(self.emulator, z, x, taught[: self.plan.emulators]))
 
@@ -257,11 +275,7 @@ class Ensemble(nn.Module):
         for rows in _blocks(x):
             z = self.features(obs[rows])
             raw, base = self._scaled(self.networks.left_out(self.features.seen(z), leaves[:, rows])), self._base(z)
-            if self.emulator is None:
-                emulated = self.unit.new_zeros(0, len(rows))
-            else:
-                emulated = self.emulator.losses(self.scales.free(x[rows]), z)
-            losses.append(torch.cat([*self.networks.losses(raw, base, x[rows]), emulated]))
+            losses.append(torch.cat([*self.networks.losses(raw, base, x[rows]), *self._untaught(x[rows], z)]))
             means.append(self.networks.moments(raw, base, leaves[:, rows])[0][0])
         scores = torch.where(leaves, torch.cat(losses, 1), 0.0).sum(1) / leaves.sum(1).clamp_min(1)
         judged = leaves.any(0)
@@ -269,10 +283,10 @@ class Ensemble(nn.Module):
 
     def adopt(self, best: Mapping[str, Tensor], weights: Mapping[str, Tensor], which: Tensor) -> None:
         """Copy the weights of the members `which` into the best ones, in place."""
-        # steps have no weights of their own: in their place stand the emulator's
+        # steps have no weights of their own: in their place stand the emulator's; a family has been fitted before
         self.networks.adopt(within(best, "networks."), within(weights, "networks."), which)
         if self.emulator is not None:
-            of_emulator = which[len(which) - self.plan.emulators :]
+            of_emulator = dict(zip(self.networks.counts, self.networks.by_kind(which)))[CLIMBED]
             self.emulator.adopt(within(best, "emulator."), within(weights, "emulator."), of_emulator)
 
     @torch.no_grad()
@@ -289,7 +303,8 @@ class Ensemble(nn.Module):
         parts = []
         for r in _blocks(truth):
             base = self._base(z[r], linear[r].to(z), free[r].to(z))
-            parts.append(self.networks.moments(self._raw_left_out(z[r], base, leaves[:, r]), base, leaves[:, r]))
+            raw = self._raw_left_out(obs[r], z[r], base, leaves[:, r])
+            parts.append(self.networks.moments(raw, base, leaves[:, r]))
         means, variances = (torch.cat(each, 1) for each in zip(*parts))
         polynomial = None if self.polynomial is None else truth - self.polynomial.fit(z, truth)
         # a sample counts that every kind of networks has a judge for
@@ -308,11 +323,37 @@ class Ensemble(nn.Module):
         sentence = verdict(sources, (error.mean(0) / prior).mean().item(), linear_risk, len(x))
         if self.mirror is not None and self.mirror.symmetric:
             sentence += " Draws look like their images about a centre, which were learned of as well."
-        if self.networks.of_gradients:
-            sentence += " The posterior mean looks like a gradient, and squared-error networks are gradients."
+        if self.networks.takes_family:
+            sentence += " Draws look like those of an exponential family, which was fitted in place of an emulator."
         return Conclusion(nmse_db(x_hat, truth.to(x_hat.dtype)), sentence)
 
     # Parts
+
+    def _fits(self, family: ExponentialFamily, x: Tensor, obs: Observation, pairing: Pairing, others: float) -> bool:
+        """Fit a family to draws, unless a scout sees that it is none, and tell whether it leaves less than other fits.
+
+        Args:
+            family: An unfitted one.
+            x: Parameters, `(samples, d)`.
+            obs: Their measurements.
+            pairing: What draws tell of gradients.
+            others: What the closed forms leave of draws left out, in units of the pairing.
+        """
+        if len(x) < FEWEST_DRAWS:
+            return False
+        y, free, fold = (
+            self.features.plain(obs).double(),
+            self.scales.free(x.double()),
+            fold_of(x, obs.y, self.plan.parts),
+        )
+        family.standardise(y, free)
+
+        def left(mean: Tensor, var: Tensor, rows: Tensor) -> float:
+            return pairing.risk(self.scales.moments(mean[rows], var[rows])[0] - x[rows])
+
+        if not pairing.holds and not left(*family.scout(y, free, fold), fold == 0) < others:
+            return False
+        return left(*family.fit(y, free, fold), fold < family.members) < min(others, pairing.least)
 
     def _planned(self, simulations: int) -> tuple[Plan, dict[str, Any]]:
         """The sizes and the training for a number of draws, with what the user said."""
@@ -324,6 +365,13 @@ class Ensemble(nn.Module):
                     f"vectors of at most {MOST_FEATURES} real numbers; leave students out."
                 )
             plan = replace(plan, students=0)
+        if self.loss == "gaussian" or not may_be_of_family(self.features, self.d):
+            if self.sizes.get("family"):
+                raise ValueError(
+                    "family is True: that takes the squared error, and vectors of no fewer numbers than there are "
+                    f"parameters, at most {MOST_MEASUREMENTS} and {MOST_PARAMETERS}; leave it out."
+                )
+            plan = replace(plan, family=False)
         plan = replace(plan, students=min(plan.students, self.sizes.get("folds", plan.folds)))
         plan = replace(plan, **self.sizes)
         if plan.dropout and not plan.students:  # of few draws matrices are the emulator's
@@ -346,27 +394,47 @@ class Ensemble(nn.Module):
         folds = torch.arange(self.plan.folds, device=x.device).repeat(direct)
         return fold_of(x, obs.y, self.plan.parts) == folds[:, None]
 
+    def _untaught(self, x: Tensor, z: Tensor) -> list[Tensor]:
+        """The losses of an emulator on samples, and zeros of families, which no step changes, `(members, batch)`."""
+        losses = []
+        if self.emulator is not None:
+            zeros = z.new_zeros(self.plan.emulators, len(z))
+            losses.append(self.emulator.losses(self.scales.free(x), z) if self.networks.takes_emulator else zeros)
+        if self.family is not None:
+            losses.append(z.new_zeros(self.family.members, len(z)))
+        return losses
+
     def _judges(self, x: Tensor, obs: Observation) -> Tensor:
         """Whether each member is judged by each sample: by all where it left out none, as may be of few draws."""
         leaves = self._leaves_out(x, obs)
-        # of those that are taught, and of an emulator's, which are judged as the steps on them are
-        leaves = torch.cat([leaves, leaves[: self.plan.students], leaves[: self.plan.emulators]])
+        # of those that are taught, of an emulator's and of families, which are judged as the steps on them are
+        families = self.networks.counts.get(FAMILY, 0)
+        leaves = torch.cat([leaves, *(leaves[:n] for n in (self.plan.students, self.plan.emulators, families))])
         return leaves | ~leaves.any(1, keepdim=True)
 
-    def _raw(self, z: Tensor, base: Base, kinds: Iterable[str]) -> Raw:
+    def _raw(self, obs: Observation, z: Tensor, base: Base, kinds: Iterable[str]) -> Raw:
         """What some kinds say, `(members, batch, 2, d)` each."""
         kinds = set(kinds)
         networks = [k for k in self.networks.trained if k in kinds or (k == GAUSSIAN and CLIMBED in kinds)]
         raw = self.networks(self.features.seen(z), networks)
         if CLIMBED in kinds:
             raw[CLIMBED] = self._climbed(z, base, raw[GAUSSIAN][: self.plan.emulators])
+        if FAMILY in kinds:
+            assert self.family is not None
+            raw[FAMILY] = base.raw(*self.family(self.features.plain(obs)))
         return self._scaled({kind: raw[kind] for kind in self.networks.counts if kind in kinds})
 
-    def _raw_left_out(self, z: Tensor, base: Base, leaves: Tensor) -> Raw:
+    def _raw_left_out(self, obs: Observation, z: Tensor, base: Base, leaves: Tensor) -> Raw:
         """What members say of the samples that they left out, `leaves` of `(members, batch)`; zeros of others."""
         raw = self.networks.left_out(self.features.seen(z), leaves)
-        if self.emulator is not None:
-            members, rows = left_out_rows(leaves[-self.plan.emulators :])
+        of_kind = dict(zip(self.networks.counts, self.networks.by_kind(leaves)))
+        if self.networks.takes_family:
+            assert self.family is not None
+            members, rows = left_out_rows(of_kind[FAMILY])
+            raw[FAMILY] = z.new_zeros(*of_kind[FAMILY].shape, 2, self.d)
+            raw[FAMILY][members, rows] = base.at(rows).raw(*self.family(self.features.plain(obs)[rows]))
+        if self.emulator is not None and self.networks.takes_emulator:
+            members, rows = left_out_rows(of_kind[CLIMBED])
             raw[CLIMBED] = torch.zeros_like(raw[GAUSSIAN][: self.plan.emulators])
             raw[CLIMBED][members, rows] = self._climbed(z[rows], base.at(rows), raw[GAUSSIAN][members, rows])
         return self._scaled(raw)
@@ -379,7 +447,7 @@ class Ensemble(nn.Module):
         mean, var = self.emulator.climbed(z, begun)
         reach = FARTHEST_CLIMB * claimed.sqrt()
         mean = begun + (mean - begun).clamp(-reach, reach)
-        return GaussianHead.raw((mean - base.free) / base.free_unit, var / base.free_unit.square())
+        return base.raw(mean, var)
 
     def _scaled(self, raw: Raw) -> Raw:
         return {kind: self.strength * said for kind, said in raw.items()}
@@ -433,6 +501,8 @@ class Ensemble(nn.Module):
         costs, speaking = self.networks.costs(), self.networks.speaking
         if self.emulator is not None:
             costs[CLIMBED] = costs[GAUSSIAN] + self.emulator.cost()  # where its steps begin
+        if self.family is not None:
+            costs[FAMILY] = self.family.cost()
         closed, decades = len(self.sources) - len(costs), self.scales.kind == POSITIVE
         squares = (each[closed:] - truth).square()
         surprise = (squares / variances.clamp_min(torch.finfo(variances.dtype).tiny)).clamp_max(MOST_SURPRISE)

@@ -107,6 +107,11 @@ class Features(nn.Module):
             z = torch.cat([z, torch.where(self.logged, plain.clamp(-FAR_PLAIN, FAR_PLAIN), 0.0)], -1)
         return z.flatten(0, -1 - AXES[self.kind]) if z.ndim > AXES[self.kind] else z.unsqueeze(0)
 
+    def plain(self, obs: Observation) -> Tensor:
+        """The real numbers that features are made of, `(batch, *shape)` of the first half of twofold ones."""
+        raw = self._raw(obs)
+        return raw.flatten(0, -1 - AXES[self.kind]) if raw.ndim > AXES[self.kind] else raw.unsqueeze(0)
+
     def completed(self, z: Tensor) -> Tensor:
         """Features of which the first half is given, `(..., m)`: of twofold ones the other half follows from it."""
         if not self.twofold:
@@ -255,20 +260,21 @@ def ridge(z: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     values, V = torch.linalg.eigh(z.mT @ z / count)
     values = values.clamp_min(0)
     turned, target = z @ V, V.mT @ (z.mT @ x) / count
+    squares = turned.square()
     floor = values[-1]
     if not floor > 0:  # features that never change tell nothing
         return torch.zeros(x.shape[-1], z.shape[-1], dtype=z.dtype, device=z.device), x
     best: tuple[float, Tensor, Tensor] | None = None
     for weight in torch.logspace(-12, 1, 27, dtype=z.dtype):
         shrunk = 1 / (values + weight * floor)
-        leverage = ((turned.square() * shrunk).sum(-1, keepdim=True) + 1) / count  # the mean has a share too
+        leverage = (squares @ shrunk.unsqueeze(-1) + 1) / count  # the mean has a share too
         if leverage.max() >= 1 - 1e-9:  # a sample that alone decides its own estimate tells nothing
             continue
-        W = (V * shrunk) @ target
-        left_out = (x - z @ W) / (1 - leverage)
+        weights = shrunk.unsqueeze(-1) * target
+        left_out = (x - turned @ weights) / (1 - leverage)
         score = torch.log(power(left_out).mean(0).clamp_min(torch.finfo(z.dtype).tiny)).sum().item()
         if best is None or score < best[0]:
-            best = (score, W.mT, left_out)
+            best = (score, (V @ weights).mT, left_out)
     if best is None:
         return torch.zeros(x.shape[-1], z.shape[-1], dtype=z.dtype, device=z.device), x
     return best[1], best[2]

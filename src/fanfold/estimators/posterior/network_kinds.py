@@ -7,18 +7,17 @@ from typing import Any, Literal, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from fanfold.estimators.posterior.features import Features, linear_features
+from fanfold.estimators.posterior.features import Features
 from fanfold.estimators.posterior.heads import GaussianHead, squared_error
 from fanfold.estimators.posterior.plan import Plan, networks_of
 from fanfold.estimators.posterior.scales import ParameterScales
-from fanfold.estimators.posterior.squared_error import SquaredErrorNetworks
-from fanfold.networks import Members, StackedMLP
+from fanfold.networks import Members
 
 SQUARED, GAUSSIAN, TAUGHT = "squared-error networks", "heteroscedastic networks", "networks taught by an emulator"
+FAMILY = "Newton steps on an exponential family"  # with no weights that are trained
 CLIMBED = "Gauss-Newton steps on the emulator"  # from where heteroscedastic ones lead, with no weights of its own
 DECAY = {SQUARED: 1.0, GAUSSIAN: 0.25, TAUGHT: 0.05}  # of the weight decay: those that are taught have draws enough
 UNDROPPED = {GAUSSIAN: 1.0}  # where every fold is left out once, and no entries are
-UNDROPPED_GRADIENTS = 0.2  # likewise, of gradients: they have half as much to learn by heart
 KINDS_APART = 500_000  # of their seeds
 
 Raw = dict[str, Tensor]  # what the networks of each kind say, `(members, batch, 2, d)`
@@ -36,6 +35,10 @@ class Base(NamedTuple):
     def at(self, rows: Tensor) -> "Base":
         """Of some samples."""
         return self._replace(mean=self.mean[rows], free=self.free[rows])
+
+    def raw(self, mean: Tensor, var: Tensor) -> Tensor:
+        """What a heteroscedastic network would say, `(..., batch, 2, d)`, for mean and variance on that scale."""
+        return GaussianHead.raw((mean - self.free) / self.free_unit, var / self.free_unit.square())
 
     def gaussians(self, raw: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance on the unbounded scale of heteroscedastic members, `(members, batch, d)`."""
@@ -55,10 +58,11 @@ class NetworkKinds(nn.Module):
         plan: The sizes.
         loss: "squared-error" for all kinds, "gaussian" for the heteroscedastic ones alone.
         seed: The seed of the starting weights.
+        families: How many exponential families stand beside them.
 
     Attributes:
         trained: How many networks there are of each kind.
-        counts: How many members have a say, of each kind: these, and steps on an emulator, if there is one.
+        counts: How many members have a say, of each kind: these, and steps on an emulator or a family, if there is one.
 
     Example:
         >>> import torch, fanfold as ff
@@ -70,7 +74,18 @@ class NetworkKinds(nn.Module):
         {'squared-error networks': 3, 'heteroscedastic networks': 3, 'networks taught by an emulator': 2}
     """
 
-    def __init__(self, features: Features, d: int, plan: Plan, loss: Literal["squared-error", "gaussian"], seed: int):
+    of_family: Tensor
+    emulated: Tensor
+
+    def __init__(
+        self,
+        features: Features,
+        d: int,
+        plan: Plan,
+        loss: Literal["squared-error", "gaussian"],
+        seed: int,
+        families: int = 0,
+    ):
         super().__init__()
         self.d, self.dropped = d, plan.dropout > 0
         sizes = {SQUARED: plan} if loss == "squared-error" else {}
@@ -80,14 +95,12 @@ class NetworkKinds(nn.Module):
         self.decay = DECAY | UNDROPPED if plan.folds > 1 and not plan.dropout else DECAY
         self.trained = {kind: size.folds for kind, size in sizes.items()}
         self.counts = self.trained | ({CLIMBED: plan.emulators} if plan.emulators else {})
+        self.counts |= {FAMILY: families} if families else {}
+        self.register_buffer("of_family", torch.zeros((), dtype=torch.bool))
+        self.register_buffer("emulated", torch.ones((), dtype=torch.bool))
         self.members = nn.ModuleList(
             networks_of(features, 2 * d, size, seed + KINDS_APART * i) for i, size in enumerate(sizes.values())
         )
-        if SQUARED in sizes and plan.gradients:
-            free = self.members[0]
-            assert isinstance(free, StackedMLP)
-            decay = 1.0 if plan.dropout else UNDROPPED_GRADIENTS
-            self.members[0] = SquaredErrorNetworks(linear_features(features), d, free, plan.width, seed, decay)
 
     @property
     def each(self) -> dict[str, Members]:
@@ -96,8 +109,18 @@ class NetworkKinds(nn.Module):
 
     @property
     def silent(self) -> set[str]:
-        """The kinds that nobody taught: of draws enough to be sure of, gradients need no pupils beside them."""
-        return {TAUGHT} if self.of_gradients and not self.dropped else set()
+        """The kinds without a say."""
+        return (set() if self.takes_family else {FAMILY}) | (set() if self.takes_emulator else {TAUGHT, CLIMBED})
+
+    @property
+    def takes_family(self) -> bool:
+        """Whether draws are those of an exponential family."""
+        return bool(self.of_family)
+
+    @property
+    def takes_emulator(self) -> bool:
+        """Whether an emulator is learned, and has pupils."""
+        return bool(self.emulated)
 
     @property
     def learning(self) -> list[int]:
@@ -118,25 +141,18 @@ class NetworkKinds(nn.Module):
         """Each kind with its share of the weight decay; those that are stacked may offer their matrices."""
         return [
             {
-                "params": params,
+                "params": [*networks.parameters()],
                 "lr": lr,
-                "decay_scale": share * self.decay[kind],
+                "decay_scale": self.decay[kind],
                 "matrices": networks.of_matrices and matrices,
             }
             for kind, networks in self.each.items()
-            for params, share in networks.decayed()
         ]
 
-    @property
-    def of_gradients(self) -> bool:
-        """Whether the networks of the squared error are gradients."""
-        return any(isinstance(each, SquaredErrorNetworks) and bool(each.holds) for each in self.members)
-
-    def prepare(self, z: Tensor, x: Tensor, unit: Tensor) -> None:
-        """Tell of which form networks are, from features, parameters `(samples, d)` and the unit of deviations."""
-        for each in self.members:
-            if isinstance(each, SquaredErrorNetworks):
-                each.prepare(z, x, unit)
+    def prepare(self, *, family: bool, emulator: bool) -> None:
+        """Settle whether draws are those of an exponential family, and whether an emulator has a say."""
+        self.of_family.fill_(family)
+        self.emulated.fill_(emulator)
 
     def forward(self, seen: Tensor, kinds: Iterable[str]) -> Raw:
         """What some kinds say of features."""

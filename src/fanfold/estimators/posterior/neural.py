@@ -46,7 +46,7 @@ class NeuralSettings(Checked):
     depth: int | None = None  # Layers of the cross-validated networks; as many as the draws allow.
     dropout: float | None = None  # Share of entries that a training step leaves out of them; as the draws want it.
     students: int | None = None  # Networks that a learned model of y given x teaches; as the draws want it.
-    gradients: bool | None = None  # Whether networks of vectors are gradients, where the posterior mean is one.
+    family: bool | None = None  # Whether an exponential family of vectors is fitted, and taken where they are one.
     mirrored: bool | None = None  # Whether images of draws teach too, where they look alike; of few vectors.
     observed: tuple[float, ...] | None = None  # In Python: the one observation that rounds of simulations are for.
     rounds: int | None = None  # In Python: how many of them; three.
@@ -113,7 +113,7 @@ def _sized(settings: NeuralSettings, plan: Plan) -> NeuralSettings:
 def _ensemble(settings: NeuralSettings, kind: Kind, x: Tensor, limits: Limits, obs: Observation) -> Ensemble:
     assert settings.loss == "squared-error" or settings.loss == "gaussian"
     sizes = {name: size for name, size in vars(settings).items() if name in SIZES and size is not None}
-    for name in ("depth", "dropout", "gradients", "mirrored"):
+    for name in ("depth", "dropout", "family", "mirrored"):
         if kind != "vector" and sizes.get(name, vars(Plan())[name]) != vars(Plan())[name]:
             raise ValueError(
                 f"{name} is {sizes[name]}, of networks of vectors, and y is of kind {kind!r}; leave it out."

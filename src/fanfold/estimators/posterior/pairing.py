@@ -1,4 +1,4 @@
-"""Whether the posterior mean is a gradient, and with respect to which statistics of the measurements."""
+"""Whether the posterior mean is a gradient, as it is of exponential families, and whether it is a straight line."""
 
 from typing import NamedTuple
 
@@ -18,26 +18,27 @@ NIL = 1e-9  # of the largest variance, that others are at least
 
 
 class Pairing(NamedTuple):
-    """`E[x | y] = R ∇φ(R Cᵀ z)` up to a part that is linear in z, and whether it is.
+    """Whether `E[x | y] = R ∇φ(R Cᵀ z)` for some C, up to a part that is linear in z.
 
     Example:
         >>> import torch
         >>> from fanfold.estimators.posterior.pairing import Pairing
-        >>> Pairing(torch.ones(3, 2), torch.eye(2), holds=True).statistics(torch.ones(5, 3)).shape
-        torch.Size([5, 2])
+        >>> Pairing(2 * torch.eye(2).double(), holds=True).risk(torch.ones(5, 2))
+        0.25
     """
 
-    C: Tensor  # `(m, d)`
     R: Tensor  # `(d, d)`, the symmetric root of the mean covariance of the posterior
     holds: bool
+    least: float = 0.0  # mean square of `R⁻¹` times the errors of draws left out, by the best of three fits
+    straight: bool = False  # whether that is a linear one
 
-    def statistics(self, z: Tensor) -> Tensor:
-        """`R Cᵀ z` for features `(samples, m)`: `(samples, d)`, in units of the posterior's deviations."""
-        return z @ self.C @ self.R
+    def risk(self, errors: Tensor) -> float:
+        """The mean square of errors `(samples, d)` in these units; infinite where one is no number."""
+        return torch.linalg.solve(self.R, errors.double().mT).square().mean().nan_to_num(torch.inf).item()
 
 
 def paired(z: Tensor, x: Tensor) -> Pairing:
-    """Tell from draws with respect to which linear statistics the posterior mean is a gradient, and whether it is one.
+    """Tell from draws whether the posterior mean is a gradient with respect to linear statistics of features.
 
     Where the likelihood is an exponential family, `p(y | x) = h(y) exp(xᵀ Cᵀ y - A(x))`, the posterior mean is the
     gradient of `log ∫ exp(xᵀ s - A(x)) p(x) dx` at `s = Cᵀ y`, whatever the prior is (Efron, 2011, "Tweedie's formula
@@ -63,7 +64,7 @@ def paired(z: Tensor, x: Tensor) -> Pairing:
     m, d = z.shape[1], x.shape[1]
     count = min(WAVES, int(len(z) / ROWS_A_FEATURE) - m)
     if count < FEWEST_WAVES:
-        return Pairing(z.new_zeros(m, d), torch.eye(d).to(z), holds=False)
+        return Pairing(torch.eye(d).to(z), holds=False)
     generator = torch.Generator().manual_seed(0)
     identity = torch.eye(m).to(z)
     C, R = _slope_over_errors(x, z, identity)
@@ -73,7 +74,8 @@ def paired(z: Tensor, x: Tensor) -> Pairing:
         slopes = directions * (1 - waves.square()).mean(0)
         C, R = _slope_over_errors(x, torch.cat([z, waves - waves.mean(0)], 1), torch.cat([identity, slopes], 1))
     gradient, free, linear = _judged(z, torch.linalg.solve(R, x.mT).mT, z @ C @ R, generator)
-    return Pairing(C, R, gradient < MARGIN * min(free, linear))
+    least = min(gradient, free, linear)
+    return Pairing(R, gradient < MARGIN * min(free, linear), least, straight=linear == least)
 
 
 def _slope_over_errors(x: Tensor, seen: Tensor, slopes: Tensor) -> tuple[Tensor, Tensor]:

@@ -34,7 +34,7 @@ class Plan(Checked):
     depth: int = 5
     dropout: float = 0.0  # share of entries that a step leaves out
     students: int = 0  # networks that a model of y given x teaches, of the first folds
-    gradients: bool = False  # whether networks of the squared error are gradients, where the posterior mean is one
+    family: bool = False  # whether an exponential family is fitted to vectors, and taken where it is one
     mirrored: bool = False  # whether images of draws about a centre are learned of too, where they look alike
 
     def __post_init__(self):
@@ -62,11 +62,12 @@ def plan_for(simulations: int, kind: Kind) -> tuple[Plan, dict[str, Any]]:
     """
     training: dict[str, Any] = {"lr": 4e-3, "averaging": 0.99, "clip": 10.0, "validation_samples": 10_000}
     if simulations == 0 or simulations > FEW:
-        plan = Plan(folds=1, width=WIDTHS[kind])
+        plan = Plan(folds=1, width=WIDTHS[kind], family=kind == "vector")
         return plan, training | {"steps": 1900, "batch": 512, "weight_decay": 0.05, "validate_every": 200}
     few = simulations <= FEWEST
     plan = Plan(dropout=0.2, students=3) if few else Plan(width=96, students=2)
-    plan = replace(plan, gradients=kind == "vector", mirrored=kind == "vector")
+    vector = kind == "vector"
+    plan = replace(plan, family=vector, mirrored=vector)
     steps = round(min(2000, max(500, 1500 * math.sqrt(simulations / 1000))))
     training |= {"steps": steps, "batch": 128 if few else 256, "weight_decay": 0.4}
     training |= {"validate_every": 50 if few else 100}
