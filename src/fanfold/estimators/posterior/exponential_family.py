@@ -20,6 +20,7 @@ FREEDOM = 8.0  # degrees of freedom of the law that it is fitted by
 NEAREST = 3.0  # precision of the weights of draws about the centre of the parameters, at most
 DRAWS_A_TERM = 3.0  # of a local fit, effective ones
 FEWEST_DRAWS, MOST_MEASUREMENTS, MOST_PARAMETERS = 500, 256, 32
+PRIOR_LOAD = 1e-9  # of the variances of the parameters, that is added to them
 NIL = 1e-6  # of the largest variance of the noise, that others are at least
 BEYOND = 10.0  # times the range of the measurements, that one may lie beyond it
 STEPS, SHARED_STEPS = 8, 5  # of Newton, and how many of them the first member takes for all
@@ -93,7 +94,7 @@ class ExponentialFamily(nn.Module):
         """Take the moments of parameters `(draws, d)` and the range of measurements `(draws, m)`, double each."""
         covariance = torch.cov(u.mT).reshape(u.shape[1], -1)
         self.centre.copy_(u.mean(0))
-        self.root.copy_(torch.linalg.cholesky(covariance + NIL**2 * covariance.diagonal().diag_embed()))
+        self.root.copy_(torch.linalg.cholesky(covariance + PRIOR_LOAD * covariance.diagonal().diag_embed()))
         middle = y.median(0).values
         unit = (y - middle).abs().median(0).values  # of most of them: heavy tails would tell of themselves alone
         spread = y.std(0)
@@ -206,8 +207,8 @@ class ExponentialFamily(nn.Module):
                 loss = _quasi_likelihood(s[at], a[at], C, learned, scale).mean(1).sum()
                 optimiser.zero_grad()
                 loss.backward()
-                nn.utils.clip_grad_norm_([*learned, scale, C], CLIP * members**0.5)
-                optimiser.step()
+                if nn.utils.clip_grad_norm_([*learned, scale, C], CLIP * members**0.5).isfinite():
+                    optimiser.step()
                 schedule.step()
         with torch.no_grad():
             together = scale.exp()
@@ -217,7 +218,7 @@ class ExponentialFamily(nn.Module):
 def _quasi_likelihood(s: Tensor, a: Tensor, C: Tensor, A: Cumulant, scale: Tensor) -> Tensor:
     """Minus the logarithm of Student's law of statistics `(members, batch, d)` given parameters, `(members, batch)`."""
     d, at, squares = s.shape[-1], A.derivatives(a), A.squares()
-    L = torch.linalg.cholesky(A.curvature(at, squares))
+    L = torch.linalg.cholesky_ex(A.curvature(at, squares)).L  # no numbers where there is none
     white = torch.linalg.solve_triangular(L, (s @ C - A.slope(a, at, squares)).unsqueeze(-1), upper=False).squeeze(-1)
     log_scale = scale.squeeze(-1)
     distance = white.square().sum(-1) * log_scale.exp()
