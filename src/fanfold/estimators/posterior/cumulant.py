@@ -11,7 +11,7 @@ START = -2.0  # logarithm of the weights
 OFFSET = 0.5  # deviation of the offsets
 ROOT = 0.3  # of the quadratic part
 LARGEST_EXPONENT = 15.0  # beyond which an exponential goes on as its largest value
-LOAD = 1e-5  # that is added to a curvature
+LOAD, OWN_LOAD = 1e-5, 1e-6  # that is added to a curvature, and of its diagonal: rounding leaves no inverse else
 
 
 class Derivatives(NamedTuple):
@@ -99,14 +99,13 @@ class Cumulant(NamedTuple):
     def curvature(self, at: Derivatives, squares: Squares) -> Tensor:
         """The Hessian `(members, batch, d, d)`: the covariance of the statistics given parameters."""
         d = self.a.shape[-1]
-        plain = squares.square + LOAD * torch.eye(d, dtype=self.a.dtype, device=self.a.device)
-        return (at.second @ squares.outer).unflatten(-1, (d, d)) + plain.unsqueeze(1)
+        identity = torch.eye(d, dtype=self.a.dtype, device=self.a.device)
+        curvature = (at.second @ squares.outer).unflatten(-1, (d, d)) + squares.square.unsqueeze(1)
+        return curvature * (1 + OWN_LOAD * identity) + LOAD * identity
 
-    def skewness(self, at: Derivatives, covariance: Tensor) -> Tensor:
+    def skewness(self, at: Derivatives, covariance: Tensor, squares: Squares) -> Tensor:
         """`Σ_jk A_ijk S_jk` of third derivatives and covariances `(members, batch, d, d)`: `(members, batch, d)`."""
-        a = self.a.unsqueeze(1)
-        along = ((a @ covariance) * a).sum(-1)
-        return (at.third * along) @ self.a
+        return (at.third * (covariance.flatten(-2) @ squares.outer.mT)) @ self.a
 
     def growth(self, step: Tensor) -> Tensor:
         """How much an exponent rises at most in steps `(members, batch, d)`: `(members, batch, 1)`."""

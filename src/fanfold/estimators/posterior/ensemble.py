@@ -50,6 +50,7 @@ from fanfold.observation import Estimate, Estimator, Observation
 
 ROWS_AT_ONCE, MOST_ROWS = 5000, 20_000  # that are judged together, and in all
 MOST_SURPRISE = 25.0  # square of an error over its variance, beyond which it tells no more
+CLEARLY = 0.9  # of what other fits leave, that a family has to leave less than, where no gradient speaks for it
 NEGLIGIBLE = 2e-3  # of the least error that a choice of kinds gives, by which a cheaper one may be above it
 FARTHEST_CLIMB = 3.0  # standard deviations that a network claims, from its mean
 LINEAR, POLYNOMIAL = "linear", "polynomial"
@@ -190,13 +191,15 @@ class Ensemble(nn.Module):
             self.free_unit.copy_(self.unit)
             self.free_linear.load_state_dict(self.linear.state_dict())
         closed = [linear.left_out] if self.polynomial is None else [linear.left_out, self.polynomial.fit(z, x[rows])]
-        if self.family is not None:
+        emulator, family = self.emulator is not None, False
+        if emulator or self.family is not None:
             pairing = paired(z[:, : self.linear.W.shape[-1]], x[rows])
             risks = [pairing.risk(errors) for errors in closed]
-            family = self._fits(self.family, x[rows], obs[rows], pairing, min(risks))
+            if self.family is not None:
+                family = self._fits(self.family, x[rows], obs[rows], pairing, min(risks))
             # where nothing is seen but a straight line, no more is to be learned of an emulator
-            emulator = not family and not (pairing.straight and risks[0] == min(risks))
-            self.networks.prepare(family=family, emulator=emulator)
+            emulator = emulator and not family and not (pairing.straight and risks[0] == min(risks))
+        self.networks.prepare(family=family, emulator=emulator)
         if self.emulator is not None:
             self.emulator.prepare(self.scales.free(x[rows]), z)
 
@@ -323,8 +326,8 @@ class Ensemble(nn.Module):
         sentence = verdict(sources, (error.mean(0) / prior).mean().item(), linear_risk, len(x))
         if self.mirror is not None and self.mirror.symmetric:
             sentence += " Draws look like their images about a centre, which were learned of as well."
-        if self.networks.takes_family:
-            sentence += " Draws look like those of an exponential family, which was fitted in place of an emulator."
+        if FAMILY in self._asked():
+            sentence += " Draws look like those of an exponential family, which was fitted."
         return Conclusion(nmse_db(x_hat, truth.to(x_hat.dtype)), sentence)
 
     # Parts
@@ -353,7 +356,8 @@ class Ensemble(nn.Module):
 
         if not pairing.holds and not left(*family.scout(y, free, fold), fold == 0) < others:
             return False
-        return left(*family.fit(y, free, fold), fold < family.members) < min(others, pairing.least)
+        most = min(others, pairing.least) * (1.0 if pairing.holds else CLEARLY)
+        return left(*family.fit(y, free, fold), fold < family.members) < most
 
     def _planned(self, simulations: int) -> tuple[Plan, dict[str, Any]]:
         """The sizes and the training for a number of draws, with what the user said."""

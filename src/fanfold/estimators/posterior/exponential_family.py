@@ -122,7 +122,8 @@ class ExponentialFamily(nn.Module):
             Mean and variance of the parameters by the member that left a draw out, `(draws, d)` each; NaN where none
             did.
         """
-        C, A = self._fitted(y, u, fold, self.members, min(MOST_STEPS, MEMBER_STEPS // self.members))
+        steps = min(MOST_STEPS, max(SCOUT_STEPS, MEMBER_STEPS // self.members))
+        C, A = self._fitted(y, u, fold, self.members, steps)
         self.C.copy_(C)
         for name, part in zip(Cumulant._fields, A):
             self.get_buffer(name).copy_(part)
@@ -164,7 +165,7 @@ class ExponentialFamily(nn.Module):
             a = step(a, A, s, squares)
         at = A.derivatives(a)
         covariance = torch.linalg.inv(A.curvature(at, squares) + identity)
-        a = a - 0.5 * (covariance @ A.skewness(at, covariance).unsqueeze(-1)).squeeze(-1)
+        a = a - 0.5 * (covariance @ A.skewness(at, covariance, squares).unsqueeze(-1)).squeeze(-1)
         var = ((self.root @ covariance) * self.root).sum(-1)
         return self.centre + a @ self.root.mT, var
 

@@ -137,9 +137,10 @@ class Features(nn.Module):
         offset = torch.where(skewed & (values.amin(1) == 0), smallest / 2, 0.0)  # counts have zeros
         floor = torch.where(skewed, LEAST_SHARE * smallest, 0.0)
         logarithm = (values + offset[:, None]).clamp_min(floor[:, None]).log()
-        least, low, middle, high, most = _quantiles(torch.where(skewed[:, None], logarithm, values))
+        values = torch.where(skewed[:, None], logarithm, values)
+        _, low, middle, high, _ = _quantiles(values)
         unit = (high - low) / (2 * 1.645)  # the standard deviation, were they Gaussian
-        heavy = (unit > CONSTANT * middle.abs()) & (most - least > HEAVY * (high - low))
+        heavy = (unit > CONSTANT * middle.abs()) & heavy_tailed(values)
         chosen = {"logged": skewed, "bent": heavy, "offset": offset, "floor": floor}
         chosen |= {"middle": middle, "unit": torch.where(heavy, unit, 1.0)}
         for name, value in chosen.items():
@@ -196,6 +197,12 @@ class Features(nn.Module):
         one = list(z.shape)
         one[axis] = 1
         return torch.cat([z, level.expand(one)], axis)
+
+
+def heavy_tailed(values: Tensor) -> Tensor:
+    """Whether 99 in 100 of each row are spread much wider than nine tenths, `(rows,)`."""
+    least, low, _, high, most = _quantiles(values)
+    return most - least > HEAVY * (high - low)
 
 
 def _quantiles(values: Tensor) -> tuple[Tensor, ...]:

@@ -5,6 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from fanfold.estimators.posterior.features import heavy_tailed
+
 MOST_ROWS = 5000  # that are looked at
 ROWS_A_FEATURE = 2.5  # of a fit, at least
 FEWEST_WAVES, WAVES = 200, 600  # ridge functions of a fit
@@ -14,6 +16,7 @@ ROUNDS = 4  # of fits, each about the statistics of the one before
 FIT_WEIGHT = 1e-6  # of ridge regression, over the mean of the diagonal
 WEIGHTS = (1e-6, 1e-4, 1e-2, 1e-1, 1.0)  # of those that are judged
 MARGIN = 0.99  # of the error of free functions, that the gradient has to be below
+MOST_LEFT = 0.9  # of the power of x, by a linear fit that tells of it
 NIL = 1e-9  # of the largest variance, that others are at least
 
 
@@ -27,10 +30,10 @@ class Pairing(NamedTuple):
         0.25
     """
 
-    R: Tensor  # `(d, d)`, the symmetric root of the mean covariance of the posterior
+    R: Tensor  # `(d, d)`, the symmetric root of the mean covariance of the posterior; of few draws the prior's spread
     holds: bool
-    least: float = 0.0  # mean square of `R⁻¹` times the errors of draws left out, by the best of three fits
-    straight: bool = False  # whether that is a linear one
+    least: float = torch.inf  # mean square of `R⁻¹` times the errors of draws left out, by the best of three fits
+    straight: bool = False  # whether that is a linear one, by which something is told of x without heavy tails
 
     def risk(self, errors: Tensor) -> float:
         """The mean square of errors `(samples, d)` in these units; infinite where one is no number."""
@@ -61,10 +64,10 @@ def paired(z: Tensor, x: Tensor) -> Pairing:
         True
     """
     z, x = (values[:MOST_ROWS].double() - values[:MOST_ROWS].double().mean(0) for values in (z, x))
-    m, d = z.shape[1], x.shape[1]
+    m = z.shape[1]
     count = min(WAVES, int(len(z) / ROWS_A_FEATURE) - m)
     if count < FEWEST_WAVES:
-        return Pairing(torch.eye(d).to(z), holds=False)
+        return Pairing(x.std(0).clamp_min(torch.finfo(x.dtype).tiny).diag(), holds=False)
     generator = torch.Generator().manual_seed(0)
     identity = torch.eye(m).to(z)
     C, R = _slope_over_errors(x, z, identity)
@@ -75,7 +78,9 @@ def paired(z: Tensor, x: Tensor) -> Pairing:
         C, R = _slope_over_errors(x, torch.cat([z, waves - waves.mean(0)], 1), torch.cat([identity, slopes], 1))
     gradient, free, linear = _judged(z, torch.linalg.solve(R, x.mT).mT, z @ C @ R, generator)
     least = min(gradient, free, linear)
-    return Pairing(R, gradient < MARGIN * min(free, linear), least, straight=linear == least)
+    told = linear < MOST_LEFT * torch.linalg.solve(R, x.mT).square().mean().item()
+    straight = linear == least and told and not heavy_tailed(x.mT).any()
+    return Pairing(R, gradient < MARGIN * min(free, linear), least, straight)
 
 
 def _slope_over_errors(x: Tensor, seen: Tensor, slopes: Tensor) -> tuple[Tensor, Tensor]:
