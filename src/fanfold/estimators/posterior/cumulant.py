@@ -11,7 +11,7 @@ START = -2.0  # logarithm of the weights
 OFFSET = 0.5  # deviation of the offsets
 ROOT = 0.3  # of the quadratic part
 LARGEST_EXPONENT = 15.0  # beyond which an exponential goes on as its largest value
-LOAD, OWN_LOAD = 1e-5, 1e-6  # that is added to a curvature, and of its diagonal: rounding leaves no inverse else
+LOAD, LOAD_SHARE = 1e-5, 1e-6  # that is added to a curvature, and of its diagonal: rounding leaves no inverse else
 
 
 class Derivatives(NamedTuple):
@@ -101,7 +101,7 @@ class Cumulant(NamedTuple):
         d = self.a.shape[-1]
         identity = torch.eye(d, dtype=self.a.dtype, device=self.a.device)
         curvature = (at.second @ squares.outer).unflatten(-1, (d, d)) + squares.square.unsqueeze(1)
-        return curvature * (1 + OWN_LOAD * identity) + LOAD * identity
+        return curvature * (1 + LOAD_SHARE * identity) + LOAD * identity
 
     def skewness(self, at: Derivatives, covariance: Tensor, squares: Squares) -> Tensor:
         """`Σ_jk A_ijk S_jk` of third derivatives and covariances `(members, batch, d, d)`: `(members, batch, d)`."""
