@@ -79,7 +79,7 @@ class Ensemble(nn.Module):
 
     Example:
         >>> import fanfold as ff
-        >>> ff.neural(ff.problems.LinearGaussian(n=2, m=3)).sources
+        >>> ff.neural(ff.problems.LinearGaussian(n=2, m=3)).sources[:4]
         ('linear', 'polynomial', 'squared-error networks', 'heteroscedastic networks')
     """
 

@@ -210,7 +210,7 @@ class ExponentialFamily(nn.Module):
                 loss.backward()
                 if nn.utils.clip_grad_norm_([*learned, scale, C], CLIP * members**0.5).isfinite():
                     optimiser.step()
-                schedule.step()
+                    schedule.step()
         with torch.no_grad():
             together = scale.exp()
             return T.to(y) / unit @ C * together, learned.times(together)
