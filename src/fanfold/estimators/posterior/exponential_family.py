@@ -24,7 +24,7 @@ PRIOR_LOAD = 1e-9  # of the variances of the parameters, that is added to them
 NIL = 1e-6  # of the largest variance of the noise, that others are at least
 BEYOND = 10.0  # times the range of the measurements, that one may lie beyond it
 STEPS, SHARED_STEPS = 8, 5  # of Newton, and how many of them the first member takes for all
-LEAST_GROWTH = 1e-6
+LEAST_GROWTH = 1e-6  # of exponents, below which a step is whole
 
 
 def may_be_of_family(features: Features, d: int) -> bool:

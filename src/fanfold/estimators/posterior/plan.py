@@ -66,8 +66,7 @@ def plan_for(simulations: int, kind: Kind) -> tuple[Plan, dict[str, Any]]:
         return plan, training | {"steps": 1900, "batch": 512, "weight_decay": 0.05, "validate_every": 200}
     few = simulations <= FEWEST
     plan = Plan(dropout=0.2, students=3) if few else Plan(width=96, students=2)
-    vector = kind == "vector"
-    plan = replace(plan, family=vector, mirrored=vector)
+    plan = replace(plan, family=kind == "vector", mirrored=kind == "vector")
     steps = round(min(2000, max(500, 1500 * math.sqrt(simulations / 1000))))
     training |= {"steps": steps, "batch": 128 if few else 256, "weight_decay": 0.4}
     training |= {"validate_every": 50 if few else 100}
