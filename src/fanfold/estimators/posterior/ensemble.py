@@ -115,10 +115,9 @@ class Ensemble(nn.Module):
     def resize(self, plan: Plan) -> None:
         """Take networks of other sizes, untrained."""
         self.plan = plan
-        families = plan.folds if plan.family else 0
-        self.networks = NetworkKinds(self.features, self.d, plan, self.loss, self.seed, families)
+        self.networks = NetworkKinds(self.features, self.d, plan, self.loss, self.seed)
         m = self.features.mean.numel()
-        self.family = ExponentialFamily(m, self.d, families, self.seed) if families else None
+        self.family = ExponentialFamily(m, self.d, plan.families, self.seed) if plan.family else None
         kinds, closed = tuple(self.networks.counts), [LINEAR, *([] if self.polynomial is None else [POLYNOMIAL])]
         self.sources = (*(closed if self.loss == "squared-error" else []), *kinds)
         self.weighing = Weighing(len(self.sources), self.d)
@@ -412,8 +411,8 @@ class Ensemble(nn.Module):
         """Whether each member is judged by each sample: by all where it left out none, as may be of few draws."""
         leaves = self._leaves_out(x, obs)
         # of those that are taught, of an emulator's and of families, which are judged as the steps on them are
-        families = self.networks.counts.get(FAMILY, 0)
-        leaves = torch.cat([leaves, *(leaves[:n] for n in (self.plan.students, self.plan.emulators, families))])
+        of_others = self.plan.students, self.plan.emulators, self.plan.families
+        leaves = torch.cat([leaves, *(leaves[:count] for count in of_others)])
         return leaves | ~leaves.any(1, keepdim=True)
 
     def _raw(self, obs: Observation, z: Tensor, base: Base, kinds: Iterable[str]) -> Raw:

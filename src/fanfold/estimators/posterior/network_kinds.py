@@ -58,7 +58,6 @@ class NetworkKinds(nn.Module):
         plan: The sizes.
         loss: "squared-error" for all kinds, "gaussian" for the heteroscedastic ones alone.
         seed: The seed of the starting weights.
-        families: How many exponential families stand beside them.
 
     Attributes:
         trained: How many networks there are of each kind.
@@ -77,15 +76,7 @@ class NetworkKinds(nn.Module):
     of_family: Tensor
     emulated: Tensor
 
-    def __init__(
-        self,
-        features: Features,
-        d: int,
-        plan: Plan,
-        loss: Literal["squared-error", "gaussian"],
-        seed: int,
-        families: int = 0,
-    ):
+    def __init__(self, features: Features, d: int, plan: Plan, loss: Literal["squared-error", "gaussian"], seed: int):
         super().__init__()
         self.d, self.dropped = d, plan.dropout > 0
         sizes = {SQUARED: plan} if loss == "squared-error" else {}
@@ -95,7 +86,7 @@ class NetworkKinds(nn.Module):
         self.decay = DECAY | UNDROPPED if plan.folds > 1 and not plan.dropout else DECAY
         self.trained = {kind: size.folds for kind, size in sizes.items()}
         self.counts = self.trained | ({CLIMBED: plan.emulators} if plan.emulators else {})
-        self.counts |= {FAMILY: families} if families else {}
+        self.counts |= {FAMILY: plan.families} if plan.families else {}
         self.register_buffer("of_family", torch.zeros((), dtype=torch.bool))
         self.register_buffer("emulated", torch.ones((), dtype=torch.bool))
         self.members = nn.ModuleList(

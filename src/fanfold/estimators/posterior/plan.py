@@ -49,6 +49,11 @@ class Plan(Checked):
         return min(max(self.students, EMULATORS), self.folds) if self.students else 0
 
     @property
+    def families(self) -> int:
+        """The number of exponential families, one for each fold, that stand beside the networks."""
+        return self.folds if self.family else 0
+
+    @property
     def parts(self) -> int:
         """The number of folds that draws are parted into."""
         return LONE_FOLDS if self.folds == 1 else self.folds
